@@ -152,8 +152,13 @@ class Backend(Protocol[R]):
         """Raises InvalidTask where the model cannot score the task."""
         ...
 
-    def prepare(self, task: TaskSpec, examples: Examples, perturbation: Perturbation | None) -> Sequence[R]:
-        """Tokenises each example once."""
+    def prepare(
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
+    ) -> Sequence[R]:
+        """Tokenises each example once, and cuts the ends off texts that leave no room for `prompt_tokens`.
+
+        Raises PromptTooLong where not one token of a text would be left.
+        """
         ...
 
     def tokens(self, row: R) -> int:
@@ -206,6 +211,8 @@ class Member:
     examples: int
     since: int
     until: int | None = None
+    counted: int | None = None
+    """The last closed round that counted its update: an answer to that one is a duplicate, not late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +239,8 @@ class Snapshot:
     best: Report | None = None
     best_z: npt.NDArray[np.float32] | None = None
     queries: int = 0
-    stopped: bool = False
+    stopped_after: int | None = None
+    """The last round of a run that an operator stopped."""
     reports: tuple[Report, ...] = field(default=())
 
 

@@ -1,0 +1,1 @@
+"""The only translators between our types and what gRPC carries."""

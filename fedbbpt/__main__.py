@@ -1,0 +1,3 @@
+from fedbbpt.cli import main
+
+main()

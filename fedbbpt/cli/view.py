@@ -1,0 +1,110 @@
+"""A run as one watches it: a bar over the rounds, the last rounds as a table, a curve of the dev accuracy."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from fedbbpt.interfaces import Report
+
+_LAST = 8
+_CURVE = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 60
+
+
+class RunView:
+    """Where the console is no terminal, it prints each round's line instead."""
+
+    def __init__(self, console: Console, title: str, rounds: int) -> None:
+        self._console, self._title = console, title
+        self._reports: list[Report] = []
+        self._note = "starting"
+        self._progress = Progress(
+            TextColumn("round"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._bar = self._progress.add_task("rounds", total=rounds + 1)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=False)
+
+    def note(self, text: str) -> None:
+        """What is going on, in a few words."""
+        if text != self._note and not self._console.is_terminal:
+            self._console.print(text)
+        self._note = text
+
+    def add(self, reports: Sequence[Report]) -> None:
+        for report in reports:
+            self._reports.append(report)
+            if not self._console.is_terminal:
+                self._console.print(_line(report), highlight=False)
+        self._progress.update(self._bar, completed=len(self._reports))
+
+    def __enter__(self) -> "RunView":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("round", "dev accuracy", "dev loss", "train loss", "clients", "queries", "up", "down", "seconds"):
+            table.add_column(name, justify="right")
+        best = max(self._reports, key=lambda r: (r.dev_accuracy, -r.dev_loss), default=None)
+        for report in self._reports[-_LAST:]:
+            table.add_row(*_cells(report), style="bold green" if report is best else "")
+        parts: list[RenderableType] = [Text(self._title, style="bold"), self._progress]
+        if self._reports:
+            parts += [table, Text(f"dev accuracy {curve([r.dev_accuracy for r in self._reports])}", style="cyan")]
+        return Group(*parts, Text(self._note, style="dim"))
+
+
+def curve(values: Sequence[float]) -> str:
+    """The values as bars between their extremes, thinned to a line's width."""
+    step = max(1, -(-len(values) // _CURVE_WIDTH))
+    shown = [max(values[i : i + step]) for i in range(0, len(values), step)]
+    low, high = min(shown), max(shown)
+    scale = (len(_CURVE) - 1) / (high - low) if high > low else 0.0
+    return f"{low:.3f} " + "".join(_CURVE[round((value - low) * scale)] for value in shown) + f" {high:.3f}"
+
+
+def size(count: int | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "-"
+    return f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB"
+
+
+def _cells(report: Report) -> tuple[str, ...]:
+    return (
+        str(report.round),
+        f"{report.dev_accuracy:.3f}",
+        f"{report.dev_loss:.4f}",
+        "" if report.train_loss is None else f"{report.train_loss:.4f}",
+        str(report.clients),
+        f"{report.queries:,}",
+        size(report.bytes_up),
+        size(report.bytes_down),
+        f"{report.seconds:.2f}",
+    )
+
+
+def _line(report: Report) -> str:
+    round_, accuracy, loss, train, clients, queries, up, down, seconds = _cells(report)
+    return (
+        f"round {round_}: dev accuracy {accuracy}, dev loss {loss}, train loss {train or '-'}, {clients} clients, "
+        f"{queries} queries, up {up}, down {down}, {seconds} s"
+    )

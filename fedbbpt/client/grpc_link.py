@@ -1,0 +1,178 @@
+"""A link over gRPC: joins, holds one stream of tasks open, submits; when the line breaks it joins again and goes on.
+
+Only calls that are idempotent by the protocol are made again: Join, StreamTasks and SubmitUpdate all are.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import grpc
+
+from fedbbpt.errors import (
+    ChecksumMismatch,
+    CoordinatorUnavailable,
+    FedbbptError,
+    InvalidRequest,
+    RunFinished,
+    SessionEvicted,
+    SessionUnknown,
+    StoreFull,
+    StoreLocked,
+    Unavailable,
+)
+from fedbbpt.interfaces import Hello
+from fedbbpt.types import Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from fedbbpt.wire import run_messages
+from fedbbpt.wire.status import from_rpc_error
+from fedbbpt.wire.tensors import Assembler, bundle, chunks
+
+log = logging.getLogger(__name__)
+
+CALL_SECONDS = 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+SILENT_HEARTBEATS = 3
+
+T = TypeVar("T")
+
+
+class GrpcLink:
+    """`interfaces.Link` over a channel. Gives up with CoordinatorUnavailable after `patience_seconds` without an answer."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        patience_seconds: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._stub = CoordinatorServiceStub(channel)
+        self._patience_seconds, self._clock, self._pause = patience_seconds, clock, pause
+        self._hello: Hello | None = None
+        self._session = ""
+        self._heartbeat_seconds = 0.0
+        self._max_update_bytes = 0
+
+    def join(self, hello: Hello) -> RunSettings:
+        self._hello = hello
+        return self._patiently(self._join)
+
+    def _join(self) -> RunSettings:
+        assert self._hello is not None, "tasks and submit come after join"
+        response = self._stub.Join(run_messages.join_request(self._hello), timeout=CALL_SECONDS)
+        settings = run_messages.run_settings(response)
+        self._session = response.session
+        self._heartbeat_seconds = response.heartbeat.ToTimedelta().total_seconds()
+        self._max_update_bytes = response.max_update_bytes
+        return settings
+
+    def tasks(self) -> Iterator[Task]:
+        while True:
+            session = self._session
+            problem: FedbbptError
+            try:
+                yield from self._read(self._stub.StreamTasks(pb.StreamTasksRequest(session=session)))
+                return
+            except grpc.RpcError as error:
+                problem = from_rpc_error(error, CoordinatorUnavailable)
+            except (CoordinatorUnavailable, ChecksumMismatch) as error:
+                problem = error
+            if isinstance(problem, RunFinished):
+                return
+            # A session that this very link replaced, by joining again while it submitted, is no reason to stop.
+            replaced = isinstance(problem, SessionEvicted) and session != self._session
+            if not (replaced or isinstance(problem, (Unavailable, SessionUnknown, ChecksumMismatch))):
+                raise problem
+            log.info("the stream of tasks ended (%s); joining again", problem)
+            if session == self._session:
+                try:
+                    self._patiently(self._join)
+                except RunFinished:
+                    return
+
+    def _read(self, stream: Iterator[pb.StreamTasksResponse]) -> Iterator[Task]:
+        """The tasks of one stream, up to `finished`."""
+        watch = _Watch(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
+        header: pb.TaskHeader | None = None
+        assembler: Assembler | None = None
+        try:
+            for response in stream:
+                watch.stop()
+                kind = response.WhichOneof("event")
+                if kind == "finished":
+                    return
+                if kind == "task":
+                    header, assembler = response.task, Assembler(response.task.arrays, self._max_update_bytes)
+                elif kind == "chunk":
+                    if assembler is None:
+                        raise InvalidRequest("a chunk without a task", where="StreamTasksResponse.chunk")
+                    assembler.add(response.chunk)
+                if header is not None and assembler is not None and assembler.complete:
+                    yield run_messages.task(header, assembler.arrays())
+                    header, assembler = None, None
+                watch.start()
+        finally:
+            watch.stop()
+        raise CoordinatorUnavailable("the stream ended before the run did")
+
+    def submit(self, task_id: TaskId, update: Update) -> Receipt:
+        announced, data = bundle(update.arrays)
+
+        def send() -> Receipt:
+            def parts() -> Iterator[pb.SubmitUpdateRequest]:
+                header = run_messages.update_header(self._session, task_id, update, announced)
+                yield pb.SubmitUpdateRequest(header=header)
+                for chunk in chunks(data):
+                    yield pb.SubmitUpdateRequest(chunk=chunk)
+
+            return run_messages.receipt(self._stub.SubmitUpdate(parts(), timeout=CALL_SECONDS).receipt)
+
+        while True:
+            try:
+                return self._patiently(send)
+            except SessionUnknown:
+                try:
+                    self._patiently(self._join)
+                except RunFinished:
+                    return Receipt.TOO_LATE
+            except RunFinished:
+                return Receipt.TOO_LATE
+
+    def leave(self) -> None:
+        self._patiently(lambda: self._stub.Leave(pb.LeaveRequest(session=self._session), timeout=CALL_SECONDS))
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Calls until somebody answers, with growing, jittered pauses."""
+        give_up, pause_seconds = self._clock() + self._patience_seconds, FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                problem: FedbbptError = from_rpc_error(error, CoordinatorUnavailable)
+            if not isinstance(problem, (Unavailable, StoreFull, StoreLocked)) or self._clock() > give_up:
+                raise problem
+            log.info("%s; trying again", problem)
+            self._pause(random.uniform(0, pause_seconds))
+            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+
+
+class _Watch:
+    """Cancels a stream that is silent for too long: a coordinator that hangs answers the transport's pings all the same."""
+
+    def __init__(self, stream: Iterator[pb.StreamTasksResponse], limit_seconds: float) -> None:
+        self._stream, self._limit_seconds = stream, limit_seconds
+        self.start()
+
+    def start(self) -> None:
+        # The work on a task lies between two reads and is nobody's silence, hence stop and start around it.
+        self._timer = threading.Timer(self._limit_seconds, self._stream.cancel)  # type: ignore[attr-defined]
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        self._timer.cancel()

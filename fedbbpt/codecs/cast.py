@@ -1,0 +1,37 @@
+"""Fewer bits for each number, rounded to the nearest."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedbbpt.codecs.tensors import numbers, typed
+from fedbbpt.errors import InvalidTensor
+from fedbbpt.types import Array, Arrays
+
+
+@dataclass(slots=True)
+class Cast:
+    """`name` is the type: float32 or float16.
+
+    Error of an element x: at most |x| 2^-24 for float32 and |x| 2^-11 for float16, or half the type's smallest number.
+    """
+
+    name: str
+    additive: bool
+
+    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
+        return {name: self._cast(array, name) for name, array in arrays.items()}
+
+    def decode(self, arrays: Arrays) -> Arrays:
+        return {name: numbers(typed(array, self.name, name), name) for name, array in arrays.items()}
+
+    def _cast(self, array: Array, where: str) -> Array:
+        wide = numbers(array, where)
+        with np.errstate(over="ignore"):
+            cast = wide.astype(self.name)
+        if not np.isfinite(cast).all():
+            largest = np.abs(wide).max()
+            raise InvalidTensor(
+                f"{largest:.3g} is too large for {self.name}", where=where, fix="a codec of wider range"
+            )
+        return cast

@@ -1,0 +1,162 @@
+"""Rows of a source as plain records, whatever the format: JSONL, CSV and TSV (each also .gz), Parquet, Hugging Face.
+
+A source is a file, or a Hugging Face dataset as `owner/name[:config][@split]` (split train unless said). Everything that
+can be wrong with bytes and formats is an InvalidData that names file and line; what the records mean is not looked at.
+"""
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fedbbpt.errors import InvalidData
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""Also what one line may take of memory."""
+
+Record: TypeAlias = tuple[str, Mapping[str, Any]]
+"""Where it stands ("trec.jsonl:17"), and its values by column."""
+
+_DATASET = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.\[\]:%-]+))?")
+
+
+def records(source: str | Path) -> Iterator[Record]:
+    """The records of a source, one at a time. Raises InvalidData as it meets what it cannot read."""
+    path = Path(source)
+    suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if suffix in _FORMATS:
+        try:
+            yield from _FORMATS[suffix](path)
+        except (OSError, EOFError, zlib.error) as error:
+            # gzip reports a broken file by each of the three.
+            raise InvalidData(f"cannot be read: {_reason(error)}", where=str(source)) from error
+    elif not path.exists() and (named := _DATASET.fullmatch(str(source))):
+        yield from _huggingface(str(source), named["name"], named["config"], named["split"] or "train")
+    else:
+        raise InvalidData(
+            "neither a known format nor the name of a dataset",
+            where=str(source),
+            fix=f"a file that ends in one of {', '.join(f'.{known}' for known in _FORMATS)}; or owner/name:config@split",
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines with their ends; a byte order mark is dropped."""
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            where = f"{path.name}:{number}"
+            if len(line) > MAX_LINE_BYTES:
+                raise InvalidData("the line is too long", where=where, fix=f"at most {MAX_LINE_BYTES} bytes")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InvalidData(
+                    f"byte {error.object[error.start]:#04x} at column {error.start + 1} is not UTF-8",
+                    where=where,
+                    fix="save the file as UTF-8",
+                ) from None
+            yield number, text
+
+
+def _jsonl(path: Path) -> Iterator[Record]:
+    for number, line in _lines(path):
+        where = f"{path.name}:{number}"
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InvalidData(f"not JSON ({error})", where=where, fix="one JSON object on each line") from None
+        if not isinstance(value, dict):
+            raise InvalidData(f"a JSON {type(value).__name__}", where=where, fix="one JSON object on each line")
+        yield where, value
+
+
+def _separated(delimiter: str) -> Callable[[Path], Iterator[Record]]:
+    def rows(path: Path) -> Iterator[Record]:
+        reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
+        header: list[str] | None = None
+        first = 1
+        try:
+            for fields in reader:
+                # A quoted field may run over several lines; the first one names the row.
+                where, first = f"{path.name}:{first}", reader.line_num + 1
+                if not fields:
+                    continue
+                if header is None:
+                    header = [name.strip() for name in fields]
+                elif len(fields) != len(header):
+                    raise InvalidData(
+                        f"{len(fields)} fields where the header has {len(header)}",
+                        where=where,
+                        fix='put a field that holds the delimiter into "quotes"',
+                    )
+                else:
+                    yield where, dict(zip(header, fields, strict=True))
+        except csv.Error as error:
+            raise InvalidData(str(error), where=f"{path.name}:{first}", fix='close every "quoted" field') from None
+
+    return rows
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    try:
+        import pyarrow  # an extra, heavy to import
+        import pyarrow.parquet
+    except ImportError:
+        raise _extra(path.name, "pyarrow") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(1024):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"{path.name}:{number}", record
+    except pyarrow.ArrowException as error:
+        raise InvalidData(f"not readable as Parquet: {error}", where=str(path)) from None
+
+
+def _huggingface(source: str, name: str, config: str | None, split: str) -> Iterator[Record]:
+    try:
+        import datasets  # an extra, heavy to import
+    except ImportError:
+        raise _extra(source, "datasets") from None
+    try:
+        dataset = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # The hub's client raises errors of many libraries and promises none.
+        raise InvalidData(
+            f"no such file here, and no such dataset from the hub: {error}",
+            where=source,
+            fix="a path that exists; or owner/name:config@split and a network that reaches the hub",
+        ) from error
+    names = {column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "names")}
+    for number, record in enumerate(dataset, start=1):
+        # Where the dataset names its classes, the names are what the labels mean.
+        spoken = {
+            column: known[record[column]]
+            for column, known in names.items()
+            if isinstance(record[column], int) and 0 <= record[column] < len(known)
+        }
+        yield f"{source}:{number}", {**record, **spoken}
+
+
+def _extra(where: str, package: str) -> InvalidData:
+    return InvalidData(f"reading this needs {package}", where=where, fix="pip install 'fedbbpt[data]'")
+
+
+_FORMATS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
+    "jsonl": _jsonl,
+    "csv": _separated(","),
+    "tsv": _separated("\t"),
+    "parquet": _parquet,
+}

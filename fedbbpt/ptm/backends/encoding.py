@@ -1,0 +1,122 @@
+"""A template and an example as token ids, once per example, with the places where a prompt can join them.
+
+Each piece of the template is tokenised by itself, so that an example's text can be cut and perturbed without touching
+the rest, and special tokens spelled out in a text stay plain text; in the template they are special. All is one segment
+(token type 0).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedbbpt import seeds
+from fedbbpt.errors import InvalidTask
+from fedbbpt.ptm.template import Piece, Place, check_pairs, parse
+from fedbbpt.ptm.tokens import perturb, truncate
+from fedbbpt.types import Examples, Perturbation, TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A tokenised example without its prompt.
+
+    Vectors join before `ids[front]`, behind the first special token where there is one; tokens and text join before
+    `ids[slot]`, where the template has its {prompt}. `mask` is the index of the mask token, where there is one.
+    """
+
+    ids: tuple[int, ...]
+    front: int
+    slot: int
+    mask: int | None
+
+
+class Encoder:
+    """Turns examples into rows for one tokenizer."""
+
+    def __init__(self, tokenizer: Any, max_tokens: int, *, causal: bool = False) -> None:
+        """`causal`: nothing stands behind the input, neither a mask token nor the model's last special token."""
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        plain = self.tokenise(["a"])[0]
+        whole = list(tokenizer("a")["input_ids"])
+        start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+        self._before, self._after = whole[:start], [] if causal else whole[start + len(plain) :]
+        self._mask = [] if causal or tokenizer.mask_token_id is None else [tokenizer.mask_token_id]
+        self._vocabulary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+
+    def tokenise(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Token ids without the model's own special tokens; `special` reads those spelled out as what they are."""
+        if not texts:
+            return []
+        found = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=not special, verbose=False)
+        return [list(ids) for ids in found["input_ids"]]
+
+    def plain(self, text: str) -> list[int]:
+        """A text alone, between the model's special tokens."""
+        return [*self._before, *self.tokenise([text])[0], *self._after]
+
+    def label_ids(self, task: TaskSpec) -> tuple[int, ...]:
+        """The one token of each label word, as it stands in the template: with the white space before {mask}.
+
+        Raises InvalidTask for words of several tokens, words that the vocabulary lacks, and words that fall together.
+        """
+        space = next((piece.text for piece in parse(task) if piece.place is Place.MASK), "")
+        ids = []
+        for word, tokens in zip(task.classes, self.tokenise([space + word for word in task.classes]), strict=True):
+            if len(tokens) != 1 or tokens[0] == self._tokenizer.unk_token_id:
+                pieces = self._tokenizer.convert_ids_to_tokens(tokens)
+                what = f"label word {word!r} is {pieces} to the model"
+                raise InvalidTask(what, where="classes", fix="words of one token each")
+            ids.append(tokens[0])
+        if len(set(ids)) < len(ids):
+            raise InvalidTask("two label words are the same token", where="classes", fix="different words")
+        return tuple(ids)
+
+    def rows(
+        self,
+        task: TaskSpec,
+        examples: Examples,
+        prompt_tokens: int,
+        perturbation: Perturbation | None,
+    ) -> list[Row]:
+        """Texts lose their ends where they leave no room for the rest and `prompt_tokens`; nothing else is ever cut."""
+        check_pairs(task, examples)
+        pieces = parse(task)
+        spaces = {piece.place: piece.text for piece in pieces if piece.place}
+        texts = self.tokenise([spaces[Place.TEXT] + text for text in examples.texts])
+        pairs = self.tokenise([spaces.get(Place.TEXT_PAIR, "") + text for text in examples.pairs or ()])
+        literals = {piece: self._literal(piece) for piece in pieces if piece.place in (None, Place.MASK)}
+        fixed = len(self._before) + len(self._after) + sum(len(literals.get(piece, [])) for piece in pieces)
+        rows = []
+        for index, text in enumerate(texts):
+            pair = pairs[index] if pairs else []
+            text = truncate(text, self._max_tokens - prompt_tokens - fixed - len(pair), index)
+            if perturbation is not None:
+                rng = seeds.rng(perturbation.seed, "perturbation", index)
+                text = perturb(text, perturbation, rng, self._vocabulary)
+                pair = perturb(pair, perturbation, rng, self._vocabulary)
+            rows.append(self._row(pieces, {**literals, **_places(pieces, text, pair)}))
+        return rows
+
+    def _literal(self, piece: Piece) -> list[int]:
+        if piece.place is Place.MASK:
+            return self._mask
+        return self.tokenise([piece.text], special=True)[0]
+
+    def _row(self, pieces: Sequence[Piece], tokens: dict[Piece, list[int]]) -> Row:
+        ids, slot, mask = list(self._before), 0, None
+        for piece in pieces:
+            if piece.place is Place.PROMPT:
+                slot = len(ids)
+            elif piece.place is Place.MASK and self._mask:
+                mask = len(ids)
+            ids += tokens.get(piece, [])
+        ids += self._after
+        return Row(tuple(ids), min(1, len(self._before)), slot, mask)
+
+
+def _places(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:
+    tokens = {Place.TEXT: text, Place.TEXT_PAIR: pair}
+    return {piece: tokens[piece.place] for piece in pieces if piece.place in tokens}

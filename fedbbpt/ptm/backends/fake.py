@@ -1,0 +1,145 @@
+"""A model in closed form, for tests and examples: numpy, a millisecond to load, and a loss that can be learnt.
+
+A text is a hashed bag of words, x `[D]` the unit-length sum of its words' vectors; a class has c_k `[D]` made the same
+way. A prompt V `[L, D]` is a map that turns texts towards classes:
+
+    score_k(V, x) = 4 c_k . (x + V^T (A x) / sqrt(L)),   A `[L, D]` random and fixed
+
+Scores are linear in V, so the cross-entropy is smooth and convex in z and has what search can find.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt import seeds
+from fedbbpt.errors import InvalidTensor
+from fedbbpt.prompts.projection import project
+from fedbbpt.ptm.planner import plan
+from fedbbpt.ptm.template import check_pairs, forbid_mask, parse
+from fedbbpt.ptm.tokens import perturb, truncate
+from fedbbpt.types import (
+    Examples,
+    Injection,
+    LatentPrompts,
+    ModelCard,
+    Perturbation,
+    PromptKind,
+    Prompts,
+    Scores,
+    SoftPrompts,
+    TaskSpec,
+    TokenPrompts,
+)
+
+WIDTH = 32
+VOCABULARY = 4096
+MAX_TOKENS = 512
+LOGIT_SCALE = 4.0
+
+Vector = npt.NDArray[np.float32]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[Vector, Vector]:
+    """The word vectors `[vocabulary, D]`, of standard deviation 1 / sqrt(D), and A `[max_tokens, D]`."""
+    words = seeds.normals(1, (VOCABULARY, WIDTH)) / np.sqrt(WIDTH)
+    return words.astype(np.float32), seeds.normals(2, (MAX_TOKENS, WIDTH)).astype(np.float32)
+
+
+def _words(text: str) -> list[int]:
+    """A text's tokens: its words, each hashed to an id."""
+    found = re.findall(r"\w+|[^\w\s]", text.lower())
+    return [int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "little") % VOCABULARY for word in found]
+
+
+def _bag(tokens: Sequence[int]) -> Vector:
+    total: Vector = _tables()[0][list(tokens)].sum(axis=0)
+    return total / max(np.float32(np.sqrt((total * total).sum())), np.float32(1e-6))
+
+
+class Fake:
+    """Implements interfaces.Backend; a row is its tuple of word ids."""
+
+    def __init__(self, *, token_budget: int = 1024) -> None:
+        self._token_budget = token_budget
+
+    def describe(self) -> ModelCard:
+        return ModelCard(
+            model="fake",
+            revision="fake-1",
+            family="fake",
+            prompt_kinds=frozenset(PromptKind),
+            injections=frozenset({Injection.PREFIX}),
+            max_tokens=MAX_TOKENS,
+            max_prompts=256,
+            max_examples=10_000,
+            max_message_bytes=16 * 1024 * 1024,
+            embedding_width=WIDTH,
+            score_noise=0.0,
+        )
+
+    def check(self, task: TaskSpec) -> None:
+        forbid_mask(parse(task))
+
+    def prepare(
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
+    ) -> Sequence[tuple[int, ...]]:
+        check_pairs(task, examples)
+        rows = []
+        for index, text in enumerate(examples.texts):
+            pair = _words(examples.pairs[index]) if examples.pairs is not None else []
+            tokens = truncate(_words(text), MAX_TOKENS - prompt_tokens - len(pair), index) + pair
+            if perturbation is not None:
+                rng = seeds.rng(perturbation.seed, "perturbation", index)
+                tokens = perturb(tokens, perturbation, rng, np.arange(VOCABULARY))
+            rows.append(tuple(tokens))
+        return rows
+
+    def tokens(self, row: tuple[int, ...]) -> int:
+        return len(row)
+
+    def score(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], check: Callable[[], None]
+    ) -> tuple[Scores, int]:
+        vectors = _prompts(prompts)
+        batches = plan(
+            [len(v) for v in vectors],
+            [len(row) for row in rows],
+            max_tokens=MAX_TOKENS,
+            token_budget=self._token_budget,
+        )
+        classes = np.stack([_bag(_words(text)) for text in task.classes])  # [K, D]
+        bags = [_bag(row) for row in rows]
+        directions = _tables()[1]
+        scores = np.empty((len(vectors), len(rows), len(classes)), np.float32)
+        for batch in batches:
+            check()
+            for i, j in zip(batch.prompts, batch.rows, strict=True):
+                v, x = vectors[i], bags[j]
+                along = (directions[: len(v)] * x).sum(axis=1, keepdims=True)  # A x, [L, 1]
+                turned = x + (v * along).sum(axis=0) / np.float32(np.sqrt(max(1, len(v))))
+                scores[i, j] = LOGIT_SCALE * (classes * turned).sum(axis=1)
+        return scores, sum(batch.tokens for batch in batches)
+
+
+def _prompts(prompts: Prompts) -> Sequence[Vector]:
+    """The vectors `[L, D]` of each prompt."""
+    words, _ = _tables()
+    if isinstance(prompts, LatentPrompts):
+        tokens = prompts.projection.tokens
+        initial = np.zeros((tokens, WIDTH), np.float32)
+        if ids := _words(prompts.projection.initial_text):
+            initial = words[np.resize(ids, tokens)]
+        return list(project(prompts.projection, prompts.z, initial, float(words.std())))
+    if isinstance(prompts, SoftPrompts):
+        return list(prompts.embeddings)
+    if isinstance(prompts, TokenPrompts):
+        if prompts.ids.size and not 0 <= prompts.ids.min() <= prompts.ids.max() < VOCABULARY:
+            raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"0 to {VOCABULARY - 1}")
+        return list(words[prompts.ids])
+    return [words[np.array(_words(text), np.int64)] for text in prompts.texts]

@@ -1,0 +1,31 @@
+"""What happens to an example's tokens before a prompt joins them: truncation and perturbation."""
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt.errors import PromptTooLong
+from fedbbpt.types import Perturbation
+
+
+def truncate(text: list[int], room: int, row: int) -> list[int]:
+    """The first `room` tokens of the text of example `row`. Raises PromptTooLong where there is room for none."""
+    if room < 1:
+        raise PromptTooLong(
+            "the template, the rest of the input and the prompt leave no room for the text",
+            where=f"examples[{row}]",
+            fix="fewer prompt tokens, or a shorter template or second text",
+        )
+    return text[:room]
+
+
+def perturb(
+    tokens: list[int], perturbation: Perturbation, rng: np.random.Generator, vocabulary: npt.NDArray[np.int64]
+) -> list[int]:
+    """x~ = x m + x^ (1 - m): random tokens x^ where the mask m is 0, which is a fraction `rate` of the places.
+
+    FedBPT (arXiv 2310.01467), equation 7. `vocabulary` holds the ids to draw from.
+    """
+    perturbed = np.array(tokens, np.int64)
+    places = rng.permutation(len(tokens))[: round(perturbation.rate * len(tokens))]
+    perturbed[places] = rng.choice(vocabulary, len(places))
+    return [int(token) for token in perturbed]

@@ -1,0 +1,108 @@
+"""What is refused before a model sees it: examples and prompts that break the limits of its card."""
+
+import math
+
+import numpy as np
+
+from fedbbpt.errors import InvalidExamples, InvalidTensor, PromptTooLong, UnsupportedPrompt
+from fedbbpt.types import (
+    Array,
+    Examples,
+    LatentPrompts,
+    ModelCard,
+    Perturbation,
+    Projection,
+    PromptKind,
+    Prompts,
+    SoftPrompts,
+    TextPrompts,
+    TokenPrompts,
+)
+
+KINDS = {
+    LatentPrompts: PromptKind.LATENT,
+    SoftPrompts: PromptKind.SOFT,
+    TokenPrompts: PromptKind.TOKENS,
+    TextPrompts: PromptKind.TEXT,
+}
+
+
+def count(prompts: Prompts) -> int:
+    """P, before anything else is known of the prompts."""
+    if isinstance(prompts, LatentPrompts):
+        return len(prompts.z)
+    if isinstance(prompts, SoftPrompts):
+        return len(prompts.embeddings)
+    return len(prompts.ids) if isinstance(prompts, TokenPrompts) else len(prompts.texts)
+
+
+def check_prompts(prompts: Prompts, card: ModelCard) -> None:
+    """Raises UnsupportedPrompt, InvalidTensor or PromptTooLong."""
+    kind = KINDS[type(prompts)]
+    if kind not in card.prompt_kinds:
+        raise UnsupportedPrompt(f"{kind} prompts", where="prompts", fix=f"one of {sorted(card.prompt_kinds)}")
+    if isinstance(prompts, LatentPrompts):
+        _check_injection(prompts.projection.injection, card)
+        _check_tensor(prompts.z, np.dtype(np.float32), 2, "latent.z")
+        _check_projection(prompts.projection)
+        _check_length(prompts.projection.tokens, card)
+    elif isinstance(prompts, SoftPrompts):
+        _check_injection(prompts.injection, card)
+        _check_tensor(prompts.embeddings, np.dtype(np.float32), 3, "soft.embeddings")
+        _check_length(prompts.embeddings.shape[1], card)
+        if prompts.embeddings.shape[2] != card.embedding_width:
+            width = prompts.embeddings.shape[2]
+            raise InvalidTensor(f"width {width}", where="soft.embeddings", fix=f"width {card.embedding_width}")
+    elif isinstance(prompts, TokenPrompts):
+        _check_tensor(prompts.ids, np.dtype(np.int32), 2, "tokens.ids")
+        _check_length(prompts.ids.shape[1], card)
+    number = count(prompts)
+    if not 1 <= number <= card.max_prompts:
+        raise InvalidTensor(f"{number} prompts", where="prompts", fix=f"1 to {card.max_prompts}")
+
+
+def _check_tensor(array: Array, dtype: np.dtype[np.generic], rank: int, where: str) -> None:
+    if array.dtype != dtype or array.ndim != rank or array.size == 0:
+        fix = f"{dtype} of rank {rank}, no dimension 0"
+        raise InvalidTensor(f"{array.dtype} of shape {array.shape}", where=where, fix=fix)
+    if not np.isfinite(array).all():
+        raise InvalidTensor("NaN or infinite elements", where=where, fix="finite numbers")
+
+
+def _check_injection(injection: object, card: ModelCard) -> None:
+    if injection not in card.injections:
+        raise UnsupportedPrompt(f"injection {injection}", where="injection", fix=f"one of {sorted(card.injections)}")
+
+
+def _check_projection(projection: Projection) -> None:
+    if projection.tokens < 1:
+        raise InvalidTensor(f"{projection.tokens} tokens", where="latent.projection.tokens", fix="1 or more")
+    if not math.isfinite(projection.scale):
+        raise InvalidTensor(f"scale {projection.scale}", where="latent.projection.scale", fix="a finite number")
+    if not 0 <= projection.seed < 2**64:
+        raise InvalidTensor(f"seed {projection.seed}", where="latent.projection.seed", fix="0 to 2^64 - 1")
+
+
+def _check_length(tokens: int, card: ModelCard) -> None:
+    """Before anything of that length is built; with its inputs, a prompt is checked by the planner."""
+    if tokens >= card.max_tokens:
+        raise PromptTooLong(f"{tokens} prompt tokens", where="prompts", fix=f"less than {card.max_tokens}")
+
+
+def check_examples(examples: Examples, prompt_tokens: int, perturbation: Perturbation | None, card: ModelCard) -> None:
+    """Raises InvalidExamples or PromptTooLong."""
+    if not 1 <= len(examples) <= card.max_examples:
+        raise InvalidExamples(f"{len(examples)} examples", where="examples", fix=f"1 to {card.max_examples}")
+    if examples.pairs is not None and len(examples.pairs) != len(examples):
+        what = f"{len(examples.pairs)} second texts for {len(examples)} examples"
+        raise InvalidExamples(what, where="text_pair", fix="one for each example, or none at all")
+    for name, texts in (("text", examples.texts), ("text_pair", examples.pairs or ())):
+        for row, text in enumerate(texts):
+            if not text.strip():
+                raise InvalidExamples("an empty text", where=f"examples[{row}].{name}", fix="leave the example out")
+    if prompt_tokens < 0:
+        raise InvalidExamples(f"{prompt_tokens} prompt tokens", where="prompt_tokens", fix="0 or more")
+    if prompt_tokens >= card.max_tokens:
+        raise PromptTooLong(f"{prompt_tokens} prompt tokens", where="prompt_tokens", fix=f"less than {card.max_tokens}")
+    if perturbation is not None and not (0.0 <= perturbation.rate <= 1.0 and 0 <= perturbation.seed < 2**64):
+        raise InvalidExamples(f"{perturbation}", where="perturbation", fix="a rate in [0, 1] and a seed below 2^64")

@@ -1,0 +1,83 @@
+"""From one committed state of a run to the next: a pure function of the updates that were counted."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedbbpt.interfaces import Report, ServerHalf, Snapshot
+from fedbbpt.types import Arrays, Metrics, Phase, Update, pack
+
+log = logging.getLogger(__name__)
+
+
+def aggregate(
+    method: ServerHalf[Any],
+    snapshot: Snapshot,
+    phase: Phase,
+    updates: Sequence[Update],
+    seed: int,
+    seconds: float,
+    traffic: tuple[int, int] | None = None,
+) -> Snapshot:
+    """The snapshot after `snapshot.round`.
+
+    `updates` come decoded, sorted by client id; `seed` is that of the tasks; `traffic` is bytes up and down. The round's
+    dev measurements are of the prompt that it began with, so it is that prompt which may become the best.
+    """
+    total: dict[str, float] = {}
+    for update in updates:
+        for name, value in update.metrics.items():
+            total[name] = total.get(name, 0.0) + value
+    count, queries = total["dev_count"], round(total["queries"])
+    state, metrics = (
+        _step(method, snapshot, updates, seed) if phase is Phase.UPDATE else (snapshot.state, dict[str, float]())
+    )
+    report = Report(
+        round=snapshot.round,
+        clients=len(updates),
+        dev_loss=total["dev_loss"] / count if count else math.inf,
+        dev_accuracy=total["dev_correct"] / count if count else 0.0,
+        train_loss=metrics.get("train_loss"),
+        queries=queries,
+        seconds=seconds,
+        bytes_up=None if traffic is None else traffic[0],
+        bytes_down=None if traffic is None else traffic[1],
+    )
+    best, best_z = snapshot.best, snapshot.best_z
+    if best is None or _rank(report) >= _rank(best):
+        best, best_z = report, method.prompt(method.restore(snapshot.state))
+    return replace(
+        snapshot,
+        round=snapshot.round + 1,
+        state=state,
+        best=best,
+        best_z=best_z,
+        queries=snapshot.queries + queries,
+        reports=(*snapshot.reports, report),
+    )
+
+
+def _step(method: ServerHalf[Any], snapshot: Snapshot, updates: Sequence[Update], seed: int) -> tuple[Arrays, Metrics]:
+    """The next state. Where the arithmetic fails the old one stands: one bad round does not end a run."""
+    try:
+        # Overflow shows in the result, which is checked.
+        with np.errstate(all="ignore"):
+            state, metrics = method.step(method.restore(snapshot.state), updates, seed)
+    except (ArithmeticError, np.linalg.LinAlgError):
+        log.exception("round %d: the step failed; the state stays as it was", snapshot.round)
+        return snapshot.state, {}
+    packed = pack(state)
+    unsound = [name for name, array in packed.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if unsound:
+        log.error("round %d: the step made %s infinite or NaN; the state stays as it was", snapshot.round, unsound)
+        return snapshot.state, {}
+    return packed, metrics
+
+
+def _rank(report: Report) -> tuple[float, float]:
+    """Higher dev accuracy is better, then lower dev loss."""
+    return report.dev_accuracy, -report.dev_loss

@@ -1,0 +1,61 @@
+"""What a coordinator takes from a client, and what it refuses before anything is stored."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedbbpt.errors import InvalidHello, InvalidTensor, InvalidUpdate
+from fedbbpt.interfaces import Codec, Hello
+from fedbbpt.types import Update
+
+MAX_NAME_LENGTH = 128
+
+MEASURED = frozenset({"dev_loss", "dev_correct", "dev_count", "queries"})
+"""Sums over the client's dev examples, and what the task cost it: every update has them."""
+OPTIONAL = frozenset({"train_loss"})
+
+
+def check_hello(hello: Hello, codec: str) -> None:
+    """Raises InvalidHello."""
+    for name, value in (("client_id", hello.client_id), ("client_key", hello.client_key)):
+        if not 0 < len(value) <= MAX_NAME_LENGTH or not value.isprintable():
+            fix = f"1 to {MAX_NAME_LENGTH} printable characters"
+            raise InvalidHello(f"{value[:MAX_NAME_LENGTH]!r}", where=name, fix=fix)
+    if hello.examples < 1:
+        raise InvalidHello(f"{hello.examples} labelled examples", where="examples", fix="at least 1")
+    if codec not in hello.codecs:
+        raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
+
+
+def check_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises InvalidTensor, InvalidUpdate. `expected` gives the decoded arrays' names and shapes."""
+    if not (math.isfinite(update.weight) and update.weight > 0):
+        raise InvalidUpdate(f"{update.weight}", where="weight", fix="a finite number above 0")
+    _check_metrics(update.metrics)
+    decoded = codec.decode(update.arrays)
+    if decoded.keys() != expected.keys():
+        raise InvalidUpdate(f"{sorted(decoded)}", where="arrays", fix=f"{sorted(expected)}")
+    for name, shape in expected.items():
+        array = decoded[name]
+        if array.shape != shape:
+            raise InvalidTensor(f"shape {array.shape}", where=name, fix=f"{shape}")
+        if array.dtype.kind != "f":
+            raise InvalidTensor(f"dtype {array.dtype}", where=name, fix="floating-point numbers")
+        if not np.isfinite(array).all():
+            raise InvalidTensor("NaN or infinite elements", where=name, fix="finite numbers")
+
+
+def _check_metrics(metrics: Mapping[str, float]) -> None:
+    names = metrics.keys()
+    if not names >= MEASURED or not names <= MEASURED | OPTIONAL:
+        fix = f"{sorted(MEASURED)}, and at most {sorted(OPTIONAL)} with them"
+        raise InvalidUpdate(f"{sorted(names)}", where="metrics", fix=fix)
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise InvalidUpdate(f"{value}", where=f"metrics.{name}", fix="a finite number")
+    if not 0 <= metrics["dev_correct"] <= metrics["dev_count"]:
+        found = f"{metrics['dev_correct']} of {metrics['dev_count']}"
+        raise InvalidUpdate(found, where="metrics.dev_correct", fix="from 0 to dev_count")
+    if metrics["queries"] < 0:
+        raise InvalidUpdate(f"{metrics['queries']}", where="metrics.queries", fix="0 or more")

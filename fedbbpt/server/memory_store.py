@@ -1,0 +1,38 @@
+"""A `Store` that lasts as long as its process: for simulation."""
+
+from collections.abc import Mapping, Sequence
+
+from fedbbpt.interfaces import Member, Snapshot
+from fedbbpt.types import TaskId, Update
+
+
+class MemoryStore:
+    """Holds the values themselves: states are values, and nobody writes into an array that was handed over."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._members: dict[str, Member] = {}
+        self._updates: dict[tuple[int, str], Update] = {}
+
+    def load(self) -> Snapshot | None:
+        return self._snapshot
+
+    def members(self) -> Mapping[str, Member]:
+        return dict(self._members)
+
+    def put_member(self, member: Member) -> None:
+        self._members[member.client_id] = member
+
+    def put_update(self, task_id: TaskId, update: Update) -> None:
+        self._updates.setdefault((task_id.round, task_id.client_id), update)
+
+    def updates(self, round: int) -> Mapping[str, Update]:
+        return {client_id: update for (at, client_id), update in sorted(self._updates.items()) if at == round}
+
+    def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        self._snapshot = snapshot
+        self._members |= {member.client_id: member for member in members}
+        self._updates = {key: update for key, update in self._updates.items() if key[0] >= snapshot.round}
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,234 @@
+"""The durable truth of one run in one SQLite file, through SQLAlchemy Core.
+
+Write-ahead log with a full sync at every commit, so that what was acknowledged survives a power cut; locked for as long
+as it is open, so that a second coordinator learns of the first at once. Arrays are stored as safetensors, so the file
+can be read without this package; wire messages are never stored.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import safetensors.numpy
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
+from fedbbpt.interfaces import Member, Report, Snapshot
+from fedbbpt.types import Arrays, TaskId, Update
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+
+_schema = sa.MetaData()
+_run = sa.Table(
+    "run",
+    _schema,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("seed", sa.Text, nullable=False),  # 64 bits without a sign do not fit an SQLite integer
+    sa.Column("job_digest", sa.Text, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+)
+_snapshot = sa.Table(
+    "snapshot",
+    _schema,
+    sa.Column("only", sa.Integer, sa.CheckConstraint("only = 0"), primary_key=True, default=0),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+    sa.Column("best", sa.JSON(none_as_null=True)),
+    sa.Column("best_z", sa.LargeBinary),
+    sa.Column("queries", sa.Integer, nullable=False),
+    sa.Column("stopped_after", sa.Integer),
+)
+_report = sa.Table(
+    "report",
+    _schema,
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("measured", sa.JSON, nullable=False),
+)
+_member = sa.Table(
+    "member",
+    _schema,
+    sa.Column("client_id", sa.Text, primary_key=True),
+    sa.Column("client_key", sa.Text, nullable=False),
+    sa.Column("examples", sa.Integer, nullable=False),
+    sa.Column("since", sa.Integer, nullable=False),
+    sa.Column("until", sa.Integer),
+    sa.Column("counted", sa.Integer),
+)
+_update = sa.Table(
+    "update",
+    _schema,
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("client_id", sa.Text, primary_key=True),
+    sa.Column("arrays", sa.LargeBinary, nullable=False),
+    sa.Column("weight", sa.Float, nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a database is about. `created` is a time in ISO 8601."""
+
+    run_id: str
+    seed: int
+    job_digest: str
+    created: str
+
+
+class SqliteStore:
+    """A `Store` in a file. `run` is the record that the file holds: its run id and seed outlive a restart."""
+
+    def __init__(self, path: Path, run: RunRecord) -> None:
+        """Opens the file, or makes it for `run`.
+
+        Raises StoreLocked where another coordinator has it open, StoreTooNew, StoreMismatch where it holds another job
+        or something else altogether, StoreError where it cannot be opened.
+        """
+        self._path = path
+        engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(path)),
+            poolclass=sa.StaticPool,
+            connect_args={"timeout": 0, "check_same_thread": False},
+        )
+        sa.event.listen(engine, "connect", _configure)
+        # The driver's own transactions leave out DDL and PRAGMA; ours begin here.
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN EXCLUSIVE"))
+        self._engine = engine
+        try:
+            self.run = self._transact(lambda connection: self._open(connection, run))
+        except StoreError:
+            self.close()
+            raise
+
+    def _open(self, connection: sa.Connection, run: RunRecord) -> RunRecord:
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version > SCHEMA_VERSION:
+            fix = f"a newer fedbbpt, or another file: this one reads up to version {SCHEMA_VERSION}"
+            raise StoreTooNew(f"schema version {version}", where=str(self._path), fix=fix)
+        if version == 0:
+            if sa.inspect(connection).get_table_names():
+                raise StoreMismatch("a database of something else", where=str(self._path), fix="another file")
+            _schema.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(sa.insert(_run).values(**asdict(run) | {"seed": str(run.seed)}))
+        row = connection.execute(sa.select(_run)).one()
+        stored = RunRecord(row.run_id, int(row.seed), row.job_digest, row.created)
+        if stored.job_digest != run.job_digest:
+            fix = "the job that the run began with, or another output folder"
+            raise StoreMismatch(f"holds run {stored.run_id} of another job", where=str(self._path), fix=fix)
+        return stored
+
+    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
+        with _translated(self._path), self._engine.begin() as connection:
+            return work(connection)
+
+    def load(self) -> Snapshot | None:
+        def work(connection: sa.Connection) -> Snapshot | None:
+            row = connection.execute(sa.select(_snapshot)).one_or_none()
+            if row is None:
+                return None
+            reports = connection.execute(sa.select(_report.c.measured).order_by(_report.c.round)).scalars()
+            return Snapshot(
+                round=row.round,
+                state=_load_arrays(row.state),
+                best=None if row.best is None else Report(**row.best),
+                best_z=None if row.best_z is None else _load_arrays(row.best_z)["z"],
+                queries=row.queries,
+                stopped_after=row.stopped_after,
+                reports=tuple(Report(**measured) for measured in reports),
+            )
+
+        return self._transact(work)
+
+    def members(self) -> Mapping[str, Member]:
+        rows = self._transact(lambda connection: connection.execute(sa.select(_member)).all())
+        return {row.client_id: Member(**row._mapping) for row in rows}
+
+    def put_member(self, member: Member) -> None:
+        self._transact(lambda connection: _replace_members(connection, [member]))
+
+    def put_update(self, task_id: TaskId, update: Update) -> None:
+        row = {
+            "round": task_id.round,
+            "client_id": task_id.client_id,
+            "arrays": _save_arrays(update.arrays),
+            "weight": update.weight,
+            "metrics": dict(update.metrics),
+        }
+        self._transact(lambda connection: connection.execute(insert(_update).values(row).on_conflict_do_nothing()))
+
+    def updates(self, round: int) -> Mapping[str, Update]:
+        query = sa.select(_update).where(_update.c.round == round).order_by(_update.c.client_id)
+        rows = self._transact(lambda connection: connection.execute(query).all())
+        return {row.client_id: Update(_load_arrays(row.arrays), row.weight, row.metrics) for row in rows}
+
+    def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        row = {
+            "only": 0,
+            "round": snapshot.round,
+            "state": _save_arrays(snapshot.state),
+            "best": None if snapshot.best is None else asdict(snapshot.best),
+            "best_z": None if snapshot.best_z is None else _save_arrays({"z": snapshot.best_z}),
+            "queries": snapshot.queries,
+            "stopped_after": snapshot.stopped_after,
+        }
+        reports = [{"round": report.round, "measured": asdict(report)} for report in snapshot.reports]
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(insert(_snapshot).values(row).on_conflict_do_update(index_elements=["only"], set_=row))
+            if reports:
+                # Reports are never changed, only added.
+                connection.execute(insert(_report).on_conflict_do_nothing(), reports)
+            _replace_members(connection, members)
+            connection.execute(sa.delete(_update).where(_update.c.round < snapshot.round))
+
+        self._transact(work)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _configure(connection: sqlite3.Connection, record: object) -> None:
+    connection.isolation_level = None
+    for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _replace_members(connection: sa.Connection, members: Sequence[Member]) -> None:
+    for member in members:
+        row = asdict(member)
+        connection.execute(insert(_member).values(row).on_conflict_do_update(index_elements=["client_id"], set_=row))
+
+
+def _save_arrays(arrays: Arrays) -> bytes:
+    # safetensors copies memory as it lies; a transposed view would come back in another order.
+    return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+
+
+def _load_arrays(data: bytes) -> Arrays:
+    return safetensors.numpy.load(data)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's failures as ours. The transaction has been rolled back: what was stored before still stands."""
+    try:
+        yield
+    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the others say more
+        where = str(path)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreLocked("another process has it open", where=where, fix="stop the other coordinator") from error
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreFull("the disk is full", where=where, fix="free some space; the run goes on then") from error
+        if code == sqlite3.SQLITE_NOTADB:
+            raise StoreMismatch("not a database", where=where, fix="another file") from error
+        raise StoreError(str(cause), where=where) from error

@@ -1,0 +1,155 @@
+"""Channels and servers: TLS, tokens, keepalive, sizes.
+
+Servers bind loopback only, unless TLS is on or insecurity was asked for, loudly.
+"""
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from fedbbpt.errors import InsecureAddress, InvalidInput, PortTaken
+from fedbbpt.wire.interceptors import BearerAuth, Errors
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+KEEPALIVE_SECONDS = 30
+
+# Both ends must agree, or the server takes the client's pings for an attack.
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+# A service that restarts is back within seconds; gRPC's own patience grows to two minutes.
+_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
+_SIZES = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """A server's certificate and key, and the authority that its clients' certificates must come from (mutual TLS)."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """The authority that the server's certificate must come from, and the client's own certificate (mutual TLS)."""
+
+    ca: Path
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(error.strerror or str(error), where=str(path), fix="a readable PEM file") from None
+
+
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
+    """Adds the token to every call."""
+
+    def __init__(self, token: str) -> None:
+        self._metadata = ("authorization", f"Bearer {token}")
+
+    def _with_token(self, details: Any) -> Any:
+        return details._replace(metadata=[*(details.metadata or ()), self._metadata])
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request_iterator)
+
+
+def connect(address: str, tls: ClientTls | None = None, token: str = "") -> grpc.Channel:
+    """A channel to HOST:PORT. A token goes in clear where there is no TLS, hence to loopback only."""
+    options = [*_KEEPALIVE, *_SIZES, *_RECONNECT, ("grpc.enable_retries", 0)]
+    if tls is None:
+        if token and not is_loopback(address.rpartition(":")[0]):
+            raise InsecureAddress(
+                "a token would go in clear", where=address, fix="--tls-ca with the server's authority"
+            )
+        channel = grpc.insecure_channel(address, options)
+    else:
+        key = _read(tls.key) if tls.key else None
+        certificate = _read(tls.certificate) if tls.certificate else None
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls.ca), key, certificate), options)
+    return grpc.intercept_channel(channel, _Bearer(token)) if token else channel
+
+
+def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
+    """An asyncio server with our interceptors and limits; bind it before it starts."""
+    options = [
+        *_KEEPALIVE,
+        *_SIZES,
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
+        # On by default on Linux, where a second server would then share the port in silence.
+        ("grpc.so_reuseport", 0),
+    ]
+    auth = [BearerAuth(tokens)] if tokens else []
+    return grpc.aio.server(interceptors=[Errors(), *auth, *interceptors], options=options)
+
+
+def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None, *, insecure: bool = False) -> int:
+    """Binds to HOST:PORT (0 takes a free one) and returns the port. Raises PortTaken, InsecureAddress."""
+    if tls is None and not is_loopback(host):
+        if not insecure:
+            raise InsecureAddress(
+                "anybody on the network could read and join", where=host, fix="--tls-cert and --tls-key, or --insecure"
+            )
+        log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    _probe(host, port)
+    try:
+        if tls is None:
+            return server.add_insecure_port(address)
+        pair = [(_read(tls.key), _read(tls.certificate))]
+        ca = _read(tls.client_ca) if tls.client_ca else None
+        return server.add_secure_port(
+            address, grpc.ssl_server_credentials(pair, ca, require_client_auth=ca is not None)
+        )
+    except RuntimeError as error:
+        raise PortTaken(str(error), where=address, fix="another port, or 0 for any free one") from None
+
+
+def _probe(host: str, port: int) -> None:
+    """gRPC reports a taken port with a riddle; the operating system says it plainly."""
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((host, port))
+        except OSError as error:
+            fix = "another port, or 0 for any free one"
+            raise PortTaken(error.strerror or str(error), where=f"{host}:{port}", fix=fix) from None
+
+
+def is_loopback(host: str) -> bool:
+    host = host.strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

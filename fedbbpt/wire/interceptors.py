@@ -1,0 +1,111 @@
+"""What stands before every servicer: errors become statuses in one place, and callers show their token.
+
+Servicers raise our own errors and never abort: `context.abort` raises a bare Exception that cannot be told from a bug.
+"""
+
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from fedbbpt.errors import FedbbptError, Unauthenticated
+from fedbbpt.wire.status import to_status
+
+log = logging.getLogger(__name__)
+
+# One shape for all four kinds of rpc: what grpc's stubs say of handlers fits its synchronous servers only.
+Handler = Any
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Context = Any
+
+OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+"""Probes carry no token."""
+
+
+def _behaviour(handler: Handler) -> Callable[[Any, Context], Any]:
+    found = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    assert found is not None, "gRPC gives each handler one behaviour"
+    behaviour: Callable[[Any, Context], Any] = found
+    return behaviour
+
+
+def _with_behaviour(handler: Handler, behaviour: Callable[[Any, Context], Any]) -> Handler:
+    """The same rpc, served by `behaviour`."""
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+class Errors(grpc.aio.ServerInterceptor):
+    """Gives each FedbbptError its status. Anything else is a bug: its trace goes to the log, not to the caller."""
+
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        behaviour = _behaviour(handler)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                async for response in behaviour(request, context):
+                    yield response
+            except Exception as error:
+                await _abort(context, error)
+
+        async def unary(request: Any, context: Context) -> Any:
+            try:
+                return await behaviour(request, context)
+            except Exception as error:
+                await _abort(context, error)
+
+        return _with_behaviour(handler, stream if handler.response_streaming else unary)
+
+
+async def _abort(context: Context, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, FedbbptError):
+        log.warning("%s: %s", type(error).__name__, error)
+    else:
+        log.error("a bug", exc_info=error)
+        error = FedbbptError("a bug in the service", fix="the service's log has the trace")
+    status = rpc_status.to_status(to_status(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+class BearerAuth(grpc.aio.ServerInterceptor):
+    """Lets in who shows one of the tokens as `authorization: Bearer TOKEN`. Stands behind `Errors`."""
+
+    def __init__(self, tokens: Collection[str]) -> None:
+        self._tokens = [token.encode() for token in tokens]
+
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(OPEN_SERVICES) or self._known(details):
+            return handler
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            raise _refusal()
+            yield
+
+        async def unary(request: Any, context: Context) -> Any:
+            raise _refusal()
+
+        return _with_behaviour(handler, stream if handler.response_streaming else unary)
+
+    def _known(self, details: grpc.HandlerCallDetails) -> bool:
+        shown = [value for key, value in details.invocation_metadata or () if key == "authorization"]
+        given = [(v.encode() if isinstance(v, str) else v).removeprefix(b"Bearer ") for v in shown]
+        # All pairs are compared, so that the time taken tells nothing about the tokens.
+        return any([hmac.compare_digest(token, value) for token in self._tokens for value in given])
+
+
+def _refusal() -> Unauthenticated:
+    return Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")

@@ -1,0 +1,91 @@
+"""Errors <-> gRPC status, by one total table.
+
+An error travels as a code and google.rpc details: ErrorInfo (its reason names our class, its metadata hold where and
+fix), BadRequest for input, RetryInfo where trying again may help, QuotaFailure where a budget is spent.
+"""
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from fedbbpt import errors
+from fedbbpt.errors import FedbbptError, Unavailable
+
+DOMAIN = "fedbbpt"
+RETRY_SECONDS = 1
+
+Code = grpc.StatusCode
+CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
+    errors.InvalidInput: Code.INVALID_ARGUMENT,
+    errors.ChecksumMismatch: Code.DATA_LOSS,
+    errors.NotFound: Code.NOT_FOUND,
+    errors.ClientIdTaken: Code.ALREADY_EXISTS,
+    errors.Conflict: Code.FAILED_PRECONDITION,
+    errors.SessionEvicted: Code.ABORTED,
+    errors.Unauthenticated: Code.UNAUTHENTICATED,
+    errors.Exhausted: Code.RESOURCE_EXHAUSTED,
+    errors.Unavailable: Code.UNAVAILABLE,
+    errors.DeadlineExceeded: Code.DEADLINE_EXCEEDED,
+    errors.StoreFull: Code.RESOURCE_EXHAUSTED,
+    errors.StoreError: Code.UNAVAILABLE,
+    errors.PortTaken: Code.UNAVAILABLE,
+    errors.InsecureAddress: Code.FAILED_PRECONDITION,
+    errors.FedbbptError: Code.INTERNAL,
+}
+"""The nearest ancestor in the tree decides."""
+
+RETRYABLE = (errors.Overloaded, errors.StoreFull, errors.StoreLocked, errors.Unavailable)
+"""Trying the same call again may help."""
+
+_CLASSES = {
+    name: member
+    for name, member in vars(errors).items()
+    if isinstance(member, type) and issubclass(member, FedbbptError)
+}
+
+
+def code_of(error: FedbbptError) -> grpc.StatusCode:
+    return next(CODES[ancestor] for ancestor in type(error).__mro__ if ancestor in CODES)
+
+
+def to_status(error: FedbbptError) -> status_pb2.Status:
+    """The status whose details let `from_rpc_error` build the same error again."""
+    place = {"where": error.where, "fix": error.fix}
+    packed = [_pack(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=place))]
+    if isinstance(error, errors.InvalidInput):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.where, description=str(error))
+        packed.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+    if isinstance(error, RETRYABLE):
+        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_SECONDS))))
+    if isinstance(error, errors.BudgetSpent):
+        quota = error_details_pb2.QuotaFailure.Violation(subject=error.where, description=str(error))
+        packed.append(_pack(error_details_pb2.QuotaFailure(violations=[quota])))
+    return status_pb2.Status(code=code_of(error).value[0], message=error.what, details=packed)
+
+
+def _pack(detail: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> FedbbptError:
+    """The error that the other side raised; where no fedbbpt service did, `unavailable` or the nearest we have."""
+    assert isinstance(error, grpc.Call), "every error of a call that was made is its call"
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
+            return _CLASSES[info.reason](status.message, where=info.metadata["where"], fix=info.metadata["fix"])
+    code, text = error.code(), error.details() or ""
+    if code is Code.DEADLINE_EXCEEDED:
+        return errors.DeadlineExceeded(text)
+    if code is Code.UNAUTHENTICATED:
+        return errors.Unauthenticated(text)
+    if code is Code.RESOURCE_EXHAUSTED:
+        return errors.MessageTooLarge(text)
+    return unavailable(f"{code.name}: {text}")

@@ -1,0 +1,137 @@
+"""Arrays <-> tensor messages, whole or in chunks (protos/fedbbpt/v1/tensor.proto).
+
+Little-endian, row-major, and checked: element counts, checksums, the order of chunks, and that every float is finite.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from fedbbpt.errors import ChecksumMismatch, InvalidTensor, MessageTooLarge
+from fedbbpt.types import Array, Arrays
+from fedbbpt.v1 import tensor_pb2 as pb
+
+CHUNK_BYTES = 256 * 1024
+MAX_TENSORS = 1024
+MAX_RANK = 8
+
+_DTYPES: Mapping["pb.DType.ValueType", np.dtype[Any]] = {
+    pb.D_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.D_TYPE_FLOAT64: np.dtype("<f8"),
+    pb.D_TYPE_FLOAT16: np.dtype("<f2"),
+    pb.D_TYPE_INT8: np.dtype("i1"),
+    pb.D_TYPE_INT32: np.dtype("<i4"),
+    pb.D_TYPE_INT64: np.dtype("<i8"),
+    pb.D_TYPE_UINT8: np.dtype("u1"),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+def _code(array: Array) -> "pb.DType.ValueType":
+    try:
+        return _CODES[array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype]
+    except KeyError:
+        raise InvalidTensor(f"dtype {array.dtype} does not travel", fix=f"one of {sorted(map(str, _CODES))}") from None
+
+
+def _bytes(array: Array) -> bytes:
+    return np.ascontiguousarray(array, _DTYPES[_code(array)]).tobytes()
+
+
+def _dtype(code: "pb.DType.ValueType", where: str) -> np.dtype[Any]:
+    if code not in _DTYPES:
+        raise InvalidTensor(f"dtype {code} is unknown", where=where, fix=f"one of {sorted(_DTYPES)}")
+    return _DTYPES[code]
+
+
+def _shape(dims: Sequence[int], where: str) -> tuple[int, ...]:
+    shape = tuple(dims)
+    if len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
+        raise InvalidTensor(f"shape {shape} is impossible", where=where, fix=f"at most {MAX_RANK} sizes, none negative")
+    return shape
+
+
+def _array(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> Array:
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise InvalidTensor(f"{len(data)} bytes for shape {shape} of {dtype}", where=where, fix=f"{expected} bytes")
+    array = np.frombuffer(data, dtype).reshape(shape)
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidTensor("NaN or infinite elements", where=where, fix="finite numbers")
+    return array
+
+
+def to_message(array: Array) -> pb.Tensor:
+    return pb.Tensor(dtype=_code(array), shape=array.shape, data=_bytes(array))
+
+
+def from_message(message: pb.Tensor, *, where: str) -> Array:
+    """A read-only array. Raises InvalidTensor naming `where`."""
+    dtype = _dtype(message.dtype, where)
+    return _array(message.data, dtype, _shape(message.shape, where), where)
+
+
+def bundle(arrays: Arrays) -> tuple[pb.TensorBundle, bytes]:
+    """The announcement of named arrays, and the bytes that follow it."""
+    data = b"".join(_bytes(array) for array in arrays.values())
+    specs = [pb.TensorSpec(name=name, dtype=_code(array), shape=array.shape) for name, array in arrays.items()]
+    return pb.TensorBundle(tensors=specs, total_bytes=len(data), crc32c=google_crc32c.value(data)), data
+
+
+def chunks(data: bytes) -> Iterator[pb.TensorChunk]:
+    for offset in range(0, len(data), CHUNK_BYTES):
+        cut = data[offset : offset + CHUNK_BYTES]
+        yield pb.TensorChunk(offset=offset, data=cut, crc32c=google_crc32c.value(cut))
+
+
+class Assembler:
+    """Puts a bundle's chunks together and gives the arrays back."""
+
+    def __init__(self, announced: pb.TensorBundle, limit_bytes: int) -> None:
+        """Raises MessageTooLarge before a byte is taken, InvalidTensor where the sizes do not add up."""
+        if announced.total_bytes > limit_bytes:
+            raise MessageTooLarge(
+                f"{announced.total_bytes} bytes of arrays", where="arrays", fix=f"at most {limit_bytes}"
+            )
+        if len(announced.tensors) > MAX_TENSORS:
+            raise InvalidTensor(f"{len(announced.tensors)} tensors", where="arrays", fix=f"at most {MAX_TENSORS}")
+        self._checksum, self._data, self._total = announced.crc32c, bytearray(), announced.total_bytes
+        self._specs = [
+            (spec.name, _dtype(spec.dtype, spec.name), _shape(spec.shape, spec.name)) for spec in announced.tensors
+        ]
+        needed = sum(math.prod(shape) * dtype.itemsize for _, dtype, shape in self._specs)
+        if needed != self._total:
+            raise InvalidTensor(f"{self._total} bytes announced for tensors of {needed}", where="arrays.total_bytes")
+        if len({name for name, _, _ in self._specs}) < len(self._specs):
+            raise InvalidTensor("two tensors have one name", where="arrays.tensors")
+
+    @property
+    def complete(self) -> bool:
+        return len(self._data) == self._total
+
+    def add(self, chunk: pb.TensorChunk) -> None:
+        if chunk.offset != len(self._data) or not chunk.data:
+            raise InvalidTensor(f"a chunk at byte {chunk.offset}", where="chunk.offset", fix=f"{len(self._data)}")
+        if len(self._data) + len(chunk.data) > self._total:
+            raise InvalidTensor("more bytes than announced", where="chunk.data", fix=f"{self._total} in all")
+        if google_crc32c.value(chunk.data) != chunk.crc32c:
+            raise ChecksumMismatch(f"the chunk at byte {chunk.offset} was changed on its way", where="chunk.crc32c")
+        self._data += chunk.data
+
+    def arrays(self) -> dict[str, Array]:
+        """Raises InvalidTensor where bytes are missing or not finite, ChecksumMismatch where they were changed."""
+        if not self.complete:
+            raise InvalidTensor(f"the stream ended after {len(self._data)} bytes", where="chunk", fix=f"{self._total}")
+        data = bytes(self._data)
+        if google_crc32c.value(data) != self._checksum:
+            raise ChecksumMismatch("the arrays were changed on their way", where="arrays.crc32c")
+        arrays: dict[str, Array] = {}
+        offset = 0
+        for name, dtype, shape in self._specs:
+            size = math.prod(shape) * dtype.itemsize
+            arrays[name] = _array(memoryview(data)[offset : offset + size], dtype, shape, name)
+            offset += size
+        return arrays

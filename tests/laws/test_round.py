@@ -1,0 +1,138 @@
+"""Laws of `server.round.step`, held against a model that counts what was stored, told and closed."""
+
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fedbbpt.interfaces import Member
+from fedbbpt.server.cohort import sample
+from fedbbpt.server.round import Acknowledge, Close, Effect, Enrolled, Event, Extend, Keep, Round, Submitted, Tick, step
+from fedbbpt.types import Phase, Receipt
+
+CLIENTS = [f"client-{i}" for i in range(5)]
+clients = st.sampled_from(CLIENTS)
+cohorts = st.frozensets(clients, max_size=5)
+NUMBER = 3
+DEADLINE_SECONDS = 10.0
+
+
+class Rounds(RuleBasedStateMachine):
+    """One round under any order of answers, repeats, comings, goings and time.
+
+    Kills: counting a repeat again, closing below the quorum or twice, telling COUNTED without Keep, forgetting who was
+    counted when the cohort changes, a deadline that loses what was received, a close that does not wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.round = Round(NUMBER, Phase.UPDATE, frozenset(CLIENTS[:3]), quorum=2, deadline_seconds=DEADLINE_SECONDS)
+        self.now = 0.0
+        self.kept: list[str] = []
+        self.closes: list[Close] = []
+
+    def feed(self, event: Event) -> tuple[Effect, ...]:
+        before = self.round
+        after, effects = step(before, event)
+        assert step(before, event) == (after, effects), "the machine is a function"
+        self.round = after
+        self.kept += [effect.client_id for effect in effects if isinstance(effect, Keep)]
+        self.closes += [effect for effect in effects if isinstance(effect, Close)]
+        return effects
+
+    @rule(client=clients)
+    def answer(self, client: str) -> None:
+        before = self.round
+        effects = self.feed(Submitted(client, NUMBER))
+        if client in before.received:
+            assert effects == (Acknowledge(client, Receipt.DUPLICATE),)
+        elif before.closed:
+            assert effects == (Acknowledge(client, Receipt.TOO_LATE),)
+        elif client not in before.cohort:
+            assert effects == (Acknowledge(client, Receipt.REFUSED),)
+        else:
+            assert effects == (Keep(client), Acknowledge(client, Receipt.COUNTED))
+
+    @rule(client=clients, round=st.integers(0, NUMBER - 1), counted=st.none() | st.integers(0, NUMBER - 1))
+    def answer_late(self, client: str, round: int, counted: int | None) -> None:
+        before = self.round
+        receipt = Receipt.DUPLICATE if round == counted else Receipt.TOO_LATE
+        assert self.feed(Submitted(client, round, counted)) == (Acknowledge(client, receipt),)
+        assert self.round == before
+
+    @rule(cohort=cohorts)
+    def enrol(self, cohort: frozenset[str]) -> None:
+        received = self.round.received
+        assert self.feed(Enrolled(cohort)) == ()
+        assert self.round.received == received <= self.round.cohort
+        if not self.round.closed:
+            assert self.round.cohort == cohort | received
+
+    @rule(seconds=st.floats(0.0, 15.0))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        before = self.round
+        effects = self.feed(Tick(self.now))
+        due = before.deadline is not None and self.now >= before.deadline
+        if before.closed:
+            assert effects == ()
+        elif len(before.received) < before.quorum:
+            assert self.round.received == before.received
+            assert not self.round.closed
+            assert effects == ((Extend(tuple(sorted(before.missing))),) if due else ())
+        elif due or not before.missing:
+            assert effects == (Close(tuple(sorted(before.received)), tuple(sorted(before.missing))),)
+        else:
+            assert effects == ()
+
+    @precondition(lambda self: self.round.deadline is not None)
+    @invariant()
+    def a_deadline_lies_ahead(self) -> None:
+        assert self.round.closed or (self.round.deadline or 0.0) > self.now
+
+    @invariant()
+    def counted_once(self) -> None:
+        assert len(self.kept) == len(set(self.kept))
+        assert self.round.received == set(self.kept)
+
+    @invariant()
+    def closes_once_and_with_a_quorum(self) -> None:
+        assert len(self.closes) == self.round.closed
+        for close in self.closes:
+            assert len(close.clients) >= self.round.quorum
+            assert set(close.clients) == set(self.kept)
+
+
+TestRounds = Rounds.TestCase
+TestRounds.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def _members(ids: frozenset[str]) -> Iterator[Member]:
+    return (Member(client_id, "key", examples=1, since=0) for client_id in ids)
+
+
+@given(ids=st.frozensets(clients, min_size=1), seed=st.integers(0, 2**64 - 1), size=st.integers(1, 5))
+def test_who_goes_is_replaced_by_at_most_one(ids: frozenset[str], seed: int, size: int) -> None:
+    """Kills: a shuffle of the members, which reshuffles everybody when one of them goes."""
+    cohort = set(sample(_members(ids), seed, 7, size))
+    assert len(cohort) == min(size, len(ids))
+    for gone in ids:
+        after = set(sample(_members(ids - {gone}), seed, 7, size))
+        assert cohort - {gone} <= after
+        assert len(after - cohort) <= (gone in cohort)
+
+
+@given(since=st.integers(0, 5), until=st.none() | st.integers(0, 8), round=st.integers(0, 8))
+def test_members_take_part_from_since_to_before_until(since: int, until: int | None, round: int) -> None:
+    """Kills: `since < round`, `round <= until`."""
+    member = Member("a", "key", 1, since, until)
+    expected = round in range(since, 9 if until is None else until)
+    assert sample([member], 0, round, None) == (("a",) if expected else ())
+    assert sample([member], 0, round, 0) == sample([member], 0, round, None)
+
+
+def test_cohorts_differ_from_round_to_round() -> None:
+    """Kills: a draw that forgets the round."""
+    members = list(_members(frozenset(CLIENTS)))
+    assert len({sample(members, 0, round, 2) for round in range(40)}) == 10

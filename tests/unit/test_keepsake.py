@@ -1,0 +1,49 @@
+"""What a client keeps survives it, bit for bit."""
+
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from fedbbpt.client.keepsake import Keepsake
+from fedbbpt.types import Phase, TaskId, Update
+
+TASK = TaskId("run", 3, "a", Phase.UPDATE)
+UPDATE = Update(
+    {"x": np.array([0.1, -2.5], np.float32), "empty": np.zeros((0, 3)), "s": np.array(1e-300)},
+    1 / 3,
+    {"dev_loss": 0.1 + 0.2, "queries": 7.0},
+)
+
+
+def test_an_update_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    Keepsake(tmp_path).save(TASK, UPDATE)
+    kept = Keepsake(tmp_path).load(TASK)
+    assert kept is not None
+    assert (kept.weight, kept.metrics) == (UPDATE.weight, UPDATE.metrics)
+    assert list(kept.arrays) == list(UPDATE.arrays)
+    for name, array in UPDATE.arrays.items():
+        assert kept.arrays[name].dtype == array.dtype and kept.arrays[name].tobytes() == array.tobytes()
+
+
+def test_another_task_finds_nothing(tmp_path: Path) -> None:
+    keepsake = Keepsake(tmp_path)
+    assert keepsake.load(TASK) is None
+    keepsake.save(TASK, UPDATE)
+    assert keepsake.load(TaskId("run", 4, "a", Phase.UPDATE)) is None
+    assert keepsake.load(TaskId("run", 3, "a", Phase.EVALUATE)) is None
+
+
+def test_a_torn_file_is_no_update(tmp_path: Path) -> None:
+    keepsake = Keepsake(tmp_path)
+    keepsake.save(TASK, UPDATE)
+    file = tmp_path / "update.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    assert keepsake.load(TASK) is None
+
+
+def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
+    key = Keepsake(tmp_path).client_key()
+    assert Keepsake(tmp_path).client_key() == key
+    assert Keepsake(tmp_path / "other").client_key() != key
+    assert stat.S_IMODE((tmp_path / "client.key").stat().st_mode) == 0o600

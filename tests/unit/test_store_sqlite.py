@@ -1,0 +1,116 @@
+"""The SQLite file: who may open it, what fails, and that a failure loses nothing."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
+from fedbbpt.interfaces import Member, Snapshot
+from fedbbpt.server.store import SCHEMA_VERSION, RunRecord, SqliteStore
+from fedbbpt.types import Phase, TaskId, Update
+
+RUN = RunRecord("run-1", 2**64 - 1, "digest", "2026-01-01T00:00:00+00:00")
+SNAPSHOT = Snapshot(1, {"mean": np.ones(3)})
+MEMBER = Member("a", "key", 5, since=0)
+TASK = TaskId("run-1", 1, "a", Phase.UPDATE)
+UPDATE = Update({"sum": np.ones(3, np.float32)}, 5.0, {"dev_loss": 1.0})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """A database that a coordinator left behind."""
+    path = tmp_path / "run.db"
+    with closing(SqliteStore(path, RUN)) as store:
+        store.commit(SNAPSHOT, [MEMBER])
+        store.put_update(TASK, UPDATE)
+    yield path
+
+
+def test_everything_survives_a_restart(path: Path) -> None:
+    with closing(SqliteStore(path, replace(RUN, run_id="another", seed=0, created="later"))) as store:
+        assert store.run == RUN
+        loaded = store.load()
+        assert loaded is not None
+        assert loaded.round == 1
+        assert np.array_equal(loaded.state["mean"], np.ones(3))
+        assert store.members() == {"a": MEMBER}
+        assert np.array_equal(store.updates(1)["a"].arrays["sum"], UPDATE.arrays["sum"])
+
+
+def test_commits_are_synced_in_full(path: Path) -> None:
+    with closing(SqliteStore(path, RUN)) as store, store._engine.connect() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "locking_mode")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive"}
+
+
+def test_a_second_coordinator_learns_of_the_first(path: Path) -> None:
+    with closing(SqliteStore(path, RUN)) as store:
+        with pytest.raises(StoreLocked, match=r"run\.db: another process has it open"):
+            SqliteStore(path, RUN)
+        assert store.members() == {"a": MEMBER}
+    SqliteStore(path, RUN).close()
+
+
+def test_another_job_is_refused(path: Path) -> None:
+    with pytest.raises(StoreMismatch, match="run-1 of another job"):
+        SqliteStore(path, replace(RUN, job_digest="different"))
+    SqliteStore(path, RUN).close()
+
+
+def test_a_newer_schema_is_refused(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreTooNew, match=f"schema version {SCHEMA_VERSION + 1}"):
+        SqliteStore(path, RUN)
+
+
+def test_another_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(StoreMismatch, match="something else"):
+        SqliteStore(path, RUN)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("recipes",)]
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to be read as the header of one\n" * 10)
+    with pytest.raises(StoreMismatch, match="not a database"):
+        SqliteStore(path, RUN)
+
+
+def test_a_path_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="unable to open"):
+        SqliteStore(tmp_path / "missing" / "run.db", RUN)
+
+
+def test_a_full_disk_loses_nothing_and_the_store_goes_on(path: Path) -> None:
+    with closing(SqliteStore(path, RUN)) as store:
+        with store._engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        large = np.ones(100_000)
+        with pytest.raises(StoreFull):
+            store.commit(Snapshot(2, {"mean": large}), [replace(MEMBER, counted=1)])
+        with pytest.raises(StoreFull):
+            store.put_update(replace(TASK, client_id="b"), Update({"sum": large}, 1.0, {}))
+        loaded = store.load()
+        assert loaded is not None
+        assert (loaded.round, store.members(), list(store.updates(1))) == (1, {"a": MEMBER}, ["a"])
+
+        with store._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+        store.commit(Snapshot(2, {"mean": large}), [replace(MEMBER, counted=1)])
+        loaded = store.load()
+        assert loaded is not None
+        assert (loaded.round, store.members(), list(store.updates(1))) == (2, {"a": replace(MEMBER, counted=1)}, [])
