@@ -107,7 +107,7 @@ class Job(Section):
     ptm: PtmSection = PtmSection()
     task: TaskSection = TaskSection()
     data: DataSection = DataSection()
-    method: MethodSection = Field(default_factory=FedCmaConfig)
+    method: MethodSection = FedCmaConfig()
     cohort: CohortSection = CohortSection()
     codec: CodecSection = CodecSection()
 

@@ -93,15 +93,13 @@ class ServerHalf(Protocol[S]):
         ...
 
 
-class ClientHalf(Protocol[S]):
-    """One paper's client; what it needs comes by constructor.
+class ClientHalf(Protocol):
+    """One paper's client; what it needs comes by constructor, and it keeps nothing from task to task.
 
-    Law: `update` is a pure function of its arguments and the objective.
+    Law: `update` is a pure function of the task and the objective.
     """
 
-    def init(self, seed: int) -> S: ...
-
-    def update(self, task: Task, state: S) -> tuple[Update, S]: ...
+    def update(self, task: Task) -> Update: ...
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         """The z `[n]` that a broadcast stands for: what is measured on dev data and kept in the end."""
@@ -157,7 +155,8 @@ class Backend(Protocol[R]):
     ) -> Sequence[R]:
         """Tokenises each example once, and cuts the ends off texts that leave no room for `prompt_tokens`.
 
-        Raises PromptTooLong where not one token of a text would be left.
+        Raises PromptTooLong where not one token of a text would be left, InvalidExamples where the template and the
+        examples do not agree on second texts.
         """
         ...
 

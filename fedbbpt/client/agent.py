@@ -44,7 +44,7 @@ class Agent:
         return update
 
     def run(self, link: Link, wait: Callable[[], Any]) -> int:
-        """Answers all tasks of a link and returns how many were counted. Where the PTM is down, `wait`s and tries again."""
+        """Answers all tasks of a link; returns how many were counted. While the PTM is down, it `wait`s."""
         counted = 0
         for task in link.tasks():
             receipt = link.submit(task.id, self._answer_patiently(task, wait))

@@ -42,7 +42,10 @@ T = TypeVar("T")
 
 
 class GrpcLink:
-    """`interfaces.Link` over a channel. Gives up with CoordinatorUnavailable after `patience_seconds` without an answer."""
+    """`interfaces.Link` over a channel.
+
+    Gives up with CoordinatorUnavailable after `patience_seconds` without an answer.
+    """
 
     def __init__(
         self,
@@ -162,7 +165,7 @@ class GrpcLink:
 
 
 class _Watch:
-    """Cancels a stream that is silent for too long: a coordinator that hangs answers the transport's pings all the same."""
+    """Cancels a stream that is silent for too long: a coordinator that hangs still answers the transport's pings."""
 
     def __init__(self, stream: Iterator[pb.StreamTasksResponse], limit_seconds: float) -> None:
         self._stream, self._limit_seconds = stream, limit_seconds

@@ -1,6 +1,7 @@
 """What a client keeps on disk: the key that proves its identity, and the update that may not have arrived.
 
-A client that dies after its search and before the receipt submits the same bytes when it comes back, without asking the PTM again.
+A client that dies after its search and before the receipt submits the same bytes when it comes back, without asking the
+PTM again.
 """
 
 import json

@@ -8,14 +8,18 @@ name or its stem. A class's wordings are dealt out to the splits, so that no wor
 The tables make the file long; the grammar itself is the last page.
 """
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from fedbbpt.seeds import rng
 from fedbbpt.types import Examples, LabelledExamples
+
+T = TypeVar("T")
 
 DEPARTMENTS: Mapping[str, str] = {
     "scheduling": "booking, moving or cancelling an appointment",
@@ -51,7 +55,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "{do_i} need a referral to be seen at {clinic}?",
         "Your letter says {day}, but the website says {other_day}. Which one is it?",
         "{doctor} wants to see {me} again in six weeks. Can I fix that now?",
-        "I'd like to make an appointment at {clinic}.",
+        "Could we make an appointment at {clinic}?",
         "Can I change {my} appointment to another day?",
         "{i} can't come on {day} after all. Is a later date possible?",
         "What is the earliest date you have for a {test}?",
@@ -145,7 +149,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Does it hurt to have the {test} done?",
         "Could {medicine} have changed the values?",
         "What exactly are they looking for with the {test}?",
-        "What is a normal value for the thyroid at my age?",
+        "What is a normal value for the thyroid?",
         "How soon after the {test} will we know more?",
         "When will the results of the {test} be ready?",
         "Can you read out the results of the {test} over the phone?",
@@ -154,7 +158,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Is there much radiation in a {test}?",
         "Did the swab turn out positive?",
         "Do they test for iron and vitamin D as well?",
-        "My results say 'negative'. Is that good news?",
+        "The results say 'negative'. Is that good news?",
         "Can claustrophobia be a problem during the {test}?",
         "Has the tissue sample been examined under the microscope?",
     ),
@@ -278,7 +282,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "When are relatives allowed to drop in[ on {ward}]?",
         "Is there parking for disabled people?",
         "How much time should we allow to walk from the car park to {clinic}?",
-        "Can we come and see a friend on {ward} on {day}?",
+        "May friends come to {ward} as well, or only relatives?",
         "Where is {ward}?",
         "Which way is it from the railway station to the hospital?",
         "Is the car park open at night?",
@@ -289,26 +293,31 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
 }
 
 CONTEXTS: Mapping[str, Sequence[str]] = {
-    "before": (
+    "before a stay": (
         "{who} {have} {my} {procedure} next {day}.",
-        "{who} {have} {my} {test} next {day}.",
         "{who} will be on {ward} from {day}.",
         "{doctor} has put {whom} down for a {procedure}.",
         "{who} may need a {procedure} in {month}.",
     ),
-    "after": (
+    "after a stay": (
         "{who} had {my} {procedure} in {month}.",
         "{who} came home from {ward} on {day}.",
-        "{who} had {my} {test} last {day}.",
         "{who} broke an arm on {day}.",
+    ),
+    "no stay": (
+        "{who} {have} {my} {test} next {day}.",
+        "{who} had {my} {test} last {day}.",
         "{who} saw {doctor} at {clinic} last week.",
         "{who} started on {medicine} last week.",
     ),
 }
-"""What may stand before a question: something still to come, or something that has been."""
+"""What may stand before a question."""
 
-ONLY: Mapping[str, str] = {"admissions": "before", "nursing": "after"}
-"""Departments whose questions make sense at one of the two times alone."""
+ONLY: Mapping[str, str] = {"admissions": "before a stay", "nursing": "after a stay"}
+"""Departments whose questions make sense with these contexts alone."""
+
+CONTEXT = 0.4
+"""How many of the questions that can have a context do."""
 
 OPENERS = ("Hello.", "Hi there.", "Good morning.", "Just a quick question.", "Sorry to bother you.", "Hi, me again.")
 THANKS = ("Thanks!", "Thank you.", "Thanks in advance.", "Many thanks.")
@@ -339,16 +348,15 @@ ASKERS: Sequence[Mapping[str, str]] = tuple(
         ("My son", "my son", "he", "his", "him", "has", "is he", "Does he", "He feels"),
     )
 )
-"""For whom somebody asks; the first is the asker, the others have to be introduced by a context."""
+"""For whom somebody asks: the first for himself, the others have to be introduced by a context."""
 
 TRAIN, DEV, TEST = 60, 30, 50
-"""Questions of a class in each split, made of this many of its wordings:"""
-TRAIN_WORDINGS, DEV_WORDINGS = 15, 6
+"""Questions of a class in each split."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """Splits without a text or a wording in common, every class equally often in each."""
+    """Splits without a question in common, every class equally often in each."""
 
     labels: tuple[str, ...]
     classes: tuple[str, ...]
@@ -360,16 +368,16 @@ class Demo:
 def questions(seed: int) -> Demo:
     """The data set of a seed: 480 questions to train on, 240 for dev, 400 for test."""
     splits: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for department in DEPARTMENTS:
+    for department, wordings in QUESTIONS.items():
         draw = rng(seed, "demo", department)
-        wordings = [QUESTIONS[department][i] for i in draw.permutation(len(QUESTIONS[department]))]
-        dealt = (
-            wordings[:TRAIN_WORDINGS],
-            wordings[TRAIN_WORDINGS : TRAIN_WORDINGS + DEV_WORDINGS],
-            wordings[TRAIN_WORDINGS + DEV_WORDINGS :],
-        )
-        for split, count, share in zip(splits, (TRAIN, DEV, TEST), dealt, strict=True):
-            split += _distinct(department, share, count, draw)
+        texts: dict[str, str] = {}
+        while len(texts) < TRAIN + DEV + TEST:
+            core = _core(department, wordings[int(draw.integers(len(wordings)))], draw)
+            # Keyed by its core, no question comes again under another greeting.
+            texts.setdefault(core, _greeted(core, draw))
+        written = list(texts.values())
+        for split, first, last in zip(splits, (0, TRAIN, TRAIN + DEV), (TRAIN, TRAIN + DEV, None), strict=True):
+            split += written[first:last]
     train, dev, test = (_labelled(split) for split in splits)
     return Demo(tuple(DEPARTMENTS), tuple(DEPARTMENTS.values()), train, dev, test)
 
@@ -380,36 +388,31 @@ def _labelled(texts: Sequence[str]) -> LabelledExamples:
     return LabelledExamples(Examples(tuple(texts)), np.repeat(np.arange(classes), len(texts) // classes))
 
 
-def _distinct(department: str, wordings: Sequence[str], count: int, draw: np.random.Generator) -> list[str]:
-    """`count` different texts, the wordings in turn."""
-    texts: dict[str, None] = {}
-    turn = 0
-    while len(texts) < count:
-        texts[_write(department, wordings[turn % len(wordings)], draw)] = None
-        turn += 1
-    return list(texts)
+def _one_of(things: Sequence[T], draw: np.random.Generator) -> T:
+    return things[int(draw.integers(len(things)))]
 
 
-def _write(department: str, question: str, draw: np.random.Generator) -> str:
-    """One text: [opener] [context] question [thanks]."""
-
-    def one_of(things: Sequence[str]) -> str:
-        return things[int(draw.integers(len(things)))]
-
-    words = {slot: one_of(fillers) for slot, fillers in FILLERS.items()}
+def _core(department: str, question: str, draw: np.random.Generator) -> str:
+    """[context] question."""
+    words = {slot: _one_of(fillers, draw) for slot, fillers in FILLERS.items()}
     for slot, table in ANOTHER.items():
-        words[slot] = one_of([filler for filler in FILLERS[table] if filler != words[table]])
-    opener, thanks = one_of(OPENERS) if draw.random() < 0.2 else "", one_of(THANKS) if draw.random() < 0.15 else ""
-    bare = "".join(part.partition("]")[2] if i else part for i, part in enumerate(question.split("[")))
-    context, asker = "", 0
-    if not _slots(bare) & {"procedure", "test"} and draw.random() < 0.35:
+        words[slot] = _one_of([filler for filler in FILLERS[table] if filler != words[table]], draw)
+    bare = re.sub(r"\[.*\]", "", question)
+    sentences, asker = [re.sub(r"[\[\]]", "", question)], ASKERS[0]
+    if not _slots(bare) & {"procedure", "test"} and draw.random() < CONTEXT:
         # A context stands for the bracketed part of a question, and names nothing that the rest of it names.
-        times = (ONLY[department],) if department in ONLY else tuple(CONTEXTS)
-        apt = [c for time in times for c in CONTEXTS[time] if not _slots(c) & _slots(bare)]
-        context, question, asker = one_of(apt), bare, int(draw.integers(len(ASKERS)))
-    question = question.replace("[", "").replace("]", "")
-    sentences = [part.format(**words, **ASKERS[asker]) for part in (opener, context, question, thanks) if part]
-    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+        fitting = (ONLY[department],) if department in ONLY else tuple(CONTEXTS)
+        apt = [c for kind in fitting for c in CONTEXTS[kind] if not _slots(c) & _slots(bare)]
+        sentences, asker = [_one_of(apt, draw), bare], _one_of(ASKERS, draw)
+    written = (sentence.format(**words, **asker) for sentence in sentences)
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in written)
+
+
+def _greeted(core: str, draw: np.random.Generator) -> str:
+    """[opener] core [thanks]."""
+    opener = _one_of(OPENERS, draw) + " " if draw.random() < 0.2 else ""
+    thanks = " " + _one_of(THANKS, draw) if draw.random() < 0.15 else ""
+    return opener + core + thanks
 
 
 def _slots(template: str) -> set[str]:

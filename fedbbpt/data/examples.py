@@ -48,8 +48,11 @@ def read(source: str | Path, labels: Sequence[str], columns: Columns | None = No
 
 
 def read_table(source: str | Path, columns: Columns | None = None) -> Table:
-    """The rows of a source (see `formats`). Raises InvalidData with file and line: no rows or too many, a column that is
-    not there, an empty or overlong text, a label that is neither name nor number."""
+    """The rows of a source (see `formats`).
+
+    Raises InvalidData with file and line: no rows or too many, a column that is not there, an empty or overlong text, a
+    label that is neither name nor number.
+    """
     columns = columns or Columns()
     texts: list[str] = []
     pairs: list[str] = []

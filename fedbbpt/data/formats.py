@@ -1,7 +1,7 @@
 """Rows of a source as plain records, whatever the format: JSONL, CSV and TSV (each also .gz), Parquet, Hugging Face.
 
-A source is a file, or a Hugging Face dataset as `owner/name[:config][@split]` (split train unless said). Everything that
-can be wrong with bytes and formats is an InvalidData that names file and line; what the records mean is not looked at.
+A source is a file, or a Hugging Face dataset as `owner/name[:config][@split]` (split train unless said). What can be
+wrong with bytes and formats is an InvalidData that names file and line; what the records mean is not looked at.
 """
 
 import csv
@@ -40,7 +40,7 @@ def records(source: str | Path) -> Iterator[Record]:
         raise InvalidData(
             "neither a known format nor the name of a dataset",
             where=str(source),
-            fix=f"a file that ends in one of {', '.join(f'.{known}' for known in _FORMATS)}; or owner/name:config@split",
+            fix=f"a file that ends in .{', .'.join(_FORMATS)}, or a dataset as owner/name:config@split",
         )
 
 
@@ -160,3 +160,6 @@ _FORMATS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
     "tsv": _separated("\t"),
     "parquet": _parquet,
 }
+
+SUFFIXES = tuple(_FORMATS)
+"""Of files; each may end in .gz as well where it is text."""

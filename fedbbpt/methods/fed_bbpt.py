@@ -27,10 +27,10 @@ class FedBbptConfig(MethodConfig):
     name: Literal["fed-bbpt"] = "fed-bbpt"
     local_steps: int = Field(5, ge=1, description="Steps of a client in a round.")
     estimates: int = Field(5, ge=1, description="Two-sided gradient estimates averaged in a step: two queries each.")
-    a: float = Field(0.01, gt=0, allow_inf_nan=False, description="Gain of the step.")
+    a: float = Field(0.3, gt=0, allow_inf_nan=False, description="Gain of the step.")
     alpha: float = Field(0.4, ge=0, le=1, description="Decay of the step's gain.")
     o: float = Field(1.0, ge=0, allow_inf_nan=False, description="Offset of the step's gain.")
-    c: float = Field(0.01, gt=0, allow_inf_nan=False, description="Width of the perturbation.")
+    c: float = Field(0.1, gt=0, allow_inf_nan=False, description="Width of the perturbation.")
     gamma: float = Field(0.1, ge=0, le=1, description="Decay of the perturbation's width.")
     beta: float = Field(0.9, ge=0, lt=1, description="Momentum of the gradient correction.")
     code: int = Field(8, ge=1, description="Length of the generator's latent code.")
@@ -96,10 +96,7 @@ class FedBbptClient:
             settings.estimates, settings.a, settings.alpha, settings.o, settings.c, settings.gamma, settings.beta
         )
 
-    def init(self, seed: int) -> None:
-        return None
-
-    def update(self, task: Task, state: None) -> tuple[Update, None]:
+    def update(self, task: Task) -> Update:
         steps = self._settings.local_steps
         # Gains go on from round to round. Momentum begins anew: the point that it led to was averaged away, and a
         # client that was absent would bring an old one.
@@ -112,7 +109,7 @@ class FedBbptClient:
             probed.append(finite(losses).mean())
         weight = self._objectives.weight
         arrays = {"theta": weight * search.point, "loss": np.array([weight * np.mean(probed)])}
-        return Update(arrays, weight, metrics={}), None
+        return Update(arrays, weight, metrics={})
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return prompt(self._generator, arrays)
@@ -120,12 +117,12 @@ class FedBbptClient:
 
 def prompt(generator: Generator, arrays: Arrays) -> npt.NDArray[np.float32]:
     """The z `[n]` of a broadcast."""
-    z = generator(arrays["theta"][None].astype(np.float64))[0]
-    return z.astype(np.float32)
+    z: npt.NDArray[np.float32] = generator(arrays["theta"][None].astype(np.float64))[0].astype(np.float32)
+    return z
 
 
 def settings(config: FedBbptConfig) -> FedBbptSettings:
     return FedBbptSettings(**config.model_dump(exclude={"name"}))
 
 
-METHOD = Method("fed-bbpt", FedBbptConfig, settings, FedBbptServer, FedBbptClient)
+METHOD = Method("fed-bbpt", FedBbptConfig, FedBbptSettings, settings, FedBbptServer, FedBbptClient)

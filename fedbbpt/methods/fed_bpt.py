@@ -1,9 +1,9 @@
 """fed-bpt (FedBPT, arXiv 2310.01467): clients search, and the server takes their results for a population of its own.
 
 Each round every client runs a CMA-ES of its own (pycma) for I iterations of lambda_k candidates from the broadcast
-mean and step size, and sends its final mean z^k, the loss F^k there and its step sizes. The server makes one CMA-ES step
-over the z^k with the step size of equation 6. The covariance stays the identity on the server: at n = 500 it moves less
-than 1 % in 200 rounds, and what is broadcast is then all that there is.
+mean and step size, and sends its final mean z^k, the loss F^k there and its step sizes. The server makes one CMA-ES
+step over the z^k with the step size of equation 6. The covariance stays the identity on the server: at n = 500 it moves
+less than 1 % in 200 rounds, and what is broadcast is then all that there is.
 
 The paper says nothing of the clients' next step size. As in the reference implementation (NVFlare, research/fed-bpt) it
 changes by the factor by which the server's step size changed in its CMA-ES step.
@@ -43,7 +43,7 @@ with warnings.catch_warnings():
 
 
 class FedBptConfig(MethodConfig):
-    """`[method]` of a job; the defaults are the paper's."""
+    """`[method]` of a job; the defaults are the paper's, but for its perturbed objective, which doubles the queries."""
 
     name: Literal["fed-bpt"] = "fed-bpt"
     sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="The first step size.")
@@ -139,10 +139,7 @@ class FedBptClient:
         self._settings = settings
         self._objectives = objectives
 
-    def init(self, seed: int) -> None:
-        return None
-
-    def update(self, task: Task, state: None) -> tuple[Update, None]:
+    def update(self, task: Task) -> Update:
         seed = task.seed if self._settings.common_seed else seeds.derive(task.seed, task.id.client_id)
         objective = self._objective(seed)
         rng = seeds.rng(seed, "fed-bpt")
@@ -163,7 +160,7 @@ class FedBptClient:
             search.tell(population, list(finite(objective(np.array(population)))))
         loss = finite(objective(search.mean[None]))
         # Weight 1, not n_k: to the server a client's mean is one candidate like any other (equation 6 and algorithm 1).
-        return Update({"mean": search.mean, "loss": loss, "sigmas": np.array(sigmas)}, weight=1.0, metrics={}), None
+        return Update({"mean": search.mean, "loss": loss, "sigmas": np.array(sigmas)}, weight=1.0, metrics={})
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)
@@ -189,4 +186,4 @@ def settings(config: FedBptConfig) -> FedBptSettings:
     return FedBptSettings(config.local_population, config.local_iterations, config.perturb_rate, config.common_seed)
 
 
-METHOD = Method("fed-bpt", FedBptConfig, settings, FedBptServer, FedBptClient)
+METHOD = Method("fed-bpt", FedBptConfig, FedBptSettings, settings, FedBptServer, FedBptClient)

@@ -86,13 +86,10 @@ class FedCmaClient:
         self._settings = settings
         self._objectives = objectives
 
-    def init(self, seed: int) -> None:
-        return None
-
-    def update(self, task: Task, state: None) -> tuple[Update, None]:
+    def update(self, task: Task) -> Update:
         losses = self._objectives.loss(candidates(task.arrays, task.seed, self._settings))
         weight = self._objectives.weight
-        return Update({"losses": weight * finite(losses)}, weight, metrics={}), None
+        return Update({"losses": weight * finite(losses)}, weight, metrics={})
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)
@@ -102,4 +99,4 @@ def settings(config: FedCmaConfig) -> FedCmaSettings:
     return FedCmaSettings(population=config.population, candidates_sent=config.covariance == "full")
 
 
-METHOD = Method("fed-cma", FedCmaConfig, settings, FedCmaServer, FedCmaClient)
+METHOD = Method("fed-cma", FedCmaConfig, FedCmaSettings, settings, FedCmaServer, FedCmaClient)

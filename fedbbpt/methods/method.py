@@ -24,9 +24,10 @@ class Method:
 
     name: str
     config: type[MethodConfig]
+    settings_type: type[MethodSettings]
     settings: Callable[[Any], MethodSettings]
     """What clients must know of a config."""
     server: Callable[[Any, PromptSpace], ServerHalf[Any]]
     """Takes the config."""
-    client: Callable[[Any, PromptSpace, Objectives], ClientHalf[Any]]
+    client: Callable[[Any, PromptSpace, Objectives], ClientHalf]
     """Takes the settings."""

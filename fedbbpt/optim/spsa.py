@@ -50,8 +50,10 @@ class SpsaGc:
         # A pair without two finite losses says nothing about the slope.
         sound = np.isfinite(loss_plus) & np.isfinite(loss_minus)
         difference = np.where(sound, loss_plus, 0.0) - np.where(sound, loss_minus, 0.0)
-        # g = (L(phi + c Delta) - L(phi - c Delta)) / (2 c Delta), elementwise: plus - minus is 2 c Delta.
-        g = (difference[:, None] / (plus - minus)).sum(axis=0) / max(int(sound.sum()), 1)
+        width = plus - minus  # 2 c Delta; 0 where phi is so large that c Delta drowns in it
+        # g = (L(phi + c Delta) - L(phi - c Delta)) / (2 c Delta), elementwise
+        slopes = np.divide(difference[:, None], width, out=np.zeros_like(width), where=width != 0)
+        g = slopes.sum(axis=0) / max(int(sound.sum()), 1)
         a_i = self.a / (state.step + self.o) ** self.alpha
         momentum = self.beta * state.momentum + g  # m <- beta m + g
         point = state.point - a_i * (g + self.beta * momentum)  # phi <- phi - a_i (g + beta m)

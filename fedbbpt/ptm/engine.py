@@ -16,9 +16,11 @@ import numpy as np
 
 from fedbbpt.errors import InvalidExamples, InvalidTensor, MessageTooLarge, UnknownExamples, UnknownTask
 from fedbbpt.interfaces import Backend, ExamplesHandle
-from fedbbpt.ptm.template import check_pairs
 from fedbbpt.ptm.validation import check_examples, check_prompts, count
 from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scored, TaskSpec, Usage
+
+ENVELOPE_BYTES = 4096
+"""What an answer holds besides its scores, generously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,6 @@ class Engine:
         if task is None:
             raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
         check_examples(examples, prompt_tokens, perturbation, self._card)
-        check_pairs(task, examples)
         rows = self._backend.prepare(task, examples, prompt_tokens, perturbation)
         tokens = sum(self._backend.tokens(row) for row in rows)
         if tokens > self._limits.tokens:
@@ -123,7 +124,7 @@ class Engine:
         return kept
 
     def queries(self, examples_id: str, prompts: Prompts, *, caller: str = "") -> int:
-        """What a score would cost. Reads only. Raises UnknownExamples."""
+        """What a score would cost. Only reads, so it may be asked beside another thread. Raises UnknownExamples."""
         return count(prompts) * len(self._find(examples_id, caller).rows)
 
     def score(
@@ -139,7 +140,7 @@ class Engine:
         check_prompts(prompts, self._card)
         queries = self.queries(examples_id, prompts, caller=caller)
         answer_bytes = 4 * queries * len(kept.task.classes)
-        if answer_bytes > self._card.max_message_bytes // 2:
+        if answer_bytes > self._card.max_message_bytes - ENVELOPE_BYTES:
             raise MessageTooLarge(f"{answer_bytes} bytes of scores", where="prompts", fix="fewer prompts in one call")
         started = self._clock()
         scores, tokens = self._backend.score(kept.task, prompts, kept.rows, check)

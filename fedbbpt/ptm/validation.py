@@ -1,6 +1,7 @@
 """What is refused before a model sees it: examples and prompts that break the limits of its card."""
 
 import math
+import re
 
 import numpy as np
 
@@ -18,6 +19,13 @@ from fedbbpt.types import (
     TextPrompts,
     TokenPrompts,
 )
+
+# What cards say; a provider may say otherwise.
+MAX_PROMPTS = 256
+MAX_EXAMPLES = 10_000
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+_HALF_CHARACTERS = re.compile("[\ud800-\udfff]")  # which JSON lets through and UTF-8 does not
 
 KINDS = {
     LatentPrompts: PromptKind.LATENT,
@@ -100,6 +108,8 @@ def check_examples(examples: Examples, prompt_tokens: int, perturbation: Perturb
         for row, text in enumerate(texts):
             if not text.strip():
                 raise InvalidExamples("an empty text", where=f"examples[{row}].{name}", fix="leave the example out")
+            if _HALF_CHARACTERS.search(text):
+                raise InvalidExamples("half a character", where=f"examples[{row}].{name}", fix="Unicode text")
     if prompt_tokens < 0:
         raise InvalidExamples(f"{prompt_tokens} prompt tokens", where="prompt_tokens", fix="0 or more")
     if prompt_tokens >= card.max_tokens:

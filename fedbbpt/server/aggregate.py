@@ -25,8 +25,8 @@ def aggregate(
 ) -> Snapshot:
     """The snapshot after `snapshot.round`.
 
-    `updates` come decoded, sorted by client id; `seed` is that of the tasks; `traffic` is bytes up and down. The round's
-    dev measurements are of the prompt that it began with, so it is that prompt which may become the best.
+    `updates` come decoded, sorted by client id; `seed` is that of the tasks; `traffic` is bytes up and down. The dev
+    measurements are of the prompt that the round began with, so it is that prompt which may become the best.
     """
     total: dict[str, float] = {}
     for update in updates:

@@ -12,7 +12,7 @@ from fedbbpt.types import Update
 MAX_NAME_LENGTH = 128
 
 MEASURED = frozenset({"dev_loss", "dev_correct", "dev_count", "queries"})
-"""Sums over the client's dev examples, and what the task cost it: every update has them."""
+"""Every update has these: sums over the client's dev examples, and what the task cost it."""
 OPTIONAL = frozenset({"train_loss"})
 
 
@@ -47,10 +47,9 @@ def check_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int,
 
 
 def _check_metrics(metrics: Mapping[str, float]) -> None:
-    names = metrics.keys()
-    if not names >= MEASURED or not names <= MEASURED | OPTIONAL:
-        fix = f"{sorted(MEASURED)}, and at most {sorted(OPTIONAL)} with them"
-        raise InvalidUpdate(f"{sorted(names)}", where="metrics", fix=fix)
+    if not MEASURED <= metrics.keys() <= MEASURED | OPTIONAL:
+        fix = f"{sorted(MEASURED)}, perhaps with {sorted(OPTIONAL)}"
+        raise InvalidUpdate(f"{sorted(metrics)}", where="metrics", fix=fix)
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise InvalidUpdate(f"{value}", where=f"metrics.{name}", fix="a finite number")

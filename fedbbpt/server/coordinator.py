@@ -4,6 +4,8 @@ It knows no socket and no clock: time comes in as `now`, in seconds on any clock
 it holds in memory follows from what the store holds; the store is written first, memory is changed when that succeeded,
 and only then is anybody told. So a StoreError leaves everything as it was, and the same call works again later; and a
 coordinator that was killed goes on with the same round. Not thread-safe: one caller at a time.
+
+Above 300 lines: the one place where clients, rounds and the operator meet. What each decides lies in its own file.
 """
 
 import logging
@@ -24,7 +26,7 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Codec, Hello, Member, ServerHalf, Snapshot, Store
+from fedbbpt.interfaces import Codec, Hello, Member, Report, ServerHalf, Snapshot, Store
 from fedbbpt.server.aggregate import aggregate
 from fedbbpt.server.checks import check_hello, check_update
 from fedbbpt.server.cohort import CohortSettings, sample
@@ -60,7 +62,9 @@ class Coordinator:
         """Begins the run, or goes on with the one that the store holds. Raises StoreError."""
         self.settings = settings
         self.version = 0
-        """Grows whenever something changed that somebody may be waiting for."""
+        """Grows whenever `status` changed."""
+        self.turn = 0
+        """Grows whenever `task_for` answers somebody differently, but for having submitted."""
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._ledger, self._sessions = Ledger(store), Sessions()
@@ -91,6 +95,8 @@ class Coordinator:
         counted = known.counted if known is not None else None
         self._admit(Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted))
         session = self._sessions.open(hello.client_id)
+        self.version += 1
+        self.turn += known is not None  # whose session before may be waiting
         self.tick(now)
         return session, self.settings
 
@@ -143,6 +149,7 @@ class Coordinator:
         until = self._round.number + (client_id in self._round.received)
         self._admit(replace(self._ledger.members[client_id], until=until))
         self._sessions.close(session)
+        self.turn += 1
         self.tick(now)
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
@@ -171,8 +178,10 @@ class Coordinator:
         self._enrol()
 
     def _enrol(self) -> None:
-        self._round, _ = step(self._round, Enrolled(self._sample(self._round.number)))
+        before = self._round
+        self._round, _ = step(before, Enrolled(self._sample(before.number)))
         self.version += 1
+        self.turn += self._round.cohort != before.cohort
 
     def _sample(self, number: int) -> tuple[str, ...]:
         return sample(self._ledger.members.values(), self._seed, number, self._cohort.size)
@@ -226,6 +235,7 @@ class Coordinator:
         )
         self._opened = None
         self.version += 1
+        self.turn += 1
 
     def _phase(self, number: int) -> Phase:
         return Phase.UPDATE if number < self.settings.rounds else Phase.EVALUATE
@@ -286,6 +296,7 @@ class Coordinator:
             self._begin()
         elif snapshot.stopped_after is None and snapshot.round < self.settings.rounds:
             self._ledger.commit(replace(snapshot, stopped_after=snapshot.round))
+            self.version += 1
         self.tick(now)
 
     def status(self) -> RunStatus:
@@ -309,6 +320,11 @@ class Coordinator:
             bytes_up=traffic[0] if traffic else None,
             bytes_down=traffic[1] if traffic else None,
         )
+
+    def reports(self, since_round: int) -> tuple[Report, ...]:
+        """What the closed rounds from `since_round` on measured."""
+        snapshot = self._ledger.snapshot
+        return snapshot.reports[max(0, since_round) :] if snapshot else ()
 
     def result(self) -> Result:
         """Raises NoResultYet."""

@@ -91,7 +91,7 @@ class CoordinatorServiceServicer(object):
     def SubmitUpdate(self, request_iterator, context):
         """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
         once gets RECEIPT_DUPLICATE and changes nothing.
-        FAILED_PRECONDITION (SessionUnknown), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
+        FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
         mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -52,7 +52,7 @@ class CoordinatorServiceStub:
     SubmitUpdate: _grpc.StreamUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]
     """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
     once gets RECEIPT_DUPLICATE and changes nothing.
-    FAILED_PRECONDITION (SessionUnknown), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
+    FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
     mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]
@@ -82,7 +82,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     SubmitUpdate: _aio.StreamUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]  # type: ignore[assignment]
     """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
     once gets RECEIPT_DUPLICATE and changes nothing.
-    FAILED_PRECONDITION (SessionUnknown), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
+    FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
     mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     Leave: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]  # type: ignore[assignment]
@@ -127,7 +127,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_coordinator_pb2.SubmitUpdateResponse, _abc.Awaitable[_coordinator_pb2.SubmitUpdateResponse]]:
         """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
         once gets RECEIPT_DUPLICATE and changes nothing.
-        FAILED_PRECONDITION (SessionUnknown), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
+        FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
         mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
         """
 

@@ -7,6 +7,7 @@ reports say so.
 import ipaddress
 import os
 import socket
+import stat
 import struct
 import sys
 
@@ -36,6 +37,9 @@ def _sockets() -> dict[tuple[str, int], tuple[int, int]]:
     found: dict[tuple[str, int], tuple[int, int]] = {}
     for entry in os.listdir("/proc/self/fd"):
         try:
+            # Asked first: where `socket` raises, nobody closes the duplicate.
+            if not stat.S_ISSOCK(os.stat(int(entry)).st_mode):
+                continue
             with socket.socket(fileno=os.dup(int(entry))) as connection:
                 if connection.family not in (socket.AF_INET, socket.AF_INET6):
                     continue

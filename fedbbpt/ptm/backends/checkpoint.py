@@ -13,6 +13,7 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 
 from fedbbpt.errors import InvalidInput
 
@@ -35,7 +36,7 @@ class Checkpoint:
 
 
 def locate(model: str) -> Path:
-    """The folder of a model: MiniLM's inside its package, a local one, or the hub's, downloaded. Raises InvalidInput."""
+    """The folder of a model: MiniLM's in its package, a local one, or the hub's, downloaded. Raises InvalidInput."""
     if model == MINILM:
         return _minilm()
     if Path(model).is_dir():
@@ -45,7 +46,9 @@ def locate(model: str) -> Path:
     except (OSError, ValueError, HfHubHTTPError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInput(
-            f"no such folder, and the hub does not give it: {what}", where=model, fix=f"a folder, a name on the hub, or {MINILM}"
+            f"no such folder, and the hub does not give it: {what}",
+            where=model,
+            fix=f"a folder, a name on the hub, or {MINILM}",
         ) from None
 
 
@@ -85,7 +88,7 @@ def load(name: str, folder: Path, auto_class: Any, family: str) -> Checkpoint:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InvalidInput("no *.safetensors", where=str(folder), fix="a checkpoint saved as safetensors")
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # says nothing of its types
     try:
         model, report = auto_class.from_pretrained(
             folder,
@@ -96,14 +99,16 @@ def load(name: str, folder: Path, auto_class: Any, family: str) -> Checkpoint:
             output_loading_info=True,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInput(what, where=str(folder), fix=f"a checkpoint of a {family} and its tokenizer") from None
     # A pooler is not asked by any family that does not bring its own.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing or report["mismatched_keys"]:
         what = f"the weights lack {', '.join(missing[:3]) or report['mismatched_keys']}"
-        raise InvalidInput(what, where=str(folder), fix=f"a checkpoint that was trained as a {family}, or another family")
+        raise InvalidInput(
+            what, where=str(folder), fix=f"a checkpoint that was trained as a {family}, or another family"
+        )
     model.eval().requires_grad_(False)
     model.config.use_cache = False
     parts = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _SCORED_BY)]

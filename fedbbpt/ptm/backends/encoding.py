@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt import seeds
-from fedbbpt.errors import InvalidTask
+from fedbbpt.errors import InvalidExamples, InvalidTask
 from fedbbpt.ptm.template import Piece, Place, check_pairs, parse
 from fedbbpt.ptm.tokens import perturb, truncate
 from fedbbpt.types import Examples, Perturbation, TaskSpec
@@ -92,6 +92,8 @@ class Encoder:
         rows = []
         for index, text in enumerate(texts):
             pair = pairs[index] if pairs else []
+            if not text:
+                raise InvalidExamples("a text without tokens", where=f"examples[{index}]", fix="leave the example out")
             text = truncate(text, self._max_tokens - prompt_tokens - fixed - len(pair), index)
             if perturbation is not None:
                 rng = seeds.rng(perturbation.seed, "perturbation", index)

@@ -22,6 +22,7 @@ from fedbbpt.prompts.projection import project
 from fedbbpt.ptm.planner import plan
 from fedbbpt.ptm.template import check_pairs, forbid_mask, parse
 from fedbbpt.ptm.tokens import perturb, truncate
+from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.types import (
     Examples,
     Injection,
@@ -76,9 +77,9 @@ class Fake:
             prompt_kinds=frozenset(PromptKind),
             injections=frozenset({Injection.PREFIX}),
             max_tokens=MAX_TOKENS,
-            max_prompts=256,
-            max_examples=10_000,
-            max_message_bytes=16 * 1024 * 1024,
+            max_prompts=MAX_PROMPTS,
+            max_examples=MAX_EXAMPLES,
+            max_message_bytes=MAX_MESSAGE_BYTES,
             embedding_width=WIDTH,
             score_noise=0.0,
         )

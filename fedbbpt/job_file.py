@@ -1,4 +1,4 @@
-"""A commented job file, written from the configuration's own types and descriptions, so that it cannot grow stale."""
+"""Writes job files, each key under its explanation, from the configuration's own types: they cannot grow stale."""
 
 import json
 from enum import Enum
@@ -23,9 +23,8 @@ _SECTIONS = {
 }
 
 
-def job_template(method: str) -> str:
-    """The default job with `method`, each key under its explanation."""
-    job = Job.model_validate({"method": {"name": method}})
+def job_text(job: Job) -> str:
+    """A TOML file that reads as `job`."""
     lines = ["# A federation. `fedbbpt run THIS_FILE` runs it on this machine, as real processes.", ""]
     for name, section in _tables(job):
         lines += [f"# {_SECTIONS[name]}", f"[{name}]"]

@@ -1,0 +1,45 @@
+"""The command line: builds objects, starts them, nothing else."""
+
+import os
+import sys
+
+import typer
+
+from fedbbpt.cli import federation, prompt, roles, status
+from fedbbpt.cli.console import err, fail
+from fedbbpt.errors import FedbbptError
+from fedbbpt.processes import end_with_parent
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="fedbbpt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated black-box prompt tuning: tune one prompt together, for a model that nobody gets to see.",
+)
+app.command()(federation.init)
+app.command()(federation.run)
+app.command()(federation.simulate)
+app.command()(federation.demo)
+app.command()(status.status)
+app.command()(prompt.predict)
+app.command()(prompt.evaluate)
+app.add_typer(roles.ptm, name="ptm")
+app.add_typer(roles.coordinator, name="coordinator")
+app.add_typer(roles.client, name="client")
+
+
+def main() -> None:
+    """Runs a command. Exit codes: docs/commands.md."""
+    end_with_parent()
+    # The C core's own log lines say nothing to users that our errors do not say.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        app()
+    except FedbbptError as error:
+        sys.exit(fail(error))
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,215 @@
+"""Whole federations on this machine: `init`, `run`, `demo`, `simulate`."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from fedbbpt import launch
+from fedbbpt.cli import options
+from fedbbpt.cli.console import err, log_to_stderr, out, show
+from fedbbpt.cli.models import open_ptm
+from fedbbpt.cli.view import RunView, size
+from fedbbpt.config import Job, read_job
+from fedbbpt.errors import InvalidInput
+from fedbbpt.evaluation import Comparison, compare
+from fedbbpt.interfaces import Ptm, Report
+from fedbbpt.job_file import job_text
+from fedbbpt.methods import METHODS
+from fedbbpt.outcome import PROMPT, SUMMARY, Outcome
+from fedbbpt.processes import ProcessGroup
+from fedbbpt.server.run_status import Result, RunStatus
+from fedbbpt.setup import task_spec
+from fedbbpt.simulation import simulate as run_simulation
+from fedbbpt.splits import Splits, prepare
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job; `fedbbpt init` writes one.")]
+Out = Annotated[Path, typer.Option(help="The folder for everything that the run leaves.")]
+Data = Annotated[
+    str, typer.Option(metavar="PATH", help="Other data than the job's: a file, a folder, a Hugging Face name.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Another seed than the job's.", show_default=False)]
+
+DEMO = Job.model_validate(
+    {
+        "run": {"name": "demo", "rounds": 60},
+        "task": {"prompt": {"initial_text": "Which department should answer this question?"}},
+    }
+)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.toml"),
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "fed-cma",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a job file with every setting and what it means."""
+    if method not in METHODS:
+        raise InvalidInput(f"{method!r} is unknown", where="--method", fix=f"one of {', '.join(METHODS)}")
+    if path.exists() and not force:
+        raise InvalidInput("is there already", where=str(path), fix="another path, or --force")
+    path.write_text(job_text(Job.model_validate({"method": {"name": method}})), encoding="utf-8")
+    err.print(f"wrote {path}; now: fedbbpt run {path}")
+
+
+def run(
+    job_file: JobFile,
+    out_folder: Annotated[Path, typer.Option("--out", help="The folder for everything that the run leaves.")] = Path(
+        "run"
+    ),
+    data: Data = "",
+    seed: Seed = None,
+    json: options.Json = False,
+) -> None:
+    """Run a whole federation on this machine: a PTM service, a coordinator and clients, each a process.
+
+    A run that was cut short goes on when the same command is given again.
+    """
+    _run(_changed(read_job(job_file), data, seed), out_folder, json)
+
+
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="The folder for everything that the run leaves.")] = Path(
+        "demo-run"
+    ),
+    data: Data = "",
+    seed: Seed = None,
+    json: options.Json = False,
+) -> None:
+    """Run a federation of four clients with unlike data, on questions to a hospital or on --data."""
+    folder, number = out_folder, 1
+    while (folder / SUMMARY).exists():
+        number += 1
+        folder = out_folder.with_name(f"{out_folder.name}-{number}")
+    _run(_changed(DEMO, data, seed), folder, json)
+
+
+def simulate(
+    job_file: JobFile,
+    out_folder: Annotated[Path, typer.Option("--out", help="The folder for everything that the run leaves.")] = Path(
+        "simulation"
+    ),
+    data: Data = "",
+    seed: Seed = None,
+    json: options.Json = False,
+) -> None:
+    """Run the same federation in this one process, without a network; it ends with the same prompt, bit for bit."""
+    log_to_stderr(logging.WARNING)
+    job = _changed(read_job(job_file), data, seed)
+    launch.prepare_folder(out_folder)
+    started = time.monotonic()
+    splits = _prepared(job, json)
+    with open_ptm(splits.job.ptm.address, splits.job.ptm.model, threads=splits.job.ptm.threads) as ptm:
+        with _view(splits.job) as view:
+            result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
+        _finish(splits, ptm, result, reports, out_folder, started, json)
+
+
+def _changed(job: Job, data: str, seed: int | None) -> Job:
+    if data:
+        job = job.model_copy(update={"data": job.data.model_copy(update={"source": data})})
+    if seed is not None:
+        job = job.model_copy(update={"run": job.run.model_copy(update={"seed": seed})})
+    return job
+
+
+def _prepared(job: Job, as_json: bool) -> Splits:
+    with err.status("reading the data"):
+        splits = prepare(job)
+    if not as_json:
+        out.print(_shares(splits))
+    return splits
+
+
+def _shares(splits: Splits) -> Table:
+    """Who trains on what."""
+    table = Table(title="training examples", title_justify="left", box=None, header_style="dim")
+    table.add_column("client")
+    for label in splits.job.task.labels:
+        table.add_column(label, justify="right")
+    for index, row in enumerate(splits.histogram()):
+        table.add_row(str(index), *(str(count) if count else "·" for count in row))
+    return table
+
+
+def _run(job: Job, folder: Path, as_json: bool) -> None:
+    log_to_stderr(logging.WARNING)
+    launch.prepare_folder(folder)
+    started = time.monotonic()
+    splits = _prepared(job, as_json)
+    with ProcessGroup(folder / "logs") as group:
+        with _view(splits.job) as view:
+            address = launch.start_ptm(group, splits.job, folder, view.note)
+            with open_ptm(address, "", revision=splits.job.ptm.revision) as ptm:
+                revision = ptm.describe().revision
+
+                def watch(status: RunStatus, news: tuple[Report, ...]) -> None:
+                    view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")
+                    view.add(news)
+
+                result, reports = launch.run_federation(group, splits, folder, address, revision, view.note, watch)
+        with open_ptm(address, "", revision=revision) as ptm:
+            _finish(splits, ptm, result, reports, folder, started, as_json)
+
+
+def _view(job: Job) -> RunView:
+    title = f"{job.run.name}: {job.method.name}, {job.cohort.clients} clients, {job.ptm.model}"
+    return RunView(err, title, job.run.rounds)
+
+
+def _show_last(view: RunView, status: RunStatus) -> None:
+    view.note(str(status.state))
+    if status.last is not None:
+        view.add([status.last])
+
+
+def _finish(
+    splits: Splits,
+    ptm: Ptm,
+    result: Result,
+    reports: tuple[Report, ...],
+    folder: Path,
+    started: float,
+    as_json: bool,
+) -> None:
+    """Measures the result on the test examples, writes the folder and shows the summary."""
+    seconds = time.monotonic() - started
+    job, train = splits.job, splits.pooled()
+    with Progress(console=err, transient=True) as progress:
+        bar = progress.add_task("measuring on the test examples", total=3 * len(splits.test) + len(train))
+        advance: Callable[[int], None] = lambda done: progress.advance(bar, done)  # noqa: E731
+        compared = compare(ptm, task_spec(job), job.space(), result.z, train, splits.test, advance)
+    outcome = Outcome(job, ptm.describe(), len(train), result, reports, compared, seconds)
+    outcome.write(folder)
+    if as_json:
+        show(outcome.summary(), as_json=True)
+        return
+    out.print(_results(outcome, compared))
+    out.print(f"[dim]{folder}/ holds the prompt and its card, the metrics, the logs. Try it:[/dim]")
+    out.print(f'  fedbbpt predict --prompt {folder / PROMPT} --text "..."', markup=False, highlight=False)
+
+
+def _results(outcome: Outcome, compared: Comparison) -> Table:
+    summary = outcome.summary()
+    table = Table(title="on the test examples", title_justify="left", show_header=False, box=None)
+    rows = (
+        ("accuracy before tuning, no prompt", compared.without),
+        ("accuracy of the prompt that the search began with", compared.start),
+        ("accuracy with one offset a class instead of a prompt", compared.bias),
+        ("accuracy after tuning", compared.tuned),
+    )
+    for name, value in rows:
+        style = "bold green" if value is compared.tuned else ""
+        table.add_row(name, f"{100 * value.accuracy:.1f} %", style=style)
+    table.add_row("gained by tuning", f"{100 * (compared.tuned.accuracy - compared.without.accuracy):+.1f} points")
+    table.add_row("loss before and after", f"{compared.without.loss:.3f} -> {compared.tuned.loss:.3f}")
+    table.add_row("queries of the federation", f"{summary['queries']:,}")
+    table.add_row("bytes up, a client and round", size(summary["bytes_up_per_client_round"]))
+    table.add_row("bytes down, a client and round", size(summary["bytes_down_per_client_round"]))
+    table.add_row("seconds", f"{summary['seconds']:.1f}")
+    return table

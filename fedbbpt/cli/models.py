@@ -1,0 +1,30 @@
+"""The PTM that a command asks: a running service, or a model loaded into this process."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fedbbpt.interfaces import Ptm
+from fedbbpt.ptm.backends import load
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.wire.channel import ClientTls, connect
+
+
+@contextmanager
+def open_ptm(
+    address: str,
+    model: str,
+    *,
+    revision: str = "",
+    threads: int = 0,
+    tls: ClientTls | None = None,
+    token: str = "",
+    patience_seconds: float = 60.0,
+) -> Iterator[Ptm]:
+    """The service at `address`; where that is empty, `model` in this process."""
+    if not address:
+        yield Engine(load(model, threads=threads), time.monotonic)
+        return
+    with connect(address, tls, token) as channel:
+        yield RemotePtm(channel, revision, patience_seconds=patience_seconds)

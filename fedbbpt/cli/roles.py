@@ -1,0 +1,239 @@
+"""The three roles, each started by hand: `ptm serve`, `coordinator serve`, `client join`."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from fedbbpt.cli import options
+from fedbbpt.cli.console import err, log_to_stderr, show
+from fedbbpt.cli.lifetime import announce, until_done
+from fedbbpt.client.agent import Agent
+from fedbbpt.client.grpc_link import GrpcLink
+from fedbbpt.client.keepsake import Keepsake
+from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.codecs import CODECS
+from fedbbpt.config import Job, read_job
+from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table
+from fedbbpt.data.partition import Rows, split
+from fedbbpt.errors import InvalidData, InvalidInput, NoResultYet
+from fedbbpt.interfaces import Hello
+from fedbbpt.methods import client_half
+from fedbbpt.outcome import PROMPT, STORE, prompt_card
+from fedbbpt.prompt_file import write_prompt
+from fedbbpt.ptm.backends import load
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.service import serve as serve_ptm
+from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.service import serve as serve_coordinator
+from fedbbpt.server.store import RunRecord, SqliteStore
+from fedbbpt.setup import cohort_settings, run_settings, task_spec
+from fedbbpt.splits import with_preset
+from fedbbpt.types import LabelledExamples
+from fedbbpt.wire.channel import ServerTls, connect
+from fedbbpt.wire.traffic import TrafficMeter
+
+log = logging.getLogger(__name__)
+
+DEV_SHARE = 0.25
+"""What a client without dev data keeps back of its own to measure prompts on."""
+PAUSE_SECONDS = 2.0
+"""Between two attempts at a PTM that is down."""
+
+ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
+coordinator = typer.Typer(no_args_is_help=True, help="The meeting point of a run's clients; sees no data.")
+client = typer.Typer(
+    no_args_is_help=True, help="An organisation's part: private data, a search, a share in the prompt."
+)
+
+
+@ptm.command("serve")
+def ptm_serve(
+    model: Annotated[str, typer.Option(help="all-MiniLM-L6-v2, fake, a local folder, or a Hugging Face name.")],
+    family: Annotated[str, typer.Option(help="How to ask it; empty: as its checkpoint says.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0: all cores.")] = 0,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 0,
+    address_file: options.AddressFile = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_client_ca: options.TlsClientCa = None,
+    token_file: options.Tokens = None,
+    insecure: options.Insecure = False,
+) -> None:
+    """Answer queries to a model: label scores go out, weights and gradients never do.
+
+    Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
+    """
+    log_to_stderr(logging.INFO)
+    tls, tokens = options.server_tls(tls_cert, tls_key, tls_client_ca), options.read_tokens(token_file)
+    with err.status(f"loading {model}"):
+        engine = Engine(load(model, family=family, threads=threads), time.monotonic)
+
+    async def run() -> None:
+        server, bound = await serve_ptm(engine, host, port, tls=tls, tokens=tokens, insecure=insecure)
+        announce(f"PTM {engine.describe().model}", host, bound, address_file)
+        await until_done(server.stop)
+
+    asyncio.run(run())
+
+
+@coordinator.command("serve")
+def coordinator_serve(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job; `fedbbpt init` writes one.")],
+    store: Annotated[Path, typer.Option(help="The run's database; with an unfinished run in it, that goes on.")] = Path(
+        STORE
+    ),
+    ptm: Annotated[str, typer.Option(metavar="HOST:PORT", help="The PTM service that clients are told of.")] = "",
+    ptm_revision: Annotated[str, typer.Option(help="The only revision of the PTM that clients may use.")] = "",
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 0,
+    address_file: options.AddressFile = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_client_ca: options.TlsClientCa = None,
+    token_file: options.Tokens = None,
+    insecure: options.Insecure = False,
+) -> None:
+    """Run a job with the clients that join, and end when it is finished.
+
+    Killed and started again with the same command, it goes on with the same round.
+
+    Example: fedbbpt coordinator serve job.toml --port 7000 --ptm ptm.example.org:7001
+    """
+    log_to_stderr(logging.INFO)
+    tls, tokens = options.server_tls(tls_cert, tls_key, tls_client_ca), options.read_tokens(token_file)
+    job = with_preset(read_job(job_file))
+    task_spec(job)
+    asyncio.run(
+        _coordinate(job, store, ptm or job.ptm.address, ptm_revision, host, port, address_file, tls, tokens, insecure)
+    )
+
+
+async def _coordinate(
+    job: Job,
+    store_path: Path,
+    ptm_address: str,
+    ptm_revision: str,
+    host: str,
+    port: int,
+    address_file: Path | None,
+    tls: ServerTls | None,
+    tokens: list[str],
+    insecure: bool,
+) -> None:
+    # Random, so that what clients kept of an earlier run of the same job is never taken for this one's.
+    run_id = f"{job.run.name}-{secrets.token_hex(4)}"
+    record = RunRecord(run_id, job.run.seed, job.digest(), datetime.now(UTC).isoformat())
+    store, traffic = SqliteStore(store_path, record), TrafficMeter()
+    try:
+        run = Coordinator(
+            method_name=job.method.name,
+            method=job.entry().server(job.method, job.space()),
+            codec=CODECS[job.codec.uplink],
+            settings=run_settings(job, store.run.run_id, ptm_address, ptm_revision),
+            seed=job.run.seed,
+            cohort=cohort_settings(job),
+            store=store,
+            traffic=traffic.read,
+        )
+        serving = await serve_coordinator(run, traffic, host, port, tls=tls, tokens=tokens, insecure=insecure)
+        announce(f"coordinator of {store.run.run_id}", host, serving.port, address_file)
+        await until_done(serving.stop, serving.ended)
+        if run.state.ended:
+            _write_result(job, run, store_path.with_name(PROMPT))
+    finally:
+        store.close()
+
+
+def _write_result(job: Job, run: Coordinator, path: Path) -> None:
+    try:
+        result, status, settings = run.result(), run.status(), run.settings
+    except NoResultYet as error:
+        log.warning("%s", error)
+        return
+    examples = sum(member.examples for member in status.members)
+    write_prompt(
+        path, result.z, prompt_card(job, job.ptm.model, settings.ptm_revision, examples, result, status.queries)
+    )
+    print(f"the prompt is in {path}", flush=True)
+
+
+@client.command("join")
+def client_join(
+    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")],
+    data: Annotated[str, typer.Option(help="Training examples: JSONL, CSV, Parquet, or a Hugging Face name.")],
+    dev: Annotated[str, typer.Option(help="Examples to measure prompts on; without them, a quarter of --data.")] = "",
+    ptm: options.Ptm = "",
+    name: Annotated[str, typer.Option(help="This client's id; the data file's name if left out.")] = "",
+    state: Annotated[
+        Path | None, typer.Option(help="A folder for what outlives a crash; .fedbbpt/NAME if left out.")
+    ] = None,
+    one_class: Annotated[bool, typer.Option("--one-class", help="Take data of a single class: it is so here.")] = False,
+    text_column: options.TextColumn = "text",
+    pair_column: options.PairColumn = "text_pair",
+    label_column: options.LabelColumn = "label",
+    tls_ca: options.TlsCa = None,
+    client_cert: options.ClientCert = None,
+    client_key: options.ClientKey = None,
+    token_file: options.Token = None,
+    ptm_tls_ca: options.PtmTlsCa = None,
+    ptm_token_file: options.PtmToken = None,
+    json: options.Json = False,
+) -> None:
+    """Take part in a run with private data. The data stay here; inputs, without labels, go to the PTM service.
+
+    Killed and started again with the same command, it goes on where it was.
+
+    Example: fedbbpt client join --coordinator hub.example.org:7000 --data ours.jsonl --tls-ca ca.pem
+    """
+    log_to_stderr(logging.INFO)
+    name = name or Path(data).name.split(".")[0]
+    columns = Columns(text_column, pair_column, label_column)
+    keepsake = Keepsake(state or Path(".fedbbpt") / name)
+    tls = options.client_tls(tls_ca, client_cert, client_key)
+    with connect(coordinator, tls, options.read_token(token_file)) as channel:
+        link = GrpcLink(channel)
+        table = read_table(data, columns)
+        kept, held_out = (np.arange(len(table.labels)), None) if dev else _hold_out(table)
+        settings = link.join(Hello(name, keepsake.client_key(), len(kept), frozenset(CODECS)))
+        whole = label(table, settings.labels)
+        if not one_class:
+            _check_classes(whole, settings.labels, data)
+        train = whole.take(kept)
+        measured_on = read(dev, settings.labels, columns) if held_out is None else whole.take(held_out)
+        address = ptm or settings.ptm_address
+        if not address:
+            raise InvalidInput("nobody said where the PTM is", where="--ptm", fix="--ptm HOST:PORT")
+        ptm_channel = connect(address, options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file))
+        box = RemotePtm(ptm_channel, settings.ptm_revision)
+        objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on)
+        agent = Agent(client_half(settings, objectives), objectives, CODECS[settings.codec], keepsake)
+        log.info("joined %s as %s with %d examples", settings.run_id, name, len(train))
+        counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
+    result = {"run": settings.run_id, "client": name, "updates": counted, "queries": objectives.queries}
+    show(result, json, title="finished")
+
+
+def _hold_out(table: Table) -> tuple[Rows, Rows]:
+    """Rows to train on and rows to measure prompts on, the same at every start."""
+    kept, held_out = split(label(table, label_names(table)).labels, (1 - DEV_SHARE, DEV_SHARE), seed=0)
+    if not len(held_out) or not len(kept):
+        fix = "more examples, or --dev FILE"
+        raise InvalidData(f"{len(table.labels)} examples cannot be shared", where=table.source, fix=fix)
+    return kept, held_out
+
+
+def _check_classes(data: LabelledExamples, labels: Sequence[str], where: str) -> None:
+    try:
+        check_trainable(data, labels, where)
+    except InvalidData as error:
+        raise InvalidData(error.what, where=error.where, fix=f"{error.fix}, or --one-class") from None

@@ -1,0 +1,122 @@
+"""A whole federation on this machine as real processes: a PTM service, a coordinator, and its clients.
+
+The launcher plays no part in the run: it hands each client its file, watches as any operator may, and measures the
+result on data that no client had.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, Queue
+from typing import TypeAlias
+
+from fedbbpt.config import Job
+from fedbbpt.data.examples import write_jsonl
+from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, StoreMismatch
+from fedbbpt.interfaces import Report
+from fedbbpt.job_file import job_text
+from fedbbpt.outcome import STORE, SUMMARY
+from fedbbpt.processes import ProcessGroup
+from fedbbpt.server.remote import Operator
+from fedbbpt.server.run_status import Result, RunStatus
+from fedbbpt.setup import client_name, cohort_settings
+from fedbbpt.splits import Splits
+from fedbbpt.wire.channel import connect
+
+PTM_START_SECONDS = 600.0
+"""A large model takes minutes to load."""
+START_SECONDS = 60.0
+
+LOOK_SECONDS = 0.2
+
+Watch: TypeAlias = Callable[[RunStatus, tuple[Report, ...]], None]
+Event: TypeAlias = tuple[RunStatus, tuple[Report, ...]] | FedbbptError
+
+
+def prepare_folder(out: Path) -> None:
+    """Makes OUT. One with an unfinished run is gone on with; a finished run is never written over."""
+    if (out / SUMMARY).exists():
+        raise StoreMismatch("holds a finished run", where=str(out), fix="another --out")
+    for folder in ("logs", "data", "clients"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+
+
+def start_ptm(group: ProcessGroup, job: Job, out: Path, note: Callable[[str], None]) -> str:
+    """The address of the job's PTM service: its own, or one that is started here."""
+    if job.ptm.address:
+        return job.ptm.address
+    note(f"starting the PTM service with {job.ptm.model}")
+    file = out / "ptm.address"
+    file.unlink(missing_ok=True)
+    arguments = ["--model", job.ptm.model, "--threads", str(job.ptm.threads), "--address-file", str(file)]
+    group.start("ptm", ["ptm", "serve", *arguments])
+    return group.address("ptm", file, PTM_START_SECONDS)
+
+
+def run_federation(
+    group: ProcessGroup,
+    splits: Splits,
+    out: Path,
+    ptm_address: str,
+    revision: str,
+    note: Callable[[str], None],
+    watch: Watch,
+) -> tuple[Result, tuple[Report, ...]]:
+    """Starts coordinator and clients, and follows the run to its end."""
+    job = splits.job
+    note("starting the coordinator")
+    (out / "job.toml").write_text(job_text(job), encoding="utf-8")
+    file = out / "coordinator.address"
+    file.unlink(missing_ok=True)
+    told = ["--ptm", ptm_address, "--ptm-revision", revision]
+    places = ["--store", str(out / STORE), "--address-file", str(file)]
+    group.start("coordinator", ["coordinator", "serve", str(out / "job.toml"), *places, *told])
+    address = group.address("coordinator", file, START_SECONDS)
+    note(f"starting {len(splits.train)} clients")
+    names = [client_name(index) for index in range(len(splits.train))]
+    for name, train, dev in zip(names, splits.train, splits.dev, strict=True):
+        train_file, dev_file = out / "data" / f"{name}.train.jsonl", out / "data" / f"{name}.dev.jsonl"
+        write_jsonl(train_file, train, job.task.labels)
+        write_jsonl(dev_file, dev, job.task.labels)
+        mine = ["--name", name, "--data", str(train_file), "--dev", str(dev_file), "--one-class"]
+        group.start(name, ["client", "join", "--coordinator", address, *mine, "--state", str(out / "clients" / name)])
+    quorum = cohort_settings(job).quorum
+    with connect(address) as channel:
+        operator = Operator(channel)
+        events: Queue[Event] = Queue()
+        threading.Thread(target=_watch, args=(operator, events), daemon=True, name="watch").start()
+        reports: list[Report] = []
+        while True:
+            _require(group, names, quorum, note)
+            with contextlib.suppress(Empty):
+                match events.get(timeout=LOOK_SECONDS):
+                    case CoordinatorUnavailable() as error:
+                        group.require("coordinator")
+                        raise error
+                    case FedbbptError() as error:
+                        raise error
+                    case status, news:
+                        reports += news
+                        watch(status, news)
+                        if status.state.ended:
+                            return operator.result(), tuple(reports)
+
+
+def _watch(operator: Operator, events: Queue[Event]) -> None:
+    """In a thread of its own, so that the launcher can look after its processes meanwhile."""
+    try:
+        for event in operator.watch():
+            events.put(event)
+    except FedbbptError as error:
+        events.put(error)
+
+
+def _require(group: ProcessGroup, names: list[str], quorum: int, note: Callable[[str], None]) -> None:
+    """A run goes on without some of its clients, but not without its PTM, nor with fewer than its quorum."""
+    group.require("ptm")
+    failed = sorted(name for name, code in group.ended().items() if name in names and code)
+    if failed:
+        note(f"ended with an error: {', '.join(failed)}; see logs/")
+    if len(names) - len(failed) < quorum:
+        group.require(failed[0])

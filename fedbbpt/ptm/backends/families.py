@@ -1,0 +1,52 @@
+"""The families of transformers that can be asked, and how a checkpoint tells its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.backends.causal_lm import CausalLM
+from fedbbpt.ptm.backends.checkpoint import load, locate, read_config
+from fedbbpt.ptm.backends.dual_encoder import DualEncoder
+from fedbbpt.ptm.backends.masked_lm import MaskedLM
+from fedbbpt.ptm.backends.sequence_classifier import SequenceClassifier
+from fedbbpt.ptm.backends.transformer import Transformer
+
+FAMILIES: Mapping[str, tuple[type[Transformer[Any]], Any]] = {
+    "dual-encoder": (DualEncoder, transformers.AutoModel),
+    "masked-lm": (MaskedLM, transformers.AutoModelForMaskedLM),
+    "causal-lm": (CausalLM, transformers.AutoModelForCausalLM),
+    "sequence-classifier": (SequenceClassifier, transformers.AutoModelForSequenceClassification),
+}
+"""The backend and the class that loads its models."""
+
+ENDINGS = {
+    "ForMaskedLM": "masked-lm",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForSequenceClassification": "sequence-classifier",
+    "Model": "dual-encoder",
+}
+"""Of `architectures` in config.json; the first that fits counts."""
+
+
+def load_checkpoint(model: str, *, family: str = "", threads: int = 0) -> Transformer[Any]:
+    """Raises InvalidInput where the model cannot be had, or is of no family that we know."""
+    folder = locate(model)
+    family = family or _family(folder)
+    if family not in FAMILIES:
+        raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
+    backend, auto_class = FAMILIES[family]
+    return backend(load(model, folder, auto_class, family), threads=threads)
+
+
+def _family(folder: Path) -> str:
+    names = read_config(folder).architectures or []
+    found = next((family for name in names for ending, family in ENDINGS.items() if name.endswith(ending)), "")
+    if not found:
+        raise InvalidInput(
+            f"architectures {names} tell no family", where=str(folder), fix=f"--family, one of {', '.join(FAMILIES)}"
+        )
+    return found

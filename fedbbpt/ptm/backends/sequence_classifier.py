@@ -1,0 +1,37 @@
+"""Sequence classifiers: the logits of the labels that the model was trained with."""
+
+from torch import Tensor
+
+from fedbbpt.errors import InvalidTask
+from fedbbpt.ptm.backends.checkpoint import Checkpoint
+from fedbbpt.ptm.backends.transformer import Transformer
+from fedbbpt.ptm.template import forbid_mask, parse
+from fedbbpt.types import TaskSpec
+
+
+class SequenceClassifier(Transformer[list[int]]):
+    """The classes of a task are labels of the model, by name, in any order."""
+
+    family = "sequence-classifier"
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 1024) -> None:
+        config = checkpoint.model.config
+        self._labels = {str(label): index for index, label in config.id2label.items()}
+        # Inputs are never padded; a model that looks for padding would look in vain, and say so.
+        config.pad_token_id = None
+        super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+
+    def check(self, task: TaskSpec) -> None:
+        forbid_mask(parse(task))
+        if unknown := [label for label in task.classes if label not in self._labels]:
+            raise InvalidTask(f"the model has no labels {unknown}", where="classes", fix=f"of {sorted(self._labels)}")
+
+    def _columns(self, task: TaskSpec) -> list[int]:
+        return [self._labels[label] for label in task.classes]
+
+    def _probe_columns(self) -> list[int]:
+        return [0, len(self._labels) - 1]
+
+    def _read(self, hidden: Tensor, position: int, columns: list[int]) -> Tensor:
+        logits: Tensor = self._head(inputs_embeds=hidden[None]).logits
+        return logits[0, columns]

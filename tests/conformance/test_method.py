@@ -1,0 +1,235 @@
+"""Every method's two halves keep the contracts of interfaces.ServerHalf and interfaces.ClientHalf, on a quadratic."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedbbpt import seeds
+from fedbbpt.interfaces import ClientHalf, Objective, ServerHalf
+from fedbbpt.methods import METHODS
+from fedbbpt.types import (
+    Arrays,
+    Losses,
+    Perturbation,
+    Phase,
+    Population,
+    Projection,
+    ProjectionKind,
+    PromptSpace,
+    Task,
+    TaskId,
+    Update,
+    pack,
+)
+
+DIM = 6
+SPACE = PromptSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fed-cma": ("fed-cma", {}),
+    "fed-cma, full": ("fed-cma", {"covariance": "full"}),
+    "fed-bpt": ("fed-bpt", {}),
+    "fed-bpt, as its code": ("fed-bpt", {"parents": "all", "common_seed": True, "perturb_rate": 0.5}),
+    "fed-bbpt": ("fed-bbpt", {"hidden": 4, "code": 3}),
+}
+
+
+@dataclass
+class Quadratic:
+    """A client whose loss is lowest at `target`; every `broken`-th candidate has none."""
+
+    target: npt.NDArray[np.float64]
+    weight: float
+    broken: int = 0
+
+    def loss(self, population: Population) -> Losses:
+        losses: Losses = ((population - self.target) ** 2).mean(axis=1)
+        if self.broken:
+            losses[:: self.broken] = np.nan
+        return losses
+
+    def perturbed(self, perturbation: Perturbation) -> Objective:
+        """Says nothing of z: the ratio is as good as the loss."""
+        level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
+        return lambda population: np.full(len(population), level)
+
+
+def clients_of(broken: int = 0) -> list[Quadratic]:
+    targets = np.random.default_rng(0).normal(size=(5, DIM)) * 0.3 + 1.0
+    return [Quadratic(target, weight, broken) for target, weight in zip(targets, [3, 8, 1, 5, 6], strict=True)]
+
+
+@dataclass
+class Federation:
+    server: ServerHalf[Any]
+    halves: list[ClientHalf]
+    clients: list[Quadratic]
+
+    def task(self, state: Any, round: int, client: int) -> Task:
+        seed = seeds.derive(7, "task", round)
+        id = TaskId("run", round, f"client-{client}", Phase.UPDATE)
+        return Task(id, seed, self.server.broadcast(state, seed), deadline_seconds=60.0)
+
+    def update(self, state: Any, round: int, client: int) -> Update:
+        return self.halves[client].update(self.task(state, round, client))
+
+    def step(self, state: Any, round: int, present: list[int]) -> Any:
+        updates = [self.update(state, round, client) for client in present]
+        return self.server.step(state, updates, seeds.derive(7, "task", round))[0]
+
+    def loss(self, state: Any) -> float:
+        """The global loss at the state's prompt."""
+        z = self.server.prompt(state).astype(np.float64)
+        return float(
+            np.average([np.mean((z - c.target) ** 2) for c in self.clients], weights=[c.weight for c in self.clients])
+        )
+
+
+def federation(variant: str, broken: int = 0) -> Federation:
+    name, options = VARIANTS[variant]
+    method = METHODS[name]
+    config = method.config(name=name, **options)
+    clients = clients_of(broken)
+    halves = [method.client(method.settings(config), SPACE, client) for client in clients]
+    return Federation(method.server(config, SPACE), halves, clients)
+
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+EVERYONE = [0, 1, 2, 3, 4]
+
+
+def bits(arrays: Arrays) -> dict[str, tuple[str, bytes]]:
+    return {name: (str(array.dtype), array.tobytes()) for name, array in arrays.items()}
+
+
+def test_a_method_stands_under_its_own_name() -> None:
+    for name, method in METHODS.items():
+        assert method.name == name == method.config(name=name).name
+
+
+@each_variant
+def test_clients_send_what_the_server_expects(variant: str) -> None:
+    run = federation(variant)
+    state = run.server.init(0)
+    update = run.update(state, 0, 1)
+    assert {name: array.shape for name, array in update.arrays.items()} == run.server.expected()
+    assert update.weight > 0
+    assert all(np.isfinite(array).all() for array in update.arrays.values())
+
+
+@each_variant
+def test_server_and_client_read_the_same_prompt_from_a_broadcast(variant: str) -> None:
+    run = federation(variant)
+    state = run.step(run.server.init(0), 0, EVERYONE)
+    read = run.halves[0].prompt(run.task(state, 1, 0).arrays)
+    assert read.dtype == np.float32
+    assert read.shape == (DIM,)
+    np.testing.assert_array_equal(read, run.server.prompt(state))
+
+
+@each_variant
+def test_a_run_begins_at_the_unchanged_prompt(variant: str) -> None:
+    server = federation(variant).server
+    np.testing.assert_array_equal(server.prompt(server.init(0)), np.zeros(DIM))
+
+
+@each_variant
+def test_what_travels_down_is_float32(variant: str) -> None:
+    run = federation(variant)
+    assert {array.dtype for array in run.task(run.server.init(0), 0, 0).arrays.values()} == {np.dtype(np.float32)}
+
+
+@each_variant
+def test_loss_falls(variant: str) -> None:
+    run = federation(variant)
+    state = run.server.init(0)
+    before = run.loss(state)
+    for round in range(60):
+        state = run.step(state, round, EVERYONE)
+    assert run.loss(state) < before / 3
+
+
+@each_variant
+def test_loss_falls_though_clients_are_missing(variant: str) -> None:
+    run = federation(variant)
+    state = run.server.init(0)
+    before = run.loss(state)
+    for round in range(60):
+        present = [client for client in EVERYONE if (client + round) % 3] or [0]
+        state = run.step(state, round, present)
+    state = run.step(state, 60, [2])  # even down to one
+    assert run.loss(state) < before / 3
+
+
+@each_variant
+def test_broken_losses_neither_leave_the_client_nor_stop_the_search(variant: str) -> None:
+    run = federation(variant, broken=4)
+    state = run.server.init(0)
+    before = run.loss(state)
+    for round in range(80):
+        updates = [run.update(state, round, client) for client in EVERYONE]
+        assert all(np.isfinite(array).all() for update in updates for array in update.arrays.values())
+        state, metrics = run.server.step(state, updates, seeds.derive(7, "task", round))
+        assert np.isfinite(metrics["train_loss"])
+    assert run.loss(state) < before
+
+
+@each_variant
+def test_clients_survive_an_objective_that_is_never_finite(variant: str) -> None:
+    run = federation(variant, broken=1)
+    state = run.server.init(0)
+    for round in range(3):
+        state = run.step(state, round, EVERYONE)
+    assert all(np.isfinite(array).all() for array in run.task(state, 3, 0).arrays.values())
+
+
+@each_variant
+def test_an_update_is_a_function_of_its_task(variant: str) -> None:
+    """Kills: drawing from numpy's global generator, as pycma does by default, and reseeding it."""
+    run = federation(variant)
+    state = run.step(run.server.init(0), 0, EVERYONE)
+    np.random.seed(1)
+    before = str(np.random.get_state(legacy=False))
+    one = run.update(state, 1, 3)
+    assert str(np.random.get_state(legacy=False)) == before
+    np.random.seed(2)
+    assert bits(run.update(state, 1, 3).arrays) == bits(one.arrays)
+    assert bits(federation(variant).update(state, 1, 3).arrays) == bits(one.arrays)
+
+
+@each_variant
+def test_nobody_prints_or_writes(
+    variant: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = federation(variant)
+    run.step(run.server.init(0), 0, EVERYONE)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@each_variant
+def test_a_step_leaves_its_arguments_alone(variant: str) -> None:
+    run = federation(variant)
+    state = run.step(run.server.init(0), 0, EVERYONE)
+    updates = [run.update(state, 1, client) for client in EVERYONE]
+    for array in [*pack(state).values(), *(array for update in updates for array in update.arrays.values())]:
+        array.flags.writeable = False
+    before = bits(pack(state)), [bits(update.arrays) for update in updates]
+    one, _ = run.server.step(state, updates, seed=5)
+    other, _ = run.server.step(state, updates, seed=5)
+    assert bits(pack(one)) == bits(pack(other))
+    assert (bits(pack(state)), [bits(update.arrays) for update in updates]) == before
+
+
+@each_variant
+def test_a_stored_state_goes_on_bit_for_bit(variant: str) -> None:
+    run = federation(variant)
+    state = run.step(run.server.init(0), 0, EVERYONE)
+    restored = run.server.restore(pack(state))
+    for field in fields(state):
+        assert type(getattr(restored, field.name)) is type(getattr(state, field.name))
+    one, other = run.step(state, 1, EVERYONE), run.step(restored, 1, EVERYONE)
+    assert bits(pack(one)) == bits(pack(other))

@@ -1,0 +1,84 @@
+"""Each method's prompt, round by round, as it was when it was last looked at.
+
+`python tests/golden/test_search_trajectories.py` writes the trajectories anew; a difference is reviewed like code.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbbpt import seeds
+from fedbbpt.interfaces import Objective
+from fedbbpt.methods import METHODS
+from fedbbpt.types import (
+    Losses,
+    Perturbation,
+    Phase,
+    Population,
+    Projection,
+    ProjectionKind,
+    PromptSpace,
+    Task,
+    TaskId,
+)
+
+STORED = Path(__file__).with_name("search_trajectories.json")
+SPACE = PromptSpace(4, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+ROUNDS = 6
+VARIANTS: dict[str, dict[str, Any]] = {
+    "diagonal": {"name": "fed-cma"},
+    "full": {"name": "fed-cma", "covariance": "full"},
+    "better half": {"name": "fed-bpt", "perturb_rate": 0.4},
+    "all parents": {"name": "fed-bpt", "parents": "all", "common_seed": True},
+    "generator": {"name": "fed-bbpt", "a": 0.0005},
+}
+
+
+class Valley:
+    """A client whose loss is a slanted ellipsoid."""
+
+    def __init__(self, client: int) -> None:
+        self.place, self.weight = 0.5 * client, 1.0 + client
+
+    def loss(self, population: Population) -> Losses:
+        away = population - self.place
+        losses: Losses = (away**2 @ np.array([1.0, 2.0, 4.0, 8.0])) + (away.sum(axis=1)) ** 2
+        return losses
+
+    def perturbed(self, perturbation: Perturbation) -> Objective:
+        return lambda population: np.full(len(population), 2.0 + perturbation.rate)
+
+
+def trajectory(options: dict[str, Any]) -> list[list[float]]:
+    """The prompt z after each round."""
+    method = METHODS[options["name"]]
+    config = method.config(**options)
+    server = method.server(config, SPACE)
+    halves = [method.client(method.settings(config), SPACE, Valley(client)) for client in range(4)]
+    state, prompts = server.init(0), []
+    for round in range(ROUNDS):
+        seed = seeds.derive(0, "task", round)
+        arrays = server.broadcast(state, seed)
+        tasks = [Task(TaskId("run", round, str(k), Phase.UPDATE), seed, arrays, 1.0) for k in range(4)]
+        updates = [half.update(task) for half, task in zip(halves, tasks, strict=True)]
+        state, _ = server.step(state, updates, seed)
+        prompts.append([round_to(float(z)) for z in server.prompt(state)])
+    return prompts
+
+
+def round_to(value: float) -> float:
+    return float(f"{value:.7g}")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_search_walks_as_it_did(variant: str) -> None:
+    stored = json.loads(STORED.read_text())[variant]
+    np.testing.assert_allclose(trajectory(VARIANTS[variant]), stored, rtol=1e-5, atol=1e-6)
+
+
+if __name__ == "__main__":
+    walked = {variant: trajectory(options) for variant, options in VARIANTS.items()}
+    STORED.write_text(json.dumps(walked, indent=1) + "\n")

@@ -1,0 +1,49 @@
+"""The merge law: a linear method's server cannot tell a cohort from its sum."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedbbpt.interfaces import ServerHalf
+from fedbbpt.methods import METHODS
+from fedbbpt.types import Projection, ProjectionKind, PromptSpace, Update, merge, pack
+
+SPACE = PromptSpace(5, Projection(ProjectionKind.NORMAL, seed=1, tokens=2, scale=1.0, initial_text=""))
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fed-cma": ("fed-cma", {}),
+    "fed-cma, full": ("fed-cma", {"covariance": "full"}),
+    "fed-bpt": ("fed-bpt", {}),
+    "fed-bbpt": ("fed-bbpt", {"hidden": 2, "code": 2}),
+}
+
+
+def server_of(variant: str) -> ServerHalf[Any]:
+    name, options = VARIANTS[variant]
+    method = METHODS[name]
+    return method.server(method.config(name=name, **options), SPACE)
+
+
+def test_every_method_is_here() -> None:
+    assert {name for name, _ in VARIANTS.values()} == set(METHODS)
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if server_of(variant).linear])
+@given(weights=st.lists(st.integers(1, 100), min_size=2, max_size=6), seed=st.integers(0, 2**32 - 1))
+def test_a_linear_server_sees_only_the_sum(variant: str, weights: list[int], seed: int) -> None:
+    """Kills: averaging losses without their weights, taking the first client's array, a step over the clients' means
+    (fed-bpt) that calls itself linear."""
+    server = server_of(variant)
+    rng = np.random.default_rng(seed)
+    updates = [
+        Update({n: weight * rng.uniform(0.5, 1.5, shape) for n, shape in server.expected().items()}, weight, {})
+        for weight in weights
+    ]
+    state = server.init(0)
+    apart, measured_apart = server.step(state, updates, seed)
+    merged, measured_merged = server.step(state, [merge(updates)], seed)
+    for field, array in pack(apart).items():
+        np.testing.assert_allclose(array, pack(merged)[field], rtol=1e-9, atol=1e-12)
+    assert measured_merged == pytest.approx(measured_apart)

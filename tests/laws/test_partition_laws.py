@@ -1,0 +1,79 @@
+"""Laws of partitions, whatever the labels."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedbbpt.data.partition import Partition, Rows, dirichlet, iid, shards, shots, split
+
+Scheme = Callable[[Rows, int], Partition]
+
+SCHEMES: dict[str, Scheme] = {
+    "iid": lambda labels, seed: iid(labels, 3, seed),
+    "dirichlet": lambda labels, seed: dirichlet(labels, 3, 1.0, seed),
+    "shards": lambda labels, seed: shards(labels, 3, 2, seed),
+    "split": lambda labels, seed: split(labels, (0.5, 0.25, 0.25), seed),
+}
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+labels_of = hnp.arrays(np.int64, st.integers(12, 60), elements=st.integers(0, 4))
+seeds = st.integers(0, 2**32)
+
+
+@every_scheme
+@given(labels=labels_of, seed=seeds)
+def test_every_row_goes_to_exactly_one_part(scheme: Scheme, labels: Rows, seed: int) -> None:
+    """Kills: rounding the lengths of pieces instead of their ends, which loses a row or gives one twice."""
+    np.testing.assert_array_equal(np.sort(np.concatenate(scheme(labels, seed))), np.arange(len(labels)))
+
+
+@every_scheme
+@given(labels=labels_of, seed=seeds)
+def test_equal_seeds_give_equal_parts(scheme: Scheme, labels: Rows, seed: int) -> None:
+    """Kills: a generator that is kept between calls, or numpy's global one."""
+    for one, other in zip(scheme(labels, seed), scheme(labels, seed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@every_scheme
+def test_seeds_matter(scheme: Scheme) -> None:
+    """Kills: a seed that is not passed on."""
+    labels = np.repeat(np.arange(4), 25)
+    firsts = {scheme(labels, seed)[0].tobytes() for seed in range(5)}
+    assert len(firsts) == 5
+
+
+@given(labels=labels_of, seed=seeds)
+def test_large_alpha_approaches_an_even_deal(labels: Rows, seed: int) -> None:
+    """Kills: alpha used as its inverse, or proportions drawn over classes instead of over clients."""
+    for part in dirichlet(labels, 3, 1e9, seed):
+        shares = np.bincount(labels[part], minlength=5) - np.bincount(labels, minlength=5) / 3
+        assert (np.abs(shares) <= 1).all()
+
+
+@given(labels=labels_of, seed=seeds, minimum=st.integers(1, 2))
+def test_everybody_gets_the_minimum(labels: Rows, seed: int, minimum: int) -> None:
+    """Kills: returning the first draw."""
+    assert min(map(len, dirichlet(labels, 3, 1.0, seed, minimum=minimum))) >= minimum
+
+
+@given(labels=labels_of, seed=seeds)
+def test_a_split_is_stratified(labels: Rows, seed: int) -> None:
+    """Kills: a split of shuffled rows that does not look at classes."""
+    fractions = np.array([0.5, 0.25, 0.25])
+    counts = np.stack([np.bincount(labels[part], minlength=5) for part in split(labels, fractions.tolist(), seed)])
+    expected: npt.NDArray[np.float64] = fractions[:, None] * np.bincount(labels, minlength=5)
+    assert (np.abs(counts - expected) <= 1).all()
+
+
+@given(labels=labels_of, seed=seeds)
+def test_fewer_shots_are_among_more(labels: Rows, seed: int) -> None:
+    """Kills: a draw that depends on the number of shots, or one with replacement."""
+    most = int(np.bincount(labels)[np.unique(labels)].min())
+    more = shots(labels, most, seed)
+    assert set(shots(labels, 1, seed)) <= set(more)
+    assert len(set(more)) == most * len(np.unique(labels))

@@ -1,0 +1,228 @@
+"""The coordinator dies before and after every single store operation, and is started again on the same file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbbpt import seeds
+from fedbbpt.codecs import CODECS
+from fedbbpt.errors import StoreFull
+from fedbbpt.interfaces import Hello, Member, Snapshot, Store
+from fedbbpt.methods import METHODS
+from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.store import RunRecord, SqliteStore
+from fedbbpt.types import (
+    Phase,
+    Projection,
+    ProjectionKind,
+    PromptSpace,
+    Receipt,
+    RunSettings,
+    Task,
+    TaskId,
+    TaskSpec,
+    Update,
+)
+
+CLIENTS = ["anna", "berta", "clara"]
+ROUNDS = 3
+SEED = 11
+SPACE = PromptSpace(6, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
+RECORD = RunRecord("run-1", SEED, "digest", "2026-01-01T00:00:00+00:00")
+QUERIES = 7.0
+CODEC = CODECS["int8"]
+
+
+class Killed(BaseException):
+    """No `except Exception` hears of a kill -9."""
+
+
+@dataclass
+class FragileStore:
+    """Fails at its `at`-th write, before it is done or after."""
+
+    inner: Store
+    failure: BaseException
+    at: int
+    after: bool
+    writes: int = field(default=0)
+
+    def _write(self, operation: Callable[[], None]) -> None:
+        self.writes += 1
+        if self.writes == self.at and not self.after:
+            raise self.failure
+        operation()
+        if self.writes == self.at and self.after:
+            raise self.failure
+
+    def load(self) -> Snapshot | None:
+        return self.inner.load()
+
+    def members(self) -> Mapping[str, Member]:
+        return self.inner.members()
+
+    def put_member(self, member: Member) -> None:
+        self._write(lambda: self.inner.put_member(member))
+
+    def put_update(self, task_id: TaskId, update: Update) -> None:
+        self._write(lambda: self.inner.put_update(task_id, update))
+
+    def updates(self, round: int) -> Mapping[str, Update]:
+        return self.inner.updates(round)
+
+    def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        self._write(lambda: self.inner.commit(snapshot, members))
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Federation:
+    """Clients that answer whatever coordinator there is, and send again what they have no receipt for."""
+
+    def __init__(self, method: str) -> None:
+        self.method = METHODS[method]
+        self.config = self.method.config(name=method)
+        self.unsent: dict[str, tuple[TaskId, Update]] = {}
+        self.receipts: list[tuple[TaskId, Receipt]] = []
+        self.now = 0.0
+
+    def coordinator(self, store: Store) -> Coordinator:
+        task = TaskSpec("{prompt} {text}", ("bad", "good"))
+        settings = RunSettings(
+            "run-1", task, ("0", "1"), SPACE, self.method.settings(self.config), CODEC.name, ROUNDS, "", "", 2**20
+        )
+        return Coordinator(
+            method_name=self.method.name,
+            method=self.method.server(self.config, SPACE),
+            codec=CODEC,
+            settings=settings,
+            seed=SEED,
+            cohort=CohortSettings(clients=3, quorum=2, deadline_seconds=60.0),
+            store=store,
+        )
+
+    def answer(self, task: Task) -> Update:
+        """Noise on top of what was broadcast: a pure function of the task."""
+        draw = seeds.rng(task.seed, task.id.client_id)
+        told = sum(float(array.sum()) for array in task.arrays.values())
+        correct = float(draw.integers(10))
+        metrics = {"dev_loss": abs(told) + draw.random(), "dev_correct": correct, "dev_count": 10.0, "queries": QUERIES}
+        if task.id.phase is Phase.EVALUATE:
+            return Update({}, 4.0, metrics)
+        expected = self.method.server(self.config, SPACE).expected()
+        arrays = {name: np.abs(told + draw.normal(size=shape)) for name, shape in expected.items()}
+        return Update(CODEC.encode(arrays, draw), 4.0, metrics)
+
+    def run(self, coordinator: Coordinator) -> None:
+        coordinator.tick(self.now)
+        sessions: dict[str, str] = {}
+        while not coordinator.state.ended:
+            self.now += 1.0
+            if (coordinator.next_deadline() or self.now) < self.now:
+                coordinator.tick(self.now)
+            for client in CLIENTS:
+                if coordinator.state.ended:
+                    return
+                if client not in sessions:
+                    sessions[client], _ = coordinator.join(Hello(client, client, 4, frozenset(CODECS)), self.now)
+                if client not in self.unsent:
+                    task = coordinator.task_for(sessions[client])
+                    if task is None:
+                        continue
+                    self.unsent[client] = (task.id, self.answer(task))
+                task_id, update = self.unsent[client]
+                self.receipts.append((task_id, coordinator.submit(sessions[client], task_id, update, self.now)))
+                del self.unsent[client]
+
+
+def undisturbed(method: str) -> tuple[Snapshot, int]:
+    store = FragileStore(MemoryStore(), Killed(), at=0, after=False)
+    federation = Federation(method)
+    federation.run(federation.coordinator(store))
+    snapshot = store.load()
+    assert snapshot is not None
+    return snapshot, store.writes
+
+
+def assert_same_run(federation: Federation, snapshot: Snapshot | None, expected: Snapshot) -> None:
+    assert snapshot is not None and snapshot.best_z is not None and expected.best_z is not None
+    assert {name: a.tobytes() for name, a in snapshot.state.items()} == {
+        name: a.tobytes() for name, a in expected.state.items()
+    }
+    assert snapshot.best_z.tobytes() == expected.best_z.tobytes()
+    timeless: dict[str, Any] = {"seconds": 0.0}
+    assert [replace(r, **timeless) for r in snapshot.reports] == [replace(r, **timeless) for r in expected.reports]
+    assert snapshot.queries == QUERIES * len(CLIENTS) * (ROUNDS + 1)
+    # Each client heard of each of its tasks that it is counted, but for a receipt that was lost with the last round.
+    assert all(receipt.adopted for _, receipt in federation.receipts)
+    told = {task_id for task_id, _ in federation.receipts} | {task_id for task_id, _ in federation.unsent.values()}
+    assert len(told) == len(CLIENTS) * (ROUNDS + 1)
+    assert all(task_id.phase is Phase.EVALUATE for task_id, _ in federation.unsent.values())
+
+
+def test_the_reference_run_searches(undisturbed_run: tuple[str, Snapshot, int]) -> None:
+    """Otherwise equal states would mean nothing."""
+    method, snapshot, writes = undisturbed_run
+    initial = Federation(method).method.server(Federation(method).config, SPACE).init(0)
+    assert writes == len(CLIENTS) + 1 + (len(CLIENTS) + 1) * (ROUNDS + 1)
+    assert [report.clients for report in snapshot.reports] == [3] * (ROUNDS + 1)
+    assert len({report.dev_loss for report in snapshot.reports}) == ROUNDS + 1
+    name = "theta" if method == "fed-bbpt" else "mean"
+    assert not np.array_equal(snapshot.state[name], getattr(initial, name))
+
+
+@pytest.fixture(params=sorted(METHODS))
+def undisturbed_run(request: pytest.FixtureRequest) -> tuple[str, Snapshot, int]:
+    return (request.param, *undisturbed(request.param))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_write(undisturbed_run: tuple[str, Snapshot, int], after: bool, tmp_path: Path) -> None:
+    method, expected, writes = undisturbed_run
+    for at in range(1, writes + 1):
+        federation = Federation(method)
+        path = tmp_path / f"{at}.db"
+        with closing(FragileStore(SqliteStore(path, RECORD), Killed(), at, after)) as store, pytest.raises(Killed):
+            federation.run(federation.coordinator(store))
+        with closing(SqliteStore(path, RECORD)) as reopened:
+            federation.run(federation.coordinator(reopened))
+            assert_same_run(federation, reopened.load(), expected)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_again_and_again(undisturbed_run: tuple[str, Snapshot, int], after: bool, tmp_path: Path) -> None:
+    """Every incarnation lives for four writes: enough to join, to answer once, and to die."""
+    method, expected, writes = undisturbed_run
+    federation = Federation(method)
+    for _ in range(writes):
+        with closing(FragileStore(SqliteStore(tmp_path / "run.db", RECORD), Killed(), 4, after)) as store:
+            try:
+                federation.run(federation.coordinator(store))
+            except Killed:
+                continue
+            assert_same_run(federation, store.load(), expected)
+            return
+    raise AssertionError("the run did not end")
+
+
+def test_a_full_disk_at_any_write_stops_nobody(undisturbed_run: tuple[str, Snapshot, int]) -> None:
+    """The same coordinator goes on: what failed is asked for again, what had a receipt stays counted."""
+    method, expected, writes = undisturbed_run
+    for at in range(1, writes + 1):
+        federation = Federation(method)
+        store = FragileStore(MemoryStore(), StoreFull("the disk is full"), at, after=False)
+        coordinator = federation.coordinator(store)
+        while not coordinator.state.ended:
+            try:
+                federation.run(coordinator)
+            except StoreFull:
+                continue
+        assert_same_run(federation, store.load(), expected)

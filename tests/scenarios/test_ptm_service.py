@@ -1,0 +1,246 @@
+"""The PTM service among many, impatient or unknown callers, and callers of a service that is down or has changed."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from fedbbpt.errors import (
+    DeadlineExceeded,
+    InsecureAddress,
+    InvalidExamples,
+    InvalidRequest,
+    InvalidTensor,
+    Overloaded,
+    PortTaken,
+    PtmUnavailable,
+    RevisionChanged,
+    Unauthenticated,
+    UnknownExamples,
+    UnsupportedPrompt,
+)
+from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
+from fedbbpt.types import Examples, ModelCard, Prompts, Scores, TaskSpec, TextPrompts
+from fedbbpt.v1 import tensor_pb2
+from fedbbpt.wire import ptm_messages
+from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, connect
+from fedbbpt.wire.status import from_rpc_error
+
+TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
+EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
+PROMPTS = TextPrompts(("which kind", "what"))
+
+
+class Gated(Fake):
+    """Works only while its gate is open, and says when somebody waits before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.entered, self.left = threading.Event(), threading.Event(), threading.Event()
+
+    def score(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], check: Callable[[], None]
+    ) -> tuple[Scores, int]:
+        self.entered.set()
+        try:
+            while not self.gate.wait(0.005):
+                check()
+            return super().score(task, prompts, rows, check)
+        finally:
+            self.left.set()
+
+
+class Other(Fake):
+    def describe(self) -> ModelCard:
+        return replace(super().describe(), revision="fake-2")
+
+
+def remote(port: int, **options: Any) -> RemotePtm:
+    return RemotePtm(connect(f"127.0.0.1:{port}", token=options.pop("token", "")), **options)
+
+
+def register(ptm: RemotePtm) -> str:
+    return ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 4).id
+
+
+def health(channel: grpc.Channel, name: str) -> int:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    status: int = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10.0).status
+    return status
+
+
+def error_of(call: Callable[..., object], *arguments: object) -> Exception:
+    with pytest.raises(grpc.RpcError) as raised:
+        call(*arguments, timeout=60.0)
+    return from_rpc_error(raised.value, PtmUnavailable)
+
+
+def test_a_caller_that_runs_out_of_time_stops_its_work(ptm_servers: Any) -> None:
+    backend = Gated()
+    port = ptm_servers.start(Engine(backend, time.monotonic))
+    hasty, patient = remote(port, call_seconds=0.3), remote(port)
+    with pytest.raises(DeadlineExceeded):
+        hasty.score(register(hasty), PROMPTS)
+    assert backend.left.wait(10.0)  # the work has ended, although the gate never opened
+    backend.gate.set()
+    assert patient.score(register(patient), PROMPTS).usage.queries == 6
+    assert patient.usage().queries == 6  # what was stopped cost nothing
+
+
+def test_work_beyond_the_bound_is_refused_at_once(ptm_servers: Any) -> None:
+    backend = Gated()
+    port = ptm_servers.start(Engine(backend, time.monotonic), max_pending_queries=10)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        backend.gate.set()
+        first.join()
+
+    ptm = remote(port, pause=pause)
+    handle = register(ptm)
+    first = threading.Thread(target=ptm.score, args=(handle, TextPrompts(("a",) * 20)))  # above the bound, but alone
+    first.start()
+    assert backend.entered.wait(10.0)
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}"))
+    request = ptm_messages.score_request(handle, PROMPTS)
+    assert isinstance(error_of(stub.Score, request), Overloaded)
+    assert health(connect(f"127.0.0.1:{port}"), "") == health_pb2.HealthCheckResponse.SERVING
+    assert ptm.score(handle, PROMPTS).usage.queries == 6 and len(pauses) == 1  # tried again, and got through
+
+
+def test_a_service_that_comes_back_gets_the_examples_again(ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), time.monotonic))
+    ptm = remote(port)
+    handle = register(ptm)
+    before = ptm.score(handle, PROMPTS).scores
+    ptm_servers.stop(port)
+    ptm_servers.start(Engine(Fake(), time.monotonic), port=port)
+    for _ in range(2):
+        assert np.array_equal(ptm.score(handle, PROMPTS).scores, before)
+    assert ptm.usage().queries == 12
+    ptm.release(handle)
+    assert PtmServiceStub(connect(f"127.0.0.1:{port}")).GetUsage(pb.GetUsageRequest(), timeout=10.0).handles == 0
+
+
+def test_a_service_that_comes_back_with_another_model_is_an_error(ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), time.monotonic))
+    ptm = remote(port)
+    handle = register(ptm)
+    ptm_servers.stop(port)
+    ptm_servers.start(Engine(Other(), time.monotonic), port=port)
+    for call in (lambda: ptm.score(handle, PROMPTS), ptm.describe):
+        with pytest.raises(RevisionChanged, match="fake-2"):
+            call()
+    with pytest.raises(RevisionChanged, match="fake-2"):
+        remote(port, revision="fake-1")
+    assert remote(port, revision="fake-2").describe().revision == "fake-2"
+
+
+def test_a_service_that_stays_down_is_unavailable_in_the_end() -> None:
+    now, pauses = [0.0], list[float]()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += 10.0
+
+    with pytest.raises(PtmUnavailable):
+        remote(1, patience_seconds=30.0, clock=lambda: now[0], pause=pause)
+    assert 3 <= len(pauses) <= 5 and max(pauses) <= 5.0
+
+
+def test_a_service_that_is_back_in_time_is_waited_for(ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), time.monotonic))
+    ptm_servers.stop(port)
+
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+        if not started:
+            started.append(ptm_servers.start(Engine(Fake(), time.monotonic), port=port))
+
+    started: list[int] = []
+    assert remote(port, pause=pause).describe().revision == "fake-1" and started == [port]
+
+
+def test_tokens_are_asked_for_and_part_the_callers(ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tokens=["one", "two"])
+    for token in ("", "three"):
+        with pytest.raises(Unauthenticated):
+            remote(port, token=token)
+    one, two = remote(port, token="one"), remote(port, token="two")
+    handle = register(one)
+    one.score(handle, PROMPTS)
+    assert one.usage().queries == 6 and two.usage().queries == 0
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="two"))
+    request = ptm_messages.score_request(handle, PROMPTS)
+    assert isinstance(error_of(stub.Score, request), UnknownExamples)
+
+
+def test_health_is_served_to_anybody(ptm_servers: Any) -> None:
+    channel = connect(f"127.0.0.1:{ptm_servers.start(Engine(Fake(), time.monotonic), tokens=['one'])}")
+    for name in ("", "fedbbpt.ptm.v1.PtmService"):
+        assert health(channel, name) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_is_served(ptm_servers: Any) -> None:
+    channel = connect(f"127.0.0.1:{ptm_servers.start(Engine(Fake(), time.monotonic))}")
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    (listed,) = stub.ServerReflectionInfo(iter([request]), timeout=10.0)
+    assert "fedbbpt.ptm.v1.PtmService" in {found.name for found in listed.list_services_response.service}
+
+
+def test_messages_that_lack_a_part_are_refused(ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), time.monotonic))
+    ptm, stub = remote(port), PtmServiceStub(connect(f"127.0.0.1:{port}"))
+    handle = register(ptm)
+    header = pb.RegisterExamplesRequest(header=pb.RegisterExamplesHeader(task_id=ptm.register_task(TASK)))
+    example = pb.RegisterExamplesRequest(example=pb.Example(text="who"))
+    paired = pb.RegisterExamplesRequest(example=pb.Example(text="who", text_pair="it"))
+    nothing = pb.RegisterExamplesRequest()
+    streams = [[], [example], [header, header], [header, nothing], [nothing]]
+    for stream in streams:
+        assert isinstance(error_of(stub.RegisterExamples, iter(stream)), InvalidRequest)
+    for stream in ([header], [header, example, paired], [header, *[example] * 10_001]):
+        assert isinstance(error_of(stub.RegisterExamples, iter(stream)), InvalidExamples)
+
+    z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[1, 2], data=b"\0" * 8)
+    good = pb.Projection(kind=pb.Projection.KIND_NORMAL, tokens=2, injection=pb.INJECTION_PREFIX)
+    short = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[1, 3], data=b"\0" * 8)
+    no_kind = pb.Projection(tokens=2, injection=pb.INJECTION_PREFIX)
+    no_injection = pb.Projection(kind=pb.Projection.KIND_NORMAL, tokens=2)
+    requests: list[tuple[pb.ScoreRequest, type[Exception]]] = [
+        (pb.ScoreRequest(examples_id=handle), InvalidRequest),
+        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=short, projection=good)), InvalidTensor),
+        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(projection=good)), InvalidTensor),
+        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=z, projection=no_kind)), UnsupportedPrompt),
+        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=z, projection=no_injection)), UnsupportedPrompt),
+        (pb.ScoreRequest(examples_id=handle, soft=pb.SoftPrompts(embeddings=z)), UnsupportedPrompt),
+    ]
+    for request, error in requests:
+        assert isinstance(error_of(stub.Score, request), error)
+    fine = pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=z, projection=good))
+    assert stub.Score(fine, timeout=60.0).usage.queries == 3
+
+
+def test_the_card_and_the_wire_agree_on_sizes() -> None:
+    assert Fake().describe().max_message_bytes == MAX_MESSAGE_BYTES
+
+
+def test_ports_and_addresses_are_guarded(ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), time.monotonic))
+    with pytest.raises(PortTaken):
+        ptm_servers.start(Engine(Fake(), time.monotonic), port=port)
+    with pytest.raises(InsecureAddress):
+        ptm_servers.start(Engine(Fake(), time.monotonic), host="0.0.0.0")

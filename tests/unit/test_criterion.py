@@ -1,0 +1,58 @@
+"""Cross-entropy and counts against numbers worked out by hand, and against scores that are no numbers."""
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import InvalidTensor
+from fedbbpt.tasks.criterion import accuracy, correct, cross_entropy
+
+LABELS = np.array([0, 1])
+# Softmax of the rows: (1/4, 3/4) and (1/2, 1/2) for the first prompt; both classes even for the second.
+SCORES = np.array([[[0.0, np.log(3.0)], [1.0, 1.0]], [[0.0, 0.0], [2.0, 2.0]]], np.float32)
+
+
+def test_cross_entropy_is_the_mean_surprise() -> None:
+    expected = [(np.log(4) + np.log(2)) / 2, np.log(2)]
+    np.testing.assert_allclose(cross_entropy(SCORES, LABELS), expected, rtol=1e-7)
+    assert cross_entropy(SCORES, LABELS).dtype == np.float64
+
+
+def test_large_scores_do_not_overflow() -> None:
+    scores = np.array([[[3e38, 0.0], [0.0, -3e38]]], np.float32)
+    np.testing.assert_array_equal(cross_entropy(scores, np.array([0, 0])), [0.0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_never_wins(bad: float) -> None:
+    scores = SCORES.copy()
+    scores[1, 0, 0] = bad
+    losses = cross_entropy(scores, LABELS)
+    assert losses[1] == np.inf and np.isfinite(losses[0])
+
+
+def test_an_impossible_class_costs_nothing_until_it_is_the_right_one() -> None:
+    scores = np.array([[[0.0, -np.inf]]], np.float32)
+    assert cross_entropy(scores, np.array([0]))[0] == 0.0
+    assert cross_entropy(scores, np.array([1]))[0] == np.inf
+
+
+def test_correct_counts_the_class_on_top() -> None:
+    np.testing.assert_array_equal(correct(SCORES, np.array([1, 0])), [2, 1])
+    np.testing.assert_array_equal(accuracy(SCORES, np.array([1, 0])), [1.0, 0.5])
+
+
+def test_nan_is_never_right() -> None:
+    scores = np.array([[[np.nan, 0.0], [0.0, np.nan]]], np.float32)
+    assert all(correct(scores, np.array(labels))[0] == 0 for labels in ([0, 0], [0, 1], [1, 0], [1, 1]))
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1, 1], [0, 2], [-1, 0], []])
+def test_labels_that_do_not_fit_are_refused(labels: list[int]) -> None:
+    with pytest.raises(InvalidTensor, match="do not fit"):
+        cross_entropy(SCORES, np.array(labels, np.int64))
+
+
+def test_arguments_stay_as_they_were() -> None:
+    scores = SCORES.copy()
+    cross_entropy(scores, LABELS)
+    np.testing.assert_array_equal(scores, SCORES)

@@ -1,0 +1,59 @@
+"""The projection: its formula, and that a prompt's bits are its own."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedbbpt import seeds
+from fedbbpt.errors import InvalidTensor
+from fedbbpt.prompts.projection import MAX_ELEMENTS, matrix, project
+from fedbbpt.types import Projection, ProjectionKind
+
+KINDS = list(ProjectionKind)
+
+
+def projection(kind: ProjectionKind, scale: float = 0.7) -> Projection:
+    return Projection(kind, seed=11, tokens=4, scale=scale, initial_text="")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_formula(kind: ProjectionKind) -> None:
+    rng = np.random.default_rng(0)
+    z, initial = rng.normal(size=(3, 10)).astype(np.float32), rng.normal(size=(4, 6)).astype(np.float32)
+    a = (seeds.signs if kind is ProjectionKind.RADEMACHER else seeds.normals)(11, (24, 10)).astype(np.float64)
+    expected = initial + 0.7 * 0.05 * (z.astype(np.float64) @ a.T).reshape(3, 4, 6) / np.sqrt(10)
+    ours = project(projection(kind), z, initial, 0.05)
+    assert ours.dtype == np.float32 and np.allclose(ours, expected, rtol=0, atol=1e-6)
+
+
+@given(st.sampled_from(KINDS), st.integers(1, 20), st.integers(1, 130), st.integers(1, 40))
+def test_a_prompt_does_not_depend_on_the_prompts_beside_it(
+    kind: ProjectionKind, count: int, n: int, width: int
+) -> None:
+    """Kills: one matrix product over all z, whose kernel depends on their number."""
+    z = np.random.default_rng(n).normal(size=(count, n)).astype(np.float32)
+    initial = np.ones((4, width), np.float32)
+    together = project(projection(kind), z, initial, 1.0)
+    alone = [project(projection(kind), one[None], initial, 1.0)[0] for one in z]
+    assert np.array_equal(together, alone)
+
+
+def test_zero_is_the_initial_prompt_to_the_bit() -> None:
+    initial = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    assert np.array_equal(project(projection(KINDS[0]), np.zeros((1, 9), np.float32), initial, 1.0)[0], initial)
+
+
+def test_the_matrix_is_kept_and_cannot_be_changed() -> None:
+    a = matrix(ProjectionKind.NORMAL, 3, 8, 5)
+    assert matrix(ProjectionKind.NORMAL, 3, 8, 5) is a
+    with pytest.raises(ValueError, match="read-only"):
+        a[0, 0] = 1.0
+
+
+def test_too_large_is_refused() -> None:
+    initial = np.zeros((4, 6), np.float32)
+    with pytest.raises(InvalidTensor, match="elements"):
+        matrix(ProjectionKind.RADEMACHER, 1, MAX_ELEMENTS, 2)
+    with pytest.raises(InvalidTensor, match="overflows"):
+        project(projection(KINDS[0], scale=1e10), np.full((1, 9), 3e38, np.float32), initial, 1.0)
