@@ -69,6 +69,13 @@ def _model(name: str, vocabulary: int, pad: int) -> Any:
     }
     bert: dict[str, Any] = {**sizes, **shared, "max_position_embeddings": MAX_TOKENS}
     roberta: dict[str, Any] = {**sizes, **shared, "max_position_embeddings": MAX_TOKENS + pad + 1, "type_vocab_size": 1}
+    opt: dict[str, Any] = {"ffn_dim": 64, "max_position_embeddings": MAX_TOKENS, "word_embed_proj_dim": 32}
+    bart: dict[str, Any] = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "max_position_embeddings": MAX_TOKENS,
+    }
     gpt2: dict[str, Any] = {**shared, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": MAX_TOKENS}
     makers: dict[str, Callable[[], Any]] = {
         "bert-encoder": lambda: t.BertModel(t.BertConfig(**bert)),
@@ -78,6 +85,8 @@ def _model(name: str, vocabulary: int, pad: int) -> Any:
         "roberta-classifier": lambda: t.RobertaForSequenceClassification(t.RobertaConfig(**roberta, **labels)),
         "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**gpt2)),
         "gpt2-classifier": lambda: t.GPT2ForSequenceClassification(t.GPT2Config(**gpt2, **labels)),
+        "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**sizes, **shared, **opt)),
+        "bart-classifier": lambda: t.BartForSequenceClassification(t.BartConfig(**shared, **bart, **labels)),
         "llama": lambda: t.LlamaForCausalLM(
             t.LlamaConfig(**sizes, **shared, num_key_value_heads=2, max_position_embeddings=MAX_TOKENS)
         ),
@@ -94,7 +103,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
     def make(name: str) -> Path:
         if name not in made:
-            style = {"bert": "wordpiece", "roberta": "roberta"}.get(name.partition("-")[0], "gpt")
+            style = {"bert": "wordpiece", "bart": "wordpiece", "roberta": "roberta"}.get(name.partition("-")[0], "gpt")
             tokenizer = _tokenizer(style)
             made[name] = tmp_path_factory.mktemp("checkpoints") / name
             tokenizer.save_pretrained(made[name])

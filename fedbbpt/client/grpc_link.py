@@ -28,7 +28,7 @@ from fedbbpt.interfaces import Hello
 from fedbbpt.types import Receipt, RunSettings, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
-from fedbbpt.wire import run_messages
+from fedbbpt.wire import coordinator_messages
 from fedbbpt.wire.status import from_rpc_error
 from fedbbpt.wire.tensors import Assembler, bundle, chunks
 
@@ -67,8 +67,8 @@ class GrpcLink:
 
     def _join(self) -> RunSettings:
         assert self._hello is not None, "tasks and submit come after join"
-        response = self._stub.Join(run_messages.join_request(self._hello), timeout=CALL_SECONDS)
-        settings = run_messages.run_settings(response)
+        response = self._stub.Join(coordinator_messages.join_request(self._hello), timeout=CALL_SECONDS)
+        settings = coordinator_messages.run_settings(response)
         self._session = response.session
         self._heartbeat_seconds = response.heartbeat.ToTimedelta().total_seconds()
         self._max_update_bytes = response.max_update_bytes
@@ -116,7 +116,7 @@ class GrpcLink:
                         raise InvalidRequest("a chunk without a task", where="StreamTasksResponse.chunk")
                     assembler.add(response.chunk)
                 if header is not None and assembler is not None and assembler.complete:
-                    yield run_messages.task(header, assembler.arrays())
+                    yield coordinator_messages.task(header, assembler.arrays())
                     header, assembler = None, None
                 watch.start()
         finally:
@@ -128,12 +128,12 @@ class GrpcLink:
 
         def send() -> Receipt:
             def parts() -> Iterator[pb.SubmitUpdateRequest]:
-                header = run_messages.update_header(self._session, task_id, update, announced)
+                header = coordinator_messages.update_header(self._session, task_id, update, announced)
                 yield pb.SubmitUpdateRequest(header=header)
                 for chunk in chunks(data):
                     yield pb.SubmitUpdateRequest(chunk=chunk)
 
-            return run_messages.receipt(self._stub.SubmitUpdate(parts(), timeout=CALL_SECONDS).receipt)
+            return coordinator_messages.receipt(self._stub.SubmitUpdate(parts(), timeout=CALL_SECONDS).receipt)
 
         while True:
             try:

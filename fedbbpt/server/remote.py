@@ -10,7 +10,7 @@ from fedbbpt.interfaces import Report
 from fedbbpt.server.run_status import Result, RunStatus
 from fedbbpt.v1 import run_pb2 as pb
 from fedbbpt.v1.run_pb2_grpc import RunServiceStub
-from fedbbpt.wire import run_messages
+from fedbbpt.wire import operator_messages
 from fedbbpt.wire.status import from_rpc_error
 
 CALL_SECONDS = 10.0
@@ -25,7 +25,7 @@ class Operator:
         self._stub = RunServiceStub(channel)
 
     def status(self) -> RunStatus:
-        return run_messages.run_status(
+        return operator_messages.run_status(
             self._call(lambda: self._stub.GetRun(pb.GetRunRequest(), timeout=CALL_SECONDS)).run
         )
 
@@ -33,17 +33,17 @@ class Operator:
         """The status at once and after each change, each with the rounds that closed since; ends with the run."""
         try:
             for response in self._stub.WatchRun(pb.WatchRunRequest(since_round=since_round)):
-                yield run_messages.run_status(response.run), tuple(map(run_messages.report, response.reports))
+                yield operator_messages.run_status(response.run), tuple(map(operator_messages.report, response.reports))
         except grpc.RpcError as error:
             raise from_rpc_error(error, CoordinatorUnavailable) from None
 
     def stop(self) -> RunStatus:
-        return run_messages.run_status(
+        return operator_messages.run_status(
             self._call(lambda: self._stub.StopRun(pb.StopRunRequest(), timeout=CALL_SECONDS)).run
         )
 
     def result(self) -> Result:
-        return run_messages.result(
+        return operator_messages.result(
             self._call(lambda: self._stub.GetResult(pb.GetResultRequest(), timeout=CALL_SECONDS))
         )
 

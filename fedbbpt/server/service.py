@@ -22,7 +22,7 @@ from fedbbpt.server.run_status import RunState
 from fedbbpt.types import TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
-from fedbbpt.wire import run_messages
+from fedbbpt.wire import coordinator_messages, operator_messages
 from fedbbpt.wire.channel import ServerTls, bind, create_server
 from fedbbpt.wire.tensors import Assembler, bundle, chunks
 from fedbbpt.wire.traffic import TrafficMeter
@@ -93,8 +93,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         self._traffic.register(context.peer())
         with self._run.waking() as coordinator:
-            session, settings = coordinator.join(run_messages.hello(request), self._run.now())
-        return run_messages.join_response(session, settings, self._heartbeat_seconds)
+            session, settings = coordinator.join(coordinator_messages.hello(request), self._run.now())
+        return coordinator_messages.join_response(session, settings, self._heartbeat_seconds)
 
     async def StreamTasks(
         self, request: pb.StreamTasksRequest, context: Context
@@ -110,7 +110,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             turned, task = self._run.turned, coordinator.task_for(request.session)
             if task is not None and task.id != sent:
                 announced, data = bundle(task.arrays)
-                yield pb.StreamTasksResponse(task=run_messages.task_header(task, announced))
+                yield pb.StreamTasksResponse(task=coordinator_messages.task_header(task, announced))
                 for chunk in chunks(data):
                     yield pb.StreamTasksResponse(chunk=chunk)
                 sent = task.id
@@ -128,9 +128,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._traffic.register(context.peer())
         header, update = await self._read(request_iterator)
         with self._run.waking() as coordinator:
-            task_id = run_messages.task_id(header.id)
+            task_id = coordinator_messages.task_id(header.id)
             receipt = coordinator.submit(header.session, task_id, update, self._run.now())
-        return run_messages.submit_update_response(receipt)
+        return coordinator_messages.submit_update_response(receipt)
 
     async def _read(self, requests: AsyncIterator[pb.SubmitUpdateRequest]) -> tuple[pb.UpdateHeader, Update]:
         header: pb.UpdateHeader | None = None
@@ -146,7 +146,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 raise InvalidRequest(f"part {part!r}", where="part", fix="one header first, and then chunks")
         if header is None or assembler is None:
             raise InvalidRequest("an empty stream", where="header", fix="one header first, and then chunks")
-        return header, run_messages.update(header, assembler.arrays())
+        return header, coordinator_messages.update(header, assembler.arrays())
 
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
         with self._run.waking() as coordinator:
@@ -159,7 +159,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         self._run = run
 
     def _status(self) -> run_pb2.Run:
-        return run_messages.run(self._run.coordinator.status())
+        return operator_messages.run(self._run.coordinator.status())
 
     async def GetRun(self, request: run_pb2.GetRunRequest, context: Context) -> run_pb2.GetRunResponse:
         return run_pb2.GetRunResponse(run=self._status())
@@ -172,7 +172,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
             changed, ended = self._run.changed, self._run.coordinator.state.ended
             news = self._run.coordinator.reports(told)
             told += len(news)
-            yield run_pb2.WatchRunResponse(run=self._status(), reports=map(run_messages.round_report, news))
+            yield run_pb2.WatchRunResponse(run=self._status(), reports=map(operator_messages.round_report, news))
             if ended:
                 return
             await changed.wait()
@@ -184,7 +184,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 
     async def GetResult(self, request: run_pb2.GetResultRequest, context: Context) -> run_pb2.GetResultResponse:
         coordinator = self._run.coordinator
-        return run_messages.get_result_response(coordinator.result(), coordinator.status())
+        return operator_messages.get_result_response(coordinator.result(), coordinator.status())
 
 
 @dataclass(frozen=True, slots=True)

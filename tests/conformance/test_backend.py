@@ -97,7 +97,7 @@ def test_scores_have_a_place_for_each_prompt_example_and_class(case: Case) -> No
 def test_a_pair_scores_the_same_bits_alone_and_in_company(case: Case) -> None:
     """Kills: one padded batch; a micro-batch of one pair that is not filled up; a head over all pairs at once."""
     assert case.backend.describe().score_noise == 0.0
-    prompts = soft(case, 5)
+    prompts = soft(case, 5, tokens=1)
     together = case.score(prompts)
     for p, b in np.ndindex(together.shape[:2]):
         alone = case.score(SoftPrompts(prompts.embeddings[p : p + 1]), TEXTS[b : b + 1])

@@ -26,7 +26,7 @@ from fedbbpt.types import (
 )
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import run_pb2
-from fedbbpt.wire import run_messages
+from fedbbpt.wire import coordinator_messages, operator_messages
 from fedbbpt.wire.tensors import Assembler, bundle, chunks
 
 METHODS: list[MethodSettings] = [
@@ -43,9 +43,9 @@ def test_settings(method: MethodSettings) -> None:
     space = PromptSpace(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was"))
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, method, "int8", 50, "[::1]:7000", "sha256:1", 2**20)
-    response = run_messages.join_response("session", settings, 2.5)
+    response = coordinator_messages.join_response("session", settings, 2.5)
     received = pb.JoinResponse.FromString(response.SerializeToString())
-    assert run_messages.run_settings(received) == settings
+    assert coordinator_messages.run_settings(received) == settings
     assert received.session == "session"
     assert received.heartbeat.ToTimedelta().total_seconds() == 2.5
 
@@ -54,43 +54,43 @@ def test_a_method_of_a_newer_server_is_refused() -> None:
     prompt = {"projection": "PROJECTION_NORMAL"}
     response = pb.JoinResponse(task={"prompt": prompt})  # type: ignore[arg-type]  # protobuf takes dicts, its stubs do not
     with pytest.raises(InvalidRequest, match="no method"):
-        run_messages.run_settings(response)
+        coordinator_messages.run_settings(response)
 
 
 def test_hello() -> None:
     hello = Hello("client-1", "key", 16, frozenset({"float32", "int8"}))
-    request = run_messages.join_request(hello)
-    assert run_messages.hello(request) == hello
+    request = coordinator_messages.join_request(hello)
+    assert coordinator_messages.hello(request) == hello
     request.codecs.append(99)  # type: ignore[arg-type]  # a codec of the future
-    assert run_messages.hello(request) == hello
+    assert coordinator_messages.hello(request) == hello
     request.protocol_version = 2
     with pytest.raises(VersionMismatch, match="protocol version 2; 1"):
-        run_messages.hello(request)
+        coordinator_messages.hello(request)
 
 
 def test_tasks_and_updates() -> None:
     task = Task(TaskId("run-1", 3, "client-1", Phase.UPDATE), 2**64 - 1, {"mean": np.ones(3, np.float32)}, 0.5)
     announced, data = bundle(task.arrays)
-    header = pb.TaskHeader.FromString(run_messages.task_header(task, announced).SerializeToString())
+    header = pb.TaskHeader.FromString(coordinator_messages.task_header(task, announced).SerializeToString())
     assembler = Assembler(header.arrays, len(data))
     for chunk in chunks(data):
         assembler.add(chunk)
-    read = run_messages.task(header, assembler.arrays())
+    read = coordinator_messages.task(header, assembler.arrays())
     assert (read.id, read.seed, read.deadline_seconds) == (task.id, task.seed, task.deadline_seconds)
     assert np.array_equal(read.arrays["mean"], task.arrays["mean"])
 
     update = Update({}, 0.1, {"dev_loss": 0.1 + 0.2, "queries": 20.0})
-    sent = run_messages.update_header("session", task.id, update, bundle({})[0])
-    assert run_messages.update(sent, {}) == update
-    assert run_messages.task_id(sent.id) == task.id
+    sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0])
+    assert coordinator_messages.update(sent, {}) == update
+    assert coordinator_messages.task_id(sent.id) == task.id
     sent.id.phase = pb.PHASE_UNSPECIFIED
     with pytest.raises(InvalidRequest, match=r"id\.phase: 0 is unknown"):
-        run_messages.task_id(sent.id)
+        coordinator_messages.task_id(sent.id)
 
 
 def test_receipts() -> None:
     for receipt in Receipt:
-        assert run_messages.receipt(run_messages.submit_update_response(receipt).receipt) is receipt
+        assert coordinator_messages.receipt(coordinator_messages.submit_update_response(receipt).receipt) is receipt
 
 
 @pytest.mark.parametrize("state", RunState)
@@ -99,16 +99,16 @@ def test_status(state: RunState, report: Report | None) -> None:
     members = (MemberStatus("a", True, False, 16), MemberStatus("b", False, True, 2))
     counted = None if report is None else 0
     status = RunStatus("run-1", "fed-cma", state, 3, 50, members, report, report, 2**40, counted, counted)
-    message = run_pb2.Run.FromString(run_messages.run(status).SerializeToString())
-    assert run_messages.run_status(message) == status
+    message = run_pb2.Run.FromString(operator_messages.run(status).SerializeToString())
+    assert operator_messages.run_status(message) == status
 
 
 def test_result() -> None:
     z = np.asarray([0.1, -2.5], np.float32)
     status = RunStatus("run-1", "fed-cma", RunState.FINISHED, 3, 3, (), REPORT, REPORT, 0, None, None)
-    response = run_messages.get_result_response(Result(z, REPORT), status)
-    read = run_messages.result(run_pb2.GetResultResponse.FromString(response.SerializeToString()))
+    response = operator_messages.get_result_response(Result(z, REPORT), status)
+    read = operator_messages.result(run_pb2.GetResultResponse.FromString(response.SerializeToString()))
     assert read.z.dtype == np.float32
     assert np.array_equal(read.z, z)
     assert read.measured == REPORT
-    assert run_messages.run_status(response.run) == status
+    assert operator_messages.run_status(response.run) == status

@@ -23,7 +23,7 @@ from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import run_pb2
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.v1.run_pb2_grpc import RunServiceStub
-from fedbbpt.wire import run_messages
+from fedbbpt.wire import coordinator_messages, operator_messages
 from fedbbpt.wire.tensors import Assembler, bundle, chunks
 from fedbbpt.wire.traffic import TrafficMeter
 
@@ -55,7 +55,7 @@ class Client:
 
     async def join(self, key: str = "key") -> pb.JoinResponse:
         hello = Hello(self.id, key, 4, frozenset({"float32"}))
-        response: pb.JoinResponse = await self.stub.Join(run_messages.join_request(hello))
+        response: pb.JoinResponse = await self.stub.Join(coordinator_messages.join_request(hello))
         self.session = response.session
         return response
 
@@ -64,12 +64,12 @@ class Client:
 
     async def submit(self, task: Task, update: Update, spoil: Callable[[pb.SubmitUpdateRequest], None]) -> Receipt:
         announced, data = bundle(update.arrays)
-        header = run_messages.update_header(self.session, task.id, update, announced)
+        header = coordinator_messages.update_header(self.session, task.id, update, announced)
         parts = [pb.SubmitUpdateRequest(header=header), *(pb.SubmitUpdateRequest(chunk=c) for c in chunks(data))]
         for part in parts:
             spoil(part)
         response = await self.stub.SubmitUpdate(iter(parts))
-        return run_messages.receipt(response.receipt)
+        return coordinator_messages.receipt(response.receipt)
 
     async def answer(self, task: Task, spoil: Callable[[pb.SubmitUpdateRequest], None] = lambda part: None) -> Receipt:
         arrays = {} if task.id.phase is Phase.EVALUATE else {"losses": np.arange(6.0, dtype=np.float32)}
@@ -88,7 +88,7 @@ async def next_task(stream: Any) -> Task:
             assert assembler is not None
             assembler.add(response.chunk)
         if header is not None and assembler is not None and assembler.complete:
-            return run_messages.task(header, assembler.arrays())
+            return coordinator_messages.task(header, assembler.arrays())
 
 
 @asynccontextmanager
@@ -125,7 +125,7 @@ def test_a_run_from_join_to_finished() -> None:
             assert no_result == "NoResultYet"
 
             joined = await client.join()
-            assert run_messages.run_settings(joined).space == SPACE
+            assert coordinator_messages.run_settings(joined).space == SPACE
             stream = client.stream()
             first = await next_task(stream)
             assert (first.id.round, first.id.phase) == (0, Phase.UPDATE)
@@ -142,7 +142,7 @@ def test_a_run_from_join_to_finished() -> None:
             await started.ended
 
             result = await operator.GetResult(run_pb2.GetResultRequest())
-            assert run_messages.result(result).measured.dev_accuracy == 0.75
+            assert operator_messages.result(result).measured.dev_accuracy == 0.75
             assert result.run.queries == 20
             seen = [response.run.state async for response in watch]
             assert seen[-1] == run_pb2.RUN_STATE_FINISHED

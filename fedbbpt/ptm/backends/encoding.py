@@ -1,8 +1,8 @@
 """A template and an example as token ids, once per example, with the places where a prompt can join them.
 
 Each piece of the template is tokenised by itself, so that an example's text can be cut and perturbed without touching
-the rest, and special tokens spelled out in a text stay plain text; in the template they are special. All is one segment
-(token type 0).
+the rest, and special tokens spelled out in a text stay plain text; in the template they are special. A SentencePiece
+tokenizer gives each piece its sign for a space, also where the template has none. All is one segment (token type 0).
 """
 
 from collections.abc import Sequence

@@ -1,21 +1,18 @@
-"""Coordinator's and run's nouns <-> messages of coordinator.proto, method.proto and run.proto.
+"""The nouns of joining, tasks and updates <-> messages of coordinator.proto and method.proto.
 
 A function named after a noun reads it from its message; one named after a message writes it. Arrays travel apart
 (`wire.tensors`). What cannot be read raises InvalidRequest.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import timedelta
 from typing import TypeVar
 
-import numpy as np
 from google.protobuf.duration_pb2 import Duration
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
-from fedbbpt.interfaces import Hello, Report
+from fedbbpt.interfaces import Hello
 from fedbbpt.methods import METHODS
-from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
 from fedbbpt.types import (
     Arrays,
     MethodSettings,
@@ -31,8 +28,7 @@ from fedbbpt.types import (
     Update,
 )
 from fedbbpt.v1 import coordinator_pb2 as pb
-from fedbbpt.v1 import method_pb2, run_pb2, tensor_pb2
-from fedbbpt.wire import tensors
+from fedbbpt.v1 import method_pb2, tensor_pb2
 
 PROTOCOL_VERSION = 1
 
@@ -51,19 +47,13 @@ _PROJECTIONS = {
     ProjectionKind.RADEMACHER: method_pb2.PromptSettings.PROJECTION_RADEMACHER,
     ProjectionKind.NORMAL: method_pb2.PromptSettings.PROJECTION_NORMAL,
 }
-_STATES = {
-    RunState.WAITING: run_pb2.RUN_STATE_WAITING,
-    RunState.RUNNING: run_pb2.RUN_STATE_RUNNING,
-    RunState.FINISHED: run_pb2.RUN_STATE_FINISHED,
-    RunState.STOPPED: run_pb2.RUN_STATE_STOPPED,
-}
 # A method's field is its name in snake case; its settings and their message have the same fields.
 _METHODS: Mapping[str, type[MethodSettings]] = {
     name.replace("-", "_"): method.settings_type for name, method in METHODS.items()
 }
 
 
-def _read(table: Mapping[N, C], code: C, where: str) -> N:
+def read_code(table: Mapping[N, C], code: C, where: str) -> N:
     for noun, known in table.items():
         if known == code:
             return noun
@@ -134,7 +124,7 @@ def join_response(session: str, settings: RunSettings, heartbeat_seconds: float)
 
 def run_settings(response: pb.JoinResponse) -> RunSettings:
     prompt = response.task.prompt
-    kind = _read(_PROJECTIONS, prompt.projection, "task.prompt.projection")
+    kind = read_code(_PROJECTIONS, prompt.projection, "task.prompt.projection")
     projection = Projection(kind, prompt.seed, prompt.tokens, prompt.scale, prompt.initial_text)
     name = response.method.WhichOneof("method")
     if name is None:
@@ -146,7 +136,7 @@ def run_settings(response: pb.JoinResponse) -> RunSettings:
         labels=tuple(response.task.labels),
         space=PromptSpace(prompt.dim, projection),
         method=settings(**{field.name: getattr(sent, field.name) for field in sent.DESCRIPTOR.fields}),
-        codec=_read(_CODECS, response.codec, "codec"),
+        codec=read_code(_CODECS, response.codec, "codec"),
         rounds=response.rounds,
         ptm_address=response.ptm_address,
         ptm_revision=response.ptm_revision,
@@ -158,7 +148,7 @@ def run_settings(response: pb.JoinResponse) -> RunSettings:
 
 
 def task_id(message: pb.TaskId) -> TaskId:
-    return TaskId(message.run_id, message.round, message.client_id, _read(_PHASES, message.phase, "id.phase"))
+    return TaskId(message.run_id, message.round, message.client_id, read_code(_PHASES, message.phase, "id.phase"))
 
 
 def _task_id_message(task_id: TaskId) -> pb.TaskId:
@@ -192,70 +182,4 @@ def submit_update_response(receipt: Receipt) -> pb.SubmitUpdateResponse:
 
 
 def receipt(code: pb.Receipt.ValueType) -> Receipt:
-    return _read(_RECEIPTS, code, "receipt")
-
-
-# The run
-
-
-def round_report(report: Report) -> run_pb2.RoundReport:
-    return run_pb2.RoundReport(**asdict(report))
-
-
-def report(message: run_pb2.RoundReport) -> Report:
-    return Report(
-        round=message.round,
-        clients=message.clients,
-        dev_loss=message.dev_loss,
-        dev_accuracy=message.dev_accuracy,
-        train_loss=message.train_loss if message.HasField("train_loss") else None,
-        queries=message.queries,
-        seconds=message.seconds,
-        bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
-        bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
-    )
-
-
-def run(status: RunStatus) -> run_pb2.Run:
-    return run_pb2.Run(
-        run_id=status.run_id,
-        method=status.method,
-        state=_STATES[status.state],
-        round=status.round,
-        rounds=status.rounds,
-        members=[run_pb2.Member(**asdict(member)) for member in status.members],
-        last=None if status.last is None else round_report(status.last),
-        best=None if status.best is None else round_report(status.best),
-        queries=status.queries,
-        bytes_up=status.bytes_up,
-        bytes_down=status.bytes_down,
-    )
-
-
-def run_status(message: run_pb2.Run) -> RunStatus:
-    return RunStatus(
-        run_id=message.run_id,
-        method=message.method,
-        state=_read(_STATES, message.state, "run.state"),
-        round=message.round,
-        rounds=message.rounds,
-        members=tuple(MemberStatus(m.client_id, m.connected, m.submitted, m.examples) for m in message.members),
-        last=report(message.last) if message.HasField("last") else None,
-        best=report(message.best) if message.HasField("best") else None,
-        queries=message.queries,
-        bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
-        bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
-    )
-
-
-def get_result_response(result: Result, status: RunStatus) -> run_pb2.GetResultResponse:
-    return run_pb2.GetResultResponse(
-        z=tensors.to_message(result.z), measured=round_report(result.measured), run=run(status)
-    )
-
-
-def result(response: run_pb2.GetResultResponse) -> Result:
-    z = tensors.from_message(response.z, where="z")
-    if z.dtype != np.float32 or z.ndim != 1:
-        raise InvalidRequest(f"{z.dtype} of shape {z.shape}", where="z", fix="float32 [n]")
-    return Result(z, report(response.measured))
+    return read_code(_RECEIPTS, code, "receipt")
