@@ -2,12 +2,14 @@
 
 import difflib
 import hashlib
+import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
@@ -21,7 +23,12 @@ from fedbbpt.types import Projection, ProjectionKind, PromptSpace
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _contradiction(key: str, what: str, fix: str) -> PydanticCustomError:
+    """Between `key` of a section and another; a validator of that section raises it."""
+    return PydanticCustomError("contradiction", "{what}", {"key": key, "what": what, "fix": fix})
 
 
 class RunSection(Section):
@@ -48,20 +55,24 @@ class PromptSection(Section):
 
 
 class TaskSection(Section):
-    preset: str = Field("", description="Labels, class texts and template of a known data set, such as trec.")
-    template: str = Field("", description="The input, with {prompt}, {text}, {text_pair}, {mask}. Empty: the preset's.")
+    preset: str = Field("", description="The labels and class texts of a known data set, such as trec.")
+    template: str = Field(
+        "", description="The input, with {prompt}, {text}, {text_pair}, {mask}. Empty: prompt, then text."
+    )
     labels: tuple[str, ...] = Field((), description="The names of the classes in the data. Empty: taken from the data.")
     classes: tuple[str, ...] = Field((), description="Label words or descriptions, in label order. Empty: the labels.")
     prompt: PromptSection = PromptSection()
 
     @model_validator(mode="after")
     def _classes_fit_labels(self) -> "TaskSection":
+        for key in ("labels", "classes"):
+            if self.preset and getattr(self, key):
+                raise _contradiction(key, f"task.preset = {self.preset!r} brings its own", "one of the two")
         if self.classes and len(self.classes) != len(self.labels):
-            raise ValueError(
-                f"{len(self.classes)} classes for {len(self.labels)} labels; one class text for each label"
-            )
-        if self.labels and len(set(self.labels)) != len(self.labels):
-            raise ValueError("two labels are the same; each once")
+            what = f"{len(self.classes)} classes for {len(self.labels)} labels"
+            raise _contradiction("classes", what, "one class text for each of task.labels")
+        if len(set(self.labels)) != len(self.labels):
+            raise _contradiction("labels", "two labels are the same", "each once")
         return self
 
 
@@ -71,7 +82,7 @@ class DataSection(Section):
     pair_column: str = Field("text_pair", description="The column of a second input, where there is one.")
     label_column: str = Field("label", description="The column of the label.")
     shots_per_class: int = Field(16, ge=0, description="Training examples of each class over all clients; 0: all.")
-    dev_shots_per_class: int = Field(16, ge=0, description="Dev examples of each class over all clients; 0: all.")
+    dev_shots_per_class: int = Field(16, ge=0, description="Dev examples of each class, or what there is; 0: all.")
     partition: Literal["dirichlet", "iid", "shards"] = Field("dirichlet", description="How examples go to clients.")
     alpha: float = Field(
         0.5, gt=0, description="Of the Dirichlet partition: the smaller, the more different the clients."
@@ -89,7 +100,8 @@ class CohortSection(Section):
     @model_validator(mode="after")
     def _size_fits_clients(self) -> "CohortSection":
         if self.size > self.clients:
-            raise ValueError(f"size {self.size} of {self.clients} clients; at most {self.clients}, or 0 for all")
+            fix = f"at most {self.clients}, or 0 for all"
+            raise _contradiction("size", f"{self.size} of cohort.clients = {self.clients}", fix)
         return self
 
 
@@ -110,12 +122,6 @@ class Job(Section):
     method: MethodSection = FedCmaConfig()
     cohort: CohortSection = CohortSection()
     codec: CodecSection = CodecSection()
-
-    @model_validator(mode="after")
-    def _preset_or_own(self) -> "Job":
-        if self.task.preset and (self.task.labels or self.task.classes):
-            raise ValueError("task.preset and task.labels contradict each other; one of them")
-        return self
 
     def space(self) -> PromptSpace:
         prompt = self.task.prompt
@@ -152,9 +158,12 @@ def parse_job(text: str, name: str = "job") -> Job:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidJob(f"not TOML: {error}", where=name) from None
+        what, _, place = str(error).partition(" (at line ")
+        where = f"{name}:{place.partition(',')[0]}" if place[:1].isdigit() else name
+        raise InvalidJob(f"not TOML: {what}", where=where) from None
     try:
-        return Job.model_validate(table)
+        # By way of JSON, because there strict means that a text is no number but a list is a tuple.
+        return Job.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         raise _explain(problem, text, name) from None
@@ -172,9 +181,15 @@ def _explain(problem: Any, text: str, name: str) -> InvalidJob:
         return InvalidJob(f"unknown key {key!r}", where=where, fix=fix)
     if problem["type"].startswith("union_tag"):
         return InvalidJob(f"{key}.name is missing or unknown", where=where, fix=f"one of {', '.join(sorted(METHODS))}")
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], (dict, BaseModel)) else f" = {problem['input']!r}"
-    return InvalidJob(f"{key or 'the job'}{given}: {message[0].lower()}{message[1:]}", where=where)
+    if problem["type"] == "contradiction":
+        context = problem["ctx"]
+        path.append(context["key"])
+        where = f"{name}:{_line(text, path)}"
+        return InvalidJob(f"{'.'.join(path)}: {context['what']}", where=where, fix=context["fix"])
+    message = str(problem["msg"])
+    value = problem["input"]
+    given = "" if isinstance(value, (dict, BaseModel)) else f" = {json.dumps(value, ensure_ascii=False)}"
+    return InvalidJob(f"{key}{given}: {message[0].lower()}{message[1:]}", where=where)
 
 
 def _known(path: list[str], text: str) -> list[str]:
@@ -189,19 +204,18 @@ def _known(path: list[str], text: str) -> list[str]:
 
 
 def _line(text: str, path: list[str]) -> int:
-    """The line of the key at `path`, of its table where the key is absent, else 1."""
+    """The line of the key at `path`; where it stands on no line of its own, that of the nearest table or key above."""
     table: list[str] = []
-    found = 1
-    for number, line in enumerate(text.splitlines(), start=1):
+    found, depth = 1, 0
+    for number, line in enumerate(text.split("\n"), start=1):
         if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-            table = re.split(r"\s*\.\s*", header[1])
-            if table == path or table == path[:-1]:
-                found = number
-        elif (key := re.match(r"\s*([A-Za-z0-9_.-]+|\"[^\"]*\")\s*=", line)) and [
-            *table,
-            *key[1].strip('"').split("."),
-        ] == path:
-            return number
+            here = table = re.split(r"\s*\.\s*", header[1])
+        elif key := re.match(r"\s*([A-Za-z0-9_.-]+|\"[^\"]*\")\s*=", line):
+            here = [*table, *key[1].strip('"').split(".")]
+        else:
+            continue
+        if len(here) > depth and here == path[: len(here)]:
+            found, depth = number, len(here)
     return found
 
 

@@ -59,7 +59,7 @@ def compare(
     test: LabelledExamples,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
-    """Tells `progress` how many of the 4 x test + train queries are done."""
+    """Tells `progress` how many of the 3 x test + train queries are done."""
     task_id = ptm.register_task(task)
 
     def scores(prompts: Prompts, data: LabelledExamples) -> Scores:

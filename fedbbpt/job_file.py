@@ -2,7 +2,6 @@
 
 import json
 from enum import Enum
-from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -61,8 +60,6 @@ def _choices(annotation: Any) -> str:
         values = get_args(annotation)
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
         values = tuple(member.value for member in annotation)
-    elif get_origin(annotation) is UnionType:
-        return ""
     else:
         values = ()
     return f" One of {', '.join(map(str, values))}." if len(values) > 1 else ""
@@ -71,5 +68,5 @@ def _choices(annotation: Any) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # TOML's strings, numbers and booleans are written as JSON writes them.
-    return json.dumps(value, ensure_ascii=False)
+    # TOML's strings, numbers and booleans are written as JSON writes them, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

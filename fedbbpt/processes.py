@@ -38,15 +38,16 @@ class ProcessGroup:
     def start(self, name: str, arguments: Sequence[str]) -> None:
         log = (self._logs / f"{name}.log").open("ab")
         self._files.append(log)
-        self._children[name] = subprocess.Popen(
-            [sys.executable, "-m", "fedbbpt", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            # Ctrl-C is for the parent, which then ends its children in order.
-            start_new_session=True,
-            env={**os.environ, LIFELINE: "1"},
-        )
+        with _ctrl_c_waits():  # or there could be a child that nobody knows of
+            self._children[name] = subprocess.Popen(
+                [sys.executable, "-m", "fedbbpt", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for the parent, which then ends its children in order.
+                start_new_session=True,
+                env={**os.environ, LIFELINE: "1"},
+            )
 
     def ended(self) -> dict[str, int]:
         """Exit codes of the children that have ended, by name."""
@@ -81,7 +82,7 @@ class ProcessGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Asks all children to end, and ends those that do not."""
-        with _undisturbed():
+        with _ctrl_c_waits():  # a second one, by an impatient hand, must not leave processes behind
             for child in self._children.values():
                 with contextlib.suppress(ProcessLookupError):
                     child.terminate()
@@ -99,16 +100,19 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C, by an impatient hand, must not leave processes behind."""
+def _ctrl_c_waits() -> Iterator[None]:
+    """A Ctrl-C inside takes effect at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        if asked:
+            raise KeyboardInterrupt
 
 
 LIFELINE = "FEDBBPT_LIFELINE"

@@ -45,9 +45,13 @@ def prepare(job: Job) -> Splits:
     job = with_preset(job)
     train, dev, test, job = _demo(job) if job.data.source == "demo" else _read(job)
     check_trainable(train, job.task.labels, job.data.source)
+    _check_sizes(train, dev, test, job)
     data, seed, clients = job.data, job.run.seed, job.cohort.clients
-    train = _shots(train, data.shots_per_class, seeds.derive(seed, "train"))
-    dev = _shots(dev, data.dev_shots_per_class, seeds.derive(seed, "dev"))
+    if data.shots_per_class:
+        train = train.take(partition.shots(train.labels, data.shots_per_class, seeds.derive(seed, "train")))
+    if data.dev_shots_per_class:
+        rows = partition.shots(dev.labels, data.dev_shots_per_class, seeds.derive(seed, "dev"), fewer=True)
+        dev = dev.take(rows)
     parts = {
         "iid": lambda: partition.iid(train.labels, clients, seed),
         "dirichlet": lambda: partition.dirichlet(train.labels, clients, data.alpha, seed),
@@ -56,6 +60,18 @@ def prepare(job: Job) -> Splits:
     # Dev metrics add up over clients, so it does not matter who measures which example.
     dev_parts = partition.iid(dev.labels, clients, seeds.derive(seed, "dev"))
     return Splits(job, tuple(map(train.take, parts)), tuple(map(dev.take, dev_parts)), test)
+
+
+def _check_sizes(train: LabelledExamples, dev: LabelledExamples, test: LabelledExamples, job: Job) -> None:
+    source, shots = job.data.source, job.data.shots_per_class
+    for name, part in (("dev", dev), ("test", test)):
+        if not len(part):
+            raise InvalidData(f"no {name} examples", where=source, fix="at least three examples of each class")
+    counts = np.bincount(train.labels)
+    rarest = int(np.where(counts, counts, len(train) + 1).argmin())
+    if counts[rarest] < shots:
+        what = f"{counts[rarest]} training examples of class {job.task.labels[rarest]!r}, {shots} shots were asked for"
+        raise InvalidData(what, where=source, fix=f"data.shots_per_class = {counts[rarest]}, or more examples")
 
 
 def with_preset(job: Job) -> Job:
@@ -84,6 +100,12 @@ def with_task(job: Job, labels: tuple[str, ...], classes: tuple[str, ...], templ
 def _demo(job: Job) -> tuple[LabelledExamples, LabelledExamples, LabelledExamples, Job]:
     # The questions stay the same for all seeds, so that seeds differ in shots, partition and search alone.
     made = demo.questions(seed=0)
+    if job.task.labels not in ((), made.labels):
+        raise InvalidJob(
+            'task.labels and data.source = "demo" contradict each other',
+            where="job",
+            fix=f"other data, or the labels {', '.join(made.labels)}",
+        )
     return made.train, made.dev, made.test, with_task(job, made.labels, made.classes, "{prompt} {text}")
 
 
@@ -116,10 +138,6 @@ def _file(folder: Path, name: str) -> Path:
         endings = ", ".join(f"{name}.{suffix}" for suffix in SUFFIXES)
         raise InvalidData(f"no {name} split", where=str(folder), fix=f"one of {endings}")
     return found[0]
-
-
-def _shots(data: LabelledExamples, per_class: int, seed: int) -> LabelledExamples:
-    return data.take(partition.shots(data.labels, per_class, seed)) if per_class else data
 
 
 def _concatenate(parts: tuple[LabelledExamples, ...]) -> LabelledExamples:

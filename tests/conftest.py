@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every family, and the PTM service on a port of its own."""
+"""Tiny random checkpoints of every family, the PTM service on a port of its own, and a tiny federation's data."""
 
 import asyncio
 import threading
@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.splits import Splits, prepare
+from fedbbpt.wire.channel import ClientTls, ServerTls
+from tests.federation import AdvancingLoop, Security, job, write_data
 
 WORDS = (
     "a an the it was is who what where when which kind of question film story this good bad great fine dull long "
@@ -114,14 +118,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture(scope="session")
-def server_loop() -> Iterator[asyncio.AbstractEventLoop]:
+def server_loop() -> Iterator[AdvancingLoop]:
     """An event loop in a thread of its own, for servers that tests call from outside."""
-    loop = asyncio.new_event_loop()
+    loop = AdvancingLoop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield loop
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
+    loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 
 
@@ -153,3 +158,27 @@ def ptm_servers(server_loop: asyncio.AbstractEventLoop) -> Iterator[PtmServers]:
     servers = PtmServers(server_loop)
     yield servers
     servers.stop_all()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the splits of a tiny task."""
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def splits(data: Path) -> Splits:
+    return prepare(job(data))
+
+
+@pytest.fixture(scope="session")
+def security(tmp_path_factory: pytest.TempPathFactory) -> Security:
+    """An authority made for this session, and a token."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    for part in certificate.cert_chain_pems:
+        part.write_to_path(folder / "chain.pem", append=True)
+    return Security(ServerTls(folder / "chain.pem", folder / "key.pem"), ClientTls(folder / "ca.pem"), "secret")

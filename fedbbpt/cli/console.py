@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError
@@ -32,13 +33,19 @@ def exit_code(error: FedbbptError) -> int:
 
 
 def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
-    """A flat result: one JSON object, or a table of two columns."""
+    """A result: one JSON object, or a table of two columns in which a value that is a dict has rows of its own."""
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         return
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
     for key, value in result.items():
-        table.add_row(key.replace("_", " "), _text(value))
+        name = key.replace("_", " ")
+        if isinstance(value, dict):
+            table.add_row(name)
+            for part, number in value.items():
+                table.add_row(f"  {part}", _text(number))
+        else:
+            table.add_row(name, _text(value))
     out.print(table)
 
 
@@ -52,12 +59,10 @@ def _text(value: Any) -> str:
 
 def fail(error: FedbbptError) -> int:
     """Says what was wrong, where, and what would be right; returns the exit code."""
-    place = f"[dim]{error.where}[/dim] " if error.where else ""
-    err.print(f"[bold red]{type(error).__name__}[/bold red] {place}", end="")
-    err.print(error.what, markup=False, highlight=False)
+    place = f"{error.where}: " if error.where else ""
+    err.print(Text.assemble((f"{type(error).__name__}: ", "bold red"), (place, "bold"), error.what), soft_wrap=True)
     if error.fix:
-        err.print("  what would be right: ", end="", style="dim")
-        err.print(error.fix, markup=False, highlight=False)
+        err.print(Text.assemble(("  hint: ", "dim"), error.fix), soft_wrap=True)
     return exit_code(error)
 
 

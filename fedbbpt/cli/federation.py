@@ -33,7 +33,11 @@ Out = Annotated[Path, typer.Option(help="The folder for everything that the run 
 Data = Annotated[
     str, typer.Option(metavar="PATH", help="Other data than the job's: a file, a folder, a Hugging Face name.")
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Another seed than the job's.", show_default=False)]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Another seed than the job's.", show_default=False)
+]
+
+_CLIENTS_SHOWN = 10
 
 DEMO = Job.model_validate(
     {
@@ -127,13 +131,19 @@ def _prepared(job: Job, as_json: bool) -> Splits:
 
 
 def _shares(splits: Splits) -> Table:
-    """Who trains on what."""
+    """Who trains on what: classes down, clients across, the first of them where there are many."""
+    counts = splits.histogram().T
+    clients = counts.shape[1]
+    shown = min(clients, _CLIENTS_SHOWN)
     table = Table(title="training examples", title_justify="left", box=None, header_style="dim")
     table.add_column("client")
-    for label in splits.job.task.labels:
-        table.add_column(label, justify="right")
-    for index, row in enumerate(splits.histogram()):
-        table.add_row(str(index), *(str(count) if count else "·" for count in row))
+    for index in range(shown):
+        table.add_column(str(index), justify="right")
+    if shown < clients:
+        table.add_column(f"{clients - shown} others", justify="right")
+    for label, row in zip(splits.job.task.labels, counts, strict=True):
+        cells = [*row[:shown], row[shown:].sum()][: shown + (shown < clients)]
+        table.add_row(label, *(str(count) if count else "·" for count in cells))
     return table
 
 
@@ -190,7 +200,7 @@ def _finish(
         show(outcome.summary(), as_json=True)
         return
     out.print(_results(outcome, compared))
-    out.print(f"[dim]{folder}/ holds the prompt and its card, the metrics, the logs. Try it:[/dim]")
+    out.print(f"[dim]{folder}/ holds the prompt and its card, the summary, the metrics. Try it:[/dim]", highlight=False)
     out.print(f'  fedbbpt predict --prompt {folder / PROMPT} --text "..."', markup=False, highlight=False)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fedbbpt.errors import PtmUnavailable
 from fedbbpt.interfaces import Ptm
 from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
@@ -27,4 +28,9 @@ def open_ptm(
         yield Engine(load(model, threads=threads), time.monotonic)
         return
     with connect(address, tls, token) as channel:
-        yield RemotePtm(channel, revision, patience_seconds=patience_seconds)
+        try:
+            box = RemotePtm(channel, revision, patience_seconds=patience_seconds)
+        except PtmUnavailable as error:
+            fix = "the address that `fedbbpt ptm serve` printed"
+            raise PtmUnavailable(f"nobody answers ({error.what})", where=address, fix=fix) from None
+        yield box

@@ -17,6 +17,9 @@ from fedbbpt.evaluation import latent, measured, score
 from fedbbpt.prompt_file import read_prompt
 from fedbbpt.types import Examples, LabelledExamples
 
+_PATIENCE = 5.0
+"""Seconds; somebody sits and waits."""
+
 Prompt = Annotated[Path, typer.Option(help="The prompt.safetensors of a run.")]
 
 
@@ -38,7 +41,7 @@ def predict(
     tls, token = options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file)
     with (
         err.status("asking the model"),
-        open_ptm(ptm, card.ptm, revision=card.ptm_revision, tls=tls, token=token) as box,
+        open_ptm(ptm, card.ptm, revision=card.ptm_revision, tls=tls, token=token, patience_seconds=_PATIENCE) as box,
     ):
         data = LabelledExamples(examples, np.zeros(len(text), np.int64))
         space = card.space(len(z))
@@ -78,14 +81,17 @@ def evaluate(
     tls, token = options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file)
     with (
         err.status("asking the model"),
-        open_ptm(ptm, card.ptm, revision=card.ptm_revision, tls=tls, token=token) as box,
+        open_ptm(ptm, card.ptm, revision=card.ptm_revision, tls=tls, token=token, patience_seconds=_PATIENCE) as box,
     ):
         space = card.space(len(z))
         scores = score(box, box.register_task(card.task()), space, latent(z, space), examples)
     whole = measured(scores, examples)
-    result: dict[str, Any] = {"accuracy": whole.accuracy, "loss": whole.loss, "examples": len(examples)}
-    for index, name in enumerate(card.labels):
-        rows = examples.labels == index
-        if rows.any():
-            result[f"accuracy_{name}"] = float((scores[0, rows].argmax(axis=1) == index).mean())
+    right = scores[0].argmax(axis=1) == examples.labels
+    rows = {name: examples.labels == index for index, name in enumerate(card.labels)}
+    result: dict[str, Any] = {
+        "accuracy": whole.accuracy,
+        "loss": whole.loss,
+        "examples": len(examples),
+        "accuracy_by_class": {name: float(right[mine].mean()) for name, mine in rows.items() if mine.any()},
+    }
     show(result, json)

@@ -23,7 +23,7 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.config import Job, read_job
 from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table
 from fedbbpt.data.partition import Rows, split
-from fedbbpt.errors import InvalidData, InvalidInput, NoResultYet
+from fedbbpt.errors import InvalidData, InvalidInput, InvalidJob, NoResultYet
 from fedbbpt.interfaces import Hello
 from fedbbpt.methods import client_half
 from fedbbpt.outcome import PROMPT, STORE, prompt_card
@@ -111,11 +111,20 @@ def coordinator_serve(
     """
     log_to_stderr(logging.INFO)
     tls, tokens = options.server_tls(tls_cert, tls_key, tls_client_ca), options.read_tokens(token_file)
-    job = with_preset(read_job(job_file))
-    task_spec(job)
+    job = _with_task(read_job(job_file), job_file)
     asyncio.run(
         _coordinate(job, store, ptm or job.ptm.address, ptm_revision, host, port, address_file, tls, tokens, insecure)
     )
+
+
+def _with_task(job: Job, path: Path) -> Job:
+    """The job with its task complete; no data are here that could complete it."""
+    try:
+        job = with_preset(job)
+        task_spec(job)
+    except InvalidJob as error:
+        raise InvalidJob(error.what, where=str(path), fix=error.fix) from None
+    return job
 
 
 async def _coordinate(

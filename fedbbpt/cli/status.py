@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.table import Table
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.view import RunView, size
+from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import Operator
 from fedbbpt.server.run_status import RunStatus
 from fedbbpt.wire.channel import connect
@@ -29,13 +30,17 @@ def status(
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
         operator = Operator(channel)
-        now = operator.status()
+        try:
+            now = operator.status()
+        except CoordinatorUnavailable as error:
+            fix = "the address that `fedbbpt coordinator serve` printed; once its run has ended nobody answers there"
+            raise CoordinatorUnavailable(f"nobody answers ({error.what})", where=coordinator, fix=fix) from None
         if watch:
             now = _watch(operator, now, json)
     if json:
-        show(_flat(now), as_json=True)
+        show(dataclasses.asdict(now), as_json=True)
     else:
-        out.print(_table(now))
+        _print(now)
 
 
 def _watch(operator: Operator, now: RunStatus, as_json: bool) -> RunStatus:
@@ -48,20 +53,16 @@ def _watch(operator: Operator, now: RunStatus, as_json: bool) -> RunStatus:
     return now
 
 
-def _flat(now: RunStatus) -> dict[str, Any]:
-    return dataclasses.asdict(now)
-
-
-def _table(now: RunStatus) -> Table:
-    table = Table(title=f"{now.run_id}: {now.method}, {now.state}, round {now.round} of {now.rounds}", box=None)
-    table.title_justify = "left"
+def _print(now: RunStatus) -> None:
+    table = Table(box=None, header_style="dim")
     for name in ("client", "examples", "connected", "answered"):
         table.add_column(name)
     for member in now.members:
         marks = ("yes" if member.connected else "no", "yes" if member.submitted else "not yet")
         table.add_row(member.client_id, f"{member.examples:,}", *marks)
-    table.caption_justify = "left"
-    table.caption = f"{now.queries:,} queries, {size(now.bytes_up)} up, {size(now.bytes_down)} down" + (
-        f"; best: dev accuracy {now.best.dev_accuracy:.3f} in round {now.best.round}" if now.best else ""
-    )
-    return table
+    out.print(f"{now.run_id}: {now.method}, {now.state}, round {now.round} of {now.rounds}", highlight=False)
+    out.print(table)
+    if now.best:
+        out.print(f"best: dev accuracy {now.best.dev_accuracy:.3f} in round {now.best.round}", highlight=False)
+    cost = f"{now.queries:,} queries, {size(now.bytes_up)} up, {size(now.bytes_down)} down"
+    out.print(cost, highlight=False)

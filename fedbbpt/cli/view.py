@@ -13,7 +13,7 @@ from fedbbpt.interfaces import Report
 
 _LAST = 8
 _CURVE = "▁▂▃▄▅▆▇█"
-_CURVE_WIDTH = 60
+_CURVE_WIDTH = 50
 
 
 class RunView:
@@ -38,14 +38,14 @@ class RunView:
     def note(self, text: str) -> None:
         """What is going on, in a few words."""
         if text != self._note and not self._console.is_terminal:
-            self._console.print(text)
+            self._console.print(text, markup=False, highlight=False)
         self._note = text
 
     def add(self, reports: Sequence[Report]) -> None:
         for report in reports:
             self._reports.append(report)
             if not self._console.is_terminal:
-                self._console.print(_line(report), highlight=False)
+                self._console.print(_line(report), highlight=False, soft_wrap=True)
         self._progress.update(self._bar, completed=len(self._reports))
 
     def __enter__(self) -> "RunView":
@@ -61,7 +61,7 @@ class RunView:
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("round", "dev accuracy", "dev loss", "train loss", "clients", "queries", "up", "down", "seconds"):
+        for name in ("round", "accuracy", "dev loss", "train loss", "clients", "queries", "up", "down", "s"):
             table.add_column(name, justify="right")
         best = max(self._reports, key=lambda r: (r.dev_accuracy, -r.dev_loss), default=None)
         for report in self._reports[-_LAST:]:

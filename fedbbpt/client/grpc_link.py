@@ -15,13 +15,12 @@ import grpc
 from fedbbpt.errors import (
     ChecksumMismatch,
     CoordinatorUnavailable,
+    DeadlineExceeded,
     FedbbptError,
     InvalidRequest,
     RunFinished,
     SessionEvicted,
     SessionUnknown,
-    StoreFull,
-    StoreLocked,
     Unavailable,
 )
 from fedbbpt.interfaces import Hello
@@ -29,14 +28,16 @@ from fedbbpt.types import Receipt, RunSettings, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire import coordinator_messages
-from fedbbpt.wire.status import from_rpc_error
+from fedbbpt.wire.status import RETRYABLE, from_rpc_error
 from fedbbpt.wire.tensors import Assembler, bundle, chunks
 
 log = logging.getLogger(__name__)
 
-CALL_SECONDS = 30.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 SILENT_HEARTBEATS = 3
+
+AGAIN = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
+"""After these the same call is made again: the other side was not ready, or the line changed or swallowed bytes."""
 
 T = TypeVar("T")
 
@@ -44,18 +45,22 @@ T = TypeVar("T")
 class GrpcLink:
     """`interfaces.Link` over a channel.
 
-    Gives up with CoordinatorUnavailable after `patience_seconds` without an answer.
+    A call that lasts longer than `call_seconds` is made again. Gives up with the last call's error after
+    `patience_seconds` without an answer.
     """
 
     def __init__(
         self,
         channel: grpc.Channel,
+        *,
+        call_seconds: float = 30.0,
         patience_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._stub = CoordinatorServiceStub(channel)
-        self._patience_seconds, self._clock, self._pause = patience_seconds, clock, pause
+        self._call_seconds, self._patience_seconds = call_seconds, patience_seconds
+        self._clock, self._pause = clock, pause
         self._hello: Hello | None = None
         self._session = ""
         self._heartbeat_seconds = 0.0
@@ -67,7 +72,7 @@ class GrpcLink:
 
     def _join(self) -> RunSettings:
         assert self._hello is not None, "tasks and submit come after join"
-        response = self._stub.Join(coordinator_messages.join_request(self._hello), timeout=CALL_SECONDS)
+        response = self._stub.Join(coordinator_messages.join_request(self._hello), timeout=self._call_seconds)
         settings = coordinator_messages.run_settings(response)
         self._session = response.session
         self._heartbeat_seconds = response.heartbeat.ToTimedelta().total_seconds()
@@ -133,7 +138,7 @@ class GrpcLink:
                 for chunk in chunks(data):
                     yield pb.SubmitUpdateRequest(chunk=chunk)
 
-            return coordinator_messages.receipt(self._stub.SubmitUpdate(parts(), timeout=CALL_SECONDS).receipt)
+            return coordinator_messages.receipt(self._stub.SubmitUpdate(parts(), timeout=self._call_seconds).receipt)
 
         while True:
             try:
@@ -147,7 +152,7 @@ class GrpcLink:
                 return Receipt.TOO_LATE
 
     def leave(self) -> None:
-        self._patiently(lambda: self._stub.Leave(pb.LeaveRequest(session=self._session), timeout=CALL_SECONDS))
+        self._patiently(lambda: self._stub.Leave(pb.LeaveRequest(session=self._session), timeout=self._call_seconds))
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Calls until somebody answers, with growing, jittered pauses."""
@@ -157,7 +162,7 @@ class GrpcLink:
                 return call()
             except grpc.RpcError as error:
                 problem: FedbbptError = from_rpc_error(error, CoordinatorUnavailable)
-            if not isinstance(problem, (Unavailable, StoreFull, StoreLocked)) or self._clock() > give_up:
+            if not isinstance(problem, AGAIN) or self._clock() > give_up:
                 raise problem
             log.info("%s; trying again", problem)
             self._pause(random.uniform(0, pause_seconds))

@@ -1,11 +1,12 @@
 """A made data set: questions to a hospital's help desk, to be routed to one of eight departments.
 
 A seeded grammar writes them: an opener, a sentence of context, a question, thanks, each but the question optional. What
-makes routing hard is honest: the context speaks of scans, operations and medicines whatever the question is about, so
-the topic of a text is often not its department; and the departments' vocabularies overlap. No text holds a department's
-name or its stem. A class's wordings are dealt out to the splits, so that no wording of the test is seen in training.
+makes routing hard is honest: a context speaks of scans, operations and medicines whatever the question is about, the
+departments' vocabularies overlap, and no text holds a department's name or its stem. No question stands in two splits,
+nor comes again under another greeting; the wordings behind the questions are shared, as a help desk hears the same
+things every day, so the accuracies are those of known wordings with new particulars.
 
-The tables make the file long; the grammar itself is the last page.
+The tables make the file long; the grammar is its last page.
 """
 
 import re
@@ -22,9 +23,9 @@ from fedbbpt.types import Examples, LabelledExamples
 T = TypeVar("T")
 
 DEPARTMENTS: Mapping[str, str] = {
-    "scheduling": "booking, moving or cancelling an appointment",
+    "scheduling": "when to come",
     "billing": "charges, payments and insurance",
-    "pharmacy": "medicines and prescriptions",
+    "pharmacy": "prescriptions and medication",
     "laboratory": "medical tests, scans and their results",
     "records": "medical records and personal data",
     "nursing": "advice on symptoms, wounds and care at home",
@@ -39,10 +40,6 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "{day} doesn't suit us any more. Could it be {other_day}?",
         "Would {other_day} be possible rather than {day}?",
         "I'm afraid {i} can't make it on {day}. Is {other_day} still free?",
-        "I have to call off {day}. Who should I tell?",
-        "{i} won't be there on {day} after all. Is it enough if I say so here?",
-        "Please take {my} name off the list for {day}.",
-        "How do I tell {clinic} that {i} can't come on {day}?",
         "Could {doctor} see {me} any sooner than {month}?",
         "Is there anything earlier than {month} for the {test}?",
         "{month} is a long wait for the {test}. Is there nothing sooner?",
@@ -55,24 +52,12 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Your letter says {day}, but the website says {other_day}. Which one is it?",
         "At what time should {i} be at {clinic} on {day}?",
         "Was it {day} or {other_day} that {doctor} wanted to see {me}?",
-        "Do you have anything before nine in the morning[ at {clinic}]?",
-        "Could {i} come in the afternoon instead of the morning?",
-        "Are there any slots after work, at six or so?",
-        "Does {clinic} see people on Saturdays?",
     ),
     "billing": (
-        "How much will the {procedure} cost?",
-        "What is the price of the {test}?",
-        "What will we have to pay for the {procedure}?",
-        "Could you give me a quote for the {procedure}?",
         "Is the {test} covered by {my} insurance?",
         "Will {my} insurer pay for {medicine}?",
         "Does {my} insurance company pay you directly for the {procedure}?",
         "{my} insurer won't pay for the {test}. Can you help?",
-        "Why were we asked for {amount} twice?",
-        "I don't understand the {amount} for {doctor} on the last page.",
-        "The statement has {amount} for a talk with {doctor} that never took place.",
-        "Why is the {test} more expensive than I was told?",
         "Could I pay the {amount} in instalments?",
         "Can I use a credit card at {clinic}?",
         "To which account should I send the {amount}?",
@@ -91,10 +76,6 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "{my} prescription for {medicine} ran out. Could you renew it?",
         "Who renews the {medicine} while {doctor} is away?",
         "Could {doctor} write {me} another month of {medicine}?",
-        "Should {medicine} be taken with food?",
-        "Is it better to take {medicine} in the morning or at night?",
-        "Can a {medicine} tablet be cut in half?",
-        "How much {medicine} can {i} take in a day?",
         "Is it safe to take {medicine} together with {other_medicine}?",
         "Can {i} drink wine with {medicine}?",
         "Which painkiller goes with {medicine}?",
@@ -103,10 +84,6 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Is the {medicine} that {doctor} ordered there yet?",
         "Could somebody else collect {my} {medicine} on {day}?",
         "Could you send the {medicine} to our address?",
-        "Is there a cheaper version of {medicine}?",
-        "The new tablets look different from the old ones. Are they the same thing?",
-        "The drops are out of stock everywhere. What can {i} use instead?",
-        "Does {medicine} come in liquid form as well?",
         "What should {i} do about a missed dose of {medicine}?",
         "Does {medicine} make people sleepy?",
         "Is a dry mouth a side effect of {medicine}?",
@@ -117,18 +94,10 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Has anything come back from the {test} yet?",
         "How long until {doctor} hears about the {test}?",
         "Who rings {me} if the {test} shows something?",
-        "The report says that the potassium is low. What does that mean?",
-        "What does it mean if the ferritin is high?",
-        "The results say 'negative'. Is that good news?",
-        "Is a cholesterol of 240 too high?",
         "Can {i} drink coffee before the {test}?",
         "{do_i} need an empty stomach for the {test}?",
         "Can {i} have the {test} with a cold?",
         "Is contrast dye used for the {test}?",
-        "How long does the {test} take?",
-        "Does the {test} hurt?",
-        "Is it very narrow inside the scanner?",
-        "How many tubes of blood will be taken?",
         "Where do I hand in the urine sample?",
         "How long does a sample keep in the fridge?",
         "Could the blood be drawn at home?",
@@ -143,10 +112,6 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Could you send me everything that you have on {me} from {month}?",
         "Could I have the pictures of the {test} on a disc?",
         "Where can I ask for the notes on the {procedure}?",
-        "You have the wrong date of birth for {me}. How can that be put right?",
-        "The letter lists {medicine}, which {i} never took. Who can correct that?",
-        "Somebody misspelt {my} surname on the papers. Who can change it?",
-        "The letter mentions a {procedure} that {i} never had. Can that be taken out?",
         "We have moved house. Who needs the new address?",
         "{my} phone number has changed. Where do I say so?",
         "I have a new surname. Where do I bring the certificate?",
@@ -155,10 +120,6 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Will my employer find out about the {procedure}?",
         "Can my sister be told about the {test}?",
         "Is anything about {me} used for research, and can I say no?",
-        "Can you send {my} file to a hospital in {city}?",
-        "Does the family doctor hear about the {test} automatically?",
-        "How do I give another doctor access to {my} history?",
-        "Has the letter about the {procedure} gone to {doctor}?",
         "I can't log in to the patient portal any more. What can I do?",
         "Can I read online what {doctor} wrote?",
         "How do I download {my} documents?",
@@ -181,14 +142,6 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "What helps against the swelling?",
         "There is a rash after {medicine}. Is that dangerous?",
         "The leg hurts a lot. What can we do at home?",
-        "When can {i} take a shower again[ after the {procedure}]?",
-        "How soon can {i} drive again[ after the {procedure}]?",
-        "How long before {i} can lift anything heavy[ after the {procedure}]?",
-        "When can {i} go back to work[ after the {procedure}]?",
-        "Which exercises are good for a stiff knee?",
-        "How can we prevent bedsores at home?",
-        "What should {i} eat to get strength back?",
-        "What is the best way to sleep with one leg up?",
     ),
     "admissions": (
         "What should {i} pack[ for the {procedure}]?",
@@ -199,18 +152,10 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "May {i} drink water on the morning[ of the {procedure}]?",
         "Should {i} stop taking {medicine} beforehand?",
         "Is a cigarette the evening before a problem?",
-        "How many nights will {i} have to stay[ after the {procedure}]?",
-        "Can {i} go home the same day[ after the {procedure}]?",
-        "Who decides how long {i} will stay?",
-        "Must someone take {me} home afterwards?",
         "Will {i} be put fully to sleep[ for the {procedure}]?",
         "Is it a general or a local anaesthetic[ for the {procedure}]?",
         "When will the anaesthetist talk to {me}?",
         "Will {i} wake up on a ward or in intensive care?",
-        "Is it possible to have a single room?",
-        "How many beds are there to a room?",
-        "Could somebody from the family sleep in the same room?",
-        "Is there vegetarian food for people who stay?",
         "Does nail polish have to come off[ before the {procedure}]?",
         "Should {i} shave the skin beforehand, or do you do that?",
         "Are contact lenses a problem[ during the {procedure}]?",
@@ -229,21 +174,13 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Is the car park open at night?",
         "Can a taxi drop us right in front of {clinic}?",
         "Is there parking for disabled people[ at {clinic}]?",
-        "How do I find {clinic} once I'm inside?",
-        "On which floor is {ward}?",
-        "Where do we go for the {test}, the main building or the annexe?",
-        "Is the lift to {ward} working again?",
         "Which bus stops closest to the main entrance?",
         "How far is it from the railway station[ to {clinic}]?",
         "Which door is open after ten at night?",
         "Could somebody meet us at the entrance?",
-        "Is there a café that is open on {day}?",
-        "What's the password for the guest wifi?",
-        "I left my glasses in the waiting room[ of {clinic}]. Where do lost things end up?",
-        "Is there a cash machine in the building?",
     ),
 }
-"""Six things that people ask of each department, each in four wordings."""
+"""Four things that people ask of each department, each in four wordings; [...] falls away where a context says it."""
 
 CONTEXTS: Mapping[str, Sequence[str]] = {
     "before a stay": (
@@ -255,7 +192,7 @@ CONTEXTS: Mapping[str, Sequence[str]] = {
     "after a stay": (
         "{who} had {my} {procedure} in {month}.",
         "{who} came home from {ward} on {day}.",
-        "{who} broke an arm on {day}.",
+        "{who} had a bad fall on {day}.",
     ),
     "no stay": (
         "{who} {have} {my} {test} next {day}.",
@@ -269,7 +206,7 @@ CONTEXTS: Mapping[str, Sequence[str]] = {
 ONLY: Mapping[str, str] = {"admissions": "before a stay", "nursing": "after a stay"}
 """Departments whose questions make sense with these contexts alone."""
 
-CONTEXT = 0.4
+CONTEXT = 0.15
 """How many of the questions that can have a context do."""
 
 OPENERS = ("Hello.", "Hi there.", "Good morning.", "Just a quick question.", "Sorry to bother you.", "Hi, me again.")
@@ -303,7 +240,7 @@ ASKERS: Sequence[Mapping[str, str]] = tuple(
 )
 """For whom somebody asks: the first for himself, the others have to be introduced by a context."""
 
-TRAIN, DEV, TEST = 60, 30, 50
+TRAIN, DEV, TEST = 40, 25, 40
 """Questions of a class in each split."""
 
 
@@ -319,7 +256,7 @@ class Demo:
 
 
 def questions(seed: int) -> Demo:
-    """The data set of a seed: 480 questions to train on, 240 for dev, 400 for test."""
+    """The data set of a seed: 320 questions to train on, 200 for dev, 320 for test."""
     splits: tuple[list[str], list[str], list[str]] = ([], [], [])
     for department, wordings in QUESTIONS.items():
         draw = rng(seed, "demo", department)

@@ -20,12 +20,15 @@ DRAWS = 1000
 """How often a Dirichlet partition is drawn before its demands count as impossible."""
 
 
-def shots(labels: Rows, per_class: int, seed: int) -> Rows:
-    """`per_class` rows of each class that occurs. Raises InvalidData where a class has fewer."""
+def shots(labels: Rows, per_class: int, seed: int, *, fewer: bool = False) -> Rows:
+    """`per_class` rows of each class that occurs.
+
+    Where a class has not so many: all that it has, if `fewer` will do; else raises InvalidData.
+    """
     taken = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        if len(rows) < per_class:
+        if len(rows) < per_class and not fewer:
             raise InvalidData(
                 f"class {label} has {len(rows)} examples, {per_class} shots were asked for",
                 fix=f"at most {len(rows)} shots, or more examples of the class",

@@ -101,7 +101,7 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
     options = [
         *_KEEPALIVE,
         *_SIZES,
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
         # On by default on Linux, where a second server would then share the port in silence.
         ("grpc.so_reuseport", 0),
     ]

@@ -200,6 +200,40 @@ def test_parquet_reads_like_the_others(tmp_path: Path) -> None:
         read(tmp_path / "b.parquet", LABELS)
 
 
+def test_a_dataset_of_the_hub_reads_like_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub itself is replaced: what it would send is made here."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["dog", "cat"])})
+    table = datasets.table.InMemoryTable.from_pydict({"text": ["meow", "woof, woof"], "label": [1, 0]})
+    made = datasets.Dataset(
+        table.cast(features.arrow_schema), info=datasets.DatasetInfo(features=features), fingerprint="made"
+    )
+    asked: list[tuple[str, str | None, str]] = []
+
+    def load(name: str, config: str | None, split: str) -> object:
+        asked.append((name, config, split))
+        return made
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    data = read("owner/pets:small@validation", LABELS)
+    assert data.examples.texts == ("meow", "woof, woof")
+    # By name: the hub counts its classes in another order.
+    np.testing.assert_array_equal(data.labels, [0, 1])
+    read("pets", LABELS)
+    assert asked == [("owner/pets", "small", "validation"), ("pets", None, "train")]
+
+
+def test_what_the_hub_refuses_may_be_a_mistyped_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def load(name: str, config: str | None, split: str) -> object:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(InvalidData, match=r"data/trec: no such file here, and no such dataset .*: no route to the hub"):
+        read("data/trec", LABELS)
+
+
 @pytest.mark.parametrize(("module", "source"), [("pyarrow", "a.parquet"), ("datasets", "owner/name")])
 def test_a_missing_extra_says_how_to_get_it(module: str, source: str) -> None:
     if importlib.util.find_spec(module):

@@ -1,0 +1,363 @@
+"""A small federation whose clients are moved by hand: over function calls, over gRPC, over gRPC with TLS and a token.
+
+A test says who does what next, and when time passes; nothing happens by itself. So one script runs over every line, and
+must end with the same bits.
+"""
+
+import asyncio
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fedbbpt.client.agent import Agent
+from fedbbpt.client.grpc_link import GrpcLink
+from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.codecs import CODECS
+from fedbbpt.config import Job
+from fedbbpt.errors import SessionUnknown
+from fedbbpt.interfaces import Hello, Link, Ptm, Report, Store
+from fedbbpt.methods import client_half
+from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.remote import Operator
+from fedbbpt.server.run_status import Result, RunStatus
+from fedbbpt.server.service import HEARTBEAT_SECONDS, Serving, serve
+from fedbbpt.server.store import RunRecord, SqliteStore
+from fedbbpt.setup import client_name, cohort_settings, run_settings
+from fedbbpt.simulation import simulate
+from fedbbpt.splits import Splits
+from fedbbpt.types import Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.wire.channel import ClientTls, ServerTls, connect
+from fedbbpt.wire.traffic import TrafficMeter
+
+T = TypeVar("T")
+
+CLIENTS = 3
+ROUNDS = 4
+DEADLINE_SECONDS = 60.0
+RUN_ID = "run-1"
+
+
+def write_data(folder: Path) -> Path:
+    """Two classes, 30 texts, the same to train, to choose and to test on: what is learnt shows."""
+    draw = np.random.default_rng(5)
+    words = {"number": "how many much count total years ten", "place": "where city country near river map town"}
+    shared = "is the of in a it there"
+    rows = [
+        {"text": " ".join(draw.choice(f"{own} {shared}".split(), 5)), "label": label}
+        for label, own in words.items()
+        for _ in range(15)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def job(data: Path, rounds: int = ROUNDS, method: str = "fed-cma", codec: str = "float32") -> Job:
+    """Three clients of which two are a quorum, and a model that answers in microseconds."""
+    search: dict[str, dict[str, object]] = {
+        "fed-cma": {"population": 6, "sigma": 0.5},
+        "fed-bpt": {"local_iterations": 2, "sigma": 0.5},
+        "fed-bbpt": {"local_steps": 2, "estimates": 2},
+    }
+    return Job.model_validate(
+        {
+            "run": {"name": "tiny", "rounds": rounds},
+            "ptm": {"model": "fake"},
+            "task": {"prompt": {"tokens": 4, "dim": 6}},
+            "data": {"source": str(data), "shots_per_class": 0, "dev_shots_per_class": 0, "partition": "iid"},
+            "cohort": {"clients": CLIENTS, "quorum": 0.6, "deadline_seconds": DEADLINE_SECONDS},
+            "method": {"name": method, **search[method]},
+            "codec": {"uplink": codec},
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Course:
+    """All that a run decides: the prompt's bits, and what each round measured, but for time and bytes."""
+
+    z: bytes
+    reports: tuple[Report, ...]
+
+    @classmethod
+    def of(cls, result: Result, reports: Sequence[Report]) -> "Course":
+        timeless: dict[str, Any] = {"seconds": 0.0, "bytes_up": None, "bytes_down": None}
+        return cls(result.z.tobytes(), tuple(replace(report, **timeless) for report in reports))
+
+    @property
+    def clients(self) -> list[int]:
+        """How many were counted in each round."""
+        return [report.clients for report in self.reports]
+
+
+def engine() -> Engine:
+    return Engine(Fake(), time.monotonic)
+
+
+def undisturbed(splits: Splits) -> Course:
+    return Course.of(*simulate(splits, engine(), lambda status: None))
+
+
+class Client:
+    """One client's link, and its agent with its share of the data."""
+
+    def __init__(self, link: Link, hello: Hello, splits: Splits, index: int, ptm: Ptm) -> None:
+        self.link, self.hello = link, hello
+        self.settings: RunSettings = link.join(hello)
+        train, dev = splits.train[index % CLIENTS], splits.dev[index % CLIENTS]
+        objectives = LocalObjectives(ptm, self.settings.task, self.settings.space, train, dev)
+        self.agent = Agent(client_half(self.settings, objectives), objectives, CODECS[self.settings.codec])
+        self._tasks: Any = link.tasks()
+
+    def task(self) -> Task:
+        """Waits for it."""
+        task: Task = next(self._tasks)
+        return task
+
+    def finished(self) -> bool:
+        """Waits for what comes next; true where it is the end of the run."""
+        return next(self._tasks, None) is None
+
+    def submit(self, task: Task) -> Receipt:
+        return self.link.submit(task.id, self.agent.answer(task))
+
+    def answer(self) -> Receipt:
+        return self.submit(self.task())
+
+    def hang_up(self) -> None:
+        """The stream ends, as it does when a process dies; the link knows no more tasks."""
+        self._tasks.close()
+
+
+def play(clients: Sequence[Client], rounds: int) -> None:
+    for _ in range(rounds):
+        for client in clients:
+            assert client.answer() is Receipt.COUNTED
+
+
+class Federation(ABC):
+    """A coordinator on a database in a file, and the clients that a test lets in."""
+
+    def __init__(self, splits: Splits, path: Path) -> None:
+        self.splits, self._path, self._ptm = splits, path, engine()
+
+    def client(self, index: int, key: str = "key", link: Link | None = None, ptm: Ptm | None = None) -> Client:
+        hello = Hello(client_name(index), key, len(self.splits.train[index % CLIENTS]), frozenset(CODECS))
+        return Client(link or self.link(), hello, self.splits, index, ptm or self._ptm)
+
+    def clients(self) -> list[Client]:
+        """As many as the run waits for."""
+        return [self.client(index) for index in range(CLIENTS)]
+
+    def until(self, holds: Callable[[RunStatus], bool]) -> RunStatus:
+        """The status, once it is so."""
+        for status, _ in self.watch():
+            if holds(status):
+                return status
+        raise AssertionError("the run is not as it should be, and nothing will change that")
+
+    def course(self) -> Course:
+        """Of a run that has ended, or ends by itself."""
+        seen: list[Report] = []
+        for status, news in self.watch():
+            seen += news
+            if status.state.ended:
+                return Course.of(self.result(), seen)
+        raise AssertionError("the run has not ended")
+
+    def _open_store(self) -> Store:
+        return SqliteStore(self._path, RunRecord(RUN_ID, self.splits.job.run.seed, self.splits.job.digest(), "today"))
+
+    def _coordinator(self, store: Store, traffic: TrafficMeter) -> Coordinator:
+        job = self.splits.job
+        return Coordinator(
+            method_name=job.method.name,
+            method=job.entry().server(job.method, job.space()),
+            codec=CODECS[job.codec.uplink],
+            settings=replace(run_settings(job, RUN_ID), max_update_bytes=10_000),
+            seed=job.run.seed,
+            cohort=cohort_settings(job),
+            store=store,
+            traffic=traffic.read,
+        )
+
+    @abstractmethod
+    def link(self) -> Link: ...
+
+    @abstractmethod
+    def advance(self, seconds: float) -> None:
+        """Puts the coordinator's clock forward."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """The coordinator stops in the midst of things, and comes back with what it stored."""
+
+    @abstractmethod
+    def watch(self) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]: ...
+
+    @abstractmethod
+    def result(self) -> Result: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class InProcess(Federation):
+    """Everybody in one thread."""
+
+    def __init__(self, splits: Splits, path: Path) -> None:
+        super().__init__(splits, path)
+        self.now = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        self._store = self._open_store()
+        self.coordinator = self._coordinator(self._store, TrafficMeter())
+        self.coordinator.tick(self.now)
+
+    def link(self) -> "FunctionLink":
+        return FunctionLink(self)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.coordinator.tick(self.now)
+
+    def restart(self) -> None:
+        self.close()
+        self._start()
+
+    def watch(self) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]:
+        yield self.coordinator.status(), self.coordinator.reports(0)
+
+    def result(self) -> Result:
+        return self.coordinator.result()
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class FunctionLink:
+    """`interfaces.Link` to a coordinator in this thread."""
+
+    def __init__(self, federation: InProcess) -> None:
+        self._federation = federation
+        self._session = ""
+
+    def join(self, hello: Hello) -> RunSettings:
+        self._hello = hello
+        self._session, settings = self._federation.coordinator.join(hello, self._federation.now)
+        return settings
+
+    def tasks(self) -> Iterator[Task]:
+        connected, told = "", None
+        try:
+            while not self._federation.coordinator.state.ended:
+                task = self._with_session(lambda c: c.task_for(self._session))
+                if connected != self._session:
+                    connected = self._session
+                    self._federation.coordinator.connected(connected)
+                assert task is not None and task.id != told, "there is no task, and none will come"
+                told = task.id
+                yield task
+        finally:
+            self._federation.coordinator.disconnected(connected)
+
+    def submit(self, task_id: TaskId, update: Update) -> Receipt:
+        return self._with_session(lambda c: c.submit(self._session, task_id, update, self._federation.now))
+
+    def leave(self) -> None:
+        self._federation.coordinator.leave(self._session, self._federation.now)
+
+    def _with_session(self, call: Callable[[Coordinator], T]) -> T:
+        try:
+            return call(self._federation.coordinator)
+        except SessionUnknown:
+            self.join(self._hello)
+            return call(self._federation.coordinator)
+
+
+class AdvancingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be put forward, so that deadlines pass when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ahead_seconds = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._ahead_seconds
+
+    async def advance(self, seconds: float) -> None:
+        self._ahead_seconds += seconds
+
+
+@dataclass(frozen=True)
+class Security:
+    """Both ends of TLS, and the token that clients must show."""
+
+    server: ServerTls
+    client: ClientTls
+    token: str
+
+
+class OverGrpc(Federation):
+    """The services on a loopback port, in an event loop of another thread."""
+
+    def __init__(
+        self,
+        splits: Splits,
+        path: Path,
+        loop: AdvancingLoop,
+        security: Security | None = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        super().__init__(splits, path)
+        self._loop, self._security, self._heartbeat_seconds = loop, security, heartbeat_seconds
+        self._start(port=0)
+
+    def _start(self, port: int) -> None:
+        self._store, traffic = self._open_store(), TrafficMeter()
+        coordinator = self._coordinator(self._store, traffic)
+        tls, tokens = (self._security.server, [self._security.token]) if self._security else (None, [])
+        self._serving: Serving = self._run(
+            serve(coordinator, traffic, port=port, tls=tls, tokens=tokens, heartbeat_seconds=self._heartbeat_seconds)
+        )
+        self.port = self._serving.port
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def channel(self, port: int | None = None, token: str | None = None) -> Any:
+        """To the coordinator, perhaps by way of another port, perhaps with another token."""
+        address = f"127.0.0.1:{port or self.port}"
+        if self._security is None:
+            return connect(address, token=token or "")
+        return connect(address, self._security.client, self._security.token if token is None else token)
+
+    def link(self) -> GrpcLink:
+        return GrpcLink(self.channel())
+
+    def advance(self, seconds: float) -> None:
+        self._run(self._loop.advance(seconds))
+
+    def restart(self) -> None:
+        self.close()
+        self._start(self.port)
+
+    def watch(self) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]:
+        return Operator(self.channel()).watch()
+
+    def result(self) -> Result:
+        return Operator(self.channel()).result()
+
+    def close(self) -> None:
+        self._run(self._serving.stop(grace_seconds=0.0))
+        self._store.close()

@@ -1,0 +1,150 @@
+"""`fedbbpt` commands as real processes, and what is left of them."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+END_SECONDS = 60.0
+"""A generous limit: who waits is told by the event itself."""
+
+
+class Machine:
+    """Commands started by hand in one folder, each with a log; all are gone when the test is over."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._running: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, name: str, *arguments: str) -> None:
+        with (self.folder / f"{name}.log").open("a") as log:
+            self._running[name] = subprocess.Popen(
+                [sys.executable, "-m", "fedbbpt", *arguments],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def address(self, name: str) -> str:
+        """What a service says once it listens."""
+        stdout = self._running[name].stdout
+        assert stdout is not None
+        line = stdout.readline()
+        assert "listens on" in line, self.log(name)
+        return line.split()[-1]
+
+    def kill(self, name: str) -> None:
+        """As kill -9 does."""
+        self._running[name].kill()
+        self.wait(name)
+
+    def end(self, name: str) -> int:
+        """Asks it to end, and gives its exit code."""
+        self._running[name].terminate()
+        return self.wait(name)
+
+    def wait(self, name: str) -> int:
+        process = self._running.pop(name)
+        process.communicate(timeout=END_SECONDS)
+        return process.returncode
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._running):
+            self.kill(name)
+
+
+class Launcher:
+    """`fedbbpt run`, as seen by who started it. Every process of the run has `out` in its command line."""
+
+    def __init__(self, job_file: Path, out: Path) -> None:
+        self.out, self.said = out, ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fedbbpt", "run", str(job_file), "--out", str(out), "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def until_it_says(self, words: str) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.said += line
+            if words in line:
+                return
+        raise AssertionError(f"the run ended and never said {words!r}:\n{self.said}")
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        _, rest = self._process.communicate(timeout=END_SECONDS)
+        self.said += rest
+        return self._process.returncode
+
+    def __enter__(self) -> "Launcher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def mentioning(words: str) -> list[int]:
+    """The processes whose command line holds `words`, but for this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue  # it has ended meanwhile
+            if words in command:
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_end(pids: Iterable[int]) -> None:
+    """Waits until all of them, whoever's children they are, have ended."""
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        ended, _, _ = select.select([descriptor], [], [], END_SECONDS)
+        os.close(descriptor)
+        assert ended, f"process {pid} lives on"
+
+
+def free_port() -> int:
+    """Below those that the system gives to outgoing connections: nobody else takes it while its owner is dead."""
+    for port in range(20_000 + os.getpid() % 8_000, 30_000):
+        with socket.socket() as attempt:
+            try:
+                attempt.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("no port is free")

@@ -1,0 +1,176 @@
+"""Real processes, killed with signal 9 at any moment and started again with the same command."""
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Timer
+
+import pytest
+
+from fedbbpt.data.examples import write_jsonl
+from fedbbpt.job_file import job_text
+from fedbbpt.outcome import PROMPT, SUMMARY
+from fedbbpt.prompt_file import read_prompt
+from fedbbpt.server.remote import Operator
+from fedbbpt.server.run_status import RunStatus
+from fedbbpt.setup import client_name
+from fedbbpt.splits import Splits, prepare
+from fedbbpt.wire.channel import connect
+from tests.federation import CLIENTS, Course, job, undisturbed
+from tests.processes import Launcher, Machine, free_port, mentioning, wait_for_end
+
+ROUNDS = 30
+KILL_WITHIN_SECONDS = 0.05
+"""After the round that a test waits for was seen."""
+
+
+@pytest.fixture(scope="module")
+def long(data: Path) -> Splits:
+    """Rounds enough to die in several times."""
+    return prepare(job(data, rounds=ROUNDS))
+
+
+@pytest.fixture(scope="module")
+def expected(long: Splits) -> Course:
+    return undisturbed(long)
+
+
+class ByHand:
+    """A coordinator on a fixed port, and three clients, each started with its own command."""
+
+    def __init__(self, machine: Machine, ptm: str, splits: Splits) -> None:
+        self.machine, self.ptm, self.port = machine, ptm, free_port()
+        self.operator = Operator(connect(f"127.0.0.1:{self.port}"))
+        job = splits.job
+        (machine.folder / "job.toml").write_text(job_text(job))
+        for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True)):
+            write_jsonl(machine.folder / f"{client_name(index)}.jsonl", train, job.task.labels)
+            write_jsonl(machine.folder / f"{client_name(index)}.dev.jsonl", dev, job.task.labels)
+        self.start_coordinator()
+
+    def start_coordinator(self) -> None:
+        arguments = ("--port", str(self.port), "--store", "run.db", "--ptm", self.ptm)
+        self.machine.start("coordinator", "coordinator", "serve", "job.toml", *arguments)
+        self.machine.address("coordinator")
+
+    def start_client(self, index: int) -> None:
+        name = client_name(index)
+        places = ("--coordinator", f"127.0.0.1:{self.port}", "--data", f"{name}.jsonl", "--dev", f"{name}.dev.jsonl")
+        self.machine.start(name, "client", "join", *places, "--state", f"{name}.state", "--one-class")
+
+    def start_clients(self) -> None:
+        for index in range(CLIENTS):
+            self.start_client(index)
+
+    def until(self, holds: Callable[[RunStatus], bool]) -> None:
+        for status, _ in self.operator.watch():
+            if holds(status):
+                return
+        raise AssertionError("the run ended before that")
+
+    def kill_soon_after(self, round: int, name: str, draw: random.Random) -> None:
+        self.until(lambda status: status.round >= round)
+        killing = Timer(draw.uniform(0, KILL_WITHIN_SECONDS), self.machine.kill, [name])
+        killing.start()
+        killing.join()
+
+    def finish(self) -> Course:
+        """Lets the run come to its end, and every process with it."""
+        reports = []
+        for _, news in self.operator.watch():
+            reports += news
+        result = self.operator.result()
+        for index in range(CLIENTS):
+            assert self.machine.wait(client_name(index)) == 0, self.machine.log(client_name(index))
+        assert self.machine.end("coordinator") == 0, self.machine.log("coordinator")
+        z, _ = read_prompt(self.machine.folder / PROMPT)
+        assert z.tobytes() == result.z.tobytes()
+        return Course.of(result, reports)
+
+
+@pytest.fixture(scope="module")
+def ptm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Machine(tmp_path_factory.mktemp("ptm")) as machine:
+        machine.start("ptm", "ptm", "serve", "--model", "fake")
+        yield machine.address("ptm")
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path, ptm: str, long: Splits) -> Iterator[ByHand]:
+    with Machine(tmp_path) as machine:
+        yield ByHand(machine, ptm, long)
+
+
+def test_a_coordinator_that_is_killed_again_and_again(by_hand: ByHand, expected: Course) -> None:
+    """While clients join, soon after a round at a moment drawn from a seed, and after the last."""
+    by_hand.start_clients()
+    by_hand.until(lambda status: bool(status.members))
+    by_hand.machine.kill("coordinator")
+    by_hand.start_coordinator()
+    by_hand.kill_soon_after(4, "coordinator", random.Random(3))
+    by_hand.start_coordinator()
+    by_hand.until(lambda status: status.state.ended)
+    by_hand.machine.kill("coordinator")
+    by_hand.start_coordinator()
+    assert by_hand.finish() == expected
+
+
+def test_a_client_that_is_killed_again_and_again(by_hand: ByHand, expected: Course) -> None:
+    """Each round waits for it until its deadline, and it is back before."""
+    draw = random.Random(4)
+    by_hand.start_clients()
+    for index, round in enumerate((2, 15)):
+        by_hand.kill_soon_after(round, client_name(index), draw)
+        by_hand.start_client(index)
+    assert by_hand.finish() == expected
+
+
+def test_a_second_coordinator_is_told_why_it_cannot_be(by_hand: ByHand) -> None:
+    machine = by_hand.machine
+    machine.start("same-store", "coordinator", "serve", "job.toml", "--store", "run.db")
+    machine.start("same-port", "coordinator", "serve", "job.toml", "--store", "b.db", "--port", str(by_hand.port))
+    assert (machine.wait("same-store"), machine.wait("same-port")) == (6, 7)
+    assert "StoreLocked" in machine.log("same-store")
+    assert "PortTaken" in machine.log("same-port")
+    by_hand.start_client(0)
+    by_hand.until(lambda status: len(status.members) == 1)  # the first one does not care
+
+
+@pytest.fixture(scope="module")
+def job_file(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    path = tmp_path_factory.mktemp("job") / "job.toml"
+    path.write_text(job_text(job(data, rounds=ROUNDS)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stage", "times"),
+    [("starting the PTM", 1), ("starting the coordinator", 1), ("starting 3 clients", 1), ("round 3:", 3)],
+)
+def test_ctrl_c_leaves_no_process(job_file: Path, tmp_path: Path, stage: str, times: int) -> None:
+    """Hit once, or by somebody who loses patience while the processes end."""
+    out = tmp_path / "run"
+    with Launcher(job_file, out) as launcher:
+        launcher.until_it_says(stage)
+        others = [pid for pid in mentioning(str(out)) if pid != launcher.pid]
+        launcher.send(signal.SIGINT)
+        for pid in others[: times - 1]:
+            wait_for_end([pid])
+            launcher.send(signal.SIGINT)
+        assert launcher.wait() == 130, launcher.said
+    assert mentioning(str(out)) == []
+
+
+def test_a_run_goes_on_after_its_launcher_was_killed(job_file: Path, tmp_path: Path, expected: Course) -> None:
+    """The processes end by themselves; the same command then goes on with the same round."""
+    out = tmp_path / "run"
+    with Launcher(job_file, out) as launcher:
+        launcher.until_it_says("round 5:")
+        launcher.send(signal.SIGKILL)
+        assert launcher.wait() == -signal.SIGKILL
+    wait_for_end(mentioning(str(out)))
+    assert not (out / SUMMARY).exists()
+    with Launcher(job_file, out) as launcher:
+        assert launcher.wait() == 0, launcher.said
+    assert read_prompt(out / PROMPT)[0].tobytes() == expected.z

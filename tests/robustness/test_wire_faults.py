@@ -1,0 +1,288 @@
+"""A bad line between clients and coordinator: cut anywhere, its bytes changed, replies lost, silent without a word.
+
+Whatever the line does, the run ends with the bits of an undisturbed one, and nobody is counted twice.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from fedbbpt.client.grpc_link import GrpcLink
+from fedbbpt.splits import Splits
+from fedbbpt.types import Receipt
+from fedbbpt.wire.tensors import bundle
+from tests.federation import (
+    CLIENTS,
+    ROUNDS,
+    AdvancingLoop,
+    Client,
+    Course,
+    OverGrpc,
+    Security,
+    engine,
+    play,
+    undisturbed,
+)
+
+HEARTBEAT_SECONDS = 0.05
+CALL_SECONDS = 0.3
+STEPS = 10
+
+
+class Way(Enum):
+    UP = auto()
+    DOWN = auto()
+
+
+class Then(Enum):
+    """What becomes of a connection after a piece of it was handled."""
+
+    GO_ON = auto()
+    CUT = auto()
+    FREEZE = auto()
+    """It stays open, and not one byte passes any more."""
+
+
+Pair: TypeAlias = tuple[asyncio.StreamWriter, asyncio.StreamWriter]
+"""To the client, and to the coordinator."""
+Fault: TypeAlias = Callable[[Way, int, bytes], tuple[bytes, Then]]
+"""(direction, position of the piece among all that way, piece) -> (what is forwarded, what then)."""
+
+
+def no_fault(way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
+    return data, Then.GO_ON
+
+
+@dataclass
+class At:
+    """Strikes once, at byte `byte` of its way."""
+
+    way: Way
+    byte: int
+    then: Then
+    flipped: int = 0
+    """Bits that change in this byte, which is forwarded then."""
+    struck: bool = False
+
+    def __call__(self, way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
+        offset = self.byte - position
+        if self.struck or way is not self.way or offset >= len(data):
+            return data, Then.GO_ON
+        self.struck = True
+        if self.flipped:
+            return data[:offset] + bytes([data[offset] ^ self.flipped]) + data[offset + 1 :], self.then
+        return data[:offset], self.then
+
+
+@dataclass
+class FlipInside:
+    """Changes one bit of the first piece that holds `pattern`, within it."""
+
+    way: Way
+    pattern: bytes
+    struck: bool = False
+
+    def __call__(self, way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
+        offset = data.find(self.pattern)
+        if self.struck or way is not self.way or offset < 0:
+            return data, Then.GO_ON
+        self.struck = True
+        return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :], Then.GO_ON
+
+
+@dataclass
+class Proxy:
+    """Forwards connections to a port of this machine, as long as its fault lets it."""
+
+    target: int
+    fault: Fault = no_fault
+    passed: dict[Way, int] = field(default_factory=lambda: {Way.UP: 0, Way.DOWN: 0})
+    _open: set[Pair] = field(default_factory=set)
+    _frozen: set[Pair] = field(default_factory=set)
+
+    async def start(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        self._server.close()
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Ends the connections that are open now; new ones are taken."""
+        for pair in self._open:
+            _abort(pair)
+
+    async def thaw(self) -> None:
+        """Ends the frozen ones, as keepalive does after its minute."""
+        for pair in self._frozen:
+            _abort(pair)
+        self._frozen.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        pair = (writer, there_writer)
+        self._open.add(pair)
+        await asyncio.gather(self._pump(Way.UP, reader, pair), self._pump(Way.DOWN, there_reader, pair))
+        self._open.discard(pair)
+
+    async def _pump(self, way: Way, reader: asyncio.StreamReader, pair: Pair) -> None:
+        writer = pair[way is Way.UP]
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if pair in self._frozen:
+                    continue
+                forwarded, then = self.fault(way, self.passed[way], data)
+                self.passed[way] += len(data)
+                writer.write(forwarded)
+                await writer.drain()
+                if then is Then.CUT:
+                    break
+                if then is Then.FREEZE:
+                    self._frozen.add(pair)
+        _abort(pair)
+
+
+def _abort(pair: Pair) -> None:
+    for writer in pair:
+        writer.transport.abort()
+
+
+class BadLine:
+    """A federation whose clients all come by way of a proxy."""
+
+    def __init__(self, splits: Splits, path: Path, loop: AdvancingLoop, security: Security | None) -> None:
+        self._loop = loop
+        self.federation = OverGrpc(splits, path, loop, security, HEARTBEAT_SECONDS)
+        self.proxy = Proxy(self.federation.port)
+        self._port = asyncio.run_coroutine_threadsafe(self.proxy.start(), loop).result()
+
+    def client(self, index: int) -> Client:
+        link = GrpcLink(self.federation.channel(self._port), call_seconds=CALL_SECONDS, pause=self._pause)
+        return self.federation.client(index, link=link, ptm=engine())
+
+    def _pause(self, seconds: float) -> None:
+        self.call(self.proxy.thaw())
+        time.sleep(seconds)
+
+    def call(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def run(self) -> Course:
+        """All clients at work, each in a thread."""
+
+        def work(index: int) -> None:
+            client = self.client(index)
+            client.agent.run(client.link, wait=lambda: None)
+
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            list(threads.map(work, range(CLIENTS)))
+        return self.federation.course()
+
+    def close(self) -> None:
+        self.call(self.proxy.stop())
+        self.federation.close()
+
+
+MakeLine: TypeAlias = Callable[[Security | None], contextlib.AbstractContextManager[BadLine]]
+
+
+@pytest.fixture
+def make_line(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> MakeLine:
+    numbers = itertools.count()
+
+    @contextlib.contextmanager
+    def make(security: Security | None) -> Iterator[BadLine]:
+        line = BadLine(splits, tmp_path / f"{next(numbers)}.db", server_loop, security)
+        try:
+            yield line
+        finally:
+            line.close()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def expected(splits: Splits) -> Course:
+    return undisturbed(splits)
+
+
+def sweep(
+    make_line: MakeLine, security: Security | None, way: Way, fault: Callable[[int], At], expected: Course
+) -> None:
+    """One run for each of STEPS places over the bytes that an undisturbed run sends that way."""
+    with make_line(security) as line:
+        assert line.run() == expected
+        total = line.proxy.passed[way]
+    struck = 0
+    for byte in range(total // (2 * STEPS), total, total // STEPS):
+        with make_line(security) as line:
+            line.proxy.fault = at = fault(byte)
+            assert line.run() == expected
+            struck += at.struck
+    assert struck >= STEPS - 1  # the length of a run varies a little, with the packets that its messages share
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("secured", [False, True])
+def test_a_line_that_is_cut_at_any_byte(
+    make_line: MakeLine, security: Security, expected: Course, way: Way, secured: bool
+) -> None:
+    sweep(make_line, security if secured else None, way, lambda byte: At(way, byte, Then.CUT), expected)
+
+
+@pytest.mark.parametrize("way", Way)
+def test_a_line_that_changes_any_byte(make_line: MakeLine, security: Security, expected: Course, way: Way) -> None:
+    """Under TLS, where each is noticed."""
+    sweep(make_line, security, way, lambda byte: At(way, byte, Then.GO_ON, flipped=0x10), expected)
+
+
+@pytest.mark.parametrize("way", Way)
+def test_a_line_that_falls_silent_at_any_byte(make_line: MakeLine, expected: Course, way: Way) -> None:
+    sweep(make_line, None, way, lambda byte: At(way, byte, Then.FREEZE), expected)
+
+
+def test_a_reply_that_is_lost(make_line: MakeLine, expected: Course) -> None:
+    """The update is stored, and nobody says so: the client sends it again, and hears that it was counted."""
+    with make_line(None) as line:
+        clients = [line.client(index) for index in range(CLIENTS)]
+        for _ in range(ROUNDS + 1):
+            tasks = [client.task() for client in clients]
+            line.proxy.fault = At(Way.DOWN, line.proxy.passed[Way.DOWN], Then.CUT)
+            assert clients[0].submit(tasks[0]) is Receipt.DUPLICATE
+            for client, task in zip(clients[1:], tasks[1:], strict=True):
+                assert client.submit(task) is Receipt.COUNTED
+        assert line.federation.course() == expected
+
+
+def test_an_update_whose_arrays_are_changed_is_sent_again(make_line: MakeLine, expected: Course) -> None:
+    with make_line(None) as line:
+        clients = [line.client(index) for index in range(CLIENTS)]
+        task = clients[0].task()
+        line.proxy.fault = fault = FlipInside(Way.UP, bundle(clients[0].agent.answer(task).arrays)[1])
+        assert clients[0].submit(task) is Receipt.COUNTED
+        assert fault.struck
+        play(clients[1:], 1)
+        play(clients, ROUNDS)
+        assert line.federation.course() == expected
+
+
+def test_a_task_whose_arrays_are_changed_is_fetched_again(make_line: MakeLine, expected: Course) -> None:
+    with make_line(None) as line:
+        clients = [line.client(index) for index in range(CLIENTS)]
+        play(clients, 1)
+        told = bundle(clients[0].task().arrays)[1]
+    with make_line(None) as line:
+        line.proxy.fault = fault = FlipInside(Way.DOWN, told)
+        assert line.run() == expected
+        assert fault.struck
