@@ -228,6 +228,11 @@ class Report:
     bytes_up: int | None = None
     bytes_down: int | None = None
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The best prompt has the highest: the lowest dev loss, which is steadier on few examples than accuracy."""
+        return -self.dev_loss, self.dev_accuracy
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

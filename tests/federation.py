@@ -61,7 +61,9 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def job(data: Path, rounds: int = ROUNDS, method: str = "fed-cma", codec: str = "float32") -> Job:
+def job(
+    data: Path, *, rounds: int = ROUNDS, method: str = "fed-cma", codec: str = "float32", clients: int = CLIENTS
+) -> Job:
     """Three clients of which two are a quorum, and a model that answers in microseconds."""
     search: dict[str, dict[str, object]] = {
         "fed-cma": {"population": 6, "sigma": 0.5},
@@ -74,7 +76,7 @@ def job(data: Path, rounds: int = ROUNDS, method: str = "fed-cma", codec: str = 
             "ptm": {"model": "fake"},
             "task": {"prompt": {"tokens": 4, "dim": 6}},
             "data": {"source": str(data), "shots_per_class": 0, "dev_shots_per_class": 0, "partition": "iid"},
-            "cohort": {"clients": CLIENTS, "quorum": 0.6, "deadline_seconds": DEADLINE_SECONDS},
+            "cohort": {"clients": clients, "quorum": 0.6, "deadline_seconds": DEADLINE_SECONDS},
             "method": {"name": method, **search[method]},
             "codec": {"uplink": codec},
         }
@@ -174,8 +176,11 @@ class Federation(ABC):
                 return Course.of(self.result(), seen)
         raise AssertionError("the run has not ended")
 
+    def record(self) -> RunRecord:
+        return RunRecord(RUN_ID, self.splits.job.run.seed, self.splits.job.digest(), "2026-01-01T00:00:00+00:00")
+
     def _open_store(self) -> Store:
-        return SqliteStore(self._path, RunRecord(RUN_ID, self.splits.job.run.seed, self.splits.job.digest(), "today"))
+        return SqliteStore(self._path, self.record())
 
     def _coordinator(self, store: Store, traffic: TrafficMeter) -> Coordinator:
         job = self.splits.job

@@ -135,8 +135,8 @@ def _shares(splits: Splits) -> Table:
     counts = splits.histogram().T
     clients = counts.shape[1]
     shown = min(clients, _CLIENTS_SHOWN)
-    table = Table(title="training examples", title_justify="left", box=None, header_style="dim")
-    table.add_column("client")
+    table = Table(box=None, header_style="dim")
+    table.add_column("training examples of client")
     for index in range(shown):
         table.add_column(str(index), justify="right")
     if shown < clients:

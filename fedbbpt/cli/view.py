@@ -63,7 +63,7 @@ class RunView:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("round", "accuracy", "dev loss", "train loss", "clients", "queries", "up", "down", "s"):
             table.add_column(name, justify="right")
-        best = max(self._reports, key=lambda r: (r.dev_accuracy, -r.dev_loss), default=None)
+        best = max(self._reports, key=lambda report: report.rank, default=None)
         for report in self._reports[-_LAST:]:
             table.add_row(*_cells(report), style="bold green" if report is best else "")
         parts: list[RenderableType] = [Text(self._title, style="bold"), self._progress]

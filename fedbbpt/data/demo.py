@@ -23,7 +23,7 @@ from fedbbpt.types import Examples, LabelledExamples
 T = TypeVar("T")
 
 DEPARTMENTS: Mapping[str, str] = {
-    "scheduling": "when to come",
+    "scheduling": "booking, moving or cancelling an appointment",
     "billing": "charges, payments and insurance",
     "pharmacy": "prescriptions and medication",
     "laboratory": "medical tests, scans and their results",

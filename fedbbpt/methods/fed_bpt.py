@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,13 @@ from fedbbpt.types import (
     unpack,
 )
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # pycma warns where matplotlib is missing
-    import cma
+
+def _pycma() -> Any:
+    """Imported by who searches with it: it loads SciPy where there is one, which takes as long as all the rest."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where matplotlib is missing
+        import cma
+    return cma
 
 
 class FedBptConfig(MethodConfig):
@@ -143,7 +147,7 @@ class FedBptClient:
         seed = task.seed if self._settings.common_seed else seeds.derive(task.seed, task.id.client_id)
         objective = self._objective(seed)
         rng = seeds.rng(seed, "fed-bpt")
-        search = cma.CMAEvolutionStrategy(
+        search = _pycma().CMAEvolutionStrategy(
             task.arrays["mean"].astype(np.float64),
             float(task.arrays["sigma"][0]),
             {

@@ -48,7 +48,7 @@ def aggregate(
         bytes_down=None if traffic is None else traffic[1],
     )
     best, best_z = snapshot.best, snapshot.best_z
-    if best is None or _rank(report) >= _rank(best):
+    if best is None or report.rank >= best.rank:
         best, best_z = report, method.prompt(method.restore(snapshot.state))
     return replace(
         snapshot,
@@ -76,8 +76,3 @@ def _step(method: ServerHalf[Any], snapshot: Snapshot, updates: Sequence[Update]
         log.error("round %d: the step made %s infinite or NaN; the state stays as it was", snapshot.round, unsound)
         return snapshot.state, {}
     return packed, metrics
-
-
-def _rank(report: Report) -> tuple[float, float]:
-    """Higher dev accuracy is better, then lower dev loss."""
-    return report.dev_accuracy, -report.dev_loss

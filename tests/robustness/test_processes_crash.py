@@ -9,6 +9,7 @@ from threading import Timer
 import pytest
 
 from fedbbpt.data.examples import write_jsonl
+from fedbbpt.interfaces import Report
 from fedbbpt.job_file import job_text
 from fedbbpt.outcome import PROMPT, SUMMARY
 from fedbbpt.prompt_file import read_prompt
@@ -77,7 +78,7 @@ class ByHand:
 
     def finish(self) -> Course:
         """Lets the run come to its end, and every process with it."""
-        reports = []
+        reports: list[Report] = []
         for _, news in self.operator.watch():
             reports += news
         result = self.operator.result()

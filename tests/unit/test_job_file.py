@@ -12,7 +12,7 @@ from fedbbpt.job_file import job_text
 from fedbbpt.methods import METHODS
 from fedbbpt.types import ProjectionKind
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 LABELS = st.lists(TEXT, max_size=4, unique=True)
 POSITIVE = st.floats(1e-300, 1e300)
 METHOD: Any = st.one_of(

@@ -1,0 +1,157 @@
+"""A client of fed-cma from the protos alone: no other part of fedbbpt is imported. A guide for other languages.
+
+It stays small, so it begins anew where a real client would try again, and it keeps nothing on disk.
+
+    python examples/client_from_protos.py HOST:PORT DATA.jsonl     (lines with "text" and "label")
+"""
+
+import hashlib
+import json
+import math
+import secrets
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+import google_crc32c
+import grpc
+
+from fedbbpt.ptm.v1 import ptm_pb2 as ptm
+from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1 import method_pb2, tensor_pb2
+from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+
+Vector = Sequence[float]
+DEV = 4
+"""Every fourth example is for measuring the prompt."""
+
+
+def normals(seed: int, count: int) -> list[float]:
+    """docs/protocol.md, "Draws that both ends make"."""
+    pairs = -(-count // 2)
+    stream = hashlib.shake_256(seed.to_bytes(8, "little")).digest(16 * pairs)
+    uniforms = [((word >> 11) + 0.5) / 2.0**53 for word in struct.unpack(f"<{2 * pairs}Q", stream)]
+    drawn: list[float] = []
+    for u, v in zip(uniforms[::2], uniforms[1::2], strict=True):
+        radius = math.sqrt(-2 * math.log(u))
+        drawn += [radius * math.cos(2 * math.pi * v), radius * math.sin(2 * math.pi * v)]
+    return drawn[:count]
+
+
+def cross_entropy(scores: Vector, label: int) -> float:
+    top = max(scores)
+    return top + math.log(sum(math.exp(score - top) for score in scores)) - scores[label]
+
+
+class BlackBox:
+    """The PTM, asked about one set of examples."""
+
+    def __init__(self, address: str, task: method_pb2.TaskSettings, examples: Sequence[tuple[str, int]]) -> None:
+        self._stub = PtmServiceStub(grpc.insecure_channel(address))
+        registered = self._stub.RegisterTask(ptm.RegisterTaskRequest(template=task.template, classes=task.classes))
+        self._labels, self._classes = [label for _, label in examples], len(task.classes)
+        prompt = task.prompt
+        kind = "KIND_" + method_pb2.PromptSettings.Projection.Name(prompt.projection).removeprefix("PROJECTION_")
+        self._projection = ptm.Projection(
+            kind=ptm.Projection.Kind.Value(kind),
+            seed=prompt.seed,
+            tokens=prompt.tokens,
+            scale=prompt.scale,
+            initial_text=prompt.initial_text,
+            injection=ptm.INJECTION_PREFIX,
+        )
+
+        def requests() -> Iterator[ptm.RegisterExamplesRequest]:
+            header = ptm.RegisterExamplesHeader(task_id=registered.task_id, prompt_tokens=prompt.tokens)
+            yield ptm.RegisterExamplesRequest(header=header)
+            for text, _ in examples:
+                yield ptm.RegisterExamplesRequest(example=ptm.Example(text=text))
+
+        self._examples_id = self._stub.RegisterExamples(requests()).examples_id
+
+    def losses(self, candidates: Sequence[Vector]) -> list[tuple[float, int]]:
+        """For each candidate the sum of its losses, and how many examples it gets right."""
+        data = b"".join(struct.pack(f"<{len(z)}f", *z) for z in candidates)
+        shape = [len(candidates), len(candidates[0])]
+        z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=shape, data=data)
+        latent = ptm.LatentPrompts(z=z, projection=self._projection)
+        answer = self._stub.Score(ptm.ScoreRequest(examples_id=self._examples_id, latent=latent))
+        rows = list(struct.iter_unpack(f"<{self._classes}f", answer.scores.data))  # [P x B] rows of K scores
+        found = []
+        for start in range(0, len(rows), len(self._labels)):
+            mine = list(zip(rows[start : start + len(self._labels)], self._labels, strict=True))
+            hits = sum(scores[label] == max(scores) for scores, label in mine)
+            found.append((sum(cross_entropy(scores, label) for scores, label in mine), hits))
+        return found
+
+
+def tasks(stream: Iterable[pb.StreamTasksResponse]) -> Iterator[tuple[pb.TaskHeader, dict[str, Vector]]]:
+    """Each task with its arrays, flat."""
+    header, data = pb.TaskHeader(), b""
+    for response in stream:
+        kind = response.WhichOneof("event")
+        if kind == "finished":
+            return
+        if kind == "task":
+            header, data = response.task, b""
+        elif kind == "chunk":
+            data += response.chunk.data
+            if len(data) == header.arrays.total_bytes:
+                if google_crc32c.value(data) != header.arrays.crc32c:
+                    raise ValueError("the arrays were changed on their way")
+                arrays: dict[str, Vector] = {}
+                for spec in header.arrays.tensors:
+                    size = math.prod(spec.shape)
+                    arrays[spec.name], data = struct.unpack_from(f"<{size}f", data), data[4 * size :]
+                yield header, arrays
+
+
+def submission(header: pb.UpdateHeader, losses: Vector) -> Iterator[pb.SubmitUpdateRequest]:
+    data = struct.pack(f"<{len(losses)}f", *losses)
+    if losses:
+        header.arrays.tensors.add(name="losses", dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[len(losses)])
+    header.arrays.total_bytes, header.arrays.crc32c = len(data), google_crc32c.value(data)
+    yield pb.SubmitUpdateRequest(header=header)
+    if data:
+        yield pb.SubmitUpdateRequest(chunk=tensor_pb2.TensorChunk(data=data, crc32c=google_crc32c.value(data)))
+
+
+def main(address: str, path: str) -> int:
+    """Takes part in a run to its end; returns how many updates were counted."""
+    with open(path, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file if line.strip()]
+    coordinator = CoordinatorServiceStub(grpc.insecure_channel(address))
+    run = coordinator.Join(
+        pb.JoinRequest(
+            protocol_version=1,
+            client_id=f"from-protos-{secrets.token_hex(4)}",
+            client_key=secrets.token_hex(16),
+            codecs=[pb.CODEC_FLOAT32],
+            examples=len(lines) - len(lines[::DEV]),
+        )
+    )
+    if run.method.WhichOneof("method") != "fed_cma" or run.method.fed_cma.candidates_sent:
+        raise ValueError("this client knows fed-cma with a diagonal covariance only")
+    examples = [(line["text"], list(run.task.labels).index(line["label"])) for line in lines]
+    dev, train = examples[::DEV], [one for index, one in enumerate(examples) if index % DEV]
+    on_dev, on_train = (BlackBox(run.ptm_address, run.task, part) for part in (dev, train))
+    population, counted = run.method.fed_cma.population, 0
+    for task, arrays in tasks(coordinator.StreamTasks(pb.StreamTasksRequest(session=run.session))):
+        mean = arrays["mean"]
+        ((dev_loss, dev_correct),) = on_dev.losses([mean])
+        losses: list[float] = []
+        if task.id.phase == pb.PHASE_UPDATE:
+            drawn = normals(task.seed, population * len(mean))
+            rows = [drawn[start : start + len(mean)] for start in range(0, len(drawn), len(mean))]
+            candidates = [[m + s * x for m, s, x in zip(mean, arrays["scale"], row, strict=True)] for row in rows]
+            losses = [loss for loss, _ in on_train.losses(candidates)]
+        header = pb.UpdateHeader(session=run.session, id=task.id, weight=len(train))
+        metrics = {"dev_loss": dev_loss, "dev_correct": dev_correct, "dev_count": len(dev)}
+        header.metrics.update(metrics | {"queries": len(dev) + len(losses) * len(train)})
+        counted += coordinator.SubmitUpdate(submission(header, losses)).receipt == pb.RECEIPT_COUNTED
+    return counted
+
+
+if __name__ == "__main__":
+    print(f"{main(*sys.argv[1:])} updates were counted")

@@ -1,0 +1,72 @@
+"""docs/protocol.md is enough: a client that uses nothing but the protos ends with the prompt that ours ends with."""
+
+import asyncio
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedbbpt.codecs import CODECS
+from fedbbpt.config import Job
+from fedbbpt.data.examples import write_jsonl
+from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.service import serve
+from fedbbpt.setup import cohort_settings, run_settings
+from fedbbpt.simulation import simulate
+from fedbbpt.splits import Splits
+from fedbbpt.types import Examples, LabelledExamples
+from fedbbpt.wire.traffic import TrafficMeter
+
+ROUNDS = 4
+JOB = Job.model_validate(
+    {
+        "run": {"rounds": ROUNDS, "seed": 3},
+        "task": {"labels": ("visits", "billing"), "prompt": {"dim": 7}},
+        "cohort": {"clients": 1},
+    }
+)
+EXAMPLE = Path(__file__).parents[2] / "examples/client_from_protos.py"
+
+
+def example() -> Any:
+    spec = importlib.util.spec_from_file_location("client_from_protos", EXAMPLE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_client_from_protos(server_loop: asyncio.AbstractEventLoop, ptm_servers: Any, tmp_path: Path) -> None:
+    words = ("parking hours", "charges payments")
+    texts = tuple(f"{words[i * i % 3 % 2]} number {i}" for i in range(24))
+    data = LabelledExamples(Examples(texts), np.array([i * i % 3 % 2 for i in range(24)]))
+    write_jsonl(tmp_path / "data.jsonl", data, JOB.task.labels)
+    rows = np.arange(len(data))
+    dev, train = data.take(rows[::4]), data.take(rows[rows % 4 > 0])
+    expected, _ = simulate(Splits(JOB, (train,), (dev,), dev), Engine(Fake(), lambda: 0.0), lambda status: None)
+
+    ptm_port = ptm_servers.start(Engine(Fake(), lambda: 0.0))
+    coordinator = Coordinator(
+        method_name=JOB.method.name,
+        method=JOB.entry().server(JOB.method, JOB.space()),
+        codec=CODECS["float32"],
+        settings=run_settings(JOB, "run", f"127.0.0.1:{ptm_port}"),
+        seed=JOB.run.seed,
+        cohort=cohort_settings(JOB),
+        store=MemoryStore(),
+    )
+    serving = asyncio.run_coroutine_threadsafe(serve(coordinator, TrafficMeter()), server_loop).result()
+    try:
+        assert example().main(f"127.0.0.1:{serving.port}", str(tmp_path / "data.jsonl")) == ROUNDS + 1
+    finally:
+        asyncio.run_coroutine_threadsafe(serving.stop(0.0), server_loop).result()
+    result = coordinator.result()
+    # Another mathematical library may round a logarithm otherwise.
+    np.testing.assert_allclose(result.z, expected.z, rtol=1e-6)
+    assert result.measured.round == expected.measured.round > 0
+    assert result.measured.queries == expected.measured.queries
+    np.testing.assert_allclose(result.measured.dev_loss, expected.measured.dev_loss, rtol=1e-6)

@@ -1,0 +1,102 @@
+"""The coordinator's disk is full: clients are told so, try again, and the run goes on once there is room."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from fedbbpt.client.grpc_link import GrpcLink
+from fedbbpt.errors import StoreFull
+from fedbbpt.interfaces import Member, Snapshot, Store
+from fedbbpt.server.coordinator import STORE_RETRY_SECONDS
+from fedbbpt.server.store import SqliteStore
+from fedbbpt.splits import Splits
+from fedbbpt.types import Receipt, TaskId, Update
+from tests.federation import CLIENTS, ROUNDS, AdvancingLoop, Course, OverGrpc, play, undisturbed
+
+
+class SmallDisk(SqliteStore):
+    """Full whenever a test says so."""
+
+    full = False
+    full_for_snapshots = False
+
+    def put_member(self, member: Member) -> None:
+        self._need_room()
+        super().put_member(member)
+
+    def put_update(self, task_id: TaskId, update: Update) -> None:
+        self._need_room()
+        super().put_update(task_id, update)
+
+    def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        self._need_room(self.full_for_snapshots)
+        super().commit(snapshot, members)
+
+    def _need_room(self, too_large: bool = False) -> None:
+        if self.full or too_large:
+            raise StoreFull("the disk is full", fix="free some space; the run goes on then")
+
+
+class OnSmallDisk(OverGrpc):
+    def _open_store(self) -> Store:
+        self.disk = SmallDisk(self._path, self.record())
+        return self.disk
+
+    def make_room(self, seconds: float = 0.0) -> None:
+        self.disk.full = False
+
+    def patient(self) -> GrpcLink:
+        """A link during whose first pause somebody makes room."""
+        return GrpcLink(self.channel(), pause=self.make_room)
+
+
+@pytest.fixture
+def federation(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> Iterator[OnSmallDisk]:
+    made = OnSmallDisk(splits, tmp_path / "run.db", server_loop)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def expected(splits: Splits) -> Course:
+    return undisturbed(splits)
+
+
+def test_who_joins_or_submits_tries_again(federation: OnSmallDisk, expected: Course) -> None:
+    federation.disk.full = True
+    anna = federation.client(0, link=federation.patient())
+    others = [federation.client(index) for index in range(1, CLIENTS)]
+    for _ in range(ROUNDS + 1):
+        task = anna.task()
+        federation.disk.full = True
+        assert anna.submit(task) is Receipt.COUNTED
+        assert not federation.disk.full
+        play(others, 1)
+    assert federation.course() == expected
+
+
+def test_whoever_gives_up_is_told_why(federation: OnSmallDisk, expected: Course) -> None:
+    anna, *others = federation.clients()
+    task = anna.task()
+    hasty = federation.client(0, link=GrpcLink(federation.channel(), patience_seconds=0.0))
+    federation.disk.full = True
+    with pytest.raises(StoreFull, match="free some space"):
+        hasty.submit(task)
+    federation.make_room()
+    play([hasty, *others], ROUNDS + 1)
+    assert federation.course() == expected
+
+
+def test_a_round_that_cannot_be_closed_closes_when_there_is_room(federation: OnSmallDisk, expected: Course) -> None:
+    """Its last client has its receipt all the same: that was stored."""
+    clients = federation.clients()
+    play(clients[:-1], 1)
+    task = clients[-1].task()
+    federation.disk.full_for_snapshots = True
+    assert clients[-1].submit(task) is Receipt.COUNTED
+    assert federation.until(lambda status: all(member.submitted for member in status.members)).round == 0
+    federation.disk.full_for_snapshots = False
+    federation.advance(STORE_RETRY_SECONDS)
+    play(clients, ROUNDS)
+    assert federation.course() == expected

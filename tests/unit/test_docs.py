@@ -1,0 +1,264 @@
+"""The documents say what the code does: commands parse, snippets are valid, tables and test vectors agree with it."""
+
+import ast
+import base64
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+from google.protobuf import descriptor_pool, json_format, message_factory
+
+from fedbbpt import cli, errors, seeds
+from fedbbpt.cli.console import EXIT_CODES
+from fedbbpt.config import Job, parse_job
+from fedbbpt.interfaces import Report
+from fedbbpt.job_file import job_text
+from fedbbpt.methods import METHODS
+from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
+from fedbbpt.server.checks import MEASURED, OPTIONAL
+from fedbbpt.types import LatentPrompts
+from fedbbpt.wire import ptm_messages
+from fedbbpt.wire.coordinator_messages import run_settings
+from fedbbpt.wire.status import code_of
+from fedbbpt.wire.tensors import Assembler, from_message
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PROTOCOL = (ROOT / "docs/protocol.md").read_text()
+COMMANDS = (ROOT / "docs/commands.md").read_text()
+
+
+def fences(page: Path) -> Iterator[tuple[str, str]]:
+    """(info string, content) of a page's code blocks."""
+    for found in re.finditer(r"^```([^\n]+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        yield found[1], found[2]
+
+
+def blocks(info: str) -> list[Any]:
+    return [
+        pytest.param(content, id=f"{page.name}-{index}")
+        for page in PAGES
+        for index, (kind, content) in enumerate(fences(page))
+        if kind.split()[0] == info
+    ]
+
+
+def console_commands() -> list[str]:
+    return [
+        line.removeprefix("$ ")
+        for page in PAGES
+        for kind, content in fences(page)
+        if kind == "console"
+        for line in re.sub(r"\\\n>?\s*", "", content).splitlines()
+        if line.startswith("$ ")
+    ]
+
+
+def table(text: str, first_header: str) -> dict[str, list[str]]:
+    """The cells of the first table whose header begins so, by their first."""
+    lines = text[text.index(f"| {first_header} |") :].splitlines()
+    rows = (line.strip("|").split("|") for line in lines[2 : next(i for i, x in enumerate(lines) if not x)])
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def parse_command(words: list[str]) -> None:
+    """As the command line would, up to running it."""
+    command: Any = typer.main.get_command(cli.app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words)
+
+
+@pytest.mark.parametrize("line", [line for line in console_commands() if line.startswith("fedbbpt ")])
+def test_every_command_that_is_shown_parses(line: str) -> None:
+    parse_command(shlex.split(line)[1:])
+
+
+def test_a_wrong_command_would_not_parse() -> None:
+    with pytest.raises(Exception, match="--nonsense"):
+        parse_command(["run", "job.toml", "--nonsense"])
+
+
+def test_options_that_are_named_in_the_text_exist() -> None:
+    known: set[str] = set()
+    pending: list[Any] = [typer.main.get_command(cli.app)]
+    while pending:
+        command = pending.pop()
+        pending += getattr(command, "commands", {}).values()
+        known |= {option for parameter in command.params for option in parameter.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", COMMANDS))
+    assert named <= known | {"--help"}
+
+
+def test_every_make_target_that_is_shown_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = {line.split()[1] for line in console_commands() if line.startswith("make ")}
+    assert {"demo", "test"} <= shown <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_toml_is_a_job(text: str) -> None:
+    parse_job(text)
+
+
+@pytest.mark.parametrize("text", [content for page in PAGES for kind, content in fences(page) if kind == "json"])
+def test_json_lines_are_examples(text: str) -> None:
+    assert all(json.loads(line).keys() == {"text", "label"} for line in text.splitlines())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_page_of_the_job_file_is_what_init_writes(method: str) -> None:
+    text, page = job_text(Job.model_validate({"method": {"name": method}})), (ROOT / "docs/job.md").read_text()
+    part = text[text.index("[method]") :].partition("\n\n")[0]
+    assert (text.strip() if method == "fed-cma" else part) in page
+
+
+def test_files_of_a_round_are_documented() -> None:
+    documented = table(COMMANDS[COMMANDS.index("A line of `metrics.jsonl`") :], "key")
+    assert {name.strip("`") for name in documented} == set(Report.__dataclass_fields__)
+
+
+def test_exit_codes() -> None:
+    documented = {int(code) for code in table(COMMANDS, "code")}
+    assert documented == {0, 1, 2, cli.INTERRUPTED, *EXIT_CODES.values()}
+
+
+# The protocol's page
+
+
+def vectors() -> dict[str, str]:
+    return {call.strip("`"): cells[0] for call, cells in table(PROTOCOL, "call").items()}
+
+
+@pytest.mark.parametrize("call", vectors())
+def test_vectors(call: str) -> None:
+    parsed = ast.parse(call, mode="eval").body
+    assert isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name)
+    arguments, given = [ast.literal_eval(argument) for argument in parsed.args], vectors()[call]
+    match parsed.func.id:
+        case "stream":
+            stream = hashlib.shake_256(arguments[0].to_bytes(8, "little")).hexdigest(16)
+            assert given == f"{stream} ..."
+        case "derive":
+            assert int(given) == seeds.derive(*arguments)
+        case "signs":
+            assert [int(sign) for sign in given.split()] == seeds.signs(*arguments).tolist()
+        case "uniforms":
+            assert [float(number) for number in given.split()] == seeds.uniforms(*arguments).tolist()
+        case name:
+            assert name == "normals"
+            # The logarithm and the cosine may differ in their last bit between machines.
+            assert [float(x) for x in given.split()] == pytest.approx(seeds.normals(*arguments), rel=1e-14)
+
+
+def test_errors_have_the_codes_of_the_table() -> None:
+    rows = re.findall(r"^\| ([A-Z_]+)[^|]* \| ([\w, ]+) \|", PROTOCOL, re.MULTILINE)
+    assert len(rows) > 10
+    for code, reasons in rows:
+        for reason in re.findall(r"[A-Z]\w+", reasons):
+            assert code_of(getattr(errors, reason)("")).name == code, reason
+    told = {reason for _, reasons in rows for reason in re.findall(r"[A-Z]\w+", reasons)}
+    leaves = {c.__name__ for c in vars(errors).values() if isinstance(c, type) and not c.__subclasses__()}
+    elsewhere = {"InvalidJob", "InvalidData", "NoResultYet", "PortTaken", "InsecureAddress"}
+    unavailable = {name for name in leaves if code_of(getattr(errors, name)("")).name == "UNAVAILABLE"}
+    assert leaves - elsewhere - unavailable <= told
+
+
+def test_metrics() -> None:
+    assert {name.strip("`") for name in table(PROTOCOL, "name")} == MEASURED | OPTIONAL
+
+
+SPACE = Job().space()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"name": "fed-cma"}, {"name": "fed-cma", "covariance": "full"}, {"name": "fed-bpt"}, {"name": "fed-bbpt"}],
+    ids=str,
+)
+def test_arrays_of_the_methods(config: dict[str, str]) -> None:
+    method = METHODS[config["name"]]
+    parsed = method.config.model_validate(config)
+    server = method.server(parsed, SPACE)
+    numbers = {**parsed.model_dump(), "n": SPACE.dim, "1": 1}
+    sizes = {"P": numbers.get("population"), "I": numbers.get("local_iterations"), "n": SPACE.dim, "1": 1}
+    if config["name"] == "fed-bbpt":
+        sizes["s"] = parsed.model_dump()["hidden"] * (parsed.model_dump()["code"] + 1)
+        sizes["s"] += SPACE.dim * (parsed.model_dump()["hidden"] + 1)
+
+    def read(cell: str) -> dict[str, tuple[int | None, ...]]:
+        found = re.findall(r"`(\w+)` \[([^\]]+)\]", cell)
+        return {name: tuple(sizes[symbol] for symbol in shape.split(", ")) for name, shape in found}
+
+    down, up, weight, _ = table(PROTOCOL, "method")[config["name"]]
+    assert read(up) == dict(server.expected())
+    broadcast = server.broadcast(server.init(0), 0)
+    assert {name: array.shape for name, array in broadcast.items()} in [read(part) for part in down.split(", or ")]
+    assert {array.dtype for array in broadcast.values()} == {np.dtype("float32")}
+    assert (weight == "1") == (config["name"] == "fed-bpt")
+
+
+def messages() -> list[tuple[str, Any]]:
+    found = []
+    for kind, content in fences(ROOT / "docs/protocol.md"):
+        language, _, name = kind.partition(" ")
+        if language == "json":
+            described = descriptor_pool.Default().FindMessageTypeByName(name)
+            found.append(
+                (name.rpartition(".")[2], json_format.Parse(content, message_factory.GetMessageClass(described)()))
+            )
+    return found
+
+
+def test_the_walk_through_a_round_is_a_round() -> None:
+    shown = messages()
+    by_name = {name: message for name, message in shown}
+    settings = run_settings(by_name["JoinResponse"])
+    assert isinstance(settings.method, FedCmaSettings)
+
+    header, chunk = [message for name, message in shown if name == "StreamTasksResponse"]
+    assembler = Assembler(header.task.arrays, settings.max_update_bytes)
+    assembler.add(chunk.chunk)
+    arrays = assembler.arrays()
+    assert {name: array.tolist() for name, array in arrays.items()} == {"mean": [0, 0], "scale": [1, 1]}
+    drawn = candidates(arrays, header.task.seed, settings.method)
+
+    request = by_name["ScoreRequest"]
+    assert from_message(request.latent.z, where="z").tolist() == drawn.tolist()
+    prompts = ptm_messages.prompts(request)
+    assert isinstance(prompts, LatentPrompts) and prompts.projection == settings.space.projection
+    printed = table(PROTOCOL, "candidate").values()
+    assert [[np.float32(cell) for cell in row] for row in printed] == drawn.tolist()
+
+    header, chunk = [message for name, message in shown if name == "SubmitUpdateRequest"]
+    assembler = Assembler(header.header.arrays, settings.max_update_bytes)
+    assembler.add(chunk.chunk)
+    weight, metrics = header.header.weight, header.header.metrics
+    assert (assembler.arrays()["losses"] / weight).tolist() == [1.5, 1.25, 1, 0.75]
+    assert set(metrics) == MEASURED
+    assert metrics["queries"] == weight * len(drawn) + metrics["dev_count"]
+    assert weight == by_name["JoinRequest"].examples
+    assert base64.b64decode("AAAAAAAAAAAAAIA/AACAPw==") == b"".join(a.tobytes() for a in arrays.values())
+
+
+def test_decisions_are_numbered_and_say_context_choice_and_cost() -> None:
+    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        text = page.read_text()
+        assert text.startswith(f"# {page.name[:4]}. ")
+        assert all(f"**{part}.**" in text for part in ("Context", "Choice", "Cost"))

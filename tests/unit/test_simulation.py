@@ -1,0 +1,41 @@
+"""A federation in one process: what it ends with follows from its job alone."""
+
+from pathlib import Path
+
+from fedbbpt.server.run_status import RunState, RunStatus
+from fedbbpt.simulation import simulate
+from fedbbpt.splits import Splits, prepare
+from tests.federation import CLIENTS, ROUNDS, engine, job, undisturbed
+
+
+def test_the_same_job_ends_with_the_same_bits(data: Path, splits: Splits) -> None:
+    assert undisturbed(splits) == undisturbed(prepare(job(data)))
+
+
+def test_another_seed_ends_elsewhere(data: Path, splits: Splits) -> None:
+    changed = job(data)
+    changed = changed.model_copy(update={"run": changed.run.model_copy(update={"seed": 1})})
+    assert undisturbed(splits).z != undisturbed(prepare(changed)).z
+
+
+def test_the_best_prompt_by_dev_data_is_kept_and_not_the_last(data: Path) -> None:
+    result, reports = simulate(prepare(job(data, method="fed-bbpt")), engine(), lambda status: None)
+    best = max(reports, key=lambda report: report.rank)
+    assert result.measured == best
+    assert best.round < reports[-1].round
+
+
+def test_each_round_is_shown_once_and_has_everybody(splits: Splits) -> None:
+    seen: list[RunStatus] = []
+    result, reports = simulate(splits, engine(), seen.append)
+    assert [status.last for status in seen] == list(reports)
+    assert [report.round for report in reports] == list(range(ROUNDS + 1))
+    assert {report.clients for report in reports} == {CLIENTS}
+    assert [status.state for status in seen] == [RunState.RUNNING] * ROUNDS + [RunState.FINISHED]
+    assert seen[-1].best == result.measured
+    assert seen[-1].queries == sum(report.queries for report in reports)
+
+
+def test_nothing_is_counted_that_did_not_travel(splits: Splits) -> None:
+    _, reports = simulate(splits, engine(), lambda status: None)
+    assert {(report.bytes_up, report.bytes_down) for report in reports} == {(None, None)}
