@@ -53,6 +53,7 @@ class BlackBox:
         self._labels, self._classes = [label for _, label in examples], len(task.classes)
         prompt = task.prompt
         kind = "KIND_" + method_pb2.PromptSettings.Projection.Name(prompt.projection).removeprefix("PROJECTION_")
+        self._offsets = prompt.offsets
         self._projection = ptm.Projection(
             kind=ptm.Projection.Kind.Value(kind),
             seed=prompt.seed,
@@ -72,15 +73,19 @@ class BlackBox:
 
     def losses(self, candidates: Sequence[Vector]) -> list[tuple[float, int]]:
         """For each candidate the sum of its losses, and how many examples it gets right."""
-        data = b"".join(struct.pack(f"<{len(z)}f", *z) for z in candidates)
-        shape = [len(candidates), len(candidates[0])]
+        dim = len(candidates[0]) - self._offsets
+        data = b"".join(struct.pack(f"<{dim}f", *z[:dim]) for z in candidates)
+        shape = [len(candidates), dim]
         z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=shape, data=data)
         latent = ptm.LatentPrompts(z=z, projection=self._projection)
         answer = self._stub.Score(ptm.ScoreRequest(examples_id=self._examples_id, latent=latent))
         rows = list(struct.iter_unpack(f"<{self._classes}f", answer.scores.data))  # [P x B] rows of K scores
         found = []
-        for start in range(0, len(rows), len(self._labels)):
-            mine = list(zip(rows[start : start + len(self._labels)], self._labels, strict=True))
+        for index, candidate in enumerate(candidates):
+            offsets = candidate[dim:] or [0.0] * self._classes
+            own = rows[index * len(self._labels) : (index + 1) * len(self._labels)]
+            shifted = [[score + offset for score, offset in zip(row, offsets, strict=True)] for row in own]
+            mine = list(zip(shifted, self._labels, strict=True))
             hits = sum(scores[label] == max(scores) for scores, label in mine)
             found.append((sum(cross_entropy(scores, label) for scores, label in mine), hits))
         return found

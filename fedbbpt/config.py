@@ -52,6 +52,7 @@ class PromptSection(Section):
     initial_text: str = Field("", description="The prompt begins as this text's embeddings; empty: as zero vectors.")
     projection: ProjectionKind = Field(ProjectionKind.RADEMACHER, description="rademacher, or normal as in the papers.")
     scale: float = Field(1.0, gt=0, le=1000, description="How far sigma 1 moves a prompt, in embedding deviations.")
+    offsets: bool = Field(False, description="Search one offset for each class too; it costs no queries.")
 
 
 class TaskSection(Section):
@@ -125,8 +126,9 @@ class Job(Section):
 
     def space(self) -> PromptSpace:
         prompt = self.task.prompt
+        offsets = len(self.task.labels) if prompt.offsets else 0
         return PromptSpace(
-            prompt.dim,
+            prompt.dim + offsets,
             Projection(
                 prompt.projection,
                 seeds.derive(self.run.seed, "projection"),
@@ -134,6 +136,7 @@ class Job(Section):
                 prompt.scale,
                 prompt.initial_text,
             ),
+            offsets,
         )
 
     def entry(self) -> Method:

@@ -29,6 +29,7 @@ FedbbptError
 │   └── BudgetSpent              trying again does not help
 ├── Unavailable                  nobody answers, or not now
 │   ├── PtmUnavailable  CoordinatorUnavailable
+│   └── ChildFailed              a process that a run cannot do without has ended
 ├── DeadlineExceeded
 ├── StoreError
 │   ├── StoreLocked              another coordinator has the database open
@@ -149,6 +150,9 @@ class PtmUnavailable(Unavailable): ...
 
 
 class CoordinatorUnavailable(Unavailable): ...
+
+
+class ChildFailed(Unavailable): ...
 
 
 class DeadlineExceeded(FedbbptError): ...

@@ -11,7 +11,6 @@ from fedbbpt.tasks import bias
 from fedbbpt.tasks.criterion import accuracy, cross_entropy
 from fedbbpt.types import (
     LabelledExamples,
-    LatentPrompts,
     Prompts,
     PromptSpace,
     Scores,
@@ -65,19 +64,18 @@ def compare(
     def scores(prompts: Prompts, data: LabelledExamples) -> Scores:
         return score(ptm, task_id, space, prompts, data, progress)
 
+    def of(z: npt.NDArray[np.float32]) -> Measured:
+        return measured(space.shifted(scores(space.prompts(z[None]), test), z[None]), test)
+
     plain, shots = scores(NO_PROMPT, test), scores(NO_PROMPT, train)
     offsets = bias.fit(shots[0], train.labels).astype(np.float32)
     shifted = measured(plain + offsets, test)
     return Comparison(
         without=measured(plain, test),
-        start=measured(scores(latent(np.zeros_like(z), space), test), test),
+        start=of(np.zeros_like(z)),
         bias=Measured(shifted.accuracy, shifted.loss, len(train)),
-        tuned=measured(scores(latent(z, space), test), test),
+        tuned=of(z),
     )
-
-
-def latent(z: npt.NDArray[np.float32], space: PromptSpace) -> LatentPrompts:
-    return LatentPrompts(z[None], space.projection)
 
 
 def measured(scores: Scores, data: LabelledExamples) -> Measured:

@@ -38,8 +38,7 @@ def prepare_folder(out: Path) -> None:
     """Makes OUT. One with an unfinished run is gone on with; a finished run is never written over."""
     if (out / SUMMARY).exists():
         raise StoreMismatch("holds a finished run", where=str(out), fix="another --out")
-    for folder in ("logs", "data", "clients"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def start_ptm(group: ProcessGroup, job: Job, out: Path, note: Callable[[str], None]) -> str:
@@ -65,6 +64,7 @@ def run_federation(
 ) -> tuple[Result, tuple[Report, ...]]:
     """Starts coordinator and clients, and follows the run to its end."""
     job = splits.job
+    (out / "data").mkdir(exist_ok=True)
     note("starting the coordinator")
     (out / "job.toml").write_text(job_text(job), encoding="utf-8")
     file = out / "coordinator.address"

@@ -88,6 +88,7 @@ def prompt_card(job: Job, ptm: str, revision: str, examples: int, result: Result
         tokens=projection.tokens,
         scale=projection.scale,
         initial_text=projection.initial_text,
+        offsets=job.space().offsets,
         seed=job.run.seed,
         rounds=job.run.rounds,
         best_round=measured.round,

@@ -12,15 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from fedbbpt.errors import Unavailable
+from fedbbpt.errors import ChildFailed
 
 GRACE_SECONDS = 5.0
 _LOOK_SECONDS = 0.02
 _TAIL_LINES = 15
-
-
-class ChildFailed(Unavailable):
-    """A process that the run cannot do without has ended."""
 
 
 class ProcessGroup:
@@ -31,6 +27,7 @@ class ProcessGroup:
     """
 
     def __init__(self, logs: Path) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._files: list[BinaryIO] = []

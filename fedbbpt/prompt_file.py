@@ -30,6 +30,8 @@ class PromptCard(BaseModel):
     tokens: int
     scale: float
     initial_text: str
+    offsets: int = 0
+    """How many entries of z, the last ones, are added to the scores of the classes."""
     seed: int
     rounds: int
     best_round: int
@@ -44,7 +46,7 @@ class PromptCard(BaseModel):
 
     def space(self, dim: int) -> PromptSpace:
         projection = Projection(self.projection, self.projection_seed, self.tokens, self.scale, self.initial_text)
-        return PromptSpace(dim, projection)
+        return PromptSpace(dim, projection, self.offsets)
 
 
 def write_prompt(path: Path, z: npt.NDArray[np.float32], card: PromptCard) -> None:
@@ -79,8 +81,8 @@ Tuned by {card.clients} clients with {card.method}, without the model's weights 
 | data | {card.examples} training examples over {card.clients} clients |
 | cost | {card.queries} queries (prompt, example) |
 | dev accuracy | {card.dev_accuracy:.3f} (loss {card.dev_loss:.4f}); the round was chosen on these examples |
-| prompt | {card.tokens} soft tokens from {dim} numbers by a {card.projection} projection, \
-seed {card.projection_seed}, scale {card.scale} |
+| prompt | {card.tokens} soft tokens from {dim - card.offsets} numbers by a {card.projection} projection, \
+seed {card.projection_seed}, scale {card.scale}; {card.offsets} offsets of the classes' scores |
 | begins as | {card.initial_text or "zero vectors"} |
 | template | `{card.template}` |
 

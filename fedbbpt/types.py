@@ -208,10 +208,24 @@ Prompts: TypeAlias = LatentPrompts | SoftPrompts | TokenPrompts | TextPrompts
 
 @dataclass(frozen=True, slots=True)
 class PromptSpace:
-    """Where z lives, `[dim]`, and how it becomes a prompt."""
+    """Where z lives, `[dim]`, and what it stands for.
+
+    Its last `offsets` entries are added to the scores of the classes, which costs no queries since the scores are
+    there; the entries before them become a prompt.
+    """
 
     dim: int
     projection: Projection
+    offsets: int = 0
+    """K, or 0 where only the prompt is searched."""
+
+    def prompts(self, z: npt.NDArray[np.floating]) -> LatentPrompts:
+        """Of each z `[P, dim]`."""
+        return LatentPrompts(z[:, : self.dim - self.offsets].astype(np.float32), self.projection)
+
+    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
+        """The scores `[P, B, K]` of those prompts with each z's offsets added."""
+        return scores + z[:, None, self.dim - self.offsets :].astype(np.float32) if self.offsets else scores
 
 
 class PromptKind(StrEnum):

@@ -2,6 +2,8 @@
 
 A test says who does what next, and when time passes; nothing happens by itself. So one script runs over every line, and
 must end with the same bits.
+
+Long because the lines are one thing seen in three ways.
 """
 
 import asyncio
@@ -20,7 +22,7 @@ from fedbbpt.client.grpc_link import GrpcLink
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
 from fedbbpt.config import Job
-from fedbbpt.errors import SessionUnknown
+from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.interfaces import Hello, Link, Ptm, Report, Store
 from fedbbpt.methods import client_half
 from fedbbpt.ptm.backends.fake import Fake
@@ -277,7 +279,10 @@ class FunctionLink:
             self._federation.coordinator.disconnected(connected)
 
     def submit(self, task_id: TaskId, update: Update) -> Receipt:
-        return self._with_session(lambda c: c.submit(self._session, task_id, update, self._federation.now))
+        try:
+            return self._with_session(lambda c: c.submit(self._session, task_id, update, self._federation.now))
+        except UnknownRound:
+            return Receipt.TOO_LATE
 
     def leave(self) -> None:
         self._federation.coordinator.leave(self._session, self._federation.now)

@@ -1,7 +1,8 @@
-"""A run as its operator sees it: `status`."""
+"""A run as its operator sees and ends it: `status`, `stop`."""
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -15,9 +16,11 @@ from fedbbpt.server.remote import Operator
 from fedbbpt.server.run_status import RunStatus
 from fedbbpt.wire.channel import connect
 
+Coordinator = Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")]
+
 
 def status(
-    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")],
+    coordinator: Coordinator,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and show each round until the run ends.")] = False,
     tls_ca: options.TlsCa = None,
     client_cert: options.ClientCert = None,
@@ -30,17 +33,36 @@ def status(
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
         operator = Operator(channel)
-        try:
-            now = operator.status()
-        except CoordinatorUnavailable as error:
-            fix = "the address that `fedbbpt coordinator serve` printed; once its run has ended nobody answers there"
-            raise CoordinatorUnavailable(f"nobody answers ({error.what})", where=coordinator, fix=fix) from None
+        now = _ask(operator.status, coordinator)
         if watch:
             now = _watch(operator, now, json)
-    if json:
-        show(dataclasses.asdict(now), as_json=True)
-    else:
-        _print(now)
+    _print(now, json)
+
+
+def stop(
+    coordinator: Coordinator,
+    tls_ca: options.TlsCa = None,
+    client_cert: options.ClientCert = None,
+    client_key: options.ClientKey = None,
+    token_file: options.Token = None,
+    json: options.Json = False,
+) -> None:
+    """End a run after the round that stands open; its result is the best prompt so far.
+
+    Example: fedbbpt stop --coordinator 127.0.0.1:7000
+    """
+    log_to_stderr(logging.WARNING)
+    tls = options.client_tls(tls_ca, client_cert, client_key)
+    with connect(coordinator, tls, options.read_token(token_file)) as channel:
+        _print(_ask(Operator(channel).stop, coordinator), json)
+
+
+def _ask(call: Callable[[], RunStatus], coordinator: str) -> RunStatus:
+    try:
+        return call()
+    except CoordinatorUnavailable as error:
+        fix = "the address that `fedbbpt coordinator serve` printed; once its run has ended nobody answers there"
+        raise CoordinatorUnavailable(f"nobody answers ({error.what})", where=coordinator, fix=fix) from None
 
 
 def _watch(operator: Operator, now: RunStatus, as_json: bool) -> RunStatus:
@@ -53,7 +75,10 @@ def _watch(operator: Operator, now: RunStatus, as_json: bool) -> RunStatus:
     return now
 
 
-def _print(now: RunStatus) -> None:
+def _print(now: RunStatus, as_json: bool) -> None:
+    if as_json:
+        show(dataclasses.asdict(now), as_json=True)
+        return
     table = Table(box=None, header_style="dim")
     for name in ("client", "examples", "connected", "answered"):
         table.add_column(name)

@@ -4,11 +4,9 @@ Only calls that are idempotent by the protocol are made again: Join, StreamTasks
 """
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import grpc
 
@@ -22,24 +20,24 @@ from fedbbpt.errors import (
     SessionEvicted,
     SessionUnknown,
     Unavailable,
+    UnknownRound,
+    UnknownRun,
 )
 from fedbbpt.interfaces import Hello
 from fedbbpt.types import Receipt, RunSettings, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire import coordinator_messages
+from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
 from fedbbpt.wire.tensors import Assembler, bundle, chunks
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 SILENT_HEARTBEATS = 3
 
 AGAIN = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
 """After these the same call is made again: the other side was not ready, or the line changed or swallowed bytes."""
-
-T = TypeVar("T")
 
 
 class GrpcLink:
@@ -59,22 +57,24 @@ class GrpcLink:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._stub = CoordinatorServiceStub(channel)
-        self._call_seconds, self._patience_seconds = call_seconds, patience_seconds
-        self._clock, self._pause = clock, pause
+        self._call_seconds = call_seconds
+        self._patience = Patience(patience_seconds, CoordinatorUnavailable, AGAIN, clock, pause)
         self._hello: Hello | None = None
-        self._session = ""
+        self._run_id, self._session = "", ""
         self._heartbeat_seconds = 0.0
         self._max_update_bytes = 0
 
     def join(self, hello: Hello) -> RunSettings:
         self._hello = hello
-        return self._patiently(self._join)
+        return self._patience.call(self._join)
 
     def _join(self) -> RunSettings:
         assert self._hello is not None, "tasks and submit come after join"
         response = self._stub.Join(coordinator_messages.join_request(self._hello), timeout=self._call_seconds)
         settings = coordinator_messages.run_settings(response)
-        self._session = response.session
+        if self._run_id not in ("", settings.run_id):
+            raise UnknownRun(f"{self._run_id} has given way to {settings.run_id}", where="run_id", fix="start anew")
+        self._run_id, self._session = settings.run_id, response.session
         self._heartbeat_seconds = response.heartbeat.ToTimedelta().total_seconds()
         self._max_update_bytes = response.max_update_bytes
         return settings
@@ -99,7 +99,7 @@ class GrpcLink:
             log.info("the stream of tasks ended (%s); joining again", problem)
             if session == self._session:
                 try:
-                    self._patiently(self._join)
+                    self._patience.call(self._join)
                 except RunFinished:
                     return
 
@@ -142,31 +142,20 @@ class GrpcLink:
 
         while True:
             try:
-                return self._patiently(send)
+                return self._patience.call(send)
             except SessionUnknown:
                 try:
-                    self._patiently(self._join)
+                    self._patience.call(self._join)
                 except RunFinished:
                     return Receipt.TOO_LATE
-            except RunFinished:
+            except (RunFinished, UnknownRound):
+                # A coordinator whose store was put back to an earlier day asks for that round again.
                 return Receipt.TOO_LATE
 
     def leave(self) -> None:
-        self._patiently(lambda: self._stub.Leave(pb.LeaveRequest(session=self._session), timeout=self._call_seconds))
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Calls until somebody answers, with growing, jittered pauses."""
-        give_up, pause_seconds = self._clock() + self._patience_seconds, FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return call()
-            except grpc.RpcError as error:
-                problem: FedbbptError = from_rpc_error(error, CoordinatorUnavailable)
-            if not isinstance(problem, AGAIN) or self._clock() > give_up:
-                raise problem
-            log.info("%s; trying again", problem)
-            self._pause(random.uniform(0, pause_seconds))
-            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+        self._patience.call(
+            lambda: self._stub.Leave(pb.LeaveRequest(session=self._session), timeout=self._call_seconds)
+        )
 
 
 class _Watch:

@@ -10,7 +10,6 @@ from fedbbpt.interfaces import Objective, Ptm
 from fedbbpt.tasks.criterion import correct, cross_entropy
 from fedbbpt.types import (
     LabelledExamples,
-    LatentPrompts,
     Losses,
     Metrics,
     Perturbation,
@@ -69,11 +68,10 @@ class LocalObjectives:
         return self._ptm.register_examples(self._task_id, data.examples, prompt_tokens, perturbation).id
 
     def _score(self, examples_id: str, population: Population) -> Scores:
-        z = population.astype(np.float32)
         parts = []
-        for start in range(0, len(z), self._max_prompts):
-            prompts = LatentPrompts(z[start : start + self._max_prompts], self._space.projection)
-            scored = self._ptm.score(examples_id, prompts)
+        for start in range(0, len(population), self._max_prompts):
+            z = population[start : start + self._max_prompts]
+            scored = self._ptm.score(examples_id, self._space.prompts(z))
             self.queries += scored.scores.shape[0] * scored.scores.shape[1]
-            parts.append(scored.scores)
+            parts.append(self._space.shifted(scored.scores, z))
         return np.concatenate(parts)

@@ -5,16 +5,13 @@ the examples gets them once more, unseen by the caller. A service that changes i
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import grpc
 
 from fedbbpt.errors import (
-    FedbbptError,
     Overloaded,
     PtmUnavailable,
     RevisionChanged,
@@ -28,13 +25,9 @@ from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.ptm.validation import check_examples
 from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scored, TaskSpec, Usage
 from fedbbpt.wire import ptm_messages
-from fedbbpt.wire.status import from_rpc_error
+from fedbbpt.wire.patience import Patience
 
 log = logging.getLogger(__name__)
-
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +60,8 @@ class RemotePtm:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._stub = PtmServiceStub(channel)
-        self._call_seconds, self._patience_seconds = call_seconds, patience_seconds
-        self._clock, self._pause = clock, pause
+        self._call_seconds = call_seconds
+        self._patience = Patience(patience_seconds, PtmUnavailable, (Unavailable, Overloaded), clock, pause)
         self._tasks: dict[str, TaskSpec] = {}
         self._registered: dict[str, _Registered] = {}
         self._revision = revision
@@ -78,7 +71,7 @@ class RemotePtm:
     def describe(self) -> ModelCard:
         request = pb.DescribeRequest()
         card = ptm_messages.model_card(
-            self._patiently(lambda: self._stub.Describe(request, timeout=self._call_seconds))
+            self._patience.call(lambda: self._stub.Describe(request, timeout=self._call_seconds))
         )
         self._check_revision(card.revision)
         return card
@@ -91,7 +84,7 @@ class RemotePtm:
 
     def register_task(self, task: TaskSpec) -> str:
         request = ptm_messages.register_task_request(task)
-        response = self._patiently(lambda: self._stub.RegisterTask(request, timeout=self._call_seconds))
+        response = self._patience.call(lambda: self._stub.RegisterTask(request, timeout=self._call_seconds))
         self._tasks[response.task_id] = task
         return response.task_id
 
@@ -116,12 +109,12 @@ class RemotePtm:
             return self._stub.RegisterExamples(requests, timeout=self._call_seconds)
 
         try:
-            return ptm_messages.examples_handle(self._patiently(send))
+            return ptm_messages.examples_handle(self._patience.call(send))
         except UnknownTask:
             if wanted.task_id not in self._tasks:
                 raise
             self.register_task(self._tasks[wanted.task_id])
-            return ptm_messages.examples_handle(self._patiently(send))
+            return ptm_messages.examples_handle(self._patience.call(send))
 
     def score(self, examples_id: str, prompts: Prompts) -> Scored:
         registered = self._registered.get(examples_id)
@@ -140,29 +133,15 @@ class RemotePtm:
 
     def _score(self, examples_id: str, prompts: Prompts) -> Scored:
         request = ptm_messages.score_request(examples_id, prompts)
-        return ptm_messages.scored(self._patiently(lambda: self._stub.Score(request, timeout=self._call_seconds)))
+        return ptm_messages.scored(self._patience.call(lambda: self._stub.Score(request, timeout=self._call_seconds)))
 
     def release(self, examples_id: str) -> None:
         registered = self._registered.pop(examples_id, None)
         if registered is not None:
             request = pb.ReleaseRequest(examples_id=registered.id)
-            self._patiently(lambda: self._stub.Release(request, timeout=self._call_seconds))
+            self._patience.call(lambda: self._stub.Release(request, timeout=self._call_seconds))
 
     def usage(self) -> Usage:
         request = pb.GetUsageRequest()
-        response = self._patiently(lambda: self._stub.GetUsage(request, timeout=self._call_seconds))
+        response = self._patience.call(lambda: self._stub.GetUsage(request, timeout=self._call_seconds))
         return ptm_messages.usage(response.usage)
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Calls until somebody has time, with growing, jittered pauses."""
-        give_up, pause_seconds = self._clock() + self._patience_seconds, FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return call()
-            except grpc.RpcError as error:
-                problem: FedbbptError = from_rpc_error(error, PtmUnavailable)
-            if not isinstance(problem, Unavailable | Overloaded) or self._clock() > give_up:
-                raise problem
-            log.info("%s; trying again", problem)
-            self._pause(random.uniform(0, pause_seconds))
-            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)

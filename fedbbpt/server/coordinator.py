@@ -265,14 +265,16 @@ class Coordinator:
         lapsed = [replace(members[client_id], until=number + 1) for client_id in close.missing]
         self._ledger.commit(following, counted + lapsed)
         self._traffic_before = traffic or (0, 0)
-        log.info("round %d: closed with %d clients, without %s", number, len(counted), close.missing or "nobody")
+        log.info(
+            "round %d: closed with %d clients; missing: %s", number, len(counted), ", ".join(close.missing) or "none"
+        )
         self._begin()
 
     def _extend(self, missing: tuple[str, ...], following: Round) -> None:
         """Whoever is gone gives its place to others, and the round waits; one that was to be the last is given up."""
         snapshot, members, number = self._ledger.snapshot, self._ledger.members, self._round.number
         assert snapshot is not None, "a round stands open"
-        log.warning("round %d: no quorum by its deadline, without %s", number, missing or "nobody")
+        log.warning("round %d: no quorum by its deadline; missing: %s", number, ", ".join(missing) or "none")
         if snapshot.stopped_after is not None:
             self._ledger.commit(replace(snapshot, stopped_after=number - 1))
             self._begin()

@@ -82,14 +82,19 @@ class PromptSettings(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     INITIAL_TEXT_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
     dim: _builtins.int
-    """n, the length of z"""
+    """The length of z"""
     tokens: _builtins.int
     """L"""
     projection: Global___PromptSettings.Projection.ValueType
     seed: _builtins.int
     scale: _builtins.float
     initial_text: _builtins.str
+    offsets: _builtins.int
+    """K, or 0. The last entries of z, so many, are added to the scores of the classes; the n = dim - offsets before them become
+    the prompt.
+    """
     def __init__(
         self,
         *,
@@ -99,10 +104,11 @@ class PromptSettings(_message.Message):
         seed: _builtins.int = ...,
         scale: _builtins.float = ...,
         initial_text: _builtins.str = ...,
+        offsets: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "initial_text", b"initial_text", "projection", b"projection", "scale", b"scale", "seed", b"seed", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "initial_text", b"initial_text", "offsets", b"offsets", "projection", b"projection", "scale", b"scale", "seed", b"seed", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -98,6 +98,7 @@ def join_response(session: str, settings: RunSettings, heartbeat_seconds: float)
         seed=projection.seed,
         scale=projection.scale,
         initial_text=projection.initial_text,
+        offsets=settings.space.offsets,
     )
     task = method_pb2.TaskSettings(
         template=settings.task.template, classes=settings.task.classes, labels=settings.labels, prompt=prompt
@@ -134,7 +135,7 @@ def run_settings(response: pb.JoinResponse) -> RunSettings:
         run_id=response.run_id,
         task=TaskSpec(response.task.template, tuple(response.task.classes)),
         labels=tuple(response.task.labels),
-        space=PromptSpace(prompt.dim, projection),
+        space=PromptSpace(prompt.dim, projection, prompt.offsets),
         method=settings(**{field.name: getattr(sent, field.name) for field in sent.DESCRIPTOR.fields}),
         codec=read_code(_CODECS, response.codec, "codec"),
         rounds=response.rounds,

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
@@ -127,13 +128,18 @@ def test_a_client_that_is_killed_again_and_again(by_hand: ByHand, expected: Cour
     assert by_hand.finish() == expected
 
 
-def test_a_second_coordinator_is_told_why_it_cannot_be(by_hand: ByHand) -> None:
+def test_a_coordinator_that_cannot_be_is_told_why(by_hand: ByHand) -> None:
     machine = by_hand.machine
     machine.start("same-store", "coordinator", "serve", "job.toml", "--store", "run.db")
     machine.start("same-port", "coordinator", "serve", "job.toml", "--store", "b.db", "--port", str(by_hand.port))
-    assert (machine.wait("same-store"), machine.wait("same-port")) == (6, 7)
+    with sqlite3.connect(machine.folder / "newer.db") as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    machine.start("newer-store", "coordinator", "serve", "job.toml", "--store", "newer.db")
+    assert [machine.wait(name) for name in ("same-store", "same-port", "newer-store")] == [6, 7, 6]
     assert "StoreLocked" in machine.log("same-store")
     assert "PortTaken" in machine.log("same-port")
+    assert "StoreTooNew" in machine.log("newer-store")
     by_hand.start_client(0)
     by_hand.until(lambda status: len(status.members) == 1)  # the first one does not care
 

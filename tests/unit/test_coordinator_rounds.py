@@ -238,16 +238,16 @@ def test_a_run_searches_measures_and_finishes() -> None:
         bench.submit("anna", id_of("anna", 4))
 
 
-def test_the_best_prompt_is_by_accuracy_then_by_loss_and_is_the_one_that_was_measured() -> None:
+def test_the_best_prompt_is_by_loss_then_by_accuracy_and_is_the_one_that_was_measured() -> None:
     bench = Bench(clients=1, quorum=1)
     bench.join("anna")
-    bench.answer("anna", z=1.0, dev_correct=1.0)  # measures the start, z = 0
+    bench.answer("anna", z=1.0, dev_correct=1.0, dev_loss=6.0)  # measures the start, z = 0
     assert np.array_equal(bench.coordinator.result().z, float32([0, 0]))
-    bench.answer("anna", z=2.0, dev_correct=3.0, dev_loss=5.0)  # measures z = 1
+    bench.answer("anna", z=2.0, dev_correct=1.0, dev_loss=5.0)  # measures z = 1
     assert np.array_equal(bench.coordinator.result().z, float32([1, 1]))
-    bench.answer("anna", z=3.0, dev_correct=3.0, dev_loss=4.0)  # measures z = 2
+    bench.answer("anna", z=3.0, dev_correct=2.0, dev_loss=5.0)  # measures z = 2
     assert np.array_equal(bench.coordinator.result().z, float32([2, 2]))
-    bench.answer("anna", dev_correct=2.0, dev_loss=0.0)  # measures z = 3
+    bench.answer("anna", dev_correct=4.0, dev_loss=5.5)  # measures z = 3
     assert np.array_equal(bench.coordinator.result().z, float32([2, 2]))
     assert bench.coordinator.result().measured.round == 2
 

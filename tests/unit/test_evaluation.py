@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedbbpt import evaluation
-from fedbbpt.evaluation import NO_PROMPT, compare, latent, measured, score
+from fedbbpt.evaluation import NO_PROMPT, compare, measured, score
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.tasks.criterion import cross_entropy
@@ -28,10 +28,10 @@ def engine() -> Engine:
 def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     ptm, data = engine(), examples(23)
     task_id = ptm.register_task(TASK)
-    whole = score(ptm, task_id, SPACE, latent(Z, SPACE), data)
+    whole = score(ptm, task_id, SPACE, SPACE.prompts(Z[None]), data)
     monkeypatch.setattr(evaluation, "ROWS", 5)
     told: list[int] = []
-    parts = score(ptm, task_id, SPACE, latent(Z, SPACE), data, told.append)
+    parts = score(ptm, task_id, SPACE, SPACE.prompts(Z[None]), data, told.append)
     assert parts.tobytes() == whole.tobytes()
     assert told == [5, 5, 5, 5, 3]
     assert ptm.handles() == 0
@@ -53,7 +53,7 @@ def test_four_conditions_at_the_price_that_the_service_counted() -> None:
     assert compared.queries == sum(told) == ptm.usage().queries == 3 * 20 + 8
     task_id = ptm.register_task(TASK)
     assert compared.without == measured(score(ptm, task_id, SPACE, NO_PROMPT, test), test)
-    assert compared.tuned == measured(score(ptm, task_id, SPACE, latent(Z, SPACE), test), test)
+    assert compared.tuned == measured(score(ptm, task_id, SPACE, SPACE.prompts(Z[None]), test), test)
     # Without an initial text z = 0 is the zero vector, which turns the fake model nowhere.
     assert compared.start.loss == pytest.approx(compared.without.loss, rel=1e-5)
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.client.grpc_link import LONGEST_PAUSE_SECONDS, GrpcLink
+from fedbbpt.client.grpc_link import GrpcLink
 from fedbbpt.errors import CoordinatorUnavailable, InvalidHello
 from fedbbpt.interfaces import Hello
 from fedbbpt.splits import Splits
 from fedbbpt.types import Receipt
 from fedbbpt.wire.channel import connect
+from fedbbpt.wire.patience import LONGEST_PAUSE_SECONDS
 from tests.federation import ROUNDS, AdvancingLoop, OverGrpc, play, undisturbed
 
 HELLO = Hello("anna", "key", 4, frozenset({"float32"}))

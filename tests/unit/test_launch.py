@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from fedbbpt.config import Job
-from fedbbpt.errors import FedbbptError, StoreMismatch
+from fedbbpt.errors import ChildFailed, FedbbptError, StoreMismatch
 from fedbbpt.launch import prepare_folder, run_federation, start_ptm
 from fedbbpt.outcome import SUMMARY
-from fedbbpt.processes import ChildFailed, ProcessGroup
+from fedbbpt.processes import ProcessGroup
 from fedbbpt.splits import Splits
 
 

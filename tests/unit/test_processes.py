@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.processes import LIFELINE, ChildFailed, ProcessGroup, _ctrl_c_waits, end_with_parent
+from fedbbpt.errors import ChildFailed
+from fedbbpt.processes import LIFELINE, ProcessGroup, _ctrl_c_waits, end_with_parent
 from tests.processes import END_SECONDS, mentioning, wait_for_end
 
 

@@ -1,0 +1,47 @@
+"""Making an idempotent call again until somebody answers, with growing, jittered pauses."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+
+from fedbbpt.errors import FedbbptError, Unavailable
+from fedbbpt.wire.status import from_rpc_error
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After one of the errors `again` a call is made again, until `seconds` have passed without an answer.
+
+    What nobody of ours raised counts as `unavailable`.
+    """
+
+    seconds: float
+    unavailable: type[Unavailable]
+    again: tuple[type[FedbbptError], ...]
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+    def call(self, call: Callable[[], T]) -> T:
+        """Raises the last call's error."""
+        give_up, pause_seconds = self.clock() + self.seconds, FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                problem = from_rpc_error(error, self.unavailable)
+            if not isinstance(problem, self.again) or self.clock() > give_up:
+                raise problem
+            log.info("%s; trying again", problem)
+            self.pause(random.uniform(0, pause_seconds))
+            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
