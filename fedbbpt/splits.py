@@ -106,7 +106,7 @@ def _demo(job: Job) -> tuple[LabelledExamples, LabelledExamples, LabelledExample
             where="job",
             fix=f"other data, or the labels {', '.join(made.labels)}",
         )
-    return made.train, made.dev, made.test, with_task(job, made.labels, made.classes, "{prompt} {text}")
+    return made.train, made.dev, made.test, with_task(job, made.labels, made.labels, "{prompt} {text}")
 
 
 def _read(job: Job) -> tuple[LabelledExamples, LabelledExamples, LabelledExamples, Job]:

@@ -206,12 +206,16 @@ class TextPrompts:
 Prompts: TypeAlias = LatentPrompts | SoftPrompts | TokenPrompts | TextPrompts
 
 
+OFFSET_SCALE = 0.25
+"""Of a score, per entry of z: a step of 1 in all of z then moves losses by prompt and by offsets about alike."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptSpace:
     """Where z lives, `[dim]`, and what it stands for.
 
-    Its last `offsets` entries are added to the scores of the classes, which costs no queries since the scores are
-    there; the entries before them become a prompt.
+    Its last `offsets` entries, times OFFSET_SCALE, are added to the scores of the classes, which costs no queries since
+    the scores are there; the entries before them become a prompt.
     """
 
     dim: int
@@ -225,7 +229,9 @@ class PromptSpace:
 
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
         """The scores `[P, B, K]` of those prompts with each z's offsets added."""
-        return scores + z[:, None, self.dim - self.offsets :].astype(np.float32) if self.offsets else scores
+        if not self.offsets:
+            return scores
+        return scores + np.float32(OFFSET_SCALE) * z[:, None, self.dim - self.offsets :].astype(np.float32)
 
 
 class PromptKind(StrEnum):

@@ -41,8 +41,8 @@ _CLIENTS_SHOWN = 10
 
 DEMO = Job.model_validate(
     {
-        "run": {"name": "demo", "rounds": 60},
-        "task": {"prompt": {"initial_text": "Which department should answer this question?"}},
+        "run": {"name": "demo", "rounds": 12},
+        "task": {"prompt": {"initial_text": "This question is about", "scale": 2.0, "offsets": True}},
     }
 )
 

@@ -1,9 +1,9 @@
-"""A made data set: questions to a hospital's help desk, to be routed by what the answer has to say.
+"""A made data set: questions to a hospital, to be routed to one of seven desks by what the answer has to say.
 
 A seeded grammar writes them: an opener, a sentence of context, a question, each but the question optional. Every class
-asks about the same examinations and operations, so a text's topic says nothing about its class; contexts mention days,
-buildings, bills and doctors whatever the question is about; and no text holds a class's name or its stem. A model that
-compares topics finds that hard, and a prompt can turn it to the kind of question.
+asks about the same examinations and operations, so a text's topic says nothing about its desk; contexts mention days,
+buildings, invoices and doctors whatever the question is about; and no text holds a desk's name or its stem. The model
+is told the desks' names and nothing else; what they leave unsaid is what a tuned prompt can make up for.
 
 The splits share wordings, as a help desk hears the same things every day, but no two texts are the same question.
 """
@@ -16,18 +16,8 @@ import numpy as np
 from fedbbpt.seeds import rng
 from fedbbpt.types import Examples, LabelledExamples
 
-CLASSES: Mapping[str, str] = {
-    "time": "a question about the time of something, or how long it takes",
-    "place": "a question about the place of something, or the way to it",
-    "price": "a question about the price of something, or who pays for it",
-    "person": "a question about a person: who does something or whom to ask",
-    "method": "a question about the method: how to do something, step by step",
-    "reason": "a question about the reason for something, or its purpose",
-    "permission": "a question about permission: whether something is allowed",
-}
-
 QUESTIONS: Mapping[str, Sequence[str]] = {
-    "time": (
+    "scheduling": (
         "When is {event}?",
         "On which day is {event}?",
         "How long does {event} take?",
@@ -45,13 +35,13 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "How many days off work does {event} mean?",
         "How often does {event} have to be repeated?",
     ),
-    "place": (
+    "wayfinding": (
         "Where is {event}?",
         "Which building do I go to for {event}?",
         "On which floor is {event}?",
         "What is the room number for {event}?",
         "Which entrance is nearest for {event}?",
-        "Is {event} in the main house or across the road?",
+        "Is {event} in the main building or across the road?",
         "Where do I park for {event}?",
         "Which bus stops near the entrance for {event}?",
         "Where do we wait before {event}?",
@@ -63,7 +53,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Where are the lockers for {event}?",
         "To which address do I send the form for {event}?",
     ),
-    "price": (
+    "billing": (
         "How much is {event}?",
         "What does {event} cost?",
         "Does my insurance cover {event}?",
@@ -81,7 +71,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Will I get an invoice for {event}?",
         "Do we owe you anything for {event}?",
     ),
-    "person": (
+    "staff directory": (
         "Who does {event}?",
         "Which doctor is responsible for {event}?",
         "Whom do I call about {event}?",
@@ -99,7 +89,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Who looks after my children during {event}?",
         "Who else gets to see the report on {event}?",
     ),
-    "method": (
+    "instructions": (
         "How do I book {event}?",
         "How can I cancel {event}?",
         "How do I get ready for {event}?",
@@ -117,7 +107,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "How do I get a copy of the report on {event}?",
         "What must I do first to sign up for {event}?",
     ),
-    "reason": (
+    "medical advice": (
         "Why do I need {event}?",
         "Why is {event} done?",
         "What is {event} good for?",
@@ -135,7 +125,7 @@ QUESTIONS: Mapping[str, Sequence[str]] = {
         "Why did nobody tell us about {event}?",
         "Is {event} really necessary, and what for?",
     ),
-    "permission": (
+    "house rules": (
         "May I eat before {event}?",
         "Am I allowed to drive after {event}?",
         "Can my husband stay with me during {event}?",
@@ -177,7 +167,7 @@ EVENTS = (
 CONTEXTS = (
     "I was told to come on Monday.",
     "I am standing at the main entrance.",
-    "The bill came yesterday.",
+    "The invoice came yesterday.",
     "Dr. Novak wrote to me.",
     "My appointment letter has no details.",
     "I read your website twice.",
@@ -202,7 +192,6 @@ class Demo:
     """Splits without a question in common, every class equally often in each."""
 
     labels: tuple[str, ...]
-    classes: tuple[str, ...]
     train: LabelledExamples
     dev: LabelledExamples
     test: LabelledExamples
@@ -219,12 +208,12 @@ def questions(seed: int) -> Demo:
         for split, start, count in zip(splits, (0, TRAIN, TRAIN + DEV), (TRAIN, DEV, TEST), strict=True):
             split += texts[start : start + count]
     train, dev, test = (_labelled(split) for split in splits)
-    return Demo(tuple(CLASSES), tuple(CLASSES.values()), train, dev, test)
+    return Demo(tuple(QUESTIONS), train, dev, test)
 
 
 def _labelled(texts: Sequence[str]) -> LabelledExamples:
     """Texts in class order, equally many of each."""
-    return LabelledExamples(Examples(tuple(texts)), np.repeat(np.arange(len(CLASSES)), len(texts) // len(CLASSES)))
+    return LabelledExamples(Examples(tuple(texts)), np.repeat(np.arange(len(QUESTIONS)), len(texts) // len(QUESTIONS)))
 
 
 def _write(question: str, draw: np.random.Generator) -> str:

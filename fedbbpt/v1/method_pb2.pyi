@@ -92,8 +92,8 @@ class PromptSettings(_message.Message):
     scale: _builtins.float
     initial_text: _builtins.str
     offsets: _builtins.int
-    """K, or 0. The last entries of z, so many, are added to the scores of the classes; the n = dim - offsets before them become
-    the prompt.
+    """K, or 0. The last entries of z, so many, times 0.25 are added to the scores of the classes; the n = dim - offsets before
+    them become the prompt.
     """
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """What may happen in a federation, each script over function calls, over gRPC, and over gRPC with TLS and a token.
 
-Wherever nobody is missing in the end, the run must end with the bits of an undisturbed one. Long because all scripts stand on one stage.
+Wherever nobody is missing in the end, the run must end with the bits of an undisturbed one.
+Long because all scripts stand on one stage.
 """
 
 from collections.abc import Callable, Iterator
