@@ -25,7 +25,7 @@ ROUNDS = 4
 JOB = Job.model_validate(
     {
         "run": {"rounds": ROUNDS, "seed": 3},
-        "task": {"labels": ("visits", "billing"), "prompt": {"dim": 7}},
+        "task": {"labels": ("visits", "billing"), "prompt": {"dim": 7, "offsets": True}},
         "cohort": {"clients": 1},
     }
 )
