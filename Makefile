@@ -34,7 +34,7 @@ check-protos: $(PROTOS)/.done
 	protos/generate.sh --check
 
 check-tests: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
