@@ -1,6 +1,7 @@
 """Tiny random checkpoints of every family, the PTM service on a port of its own, and a tiny federation's data."""
 
 import asyncio
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.splits import Splits, prepare
 from fedbbpt.wire.channel import ClientTls, ServerTls
 from tests.federation import AdvancingLoop, Security, job, write_data
+
+# A shell that starts the tests in its background has them ignore Ctrl-C, and so would the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = (
     "a an the it was is who what where when which kind of question film story this good bad great fine dull long "

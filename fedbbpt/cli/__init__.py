@@ -1,5 +1,6 @@
 """The command line: builds objects, starts them, nothing else."""
 
+import errno
 import os
 import sys
 
@@ -7,7 +8,7 @@ import typer
 
 from fedbbpt.cli import federation, prompt, roles, status
 from fedbbpt.cli.console import err, fail
-from fedbbpt.errors import FedbbptError
+from fedbbpt.errors import FedbbptError, StoreError, StoreFull
 from fedbbpt.processes import end_with_parent
 
 INTERRUPTED = 130
@@ -41,6 +42,13 @@ def main() -> None:
         app()
     except FedbbptError as error:
         sys.exit(fail(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            sys.exit(fail(StoreFull("the disk is full", where=str(error.filename or ""), fix="free some space")))
+        if error.filename is None:
+            raise
+        what = error.strerror or str(error)
+        sys.exit(fail(StoreError(what, where=str(error.filename), fix="a place that can be written")))
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(INTERRUPTED)

@@ -12,8 +12,9 @@ from rich.text import Text
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError
 
-out = Console()
-err = Console(stderr=True)
+# Texts, labels and names are other people's: a bracket or a colon in them is no markup.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 EXIT_CODES: dict[type[FedbbptError], int] = {
     errors.InvalidInput: 3,

@@ -200,8 +200,9 @@ def _finish(
         show(outcome.summary(), as_json=True)
         return
     out.print(_results(outcome, compared))
-    out.print(f"[dim]{folder}/ holds the prompt and its card, the summary, the metrics. Try it:[/dim]", highlight=False)
-    out.print(f'  fedbbpt predict --prompt {folder / PROMPT} --text "..."', markup=False, highlight=False)
+    told = f"{folder}/ holds the prompt and its card, the summary, the metrics. Try it:"
+    out.print(told, style="dim", highlight=False)
+    out.print(f'  fedbbpt predict --prompt {folder / PROMPT} --text "..."', highlight=False)
 
 
 def _results(outcome: Outcome, compared: Comparison) -> Table:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def _caller(context: Context) -> str:
-    """Who shares a token is one caller; where none is asked for, all are."""
+    """Who shares a token is one caller; so are all who show none, where none is asked for."""
     shown = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     return hashlib.sha256(str(shown[0]).encode()).hexdigest() if shown else ""
 

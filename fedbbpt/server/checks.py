@@ -14,6 +14,8 @@ MAX_NAME_LENGTH = 128
 MEASURED = frozenset({"dev_loss", "dev_correct", "dev_count", "queries"})
 """Every update has these: sums over the client's dev examples, and what the task cost it."""
 OPTIONAL = frozenset({"train_loss"})
+MAX_COUNT = 2.0**32
+"""Of one task, so that a whole run's sums fit the 64 bits of a database and of the wire."""
 
 
 def check_hello(hello: Hello, codec: str) -> None:
@@ -56,5 +58,8 @@ def _check_metrics(metrics: Mapping[str, float]) -> None:
     if not 0 <= metrics["dev_correct"] <= metrics["dev_count"]:
         found = f"{metrics['dev_correct']} of {metrics['dev_count']}"
         raise InvalidUpdate(found, where="metrics.dev_correct", fix="from 0 to dev_count")
-    if metrics["queries"] < 0:
-        raise InvalidUpdate(f"{metrics['queries']}", where="metrics.queries", fix="0 or more")
+    if metrics["dev_loss"] < 0:
+        raise InvalidUpdate(f"{metrics['dev_loss']}", where="metrics.dev_loss", fix="0 or more: a cross-entropy")
+    for name in ("dev_count", "queries"):
+        if not 0 <= metrics[name] <= MAX_COUNT:
+            raise InvalidUpdate(f"{metrics[name]}", where=f"metrics.{name}", fix=f"from 0 to {MAX_COUNT:.0f}")

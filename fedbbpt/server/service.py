@@ -106,6 +106,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         gone = partial(self._disconnected, request.session)
         context.add_done_callback(gone)  # type: ignore[arg-type]  # the stubs want a class that they made up
         sent: TaskId | None = None
+        spoken_at = self._run.now()
         while not coordinator.state.ended:
             turned, task = self._run.turned, coordinator.task_for(request.session)
             if task is not None and task.id != sent:
@@ -113,9 +114,11 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 yield pb.StreamTasksResponse(task=coordinator_messages.task_header(task, announced))
                 for chunk in chunks(data):
                     yield pb.StreamTasksResponse(chunk=chunk)
-                sent = task.id
-            elif not await _set_within(turned, self._heartbeat_seconds):
+                sent, spoken_at = task.id, self._run.now()
+            # What is left of the interval: turns that bring this client nothing must not keep it in silence.
+            elif not await _set_within(turned, spoken_at + self._heartbeat_seconds - self._run.now()):
                 yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat())
+                spoken_at = self._run.now()
         yield pb.StreamTasksResponse(finished=pb.Finished(stopped=coordinator.state is RunState.STOPPED))
 
     def _disconnected(self, session: str, context: Context) -> None:
@@ -167,7 +170,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
     async def WatchRun(
         self, request: run_pb2.WatchRunRequest, context: Context
     ) -> AsyncIterator[run_pb2.WatchRunResponse]:
-        told = request.since_round
+        told = max(0, request.since_round)
         while True:
             changed, ended = self._run.changed, self._run.coordinator.state.ended
             news = self._run.coordinator.reports(told)

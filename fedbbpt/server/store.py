@@ -179,13 +179,15 @@ class SqliteStore:
             "queries": snapshot.queries,
             "stopped_after": snapshot.stopped_after,
         }
-        reports = [{"round": report.round, "measured": asdict(report)} for report in snapshot.reports]
 
         def work(connection: sa.Connection) -> None:
             connection.execute(insert(_snapshot).values(row).on_conflict_do_update(index_elements=["only"], set_=row))
-            if reports:
-                # Reports are never changed, only added.
-                connection.execute(insert(_report).on_conflict_do_nothing(), reports)
+            # Reports are never changed, only added.
+            stored = connection.execute(sa.select(sa.func.max(_report.c.round))).scalar()
+            added = [report for report in snapshot.reports if stored is None or report.round > stored]
+            if added:
+                rows = [{"round": report.round, "measured": asdict(report)} for report in added]
+                connection.execute(sa.insert(_report), rows)
             _replace_members(connection, members)
             connection.execute(sa.delete(_update).where(_update.c.round < snapshot.round))
 

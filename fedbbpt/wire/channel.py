@@ -6,6 +6,7 @@ Servers bind loopback only, unless TLS is on or insecurity was asked for, loudly
 import ipaddress
 import logging
 import socket
+import ssl
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,12 +124,23 @@ def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = 
         if tls is None:
             return server.add_insecure_port(address)
         pair = [(_read(tls.key), _read(tls.certificate))]
+        _check_pair(tls)
         ca = _read(tls.client_ca) if tls.client_ca else None
         return server.add_secure_port(
             address, grpc.ssl_server_credentials(pair, ca, require_client_auth=ca is not None)
         )
     except RuntimeError as error:
         raise PortTaken(str(error), where=address, fix="another port, or 0 for any free one") from None
+
+
+def _check_pair(tls: ServerTls) -> None:
+    """gRPC reports a certificate that it cannot use as a port that it cannot bind."""
+    try:
+        # The empty password: nobody is asked for another.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
+    except ssl.SSLError as error:
+        fix = "a certificate chain and its own key, not encrypted, both PEM"
+        raise InvalidInput(f"no identity: {error}", where=f"{tls.certificate}, {tls.key}", fix=fix) from None
 
 
 def _probe(host: str, port: int) -> None:

@@ -17,6 +17,8 @@ from fedbbpt.errors import FedbbptError, Unavailable
 
 DOMAIN = "fedbbpt"
 RETRY_SECONDS = 1
+MAX_TEXT = 300
+"""Characters of a text. HTTP/2 takes 8 KiB of metadata, and a caller may be quoted."""
 
 Code = grpc.StatusCode
 CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
@@ -38,7 +40,7 @@ CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
 }
 """The nearest ancestor in the tree decides."""
 
-RETRYABLE = (errors.Overloaded, errors.StoreFull, errors.StoreLocked, errors.Unavailable)
+RETRYABLE = (errors.Overloaded, errors.StoreError, errors.Unavailable)
 """Trying the same call again may help."""
 
 _CLASSES = {
@@ -54,6 +56,7 @@ def code_of(error: FedbbptError) -> grpc.StatusCode:
 
 def to_status(error: FedbbptError) -> status_pb2.Status:
     """The status whose details let `from_rpc_error` build the same error again."""
+    error = type(error)(_cut(error.what), where=_cut(error.where), fix=_cut(error.fix))
     place = {"where": error.where, "fix": error.fix}
     packed = [_pack(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=place))]
     if isinstance(error, errors.InvalidInput):
@@ -65,6 +68,10 @@ def to_status(error: FedbbptError) -> status_pb2.Status:
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.where, description=str(error))
         packed.append(_pack(error_details_pb2.QuotaFailure(violations=[quota])))
     return status_pb2.Status(code=code_of(error).value[0], message=error.what, details=packed)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
 
 
 def _pack(detail: Message) -> any_pb2.Any:

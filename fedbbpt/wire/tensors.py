@@ -58,7 +58,10 @@ def _array(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise InvalidTensor(f"{len(data)} bytes for shape {shape} of {dtype}", where=where, fix=f"{expected} bytes")
-    array = np.frombuffer(data, dtype).reshape(shape)
+    try:
+        array = np.frombuffer(data, dtype).reshape(shape)
+    except ValueError as error:  # no elements, and the sizes beside the 0 beyond all bounds
+        raise InvalidTensor(f"shape {shape} is impossible: {error}", where=where) from None
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidTensor("NaN or infinite elements", where=where, fix="finite numbers")
     return array

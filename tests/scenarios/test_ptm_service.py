@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -185,6 +186,14 @@ def test_tokens_are_asked_for_and_part_the_callers(ptm_servers: Any) -> None:
     stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="two"))
     request = ptm_messages.score_request(handle, PROMPTS)
     assert isinstance(error_of(stub.Score, request), UnknownExamples)
+
+
+def test_a_caller_shows_one_token_and_so_has_one_name(ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tokens=["one"])
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}"))
+    for shown in (["one"], ["Bearer mine", "Bearer one"]):
+        describe = partial(stub.Describe, metadata=tuple(("authorization", value) for value in shown))
+        assert isinstance(error_of(describe, pb.DescribeRequest()), Unauthenticated)
 
 
 def test_health_is_served_to_anybody(ptm_servers: Any) -> None:

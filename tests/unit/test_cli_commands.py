@@ -128,6 +128,7 @@ def test_simulate_predict_evaluate(run: Run) -> None:
 
     prompt = ("--prompt", "out/prompt.safetensors")
     ended = run("predict", *prompt, "--text", "where is parking", "--text", "my invoice", "--json")
+    assert "[/b]" in run("predict", *prompt, "--text", "where [/b] is parking").out
     predictions = json.loads(ended.out)["predictions"]
     assert [one["text"] for one in predictions] == ["where is parking", "my invoice"]
     assert all(one["label"] in card.labels and 1 / 3 <= one["probability"] <= 1 for one in predictions)
@@ -178,6 +179,7 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
     "a key that is not known": (("run", "bad.toml"), 3, "InvalidJob: bad.toml:2: unknown key 'run.round'"),
     "no data": (("run", "job.toml", "--data", "gone.csv"), 3, "gone.csv: cannot be read"),
     "not a method": (("init", "x.toml", "--method", "fed-avg"), 3, "--method: 'fed-avg' is unknown"),
+    "nowhere to write": (("init", "gone/job.toml"), 6, "gone/job.toml: No such file"),
     "not a prompt": (("predict", "--prompt", "job.toml", "--text", "x"), 3, "job.toml: not a prompt"),
     "no option of ours": (("run", "job.toml", "--rounds", "3"), 2, "No such option"),
     "no command of ours": (("walk",), 2, "No such command"),
@@ -189,6 +191,11 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
         ("ptm", "serve", "--model", "fake", "--tls-cert", "c.pem", "--tls-key", "k.pem"),
         3,
         "k.pem: No such file",
+    ),
+    "no identity": (
+        ("ptm", "serve", "--model", "fake", "--tls-cert", "job.toml", "--tls-key", "job.toml"),
+        3,
+        "job.toml, job.toml: no identity",
     ),
     "no token": (("ptm", "serve", "--model", "fake", "--token-file", "empty"), 3, "empty: no token in it"),
     "open to all": (("ptm", "serve", "--model", "fake", "--host", "0.0.0.0"), 5, "0.0.0.0: anybody on the network"),

@@ -532,7 +532,10 @@ BAD_UPDATES: list[tuple[Update, type[FedbbptError], str]] = [
     (update(dev_loss=math.nan), InvalidUpdate, r"metrics\.dev_loss"),
     (update(dev_correct=5.0), InvalidUpdate, r"metrics\.dev_correct: 5\.0 of 4\.0"),
     (update(dev_correct=-1.0), InvalidUpdate, r"metrics\.dev_correct"),
+    (update(dev_loss=-1.0), InvalidUpdate, r"metrics\.dev_loss"),
+    (update(dev_count=1e300), InvalidUpdate, r"metrics\.dev_count"),
     (update(queries=-1.0), InvalidUpdate, r"metrics\.queries"),
+    (update(queries=1e30), InvalidUpdate, r"metrics\.queries"),  # no database takes such a sum
 ]
 
 

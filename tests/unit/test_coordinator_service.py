@@ -182,6 +182,20 @@ def test_a_task_comes_again_on_a_new_stream_and_heartbeats_between() -> None:
     asyncio.run(scenario())
 
 
+def test_a_client_without_a_task_hears_heartbeats_while_others_come_and_go() -> None:
+    async def scenario() -> None:
+        async with serving(clients=3, heartbeat_seconds=0.2) as (_, channel):
+            client, restless = Client(channel), Client(channel, "ben")
+            await client.join()
+            heard = asyncio.ensure_future(client.stream().read())
+            async with asyncio.timeout(10.0):
+                while not heard.done():
+                    await restless.join()
+            assert heard.result().HasField("heartbeat")
+
+    asyncio.run(scenario())
+
+
 def test_the_newest_session_evicts_the_one_before() -> None:
     async def scenario() -> None:
         async with serving() as (_, channel):

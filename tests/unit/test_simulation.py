@@ -36,6 +36,21 @@ def test_each_round_is_shown_once_and_has_everybody(splits: Splits) -> None:
     assert seen[-1].queries == sum(report.queries for report in reports)
 
 
+def test_rounds_that_close_in_one_turn_of_all_clients_are_told_each(data: Path) -> None:
+    whole = job(data)
+    alone = whole.model_copy(update={"cohort": whole.cohort.model_copy(update={"size": 1, "quorum": 1.0})})
+    seen: list[RunStatus] = []
+    _, reports = simulate(prepare(alone), engine(), seen.append)
+    assert [report.round for report in reports] == list(range(ROUNDS + 1))
+    assert [status.last for status in seen] == list(reports)
+
+
+def test_nobody_is_late_where_no_time_passes(data: Path, splits: Splits) -> None:
+    whole = job(data)
+    hasty = whole.model_copy(update={"cohort": whole.cohort.model_copy(update={"deadline_seconds": 1e-3})})
+    assert undisturbed(prepare(hasty)).z == undisturbed(splits).z
+
+
 def test_nothing_is_counted_that_did_not_travel(splits: Splits) -> None:
     _, reports = simulate(splits, engine(), lambda status: None)
     assert {(report.bytes_up, report.bytes_down) for report in reports} == {(None, None)}

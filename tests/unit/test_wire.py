@@ -66,6 +66,7 @@ def test_numbers_that_are_none_are_refused(bad: float) -> None:
         pb.Tensor(dtype=pb.D_TYPE_UNSPECIFIED, shape=[1], data=b"\0" * 4),
         pb.Tensor(dtype=pb.D_TYPE_FLOAT32, shape=[-1], data=b""),
         pb.Tensor(dtype=pb.D_TYPE_FLOAT32, shape=[1] * 9, data=b"\0" * 4),
+        pb.Tensor(dtype=pb.D_TYPE_FLOAT32, shape=[0, 2**62], data=b""),
     ],
 )
 def test_impossible_tensors_are_refused(message: pb.Tensor) -> None:
@@ -158,6 +159,11 @@ def test_every_error_crosses_the_wire_whole(cls: type[FedbbptError]) -> None:
     sent = cls("what", where="field", fix="this instead")
     got = status.from_rpc_error(_Call(sent), errors.PtmUnavailable)
     assert type(got) is cls and str(got) == str(sent)
+
+
+def test_an_error_that_quotes_its_caller_fits_into_metadata() -> None:
+    quoted = errors.InvalidTask("classes " + "x" * 100_000, where="y" * 100_000, fix="z" * 100_000)
+    assert status.to_status(quoted).ByteSize() < 4096
 
 
 def test_overload_says_when_to_try_again_and_a_spent_budget_does_not() -> None:
