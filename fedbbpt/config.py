@@ -142,10 +142,10 @@ class Job(Section):
     def entry(self) -> Method:
         return METHODS[self.method.name]
 
-    def digest(self) -> str:
+    def digest(self, ptm_revision: str) -> str:
         """Of what decides the run's course: a store that was begun with another digest is another run's."""
-        parts = self.model_dump_json(include={"run", "task", "method", "cohort", "codec"})
-        return hashlib.sha256(parts.encode()).hexdigest()
+        parts = self.model_dump_json(exclude={"ptm": {"address", "threads"}})
+        return hashlib.sha256(f"{parts}\n{ptm_revision}".encode()).hexdigest()
 
 
 def read_job(path: Path) -> Job:

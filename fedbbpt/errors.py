@@ -20,7 +20,8 @@ FedbbptError
 │   ├── VersionMismatch          protocol versions do not meet
 │   ├── RunFinished  NoResultYet
 │   ├── RevisionChanged          the PTM is no longer the one that the run began with
-│   └── UnsupportedPrompt        the model does not take this kind of prompt
+│   ├── UnsupportedPrompt        the model does not take this kind of prompt
+│   └── WrongService             somebody answers, but speaks another protocol
 ├── SessionEvicted               a newer session of the same client took over
 ├── Unauthenticated
 ├── Exhausted
@@ -123,6 +124,9 @@ class RevisionChanged(Conflict): ...
 
 
 class UnsupportedPrompt(Conflict): ...
+
+
+class WrongService(Conflict): ...
 
 
 class SessionEvicted(FedbbptError): ...

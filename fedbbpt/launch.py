@@ -87,8 +87,11 @@ def run_federation(
         events: Queue[Event] = Queue()
         threading.Thread(target=_watch, args=(operator, events), daemon=True, name="watch").start()
         reports: list[Report] = []
+        failed: list[str] = []
         while True:
-            _require(group, names, quorum, note)
+            before, failed = failed, _failed(group, names, quorum)
+            if failed != before:
+                note(f"ended with an error: {', '.join(failed)}; see logs/")
             with contextlib.suppress(Empty):
                 match events.get(timeout=LOOK_SECONDS):
                     case CoordinatorUnavailable() as error:
@@ -112,11 +115,10 @@ def _watch(operator: Operator, events: Queue[Event]) -> None:
         events.put(error)
 
 
-def _require(group: ProcessGroup, names: list[str], quorum: int, note: Callable[[str], None]) -> None:
+def _failed(group: ProcessGroup, names: list[str], quorum: int) -> list[str]:
     """A run goes on without some of its clients, but not without its PTM, nor with fewer than its quorum."""
     group.require("ptm")
     failed = sorted(name for name, code in group.ended().items() if name in names and code)
-    if failed:
-        note(f"ended with an error: {', '.join(failed)}; see logs/")
     if len(names) - len(failed) < quorum:
         group.require(failed[0])
+    return failed

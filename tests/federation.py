@@ -179,7 +179,7 @@ class Federation(ABC):
         raise AssertionError("the run has not ended")
 
     def record(self) -> RunRecord:
-        return RunRecord(RUN_ID, self.splits.job.run.seed, self.splits.job.digest(), "2026-01-01T00:00:00+00:00")
+        return RunRecord(RUN_ID, self.splits.job.run.seed, self.splits.job.digest(""), "2026-01-01T00:00:00+00:00")
 
     def _open_store(self) -> Store:
         return SqliteStore(self._path, self.record())

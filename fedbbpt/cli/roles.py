@@ -141,7 +141,7 @@ async def _coordinate(
 ) -> None:
     # Random, so that what clients kept of an earlier run of the same job is never taken for this one's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
-    record = RunRecord(run_id, job.run.seed, job.digest(), datetime.now(UTC).isoformat())
+    record = RunRecord(run_id, job.run.seed, job.digest(ptm_revision), datetime.now(UTC).isoformat())
     store, traffic = SqliteStore(store_path, record), TrafficMeter()
     try:
         run = Coordinator(

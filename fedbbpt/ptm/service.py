@@ -31,21 +31,22 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 
 
-def _caller(context: Context) -> str:
-    """Who shares a token is one caller; so are all who show none, where none is asked for."""
-    shown = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
-    return hashlib.sha256(str(shown[0]).encode()).hexdigest() if shown else ""
-
-
 class PtmService(ptm_pb2_grpc.PtmServiceServicer):
     """One engine, asked by many callers, one call at a time."""
 
-    def __init__(self, engine: Engine, max_pending_queries: int) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, max_pending_queries: int, *, tokens_asked: bool) -> None:
+        self._engine, self._tokens_asked = engine, tokens_asked
         self._card = engine.describe()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._max_pending_queries = max_pending_queries
         self._pending_queries = 0
+
+    def _caller(self, context: Context) -> str:
+        """Who shares a token is one caller; where none is asked for, all are."""
+        if not self._tokens_asked:
+            return ""
+        shown = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+        return hashlib.sha256(str(shown[0]).encode()).hexdigest()
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, call)
@@ -67,7 +68,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             ptm_messages.examples(messages),
             header.prompt_tokens,
             ptm_messages.perturbation(header),
-            caller=_caller(context),
+            caller=self._caller(context),
         )
         return ptm_messages.register_examples_response(await self._run(register), self._engine.time_to_live_seconds)
 
@@ -94,7 +95,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         return header, messages
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
-        prompts, caller = ptm_messages.prompts(request), _caller(context)
+        prompts, caller = ptm_messages.prompts(request), self._caller(context)
         given_up = Event()
 
         def check() -> None:
@@ -114,12 +115,12 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             self._pending_queries -= queries
 
     async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
-        caller = _caller(context)
+        caller = self._caller(context)
         await self._run(lambda: self._engine.release(request.examples_id, caller=caller))
         return pb.ReleaseResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
-        caller = _caller(context)
+        caller = self._caller(context)
         usage, handles = await self._run(
             lambda: (self._engine.usage(caller=caller), self._engine.handles(caller=caller))
         )
@@ -138,7 +139,8 @@ async def serve(
 ) -> tuple[grpc.aio.Server, int]:
     """A started server of the PTM, of its health and of reflection, and its port. Raises PortTaken, InsecureAddress."""
     server = create_server(tokens)
-    ptm_pb2_grpc.add_PtmServiceServicer_to_server(PtmService(engine, max_pending_queries), server)
+    service = PtmService(engine, max_pending_queries, tokens_asked=bool(tokens))
+    ptm_pb2_grpc.add_PtmServiceServicer_to_server(service, server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in (NAME, health.OVERALL_HEALTH):

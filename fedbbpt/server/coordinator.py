@@ -100,6 +100,10 @@ class Coordinator:
         self.tick(now)
         return session, self.settings
 
+    def client_of(self, session: str) -> str:
+        """Whose session it is. Raises SessionUnknown, SessionEvicted."""
+        return self._sessions.client(session)
+
     def connected(self, session: str) -> None:
         """A stream of tasks begins. Raises SessionUnknown, SessionEvicted."""
         self._sessions.client(session)

@@ -142,6 +142,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             part = request.WhichOneof("part")
             if part == "header" and header is None:
                 header = request.header
+                self._run.coordinator.client_of(header.session)  # no stranger's bytes are kept, not even for a while
                 assembler = Assembler(header.arrays, self._run.coordinator.settings.max_update_bytes)
             elif part == "chunk" and assembler is not None:
                 assembler.add(request.chunk)

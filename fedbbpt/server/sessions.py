@@ -5,6 +5,9 @@ from collections import Counter
 
 from fedbbpt.errors import SessionEvicted, SessionUnknown
 
+MAX_EVICTED = 10_000
+"""Remembered; older ones are unknown."""
+
 
 class Sessions:
     """One session a client: the newest is the valid one, the ones before are evicted.
@@ -15,13 +18,15 @@ class Sessions:
     def __init__(self) -> None:
         self._clients: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
-        self._evicted: set[str] = set()
+        self._evicted: dict[str, None] = {}  # in order
         self._streams: Counter[str] = Counter()
 
     def open(self, client_id: str) -> str:
         before = self._tokens.get(client_id)
         if before is not None:
-            self._evicted.add(before)
+            self._evicted[before] = None
+            if len(self._evicted) > MAX_EVICTED:
+                del self._evicted[next(iter(self._evicted))]
             del self._clients[before]
         token = secrets.token_urlsafe()
         self._clients[token], self._tokens[client_id] = client_id, token

@@ -73,7 +73,7 @@ class CoordinatorServiceServicer(object):
         """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
         the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
         ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-        INVALID_ARGUMENT (InvalidHello).
+        INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,14 +92,14 @@ class CoordinatorServiceServicer(object):
         """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
         once gets RECEIPT_DUPLICATE and changes nothing.
         FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-        mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Leave(self, request, context):
-        """Leaves the run from the next round on. Idempotent.
+        """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

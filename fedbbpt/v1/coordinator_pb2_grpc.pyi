@@ -42,7 +42,7 @@ class CoordinatorServiceStub:
     """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
     the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
     ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-    INVALID_ARGUMENT (InvalidHello).
+    INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     StreamTasks: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]
     """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
@@ -53,10 +53,10 @@ class CoordinatorServiceStub:
     """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
     once gets RECEIPT_DUPLICATE and changes nothing.
     FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-    mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]
-    """Leaves the run from the next round on. Idempotent."""
+    """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo)."""
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
@@ -72,7 +72,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
     the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
     ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-    INVALID_ARGUMENT (InvalidHello).
+    INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     StreamTasks: _aio.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]  # type: ignore[assignment]
     """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
@@ -83,10 +83,10 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
     once gets RECEIPT_DUPLICATE and changes nothing.
     FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-    mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     Leave: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]  # type: ignore[assignment]
-    """Leaves the run from the next round on. Idempotent."""
+    """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo)."""
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """The meeting point of a run's clients. Clients only connect outward: Join, then one StreamTasks held open, and for each task that it
@@ -105,7 +105,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
         the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
         ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-        INVALID_ARGUMENT (InvalidHello).
+        INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
 
     @_abc_1.abstractmethod
@@ -128,7 +128,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
         once gets RECEIPT_DUPLICATE and changes nothing.
         FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-        mis-shaped; InvalidUpdate), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
         """
 
     @_abc_1.abstractmethod
@@ -137,6 +137,6 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.LeaveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.LeaveResponse, _abc.Awaitable[_coordinator_pb2.LeaveResponse]]:
-        """Leaves the run from the next round on. Idempotent."""
+        """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo)."""
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

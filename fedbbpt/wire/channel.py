@@ -85,7 +85,10 @@ def connect(address: str, tls: ClientTls | None = None, token: str = "") -> grpc
     """A channel to HOST:PORT. A token goes in clear where there is no TLS, hence to loopback only."""
     options = [*_KEEPALIVE, *_SIZES, *_RECONNECT, ("grpc.enable_retries", 0)]
     if tls is None:
-        if token and not is_loopback(address.rpartition(":")[0]):
+        loopback = is_loopback(address.rpartition(":")[0])
+        if not loopback:
+            log.warning("INSECURE: what goes to %s and back can be read by anybody on the way", address)
+        if token and not loopback:
             raise InsecureAddress(
                 "a token would go in clear", where=address, fix="--tls-ca with the server's authority"
             )

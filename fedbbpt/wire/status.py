@@ -26,6 +26,7 @@ CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
     errors.ChecksumMismatch: Code.DATA_LOSS,
     errors.NotFound: Code.NOT_FOUND,
     errors.ClientIdTaken: Code.ALREADY_EXISTS,
+    errors.WrongService: Code.UNIMPLEMENTED,
     errors.Conflict: Code.FAILED_PRECONDITION,
     errors.SessionEvicted: Code.ABORTED,
     errors.Unauthenticated: Code.UNAUTHENTICATED,
@@ -91,8 +92,10 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
     code, text = error.code(), error.details() or ""
     if code is Code.DEADLINE_EXCEEDED:
         return errors.DeadlineExceeded(text)
-    if code is Code.UNAUTHENTICATED:
+    if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
         return errors.Unauthenticated(text)
+    if code is Code.UNIMPLEMENTED:
+        return errors.WrongService(text, fix="the address of the other service, or the same version on both sides")
     if code is Code.RESOURCE_EXHAUSTED:
         return errors.MessageTooLarge(text)
     return unavailable(f"{code.name}: {text}")

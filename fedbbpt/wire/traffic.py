@@ -58,6 +58,7 @@ class TrafficMeter:
     def __init__(self) -> None:
         self._peers: set[tuple[str, int]] = set()
         self._seen: dict[tuple[str, int], tuple[int, int]] = {}
+        self._closed = (0, 0)
         self.supported = sys.platform == "linux"
 
     def register(self, peer: str) -> None:
@@ -74,5 +75,14 @@ class TrafficMeter:
         if not self.supported:
             return None
         now = _sockets()
-        self._seen.update({peer: now[peer] for peer in self._peers & now.keys()})
-        return sum(r for r, _ in self._seen.values()), sum(s for _, s in self._seen.values())
+        for peer, (received, sent) in list(self._seen.items()):
+            # A connection whose count fell is a new one that got the old one's port.
+            if peer not in now or now[peer][0] < received:
+                self._closed = (self._closed[0] + received, self._closed[1] + sent)
+                del self._seen[peer]
+        self._peers &= now.keys()
+        self._seen.update({peer: now[peer] for peer in self._peers})
+        return (
+            self._closed[0] + sum(received for received, _ in self._seen.values()),
+            self._closed[1] + sum(sent for _, sent in self._seen.values()),
+        )

@@ -138,11 +138,14 @@ def test_the_digest_changes_with_what_decides_the_course_and_with_nothing_else()
         "[method]\nname = 'fed-bpt'",
         "[cohort]\nclients = 5",
         "[codec]\nuplink = 'int8'",
+        "[data]\nsource = 'elsewhere.csv'",
+        "[ptm]\nmodel = 'fake'",
     ]
-    digests = {parse_job(text).digest() for text in course}
-    assert len(digests | {job.digest()}) == len(course) + 1
-    assert parse_job("[data]\nsource = 'elsewhere.csv'").digest() == job.digest()
-    assert parse_job("[ptm]\nthreads = 2").digest() == job.digest()
+    digests = {parse_job(text).digest("r1") for text in course}
+    assert len(digests | {job.digest("r1")}) == len(course) + 1
+    assert job.digest("r2") not in digests | {job.digest("r1")}, "another model's scores do not fit this run"
+    assert parse_job("[ptm]\naddress = 'ptm.example.org:7001'").digest("r1") == job.digest("r1")
+    assert parse_job("[ptm]\nthreads = 2").digest("r1") == job.digest("r1")
 
 
 def test_the_projection_follows_from_the_seed_of_the_run() -> None:
