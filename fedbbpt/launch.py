@@ -89,9 +89,13 @@ def run_federation(
         reports: list[Report] = []
         failed: list[str] = []
         while True:
-            before, failed = failed, _failed(group, names, quorum)
+            # A run goes on without some of its clients, but not without its PTM, nor with fewer than its quorum.
+            group.require("ptm")
+            before, failed = failed, sorted(name for name, code in group.ended().items() if name in names and code)
             if failed != before:
                 note(f"ended with an error: {', '.join(failed)}; see logs/")
+            if len(names) - len(failed) < quorum:
+                group.require(failed[0])
             with contextlib.suppress(Empty):
                 match events.get(timeout=LOOK_SECONDS):
                     case CoordinatorUnavailable() as error:
@@ -113,12 +117,3 @@ def _watch(operator: Operator, events: Queue[Event]) -> None:
             events.put(event)
     except FedbbptError as error:
         events.put(error)
-
-
-def _failed(group: ProcessGroup, names: list[str], quorum: int) -> list[str]:
-    """A run goes on without some of its clients, but not without its PTM, nor with fewer than its quorum."""
-    group.require("ptm")
-    failed = sorted(name for name, code in group.ended().items() if name in names and code)
-    if len(names) - len(failed) < quorum:
-        group.require(failed[0])
-    return failed
