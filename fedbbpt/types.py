@@ -1,4 +1,4 @@
-"""The nouns of the framework.
+"""The nouns of the framework, all in one place, hence long.
 
 P candidates, n length of z, B examples, L prompt tokens, D embedding width, K classes.
 """

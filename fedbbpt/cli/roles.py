@@ -222,12 +222,13 @@ def client_join(
         address = ptm or settings.ptm_address
         if not address:
             raise InvalidInput("nobody said where the PTM is", where="--ptm", fix="--ptm HOST:PORT")
-        ptm_channel = connect(address, options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file))
-        box = RemotePtm(ptm_channel, settings.ptm_revision)
-        objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on)
-        agent = Agent(client_half(settings, objectives), objectives, CODECS[settings.codec], keepsake)
-        log.info("joined %s as %s with %d examples", settings.run_id, name, len(train))
-        counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
+        ptm_token = options.read_token(ptm_token_file)
+        with connect(address, options.client_tls(ptm_tls_ca), ptm_token) as ptm_channel:
+            box = RemotePtm(ptm_channel, settings.ptm_revision)
+            objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on)
+            agent = Agent(client_half(settings, objectives), objectives, CODECS[settings.codec], keepsake)
+            log.info("joined %s as %s with %d examples", settings.run_id, name, len(train))
+            counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
     result = {"run": settings.run_id, "client": name, "updates": counted, "queries": objectives.queries}
     show(result, json, title="finished")
 
