@@ -16,7 +16,7 @@ import numpy as np
 
 from fedbbpt.errors import InvalidExamples, InvalidTensor, MessageTooLarge, UnknownExamples, UnknownTask
 from fedbbpt.interfaces import Backend, ExamplesHandle
-from fedbbpt.ptm.validation import check_examples, check_prompts, count
+from fedbbpt.ptm.validation import check_examples, check_prompts, check_task, count
 from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scored, TaskSpec, Usage
 
 ENVELOPE_BYTES = 4096
@@ -76,6 +76,7 @@ class Engine:
 
     def register_task(self, task: TaskSpec) -> str:
         """Raises InvalidTask."""
+        check_task(task)
         self._backend.check(task)
         name = task_id(task)
         self._tasks[name] = task

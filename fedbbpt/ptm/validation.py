@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from fedbbpt.errors import InvalidExamples, InvalidTensor, PromptTooLong, UnsupportedPrompt
+from fedbbpt.errors import InvalidExamples, InvalidTask, InvalidTensor, PromptTooLong, UnsupportedPrompt
 from fedbbpt.types import (
     Array,
     Examples,
@@ -16,6 +16,7 @@ from fedbbpt.types import (
     PromptKind,
     Prompts,
     SoftPrompts,
+    TaskSpec,
     TextPrompts,
     TokenPrompts,
 )
@@ -24,6 +25,9 @@ from fedbbpt.types import (
 MAX_PROMPTS = 256
 MAX_EXAMPLES = 10_000
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# Of a task; no card says so, since no task comes near.
+MAX_CLASSES = 1000
+MAX_TASK_CHARACTERS = 100_000
 
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")  # which JSON lets through and UTF-8 does not
 
@@ -33,6 +37,15 @@ KINDS = {
     TokenPrompts: PromptKind.TOKENS,
     TextPrompts: PromptKind.TEXT,
 }
+
+
+def check_task(task: TaskSpec) -> None:
+    """Raises InvalidTask: the service keeps tasks, so their size has bounds."""
+    if len(task.classes) > MAX_CLASSES:
+        raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_CLASSES}")
+    characters = len(task.template) + sum(map(len, task.classes))
+    if characters > MAX_TASK_CHARACTERS:
+        raise InvalidTask(f"{characters} characters", where="classes", fix=f"at most {MAX_TASK_CHARACTERS}")
 
 
 def count(prompts: Prompts) -> int:

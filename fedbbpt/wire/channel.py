@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 KEEPALIVE_SECONDS = 30
+MAX_CONCURRENT_CALLS = 4096
+"""Of all callers; each client of a run holds one stream open."""
 
 # Both ends must agree, or the server takes the client's pings for an attack.
 _KEEPALIVE = [
@@ -110,7 +112,9 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
         ("grpc.so_reuseport", 0),
     ]
     auth = [BearerAuth(tokens)] if tokens else []
-    return grpc.aio.server(interceptors=[Errors(), *auth, *interceptors], options=options)
+    return grpc.aio.server(
+        interceptors=[Errors(), *auth, *interceptors], options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+    )
 
 
 def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None, *, insecure: bool = False) -> int:

@@ -97,5 +97,6 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
     if code is Code.UNIMPLEMENTED:
         return errors.WrongService(text, fix="the address of the other service, or the same version on both sides")
     if code is Code.RESOURCE_EXHAUSTED:
-        return errors.MessageTooLarge(text)
+        # gRPC itself refuses two things, and only its words tell them apart.
+        return errors.MessageTooLarge(text) if "larger than max" in text else errors.Overloaded(text)
     return unavailable(f"{code.name}: {text}")

@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from fedbbpt.errors import InvalidExamples, InvalidTensor, MessageTooLarge, UnknownExamples, UnknownTask
+from fedbbpt.errors import (
+    InvalidExamples,
+    InvalidTask,
+    InvalidTensor,
+    MessageTooLarge,
+    UnknownExamples,
+    UnknownTask,
+)
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine, Limits
 from fedbbpt.types import (
@@ -167,3 +174,17 @@ def test_the_fake_can_be_learnt() -> None:
         gradient = (loss(z + step * np.eye(20)) - loss(z - step * np.eye(20))) / (2 * step)
         z = z - 4.0 * gradient
     assert start > 0.9 and loss(z[None])[0] < 0.6 * start
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TaskSpec("{prompt} {text}", tuple(f"class {i}" for i in range(1001))),
+        TaskSpec("{prompt} {text}", ("a number", "a person" * 100_000)),
+    ],
+)
+def test_a_task_without_bounds_is_refused_and_not_kept(clock: Clock, task: TaskSpec) -> None:
+    ptm, task_id = engine(clock)
+    with pytest.raises(InvalidTask, match="at most"):
+        ptm.register_task(task)
+    assert ptm.register_examples(task_id, EXAMPLES, 4).count == len(EXAMPLES)
