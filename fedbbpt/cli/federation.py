@@ -125,6 +125,10 @@ def _changed(job: Job, data: str, seed: int | None) -> Job:
 def _prepared(job: Job, as_json: bool) -> Splits:
     with err.status("reading the data"):
         splits = prepare(job)
+    if all(text.isdigit() for text in splits.job.task.classes):
+        err.print(
+            "The classes are numbers, which tell the model nothing: say what they mean with task.classes in a job."
+        )
     if not as_json:
         out.print(_shares(splits))
     return splits

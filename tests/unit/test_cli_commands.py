@@ -231,3 +231,12 @@ def test_every_error_has_an_exit_code() -> None:
     assert codes == set(EXIT_CODES.values())
     assert exit_code(errors.InvalidJob("")) == 3
     assert exit_code(errors.PtmUnavailable("")) == 4
+
+
+def test_classes_that_are_numbers_are_pointed_out(run: Run) -> None:
+    table = Path("questions.csv").read_text()
+    assert "classes are numbers" not in run("simulate", "job.toml", "--out", "named").err
+    for index, label in enumerate(WORDS):
+        table = table.replace(f",{label}\n", f",{index}\n")
+    Path("questions.csv").write_text(table)
+    assert "classes are numbers" in run("simulate", "job.toml", "--out", "numbered").err.replace("\n", " ")
