@@ -65,7 +65,7 @@ def compare(
         return score(ptm, task_id, space, prompts, data, progress)
 
     def of(z: npt.NDArray[np.float32]) -> Measured:
-        return measured(space.shifted(scores(space.prompts(z[None]), test), z[None]), test)
+        return measured(score_z(ptm, task_id, space, z, test, progress), test)
 
     plain, shots = scores(NO_PROMPT, test), scores(NO_PROMPT, train)
     offsets = bias.fit(shots[0], train.labels).astype(np.float32)
@@ -83,6 +83,18 @@ def measured(scores: Scores, data: LabelledExamples) -> Measured:
     return Measured(
         float(accuracy(scores, data.labels)[0]), float(cross_entropy(scores, data.labels)[0]), scores.shape[1]
     )
+
+
+def score_z(
+    ptm: Ptm,
+    task_id: str,
+    space: PromptSpace,
+    z: npt.NDArray[np.float32],
+    data: LabelledExamples,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Scores:
+    """What z `[dim]` stands for, prompt and offsets: `[1, B, K]`."""
+    return space.shifted(score(ptm, task_id, space, space.prompts(z[None]), data, progress), z[None])
 
 
 def score(

@@ -2,9 +2,12 @@
 
 import math
 
+from fedbbpt.codecs import CODECS
 from fedbbpt.config import Job
 from fedbbpt.errors import InvalidJob
+from fedbbpt.interfaces import Store
 from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.types import RunSettings, TaskSpec
 
 MAX_UPDATE_BYTES = 64 * 1024 * 1024
@@ -40,6 +43,20 @@ def cohort_settings(job: Job) -> CohortSettings:
     cohort = job.cohort
     quorum = math.ceil(cohort.quorum * (cohort.size or cohort.clients))
     return CohortSettings(cohort.clients, quorum, cohort.deadline_seconds, cohort.size or None)
+
+
+def make_coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic = lambda: None) -> Coordinator:
+    """Begins the job's run, or goes on with the one in the store. Raises StoreError."""
+    return Coordinator(
+        method_name=job.method.name,
+        method=job.entry().server(job.method, job.space()),
+        codec=CODECS[job.codec.uplink],
+        settings=settings,
+        seed=job.run.seed,
+        cohort=cohort_settings(job),
+        store=store,
+        traffic=traffic,
+    )
 
 
 def client_name(index: int) -> str:

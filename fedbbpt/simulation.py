@@ -11,10 +11,9 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
 from fedbbpt.interfaces import Hello, Ptm, Report
 from fedbbpt.methods import client_half
-from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.run_status import Result, RunStatus
-from fedbbpt.setup import client_name, cohort_settings, run_settings
+from fedbbpt.setup import client_name, make_coordinator, run_settings
 from fedbbpt.splits import Splits
 
 
@@ -24,22 +23,13 @@ def simulate(splits: Splits, ptm: Ptm, watch: Callable[[RunStatus], None]) -> tu
     No time passes, so no deadline does: whoever is asked answers.
     """
     job = splits.job
-    codec = CODECS[job.codec.uplink]
-    coordinator = Coordinator(
-        method_name=job.method.name,
-        method=job.entry().server(job.method, job.space()),
-        codec=codec,
-        settings=run_settings(job, "simulation"),
-        seed=job.run.seed,
-        cohort=cohort_settings(job),
-        store=MemoryStore(),
-    )
+    coordinator = make_coordinator(job, run_settings(job, "simulation"), MemoryStore())
     agents: dict[str, Agent] = {}
     for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True)):
         hello = Hello(client_name(index), "simulated", len(train), frozenset(CODECS))
         session, settings = coordinator.join(hello, now=0.0)
         objectives = LocalObjectives(ptm, settings.task, settings.space, train, dev)
-        agents[session] = Agent(client_half(settings, objectives), objectives, codec)
+        agents[session] = Agent(client_half(settings, objectives), objectives, CODECS[settings.codec])
     shown = 0
     while not coordinator.state.ended:
         for session, agent in agents.items():

@@ -39,11 +39,6 @@ class Receipt(StrEnum):
     TOO_LATE = "too-late"
     REFUSED = "refused"
 
-    @property
-    def adopted(self) -> bool:
-        """Whether the client's next state is the one that the update left behind."""
-        return self in (Receipt.COUNTED, Receipt.DUPLICATE)
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class TaskId:

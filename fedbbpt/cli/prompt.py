@@ -13,7 +13,7 @@ from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.models import open_ptm
 from fedbbpt.data.examples import Columns, read
 from fedbbpt.errors import InvalidInput
-from fedbbpt.evaluation import measured, score
+from fedbbpt.evaluation import measured, score_z
 from fedbbpt.prompt_file import read_prompt
 from fedbbpt.types import Examples, LabelledExamples
 
@@ -45,8 +45,7 @@ def predict(
     ):
         data = LabelledExamples(examples, np.zeros(len(text), np.int64))
         space = card.space(len(z))
-        raw = score(box, box.register_task(card.task()), space, space.prompts(z[None]), data)
-    scores = space.shifted(raw, z[None])[0].astype(np.float64)
+        scores = score_z(box, box.register_task(card.task()), space, z, data)[0].astype(np.float64)
     likely = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
     predictions = [
@@ -85,8 +84,7 @@ def evaluate(
         open_ptm(ptm, card.ptm, revision=card.ptm_revision, tls=tls, token=token, patience_seconds=_PATIENCE) as box,
     ):
         space = card.space(len(z))
-        raw = score(box, box.register_task(card.task()), space, space.prompts(z[None]), examples)
-    scores = space.shifted(raw, z[None])
+        scores = score_z(box, box.register_task(card.task()), space, z, examples)
     whole = measured(scores, examples)
     right = scores[0].argmax(axis=1) == examples.labels
     rows = {name: examples.labels == index for index, name in enumerate(card.labels)}

@@ -35,7 +35,7 @@ from fedbbpt.ptm.service import serve as serve_ptm
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.setup import cohort_settings, run_settings, task_spec
+from fedbbpt.setup import make_coordinator, run_settings, task_spec
 from fedbbpt.splits import with_preset
 from fedbbpt.types import LabelledExamples
 from fedbbpt.wire.channel import ServerTls, connect
@@ -144,16 +144,8 @@ async def _coordinate(
     record = RunRecord(run_id, job.run.seed, job.digest(ptm_revision), datetime.now(UTC).isoformat())
     store, traffic = SqliteStore(store_path, record), TrafficMeter()
     try:
-        run = Coordinator(
-            method_name=job.method.name,
-            method=job.entry().server(job.method, job.space()),
-            codec=CODECS[job.codec.uplink],
-            settings=run_settings(job, store.run.run_id, ptm_address, ptm_revision),
-            seed=job.run.seed,
-            cohort=cohort_settings(job),
-            store=store,
-            traffic=traffic.read,
-        )
+        settings = run_settings(job, store.run.run_id, ptm_address, ptm_revision)
+        run = make_coordinator(job, settings, store, traffic.read)
         serving = await serve_coordinator(run, traffic, host, port, tls=tls, tokens=tokens, insecure=insecure)
         announce(f"coordinator of {store.run.run_id}", host, serving.port, address_file)
         await until_done(serving.stop, serving.ended)
