@@ -19,6 +19,7 @@ import pytest
 from fedbbpt.client.grpc_link import GrpcLink
 from fedbbpt.splits import Splits
 from fedbbpt.types import Receipt
+from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.wire.tensors import bundle
 from tests.federation import (
     CLIENTS,
@@ -34,7 +35,8 @@ from tests.federation import (
 )
 
 HEARTBEAT_SECONDS = 0.05
-CALL_SECONDS = 0.3
+IMPATIENT_CALL_SECONDS = 0.3
+"""So that silence is noticed soon. A slow machine may have calls made twice, which nobody must notice in the end."""
 STEPS = 10
 
 
@@ -97,6 +99,21 @@ class FlipInside:
             return data, Then.GO_ON
         self.struck = True
         return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :], Then.GO_ON
+
+
+@dataclass
+class CutBefore:
+    """Cuts the line instead of letting the first piece through that holds `pattern`."""
+
+    way: Way
+    pattern: bytes
+    struck: bool = False
+
+    def __call__(self, way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
+        if self.struck or way is not self.way or self.pattern not in data:
+            return data, Then.GO_ON
+        self.struck = True
+        return b"", Then.CUT
 
 
 @dataclass
@@ -167,8 +184,8 @@ class BadLine:
         self.proxy = Proxy(self.federation.port)
         self._port = asyncio.run_coroutine_threadsafe(self.proxy.start(), loop).result()
 
-    def client(self, index: int) -> Client:
-        link = GrpcLink(self.federation.channel(self._port), call_seconds=CALL_SECONDS, pause=self._pause)
+    def client(self, index: int, call_seconds: float = 30.0) -> Client:
+        link = GrpcLink(self.federation.channel(self._port), call_seconds=call_seconds, pause=self._pause)
         return self.federation.client(index, link=link, ptm=engine())
 
     def _pause(self, seconds: float) -> None:
@@ -182,7 +199,7 @@ class BadLine:
         """All clients at work, each in a thread."""
 
         def work(index: int) -> None:
-            client = self.client(index)
+            client = self.client(index, IMPATIENT_CALL_SECONDS)
             client.agent.run(client.link, wait=lambda: None)
 
         with ThreadPoolExecutor(CLIENTS) as threads:
@@ -254,12 +271,15 @@ def test_a_line_that_falls_silent_at_any_byte(make_line: MakeLine, expected: Cou
 
 def test_a_reply_that_is_lost(make_line: MakeLine, expected: Course) -> None:
     """The update is stored, and nobody says so: the client sends it again, and hears that it was counted."""
+    message = pb.SubmitUpdateResponse(receipt=pb.RECEIPT_COUNTED).SerializeToString()
+    counted = b"\0" + len(message).to_bytes(4, "big") + message  # as gRPC frames it
     with make_line(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         for _ in range(ROUNDS + 1):
             tasks = [client.task() for client in clients]
-            line.proxy.fault = At(Way.DOWN, line.proxy.passed[Way.DOWN], Then.CUT)
+            line.proxy.fault = fault = CutBefore(Way.DOWN, counted)
             assert clients[0].submit(tasks[0]) is Receipt.DUPLICATE
+            assert fault.struck
             for client, task in zip(clients[1:], tasks[1:], strict=True):
                 assert client.submit(task) is Receipt.COUNTED
         assert line.federation.course() == expected
