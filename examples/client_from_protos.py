@@ -51,8 +51,8 @@ class BlackBox:
         self._stub = PtmServiceStub(grpc.insecure_channel(address))
         registered = self._stub.RegisterTask(ptm.RegisterTaskRequest(template=task.template, classes=task.classes))
         self._labels, self._classes = [label for _, label in examples], len(task.classes)
-        prompt = task.prompt
-        kind = "KIND_" + method_pb2.PromptSettings.Projection.Name(prompt.projection).removeprefix("PROJECTION_")
+        prompt = task.latent
+        kind = "KIND_" + method_pb2.LatentSpace.Projection.Name(prompt.projection).removeprefix("PROJECTION_")
         self._offsets = prompt.offsets
         self._projection = ptm.Projection(
             kind=ptm.Projection.Kind.Value(kind),
@@ -60,7 +60,7 @@ class BlackBox:
             tokens=prompt.tokens,
             scale=prompt.scale,
             initial_text=prompt.initial_text,
-            injection=ptm.INJECTION_PREFIX,
+            injection=ptm.Injection.Value(method_pb2.LatentSpace.Injection.Name(prompt.injection)),
         )
 
         def requests() -> Iterator[ptm.RegisterExamplesRequest]:
@@ -136,8 +136,9 @@ def main(address: str, path: str) -> int:
             examples=len(lines) - len(lines[::DEV]),
         )
     )
-    if run.method.WhichOneof("method") != "fed_cma" or run.method.fed_cma.candidates_sent:
-        raise ValueError("this client knows fed-cma with a diagonal covariance only")
+    method = run.method.fed_cma
+    if run.method.WhichOneof("method") != "fed_cma" or method.candidates_sent or method.expansion_sent:
+        raise ValueError("this client knows fed-cma by ranks, with a diagonal covariance, only")
     examples = [(line["text"], list(run.task.labels).index(line["label"])) for line in lines]
     dev, train = examples[::DEV], [one for index, one in enumerate(examples) if index % DEV]
     on_dev, on_train = (BlackBox(run.ptm_address, run.task, part) for part in (dev, train))

@@ -5,30 +5,25 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidJob
 from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_bbpt import FedBbptConfig
 from fedbbpt.methods.fed_bpt import FedBptConfig
 from fedbbpt.methods.fed_cma import FedCmaConfig
+from fedbbpt.methods.fed_sp import FedSpConfig
+from fedbbpt.methods.fedavg_bbt import FedavgBbtConfig
 from fedbbpt.methods.method import Method
-from fedbbpt.types import Projection, ProjectionKind, PromptSpace
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _contradiction(key: str, what: str, fix: str) -> PydanticCustomError:
-    """Between `key` of a section and another; a validator of that section raises it."""
-    return PydanticCustomError("contradiction", "{what}", {"key": key, "what": what, "fix": fix})
+from fedbbpt.prompt_sections import PROMPTS, DeepPromptSection, LatentPromptSection, PromptSection
+from fedbbpt.prompts import Space
+from fedbbpt.section import Section, contradiction
+from fedbbpt.types import Precision
 
 
 class RunSection(Section):
@@ -39,20 +34,14 @@ class RunSection(Section):
 
 class PtmSection(Section):
     model: str = Field(
-        "all-MiniLM-L6-v2", description="all-MiniLM-L6-v2, fake, a local folder, or a Hugging Face name."
+        "all-MiniLM-L6-v2", description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, or MODEL.onnx."
     )
     address: str = Field("", description="HOST:PORT of a running PTM service; empty: `fedbbpt run` starts one.")
     revision: str = Field("", description="The only revision that the run accepts; empty: the one that clients find.")
     threads: int = Field(0, ge=0, description="Threads of the model; 0: all cores.")
-
-
-class PromptSection(Section):
-    tokens: int = Field(8, ge=1, le=512, description="L, the length of the soft prompt.")
-    dim: int = Field(100, ge=1, le=100_000, description="n, the length of the latent vector z.")
-    initial_text: str = Field("", description="The prompt begins as this text's embeddings; empty: as zero vectors.")
-    projection: ProjectionKind = Field(ProjectionKind.RADEMACHER, description="rademacher, or normal as in the papers.")
-    scale: float = Field(1.0, gt=0, le=1000, description="How far sigma 1 moves a prompt, in embedding deviations.")
-    offsets: bool = Field(False, description="Search one offset for each class too; it costs no queries.")
+    precision: Precision = Field(
+        Precision.FLOAT32, description="Of the model's layers; bfloat16 is faster and less exact."
+    )
 
 
 class TaskSection(Section):
@@ -62,18 +51,24 @@ class TaskSection(Section):
     )
     labels: tuple[str, ...] = Field((), description="The names of the classes in the data. Empty: taken from the data.")
     classes: tuple[str, ...] = Field((), description="Label words or descriptions, in label order. Empty: the labels.")
-    prompt: PromptSection = PromptSection()
+    mapping: Literal["given", "frequency"] = Field(
+        "given",
+        description="frequency: classes are labels of the model, those that it gives the server's examples most often.",
+    )
+    prompt: PromptSection = LatentPromptSection()
 
     @model_validator(mode="after")
     def _classes_fit_labels(self) -> "TaskSection":
         for key in ("labels", "classes"):
             if self.preset and getattr(self, key):
-                raise _contradiction(key, f"task.preset = {self.preset!r} brings its own", "one of the two")
+                raise contradiction(key, f"task.preset = {self.preset!r} brings its own", "one of the two")
         if self.classes and len(self.classes) != len(self.labels):
             what = f"{len(self.classes)} classes for {len(self.labels)} labels"
-            raise _contradiction("classes", what, "one class text for each of task.labels")
+            raise contradiction("classes", what, "one class text for each of task.labels")
+        if self.classes and self.mapping == "frequency":
+            raise contradiction("mapping", "task.classes says what it would find", "one of the two")
         if len(set(self.labels)) != len(self.labels):
-            raise _contradiction("labels", "two labels are the same", "each once")
+            raise contradiction("labels", "two labels are the same", "each once")
         return self
 
 
@@ -82,12 +77,28 @@ class DataSection(Section):
     text_column: str = Field("text", description="The column of the input.")
     pair_column: str = Field("text_pair", description="The column of a second input, where there is one.")
     label_column: str = Field("label", description="The column of the label.")
-    shots_per_class: int = Field(16, ge=0, description="Training examples of each class over all clients; 0: all.")
+    shots_per_class: int = Field(16, ge=0, description="Training examples of each class; 0: all.")
+    shots: Literal["total", "client"] = Field(
+        "total", description="Whether shots_per_class counts over the whole federation, or at each client."
+    )
     dev_shots_per_class: int = Field(16, ge=0, description="Dev examples of each class, or what there is; 0: all.")
-    partition: Literal["dirichlet", "iid", "shards"] = Field("dirichlet", description="How examples go to clients.")
+    server_share: float = Field(
+        0.0, ge=0, lt=1, description="The share of the training examples, of each class alike, that the server keeps."
+    )
+    partition: Literal["dirichlet", "iid", "shards", "column"] = Field(
+        "dirichlet", description="How examples go to clients."
+    )
     alpha: float = Field(
         0.5, gt=0, description="Of the Dirichlet partition: the smaller, the more different the clients."
     )
+    partition_column: str = Field("", description="Of the partition by column: each of its values is a client.")
+
+    @model_validator(mode="after")
+    def _column_fits_partition(self) -> "DataSection":
+        if (self.partition == "column") != bool(self.partition_column):
+            what = f"{json.dumps(self.partition_column)} with data.partition = {json.dumps(self.partition)}"
+            raise contradiction("partition_column", what, 'a column and partition = "column", or neither')
+        return self
 
 
 class CohortSection(Section):
@@ -102,7 +113,7 @@ class CohortSection(Section):
     def _size_fits_clients(self) -> "CohortSection":
         if self.size > self.clients:
             fix = f"at most {self.clients}, or 0 for all"
-            raise _contradiction("size", f"{self.size} of cohort.clients = {self.clients}", fix)
+            raise contradiction("size", f"{self.size} of cohort.clients = {self.clients}", fix)
         return self
 
 
@@ -110,7 +121,9 @@ class CodecSection(Section):
     uplink: Literal["float32", "float16", "int8"] = Field("float32", description="How updates travel.")
 
 
-MethodSection = Annotated[FedCmaConfig | FedBptConfig | FedBbptConfig, Field(discriminator="name")]
+MethodSection = Annotated[
+    FedCmaConfig | FedBptConfig | FedBbptConfig | FedSpConfig | FedavgBbtConfig, Field(discriminator="name")
+]
 
 
 class Job(Section):
@@ -124,20 +137,18 @@ class Job(Section):
     cohort: CohortSection = CohortSection()
     codec: CodecSection = CodecSection()
 
-    def space(self) -> PromptSpace:
-        prompt = self.task.prompt
-        offsets = len(self.task.labels) if prompt.offsets else 0
-        return PromptSpace(
-            prompt.dim + offsets,
-            Projection(
-                prompt.projection,
-                seeds.derive(self.run.seed, "projection"),
-                prompt.tokens,
-                prompt.scale,
-                prompt.initial_text,
-            ),
-            offsets,
-        )
+    @model_validator(mode="after")
+    def _method_takes_prompt(self) -> "Job":
+        kind, kinds = self.task.prompt.kind, self.entry().spaces(self.method)
+        if kinds == {"deep"} and "prompt" not in self.task.model_fields_set:
+            return self.model_copy(update={"task": self.task.model_copy(update={"prompt": DeepPromptSection()})})
+        if kind not in kinds:
+            what = f"{json.dumps(kind)} is nothing that {self.method.name} can search over as it is configured"
+            raise contradiction("task.prompt.kind", what, " or ".join(map(json.dumps, sorted(kinds))))
+        return self
+
+    def space(self) -> Space:
+        return self.task.prompt.space(self.run.seed, len(self.task.labels))
 
     def entry(self) -> Method:
         return METHODS[self.method.name]
@@ -158,15 +169,24 @@ def read_job(path: Path) -> Job:
 
 
 def parse_job(text: str, name: str = "job") -> Job:
+    return job_of(parse_tables(text, name), text, name)
+
+
+def parse_tables(text: str, name: str) -> dict[str, Any]:
+    """Raises InvalidJob where it is not TOML."""
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, _, place = str(error).partition(" (at line ")
         where = f"{name}:{place.partition(',')[0]}" if place[:1].isdigit() else name
         raise InvalidJob(f"not TOML: {what}", where=where) from None
+
+
+def job_of(tables: Mapping[str, Any], text: str, name: str) -> Job:
+    """The job that the tables make, most of which, or all, stand in `text`. Raises InvalidJob with its line."""
     try:
         # By way of JSON, because there strict means that a text is no number but a list is a tuple.
-        return Job.model_validate_json(json.dumps(table, default=str), strict=True)
+        return Job.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         raise _explain(problem, text, name) from None
@@ -174,8 +194,8 @@ def parse_job(text: str, name: str = "job") -> Job:
 
 def _explain(problem: Any, text: str, name: str) -> InvalidJob:
     """The first problem that pydantic found, in the words of the file."""
-    # A discriminated union puts the chosen method's name into the path; the file has no such key.
-    path = [str(part) for part in problem["loc"] if str(part) not in METHODS]
+    # A discriminated union puts what was chosen, a method or a kind of prompt, into the path; the file has no such key.
+    path = [str(part) for part in problem["loc"] if str(part) not in {*METHODS, *PROMPTS}]
     key, where = ".".join(path), f"{name}:{_line(text, path)}"
     if problem["type"] == "extra_forbidden":
         known = _known(path[:-1], text)
@@ -183,10 +203,11 @@ def _explain(problem: Any, text: str, name: str) -> InvalidJob:
         fix = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         return InvalidJob(f"unknown key {key!r}", where=where, fix=fix)
     if problem["type"].startswith("union_tag"):
-        return InvalidJob(f"{key}.name is missing or unknown", where=where, fix=f"one of {', '.join(sorted(METHODS))}")
+        tag, known = ("name", sorted(METHODS)) if key == "method" else ("kind", list(PROMPTS))
+        return InvalidJob(f"{key}.{tag} is missing or unknown", where=where, fix=f"one of {', '.join(known)}")
     if problem["type"] == "contradiction":
         context = problem["ctx"]
-        path.append(context["key"])
+        path += context["key"].split(".")
         where = f"{name}:{_line(text, path)}"
         return InvalidJob(f"{'.'.join(path)}: {context['what']}", where=where, fix=context["fix"])
     message = str(problem["msg"])
@@ -201,6 +222,8 @@ def _known(path: list[str], text: str) -> list[str]:
     for part in path:
         if part == "method":
             section = METHODS[tomllib.loads(text)["method"]["name"]].config
+        elif part == "prompt":
+            section = PROMPTS[tomllib.loads(text)["task"]["prompt"].get("kind", "latent")]
         else:
             section = type(section.model_fields[part].get_default(call_default_factory=True))
     return list(section.model_fields)

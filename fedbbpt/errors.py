@@ -41,6 +41,8 @@ FedbbptError
 └── InsecureAddress              not loopback and no TLS
 """
 
+import functools
+
 
 class FedbbptError(Exception):
     """`what` was wrong, `where` (a field, a file and line), the `fix` (what would be right)."""
@@ -48,6 +50,10 @@ class FedbbptError(Exception):
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where, fix)
         self.what, self.where, self.fix = what, where, fix
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Exceptions that take keywords do not cross to another process by themselves."""
+        return functools.partial(type(self), where=self.where, fix=self.fix), (self.what,)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -6,22 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.interfaces import Ptm
+from fedbbpt.data.images import fit
+from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.tasks import bias
 from fedbbpt.tasks.criterion import accuracy, cross_entropy
-from fedbbpt.types import (
-    LabelledExamples,
-    Prompts,
-    PromptSpace,
-    Scores,
-    TaskSpec,
-    TextPrompts,
-)
+from fedbbpt.types import Examples, ImagePrompts, LabelledExamples, Prompts, Scores, TaskSpec, TextPrompts
 
 ROWS = 256
 """Examples of one handle, and so how often progress is told."""
 
-NO_PROMPT = TextPrompts(("",))
+
+def no_prompt(examples: Examples) -> Prompts:
+    """The inputs as they are."""
+    if examples.images is None:
+        return TextPrompts(("",))
+    return ImagePrompts(np.zeros((1, 1, *examples.images.shape[1:]), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +60,13 @@ def compare(
     """Tells `progress` how many of the 3 x test + train queries are done."""
     task_id = ptm.register_task(task)
 
-    def scores(prompts: Prompts, data: LabelledExamples) -> Scores:
-        return score(ptm, task_id, space, prompts, data, progress)
+    def plainly(data: LabelledExamples) -> Scores:
+        return score(ptm, task_id, space, no_prompt, data, progress)
 
     def of(z: npt.NDArray[np.float32]) -> Measured:
         return measured(score_z(ptm, task_id, space, z, test, progress), test)
 
-    plain, shots = scores(NO_PROMPT, test), scores(NO_PROMPT, train)
+    plain, shots = plainly(test), plainly(train)
     offsets = bias.fit(shots[0], train.labels).astype(np.float32)
     shifted = measured(plain + offsets, test)
     return Comparison(
@@ -94,30 +93,35 @@ def score_z(
     progress: Callable[[int], None] = lambda done: None,
 ) -> Scores:
     """What z `[dim]` stands for, prompt and offsets: `[1, B, K]`."""
-    return space.shifted(score(ptm, task_id, space, space.prompts(z[None]), data, progress), z[None])
+
+    def prompts(examples: Examples) -> Prompts:
+        return space.prompts(z[None], examples)
+
+    return space.shifted(score(ptm, task_id, space, prompts, data, progress), z[None])
 
 
 def score(
     ptm: Ptm,
     task_id: str,
     space: PromptSpace,
-    prompts: Prompts,
+    prompts: Callable[[Examples], Prompts],
     data: LabelledExamples,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Scores:
-    """`[P, B, K]`, some rows at a time."""
+    """`[P, B, K]`, some rows at a time; images are brought to the model's shape."""
     parts: list[Scores] = []
-    for rows in _batches(len(data)):
-        batch = data.take(rows)
-        handle = ptm.register_examples(task_id, batch.examples, space.projection.tokens)
+    card = ptm.describe()
+    for rows in _batches(len(data), min(ROWS, card.max_pairs)):
+        batch = fit(data.examples.take(rows), card.image_shape)
+        handle = ptm.register_examples(task_id, batch, space.prompt_tokens)
         try:
-            parts.append(ptm.score(handle.id, prompts).scores)
+            parts.append(ptm.score(handle.id, prompts(batch)).scores)
         finally:
             ptm.release(handle.id)
         progress(len(batch))
     return np.concatenate(parts, axis=1)
 
 
-def _batches(count: int) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, count, ROWS):
-        yield np.arange(start, min(start + ROWS, count))
+def _batches(count: int, size: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))

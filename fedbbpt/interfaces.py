@@ -19,14 +19,16 @@ import numpy.typing as npt
 from fedbbpt.types import (
     Arrays,
     Examples,
+    Expansion,
     Losses,
+    MethodSettings,
     Metrics,
     ModelCard,
+    Orders,
     Perturbation,
     Population,
     Prompts,
     Receipt,
-    RunSettings,
     Scored,
     Scores,
     Task,
@@ -59,6 +61,33 @@ class Optimizer(Protocol[S]):
     def tell(self, state: S, population: Population, losses: Losses) -> S: ...
 
 
+class PromptSpace(Protocol):
+    """Where z lives, `[dim]`, and what it stands for: a prompt, and perhaps offsets of the classes' scores."""
+
+    @property
+    def dim(self) -> int:
+        """n, the length of z."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The room that texts must leave for a prompt."""
+        ...
+
+    def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts:
+        """Of each z `[P, dim]`, for these examples."""
+        ...
+
+    @property
+    def offsets(self) -> int:
+        """How many of z's last entries are offsets: they only shift scores, so that another value costs no query."""
+        ...
+
+    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
+        """The scores `[P, B, K]` of those prompts with each z's offsets added."""
+        ...
+
+
 class ServerHalf(Protocol[S]):
     """One paper's server. S is a frozen dataclass of arrays and numbers, so that `types.pack` can store it.
 
@@ -76,7 +105,7 @@ class ServerHalf(Protocol[S]):
     def step(self, state: S, updates: Sequence[Update], seed: int) -> tuple[S, Metrics]:
         """The next state, and what the round measured (`train_loss`).
 
-        `seed` is that of the round's tasks; updates come sorted by client id.
+        `seed` is that of the round's tasks; updates come sorted by client id, and say whose they are.
         """
         ...
 
@@ -84,8 +113,11 @@ class ServerHalf(Protocol[S]):
         """The z `[n]` that the state stands for, the same that a client reads from its broadcast."""
         ...
 
-    def expected(self) -> Mapping[str, tuple[int, ...]]:
-        """Name and shape of every array of an update; what differs is refused before it is stored."""
+    def expected(self) -> Mapping[str, tuple[int, ...] | Orders]:
+        """Every array of an update by name: the shape of finite numbers, or `Orders`.
+
+        What differs is refused before it is stored.
+        """
         ...
 
     def restore(self, arrays: Arrays) -> S:
@@ -94,12 +126,17 @@ class ServerHalf(Protocol[S]):
 
 
 class ClientHalf(Protocol):
-    """One paper's client; what it needs comes by constructor, and it keeps nothing from task to task.
+    """One paper's client; what it needs comes by constructor, and it keeps nothing from task to task by itself.
 
-    Law: `update` is a pure function of the task and the objective.
+    Law: `update` is a pure function of the task, the objective and `private`.
     """
 
-    def update(self, task: Task) -> Update: ...
+    def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
+        """The answer, and what this client alone keeps for its next task, if the answer is counted.
+
+        `private` is empty at first. What a method does not have to keep it does not keep: most return it empty.
+        """
+        ...
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         """The z `[n]` that a broadcast stands for: what is measured on dev data and kept in the end."""
@@ -107,7 +144,7 @@ class ClientHalf(Protocol):
 
 
 class Objectives(Protocol):
-    """What a client half may ask: the local loss, with or without perturbed inputs, and its weight."""
+    """What a client half may ask: its losses, with or without perturbed inputs, and its weight."""
 
     @property
     def weight(self) -> float:
@@ -118,13 +155,57 @@ class Objectives(Protocol):
         """Mean criterion over the local training examples, `[P, n]` -> `[P]`."""
         ...
 
-    def perturbed(self, perturbation: Perturbation) -> Objective:
-        """The same loss on perturbed inputs (arXiv 2310.01467, equation 7)."""
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        """The criterion on each local training example, `[P, n]` -> `[P, B]`, with perturbed inputs where asked for."""
+        ...
+
+    def expansion(self, population: Population) -> Expansion:
+        """The mean criterion as scores move from the first candidate's to the others', `[1 + P, n]` -> N = P + offsets.
+
+        F(a) = criterion(S_0 + sum_i a_i (S_i - S_0) + the change by a step of a_(P + j) in offset j), S_i being the
+        scores of candidate i. Where a candidate has none, its part of the gradient is NaN; where S_0 is none, all is.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of white-box training by AdamW, begun with a fresh optimizer."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    """At its highest."""
+    weight_decay: float
+    epsilon: float
+    warmup: float
+    """The share of the steps in which the learning rate rises from 0; then it falls to 0."""
+
+
+class WhiteBox(Protocol):
+    """A model that is trained where it stands, for methods whose clients hold one instead of asking the PTM.
+
+    Law: `align` and `tune` are pure functions of their arguments. Empty `weights` are those that the model began with.
+    """
+
+    @property
+    def weight(self) -> float:
+        """The number of local training examples n_k."""
+        ...
+
+    def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
+        """The weights after training all of them, with the prompt z `[n]` as it is."""
+        ...
+
+    def tune(
+        self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
+    ) -> tuple[npt.NDArray[np.float32], float]:
+        """z `[n]` after training it, with the weights as they are, and the mean loss on the way."""
         ...
 
 
 class Codec(Protocol):
-    """Arrays <-> fewer bytes.
+    """Arrays <-> fewer bytes. Arrays of uint8 are no numbers and travel as they are.
 
     Law: `decode(encode(x))` is x within the codec's stated error; where `additive` is true,
     `decode(sum(encode(x))) ~ sum(decode(encode(x)))`.
@@ -227,6 +308,8 @@ class Report:
     seconds: float
     bytes_up: int | None = None
     bytes_down: int | None = None
+    dev_examples: int = 0
+    """On which dev_loss and dev_accuracy were measured."""
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -284,6 +367,35 @@ class Hello:
     """Random, made once and kept; tells a client that comes back from another that took its name."""
     examples: int
     codecs: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Auxiliary:
+    """Announces an auxiliary model: the length and the SHA-256 of its file, in hexadecimal."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a client learns when it joins."""
+
+    run_id: str
+    task: TaskSpec
+    labels: tuple[str, ...]
+    """The names that data files use for the classes, in class order."""
+    space: PromptSpace
+    method: MethodSettings
+    codec: str
+    rounds: int
+    ptm_address: str
+    """Empty where each client knows its own."""
+    ptm_revision: str
+    """Empty where the run does not pin one."""
+    max_update_bytes: int
+    auxiliary: Auxiliary | None = None
+    """The model that a client of a white-box method trains; None for all others."""
 
 
 class Link(Protocol):

@@ -14,7 +14,7 @@ _SECTIONS = {
     "run": "The run as a whole.",
     "ptm": "The pre-trained model that clients query.",
     "task": "What the model is asked.",
-    "task.prompt": "The prompt that is searched: prompt = initial + scale x deviation x (A z) / sqrt(dim).",
+    "task.prompt": "The prompt that is searched.",
     "data": "The examples, and how `run` and `simulate` share them out. Clients that join by hand bring their own.",
     "method": "How the federation searches.",
     "cohort": "Who takes part in a round, and how long it waits.",

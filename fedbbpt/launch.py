@@ -12,7 +12,7 @@ from queue import Empty, Queue
 from typing import TypeAlias
 
 from fedbbpt.config import Job
-from fedbbpt.data.examples import write_jsonl
+from fedbbpt.data.examples import write
 from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, StoreMismatch
 from fedbbpt.interfaces import Report
 from fedbbpt.job_file import job_text
@@ -22,6 +22,8 @@ from fedbbpt.server.remote import Operator
 from fedbbpt.server.run_status import Result, RunStatus
 from fedbbpt.setup import client_name, cohort_settings
 from fedbbpt.splits import Splits
+from fedbbpt.types import OWNER
+from fedbbpt.white_boxes import AUXILIARY, check_shard
 from fedbbpt.wire.channel import connect
 
 PTM_START_SECONDS = 600.0
@@ -48,7 +50,8 @@ def start_ptm(group: ProcessGroup, job: Job, out: Path, note: Callable[[str], No
     note(f"starting the PTM service with {job.ptm.model}")
     file = out / "ptm.address"
     file.unlink(missing_ok=True)
-    arguments = ["--model", job.ptm.model, "--threads", str(job.ptm.threads), "--address-file", str(file)]
+    speed = ["--threads", str(job.ptm.threads), "--precision", job.ptm.precision]
+    arguments = ["--model", job.ptm.model, *speed, "--address-file", str(file)]
     group.start("ptm", ["ptm", "serve", *arguments])
     return group.address("ptm", file, PTM_START_SECONDS)
 
@@ -65,22 +68,30 @@ def run_federation(
     """Starts coordinator and clients, and follows the run to its end."""
     job = splits.job
     (out / "data").mkdir(exist_ok=True)
-    note("starting the coordinator")
+    check_shard(job, splits.server)
     (out / "job.toml").write_text(job_text(job), encoding="utf-8")
+    told = ["--ptm", ptm_address, "--ptm-revision", revision]
+    shard = (
+        ["--data", str(write(out / "data" / "server", splits.server, job.task.labels))] if len(splits.server) else []
+    )
+    if job.entry().white_box:
+        told += ["--auxiliary", str(_make_auxiliary(group, out, shard, note))]
+    note("starting the coordinator")
     file = out / "coordinator.address"
     file.unlink(missing_ok=True)
-    told = ["--ptm", ptm_address, "--ptm-revision", revision]
     places = ["--store", str(out / STORE), "--address-file", str(file)]
     group.start("coordinator", ["coordinator", "serve", str(out / "job.toml"), *places, *told])
     address = group.address("coordinator", file, START_SECONDS)
     note(f"starting {len(splits.train)} clients")
     names = [client_name(index) for index in range(len(splits.train))]
     for name, train, dev in zip(names, splits.train, splits.dev, strict=True):
-        train_file, dev_file = out / "data" / f"{name}.train.jsonl", out / "data" / f"{name}.dev.jsonl"
-        write_jsonl(train_file, train, job.task.labels)
-        write_jsonl(dev_file, dev, job.task.labels)
+        train_file = write(out / "data" / f"{name}.train", train, job.task.labels)
+        dev_file = write(out / "data" / f"{name}.dev", dev, job.task.labels)
         mine = ["--name", name, "--data", str(train_file), "--dev", str(dev_file), "--one-class"]
         group.start(name, ["client", "join", "--coordinator", address, *mine, "--state", str(out / "clients" / name)])
+    if job.entry().owner_takes_part(job.method):
+        mine = ["--model", job.ptm.model, *shard, "--state", str(out / "clients" / OWNER)]
+        group.start(OWNER, ["owner", "join", "--coordinator", address, *mine])
     quorum = cohort_settings(job).quorum
     with connect(address) as channel:
         operator = Operator(channel)
@@ -89,8 +100,11 @@ def run_federation(
         reports: list[Report] = []
         failed: list[str] = []
         while True:
-            # A run goes on without some of its clients, but not without its PTM, nor with fewer than its quorum.
+            # A run goes on without some of its clients, but not without its PTM, the model's owner where it has a turn,
+            # nor with fewer than its quorum.
             group.require("ptm")
+            if group.ended().get(OWNER):
+                group.require(OWNER)
             before, failed = failed, sorted(name for name, code in group.ended().items() if name in names and code)
             if failed != before:
                 note(f"ended with an error: {', '.join(failed)}; see logs/")
@@ -108,6 +122,17 @@ def run_federation(
                         watch(status, news)
                         if status.state.ended:
                             return operator.result(), tuple(reports)
+
+
+def _make_auxiliary(group: ProcessGroup, out: Path, shard: list[str], note: Callable[[str], None]) -> Path:
+    """The auxiliary model's file, made by the model's owner in a process of its own, unless it is there already."""
+    path = out / AUXILIARY
+    if not path.exists():
+        note("making the auxiliary model")
+        group.start("auxiliary", ["owner", "auxiliary", str(out / "job.toml"), *shard, "--out", str(path)])
+        if group.wait("auxiliary"):
+            group.require("auxiliary")
+    return path
 
 
 def _watch(operator: Operator, events: Queue[Event]) -> None:

@@ -74,21 +74,17 @@ class Outcome:
 
 
 def prompt_card(job: Job, ptm: str, revision: str, examples: int, result: Result, queries: int) -> PromptCard:
-    task, projection, measured = task_spec(job), job.space().projection, result.measured
+    task, measured = task_spec(job), result.measured
     return PromptCard(
         run=job.run.name,
         method=job.method.name,
         ptm=ptm,
         ptm_revision=revision,
+        ptm_precision=job.ptm.precision,
         template=task.template,
         labels=job.task.labels,
         classes=task.classes,
-        projection=projection.kind,
-        projection_seed=projection.seed,
-        tokens=projection.tokens,
-        scale=projection.scale,
-        initial_text=projection.initial_text,
-        offsets=job.space().offsets,
+        space=job.space(),
         seed=job.run.seed,
         rounds=job.run.rounds,
         best_round=measured.round,

@@ -1,15 +1,18 @@
 """The tuned prompt as a file: z in safetensors, with a model card inside it, and the same card for people beside it."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.types import Projection, ProjectionKind, PromptSpace, TaskSpec
+from fedbbpt.prompts import Space
+from fedbbpt.prompts.text import TextSpace
+from fedbbpt.types import Examples, Precision, TaskSpec
 
 
 class PromptCard(BaseModel):
@@ -22,16 +25,11 @@ class PromptCard(BaseModel):
     ptm: str
     ptm_revision: str
     """Scores were measured with this revision; another may answer otherwise."""
+    ptm_precision: Precision = Precision.FLOAT32
     template: str
     labels: tuple[str, ...]
     classes: tuple[str, ...]
-    projection: ProjectionKind
-    projection_seed: int
-    tokens: int
-    scale: float
-    initial_text: str
-    offsets: int = 0
-    """How many entries of z, the last ones, are added to the scores of the classes."""
+    space: Annotated[Space, Field(discriminator="kind")]
     seed: int
     rounds: int
     best_round: int
@@ -44,15 +42,11 @@ class PromptCard(BaseModel):
     def task(self) -> TaskSpec:
         return TaskSpec(self.template, self.classes)
 
-    def space(self, dim: int) -> PromptSpace:
-        projection = Projection(self.projection, self.projection_seed, self.tokens, self.scale, self.initial_text)
-        return PromptSpace(dim, projection, self.offsets)
-
 
 def write_prompt(path: Path, z: npt.NDArray[np.float32], card: PromptCard) -> None:
     """Writes PATH and, for people, the card beside it as .md."""
     path.write_bytes(save({"z": z}, metadata={"card": card.model_dump_json()}))
-    path.with_suffix(".md").write_text(_page(card, len(z)), encoding="utf-8")
+    path.with_suffix(".md").write_text(_page(card, z), encoding="utf-8")
 
 
 def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
@@ -63,12 +57,16 @@ def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
             z, card = file.get_tensor("z"), (file.metadata() or {}).get("card", "")
         if z.ndim != 1 or z.dtype != np.float32 or not np.isfinite(z).all():
             raise InvalidInput(f"z is {z.dtype} {z.shape}", where=str(path), fix="finite float32 [n]")
-        return z, PromptCard.model_validate_json(card)
+        read = PromptCard.model_validate_json(card)
+        if len(z) != read.space.dim:
+            raise InvalidInput(f"{len(z)} numbers for {read.space.dim}", where=str(path), fix=fix)
+        return z, read
     except (OSError, SafetensorError, ValidationError) as error:
         raise InvalidInput(f"not a prompt: {error}", where=str(path), fix=fix) from None
 
 
-def _page(card: PromptCard, dim: int) -> str:
+def _page(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
+    words = f": {card.space.prompts(z[None], Examples()).texts[0]}" if isinstance(card.space, TextSpace) else ""
     classes = "\n".join(f"- **{label}**: {text}" for label, text in zip(card.labels, card.classes, strict=True))
     return f"""# A prompt for {card.ptm}
 
@@ -81,14 +79,12 @@ Tuned by {card.clients} clients with {card.method}, without the model's weights 
 | data | {card.examples} training examples over {card.clients} clients |
 | cost | {card.queries} queries (prompt, example) |
 | dev accuracy | {card.dev_accuracy:.3f} (loss {card.dev_loss:.4f}); the round was chosen on these examples |
-| prompt | {card.tokens} soft tokens from {dim - card.offsets} numbers by a {card.projection} projection, \
-seed {card.projection_seed}, scale {card.scale}; {card.offsets} offsets of the classes' scores |
-| begins as | {card.initial_text or "zero vectors"} |
+| prompt | {card.space}{words} |
 | template | `{card.template}` |
 
 Classes:
 
 {classes}
 
-Use it with `fedbbpt predict --prompt prompt.safetensors --text "..."`. It fits this model and revision only.
+Use it with `fedbbpt predict --prompt prompt.safetensors`. It fits this model and revision only.
 """

@@ -5,10 +5,10 @@ import math
 from fedbbpt.codecs import CODECS
 from fedbbpt.config import Job
 from fedbbpt.errors import InvalidJob
-from fedbbpt.interfaces import Store
+from fedbbpt.interfaces import Auxiliary, RunSettings, Store
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator, Traffic
-from fedbbpt.types import RunSettings, TaskSpec
+from fedbbpt.types import TaskSpec
 
 MAX_UPDATE_BYTES = 64 * 1024 * 1024
 
@@ -20,10 +20,15 @@ def task_spec(job: Job) -> TaskSpec:
         raise InvalidJob(
             f"task.labels names {len(task.labels)} classes", where="job", fix="at least two labels, or a preset"
         )
+    if task.mapping != "given":
+        what = f"task.mapping = {task.mapping!r} needs data and the model, which are not here"
+        raise InvalidJob(what, where="job", fix="task.classes, as `fedbbpt run` or `simulate` found them")
     return TaskSpec(task.template or "{prompt} {text}", task.classes or task.labels)
 
 
-def run_settings(job: Job, run_id: str, ptm_address: str = "", ptm_revision: str = "") -> RunSettings:
+def run_settings(
+    job: Job, run_id: str, ptm_address: str = "", ptm_revision: str = "", auxiliary: Auxiliary | None = None
+) -> RunSettings:
     """What clients learn when they join."""
     return RunSettings(
         run_id=run_id,
@@ -36,13 +41,15 @@ def run_settings(job: Job, run_id: str, ptm_address: str = "", ptm_revision: str
         ptm_address=ptm_address,
         ptm_revision=ptm_revision or job.ptm.revision,
         max_update_bytes=MAX_UPDATE_BYTES,
+        auxiliary=auxiliary,
     )
 
 
 def cohort_settings(job: Job) -> CohortSettings:
     cohort = job.cohort
     quorum = math.ceil(cohort.quorum * (cohort.size or cohort.clients))
-    return CohortSettings(cohort.clients, quorum, cohort.deadline_seconds, cohort.size or None)
+    owner = job.entry().owner_takes_part(job.method)
+    return CohortSettings(cohort.clients, quorum, cohort.deadline_seconds, cohort.size or None, owner=owner)
 
 
 def make_coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic = lambda: None) -> Coordinator:

@@ -3,6 +3,7 @@
 P candidates, n length of z, B examples, L prompt tokens, D embedding width, K classes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -24,11 +25,28 @@ Scores: TypeAlias = npt.NDArray[np.float32]
 """Logits over classes `[P, B, K]`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A loss F(a) around a = 0 to second order: loss + gradient a + a hessian a / 2, for N numbers a."""
+
+    loss: float
+    gradient: npt.NDArray[np.float64]
+    """`[N]`"""
+    hessian: npt.NDArray[np.float64]
+    """`[N, N]`"""
+
+
 class Phase(StrEnum):
     """What a task asks for."""
 
     UPDATE = "update"
     EVALUATE = "evaluate"
+    TUNE = "tune"
+    """Of the model's owner, between two rounds of the clients."""
+
+
+OWNER = "owner"
+"""The client id of the model's owner in runs where it has a turn."""
 
 
 class Receipt(StrEnum):
@@ -63,11 +81,23 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A client's answer. `arrays` are multiplied by `weight` already, so updates add."""
+    """A client's answer. `arrays` are multiplied by `weight` already, so updates add; `Orders` do not."""
 
     arrays: Arrays
     weight: float
     metrics: Metrics
+    client_id: str = ""
+    """Whose it is, as the session that brought it says; empty before that, and of a sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """An array of no numbers: uint8 `[rows, places]`, in each row different indices of that many candidates."""
+
+    rows: int
+    places: int
+    candidates: int
+    """At most 256."""
 
 
 def merge(updates: Sequence[Update]) -> Update:
@@ -101,13 +131,21 @@ def unpack(cls: type[S], arrays: Arrays) -> S:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Inputs without labels: what the PTM gets to see."""
+    """Inputs without labels: what the PTM gets to see. Texts, or texts with second texts, or images."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = ()
     pairs: tuple[str, ...] | None = None
+    images: npt.NDArray[np.uint8] | None = None
+    """`[B, C, H, W]`, 0 to 255; then there are no texts."""
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.texts) if self.images is None else len(self.images)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Examples":
+        if self.images is not None:
+            return Examples(images=self.images[rows])
+        pairs = None if self.pairs is None else tuple(self.pairs[i] for i in rows)
+        return Examples(tuple(self.texts[i] for i in rows), pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +159,7 @@ class LabelledExamples:
         return len(self.examples)
 
     def take(self, rows: npt.NDArray[np.int64]) -> "LabelledExamples":
-        texts, pairs = self.examples.texts, self.examples.pairs
-        return LabelledExamples(
-            Examples(tuple(texts[i] for i in rows), None if pairs is None else tuple(pairs[i] for i in rows)),
-            self.labels[rows],
-        )
+        return LabelledExamples(self.examples.take(rows), self.labels[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +186,19 @@ class ProjectionKind(StrEnum):
     NORMAL = "normal"
 
 
+class Precision(StrEnum):
+    """What a model's layers compute in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class Injection(StrEnum):
-    """How continuous prompts enter the model."""
+    """How continuous prompts enter the model; what each does is said in ptm.proto."""
 
     PREFIX = "prefix"
+    ADD = "add"
+    CONCAT = "concat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,35 +241,24 @@ class TextPrompts:
     texts: tuple[str, ...]
 
 
-Prompts: TypeAlias = LatentPrompts | SoftPrompts | TokenPrompts | TextPrompts
+@dataclass(frozen=True, slots=True)
+class ImagePrompts:
+    """What is added to each image `[B, C, H, W]` of 0 to 1 before it is cut off at 0 and 1.
 
+    float32 `[P, B, C, H, W]`, or `[P, 1, C, H, W]` where a prompt is the same for all images.
+    """
 
-OFFSET_SCALE = 0.25
-"""Of a score, per entry of z: a step of 1 in all of z then moves losses by prompt and by offsets about alike."""
+    deltas: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class PromptSpace:
-    """Where z lives, `[dim]`, and what it stands for.
+class DeepPrompts:
+    """Keys and values that every layer sees before the input's own: float32 `[P, layers, 2, heads, L, width]`."""
 
-    Its last `offsets` entries, times OFFSET_SCALE, are added to the scores of the classes, which costs no queries since
-    the scores are there; the entries before them become a prompt.
-    """
+    prefixes: npt.NDArray[np.float32]
 
-    dim: int
-    projection: Projection
-    offsets: int = 0
-    """K, or 0 where only the prompt is searched."""
 
-    def prompts(self, z: npt.NDArray[np.floating]) -> LatentPrompts:
-        """Of each z `[P, dim]`."""
-        return LatentPrompts(z[:, : self.dim - self.offsets].astype(np.float32), self.projection)
-
-    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
-        """The scores `[P, B, K]` of those prompts with each z's offsets added."""
-        if not self.offsets:
-            return scores
-        return scores + np.float32(OFFSET_SCALE) * z[:, None, self.dim - self.offsets :].astype(np.float32)
+Prompts: TypeAlias = LatentPrompts | SoftPrompts | TokenPrompts | TextPrompts | ImagePrompts | DeepPrompts
 
 
 class PromptKind(StrEnum):
@@ -234,6 +266,16 @@ class PromptKind(StrEnum):
     SOFT = "soft"
     TOKENS = "tokens"
     TEXT = "text"
+    IMAGE = "image"
+    DEEP = "deep"
+
+
+TEXT_MODEL_PROMPTS = frozenset({PromptKind.LATENT, PromptKind.SOFT, PromptKind.TOKENS, PromptKind.TEXT})
+"""What a model of text whose embeddings can be given takes."""
+
+
+ENVELOPE_BYTES = 4096
+"""What a message of prompts or scores holds besides them, generously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +294,19 @@ class ModelCard:
     embedding_width: int
     """0 where the provider does not tell."""
     score_noise: float
+    image_shape: tuple[int, int, int] | None = None
+    """(C, H, W) of a model whose inputs are images; None: its inputs are texts."""
+    prefix_shape: tuple[int, int, int] | None = None
+    """(layers, heads, width) of deep prompts; None where the model takes none."""
+    labels: tuple[str, ...] = ()
+    """Of a classifier: the names of all classes that it was trained with, of which a task's classes are some."""
+
+    @property
+    def max_pairs(self) -> int:
+        """(prompt, example) pairs of one call: a picture for each has to fit into a message; other prompts do."""
+        if self.image_shape is None:
+            return self.max_prompts * self.max_examples
+        return max(1, (self.max_message_bytes - ENVELOPE_BYTES) // (4 * math.prod(self.image_shape)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,22 +334,3 @@ class Scored:
 
 class MethodSettings:
     """What a client must know of its method: a frozen dataclass for each, and a message on the wire."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """What a client learns when it joins."""
-
-    run_id: str
-    task: TaskSpec
-    labels: tuple[str, ...]
-    """The names that data files use for the classes, in class order."""
-    space: PromptSpace
-    method: MethodSettings
-    codec: str
-    rounds: int
-    ptm_address: str
-    """Empty where each client knows its own."""
-    ptm_revision: str
-    """Empty where the run does not pin one."""
-    max_update_bytes: int

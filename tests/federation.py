@@ -23,7 +23,7 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
 from fedbbpt.config import Job
 from fedbbpt.errors import SessionUnknown, UnknownRound
-from fedbbpt.interfaces import Hello, Link, Ptm, Report, Store
+from fedbbpt.interfaces import Hello, Link, Ptm, Report, RunSettings, Store
 from fedbbpt.methods import client_half
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
@@ -35,7 +35,7 @@ from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.setup import client_name, cohort_settings, run_settings
 from fedbbpt.simulation import simulate
 from fedbbpt.splits import Splits
-from fedbbpt.types import Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.types import Receipt, Task, TaskId, Update
 from fedbbpt.wire.channel import ClientTls, ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter
 
@@ -71,6 +71,7 @@ def job(
         "fed-cma": {"population": 6, "sigma": 0.5},
         "fed-bpt": {"local_iterations": 2, "sigma": 0.5},
         "fed-bbpt": {"local_steps": 2, "estimates": 2},
+        "fedavg-bbt": {"local_population": 6, "local_iterations": 2, "sigma": 0.5},
     }
     return Job.model_validate(
         {
@@ -83,6 +84,28 @@ def job(
             "codec": {"uplink": codec},
         }
     )
+
+
+def job_of_prefixes(job: Job, model: Path) -> Job:
+    """The same federation with models to train: fed-sp over a tiny Llama, whose owner has a shard."""
+    sections = job.model_dump()
+    sections["ptm"] |= {"model": str(model), "threads": 1}
+    sections["task"] |= {"template": "{text} is a{mask}", "labels": ["number", "place"]}
+    sections["task"] |= {"classes": [" number", " place in paris"]}
+    sections["task"]["prompt"] = {"kind": "deep", "tokens": 3, "layers": 2, "heads": 2, "width": 8}
+    sections["data"] |= {"server_share": 0.3}
+    sections["method"] = {"name": "fed-sp", "distill_steps": 2, "local_steps": 2, "batch_size": 4}
+    return Job.model_validate(sections)
+
+
+def job_of_words(job: Job, *, size: int = 0) -> Job:
+    """The same federation in search of three words, out of the server's own examples; `size` clients a round."""
+    sections = job.model_dump()
+    sections["task"]["prompt"] = {"kind": "text", "words": 3, "vocabulary": 12}
+    sections["data"] |= {"server_share": 0.4}
+    sections["cohort"] |= {"size": size}
+    sections["method"] = {"name": "fed-bbpt", "generator": "categorical", "local_steps": 2, "learning_rate": 0.05}
+    return Job.model_validate(sections)
 
 
 @dataclass(frozen=True)

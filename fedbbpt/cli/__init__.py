@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fedbbpt.cli import federation, prompt, roles, status
+from fedbbpt.cli import bench, data, federation, owner, prompt, roles, status
 from fedbbpt.cli.console import err, fail
 from fedbbpt.errors import FedbbptError, StoreError, StoreFull
 from fedbbpt.processes import end_with_parent
@@ -24,13 +24,16 @@ app.command()(federation.init)
 app.command()(federation.run)
 app.command()(federation.simulate)
 app.command()(federation.demo)
+app.command()(data.data)
 app.command()(status.status)
 app.command()(status.stop)
 app.command()(prompt.predict)
 app.command()(prompt.evaluate)
+app.add_typer(bench.bench, name="bench")
 app.add_typer(roles.ptm, name="ptm")
 app.add_typer(roles.coordinator, name="coordinator")
 app.add_typer(roles.client, name="client")
+app.add_typer(owner.owner, name="owner")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.progress import Progress
 from rich.table import Table
@@ -20,6 +21,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.evaluation import Comparison, compare
 from fedbbpt.interfaces import Ptm, Report
 from fedbbpt.job_file import job_text
+from fedbbpt.label_mapping import with_mapped_classes
 from fedbbpt.methods import METHODS
 from fedbbpt.outcome import PROMPT, SUMMARY, Outcome
 from fedbbpt.processes import ProcessGroup
@@ -74,7 +76,7 @@ def run(
 
     A run that was cut short goes on when the same command is given again.
     """
-    _run(_changed(read_job(job_file), data, seed), out_folder, json)
+    _run(changed(read_job(job_file), data, seed), out_folder, json)
 
 
 def demo(
@@ -90,7 +92,7 @@ def demo(
     while (folder / SUMMARY).exists():
         number += 1
         folder = out_folder.with_name(f"{out_folder.name}-{number}")
-    _run(_changed(DEMO, data, seed), folder, json)
+    _run(changed(DEMO, data, seed), folder, json)
 
 
 def simulate(
@@ -104,17 +106,19 @@ def simulate(
 ) -> None:
     """Run the same federation in this one process, without a network; it ends with the same prompt, bit for bit."""
     log_to_stderr(logging.WARNING)
-    job = _changed(read_job(job_file), data, seed)
+    job = changed(read_job(job_file), data, seed)
     launch.prepare_folder(out_folder)
     started = time.monotonic()
     splits = _prepared(job, json)
-    with open_ptm(splits.job.ptm.address, splits.job.ptm.model, threads=splits.job.ptm.threads) as ptm:
+    asked = splits.job.ptm
+    with open_ptm(asked.address, asked.model, threads=asked.threads, precision=asked.precision) as ptm:
+        splits = with_mapped_classes(splits, ptm)
         with _view(splits.job) as view:
             result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
         _finish(splits, ptm, result, reports, out_folder, started, json)
 
 
-def _changed(job: Job, data: str, seed: int | None) -> Job:
+def changed(job: Job, data: str, seed: int | None) -> Job:
     if data:
         job = job.model_copy(update={"data": job.data.model_copy(update={"source": data})})
     if seed is not None:
@@ -125,29 +129,30 @@ def _changed(job: Job, data: str, seed: int | None) -> Job:
 def _prepared(job: Job, as_json: bool) -> Splits:
     with err.status("reading the data"):
         splits = prepare(job)
-    if all(text.isdigit() for text in splits.job.task.classes):
+    of_texts = splits.test.examples.images is None
+    if of_texts and all(text.isdigit() for text in splits.job.task.classes):
         err.print(
             "The classes are numbers, which tell the model nothing: say what they mean with task.classes in a job."
         )
     if not as_json:
-        out.print(_shares(splits))
+        out.print(shares(splits))
     return splits
 
 
-def _shares(splits: Splits) -> Table:
-    """Who trains on what: classes down, clients across, the first of them where there are many."""
-    counts = splits.histogram().T
-    clients = counts.shape[1]
-    shown = min(clients, _CLIENTS_SHOWN)
+def shares(splits: Splits) -> Table:
+    """Who trains on what: classes down, clients across, the first of them where there are many, then the server."""
+    counts, labels = splits.histogram(), splits.job.task.labels
+    columns = list(zip(splits.owners, counts, strict=True))[:_CLIENTS_SHOWN]
+    if len(counts) > _CLIENTS_SHOWN:
+        columns.append((f"{len(counts) - _CLIENTS_SHOWN} others", counts[_CLIENTS_SHOWN:].sum(axis=0)))
+    if len(splits.server):
+        columns.append(("server", np.bincount(splits.server.labels, minlength=len(labels))))
     table = Table(box=None, header_style="dim")
     table.add_column("training examples of client")
-    for index in range(shown):
-        table.add_column(str(index), justify="right")
-    if shown < clients:
-        table.add_column(f"{clients - shown} others", justify="right")
-    for label, row in zip(splits.job.task.labels, counts, strict=True):
-        cells = [*row[:shown], row[shown:].sum()][: shown + (shown < clients)]
-        table.add_row(label, *(str(count) if count else "·" for count in cells))
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for index, label in enumerate(labels):
+        table.add_row(label, *(str(column[index]) if column[index] else "·" for _, column in columns))
     return table
 
 
@@ -161,6 +166,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
             address = launch.start_ptm(group, splits.job, folder, view.note)
             with open_ptm(address, "", revision=splits.job.ptm.revision) as ptm:
                 revision = ptm.describe().revision
+                splits = with_mapped_classes(splits, ptm)
 
                 def watch(status: RunStatus, news: tuple[Report, ...]) -> None:
                     view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")
@@ -206,7 +212,8 @@ def _finish(
     out.print(_results(outcome, compared))
     told = f"{folder}/ holds the prompt and its card, the summary, the metrics. Try it:"
     out.print(told, style="dim", highlight=False)
-    out.print(f'  fedbbpt predict --prompt {folder / PROMPT} --text "..."', highlight=False)
+    given = '--text "..."' if splits.test.examples.images is None else "--images FILE.npz"
+    out.print(f"  fedbbpt predict --prompt {folder / PROMPT} {given}", highlight=False)
 
 
 def _results(outcome: Outcome, compared: Comparison) -> Table:

@@ -9,6 +9,7 @@ from fedbbpt.interfaces import Ptm
 from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.types import Precision
 from fedbbpt.wire.channel import ClientTls, connect
 
 
@@ -19,13 +20,14 @@ def open_ptm(
     *,
     revision: str = "",
     threads: int = 0,
+    precision: Precision = Precision.FLOAT32,
     tls: ClientTls | None = None,
     token: str = "",
     patience_seconds: float = 60.0,
 ) -> Iterator[Ptm]:
     """The service at `address`; where that is empty, `model` in this process."""
     if not address:
-        yield Engine(load(model, threads=threads), time.monotonic)
+        yield Engine(load(model, threads=threads, precision=precision), time.monotonic)
         return
     with connect(address, tls, token) as channel:
         try:

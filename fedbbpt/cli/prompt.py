@@ -1,6 +1,7 @@
 """What a tuned prompt is for: `predict` and `evaluate`."""
 
 import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,60 +13,87 @@ from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.models import open_ptm
 from fedbbpt.data.examples import Columns, read
+from fedbbpt.data.images import read_unlabelled
 from fedbbpt.errors import InvalidInput
 from fedbbpt.evaluation import measured, score_z
-from fedbbpt.prompt_file import read_prompt
+from fedbbpt.interfaces import Ptm
+from fedbbpt.prompt_file import PromptCard, read_prompt
 from fedbbpt.types import Examples, LabelledExamples
+from fedbbpt.wire.channel import ClientTls
 
 _PATIENCE = 5.0
 """Seconds; somebody sits and waits."""
+
+
+def _open(address: str, card: PromptCard, tls: ClientTls | None, token: str) -> AbstractContextManager[Ptm]:
+    """The service at `address`, or the card's model loaded here as the run had it."""
+    revision, precision = card.ptm_revision, card.ptm_precision
+    return open_ptm(
+        address, card.ptm, revision=revision, precision=precision, tls=tls, token=token, patience_seconds=_PATIENCE
+    )
+
 
 Prompt = Annotated[Path, typer.Option(help="The prompt.safetensors of a run.")]
 
 
 def predict(
     prompt: Prompt,
-    text: Annotated[list[str], typer.Option(help="An input to classify; may be given several times.")],
+    text: Annotated[list[str] | None, typer.Option(help="An input to classify; may be given several times.")] = None,
     text_pair: Annotated[list[str] | None, typer.Option(help="Its second input; once for each --text.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Images to classify, in its array x.", show_default=False)
+    ] = None,
     ptm: options.Ptm = "",
     ptm_tls_ca: options.PtmTlsCa = None,
     ptm_token_file: options.PtmToken = None,
     json: options.Json = False,
 ) -> None:
-    """Classify texts with a tuned prompt, by a PTM service or by the model loaded here."""
+    """Classify texts or images with a tuned prompt, by a PTM service or by the model loaded here."""
     log_to_stderr(logging.WARNING)
     z, card = read_prompt(prompt)
-    if text_pair and len(text_pair) != len(text):
-        raise InvalidInput(f"{len(text_pair)} for {len(text)} texts", where="--text-pair", fix="one for each --text")
-    examples = Examples(tuple(text), tuple(text_pair) if text_pair else None)
+    examples, names = _inputs(text or [], text_pair or [], images)
     tls, token = options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file)
     with (
         err.status("asking the model"),
-        open_ptm(ptm, card.ptm, revision=card.ptm_revision, tls=tls, token=token, patience_seconds=_PATIENCE) as box,
+        _open(ptm, card, tls, token) as box,
     ):
-        data = LabelledExamples(examples, np.zeros(len(text), np.int64))
-        space = card.space(len(z))
-        scores = score_z(box, box.register_task(card.task()), space, z, data)[0].astype(np.float64)
+        data = LabelledExamples(examples, np.zeros(len(names), np.int64))
+        scores = score_z(box, box.register_task(card.task()), card.space, z, data)[0].astype(np.float64)
     likely = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
+    kind = "text" if images is None else "image"
     predictions = [
-        {"text": one, "label": card.labels[int(p.argmax())], "probability": float(p.max())}
-        for one, p in zip(text, likely, strict=True)
+        {kind: one, "label": card.labels[int(p.argmax())], "probability": float(p.max())}
+        for one, p in zip(names, likely, strict=True)
     ]
     if json:
         show({"predictions": predictions}, as_json=True)
         return
     table = Table(box=None, header_style="dim")
-    for name in ("label", "probability", "text"):
+    for name in ("label", "probability", kind):
         table.add_column(name)
     for found in predictions:
-        table.add_row(str(found["label"]), f"{found['probability']:.3f}", str(found["text"]))
+        table.add_row(str(found["label"]), f"{found['probability']:.3f}", str(found[kind]))
     out.print(table)
+
+
+def _inputs(text: list[str], text_pair: list[str], images: Path | None) -> tuple[Examples, list[str]]:
+    """The examples, and what to call each."""
+    if bool(text) == (images is not None):
+        raise InvalidInput("neither texts nor images, or both", where="--text", fix="--text, or --images")
+    if text_pair and len(text_pair) != len(text):
+        raise InvalidInput(f"{len(text_pair)} for {len(text)} texts", where="--text-pair", fix="one for each --text")
+    if images is None:
+        return Examples(tuple(text), tuple(text_pair) or None), text
+    examples = read_unlabelled(images)
+    return examples, [f"{images.name}:{row}" for row in range(len(examples))]
 
 
 def evaluate(
     prompt: Prompt,
-    data: Annotated[str, typer.Option(help="Labelled examples: JSONL, CSV, Parquet, or a Hugging Face name.")],
+    data: Annotated[
+        str, typer.Option(help="Labelled examples: JSONL, CSV, Parquet, .npz of images, or a Hugging Face name.")
+    ],
     ptm: options.Ptm = "",
     text_column: options.TextColumn = "text",
     pair_column: options.PairColumn = "text_pair",
@@ -81,10 +109,9 @@ def evaluate(
     tls, token = options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file)
     with (
         err.status("asking the model"),
-        open_ptm(ptm, card.ptm, revision=card.ptm_revision, tls=tls, token=token, patience_seconds=_PATIENCE) as box,
+        _open(ptm, card, tls, token) as box,
     ):
-        space = card.space(len(z))
-        scores = score_z(box, box.register_task(card.task()), space, z, examples)
+        scores = score_z(box, box.register_task(card.task()), card.space, z, examples)
     whole = measured(scores, examples)
     right = scores[0].argmax(axis=1) == examples.labels
     rows = {name: examples.labels == index for index, name in enumerate(card.labels)}

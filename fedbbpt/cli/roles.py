@@ -24,8 +24,8 @@ from fedbbpt.config import Job, read_job
 from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table
 from fedbbpt.data.partition import Rows, split
 from fedbbpt.errors import InvalidData, InvalidInput, InvalidJob, NoResultYet
-from fedbbpt.interfaces import Hello
-from fedbbpt.methods import client_half
+from fedbbpt.interfaces import Hello, RunSettings, WhiteBox
+from fedbbpt.methods import client_half, white_box
 from fedbbpt.outcome import PROMPT, STORE, prompt_card
 from fedbbpt.prompt_file import write_prompt
 from fedbbpt.ptm.backends import load
@@ -37,7 +37,8 @@ from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.setup import make_coordinator, run_settings, task_spec
 from fedbbpt.splits import with_preset
-from fedbbpt.types import LabelledExamples
+from fedbbpt.types import OWNER, LabelledExamples, Precision
+from fedbbpt.white_boxes import announced, client_box
 from fedbbpt.wire.channel import ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter
 
@@ -57,9 +58,14 @@ client = typer.Typer(
 
 @ptm.command("serve")
 def ptm_serve(
-    model: Annotated[str, typer.Option(help="all-MiniLM-L6-v2, fake, a local folder, or a Hugging Face name.")],
+    model: Annotated[
+        str, typer.Option(help="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, or MODEL.onnx.")
+    ],
     family: Annotated[str, typer.Option(help="How to ask it; empty: as its checkpoint says.")] = "",
     threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0: all cores.")] = 0,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the model's layers; bfloat16 is faster and less exact.")
+    ] = Precision.FLOAT32,
     host: options.Host = "127.0.0.1",
     port: options.Port = 0,
     address_file: options.AddressFile = None,
@@ -76,7 +82,7 @@ def ptm_serve(
     log_to_stderr(logging.INFO)
     tls, tokens = options.server_tls(tls_cert, tls_key, tls_client_ca), options.read_tokens(token_file)
     with err.status(f"loading {model}"):
-        engine = Engine(load(model, family=family, threads=threads), time.monotonic)
+        engine = Engine(load(model, family=family, threads=threads, precision=precision), time.monotonic)
 
     async def run() -> None:
         server, bound = await serve_ptm(engine, host, port, tls=tls, tokens=tokens, insecure=insecure)
@@ -94,6 +100,9 @@ def coordinator_serve(
     ),
     ptm: Annotated[str, typer.Option(metavar="HOST:PORT", help="The PTM service that clients are told of.")] = "",
     ptm_revision: Annotated[str, typer.Option(help="The only revision of the PTM that clients may use.")] = "",
+    auxiliary: Annotated[
+        Path | None, typer.Option(help="The auxiliary model that clients get; `fedbbpt owner auxiliary` makes it.")
+    ] = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 0,
     address_file: options.AddressFile = None,
@@ -112,8 +121,12 @@ def coordinator_serve(
     log_to_stderr(logging.INFO)
     tls, tokens = options.server_tls(tls_cert, tls_key, tls_client_ca), options.read_tokens(token_file)
     job = _with_task(read_job(job_file), job_file)
+    if job.entry().white_box != (auxiliary is not None):
+        fix = "a file, which fed-sp needs" if auxiliary is None else f"none, since {job.method.name} needs none"
+        raise InvalidInput("no file" if auxiliary is None else str(auxiliary), where="--auxiliary", fix=fix)
+    address = ptm or job.ptm.address
     asyncio.run(
-        _coordinate(job, store, ptm or job.ptm.address, ptm_revision, host, port, address_file, tls, tokens, insecure)
+        _coordinate(job, store, address, ptm_revision, auxiliary, host, port, address_file, tls, tokens, insecure)
     )
 
 
@@ -132,6 +145,7 @@ async def _coordinate(
     store_path: Path,
     ptm_address: str,
     ptm_revision: str,
+    auxiliary: Path | None,
     host: str,
     port: int,
     address_file: Path | None,
@@ -144,9 +158,12 @@ async def _coordinate(
     record = RunRecord(run_id, job.run.seed, job.digest(ptm_revision), datetime.now(UTC).isoformat())
     store, traffic = SqliteStore(store_path, record), TrafficMeter()
     try:
-        settings = run_settings(job, store.run.run_id, ptm_address, ptm_revision)
+        model = announced(auxiliary) if auxiliary else None
+        settings = run_settings(job, store.run.run_id, ptm_address, ptm_revision, model)
         run = make_coordinator(job, settings, store, traffic.read)
-        serving = await serve_coordinator(run, traffic, host, port, tls=tls, tokens=tokens, insecure=insecure)
+        serving = await serve_coordinator(
+            run, traffic, host, port, tls=tls, tokens=tokens, insecure=insecure, auxiliary=auxiliary
+        )
         announce(f"coordinator of {store.run.run_id}", host, serving.port, address_file)
         await until_done(serving.stop, serving.ended)
         if run.state.ended:
@@ -161,7 +178,8 @@ def _write_result(job: Job, run: Coordinator, path: Path) -> None:
     except NoResultYet as error:
         log.warning("%s", error)
         return
-    examples = sum(member.examples for member in status.members)
+    owner = OWNER if job.entry().owner_takes_part(job.method) else None
+    examples = sum(member.examples for member in status.members if member.client_id != owner)
     write_prompt(
         path, result.z, prompt_card(job, job.ptm.model, settings.ptm_revision, examples, result, status.queries)
     )
@@ -171,7 +189,9 @@ def _write_result(job: Job, run: Coordinator, path: Path) -> None:
 @client.command("join")
 def client_join(
     coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")],
-    data: Annotated[str, typer.Option(help="Training examples: JSONL, CSV, Parquet, or a Hugging Face name.")],
+    data: Annotated[
+        str, typer.Option(help="Training examples: JSONL, CSV, Parquet, .npz of images, or a Hugging Face name.")
+    ],
     dev: Annotated[str, typer.Option(help="Examples to measure prompts on; without them, a quarter of --data.")] = "",
     ptm: options.Ptm = "",
     name: Annotated[str, typer.Option(help="This client's id; the data file's name if left out.")] = "",
@@ -199,7 +219,8 @@ def client_join(
     log_to_stderr(logging.INFO)
     name = name or Path(data).name.split(".")[0]
     columns = Columns(text_column, pair_column, label_column)
-    keepsake = Keepsake(state or Path(".fedbbpt") / name)
+    folder = state or Path(".fedbbpt") / name
+    keepsake = Keepsake(folder)
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
         link = GrpcLink(channel)
@@ -218,11 +239,19 @@ def client_join(
         with connect(address, options.client_tls(ptm_tls_ca), ptm_token) as ptm_channel:
             box = RemotePtm(ptm_channel, settings.ptm_revision)
             objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on)
-            agent = Agent(client_half(settings, objectives), objectives, CODECS[settings.codec], keepsake)
+            asked = _auxiliary_box(link, settings, train, folder) if white_box(settings) else objectives
+            agent = Agent(client_half(settings, asked), objectives, CODECS[settings.codec], keepsake)
             log.info("joined %s as %s with %d examples", settings.run_id, name, len(train))
             counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
     result = {"run": settings.run_id, "client": name, "updates": counted, "queries": objectives.queries}
     show(result, json, title="finished")
+
+
+def _auxiliary_box(link: GrpcLink, settings: RunSettings, train: LabelledExamples, folder: Path) -> WhiteBox:
+    if settings.auxiliary is None:
+        fix = "a coordinator with --auxiliary"
+        raise InvalidInput("the run has no auxiliary model for its clients", where="--coordinator", fix=fix)
+    return client_box(settings, train, link.fetch_auxiliary(settings.auxiliary, folder))
 
 
 def _hold_out(table: Table) -> tuple[Rows, Rows]:

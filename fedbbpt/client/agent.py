@@ -7,9 +7,10 @@ from typing import Any
 from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.client.owner import Unmeasured
 from fedbbpt.errors import Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
-from fedbbpt.types import Phase, Receipt, Task, Update
+from fedbbpt.types import Arrays, Phase, Receipt, Task, Update
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +19,14 @@ class Agent:
     """Answers tasks. Knows neither how they come nor where the PTM is."""
 
     def __init__(
-        self, half: ClientHalf, objectives: LocalObjectives, codec: Codec, keepsake: Keepsake | None = None
+        self, half: ClientHalf, objectives: LocalObjectives | Unmeasured, codec: Codec, keepsake: Keepsake | None = None
     ) -> None:
         self._half, self._objectives, self._codec, self._keepsake = half, objectives, codec, keepsake
+        self._private: Arrays | None = None
+        """What the method keeps here from task to task, whether or not its answers were counted; None: not loaded."""
 
     def answer(self, task: Task) -> Update:
-        """The encoded update of a task: a pure function of the task and the local data, or what was kept of it."""
+        """The encoded update of a task: a pure function of the task, the local data and what the method keeps here."""
         kept = self._keepsake.load(task.id) if self._keepsake else None
         if kept is not None:
             log.info("round %d: answered before, sending the same bytes", task.id.round)
@@ -33,15 +36,20 @@ class Agent:
         if task.id.phase is Phase.EVALUATE:
             update = Update({}, self._objectives.weight, metrics)
         else:
-            found = self._half.update(task)
+            found, self._private = self._half.update(task, self._kept_private(task))
             rounding = seeds.rng(task.seed, "codec", task.id.client_id)
             encoded = self._codec.encode(found.arrays, rounding)
             update = Update(encoded, found.weight, {**metrics, **found.metrics})
         queries = float(self._objectives.queries - queries_before)
         update = Update(update.arrays, update.weight, {**update.metrics, "queries": queries})
         if self._keepsake:
-            self._keepsake.save(task.id, update)
+            self._keepsake.save(task.id, update, self._kept_private(task))
         return update
+
+    def _kept_private(self, task: Task) -> Arrays:
+        if self._private is None:
+            self._private = self._keepsake.load_private(task.id.run_id) if self._keepsake else {}
+        return self._private
 
     def run(self, link: Link, wait: Callable[[], Any]) -> int:
         """Answers all tasks of a link; returns how many were counted. While the PTM is down, it `wait`s."""

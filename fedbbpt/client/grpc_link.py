@@ -7,9 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 
+from fedbbpt.client.auxiliary import Download
 from fedbbpt.errors import (
     ChecksumMismatch,
     CoordinatorUnavailable,
@@ -23,18 +26,20 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Hello
-from fedbbpt.types import Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.interfaces import Auxiliary, Hello, RunSettings
+from fedbbpt.types import Receipt, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire import coordinator_messages
 from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
-from fedbbpt.wire.tensors import Assembler, bundle, chunks
+from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks
 
 log = logging.getLogger(__name__)
 
 SILENT_HEARTBEATS = 3
+WRONG_FILES = 3
+"""So often an auxiliary model may arrive with another digest than was announced."""
 
 AGAIN = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
 """After these the same call is made again: the other side was not ready, or the line changed or swallowed bytes."""
@@ -78,6 +83,43 @@ class GrpcLink:
         self._heartbeat_seconds = response.heartbeat.ToTimedelta().total_seconds()
         self._max_update_bytes = response.max_update_bytes
         return settings
+
+    def fetch_auxiliary(self, announced: Auxiliary, folder: Path) -> Path:
+        """The auxiliary model's file in `folder`: the one that is there already, or what is missing of it fetched."""
+        download = Download(folder, announced)
+        for _ in range(WRONG_FILES):
+            while not download.done and download.fetched_bytes < announced.size_bytes:
+                try:
+                    self._patience.call(lambda: self._pull(download))
+                except (SessionUnknown, SessionEvicted):
+                    self._patience.call(self._join)
+            try:
+                return download.path if download.done else download.finish()
+            except ChecksumMismatch as error:
+                log.warning("%s; fetching it again", error)
+        raise ChecksumMismatch("the auxiliary model is another than announced", where="auxiliary", fix="a new run")
+
+    def _pull(self, download: Download) -> None:
+        """What one call brings; raises where that is nothing."""
+        before = download.fetched_bytes
+        request = pb.GetAuxiliaryRequest(session=self._session, offset=before)
+        stream = self._stub.GetAuxiliary(request)
+        watch = _Watch(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
+        try:
+            for response in stream:
+                watch.stop()
+                download.add(checked(response.chunk, download.fetched_bytes))
+                watch.start()
+        except (grpc.RpcError, ChecksumMismatch) as error:
+            if download.fetched_bytes == before and isinstance(error, grpc.RpcError):
+                raise
+            log.info("the auxiliary model stopped at byte %d", download.fetched_bytes)
+        else:
+            if download.fetched_bytes == before:
+                raise CoordinatorUnavailable(f"the auxiliary model ends at byte {before}", where="auxiliary")
+        finally:
+            watch.stop()
+            stream.cancel()
 
     def tasks(self) -> Iterator[Task]:
         while True:
@@ -161,13 +203,13 @@ class GrpcLink:
 class _Watch:
     """Cancels a stream that is silent for too long: a coordinator that hangs still answers the transport's pings."""
 
-    def __init__(self, stream: Iterator[pb.StreamTasksResponse], limit_seconds: float) -> None:
+    def __init__(self, stream: Any, limit_seconds: float) -> None:
         self._stream, self._limit_seconds = stream, limit_seconds
         self.start()
 
     def start(self) -> None:
         # The work on a task lies between two reads and is nobody's silence, hence stop and start around it.
-        self._timer = threading.Timer(self._limit_seconds, self._stream.cancel)  # type: ignore[attr-defined]
+        self._timer = threading.Timer(self._limit_seconds, self._stream.cancel)
         self._timer.daemon = True
         self._timer.start()
 

@@ -1,4 +1,4 @@
-"""What a client keeps on disk: the key that proves its identity, and the update that may not have arrived.
+"""What a client keeps on disk: its key, the update that may not have arrived, and what its method keeps privately.
 
 A client that dies after its search and before the receipt submits the same bytes when it comes back, without asking the
 PTM again.
@@ -12,9 +12,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedbbpt.types import Phase, TaskId, Update
+from fedbbpt.types import Arrays, Phase, TaskId, Update
 
 _KEY_BYTES = 16
+_PRIVATE = "private/"
 
 
 class Keepsake:
@@ -30,8 +31,8 @@ class Keepsake:
             _write(self._key, secrets.token_hex(_KEY_BYTES).encode())
         return self._key.read_text()
 
-    def save(self, task_id: TaskId, update: Update) -> None:
-        """Durable when it returns; replaces the update before."""
+    def save(self, task_id: TaskId, update: Update, private: Arrays) -> None:
+        """Durable when it returns; replaces the update before and what was private then."""
         about = {
             "run_id": task_id.run_id,
             "round": task_id.round,
@@ -41,7 +42,8 @@ class Keepsake:
             "metrics": dict(update.metrics),
             "names": list(update.arrays),
         }
-        _write(self._update, save(dict(update.arrays), metadata={"update": json.dumps(about)}))
+        arrays = {**update.arrays, **{_PRIVATE + name: array for name, array in private.items()}}
+        _write(self._update, save(arrays, metadata={"update": json.dumps(about)}))
 
     def load(self, task_id: TaskId) -> Update | None:
         """The update that was saved for this task, bit for bit; None where there is none."""
@@ -54,6 +56,17 @@ class Keepsake:
         except (FileNotFoundError, SafetensorError):
             return None
         return Update(arrays, about["weight"], about["metrics"])
+
+    def load_private(self, run_id: str) -> Arrays:
+        """What was private after the last answer of this run; empty where there was none."""
+        try:
+            with safe_open(self._update, framework="numpy") as file:
+                if json.loads(file.metadata()["update"])["run_id"] != run_id:
+                    return {}
+                names = [name for name in file.keys() if name.startswith(_PRIVATE)]
+                return {name.removeprefix(_PRIVATE): file.get_tensor(name) for name in names}
+        except (FileNotFoundError, SafetensorError):
+            return {}
 
 
 def _write(path: Path, data: bytes) -> None:

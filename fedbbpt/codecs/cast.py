@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedbbpt.codecs.tensors import numbers, typed
+from fedbbpt.codecs.tensors import numbers, numeric, typed
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.types import Array, Arrays
 
@@ -20,10 +20,13 @@ class Cast:
     additive: bool
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
-        return {name: self._cast(array, name) for name, array in arrays.items()}
+        return {name: self._cast(array, name) if numeric(array) else array for name, array in arrays.items()}
 
     def decode(self, arrays: Arrays) -> Arrays:
-        return {name: numbers(typed(array, self.name, name), name) for name, array in arrays.items()}
+        return {name: self._widen(array, name) if numeric(array) else array for name, array in arrays.items()}
+
+    def _widen(self, array: Array, where: str) -> Array:
+        return numbers(typed(array, self.name, where), where)
 
     def _cast(self, array: Array, where: str) -> Array:
         wide = numbers(array, where)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedbbpt.codecs.tensors import numbers, typed
+from fedbbpt.codecs.tensors import numbers, numeric, typed
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.types import Array, Arrays
 
@@ -25,6 +25,9 @@ class Int8:
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         encoded: dict[str, Array] = {}
         for name, array in arrays.items():
+            if not numeric(array):
+                encoded[name] = array
+                continue
             wide = numbers(array, name)
             scale = _scale(float(np.abs(wide).max(initial=0.0)), name)
             steps = np.floor(wide / float(scale) + rng.random(wide.shape)) if scale > 0 else np.zeros(wide.shape)
@@ -35,6 +38,9 @@ class Int8:
     def decode(self, arrays: Arrays) -> Arrays:
         decoded: dict[str, Array] = {}
         for name in (name for name in arrays if not name.endswith(SCALE)):
+            if not numeric(arrays[name]):
+                decoded[name] = arrays[name]
+                continue
             if name + SCALE not in arrays:
                 raise InvalidTensor("has no scale", where=name, fix=f"an array {name}{SCALE} beside it")
             scale = numbers(typed(arrays[name + SCALE], "float32", name + SCALE), name + SCALE)

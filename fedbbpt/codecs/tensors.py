@@ -1,10 +1,14 @@
-"""What all codecs ask of an array."""
+"""What all codecs ask of an array. One of uint8 holds no numbers, and no codec touches it."""
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.types import Array
+
+
+def numeric(array: Array) -> bool:
+    return array.dtype != np.uint8
 
 
 def numbers(array: Array, where: str) -> npt.NDArray[np.float64]:

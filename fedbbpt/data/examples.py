@@ -1,4 +1,4 @@
-"""Labelled examples from anybody's file: {"text", "text_pair"?, "label"} under whatever column names.
+"""Labelled examples from anybody's file: {"text", "text_pair"?, "label"} under whatever column names, or images.
 
 Reading takes two steps, because the names of the classes may come from the data: `read_table` checks each row for
 itself, `label_names` says which classes the tables speak of, and `label` turns a table into `LabelledExamples`.
@@ -6,13 +6,14 @@ itself, `label_names` says which classes the tables speak of, and `label` turns 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedbbpt.data import formats, images
 from fedbbpt.data.formats import records
 from fedbbpt.errors import InvalidData
 from fedbbpt.types import Examples, LabelledExamples
@@ -21,25 +22,32 @@ MAX_ROWS = 1_000_000
 MAX_CHARACTERS = 100_000
 """Of one text."""
 MAX_CLASSES = 1000
+SUFFIXES = (*formats.SUFFIXES, images.SUFFIX)
+"""Of files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns to read. Without a column of that name there are no pairs."""
+    """Which columns to read. Without a column of that name there are no pairs; an empty `owner` reads none."""
 
     text: str = "text"
     pair: str = "text_pair"
     label: str = "label"
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as they were read: a label is a name or a number as text, and `places` says where its row stands."""
+    """Rows as they were read: a label is a name or a number as text, and `places` says where its row stands.
+
+    An owner is read as a label is: whose row it is, where `Columns.owner` names a column that says so; else empty.
+    """
 
     source: str
     examples: Examples
     labels: tuple[str, ...]
     places: tuple[str, ...]
+    owners: tuple[str, ...] = ()
 
 
 def read(source: str | Path, labels: Sequence[str], columns: Columns | None = None) -> LabelledExamples:
@@ -51,19 +59,22 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
     """The rows of a source (see `formats`).
 
     Raises InvalidData with file and line: no rows or too many, a column that is not there, an empty or overlong text, a
-    label that is neither name nor number.
+    label or an owner that is neither name nor number.
     """
     columns = columns or Columns()
+    if Path(source).name.endswith(images.SUFFIX):
+        return _images(Path(source), columns)
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[str] = []
     places: list[str] = []
+    owners: list[str] = []
     paired: bool | None = None
     for where, record in records(source):
         if len(texts) == MAX_ROWS:
             raise InvalidData("too many rows", where=where, fix=f"at most {MAX_ROWS}")
-        for column in (columns.text, columns.label):
-            if column not in record:
+        for column in (columns.text, columns.label, columns.owner):
+            if column and column not in record:
                 raise InvalidData(
                     f"no column {column!r}", where=where, fix=f"name one of those there: {', '.join(map(repr, record))}"
                 )
@@ -78,15 +89,28 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
         texts.append(_text(record[columns.text], columns.text, where))
         if has_pair:
             pairs.append(_text(record[columns.pair], columns.pair, where))
-        labels.append(_label(record[columns.label], columns.label, where))
+        labels.append(_name(record[columns.label], columns.label, "a class", where))
+        if columns.owner:
+            owners.append(_name(record[columns.owner], columns.owner, "an owner", where))
         places.append(where)
     if not texts:
         raise InvalidData("no examples", where=str(source), fix="at least one row")
-    return Table(str(source), Examples(tuple(texts), tuple(pairs) if pairs else None), tuple(labels), tuple(places))
+    examples = Examples(tuple(texts), tuple(pairs) if pairs else None)
+    return Table(str(source), examples, tuple(labels), tuple(places), tuple(owners))
+
+
+def _images(path: Path, columns: Columns) -> Table:
+    if columns.owner:
+        raise InvalidData(f"no column {columns.owner!r}", where=str(path), fix="another partition; here are x and y")
+    pixels, labels = images.read_npz(path)
+    if len(pixels) > MAX_ROWS:
+        raise InvalidData("too many rows", where=str(path), fix=f"at most {MAX_ROWS}")
+    places = tuple(f"{path.name}:{row}" for row in range(len(labels)))
+    return Table(str(path), Examples(images=pixels), labels, places)
 
 
 def label_names(*tables: Table) -> tuple[str, ...]:
-    """The classes that the tables speak of: numbers in order of size, names in that of the alphabet."""
+    """The classes that the tables speak of, in order."""
     names = {name for table in tables for name in table.labels}
     if len(names) > MAX_CLASSES:
         raise InvalidData(
@@ -94,6 +118,11 @@ def label_names(*tables: Table) -> tuple[str, ...]:
             where=tables[0].source,
             fix=f"at most {MAX_CLASSES}; is it the right column?",
         )
+    return in_order(names)
+
+
+def in_order(names: Set[str]) -> tuple[str, ...]:
+    """Numbers in order of size; names, or both, in that of the alphabet."""
     return tuple(sorted(names, key=int) if all(map(_is_index, names)) else sorted(names))
 
 
@@ -123,6 +152,17 @@ def check_trainable(data: LabelledExamples, labels: Sequence[str], where: str) -
         )
 
 
+def write(stem: Path, data: LabelledExamples, labels: Sequence[str]) -> Path:
+    """The file, STEM.jsonl, or STEM.npz where the examples are images: what `read` takes back."""
+    if data.examples.images is None:
+        path = stem.with_name(f"{stem.name}.jsonl")
+        write_jsonl(path, data, labels)
+    else:
+        path = stem.with_name(f"{stem.name}.{images.SUFFIX}")
+        images.write_npz(path, data, labels)
+    return path
+
+
 def write_jsonl(path: Path, data: LabelledExamples, labels: Sequence[str]) -> None:
     """One JSON object a line, labels by name: what `read` takes back."""
     texts, pairs = data.examples.texts, data.examples.pairs
@@ -145,13 +185,13 @@ def _text(value: Any, column: str, where: str) -> str:
     return value
 
 
-def _label(value: Any, column: str, where: str) -> str:
+def _name(value: Any, column: str, of: str, where: str) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return str(value)
     raise InvalidData(
-        f"{column!r} is {_kind(value)}", where=where, fix="the name of a class, or its number counted from 0"
+        f"{column!r} is {_kind(value)}", where=where, fix=f"the name of {of}, or its number counted from 0"
     )
 
 

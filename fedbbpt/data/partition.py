@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidData
-from fedbbpt.seeds import rng
+from fedbbpt.seeds import derive, rng
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 Partition: TypeAlias = tuple[Rows, ...]
 
-DRAWS = 1000
-"""How often a Dirichlet partition is drawn before its demands count as impossible."""
+DRAWS = 100
+"""How often a Dirichlet partition is drawn before one that leaves clients empty is mended."""
 
 
 def shots(labels: Rows, per_class: int, seed: int, *, fewer: bool = False) -> Rows:
@@ -44,48 +44,47 @@ def split(labels: Rows, fractions: Sequence[float], seed: int) -> Partition:
     parts: list[list[Rows]] = [[] for _ in fractions]
     for label in np.unique(labels):
         rows = rng(seed, "split", int(label)).permutation(np.flatnonzero(labels == label))
-        for part, piece in zip(parts, _cut(rows, np.array(fractions)), strict=True):
+        for part, piece in zip(parts, _cut(rows, _lengths(len(rows), np.array(fractions))), strict=True):
             part.append(piece)
     return tuple(np.sort(np.concatenate(part)) for part in parts)
 
 
 def iid(labels: Rows, clients: int, seed: int) -> Partition:
-    """Shuffled and dealt out: sizes differ by one at most."""
+    """Shuffled and dealt out class by class: sizes, and those of each class, differ by one at most."""
     _check(labels, clients)
-    return tuple(np.sort(part) for part in np.array_split(rng(seed, "iid").permutation(len(labels)), clients))
+    order = rng(seed, "iid").permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    return tuple(np.sort(order[client::clients]) for client in range(clients))
 
 
-def dirichlet(
-    labels: Rows, clients: int, alpha: float, seed: int, *, minimum: int = 1, minimum_classes: int = 1
-) -> Partition:
+def dirichlet(labels: Rows, clients: int, alpha: float, seed: int) -> Partition:
     """Each class goes to the clients in proportions ~ Dirichlet(alpha) (Hsu, Qi and Brown, arXiv 1909.06335).
 
-    Small alpha: a class sits with few clients; large alpha: all clients look alike. A draw that leaves some client
-    fewer than `minimum` examples or `minimum_classes` classes is thrown away whole and drawn again, so that what comes
-    out is the Dirichlet partition given that nobody is left short. Raises InvalidData after 1000 such draws.
+    Small alpha: a class sits with few clients; large alpha: all clients look alike. A draw that leaves a client empty
+    is thrown away whole, so that what comes out is the Dirichlet partition given that nobody is empty. Where many
+    clients share few examples no such draw may come: then, of DRAWS, the one that leaves the fewest empty is mended,
+    and the partition is Dirichlet but for one example of each client that had none (see `_mended`).
     """
     _check(labels, clients)
     if not alpha > 0:
         raise InvalidData(f"alpha is {alpha}", where="alpha", fix="a positive number")
     classes = np.unique(labels)
+    fewest = clients
     for attempt in range(DRAWS):
         draw = rng(seed, "dirichlet", attempt)
-        parts: list[list[Rows]] = [[] for _ in range(clients)]
+        shuffled, shares = [], []
         for label in classes:
-            rows = draw.permutation(np.flatnonzero(labels == label))
-            for part, piece in zip(parts, _cut(rows, draw.dirichlet(np.full(clients, alpha))), strict=True):
-                part.append(piece)
-        enough = (
-            sum(map(len, part)) >= minimum and sum(len(piece) > 0 for piece in part) >= minimum_classes
-            for part in parts
-        )
-        if all(enough):
-            return tuple(np.sort(np.concatenate(part)) for part in parts)
-    raise InvalidData(
-        f"no Dirichlet({alpha}) partition of {len(labels)} examples leaves each of {clients} clients "
-        f"{minimum} examples of {minimum_classes} classes",
-        fix="a larger alpha, fewer clients or more examples",
-    )
+            shuffled.append(draw.permutation(np.flatnonzero(labels == label)))
+            shares.append(draw.dirichlet(np.full(clients, alpha)))
+        lengths = np.stack([_lengths(len(rows), share) for rows, share in zip(shuffled, shares, strict=True)])
+        empty = int((lengths.sum(axis=0) == 0).sum())
+        if empty < fewest:
+            fewest, best = empty, (shuffled, np.stack(shares), lengths)
+        if not empty:
+            break
+    shuffled, proportions, lengths = best
+    pieces = [_cut(rows, row) for rows, row in zip(shuffled, _mended(lengths, proportions), strict=True)]
+    return tuple(np.sort(np.concatenate(part)) for part in zip(*pieces, strict=True))
 
 
 def shards(labels: Rows, clients: int, per_client: int, seed: int) -> Partition:
@@ -97,15 +96,66 @@ def shards(labels: Rows, clients: int, per_client: int, seed: int) -> Partition:
     return tuple(np.sort(np.concatenate([pieces[shard] for shard in hand])) for hand in hands)
 
 
+def by_owner(owners: Sequence[str], clients: Sequence[str]) -> Partition:
+    """Each row to its owner, `[N]`; `clients` are the owners in order. Raises InvalidData where one has no rows."""
+    numbers = {name: number for number, name in enumerate(clients)}
+    mine = np.array([numbers[owner] for owner in owners], np.int64)
+    lengths = np.bincount(mine, minlength=len(clients))
+    if not lengths.all():
+        raise InvalidData(
+            f"client {clients[int(lengths.argmin())]!r} is left without examples",
+            fix="more shots, or shots counted at each client",
+        )
+    return tuple(_cut(np.argsort(mine, kind="stable"), lengths))
+
+
+def few(labels: Rows, partition: Partition, per_class: int, seed: int) -> Partition:
+    """Of each client's rows `per_class` of each class, or what it has."""
+    return tuple(
+        rows[shots(labels[rows], per_class, derive(seed, "client", client), fewer=True)]
+        for client, rows in enumerate(partition)
+    )
+
+
 def histogram(labels: Rows, partition: Partition, classes: int) -> npt.NDArray[np.int64]:
     """How many examples of each class each client holds, `[clients, K]`."""
     return np.stack([np.bincount(labels[rows], minlength=classes) for rows in partition])
 
 
-def _cut(rows: Rows, proportions: npt.NDArray[np.float64]) -> list[Rows]:
-    """Consecutive pieces; their ends are rounded, not their lengths, so that none is lost."""
-    ends = np.rint(np.cumsum(proportions)[:-1] * len(rows)).astype(np.int64)
-    return np.split(rows, ends)
+def distance(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How far each client's classes are from those of all clients together, `[clients, K]` -> `[clients]`.
+
+    Total variation, half the sum of the absolute differences of the classes' shares: 0 where the client has them in the
+    same shares as all, and near 1 where it holds only classes that hardly anybody else has.
+    """
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    return np.asarray(np.abs(shares - counts.sum(axis=0) / counts.sum()).sum(axis=1) / 2)
+
+
+def _lengths(total: int, proportions: npt.NDArray[np.float64]) -> Rows:
+    """Of consecutive pieces of `total` rows; their ends are rounded, not their lengths, so that none is lost."""
+    ends = np.rint(np.cumsum(proportions)[:-1] * total).astype(np.int64)
+    return np.diff(ends, prepend=0, append=total)
+
+
+def _cut(rows: Rows, lengths: Rows) -> list[Rows]:
+    return np.split(rows, np.cumsum(lengths)[:-1])
+
+
+def _mended(lengths: Rows, proportions: npt.NDArray[np.float64]) -> Rows:
+    """`lengths` `[K, clients]` with one example for each client that had none; `proportions` `[K, clients]` were drawn.
+
+    It is of the class of which the client was to have most, and comes from the client that has most of that class among
+    those that can spare one. As there are no more clients than examples, somebody can.
+    """
+    lengths = lengths.copy()
+    expected = proportions * lengths.sum(axis=1, keepdims=True)
+    for client in np.flatnonzero(lengths.sum(axis=0) == 0):
+        spare = np.where(lengths.sum(axis=0) > 1, lengths, 0)
+        label = np.where(spare.any(axis=1), expected[:, client], -1.0).argmax()
+        lengths[label, spare[label].argmax()] -= 1
+        lengths[label, client] += 1
+    return lengths
 
 
 def _check(labels: Rows, parts: int) -> None:

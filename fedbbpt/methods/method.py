@@ -4,16 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf, WhiteBox
+from fedbbpt.section import Section
+from fedbbpt.types import MethodSettings
 
-from fedbbpt.interfaces import ClientHalf, Objectives, ServerHalf
-from fedbbpt.types import MethodSettings, PromptSpace
 
-
-class MethodConfig(BaseModel):
-    """A method's part of a job file: frozen, and closed to keys that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class MethodConfig(Section):
+    """A method's part of a job file."""
 
     name: str
 
@@ -29,5 +26,13 @@ class Method:
     """What clients must know of a config."""
     server: Callable[[Any, PromptSpace], ServerHalf[Any]]
     """Takes the config."""
-    client: Callable[[Any, PromptSpace, Objectives], ClientHalf]
-    """Takes the settings."""
+    client: Callable[[Any, PromptSpace, Any], ClientHalf]
+    """Takes the settings, and Objectives or a WhiteBox."""
+    spaces: Callable[[Any], frozenset[str]] = lambda config: frozenset({"latent"})
+    """The kinds of task.prompt over which a config can search."""
+    white_box: bool = False
+    """Whether clients train a model of their own, in place of asking for losses."""
+    owner: Callable[[Any, PromptSpace, WhiteBox], ClientHalf] | None = None
+    """The half of the model's owner, where it can have a turn between two rounds. Takes the settings."""
+    owner_takes_part: Callable[[Any], bool] = lambda config: False
+    """Whether it does. Takes the config."""

@@ -17,10 +17,7 @@ import numpy as np
 from fedbbpt.errors import InvalidExamples, InvalidTensor, MessageTooLarge, UnknownExamples, UnknownTask
 from fedbbpt.interfaces import Backend, ExamplesHandle
 from fedbbpt.ptm.validation import check_examples, check_prompts, check_task, count
-from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scored, TaskSpec, Usage
-
-ENVELOPE_BYTES = 4096
-"""What an answer holds besides its scores, generously."""
+from fedbbpt.types import ENVELOPE_BYTES, Examples, ModelCard, Perturbation, Prompts, Scored, TaskSpec, Usage
 
 
 @dataclass(frozen=True, slots=True)

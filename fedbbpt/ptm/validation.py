@@ -8,7 +8,9 @@ import numpy as np
 from fedbbpt.errors import InvalidExamples, InvalidTask, InvalidTensor, PromptTooLong, UnsupportedPrompt
 from fedbbpt.types import (
     Array,
+    DeepPrompts,
     Examples,
+    ImagePrompts,
     LatentPrompts,
     ModelCard,
     Perturbation,
@@ -24,7 +26,7 @@ from fedbbpt.types import (
 # What cards say; a provider may say otherwise.
 MAX_PROMPTS = 256
 MAX_EXAMPLES = 10_000
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a deep prompt of GPT2-XL with 40 tokens has 24,576,000
 # Of a task; no card says so, since no task comes near.
 MAX_CLASSES = 1000
 MAX_TASK_CHARACTERS = 100_000
@@ -36,6 +38,8 @@ KINDS = {
     SoftPrompts: PromptKind.SOFT,
     TokenPrompts: PromptKind.TOKENS,
     TextPrompts: PromptKind.TEXT,
+    ImagePrompts: PromptKind.IMAGE,
+    DeepPrompts: PromptKind.DEEP,
 }
 
 
@@ -54,7 +58,16 @@ def count(prompts: Prompts) -> int:
         return len(prompts.z)
     if isinstance(prompts, SoftPrompts):
         return len(prompts.embeddings)
-    return len(prompts.ids) if isinstance(prompts, TokenPrompts) else len(prompts.texts)
+    if isinstance(prompts, TokenPrompts):
+        return len(prompts.ids)
+    if isinstance(prompts, ImagePrompts):
+        return len(prompts.deltas)
+    return len(prompts.texts) if isinstance(prompts, TextPrompts) else len(prompts.prefixes)
+
+
+def unsupported(prompts: Prompts) -> UnsupportedPrompt:
+    """Of a backend that got what its card does not offer."""
+    return UnsupportedPrompt(f"{KINDS[type(prompts)]} prompts", where="prompts", fix="one of the kinds of its card")
 
 
 def check_prompts(prompts: Prompts, card: ModelCard) -> None:
@@ -77,6 +90,22 @@ def check_prompts(prompts: Prompts, card: ModelCard) -> None:
     elif isinstance(prompts, TokenPrompts):
         _check_tensor(prompts.ids, np.dtype(np.int32), 2, "tokens.ids")
         _check_length(prompts.ids.shape[1], card)
+    elif isinstance(prompts, ImagePrompts):
+        _check_tensor(prompts.deltas, np.dtype(np.float32), 5, "image.deltas")
+        if prompts.deltas.shape[2:] != card.image_shape:
+            raise InvalidTensor(
+                f"shape {prompts.deltas.shape}", where="image.deltas", fix=f"images of {card.image_shape}"
+            )
+    elif isinstance(prompts, DeepPrompts):
+        _check_tensor(prompts.prefixes, np.dtype(np.float32), 6, "deep.prefixes")
+        _, layers, halves, heads, tokens, width = prompts.prefixes.shape
+        if halves != 2 or (layers, heads, width) != card.prefix_shape:
+            what, fix = (
+                f"shape {prompts.prefixes.shape}",
+                f"keys and values for (layers, heads, width) {card.prefix_shape}",
+            )
+            raise InvalidTensor(what, where="deep.prefixes", fix=fix)
+        _check_length(tokens, card)
     number = count(prompts)
     if not 1 <= number <= card.max_prompts:
         raise InvalidTensor(f"{number} prompts", where="prompts", fix=f"1 to {card.max_prompts}")
@@ -114,6 +143,14 @@ def check_examples(examples: Examples, prompt_tokens: int, perturbation: Perturb
     """Raises InvalidExamples or PromptTooLong."""
     if not 1 <= len(examples) <= card.max_examples:
         raise InvalidExamples(f"{len(examples)} examples", where="examples", fix=f"1 to {card.max_examples}")
+    if (examples.images is None) != (card.image_shape is None):
+        given, wanted = ("texts", "images") if examples.images is None else ("images", "texts")
+        raise InvalidExamples(given, where="examples", fix=f"{wanted}, which this model takes")
+    if examples.images is not None and examples.images.shape[1:] != card.image_shape:
+        what = f"images of {examples.images.shape[1:]}"
+        raise InvalidExamples(what, where="examples", fix=f"(C, H, W) = {card.image_shape}")
+    if examples.images is not None and perturbation is not None:
+        raise InvalidExamples("a perturbation of images", where="perturbation", fix="none; it replaces tokens")
     if examples.pairs is not None and len(examples.pairs) != len(examples):
         what = f"{len(examples.pairs)} second texts for {len(examples)} examples"
         raise InvalidExamples(what, where="text_pair", fix="one for each example, or none at all")

@@ -22,11 +22,13 @@ def aggregate(
     seed: int,
     seconds: float,
     traffic: tuple[int, int] | None = None,
+    window: int = 1,
 ) -> Snapshot:
     """The snapshot after `snapshot.round`.
 
     `updates` come decoded, sorted by client id; `seed` is that of the tasks; `traffic` is bytes up and down. The dev
-    measurements are of the prompt that the round began with, so it is that prompt which may become the best.
+    measurements are of the prompt that the round began with, so it is that prompt which may become the best: by what
+    the last `window` rounds measured together.
     """
     total: dict[str, float] = {}
     for update in updates:
@@ -46,10 +48,14 @@ def aggregate(
         seconds=seconds,
         bytes_up=None if traffic is None else traffic[0],
         bytes_down=None if traffic is None else traffic[1],
+        dev_examples=round(count),
     )
+    reports = (*snapshot.reports, report)
+    measured = pooled(reports[-window:])
     best, best_z = snapshot.best, snapshot.best_z
-    if best is None or report.rank >= best.rank:
-        best, best_z = report, method.prompt(method.restore(snapshot.state))
+    # What came before the first full window was measured on too little to be compared with.
+    if best is None or len(reports) <= window or measured.rank >= best.rank:
+        best, best_z = measured, method.prompt(method.restore(snapshot.state))
     return replace(
         snapshot,
         round=snapshot.round + 1,
@@ -57,8 +63,30 @@ def aggregate(
         best=best,
         best_z=best_z,
         queries=snapshot.queries + queries,
-        reports=(*snapshot.reports, report),
+        reports=reports,
     )
+
+
+def pooled(reports: Sequence[Report]) -> Report:
+    """The last of the reports, with dev loss and accuracy over the dev examples of all of them.
+
+    Where a round asks only some clients, its own measurement says more of their examples than of its prompt.
+    """
+    if len(reports) == 1:
+        return reports[0]
+    measured = [report for report in reports if report.dev_examples]
+    count = sum(report.dev_examples for report in measured)
+    return replace(
+        reports[-1],
+        dev_loss=sum(report.dev_loss * report.dev_examples for report in measured) / count if count else math.inf,
+        dev_accuracy=sum(report.dev_accuracy * report.dev_examples for report in measured) / count if count else 0.0,
+        dev_examples=count,
+    )
+
+
+def tuned(method: ServerHalf[Any], snapshot: Snapshot, updates: Sequence[Update], seed: int) -> Snapshot:
+    """The snapshot after the owner's turn: the same round, from another prompt."""
+    return replace(snapshot, state=_step(method, snapshot, updates, seed)[0])
 
 
 def _step(method: ServerHalf[Any], snapshot: Snapshot, updates: Sequence[Update], seed: int) -> tuple[Arrays, Metrics]:

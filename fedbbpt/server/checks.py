@@ -7,7 +7,7 @@ import numpy as np
 
 from fedbbpt.errors import InvalidHello, InvalidTensor, InvalidUpdate
 from fedbbpt.interfaces import Codec, Hello
-from fedbbpt.types import Update
+from fedbbpt.types import Array, Orders, Update
 
 MAX_NAME_LENGTH = 128
 
@@ -30,22 +30,38 @@ def check_hello(hello: Hello, codec: str) -> None:
         raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
 
 
-def check_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises InvalidTensor, InvalidUpdate. `expected` gives the decoded arrays' names and shapes."""
+def check_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...] | Orders]) -> None:
+    """Raises InvalidTensor, InvalidUpdate. `expected` gives the decoded arrays, as `ServerHalf.expected` does."""
     if not (math.isfinite(update.weight) and update.weight > 0):
         raise InvalidUpdate(f"{update.weight}", where="weight", fix="a finite number above 0")
     _check_metrics(update.metrics)
     decoded = codec.decode(update.arrays)
     if decoded.keys() != expected.keys():
         raise InvalidUpdate(f"{sorted(decoded)}", where="arrays", fix=f"{sorted(expected)}")
-    for name, shape in expected.items():
-        array = decoded[name]
-        if array.shape != shape:
-            raise InvalidTensor(f"shape {array.shape}", where=name, fix=f"{shape}")
-        if array.dtype.kind != "f":
-            raise InvalidTensor(f"dtype {array.dtype}", where=name, fix="floating-point numbers")
-        if not np.isfinite(array).all():
-            raise InvalidTensor("NaN or infinite elements", where=name, fix="finite numbers")
+    for name, form in expected.items():
+        if isinstance(form, Orders):
+            _check_orders(decoded[name], form, name)
+        else:
+            _check_numbers(decoded[name], form, name)
+
+
+def _check_numbers(array: Array, shape: tuple[int, ...], where: str) -> None:
+    if array.shape != shape:
+        raise InvalidTensor(f"shape {array.shape}", where=where, fix=f"{shape}")
+    if array.dtype.kind != "f":
+        raise InvalidTensor(f"dtype {array.dtype}", where=where, fix="floating-point numbers")
+    if not np.isfinite(array).all():
+        raise InvalidTensor("NaN or infinite elements", where=where, fix="finite numbers")
+
+
+def _check_orders(array: Array, form: Orders, where: str) -> None:
+    if array.shape != (form.rows, form.places):
+        raise InvalidTensor(f"shape {array.shape}", where=where, fix=f"{(form.rows, form.places)}")
+    if array.dtype != np.uint8:
+        raise InvalidTensor(f"dtype {array.dtype}", where=where, fix="uint8")
+    if (array >= form.candidates).any() or (np.diff(np.sort(array, axis=1), axis=1) == 0).any():
+        fix = f"different candidates in each row, from 0 to {form.candidates - 1}"
+        raise InvalidTensor("not the order of candidates", where=where, fix=fix)
 
 
 def _check_metrics(metrics: Mapping[str, float]) -> None:

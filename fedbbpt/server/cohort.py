@@ -1,5 +1,6 @@
 """Who takes part in a round: a pure function of committed facts, so that nothing has to be stored about it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,13 @@ class CohortSettings:
     """After this a round closes without those who are missing, if there is a quorum."""
     size: int | None = None
     """Clients of a round; None or 0 takes all."""
+    owner: bool = False
+    """Whether the model's owner has a turn between two rounds of the clients, and the run waits for it too."""
+
+    @property
+    def window(self) -> int:
+        """In so many rounds as many clients are asked as take part."""
+        return math.ceil(self.clients / self.size) if self.size else 1
 
     def __post_init__(self) -> None:
         if self.clients < 1:
@@ -32,7 +40,7 @@ class CohortSettings:
 
 
 def sample(members: Iterable[Member], seed: int, round: int, size: int | None) -> tuple[str, ...]:
-    """The round's client ids, sorted.
+    """The ids of the round's clients, sorted; the model's owner is none of them where it has a turn of its own.
 
     Each member draws a number of its own and the lowest are taken: where one member goes, at most one other takes its
     place, and nobody else's part changes.

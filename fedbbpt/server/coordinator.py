@@ -26,15 +26,15 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Codec, Hello, Member, Report, ServerHalf, Snapshot, Store
-from fedbbpt.server.aggregate import aggregate
+from fedbbpt.interfaces import Codec, Hello, Member, Report, RunSettings, ServerHalf, Snapshot, Store
+from fedbbpt.server.aggregate import aggregate, tuned
 from fedbbpt.server.checks import check_hello, check_update
 from fedbbpt.server.cohort import CohortSettings, sample
 from fedbbpt.server.ledger import Ledger
 from fedbbpt.server.round import Acknowledge, Close, Enrolled, Extend, Keep, Round, Submitted, Tick, step
 from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus, state_of
 from fedbbpt.server.sessions import Sessions
-from fedbbpt.types import Arrays, Phase, Receipt, RunSettings, Task, TaskId, Update, pack
+from fedbbpt.types import OWNER, Arrays, Phase, Receipt, Task, TaskId, Update, pack
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,11 @@ Traffic = Callable[[], tuple[int, int] | None]
 
 
 class Coordinator:
-    """Rounds 0 to rounds - 1 search, round `rounds` measures what the search ended with, then the run is finished."""
+    """Rounds 0 to rounds - 1 search, round `rounds` measures what the search ended with, then the run is finished.
+
+    Where the model's owner takes part, it has a turn at the beginning of each round but the first: a round of one, of
+    which the clients hear nothing, and which ends with a commit of its own. That the turn is over shows in `counted`.
+    """
 
     def __init__(
         self,
@@ -133,7 +137,7 @@ class Coordinator:
         member = self._ledger.members[client_id]
         following, effects = step(self._round, Submitted(client_id, task_id.round, member.counted))
         if Keep(client_id) in effects:
-            check_update(update, self._codec, self._method.expected() if task_id.phase is Phase.UPDATE else {})
+            check_update(update, self._codec, {} if task_id.phase is Phase.EVALUATE else self._method.expected())
             self._ledger.put_update(task_id, update)
         (receipt,) = (effect.receipt for effect in effects if isinstance(effect, Acknowledge))
         self._round = following
@@ -164,8 +168,9 @@ class Coordinator:
             raise UnknownRound(f"{task_id.round}", where="id.round", fix=f"up to {last}")
         if task_id.client_id != client_id:
             raise InvalidUpdate(f"{task_id.client_id!r}", where="id.client_id", fix=f"the session's own, {client_id!r}")
-        if task_id.phase is not self._phase(task_id.round):
-            raise InvalidUpdate(f"{task_id.phase}", where="id.phase", fix=f"{self._phase(task_id.round)}")
+        phase = self._phase(task_id.round, self._is_owner(client_id))
+        if task_id.phase is not phase:
+            raise InvalidUpdate(f"{task_id.phase}", where="id.phase", fix=f"{phase}")
 
     # Membership
 
@@ -188,7 +193,16 @@ class Coordinator:
         self.turn += self._round.cohort != before.cohort
 
     def _sample(self, number: int) -> tuple[str, ...]:
-        return sample(self._ledger.members.values(), self._seed, number, self._cohort.size)
+        turn = self._owners_turn(number)
+        asked = [m for m in self._ledger.members.values() if self._is_owner(m.client_id) == turn]
+        return sample(asked, self._seed, number, self._cohort.size)
+
+    def _is_owner(self, client_id: str) -> bool:
+        return self._cohort.owner and client_id == OWNER
+
+    def _owners_turn(self, number: int) -> bool:
+        owner = self._ledger.members.get(OWNER)
+        return self._cohort.owner and number > 0 and (owner is None or owner.counted != number)
 
     # Rounds
 
@@ -212,8 +226,9 @@ class Coordinator:
         return None if self._round.closed else self._round.deadline
 
     def _start_when_enough(self) -> None:
-        members = self._ledger.members.values()
-        if self._ledger.snapshot is None and sum(map(self._takes_part, members)) >= self._cohort.clients:
+        present = [self._is_owner(m.client_id) for m in self._ledger.members.values() if self._takes_part(m)]
+        enough = present.count(False) >= self._cohort.clients and present.count(True) == self._cohort.owner
+        if self._ledger.snapshot is None and enough:
             self._ledger.commit(self._first_snapshot())
             self._begin()
 
@@ -224,15 +239,17 @@ class Coordinator:
         """The round that the ledger says stands open; one that takes nothing where none does."""
         snapshot, running = self._ledger.snapshot, self.state is RunState.RUNNING
         number = snapshot.round if snapshot else 0
+        owners_turn = self._owners_turn(number)
+        received = frozenset(client_id for client_id in received if self._is_owner(client_id) == owners_turn)
         self._task_seed = seeds.derive(self._seed, "task", number)
         self._broadcast: Arrays = {}
         if snapshot and running:
             self._broadcast = self._method.broadcast(self._method.restore(snapshot.state), self._task_seed)
         self._round = Round(
             number=number,
-            phase=self._phase(number),
+            phase=self._phase(number, owners_turn),
             cohort=frozenset(self._sample(number)) | received,
-            quorum=self._cohort.quorum,
+            quorum=1 if owners_turn else self._cohort.quorum,
             deadline_seconds=self._cohort.deadline_seconds,
             received=received,
             closed=not running,
@@ -241,7 +258,9 @@ class Coordinator:
         self.version += 1
         self.turn += 1
 
-    def _phase(self, number: int) -> Phase:
+    def _phase(self, number: int, owner: bool) -> Phase:
+        if owner:
+            return Phase.TUNE
         return Phase.UPDATE if number < self.settings.rounds else Phase.EVALUATE
 
     def _advance(self, now: float) -> None:
@@ -261,11 +280,30 @@ class Coordinator:
         snapshot, members, number = self._ledger.snapshot, self._ledger.members, self._round.number
         assert snapshot is not None, "a round stands open"
         stored = self._ledger.updates(number)
-        updates = [replace(u, arrays=self._codec.decode(u.arrays)) for u in map(stored.__getitem__, close.clients)]
+        updates = [
+            replace(stored[client_id], arrays=self._codec.decode(stored[client_id].arrays), client_id=client_id)
+            for client_id in close.clients
+        ]
+        counted = [replace(members[client_id], counted=number) for client_id in close.clients]
+        if self._round.phase is Phase.TUNE:
+            self._ledger.commit(tuned(self._method, snapshot, updates, self._task_seed), counted)
+            log.info("round %d: the owner has tuned the prompt", number)
+            opened = self._opened
+            self._begin()
+            self._opened = opened  # time and bytes of the turn belong to the round
+            return
         traffic = self._traffic()
         spent = traffic and (traffic[0] - self._traffic_before[0], traffic[1] - self._traffic_before[1])
-        following = aggregate(self._method, snapshot, self._round.phase, updates, self._task_seed, seconds, spent)
-        counted = [replace(members[client_id], counted=number) for client_id in close.clients]
+        following = aggregate(
+            self._method,
+            snapshot,
+            self._round.phase,
+            updates,
+            self._task_seed,
+            seconds,
+            spent,
+            self._cohort.window,
+        )
         lapsed = [replace(members[client_id], until=number + 1) for client_id in close.missing]
         self._ledger.commit(following, counted + lapsed)
         self._traffic_before = traffic or (0, 0)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
@@ -24,7 +25,7 @@ from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire import coordinator_messages, operator_messages
 from fedbbpt.wire.channel import ServerTls, bind, create_server
-from fedbbpt.wire.tensors import Assembler, bundle, chunks
+from fedbbpt.wire.tensors import CHUNK_BYTES, Assembler, bundle, chunk, chunks
 from fedbbpt.wire.traffic import TrafficMeter
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -87,14 +88,31 @@ async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
-    def __init__(self, run: LiveRun, traffic: TrafficMeter, heartbeat_seconds: float) -> None:
+    def __init__(self, run: LiveRun, traffic: TrafficMeter, heartbeat_seconds: float, auxiliary: Path | None) -> None:
         self._run, self._traffic, self._heartbeat_seconds = run, traffic, heartbeat_seconds
+        self._auxiliary = auxiliary
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         self._traffic.register(context.peer())
         with self._run.waking() as coordinator:
             session, settings = coordinator.join(coordinator_messages.hello(request), self._run.now())
         return coordinator_messages.join_response(session, settings, self._heartbeat_seconds)
+
+    async def GetAuxiliary(
+        self, request: pb.GetAuxiliaryRequest, context: Context
+    ) -> AsyncIterator[pb.GetAuxiliaryResponse]:
+        self._traffic.register(context.peer())
+        self._run.coordinator.client_of(request.session)
+        announced, offset = self._run.coordinator.settings.auxiliary, request.offset
+        if self._auxiliary is None or announced is None:
+            raise InvalidRequest("this run has no auxiliary model", where="session", fix="what Join announced")
+        if not 0 <= offset <= announced.size_bytes:
+            raise InvalidRequest(f"{offset}", where="offset", fix=f"from 0 to {announced.size_bytes}")
+        with self._auxiliary.open("rb") as file:
+            file.seek(offset)
+            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield pb.GetAuxiliaryResponse(chunk=chunk(data, offset))
+                offset += len(data)
 
     async def StreamTasks(
         self, request: pb.StreamTasksRequest, context: Context
@@ -215,13 +233,15 @@ async def serve(
     tokens: Collection[str] = (),
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    auxiliary: Path | None = None,
 ) -> Serving:
     """Serves a run, its operators, its health and reflection. Raises PortTaken, InsecureAddress.
 
-    `traffic` is the meter that the coordinator reads: it learns here whose bytes to count.
+    `traffic` is the meter that the coordinator reads: it learns here whose bytes to count. `auxiliary` is the file that
+    the run's settings announce.
     """
     run, server = LiveRun(coordinator), create_server(tokens)
-    service = CoordinatorService(run, traffic, heartbeat_seconds)
+    service = CoordinatorService(run, traffic, heartbeat_seconds, auxiliary)
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
     run_pb2_grpc.add_RunServiceServicer_to_server(RunService(run), server)
     servicer = health.aio.HealthServicer()

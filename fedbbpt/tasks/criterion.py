@@ -4,19 +4,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.types import Losses, Scores
+from fedbbpt.types import Expansion, Losses, Scores
 
 Labels = npt.NDArray[np.int64]
 
 
-def cross_entropy(scores: Scores, labels: Labels) -> Losses:
-    """Mean of log sum_k exp(s_k) - s_y over the examples: `[P, B, K]`, `[B]` -> float64 `[P]`.
+def cross_entropies(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
+    """log sum_k exp(s_k) - s_y of each example: `[P, B, K]`, `[B]` -> float64 `[P, B]`.
 
-    Scores count as logits. A loss that is no number (a NaN or infinite score, of whatever example) is +inf, so that
-    such a candidate never wins.
-
-    >>> float(cross_entropy(np.zeros((1, 3, 2), np.float32), np.array([0, 1, 1]))[0])  # log 2
-    0.6931471805599453
+    Scores count as logits. A loss that is no number (a NaN or infinite score) is +inf.
     """
     _check(scores, labels)
     logits = scores.astype(np.float64)
@@ -24,9 +20,49 @@ def cross_entropy(scores: Scores, labels: Labels) -> Losses:
         # Only differences to the largest score are exponentiated: no overflow.
         logits -= logits.max(axis=2, keepdims=True)
         normaliser = np.log(np.exp(logits).sum(axis=2))  # [P, B]
-        losses: Losses = (normaliser - logits[:, np.arange(len(labels)), labels]).mean(axis=1)
+        losses: npt.NDArray[np.float64] = normaliser - logits[:, np.arange(len(labels)), labels]
     losses[np.isnan(losses)] = np.inf
     return losses
+
+
+def cross_entropy(scores: Scores, labels: Labels) -> Losses:
+    """The mean of `cross_entropies` over the examples: `[P, B, K]`, `[B]` -> float64 `[P]`.
+
+    It is +inf where that of any example is, so that such a candidate never wins.
+
+    >>> float(cross_entropy(np.zeros((1, 3, 2), np.float32), np.array([0, 1, 1]))[0])  # log 2
+    0.6931471805599453
+    """
+    losses: Losses = cross_entropies(scores, labels).mean(axis=1)
+    return losses
+
+
+def expansion(scores: Scores, shifts: npt.NDArray[np.floating], labels: Labels) -> Expansion:
+    """The mean cross-entropy of S_0 + sum_i a_i (S_i - S_0) + sum_j a_(P+j) shifts_j around a = 0, N = P + O numbers.
+
+    scores: S `[1 + P, B, K]`; shifts: `[O, K]`, the same for all examples. With p the probabilities, e the true class
+    and X_i what a_i adds to the scores of one example, the gradient is the mean of X_i (p - e) and the Hessian that of
+    X_i (diag(p) - p p') X_j: F is convex in a, as every softmax regression is. Where S_i is not finite, the gradient is
+    NaN and the Hessian 0; where S_0 is not, all of them are, and the loss is +inf.
+    """
+    _check(scores, labels)
+    base, count = scores[0].astype(np.float64), len(labels)
+    with np.errstate(invalid="ignore"):
+        moved = scores[1:].astype(np.float64) - base
+    broken = ~np.isfinite(moved).all(axis=(1, 2))
+    if not np.isfinite(base).all():
+        number = len(moved) + len(shifts)
+        return Expansion(np.inf, np.full(number, np.nan), np.zeros((number, number)))
+    moved[broken] = 0.0
+    by_shifts = np.broadcast_to(shifts[:, None, :], (len(shifts), *base.shape))
+    x = np.concatenate([moved, by_shifts])  # [N, B, K]
+    p = np.exp(base - base.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    gradient = np.einsum("nbk,bk->n", x, p - np.eye(base.shape[1])[labels]) / count
+    gradient[: len(moved)][broken] = np.nan
+    flat = (x - np.einsum("nbk,bk->nb", x, p)[:, :, None]) * np.sqrt(p)
+    rows = flat.reshape(len(x), -1)
+    return Expansion(float(cross_entropy(scores[:1], labels)[0]), gradient, rows @ rows.T / count)
 
 
 def correct(scores: Scores, labels: Labels) -> npt.NDArray[np.int64]:

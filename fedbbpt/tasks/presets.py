@@ -1,6 +1,8 @@
 """Class texts for well-known data sets: label name -> what a dual encoder compares an input with, in class order.
 
-Written once, as a user would, and not tuned on any data.
+Written once, as a user would, and not tuned on any data; but for those of trec. They are the best of eight wordings by
+the accuracy that offsets alone reach with no prompt, on the dev questions (62 %; descriptions such as "a question about
+a place" reach 48 %) and on the training questions that were no shots. Test questions had no part in the choice.
 """
 
 from collections.abc import Mapping
@@ -8,6 +10,15 @@ from collections.abc import Mapping
 PRESETS: Mapping[str, Mapping[str, str]] = {
     # Question types: Li and Roth, Learning Question Classifiers, 2002.
     "trec": {
+        "abbreviation": "What does this abbreviation or acronym stand for?",
+        "description": "What is it, how does it work or why?",
+        "entity": "What thing, animal, food, product or work is it?",
+        "human": "Who is the person or group?",
+        "location": "Where is the place, city or country?",
+        "number": "How many, how much, when or how long?",
+    },
+    # The same as a user might begin with, to see what a search makes of a poorer wording.
+    "trec-plain": {
         "abbreviation": "a question about an abbreviation and what it stands for",
         "description": "a question that asks for a definition, a description or a reason",
         "entity": "a question about a thing, such as an animal, a product or a work of art",

@@ -53,6 +53,10 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """Search: answer with the method's arrays and the metrics of the broadcast prompt."""
     PHASE_EVALUATE: _Phase.ValueType  # 2
     """Only measure the broadcast prompt: answer with metrics and no arrays."""
+    PHASE_TUNE: _Phase.ValueType  # 3
+    """The model's owner only, between two rounds of the clients: tune the broadcast prompt, answer as in PHASE_UPDATE. What is counted as
+    measured on dev data may be 0.
+    """
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
 
@@ -61,6 +65,10 @@ PHASE_UPDATE: Phase.ValueType  # 1
 """Search: answer with the method's arrays and the metrics of the broadcast prompt."""
 PHASE_EVALUATE: Phase.ValueType  # 2
 """Only measure the broadcast prompt: answer with metrics and no arrays."""
+PHASE_TUNE: Phase.ValueType  # 3
+"""The model's owner only, between two rounds of the clients: tune the broadcast prompt, answer as in PHASE_UPDATE. What is counted as
+measured on dev data may be 0.
+"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 class _Receipt:
@@ -102,6 +110,7 @@ class JoinRequest(_message.Message):
     protocol_version: _builtins.int
     """1"""
     client_id: _builtins.str
+    """"owner" is the model's owner, in runs where that has a turn."""
     client_key: _builtins.str
     """Random, made once by the client and kept by it; tells a client that comes back from another that took its name."""
     examples: _builtins.int
@@ -141,6 +150,7 @@ class JoinResponse(_message.Message):
     ROUNDS_FIELD_NUMBER: _builtins.int
     MAX_UPDATE_BYTES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    AUXILIARY_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     run_id: _builtins.str
     codec: Global___Codec.ValueType
@@ -161,6 +171,10 @@ class JoinResponse(_message.Message):
     def heartbeat(self) -> _duration_pb2.Duration:
         """A stream that is silent for longer than three of these is dead."""
 
+    @_builtins.property
+    def auxiliary(self) -> Global___Auxiliary:
+        """The model that clients of a white-box method train; absent for other methods."""
+
     def __init__(
         self,
         *,
@@ -174,14 +188,83 @@ class JoinResponse(_message.Message):
         rounds: _builtins.int = ...,
         max_update_bytes: _builtins.int = ...,
         heartbeat: _duration_pb2.Duration | None = ...,
+        auxiliary: Global___Auxiliary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "method", b"method", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "session", b"session", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
+
+@_typing.final
+class Auxiliary(_message.Message):
+    """A safetensors file. docs/protocol.md says what its metadata hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    total_bytes: _builtins.int
+    sha256: _builtins.bytes
+    """Of the whole file: a client keeps it under this name, and asks for it once."""
+    def __init__(
+        self,
+        *,
+        total_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Auxiliary: _TypeAlias = Auxiliary  # noqa: Y015
+
+@_typing.final
+class GetAuxiliaryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    offset: _builtins.int
+    """Bytes that the client has already."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuxiliaryRequest: _TypeAlias = GetAuxiliaryRequest  # noqa: Y015
+
+@_typing.final
+class GetAuxiliaryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunk(self) -> _tensor_pb2.TensorChunk: ...
+    def __init__(
+        self,
+        *,
+        chunk: _tensor_pb2.TensorChunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuxiliaryResponse: _TypeAlias = GetAuxiliaryResponse  # noqa: Y015
 
 @_typing.final
 class StreamTasksRequest(_message.Message):

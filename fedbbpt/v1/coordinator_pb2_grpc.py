@@ -44,6 +44,11 @@ class CoordinatorServiceStub(object):
                 request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.JoinRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.JoinResponse.FromString,
                 _registered_method=True)
+        self.GetAuxiliary = channel.unary_stream(
+                '/fedbbpt.v1.CoordinatorService/GetAuxiliary',
+                request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryResponse.FromString,
+                _registered_method=True)
         self.StreamTasks = channel.unary_stream(
                 '/fedbbpt.v1.CoordinatorService/StreamTasks',
                 request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksRequest.SerializeToString,
@@ -74,6 +79,16 @@ class CoordinatorServiceServicer(object):
         the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
         ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
         INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuxiliary(self, request, context):
+        """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
+        offsets count from the file's first byte. Changes nothing; idempotent.
+        FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
+        is not so long).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +127,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Join,
                     request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.JoinRequest.FromString,
                     response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.JoinResponse.SerializeToString,
+            ),
+            'GetAuxiliary': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetAuxiliary,
+                    request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryResponse.SerializeToString,
             ),
             'StreamTasks': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamTasks,
@@ -161,6 +181,33 @@ class CoordinatorService(object):
             '/fedbbpt.v1.CoordinatorService/Join',
             fedbbpt_dot_v1_dot_coordinator__pb2.JoinRequest.SerializeToString,
             fedbbpt_dot_v1_dot_coordinator__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuxiliary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedbbpt.v1.CoordinatorService/GetAuxiliary',
+            fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,12 @@ class CoordinatorServiceStub:
     ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
     INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
+    GetAuxiliary: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]
+    """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
+    offsets count from the file's first byte. Changes nothing; idempotent.
+    FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
+    is not so long).
+    """
     StreamTasks: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]
     """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
     that was not answered comes again on a new stream. Changes nothing.
@@ -73,6 +79,12 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
     ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
     INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """
+    GetAuxiliary: _aio.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]  # type: ignore[assignment]
+    """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
+    offsets count from the file's first byte. Changes nothing; idempotent.
+    FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
+    is not so long).
     """
     StreamTasks: _aio.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]  # type: ignore[assignment]
     """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
@@ -106,6 +118,18 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
         ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
         INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """
+
+    @_abc_1.abstractmethod
+    def GetAuxiliary(
+        self,
+        request: _coordinator_pb2.GetAuxiliaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.GetAuxiliaryResponse], _abc.AsyncIterator[_coordinator_pb2.GetAuxiliaryResponse]]:
+        """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
+        offsets count from the file's first byte. Changes nothing; idempotent.
+        FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
+        is not so long).
         """
 
     @_abc_1.abstractmethod

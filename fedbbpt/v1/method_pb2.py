@@ -24,25 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/method.proto\x12\nfedbbpt.v1\"m\n\x0cTaskSettings\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12*\n\x06prompt\x18\x04 \x01(\x0b\x32\x1a.fedbbpt.v1.PromptSettings\"\x88\x02\n\x0ePromptSettings\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\x12\x39\n\nprojection\x18\x03 \x01(\x0e\x32%.fedbbpt.v1.PromptSettings.Projection\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05scale\x18\x05 \x01(\x01\x12\x14\n\x0cinitial_text\x18\x06 \x01(\t\x12\x0f\n\x07offsets\x18\x07 \x01(\x05\"Z\n\nProjection\x12\x1a\n\x16PROJECTION_UNSPECIFIED\x10\x00\x12\x19\n\x15PROJECTION_RADEMACHER\x10\x01\x12\x15\n\x11PROJECTION_NORMAL\x10\x02\"\xa9\x01\n\x0eMethodSettings\x12-\n\x07\x66\x65\x64_cma\x18\x01 \x01(\x0b\x32\x1a.fedbbpt.v1.FedCmaSettingsH\x00\x12-\n\x07\x66\x65\x64_bpt\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.v1.FedBptSettingsH\x00\x12/\n\x08\x66\x65\x64_bbpt\x18\x03 \x01(\x0b\x32\x1b.fedbbpt.v1.FedBbptSettingsH\x00\x42\x08\n\x06method\"=\n\x0e\x46\x65\x64\x43maSettings\x12\x12\n\npopulation\x18\x01 \x01(\x05\x12\x17\n\x0f\x63\x61ndidates_sent\x18\x02 \x01(\x08\"o\n\x0e\x46\x65\x64\x42ptSettings\x12\x18\n\x10local_population\x18\x01 \x01(\x05\x12\x18\n\x10local_iterations\x18\x02 \x01(\x05\x12\x14\n\x0cperturb_rate\x18\x03 \x01(\x01\x12\x13\n\x0b\x63ommon_seed\x18\x04 \x01(\x08\"\xbc\x01\n\x0f\x46\x65\x64\x42\x62ptSettings\x12\x13\n\x0blocal_steps\x18\x01 \x01(\x05\x12\x11\n\testimates\x18\x02 \x01(\x05\x12\t\n\x01\x61\x18\x03 \x01(\x01\x12\r\n\x05\x61lpha\x18\x04 \x01(\x01\x12\t\n\x01o\x18\x05 \x01(\x01\x12\t\n\x01\x63\x18\x06 \x01(\x01\x12\r\n\x05gamma\x18\x07 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x08 \x01(\x01\x12\x0c\n\x04\x63ode\x18\t \x01(\x05\x12\x0e\n\x06hidden\x18\n \x01(\x05\x12\x16\n\x0egenerator_seed\x18\x0b \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/method.proto\x12\nfedbbpt.v1\"\xed\x01\n\x0cTaskSettings\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12)\n\x06latent\x18\x04 \x01(\x0b\x32\x17.fedbbpt.v1.LatentSpaceH\x00\x12%\n\x04text\x18\x05 \x01(\x0b\x32\x15.fedbbpt.v1.TextSpaceH\x00\x12%\n\x04\x64\x65\x65p\x18\x07 \x01(\x0b\x32\x15.fedbbpt.v1.DeepSpaceH\x00\x12\'\n\x05image\x18\x06 \x01(\x0b\x32\x16.fedbbpt.v1.ImageSpaceH\x00\x42\x08\n\x06prompt\"\x9f\x03\n\x0bLatentSpace\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\x12\x36\n\nprojection\x18\x03 \x01(\x0e\x32\".fedbbpt.v1.LatentSpace.Projection\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05scale\x18\x05 \x01(\x01\x12\x14\n\x0cinitial_text\x18\x06 \x01(\t\x12\x0f\n\x07offsets\x18\x07 \x01(\x05\x12\x34\n\tinjection\x18\x08 \x01(\x0e\x32!.fedbbpt.v1.LatentSpace.Injection\"Z\n\nProjection\x12\x1a\n\x16PROJECTION_UNSPECIFIED\x10\x00\x12\x19\n\x15PROJECTION_RADEMACHER\x10\x01\x12\x15\n\x11PROJECTION_NORMAL\x10\x02\"e\n\tInjection\x12\x19\n\x15INJECTION_UNSPECIFIED\x10\x00\x12\x14\n\x10INJECTION_PREFIX\x10\x01\x12\x11\n\rINJECTION_ADD\x10\x02\x12\x14\n\x10INJECTION_CONCAT\x10\x03\"C\n\tTextSpace\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\x12\n\ncandidates\x18\x02 \x03(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\"i\n\nImageSpace\x12\r\n\x05image\x18\x01 \x03(\x05\x12\x0e\n\x06pooled\x18\x02 \x01(\x05\x12\x0c\n\x04grid\x18\x03 \x01(\x05\x12\x0e\n\x06widths\x18\x04 \x03(\x05\x12\x10\n\x08strength\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\"d\n\tDeepSpace\x12\x0e\n\x06layers\x18\x01 \x01(\x05\x12\r\n\x05heads\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0b\n\x03std\x18\x06 \x01(\x01\"\x8b\x02\n\x0eMethodSettings\x12-\n\x07\x66\x65\x64_cma\x18\x01 \x01(\x0b\x32\x1a.fedbbpt.v1.FedCmaSettingsH\x00\x12-\n\x07\x66\x65\x64_bpt\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.v1.FedBptSettingsH\x00\x12/\n\x08\x66\x65\x64_bbpt\x18\x03 \x01(\x0b\x32\x1b.fedbbpt.v1.FedBbptSettingsH\x00\x12\x33\n\nfedavg_bbt\x18\x04 \x01(\x0b\x32\x1d.fedbbpt.v1.FedavgBbtSettingsH\x00\x12+\n\x06\x66\x65\x64_sp\x18\x05 \x01(\x0b\x32\x19.fedbbpt.v1.FedSpSettingsH\x00\x42\x08\n\x06method\"U\n\x0e\x46\x65\x64\x43maSettings\x12\x12\n\npopulation\x18\x01 \x01(\x05\x12\x17\n\x0f\x63\x61ndidates_sent\x18\x02 \x01(\x08\x12\x16\n\x0e\x65xpansion_sent\x18\x03 \x01(\x08\"\xce\x02\n\x0e\x46\x65\x64\x42ptSettings\x12\x18\n\x10local_population\x18\x01 \x01(\x05\x12\x18\n\x10local_iterations\x18\x02 \x01(\x05\x12\x14\n\x0cperturb_rate\x18\x03 \x01(\x01\x12\x13\n\x0b\x63ommon_seed\x18\x04 \x01(\x08\x12?\n\x10local_covariance\x18\x05 \x01(\x0e\x32%.fedbbpt.v1.FedBptSettings.Covariance\x12\x16\n\x0eratio_of_means\x18\x06 \x01(\x08\x12\x13\n\x0borders_sent\x18\x07 \x01(\x08\"o\n\nCovariance\x12\x1a\n\x16\x43OVARIANCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OVARIANCE_FULL\x10\x01\x12\x17\n\x13\x43OVARIANCE_DIAGONAL\x10\x02\x12\x17\n\x13\x43OVARIANCE_IDENTITY\x10\x03\"\xdc\x04\n\x0f\x46\x65\x64\x42\x62ptSettings\x12\x13\n\x0blocal_steps\x18\x01 \x01(\x05\x12\x11\n\testimates\x18\x02 \x01(\x05\x12\t\n\x01\x61\x18\x03 \x01(\x01\x12\r\n\x05\x61lpha\x18\x04 \x01(\x01\x12\t\n\x01o\x18\x05 \x01(\x01\x12\t\n\x01\x63\x18\x06 \x01(\x01\x12\r\n\x05gamma\x18\x07 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x08 \x01(\x01\x12\x0c\n\x04\x63ode\x18\t \x01(\x05\x12\x0e\n\x06hidden\x18\n \x01(\x05\x12\x16\n\x0egenerator_seed\x18\x0b \x01(\x04\x12\x38\n\tgenerator\x18\x0c \x01(\x0e\x32%.fedbbpt.v1.FedBbptSettings.Generator\x12\x0f\n\x07samples\x18\r \x01(\x05\x12\x15\n\rlearning_rate\x18\x0e \x01(\x01\x12\x14\n\x0cweight_decay\x18\x0f \x01(\x01\x12\x11\n\tclip_norm\x18\x10 \x01(\x01\x12\x41\n\x0escore_function\x18\x11 \x01(\x0e\x32).fedbbpt.v1.FedBbptSettings.ScoreFunction\"k\n\tGenerator\x12\x19\n\x15GENERATOR_UNSPECIFIED\x10\x00\x12\x12\n\x0eGENERATOR_SOFT\x10\x01\x12\x19\n\x15GENERATOR_CATEGORICAL\x10\x02\x12\x14\n\x10GENERATOR_VISUAL\x10\x03\"c\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x17\n\x13SCORE_FUNCTION_TRUE\x10\x01\x12\x19\n\x15SCORE_FUNCTION_SIGNED\x10\x02\"Z\n\x11\x46\x65\x64\x61vgBbtSettings\x12\x18\n\x10local_population\x18\x01 \x01(\x05\x12\x18\n\x10local_iterations\x18\x02 \x01(\x05\x12\x11\n\tbest_sent\x18\x03 \x01(\x08\"\xaa\x01\n\rFedSpSettings\x12\x13\n\x0blocal_steps\x18\x01 \x01(\x05\x12\x12\n\nbatch_size\x18\x02 \x01(\x05\x12\x1b\n\x13model_learning_rate\x18\x03 \x01(\x01\x12\x1c\n\x14prompt_learning_rate\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x06 \x01(\x01\x12\x0e\n\x06warmup\x18\x07 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.v1.method_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSETTINGS']._serialized_start=39
-  _globals['_TASKSETTINGS']._serialized_end=148
-  _globals['_PROMPTSETTINGS']._serialized_start=151
-  _globals['_PROMPTSETTINGS']._serialized_end=415
-  _globals['_PROMPTSETTINGS_PROJECTION']._serialized_start=325
-  _globals['_PROMPTSETTINGS_PROJECTION']._serialized_end=415
-  _globals['_METHODSETTINGS']._serialized_start=418
-  _globals['_METHODSETTINGS']._serialized_end=587
-  _globals['_FEDCMASETTINGS']._serialized_start=589
-  _globals['_FEDCMASETTINGS']._serialized_end=650
-  _globals['_FEDBPTSETTINGS']._serialized_start=652
-  _globals['_FEDBPTSETTINGS']._serialized_end=763
-  _globals['_FEDBBPTSETTINGS']._serialized_start=766
-  _globals['_FEDBBPTSETTINGS']._serialized_end=954
+  _globals['_TASKSETTINGS']._serialized_start=40
+  _globals['_TASKSETTINGS']._serialized_end=277
+  _globals['_LATENTSPACE']._serialized_start=280
+  _globals['_LATENTSPACE']._serialized_end=695
+  _globals['_LATENTSPACE_PROJECTION']._serialized_start=502
+  _globals['_LATENTSPACE_PROJECTION']._serialized_end=592
+  _globals['_LATENTSPACE_INJECTION']._serialized_start=594
+  _globals['_LATENTSPACE_INJECTION']._serialized_end=695
+  _globals['_TEXTSPACE']._serialized_start=697
+  _globals['_TEXTSPACE']._serialized_end=764
+  _globals['_IMAGESPACE']._serialized_start=766
+  _globals['_IMAGESPACE']._serialized_end=871
+  _globals['_DEEPSPACE']._serialized_start=873
+  _globals['_DEEPSPACE']._serialized_end=973
+  _globals['_METHODSETTINGS']._serialized_start=976
+  _globals['_METHODSETTINGS']._serialized_end=1243
+  _globals['_FEDCMASETTINGS']._serialized_start=1245
+  _globals['_FEDCMASETTINGS']._serialized_end=1330
+  _globals['_FEDBPTSETTINGS']._serialized_start=1333
+  _globals['_FEDBPTSETTINGS']._serialized_end=1667
+  _globals['_FEDBPTSETTINGS_COVARIANCE']._serialized_start=1556
+  _globals['_FEDBPTSETTINGS_COVARIANCE']._serialized_end=1667
+  _globals['_FEDBBPTSETTINGS']._serialized_start=1670
+  _globals['_FEDBBPTSETTINGS']._serialized_end=2274
+  _globals['_FEDBBPTSETTINGS_GENERATOR']._serialized_start=2066
+  _globals['_FEDBBPTSETTINGS_GENERATOR']._serialized_end=2173
+  _globals['_FEDBBPTSETTINGS_SCOREFUNCTION']._serialized_start=2175
+  _globals['_FEDBBPTSETTINGS_SCOREFUNCTION']._serialized_end=2274
+  _globals['_FEDAVGBBTSETTINGS']._serialized_start=2276
+  _globals['_FEDAVGBBTSETTINGS']._serialized_end=2366
+  _globals['_FEDSPSETTINGS']._serialized_start=2369
+  _globals['_FEDSPSETTINGS']._serialized_end=2539
 # @@protoc_insertion_point(module_scope)

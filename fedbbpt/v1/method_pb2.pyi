@@ -28,7 +28,10 @@ class TaskSettings(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    PROMPT_FIELD_NUMBER: _builtins.int
+    LATENT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DEEP_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """As in fedbbpt.ptm.v1.RegisterTaskRequest."""
     @_builtins.property
@@ -38,26 +41,37 @@ class TaskSettings(_message.Message):
         """The names that the clients' data files use for the classes, in class order."""
 
     @_builtins.property
-    def prompt(self) -> Global___PromptSettings: ...
+    def latent(self) -> Global___LatentSpace: ...
+    @_builtins.property
+    def text(self) -> Global___TextSpace: ...
+    @_builtins.property
+    def deep(self) -> Global___DeepSpace: ...
+    @_builtins.property
+    def image(self) -> Global___ImageSpace: ...
     def __init__(
         self,
         *,
         template: _builtins.str = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
-        prompt: Global___PromptSettings | None = ...,
+        latent: Global___LatentSpace | None = ...,
+        text: Global___TextSpace | None = ...,
+        deep: Global___DeepSpace | None = ...,
+        image: Global___ImageSpace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "image", b"image", "latent", b"latent", "prompt", b"prompt", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "labels", b"labels", "prompt", b"prompt", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "deep", b"deep", "image", b"image", "labels", b"labels", "latent", b"latent", "prompt", b"prompt", "template", b"template", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["latent", "text", "deep", "image"]  # noqa: Y015
+    _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
 
 Global___TaskSettings: _TypeAlias = TaskSettings  # noqa: Y015
 
 @_typing.final
-class PromptSettings(_message.Message):
-    """As in fedbbpt.ptm.v1.Projection."""
+class LatentSpace(_message.Message):
+    """z is a soft prompt by a seeded projection. As in fedbbpt.ptm.v1.Projection."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -65,16 +79,33 @@ class PromptSettings(_message.Message):
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ProjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PromptSettings._Projection.ValueType], _builtins.type):
+    class _ProjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LatentSpace._Projection.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
-        PROJECTION_UNSPECIFIED: PromptSettings._Projection.ValueType  # 0
-        PROJECTION_RADEMACHER: PromptSettings._Projection.ValueType  # 1
-        PROJECTION_NORMAL: PromptSettings._Projection.ValueType  # 2
+        PROJECTION_UNSPECIFIED: LatentSpace._Projection.ValueType  # 0
+        PROJECTION_RADEMACHER: LatentSpace._Projection.ValueType  # 1
+        PROJECTION_NORMAL: LatentSpace._Projection.ValueType  # 2
 
     class Projection(_Projection, metaclass=_ProjectionEnumTypeWrapper): ...
-    PROJECTION_UNSPECIFIED: PromptSettings.Projection.ValueType  # 0
-    PROJECTION_RADEMACHER: PromptSettings.Projection.ValueType  # 1
-    PROJECTION_NORMAL: PromptSettings.Projection.ValueType  # 2
+    PROJECTION_UNSPECIFIED: LatentSpace.Projection.ValueType  # 0
+    PROJECTION_RADEMACHER: LatentSpace.Projection.ValueType  # 1
+    PROJECTION_NORMAL: LatentSpace.Projection.ValueType  # 2
+
+    class _Injection:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _InjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LatentSpace._Injection.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        INJECTION_UNSPECIFIED: LatentSpace._Injection.ValueType  # 0
+        INJECTION_PREFIX: LatentSpace._Injection.ValueType  # 1
+        INJECTION_ADD: LatentSpace._Injection.ValueType  # 2
+        INJECTION_CONCAT: LatentSpace._Injection.ValueType  # 3
+
+    class Injection(_Injection, metaclass=_InjectionEnumTypeWrapper): ...
+    INJECTION_UNSPECIFIED: LatentSpace.Injection.ValueType  # 0
+    INJECTION_PREFIX: LatentSpace.Injection.ValueType  # 1
+    INJECTION_ADD: LatentSpace.Injection.ValueType  # 2
+    INJECTION_CONCAT: LatentSpace.Injection.ValueType  # 3
 
     DIM_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
@@ -83,11 +114,12 @@ class PromptSettings(_message.Message):
     SCALE_FIELD_NUMBER: _builtins.int
     INITIAL_TEXT_FIELD_NUMBER: _builtins.int
     OFFSETS_FIELD_NUMBER: _builtins.int
+    INJECTION_FIELD_NUMBER: _builtins.int
     dim: _builtins.int
     """The length of z"""
     tokens: _builtins.int
     """L"""
-    projection: Global___PromptSettings.Projection.ValueType
+    projection: Global___LatentSpace.Projection.ValueType
     seed: _builtins.int
     scale: _builtins.float
     initial_text: _builtins.str
@@ -95,24 +127,145 @@ class PromptSettings(_message.Message):
     """K, or 0. The last entries of z, so many, times 0.25 are added to the scores of the classes; the n = dim - offsets before
     them become the prompt.
     """
+    injection: Global___LatentSpace.Injection.ValueType
+    """As in fedbbpt.ptm.v1.Injection."""
     def __init__(
         self,
         *,
         dim: _builtins.int = ...,
         tokens: _builtins.int = ...,
-        projection: Global___PromptSettings.Projection.ValueType = ...,
+        projection: Global___LatentSpace.Projection.ValueType = ...,
         seed: _builtins.int = ...,
         scale: _builtins.float = ...,
         initial_text: _builtins.str = ...,
         offsets: _builtins.int = ...,
+        injection: Global___LatentSpace.Injection.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "initial_text", b"initial_text", "offsets", b"offsets", "projection", b"projection", "scale", b"scale", "seed", b"seed", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "initial_text", b"initial_text", "injection", b"injection", "offsets", b"offsets", "projection", b"projection", "scale", b"scale", "seed", b"seed", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PromptSettings: _TypeAlias = PromptSettings  # noqa: Y015
+Global___LatentSpace: _TypeAlias = LatentSpace  # noqa: Y015
+
+@_typing.final
+class TextSpace(_message.Message):
+    """z is words: each entry the number of a candidate, counted from 0. The prompt is those candidates in order with a space between."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIM_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    dim: _builtins.int
+    """The length of z"""
+    prompt_tokens: _builtins.int
+    """The room, in the model's tokens, that texts must leave for the prompt."""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """N words or short word sequences."""
+
+    def __init__(
+        self,
+        *,
+        dim: _builtins.int = ...,
+        candidates: _abc.Iterable[_builtins.str] | None = ...,
+        prompt_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "dim", b"dim", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextSpace: _TypeAlias = TextSpace  # noqa: Y015
+
+@_typing.final
+class ImageSpace(_message.Message):
+    """z is added to the weights of a decoder that draws a picture on each image; docs/protocol.md, "The decoder", says how."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    POOLED_FIELD_NUMBER: _builtins.int
+    GRID_FIELD_NUMBER: _builtins.int
+    WIDTHS_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    pooled: _builtins.int
+    """The image averaged to C x pooled x pooled is what the decoder sees of it."""
+    grid: _builtins.int
+    """The sides that the decoder begins with; each stage doubles them."""
+    strength: _builtins.float
+    """What the decoder's picture is multiplied by"""
+    seed: _builtins.int
+    @_builtins.property
+    def image(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """C, H and W of the model's images"""
+
+    @_builtins.property
+    def widths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Channels at the beginning and behind each stage but the last."""
+
+    def __init__(
+        self,
+        *,
+        image: _abc.Iterable[_builtins.int] | None = ...,
+        pooled: _builtins.int = ...,
+        grid: _builtins.int = ...,
+        widths: _abc.Iterable[_builtins.int] | None = ...,
+        strength: _builtins.float = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grid", b"grid", "image", b"image", "pooled", b"pooled", "seed", b"seed", "strength", b"strength", "widths", b"widths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageSpace: _TypeAlias = ImageSpace  # noqa: Y015
+
+@_typing.final
+class DeepSpace(_message.Message):
+    """z is a prefix, keys and values in front of every layer's own, counted from an initial one:
+    prefix = std x normals(seed, [layers, 2, heads, tokens, width]) + z, row-major. As in fedbbpt.ptm.v1.DeepPrompts.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: _builtins.int
+    HEADS_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    STD_FIELD_NUMBER: _builtins.int
+    layers: _builtins.int
+    heads: _builtins.int
+    """Of keys and values"""
+    width: _builtins.int
+    """Of a head"""
+    tokens: _builtins.int
+    """L"""
+    seed: _builtins.int
+    std: _builtins.float
+    def __init__(
+        self,
+        *,
+        layers: _builtins.int = ...,
+        heads: _builtins.int = ...,
+        width: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        std: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads", "layers", b"layers", "seed", b"seed", "std", b"std", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeepSpace: _TypeAlias = DeepSpace  # noqa: Y015
 
 @_typing.final
 class MethodSettings(_message.Message):
@@ -121,24 +274,32 @@ class MethodSettings(_message.Message):
     FED_CMA_FIELD_NUMBER: _builtins.int
     FED_BPT_FIELD_NUMBER: _builtins.int
     FED_BBPT_FIELD_NUMBER: _builtins.int
+    FEDAVG_BBT_FIELD_NUMBER: _builtins.int
+    FED_SP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fed_cma(self) -> Global___FedCmaSettings: ...
     @_builtins.property
     def fed_bpt(self) -> Global___FedBptSettings: ...
     @_builtins.property
     def fed_bbpt(self) -> Global___FedBbptSettings: ...
+    @_builtins.property
+    def fedavg_bbt(self) -> Global___FedavgBbtSettings: ...
+    @_builtins.property
+    def fed_sp(self) -> Global___FedSpSettings: ...
     def __init__(
         self,
         *,
         fed_cma: Global___FedCmaSettings | None = ...,
         fed_bpt: Global___FedBptSettings | None = ...,
         fed_bbpt: Global___FedBbptSettings | None = ...,
+        fedavg_bbt: Global___FedavgBbtSettings | None = ...,
+        fed_sp: Global___FedSpSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "method", b"method"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "method", b"method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fed_cma", "fed_bpt", "fed_bbpt"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fed_cma", "fed_bpt", "fed_bbpt", "fedavg_bbt", "fed_sp"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
@@ -152,19 +313,25 @@ class FedCmaSettings(_message.Message):
 
     POPULATION_FIELD_NUMBER: _builtins.int
     CANDIDATES_SENT_FIELD_NUMBER: _builtins.int
+    EXPANSION_SENT_FIELD_NUMBER: _builtins.int
     population: _builtins.int
     """P, candidates of a round"""
     candidates_sent: _builtins.bool
     """True: the task's arrays hold the candidates. False: they hold mean, scale and the client draws the candidates from the seed."""
+    expansion_sent: _builtins.bool
+    """True: score the mean too, and return the loss to second order in the mixtures of the candidates' scores and in the offsets.
+    False: return the candidates' losses.
+    """
     def __init__(
         self,
         *,
         population: _builtins.int = ...,
         candidates_sent: _builtins.bool = ...,
+        expansion_sent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates_sent", b"candidates_sent", "population", b"population"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates_sent", b"candidates_sent", "expansion_sent", b"expansion_sent", "population", b"population"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,10 +343,32 @@ class FedBptSettings(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Covariance:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CovarianceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FedBptSettings._Covariance.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        COVARIANCE_UNSPECIFIED: FedBptSettings._Covariance.ValueType  # 0
+        COVARIANCE_FULL: FedBptSettings._Covariance.ValueType  # 1
+        COVARIANCE_DIAGONAL: FedBptSettings._Covariance.ValueType  # 2
+        COVARIANCE_IDENTITY: FedBptSettings._Covariance.ValueType  # 3
+
+    class Covariance(_Covariance, metaclass=_CovarianceEnumTypeWrapper):
+        """Of the local CMA-ES."""
+
+    COVARIANCE_UNSPECIFIED: FedBptSettings.Covariance.ValueType  # 0
+    COVARIANCE_FULL: FedBptSettings.Covariance.ValueType  # 1
+    COVARIANCE_DIAGONAL: FedBptSettings.Covariance.ValueType  # 2
+    COVARIANCE_IDENTITY: FedBptSettings.Covariance.ValueType  # 3
+
     LOCAL_POPULATION_FIELD_NUMBER: _builtins.int
     LOCAL_ITERATIONS_FIELD_NUMBER: _builtins.int
     PERTURB_RATE_FIELD_NUMBER: _builtins.int
     COMMON_SEED_FIELD_NUMBER: _builtins.int
+    LOCAL_COVARIANCE_FIELD_NUMBER: _builtins.int
+    RATIO_OF_MEANS_FIELD_NUMBER: _builtins.int
+    ORDERS_SENT_FIELD_NUMBER: _builtins.int
     local_population: _builtins.int
     """lambda_k"""
     local_iterations: _builtins.int
@@ -188,6 +377,12 @@ class FedBptSettings(_message.Message):
     """r_p of equation 7; 0 switches the perturbed objective off."""
     common_seed: _builtins.bool
     """True: all clients draw from the same seed."""
+    local_covariance: Global___FedBptSettings.Covariance.ValueType
+    """Full: the client's own business how it draws. Else draws are prescribed, so that the server can make them too."""
+    ratio_of_means: _builtins.bool
+    """Equation 7. True: the ratio of the mean losses. False: the mean of the examples' ratios."""
+    orders_sent: _builtins.bool
+    """True: an update holds the orders of the candidates. False: it holds mean and sigmas. Never true where the covariance is full."""
     def __init__(
         self,
         *,
@@ -195,10 +390,13 @@ class FedBptSettings(_message.Message):
         local_iterations: _builtins.int = ...,
         perturb_rate: _builtins.float = ...,
         common_seed: _builtins.bool = ...,
+        local_covariance: Global___FedBptSettings.Covariance.ValueType = ...,
+        ratio_of_means: _builtins.bool = ...,
+        orders_sent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_seed", b"common_seed", "local_iterations", b"local_iterations", "local_population", b"local_population", "perturb_rate", b"perturb_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_seed", b"common_seed", "local_covariance", b"local_covariance", "local_iterations", b"local_iterations", "local_population", b"local_population", "orders_sent", b"orders_sent", "perturb_rate", b"perturb_rate", "ratio_of_means", b"ratio_of_means"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,9 +404,51 @@ Global___FedBptSettings: _TypeAlias = FedBptSettings  # noqa: Y015
 
 @_typing.final
 class FedBbptSettings(_message.Message):
-    """The client's half of Fed-BBPT (arXiv 2310.03123): SPSA with gradient correction on the prompt generator's weights."""
+    """The client's half of Fed-BBPT (arXiv 2310.03123): a few steps of a zeroth-order search on a prompt generator's parameters."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Generator:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _GeneratorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FedBbptSettings._Generator.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        GENERATOR_UNSPECIFIED: FedBbptSettings._Generator.ValueType  # 0
+        GENERATOR_SOFT: FedBbptSettings._Generator.ValueType  # 1
+        """A small net that makes z; SPSA with gradient correction on its weights."""
+        GENERATOR_CATEGORICAL: FedBbptSettings._Generator.ValueType  # 2
+        """A distribution over the candidates of a TextSpace for each word; variance-reduced policy gradient (arXiv 2201.08531)."""
+        GENERATOR_VISUAL: FedBbptSettings._Generator.ValueType  # 3
+        """z itself, which an ImageSpace adds to a decoder's weights; SPSA with gradient correction (arXiv 2303.14773)."""
+
+    class Generator(_Generator, metaclass=_GeneratorEnumTypeWrapper): ...
+    GENERATOR_UNSPECIFIED: FedBbptSettings.Generator.ValueType  # 0
+    GENERATOR_SOFT: FedBbptSettings.Generator.ValueType  # 1
+    """A small net that makes z; SPSA with gradient correction on its weights."""
+    GENERATOR_CATEGORICAL: FedBbptSettings.Generator.ValueType  # 2
+    """A distribution over the candidates of a TextSpace for each word; variance-reduced policy gradient (arXiv 2201.08531)."""
+    GENERATOR_VISUAL: FedBbptSettings.Generator.ValueType  # 3
+    """z itself, which an ImageSpace adds to a decoder's weights; SPSA with gradient correction (arXiv 2303.14773)."""
+
+    class _ScoreFunction:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScoreFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FedBbptSettings._ScoreFunction.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCORE_FUNCTION_UNSPECIFIED: FedBbptSettings._ScoreFunction.ValueType  # 0
+        SCORE_FUNCTION_TRUE: FedBbptSettings._ScoreFunction.ValueType  # 1
+        """d log p / d theta is 1 / theta for the candidate that was drawn, else 0."""
+        SCORE_FUNCTION_SIGNED: FedBbptSettings._ScoreFunction.ValueType  # 2
+        """1 / theta for the candidate that was drawn, else -1 / theta."""
+
+    class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper): ...
+    SCORE_FUNCTION_UNSPECIFIED: FedBbptSettings.ScoreFunction.ValueType  # 0
+    SCORE_FUNCTION_TRUE: FedBbptSettings.ScoreFunction.ValueType  # 1
+    """d log p / d theta is 1 / theta for the candidate that was drawn, else 0."""
+    SCORE_FUNCTION_SIGNED: FedBbptSettings.ScoreFunction.ValueType  # 2
+    """1 / theta for the candidate that was drawn, else -1 / theta."""
 
     LOCAL_STEPS_FIELD_NUMBER: _builtins.int
     ESTIMATES_FIELD_NUMBER: _builtins.int
@@ -221,6 +461,12 @@ class FedBbptSettings(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     GENERATOR_SEED_FIELD_NUMBER: _builtins.int
+    GENERATOR_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
+    SCORE_FUNCTION_FIELD_NUMBER: _builtins.int
     local_steps: _builtins.int
     estimates: _builtins.int
     """Two-sided estimates averaged in one step."""
@@ -237,6 +483,15 @@ class FedBbptSettings(_message.Message):
     """Length of the generator's latent code and width of its hidden layer."""
     hidden: _builtins.int
     generator_seed: _builtins.int
+    generator: Global___FedBbptSettings.Generator.ValueType
+    samples: _builtins.int
+    """I, the prompts that a categorical generator draws in one step."""
+    learning_rate: _builtins.float
+    """Of AdamW."""
+    weight_decay: _builtins.float
+    clip_norm: _builtins.float
+    """A longer gradient is shortened to this."""
+    score_function: Global___FedBbptSettings.ScoreFunction.ValueType
     def __init__(
         self,
         *,
@@ -251,11 +506,86 @@ class FedBbptSettings(_message.Message):
         code: _builtins.int = ...,
         hidden: _builtins.int = ...,
         generator_seed: _builtins.int = ...,
+        generator: Global___FedBbptSettings.Generator.ValueType = ...,
+        samples: _builtins.int = ...,
+        learning_rate: _builtins.float = ...,
+        weight_decay: _builtins.float = ...,
+        clip_norm: _builtins.float = ...,
+        score_function: Global___FedBbptSettings.ScoreFunction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "alpha", b"alpha", "beta", b"beta", "c", b"c", "code", b"code", "estimates", b"estimates", "gamma", b"gamma", "generator_seed", b"generator_seed", "hidden", b"hidden", "local_steps", b"local_steps", "o", b"o"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "alpha", b"alpha", "beta", b"beta", "c", b"c", "clip_norm", b"clip_norm", "code", b"code", "estimates", b"estimates", "gamma", b"gamma", "generator", b"generator", "generator_seed", b"generator_seed", "hidden", b"hidden", "learning_rate", b"learning_rate", "local_steps", b"local_steps", "o", b"o", "samples", b"samples", "score_function", b"score_function", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FedBbptSettings: _TypeAlias = FedBbptSettings  # noqa: Y015
+
+@_typing.final
+class FedavgBbtSettings(_message.Message):
+    """The client's half of the baseline FedAvg-BBT: a local CMA-ES from the broadcast mean and step size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCAL_POPULATION_FIELD_NUMBER: _builtins.int
+    LOCAL_ITERATIONS_FIELD_NUMBER: _builtins.int
+    BEST_SENT_FIELD_NUMBER: _builtins.int
+    local_population: _builtins.int
+    local_iterations: _builtins.int
+    best_sent: _builtins.bool
+    """True: an update's mean is the best candidate. False: it is the mean that the search ends with."""
+    def __init__(
+        self,
+        *,
+        local_population: _builtins.int = ...,
+        local_iterations: _builtins.int = ...,
+        best_sent: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_sent", b"best_sent", "local_iterations", b"local_iterations", "local_population", b"local_population"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedavgBbtSettings: _TypeAlias = FedavgBbtSettings  # noqa: Y015
+
+@_typing.final
+class FedSpSettings(_message.Message):
+    """The client's half of FedSP (arXiv 2311.06805): AdamW on the auxiliary model's weights, then on the prefix."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCAL_STEPS_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    MODEL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    PROMPT_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    WARMUP_FIELD_NUMBER: _builtins.int
+    local_steps: _builtins.int
+    """Of each of the two stages"""
+    batch_size: _builtins.int
+    model_learning_rate: _builtins.float
+    prompt_learning_rate: _builtins.float
+    weight_decay: _builtins.float
+    epsilon: _builtins.float
+    warmup: _builtins.float
+    """The share of a stage's steps in which the learning rate rises linearly from 0; then it falls linearly to 0."""
+    def __init__(
+        self,
+        *,
+        local_steps: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+        model_learning_rate: _builtins.float = ...,
+        prompt_learning_rate: _builtins.float = ...,
+        weight_decay: _builtins.float = ...,
+        epsilon: _builtins.float = ...,
+        warmup: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epsilon", b"epsilon", "local_steps", b"local_steps", "model_learning_rate", b"model_learning_rate", "prompt_learning_rate", b"prompt_learning_rate", "warmup", b"warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedSpSettings: _TypeAlias = FedSpSettings  # noqa: Y015

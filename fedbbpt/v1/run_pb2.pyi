@@ -154,6 +154,7 @@ class RoundReport(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     BYTES_UP_FIELD_NUMBER: _builtins.int
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
+    DEV_EXAMPLES_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     clients: _builtins.int
     dev_loss: _builtins.float
@@ -165,6 +166,8 @@ class RoundReport(_message.Message):
     seconds: _builtins.float
     bytes_up: _builtins.int
     bytes_down: _builtins.int
+    dev_examples: _builtins.int
+    """On which loss and accuracy were measured."""
     def __init__(
         self,
         *,
@@ -177,10 +180,11 @@ class RoundReport(_message.Message):
         seconds: _builtins.float = ...,
         bytes_up: _builtins.int | None = ...,
         bytes_down: _builtins.int | None = ...,
+        dev_examples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "train_loss", b"train_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015

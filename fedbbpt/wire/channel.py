@@ -19,7 +19,7 @@ from fedbbpt.wire.interceptors import BearerAuth, Errors
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 KEEPALIVE_SECONDS = 30
 MAX_CONCURRENT_CALLS = 4096
 """Of all callers; each client of a run holds one stream open."""

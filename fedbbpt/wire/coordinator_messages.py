@@ -4,24 +4,22 @@ A function named after a noun reads it from its message; one named after a messa
 (`wire.tensors`). What cannot be read raises InvalidRequest.
 """
 
+import hashlib
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
-from fedbbpt.interfaces import Hello
+from fedbbpt.interfaces import Auxiliary, Hello, RunSettings
 from fedbbpt.methods import METHODS
 from fedbbpt.types import (
     Arrays,
     MethodSettings,
     Phase,
-    Projection,
-    ProjectionKind,
-    PromptSpace,
     Receipt,
-    RunSettings,
     Task,
     TaskId,
     TaskSpec,
@@ -29,35 +27,45 @@ from fedbbpt.types import (
 )
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import method_pb2, tensor_pb2
+from fedbbpt.wire.codes import read_code
+from fedbbpt.wire.space_messages import space, write_space
 
 PROTOCOL_VERSION = 1
 
-C = TypeVar("C")
-N = TypeVar("N")
 
 _CODECS = {"float32": pb.CODEC_FLOAT32, "float16": pb.CODEC_FLOAT16, "int8": pb.CODEC_INT8}
-_PHASES = {Phase.UPDATE: pb.PHASE_UPDATE, Phase.EVALUATE: pb.PHASE_EVALUATE}
+_PHASES = {
+    Phase.UPDATE: pb.PHASE_UPDATE,
+    Phase.EVALUATE: pb.PHASE_EVALUATE,
+    Phase.TUNE: pb.PHASE_TUNE,
+}
 _RECEIPTS = {
     Receipt.COUNTED: pb.RECEIPT_COUNTED,
     Receipt.DUPLICATE: pb.RECEIPT_DUPLICATE,
     Receipt.TOO_LATE: pb.RECEIPT_TOO_LATE,
     Receipt.REFUSED: pb.RECEIPT_REFUSED,
 }
-_PROJECTIONS = {
-    ProjectionKind.RADEMACHER: method_pb2.PromptSettings.PROJECTION_RADEMACHER,
-    ProjectionKind.NORMAL: method_pb2.PromptSettings.PROJECTION_NORMAL,
+_CHOICES: Mapping[str, Mapping[str, int]] = {
+    "generator": {
+        "soft": method_pb2.FedBbptSettings.GENERATOR_SOFT,
+        "categorical": method_pb2.FedBbptSettings.GENERATOR_CATEGORICAL,
+        "visual": method_pb2.FedBbptSettings.GENERATOR_VISUAL,
+    },
+    "score_function": {
+        "true": method_pb2.FedBbptSettings.SCORE_FUNCTION_TRUE,
+        "signed": method_pb2.FedBbptSettings.SCORE_FUNCTION_SIGNED,
+    },
+    "local_covariance": {
+        "full": method_pb2.FedBptSettings.COVARIANCE_FULL,
+        "diagonal": method_pb2.FedBptSettings.COVARIANCE_DIAGONAL,
+        "identity": method_pb2.FedBptSettings.COVARIANCE_IDENTITY,
+    },
 }
+"""The settings of methods that are enumerations."""
 # A method's field is its name in snake case; its settings and their message have the same fields.
 _METHODS: Mapping[str, type[MethodSettings]] = {
     name.replace("-", "_"): method.settings_type for name, method in METHODS.items()
 }
-
-
-def read_code(table: Mapping[N, C], code: C, where: str) -> N:
-    for noun, known in table.items():
-        if known == code:
-            return noun
-    raise InvalidRequest(f"{code} is unknown", where=where, fix=f"one of {sorted(map(str, table.values()))}")
 
 
 def _duration(seconds: float) -> Duration:
@@ -90,25 +98,17 @@ def hello(request: pb.JoinRequest) -> Hello:
 
 
 def join_response(session: str, settings: RunSettings, heartbeat_seconds: float) -> pb.JoinResponse:
-    projection = settings.space.projection
-    prompt = method_pb2.PromptSettings(
-        dim=settings.space.dim,
-        tokens=projection.tokens,
-        projection=_PROJECTIONS[projection.kind],
-        seed=projection.seed,
-        scale=projection.scale,
-        initial_text=projection.initial_text,
-        offsets=settings.space.offsets,
-    )
     task = method_pb2.TaskSettings(
-        template=settings.task.template, classes=settings.task.classes, labels=settings.labels, prompt=prompt
+        template=settings.task.template, classes=settings.task.classes, labels=settings.labels
     )
+    write_space(task, settings.space)
     method = method_pb2.MethodSettings()
     name = next(name for name, known in _METHODS.items() if isinstance(settings.method, known))
     chosen = getattr(method, name)
     chosen.SetInParent()
     for field in chosen.DESCRIPTOR.fields:
-        setattr(chosen, field.name, getattr(settings.method, field.name))
+        value = getattr(settings.method, field.name)
+        setattr(chosen, field.name, _CHOICES[field.name][value] if field.name in _CHOICES else value)
     return pb.JoinResponse(
         session=session,
         run_id=settings.run_id,
@@ -120,13 +120,17 @@ def join_response(session: str, settings: RunSettings, heartbeat_seconds: float)
         rounds=settings.rounds,
         max_update_bytes=settings.max_update_bytes,
         heartbeat=_duration(heartbeat_seconds),
+        auxiliary=_auxiliary_message(settings.auxiliary),
     )
 
 
+def _auxiliary_message(auxiliary: Auxiliary | None) -> pb.Auxiliary | None:
+    if auxiliary is None:
+        return None
+    return pb.Auxiliary(total_bytes=auxiliary.size_bytes, sha256=bytes.fromhex(auxiliary.sha256))
+
+
 def run_settings(response: pb.JoinResponse) -> RunSettings:
-    prompt = response.task.prompt
-    kind = read_code(_PROJECTIONS, prompt.projection, "task.prompt.projection")
-    projection = Projection(kind, prompt.seed, prompt.tokens, prompt.scale, prompt.initial_text)
     name = response.method.WhichOneof("method")
     if name is None:
         raise InvalidRequest("no method that is known here", where="method", fix=f"one of {sorted(_METHODS)}")
@@ -135,14 +139,26 @@ def run_settings(response: pb.JoinResponse) -> RunSettings:
         run_id=response.run_id,
         task=TaskSpec(response.task.template, tuple(response.task.classes)),
         labels=tuple(response.task.labels),
-        space=PromptSpace(prompt.dim, projection, prompt.offsets),
-        method=settings(**{field.name: getattr(sent, field.name) for field in sent.DESCRIPTOR.fields}),
+        space=space(response.task),
+        method=settings(**{field.name: _setting(sent, field.name) for field in sent.DESCRIPTOR.fields}),
         codec=read_code(_CODECS, response.codec, "codec"),
         rounds=response.rounds,
         ptm_address=response.ptm_address,
         ptm_revision=response.ptm_revision,
         max_update_bytes=response.max_update_bytes,
+        auxiliary=_auxiliary(response.auxiliary) if response.HasField("auxiliary") else None,
     )
+
+
+def _auxiliary(sent: pb.Auxiliary) -> Auxiliary:
+    if len(sent.sha256) != hashlib.sha256().digest_size:
+        raise InvalidRequest(f"{len(sent.sha256)} bytes", where="auxiliary.sha256", fix="the 32 of a SHA-256")
+    return Auxiliary(sent.total_bytes, sent.sha256.hex())
+
+
+def _setting(sent: Message, name: str) -> Any:
+    value = getattr(sent, name)
+    return read_code(_CHOICES[name], value, f"method.{name}") if name in _CHOICES else value
 
 
 # Tasks and updates

@@ -9,7 +9,7 @@ from fedbbpt.interfaces import Report
 from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
 from fedbbpt.v1 import run_pb2
 from fedbbpt.wire import tensors
-from fedbbpt.wire.coordinator_messages import read_code
+from fedbbpt.wire.codes import read_code
 
 _STATES = {
     RunState.WAITING: run_pb2.RUN_STATE_WAITING,
@@ -34,6 +34,7 @@ def report(message: run_pb2.RoundReport) -> Report:
         seconds=message.seconds,
         bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
         bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
+        dev_examples=message.dev_examples,
     )
 
 

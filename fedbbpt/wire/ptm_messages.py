@@ -15,7 +15,9 @@ from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor, Unsup
 from fedbbpt.interfaces import ExamplesHandle
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
+    DeepPrompts,
     Examples,
+    ImagePrompts,
     Injection,
     LatentPrompts,
     ModelCard,
@@ -31,17 +33,24 @@ from fedbbpt.types import (
     TokenPrompts,
     Usage,
 )
+from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire import tensors
 
 C = TypeVar("C")
 N = TypeVar("N")
 
-_INJECTIONS = {Injection.PREFIX: pb.INJECTION_PREFIX}
+_INJECTIONS = {
+    Injection.PREFIX: pb.INJECTION_PREFIX,
+    Injection.ADD: pb.INJECTION_ADD,
+    Injection.CONCAT: pb.INJECTION_CONCAT,
+}
 _PROMPT_KINDS = {
     PromptKind.LATENT: pb.PROMPT_KIND_LATENT,
     PromptKind.SOFT: pb.PROMPT_KIND_SOFT,
     PromptKind.TOKENS: pb.PROMPT_KIND_TOKENS,
     PromptKind.TEXT: pb.PROMPT_KIND_TEXT,
+    PromptKind.IMAGE: pb.PROMPT_KIND_IMAGE,
+    PromptKind.DEEP: pb.PROMPT_KIND_DEEP,
 }
 _PROJECTIONS = {
     ProjectionKind.RADEMACHER: pb.Projection.KIND_RADEMACHER,
@@ -76,6 +85,9 @@ def describe_response(card: ModelCard) -> pb.DescribeResponse:
         max_message_bytes=card.max_message_bytes,
         embedding_width=card.embedding_width,
         score_noise=card.score_noise,
+        image_shape=card.image_shape,
+        prefix_shape=card.prefix_shape,
+        labels=card.labels,
     )
 
 
@@ -92,7 +104,19 @@ def model_card(response: pb.DescribeResponse) -> ModelCard:
         max_message_bytes=response.max_message_bytes,
         embedding_width=response.embedding_width,
         score_noise=response.score_noise,
+        image_shape=_triple(response.image_shape, "image_shape"),
+        prefix_shape=_triple(response.prefix_shape, "prefix_shape"),
+        labels=tuple(response.labels),
     )
+
+
+def _triple(numbers: Sequence[int], where: str) -> tuple[int, int, int] | None:
+    match tuple(numbers):
+        case ():
+            return None
+        case (a, b, c):
+            return a, b, c
+    raise InvalidRequest(f"{len(numbers)} numbers", where=where, fix="three, or none")
 
 
 def register_task_request(task: TaskSpec) -> pb.RegisterTaskRequest:
@@ -113,6 +137,8 @@ def register_examples_requests(
     if perturbation is not None:
         header.perturbation.CopyFrom(pb.Perturbation(rate=perturbation.rate, seed=perturbation.seed))
     yield pb.RegisterExamplesRequest(header=header)
+    for image in () if examples.images is None else examples.images:
+        yield pb.RegisterExamplesRequest(example=pb.Example(image=tensors.to_message(image)))
     for index, text in enumerate(examples.texts):
         pair = None if examples.pairs is None else examples.pairs[index]
         yield pb.RegisterExamplesRequest(example=pb.Example(text=text, text_pair=pair))
@@ -125,13 +151,24 @@ def perturbation(header: pb.RegisterExamplesHeader) -> Perturbation | None:
 
 
 def examples(messages: Sequence[pb.Example]) -> Examples:
-    """Raises InvalidExamples where some have a second text and some have none."""
+    """Raises InvalidExamples where some have a second text, or an image, and some have none."""
+    if images := [message.image for message in messages if message.HasField("image")]:
+        return _images(images, len(messages))
     texts = tuple(message.text for message in messages)
     pairs = tuple(message.text_pair for message in messages if message.HasField("text_pair"))
     if pairs and len(pairs) < len(texts):
         what = f"{len(pairs)} second texts for {len(texts)} examples"
         raise InvalidExamples(what, where="text_pair", fix="one for each example, or none at all")
     return Examples(texts, pairs or None)
+
+
+def _images(messages: Sequence[tensor_pb2.Tensor], count: int) -> Examples:
+    images = [tensors.from_message(image, where=f"examples[{row}].image") for row, image in enumerate(messages)]
+    shapes = {(image.shape, image.dtype) for image in images}
+    if len(images) < count or len(shapes) > 1 or images[0].ndim != 3 or images[0].dtype != np.uint8:
+        what = f"{len(images)} images for {count} examples, of {len(shapes)} kinds"
+        raise InvalidExamples(what, where="image", fix="one uint8 [C, H, W] for each example, all of one shape")
+    return Examples(images=np.stack(images))
 
 
 def register_examples_response(handle: ExamplesHandle, time_to_live_seconds: float) -> pb.RegisterExamplesResponse:
@@ -167,8 +204,12 @@ def score_request(examples_id: str, prompts: Prompts) -> pb.ScoreRequest:
         request.soft.CopyFrom(pb.SoftPrompts(embeddings=embeddings, injection=_INJECTIONS[prompts.injection]))
     elif isinstance(prompts, TokenPrompts):
         request.tokens.CopyFrom(pb.TokenPrompts(ids=tensors.to_message(prompts.ids)))
-    else:
+    elif isinstance(prompts, TextPrompts):
         request.text.CopyFrom(pb.TextPrompts(texts=prompts.texts))
+    elif isinstance(prompts, ImagePrompts):
+        request.image.CopyFrom(pb.ImagePrompts(deltas=tensors.to_message(prompts.deltas)))
+    else:
+        request.deep.CopyFrom(pb.DeepPrompts(prefixes=tensors.to_message(prompts.prefixes)))
     return request
 
 
@@ -185,7 +226,11 @@ def prompts(request: pb.ScoreRequest) -> Prompts:
         return TokenPrompts(tensors.from_message(request.tokens.ids, where="tokens.ids"))
     if kind == "text":
         return TextPrompts(tuple(request.text.texts))
-    raise InvalidRequest("no prompts", where="prompts", fix="one of latent, soft, tokens, text")
+    if kind == "image":
+        return ImagePrompts(tensors.from_message(request.image.deltas, where="image.deltas"))
+    if kind == "deep":
+        return DeepPrompts(tensors.from_message(request.deep.prefixes, where="deep.prefixes"))
+    raise InvalidRequest("no prompts", where="prompts", fix="one of latent, soft, tokens, text, image, deep")
 
 
 def _injection(code: "pb.Injection.ValueType", where: str) -> Injection:

@@ -86,8 +86,21 @@ def bundle(arrays: Arrays) -> tuple[pb.TensorBundle, bytes]:
 
 def chunks(data: bytes) -> Iterator[pb.TensorChunk]:
     for offset in range(0, len(data), CHUNK_BYTES):
-        cut = data[offset : offset + CHUNK_BYTES]
-        yield pb.TensorChunk(offset=offset, data=cut, crc32c=google_crc32c.value(cut))
+        yield chunk(data[offset : offset + CHUNK_BYTES], offset)
+
+
+def chunk(data: bytes, offset: int) -> pb.TensorChunk:
+    """A cut that begins at byte `offset` of the whole."""
+    return pb.TensorChunk(offset=offset, data=data, crc32c=google_crc32c.value(data))
+
+
+def checked(chunk: pb.TensorChunk, offset: int) -> bytes:
+    """Its bytes. Raises InvalidTensor where it does not go on at `offset`, ChecksumMismatch."""
+    if chunk.offset != offset or not chunk.data:
+        raise InvalidTensor(f"a chunk at byte {chunk.offset}", where="chunk.offset", fix=f"{offset}")
+    if google_crc32c.value(chunk.data) != chunk.crc32c:
+        raise ChecksumMismatch(f"the chunk at byte {chunk.offset} was changed on its way", where="chunk.crc32c")
+    return chunk.data
 
 
 class Assembler:
@@ -116,13 +129,9 @@ class Assembler:
         return len(self._data) == self._total
 
     def add(self, chunk: pb.TensorChunk) -> None:
-        if chunk.offset != len(self._data) or not chunk.data:
-            raise InvalidTensor(f"a chunk at byte {chunk.offset}", where="chunk.offset", fix=f"{len(self._data)}")
         if len(self._data) + len(chunk.data) > self._total:
             raise InvalidTensor("more bytes than announced", where="chunk.data", fix=f"{self._total} in all")
-        if google_crc32c.value(chunk.data) != chunk.crc32c:
-            raise ChecksumMismatch(f"the chunk at byte {chunk.offset} was changed on its way", where="chunk.crc32c")
-        self._data += chunk.data
+        self._data += checked(chunk, len(self._data))
 
     def arrays(self) -> dict[str, Array]:
         """Raises InvalidTensor where bytes are missing or not finite, ChecksumMismatch where they were changed."""

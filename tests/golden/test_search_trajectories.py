@@ -4,36 +4,30 @@
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
-from fedbbpt.interfaces import Objective
 from fedbbpt.methods import METHODS
-from fedbbpt.types import (
-    Losses,
-    Perturbation,
-    Phase,
-    Population,
-    Projection,
-    ProjectionKind,
-    PromptSpace,
-    Task,
-    TaskId,
-)
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId
 
 STORED = Path(__file__).with_name("search_trajectories.json")
-SPACE = PromptSpace(4, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+SPACE = LatentSpace(4, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 ROUNDS = 6
 VARIANTS: dict[str, dict[str, Any]] = {
     "diagonal": {"name": "fed-cma"},
     "full": {"name": "fed-cma", "covariance": "full"},
     "better half": {"name": "fed-bpt", "perturb_rate": 0.4},
     "all parents": {"name": "fed-bpt", "parents": "all", "common_seed": True},
+    "ranks": {"name": "fed-bpt", "uplink": "ranks", "local_covariance": "diagonal", "norm_limit": 1.5},
     "generator": {"name": "fed-bbpt", "a": 0.0005},
+    "averaged": {"name": "fedavg-bbt", "local_population": 6},
 }
 
 
@@ -48,8 +42,9 @@ class Valley:
         losses: Losses = (away**2 @ np.array([1.0, 2.0, 4.0, 8.0])) + (away.sum(axis=1)) ** 2
         return losses
 
-    def perturbed(self, perturbation: Perturbation) -> Objective:
-        return lambda population: np.full(len(population), 2.0 + perturbation.rate)
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        losses = self.loss(population) if perturbation is None else np.full(len(population), 2.0 + perturbation.rate)
+        return losses[:, None]
 
 
 def trajectory(options: dict[str, Any]) -> list[list[float]]:
@@ -63,7 +58,10 @@ def trajectory(options: dict[str, Any]) -> list[list[float]]:
         seed = seeds.derive(0, "task", round)
         arrays = server.broadcast(state, seed)
         tasks = [Task(TaskId("run", round, str(k), Phase.UPDATE), seed, arrays, 1.0) for k in range(4)]
-        updates = [half.update(task) for half, task in zip(halves, tasks, strict=True)]
+        updates = [
+            replace(half.update(task, {})[0], client_id=task.id.client_id)
+            for half, task in zip(halves, tasks, strict=True)
+        ]
         state, _ = server.step(state, updates, seed)
         prompts.append([round_to(float(z)) for z in server.prompt(state)])
     return prompts

@@ -7,23 +7,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbbpt.interfaces import ServerHalf
+from fedbbpt.interfaces import PromptSpace, ServerHalf
 from fedbbpt.methods import METHODS
-from fedbbpt.types import Projection, ProjectionKind, PromptSpace, Update, merge, pack
+from fedbbpt.prompts.deep import DeepSpace
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.text import TextSpace
+from fedbbpt.types import Orders, Projection, ProjectionKind, Update, merge, pack
 
-SPACE = PromptSpace(5, Projection(ProjectionKind.NORMAL, seed=1, tokens=2, scale=1.0, initial_text=""))
+SPACE = LatentSpace(5, Projection(ProjectionKind.NORMAL, seed=1, tokens=2, scale=1.0, initial_text=""))
+DEEP = DeepSpace(layers=1, heads=1, width=1, tokens=3, seed=0, std=0.02)
+SPACES: dict[str, PromptSpace] = {"latent": SPACE, "text": TextSpace(5, ("no", "yes", "maybe"), 8), "deep": DEEP}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-cma": ("fed-cma", {}),
     "fed-cma, full": ("fed-cma", {"covariance": "full"}),
+    "fed-cma, newton": ("fed-cma", {"step": "newton", "population": 4}),
     "fed-bpt": ("fed-bpt", {}),
     "fed-bbpt": ("fed-bbpt", {"hidden": 2, "code": 2}),
+    "fed-bbpt, categorical": ("fed-bbpt", {"generator": "categorical"}),
+    "fed-sp": ("fed-sp", {}),
+    "fedavg-bbt": ("fedavg-bbt", {}),
 }
 
 
 def server_of(variant: str) -> ServerHalf[Any]:
     name, options = VARIANTS[variant]
     method = METHODS[name]
-    return method.server(method.config(name=name, **options), SPACE)
+    config = method.config(name=name, **options)
+    (kind,) = method.spaces(config)
+    return method.server(config, SPACES[kind])
 
 
 def test_every_method_is_here() -> None:
@@ -36,9 +47,10 @@ def test_a_linear_server_sees_only_the_sum(variant: str, weights: list[int], see
     """Kills: averaging losses without their weights, taking the first client's array, a step over the clients' means
     (fed-bpt) that calls itself linear."""
     server = server_of(variant)
+    shapes = {name: form for name, form in server.expected().items() if not isinstance(form, Orders)}
     rng = np.random.default_rng(seed)
     updates = [
-        Update({n: weight * rng.uniform(0.5, 1.5, shape) for n, shape in server.expected().items()}, weight, {})
+        Update({name: weight * rng.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}, weight, {})
         for weight in weights
     ]
     state = server.init(0)

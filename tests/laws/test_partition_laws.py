@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedbbpt.data.partition import Partition, Rows, dirichlet, iid, shards, shots, split
+from fedbbpt.data.partition import Partition, Rows, by_owner, dirichlet, few, iid, shards, shots, split
 
 Scheme = Callable[[Rows, int], Partition]
 
@@ -55,10 +55,37 @@ def test_large_alpha_approaches_an_even_deal(labels: Rows, seed: int) -> None:
         assert (np.abs(shares) <= 1).all()
 
 
-@given(labels=labels_of, seed=seeds, minimum=st.integers(1, 2))
-def test_everybody_gets_the_minimum(labels: Rows, seed: int, minimum: int) -> None:
-    """Kills: returning the first draw."""
-    assert min(map(len, dirichlet(labels, 3, 1.0, seed, minimum=minimum))) >= minimum
+@given(labels=labels_of, seed=seeds, clients=st.integers(1, 12), alpha=st.sampled_from([1e-3, 0.1, 1.0]))
+def test_nobody_is_empty(labels: Rows, seed: int, clients: int, alpha: float) -> None:
+    """Kills: returning the first draw, mending with an example of a client that had only this one, or with a copy."""
+    parts = dirichlet(labels, clients, alpha, seed)
+    assert min(map(len, parts)) >= 1
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
+
+
+@given(labels=labels_of, seed=seeds)
+def test_an_even_deal_is_even_in_every_class(labels: Rows, seed: int) -> None:
+    """Kills: a deal of shuffled rows that does not look at classes."""
+    counts = np.stack([np.bincount(labels[part], minlength=5) for part in iid(labels, 4, seed)])
+    assert (np.ptp(counts, axis=0) <= 1).all() and np.ptp(counts.sum(axis=1)) <= 1
+
+
+@given(owners=st.lists(st.sampled_from("abc"), min_size=12, max_size=60).filter(lambda owners: len({*owners}) == 3))
+def test_every_row_goes_to_its_owner(owners: list[str]) -> None:
+    """Kills: clients in the order in which the rows name them, or a sort that mixes up an owner's rows."""
+    for name, rows in zip("cab", by_owner(owners, "cab"), strict=True):
+        assert rows.tolist() == [row for row, owner in enumerate(owners) if owner == name]
+
+
+@every_scheme
+@given(labels=labels_of, seed=seeds, per_class=st.integers(1, 6))
+def test_shots_at_each_client_are_its_own(scheme: Scheme, labels: Rows, seed: int, per_class: int) -> None:
+    """Kills: rows numbered within the client taken for rows of the whole, shots missing that the client has."""
+    whole = scheme(labels, seed)
+    for rows, kept in zip(whole, few(labels, whole, per_class, seed), strict=True):
+        assert set(kept) <= set(rows)
+        counts = np.bincount(labels[rows], minlength=5)
+        np.testing.assert_array_equal(np.bincount(labels[kept], minlength=5), np.minimum(counts, per_class))
 
 
 @given(labels=labels_of, seed=seeds)

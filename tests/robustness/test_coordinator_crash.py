@@ -12,29 +12,19 @@ import pytest
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import StoreFull
-from fedbbpt.interfaces import Hello, Member, Snapshot, Store
+from fedbbpt.interfaces import Hello, Member, RunSettings, Snapshot, Store
 from fedbbpt.methods import METHODS
+from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import (
-    Phase,
-    Projection,
-    ProjectionKind,
-    PromptSpace,
-    Receipt,
-    RunSettings,
-    Task,
-    TaskId,
-    TaskSpec,
-    Update,
-)
+from fedbbpt.types import Orders, Phase, Projection, ProjectionKind, Receipt, Task, TaskId, TaskSpec, Update
 
 CLIENTS = ["anna", "berta", "clara"]
 ROUNDS = 3
 SEED = 11
-SPACE = PromptSpace(6, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
+SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
 RECORD = RunRecord("run-1", SEED, "digest", "2026-01-01T00:00:00+00:00")
 QUERIES = 7.0
 CODEC = CODECS["int8"]
@@ -118,7 +108,8 @@ class Federation:
         if task.id.phase is Phase.EVALUATE:
             return Update({}, 4.0, metrics)
         expected = self.method.server(self.config, SPACE).expected()
-        arrays = {name: np.abs(told + draw.normal(size=shape)) for name, shape in expected.items()}
+        shapes = {name: form for name, form in expected.items() if not isinstance(form, Orders)}
+        arrays = {name: np.abs(told + draw.normal(size=shape)) for name, shape in shapes.items()}
         return Update(CODEC.encode(arrays, draw), 4.0, metrics)
 
     def run(self, coordinator: Coordinator) -> None:
@@ -175,7 +166,7 @@ def test_the_reference_run_searches(undisturbed_run: tuple[str, Snapshot, int]) 
     assert writes == len(CLIENTS) + 1 + (len(CLIENTS) + 1) * (ROUNDS + 1)
     assert [report.clients for report in snapshot.reports] == [3] * (ROUNDS + 1)
     assert len({report.dev_loss for report in snapshot.reports}) == ROUNDS + 1
-    name = "theta" if method == "fed-bbpt" else "mean"
+    name = {"fed-bbpt": "theta", "fed-sp": "z"}.get(method, "mean")
     assert not np.array_equal(snapshot.state[name], getattr(initial, name))
 
 

@@ -47,7 +47,8 @@ def test_the_client_from_protos(server_loop: asyncio.AbstractEventLoop, ptm_serv
     write_jsonl(tmp_path / "data.jsonl", data, JOB.task.labels)
     rows = np.arange(len(data))
     dev, train = data.take(rows[::4]), data.take(rows[rows % 4 > 0])
-    expected, _ = simulate(Splits(JOB, (train,), (dev,), dev), Engine(Fake(), lambda: 0.0), lambda status: None)
+    splits = Splits(JOB, (train,), (dev,), dev, server=dev.take(rows[:0]), owners=("0",))
+    expected, _ = simulate(splits, Engine(Fake(), lambda: 0.0), lambda status: None)
 
     ptm_port = ptm_servers.start(Engine(Fake(), lambda: 0.0))
     coordinator = Coordinator(

@@ -4,26 +4,73 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fedbbpt.codecs import CODECS
+from fedbbpt.config import Job
 from fedbbpt.job_file import job_text
 from fedbbpt.methods import METHODS
+from fedbbpt.methods.fed_bpt import FedBptConfig
+from fedbbpt.methods.fed_cma import FedCmaConfig
 from fedbbpt.outcome import METRICS, PROMPT, SUMMARY
-from fedbbpt.splits import prepare
-from tests.federation import CLIENTS, AdvancingLoop, OverGrpc, engine, job, undisturbed
+from fedbbpt.splits import Splits, prepare
+from tests.federation import (
+    CLIENTS,
+    AdvancingLoop,
+    Course,
+    OverGrpc,
+    engine,
+    job,
+    job_of_prefixes,
+    job_of_words,
+    undisturbed,
+)
 
+BLACK_BOX = [name for name, method in METHODS.items() if not method.white_box]
 TIMED = {"seconds", "bytes_up", "bytes_down", "bytes_up_per_client_round", "bytes_down_per_client_round"}
 
 
-@pytest.mark.parametrize(("method", "codec"), list(itertools.product(METHODS, CODECS)))
+@pytest.mark.parametrize(("method", "codec"), list(itertools.product(BLACK_BOX, CODECS)))
 def test_clients_over_grpc_end_with_the_simulated_prompt(
     data: Path, tmp_path: Path, server_loop: AdvancingLoop, method: str, codec: str
 ) -> None:
     splits = prepare(job(data, method=method, codec=codec))
+    assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_orders_over_grpc_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str
+) -> None:
+    ranks = FedBptConfig(local_iterations=2, sigma=0.5, local_covariance="diagonal", uplink="ranks", norm_limit=1.0)
+    splits = prepare(job(data, codec=codec).model_copy(update={"method": ranks}))
+    assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_newton_steps_over_grpc_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str
+) -> None:
+    plain = job(data, codec=codec)
+    task = plain.task.model_copy(update={"prompt": plain.task.prompt.model_copy(update={"offsets": True})})
+    newton = FedCmaConfig(step="newton", population=4, sigma=0.5)
+    splits = prepare(plain.model_copy(update={"task": task, "method": newton}))
+    assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
+
+
+@pytest.mark.parametrize(("codec", "size"), list(zip(CODECS, (0, 1, 2), strict=True)))
+def test_words_over_grpc_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str, size: int
+) -> None:
+    splits = prepare(job_of_words(job(data, codec=codec), size=size))
+    assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
+
+
+def course_over_grpc(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> Course:
     federation = OverGrpc(splits, tmp_path / "run.db", server_loop)
 
     def work(index: int) -> None:
@@ -32,18 +79,31 @@ def test_clients_over_grpc_end_with_the_simulated_prompt(
 
     with ThreadPoolExecutor(CLIENTS) as threads:
         list(threads.map(work, range(CLIENTS)))
-    assert federation.course() == undisturbed(splits)
+    course = federation.course()
     federation.close()
+    return course
 
 
-@pytest.mark.parametrize(("method", "codec"), list(zip(METHODS, CODECS, strict=True)))
+@pytest.mark.parametrize(("method", "codec"), list(zip(BLACK_BOX, itertools.cycle(CODECS))))
 def test_processes_end_with_the_simulated_prompt(data: Path, tmp_path: Path, method: str, codec: str) -> None:
+    check_processes(job(data, method=method, codec=codec), tmp_path)
+
+
+def test_processes_in_search_of_words_with_one_client_a_round(data: Path, tmp_path: Path) -> None:
+    check_processes(job_of_words(job(data), size=1), tmp_path)
+
+
+def test_processes_that_train_models(data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    check_processes(job_of_prefixes(job(data, rounds=1, clients=1), checkpoint("llama")), tmp_path)
+
+
+def check_processes(job: Job, tmp_path: Path) -> None:
     """All that both commands leave is the same, but for times and bytes."""
     job_file = tmp_path / "job.toml"
-    job_file.write_text(job_text(job(data, method=method, codec=codec)))
+    job_file.write_text(job_text(job))
     for command in ("run", "simulate"):
         arguments = [command, str(job_file), "--out", str(tmp_path / command), "--json"]
-        done = subprocess.run([sys.executable, "-m", "fedbbpt", *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-m", "fedbbpt", *arguments], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == json.loads((tmp_path / command / SUMMARY).read_text())
     run, simulated = tmp_path / "run", tmp_path / "simulate"

@@ -12,11 +12,11 @@ from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidTensor, PtmUnavailable
-from fedbbpt.interfaces import Hello
+from fedbbpt.interfaces import Hello, RunSettings
 from fedbbpt.methods import client_half
 from fedbbpt.setup import run_settings
 from fedbbpt.splits import Splits
-from fedbbpt.types import Arrays, Phase, Population, Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.types import Arrays, Phase, Population, Receipt, Task, TaskId, Update
 from tests.federation import engine
 
 DIM, POPULATION = 6, 6

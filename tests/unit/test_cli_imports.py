@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "datasets", "pyarrow")
+HEAVY = ("torch", "transformers", "datasets", "pyarrow", "matplotlib")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedbbpt.config import Job, parse_job, read_job
 from fedbbpt.errors import InvalidJob
+from fedbbpt.types import Examples, Injection, LatentPrompts
 
 REFUSED = {
     "unknown key": (
@@ -58,7 +60,7 @@ REFUSED = {
     ),
     "not one of the choices": (
         '[data]\npartition = "random"\n',
-        "job.toml:2: data.partition = \"random\": input should be 'dirichlet', 'iid' or 'shards'",
+        "job.toml:2: data.partition = \"random\": input should be 'dirichlet', 'iid', 'shards' or 'column'",
     ),
     "member of a list": (
         '[task]\nlabels = ["a", 2]\n',
@@ -66,11 +68,11 @@ REFUSED = {
     ),
     "unknown method": (
         '[method]\nname = "fed-avg"\n',
-        "job.toml:1: method.name is missing or unknown; one of fed-bbpt, fed-bpt, fed-cma",
+        "job.toml:1: method.name is missing or unknown; one of fed-bbpt, fed-bpt, fed-cma, fed-sp, fedavg-bbt",
     ),
     "method without a name": (
         "[run]\n[method]\nsigma = 1.0\n",
-        "job.toml:2: method.name is missing or unknown; one of fed-bbpt, fed-bpt, fed-cma",
+        "job.toml:2: method.name is missing or unknown; one of fed-bbpt, fed-bpt, fed-cma, fed-sp, fedavg-bbt",
     ),
     "classes without labels": (
         '[task]\nclasses = ["yes", "no"]\n',
@@ -83,6 +85,19 @@ REFUSED = {
     "preset and labels": (
         '[task]\npreset = "trec"\nlabels = ["a", "b"]\n',
         "job.toml:3: task.labels: task.preset = 'trec' brings its own; one of the two",
+    ),
+    "words for a method that searches numbers": (
+        '[method]\nname = "fed-cma"\n[task.prompt]\nkind = "text"\n',
+        'job.toml:4: task.prompt.kind: "text" is nothing that fed-cma can search over as it is configured; "latent"',
+    ),
+    "numbers for a generator of words": (
+        '[method]\nname = "fed-bbpt"\ngenerator = "categorical"\n',
+        'job.toml:1: task.prompt.kind: "latent" is nothing that fed-bbpt can search over as it is configured; "text"',
+    ),
+    "candidates alike": (
+        '[method]\nname = "fed-bbpt"\ngenerator = "categorical"\n[task.prompt]\n'
+        'kind = "text"\ncandidates = ["a", "a"]\n',
+        "job.toml:6: task.prompt.candidates: there is no choice between equal ones; at least two, each once",
     ),
     "cohort larger than the clients": (
         "[cohort]\nclients = 4\nsize = 9\n",
@@ -151,3 +166,37 @@ def test_the_digest_changes_with_what_decides_the_course_and_with_nothing_else()
 def test_the_projection_follows_from_the_seed_of_the_run() -> None:
     spaces = [parse_job(f"[run]\nseed = {seed}").space() for seed in (0, 0, 1)]
     assert spaces[0] == spaces[1] != spaces[2]
+
+
+@pytest.mark.parametrize("injection", Injection)
+def test_the_job_says_how_its_prompt_enters_the_model(injection: Injection) -> None:
+    space = parse_job(f"[task.prompt]\ninjection = '{injection}'").space()
+    prompts = space.prompts(np.zeros((1, space.dim)), Examples(("a",)))
+    assert isinstance(prompts, LatentPrompts) and prompts.projection.injection is injection
+
+
+def test_words_that_are_left_to_data_have_to_come_from_somewhere() -> None:
+    job = parse_job('[method]\nname = "fed-bbpt"\ngenerator = "categorical"\n[task.prompt]\nkind = "text"\n')
+    with pytest.raises(InvalidJob, match="candidates is empty"):
+        job.space()
+
+
+IMAGE_PROMPTS = {
+    "image = [3, 32, 32]": "grid 7 and 5 widths make 224 x 224",
+    "pooled = 15": "15 does not fit an image of 224 x 224",
+    "pooled = 32": "32 does not fit",
+    "widths = [32, 48, 32, 32, 16]": "divisor of the next",
+}
+
+
+@pytest.mark.parametrize("line", IMAGE_PROMPTS)
+def test_sizes_of_a_decoder_that_do_not_fit_are_refused_with_their_line(line: str) -> None:
+    with pytest.raises(InvalidJob, match=IMAGE_PROMPTS[line]) as raised:
+        parse_job(f'[task.prompt]\nkind = "image"\n{line}\n')
+    assert raised.value.where == "job:3"
+
+
+def test_classes_and_a_mapping_that_would_find_them_contradict_each_other() -> None:
+    text = '[task]\nlabels = ["a", "b"]\nclasses = ["cat", "dog"]\nmapping = "frequency"\n'
+    with pytest.raises(InvalidJob, match=r"task\.mapping"):
+        parse_job(text)

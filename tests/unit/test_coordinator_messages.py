@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
-from fedbbpt.interfaces import Hello, Report
+from fedbbpt.interfaces import Hello, Report, RunSettings
 from fedbbpt.methods.fed_bbpt import FedBbptSettings
 from fedbbpt.methods.fed_bpt import FedBptSettings
 from fedbbpt.methods.fed_cma import FedCmaSettings
+from fedbbpt.methods.fedavg_bbt import FedavgBbtSettings
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
 from fedbbpt.types import (
+    Injection,
     MethodSettings,
     Phase,
     Projection,
     ProjectionKind,
-    PromptSpace,
     Receipt,
-    RunSettings,
     Task,
     TaskId,
     TaskSpec,
@@ -30,17 +32,22 @@ from fedbbpt.wire import coordinator_messages, operator_messages
 from fedbbpt.wire.tensors import Assembler, bundle, chunks
 
 METHODS: list[MethodSettings] = [
-    FedCmaSettings(20, candidates_sent=True),
-    FedBptSettings(5, 8, perturb_rate=0.5, common_seed=False),
-    FedBbptSettings(3, 2, 0.1, 0.602, 10.0, 0.05, 0.101, 0.9, 16, 32, 2**64 - 1),
+    FedCmaSettings(20, candidates_sent=True, expansion_sent=True),
+    FedBptSettings(5, 8, 0.5, common_seed=False, local_covariance="full", ratio_of_means=True, orders_sent=False),
+    FedBptSettings(6, 9, 0.0, common_seed=True, local_covariance="diagonal", ratio_of_means=False, orders_sent=True),
+    FedBbptSettings(
+        "categorical", 3, 2, 0.1, 0.602, 10.0, 0.05, 0.101, 0.9, 16, 32, 2**64 - 1, 20, 1e-4, 0.01, 3.0, "signed"
+    ),
+    FedBbptSettings("visual", 1, 5, 0.01, 0.4, 1.0, 0.01, 0.1, 0.9, 8, 16, 0, 20, 1e-4, 0.01, 3.0, "true"),
+    FedavgBbtSettings(20, 4, best_sent=True),
 ]
-REPORT = Report(3, 4, 0.1 + 0.2, 1 / 3, 0.7, 1000, 1.5, 10, 20)
+REPORT = Report(3, 4, 0.1 + 0.2, 1 / 3, 0.7, 1000, 1.5, 10, 20, 96)
 BARE = Report(0, 1, math.inf, 0.0, None, 0, 0.0)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 def test_settings(method: MethodSettings) -> None:
-    space = PromptSpace(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was"))
+    space = LatentSpace(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was", Injection.CONCAT))
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, method, "int8", 50, "[::1]:7000", "sha256:1", 2**20)
     response = coordinator_messages.join_response("session", settings, 2.5)
@@ -50,9 +57,21 @@ def test_settings(method: MethodSettings) -> None:
     assert received.heartbeat.ToTimedelta().total_seconds() == 2.5
 
 
+def test_the_space_of_pictures() -> None:
+    space = ImageSpace((3, 224, 224), 16, 7, (32, 64, 32, 32, 16), 0.3, 2**64 - 1)
+    task = TaskSpec("{prompt} {text}", ("bad", "good"))
+    settings = RunSettings("run-1", task, ("neg", "pos"), space, METHODS[0], "int8", 50, "", "", 2**20)
+    response = coordinator_messages.join_response("session", settings, 2.5)
+    received = pb.JoinResponse.FromString(response.SerializeToString())
+    assert coordinator_messages.run_settings(received) == settings
+    del received.task.image.image[:]
+    with pytest.raises(InvalidRequest, match="C, H and W"):
+        coordinator_messages.run_settings(received)
+
+
 def test_a_method_of_a_newer_server_is_refused() -> None:
-    prompt = {"projection": "PROJECTION_NORMAL"}
-    response = pb.JoinResponse(task={"prompt": prompt})  # type: ignore[arg-type]  # protobuf takes dicts, its stubs do not
+    latent = {"projection": "PROJECTION_NORMAL", "injection": "INJECTION_PREFIX"}
+    response = pb.JoinResponse(task={"latent": latent})  # type: ignore[arg-type]  # protobuf takes dicts, its stubs do not
     with pytest.raises(InvalidRequest, match="no method"):
         coordinator_messages.run_settings(response)
 

@@ -33,7 +33,8 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Hello, Member, Report, Snapshot
+from fedbbpt.interfaces import Hello, Member, Report, RunSettings, Snapshot
+from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS, Coordinator
 from fedbbpt.server.memory_store import MemoryStore
@@ -45,9 +46,7 @@ from fedbbpt.types import (
     Phase,
     Projection,
     ProjectionKind,
-    PromptSpace,
     Receipt,
-    RunSettings,
     Task,
     TaskId,
     TaskSpec,
@@ -56,7 +55,7 @@ from fedbbpt.types import (
     unpack,
 )
 
-SPACE = PromptSpace(2, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
+SPACE = LatentSpace(2, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
 SETTINGS = RunSettings(
     "run-1", TaskSpec("{text}", ("a", "b")), ("0", "1"), SPACE, MethodSettings(), "float32", 3, "", "", 1000
 )
@@ -219,7 +218,7 @@ def test_a_run_searches_measures_and_finishes() -> None:
         bench.answer("anna", z=2.0, weight=1.0)
         assert bench.task("anna") is None
         bench.answer("berta", z=-1.0, weight=3.0)
-        assert bench.last == Report(round, 2, 1.0, 0.5, 0.5, 20, 1.0, 0, 0)
+        assert bench.last == Report(round, 2, 1.0, 0.5, 0.5, 20, 1.0, 0, 0, 8)
     task = bench.task("anna")
     assert task is not None
     assert task.id.phase is Phase.EVALUATE
@@ -259,6 +258,24 @@ def test_without_dev_examples_the_last_prompt_is_the_result() -> None:
         bench.answer("anna", z=float(round), dev_loss=0.0, dev_correct=0.0, dev_count=0.0)
     assert bench.last.dev_loss == math.inf
     assert np.array_equal(bench.coordinator.result().z, float32([2, 2]))
+
+
+def test_with_one_client_a_round_prompts_are_compared_on_the_examples_of_as_many_rounds_as_clients() -> None:
+    """An easy client does not make a prompt the best: by itself that of round 1 would be, with a loss of 0.1."""
+    bench = Bench(clients=2, quorum=1, size=1)
+    bench.join("anna", "berta")
+    found = []
+    for round, (dev_loss, dev_count) in enumerate([(8.0, 2.0), (0.8, 8.0), (1.0, 4.0), (0.6, 2.0)]):
+        (client,) = [name for name in ("anna", "berta") if bench.task(name)]
+        bench.answer(client, z=float(round), dev_loss=dev_loss, dev_correct=dev_count / 2, dev_count=dev_count)
+        found.append(bench.coordinator.result())
+    pooled = [(4.0, 2), (8.8 / 10, 10), (1.8 / 12, 12), (1.8 / 12, 12)]
+    for result, (dev_loss, dev_examples) in zip(found, pooled, strict=True):
+        assert result.measured.dev_loss == pytest.approx(dev_loss)
+        assert result.measured.dev_examples == dev_examples
+    assert [result.measured.round for result in found] == [0, 1, 2, 2], "1.6 / 6 in round 3 is worse"
+    assert np.array_equal(found[-1].z, float32([1, 1])), "the prompt that round 2 began with"
+    assert bench.last.dev_loss == pytest.approx(0.3), "reports say what their round measured"
 
 
 def test_a_late_joiner_takes_part_from_the_next_round() -> None:

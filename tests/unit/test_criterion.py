@@ -1,10 +1,11 @@
 """Cross-entropy and counts against numbers worked out by hand, and against scores that are no numbers."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.tasks.criterion import accuracy, correct, cross_entropy
+from fedbbpt.tasks.criterion import accuracy, correct, cross_entropy, expansion
 
 LABELS = np.array([0, 1])
 # Softmax of the rows: (1/4, 3/4) and (1/2, 1/2) for the first prompt; both classes even for the second.
@@ -56,3 +57,35 @@ def test_arguments_stay_as_they_were() -> None:
     scores = SCORES.copy()
     cross_entropy(scores, LABELS)
     np.testing.assert_array_equal(scores, SCORES)
+
+
+def test_the_expansion_is_the_loss_of_mixed_scores_to_second_order() -> None:
+    """Against differences of the loss itself. Kills: a Hessian without the mean's outer product, offsets left out."""
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(4, 5, 3)), np.array([0, 2, 1, 1, 0])
+    shifts = 0.25 * np.eye(3)
+    found = expansion(scores.astype(np.float32), shifts, labels)
+    scores = scores.astype(np.float32).astype(np.float64)
+
+    def loss(a: npt.NDArray[np.float64]) -> float:
+        mixed = scores[0] + np.tensordot(a[:3], scores[1:] - scores[0], 1) + a[3:] @ shifts
+        return float((np.log(np.exp(mixed).sum(1)) - mixed[np.arange(5), labels]).mean())
+
+    assert found.loss == pytest.approx(loss(np.zeros(6)))
+    steps = 1e-4 * np.eye(6)
+    gradient = [(loss(step) - loss(-step)) / 2e-4 for step in steps]
+    np.testing.assert_allclose(found.gradient, gradient, atol=1e-7)
+    hessian = [[(loss(a + b) - loss(a - b) - loss(b - a) + loss(-a - b)) / 4e-8 for b in steps] for a in steps]
+    np.testing.assert_allclose(found.hessian, hessian, atol=1e-6)
+
+
+def test_a_candidate_without_scores_has_no_part_in_the_expansion() -> None:
+    scores = np.concatenate([SCORES, SCORES])
+    scores[2, 1, 0] = np.nan
+    found, without = expansion(scores, np.eye(2), LABELS), expansion(scores[[0, 1, 3]], np.eye(2), LABELS)
+    rest = [0, 2, 3, 4]
+    assert np.isnan(found.gradient[1]) and not found.hessian[1].any() and not found.hessian[:, 1].any()
+    np.testing.assert_allclose(found.gradient[rest], without.gradient)
+    np.testing.assert_allclose(found.hessian[np.ix_(rest, rest)], without.hessian)
+    scores[0, 0, 0] = np.inf
+    assert np.isnan(expansion(scores, np.eye(2), LABELS).gradient).all()

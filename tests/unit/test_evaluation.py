@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 from fedbbpt import evaluation
-from fedbbpt.evaluation import NO_PROMPT, compare, measured, score
+from fedbbpt.evaluation import compare, measured, no_prompt, score
+from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.tasks.criterion import cross_entropy
-from fedbbpt.types import Examples, LabelledExamples, Projection, ProjectionKind, PromptSpace, TaskSpec
+from fedbbpt.types import Examples, LabelledExamples, Projection, ProjectionKind, Prompts, TaskSpec
 
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
-SPACE = PromptSpace(6, Projection(ProjectionKind.RADEMACHER, 11, 3, 1.0, ""))
+SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 11, 3, 1.0, ""))
 Z = np.linspace(-1, 1, 6).astype(np.float32)
+
+
+def prompted(examples: Examples) -> Prompts:
+    return SPACE.prompts(Z[None], examples)
 
 
 def examples(count: int, first: int = 0) -> LabelledExamples:
@@ -28,10 +33,10 @@ def engine() -> Engine:
 def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     ptm, data = engine(), examples(23)
     task_id = ptm.register_task(TASK)
-    whole = score(ptm, task_id, SPACE, SPACE.prompts(Z[None]), data)
+    whole = score(ptm, task_id, SPACE, prompted, data)
     monkeypatch.setattr(evaluation, "ROWS", 5)
     told: list[int] = []
-    parts = score(ptm, task_id, SPACE, SPACE.prompts(Z[None]), data, told.append)
+    parts = score(ptm, task_id, SPACE, prompted, data, told.append)
     assert parts.tobytes() == whole.tobytes()
     assert told == [5, 5, 5, 5, 3]
     assert ptm.handles() == 0
@@ -52,8 +57,8 @@ def test_four_conditions_at_the_price_that_the_service_counted() -> None:
     compared = compare(ptm, TASK, SPACE, Z, train, test, told.append)
     assert compared.queries == sum(told) == ptm.usage().queries == 3 * 20 + 8
     task_id = ptm.register_task(TASK)
-    assert compared.without == measured(score(ptm, task_id, SPACE, NO_PROMPT, test), test)
-    assert compared.tuned == measured(score(ptm, task_id, SPACE, SPACE.prompts(Z[None]), test), test)
+    assert compared.without == measured(score(ptm, task_id, SPACE, no_prompt, test), test)
+    assert compared.tuned == measured(score(ptm, task_id, SPACE, prompted, test), test)
     # Without an initial text z = 0 is the zero vector, which turns the fake model nowhere.
     assert compared.start.loss == pytest.approx(compared.without.loss, rel=1e-5)
 

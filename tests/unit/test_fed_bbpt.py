@@ -1,26 +1,16 @@
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
-from fedbbpt.interfaces import Objective
 from fedbbpt.methods.fed_bbpt import METHOD, FedBbptConfig, FedBbptServer, settings
 from fedbbpt.optim.spsa import SpsaGc
 from fedbbpt.prompts.generator import Generator
-from fedbbpt.types import (
-    Losses,
-    Perturbation,
-    Phase,
-    Population,
-    Projection,
-    ProjectionKind,
-    PromptSpace,
-    Task,
-    TaskId,
-    Update,
-)
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
 
 DIM = 5
-SPACE = PromptSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 CONFIG = FedBbptConfig(local_steps=3, estimates=4, code=2, hidden=3, generator_seed=9)
 
 
@@ -35,7 +25,7 @@ class Sphere:
         losses: Losses = ((population - 1) ** 2).sum(axis=1)
         return losses
 
-    def perturbed(self, perturbation: Perturbation) -> Objective:
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
         raise NotImplementedError
 
 
@@ -45,7 +35,7 @@ def task(round: int, theta: np.ndarray, client: str = "a") -> Task:
 
 def test_a_round_is_that_many_steps_of_spsa_with_gains_counted_over_the_run() -> None:
     sphere = Sphere()
-    update = METHOD.client(settings(CONFIG), SPACE, sphere).update(task(4, np.zeros(29)))
+    update = METHOD.client(settings(CONFIG), SPACE, sphere).update(task(4, np.zeros(29)), {})[0]
     generator = Generator(DIM, code=2, hidden=3, seed=9)
     search = SpsaGc(4, CONFIG.a, CONFIG.alpha, CONFIG.o, CONFIG.c, CONFIG.gamma, CONFIG.beta)
     theta, momentum = np.zeros(generator.size), np.zeros(generator.size)
@@ -67,8 +57,8 @@ def test_a_round_is_that_many_steps_of_spsa_with_gains_counted_over_the_run() ->
 def test_clients_probe_in_their_own_directions() -> None:
     one, other = Sphere(), Sphere()
     theta = Generator(DIM, 2, 3, 9).init()
-    METHOD.client(settings(CONFIG), SPACE, one).update(task(0, theta, "a"))
-    METHOD.client(settings(CONFIG), SPACE, other).update(task(0, theta, "b"))
+    METHOD.client(settings(CONFIG), SPACE, one).update(task(0, theta, "a"), {})[0]
+    METHOD.client(settings(CONFIG), SPACE, other).update(task(0, theta, "b"), {})[0]
     assert not np.array_equal(one.asked[0], other.asked[0])
 
 

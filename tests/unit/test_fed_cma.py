@@ -1,26 +1,33 @@
+from dataclasses import replace
+
 import numpy as np
+import numpy.typing as npt
 import pytest
+from pydantic import ValidationError
 
 from fedbbpt import seeds
-from fedbbpt.interfaces import Objective
 from fedbbpt.methods.fed_cma import METHOD, FedCmaConfig, FedCmaServer, candidates, settings
 from fedbbpt.optim.cmaes import CmaEs, Covariance
 from fedbbpt.optim.losses import WORST_LOSS, finite
+from fedbbpt.prompts.latent import OFFSET_SCALE, LatentSpace
+from fedbbpt.tasks.criterion import cross_entropy, expansion
 from fedbbpt.types import (
+    Expansion,
     Losses,
     Perturbation,
     Phase,
     Population,
     Projection,
     ProjectionKind,
-    PromptSpace,
+    Scores,
     Task,
     TaskId,
     Update,
 )
 
 DIM = 8
-SPACE = PromptSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+OFFSET_SPACE = replace(SPACE, dim=DIM + 3, offsets=3)
 
 
 class Absolute:
@@ -33,7 +40,7 @@ class Absolute:
         losses: Losses = np.abs(population - self.place).mean(axis=1)
         return losses
 
-    def perturbed(self, perturbation: Perturbation) -> Objective:
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
         raise NotImplementedError
 
 
@@ -50,7 +57,7 @@ def test_it_is_cma_es_on_the_global_objective(covariance: Covariance) -> None:
         seed = seeds.derive(3, round)
         arrays = server.broadcast(state, seed)
         updates = [
-            half.update(Task(TaskId("run", round, str(k), Phase.UPDATE), seed, arrays, 1.0))
+            half.update(Task(TaskId("run", round, str(k), Phase.UPDATE), seed, arrays, 1.0), {})[0]
             for k, half in enumerate(halves)
         ]
         state, metrics = server.step(state, updates, seed)
@@ -75,7 +82,7 @@ def test_both_halves_see_the_same_candidates(covariance: Covariance) -> None:
 
     state = server.init(0)
     task = Task(TaskId("run", 0, "a", Phase.UPDATE), 5, server.broadcast(state, 5), 1.0)
-    update = METHOD.client(settings(config), SPACE, Recorder(0, 4)).update(task)
+    update = METHOD.client(settings(config), SPACE, Recorder(0, 4)).update(task, {})[0]
     np.testing.assert_array_equal(update.arrays["losses"], 4 * np.arange(6.0))
     np.testing.assert_array_equal(asked[0], candidates(server.broadcast(state, 5), 5, settings(config)))
     np.testing.assert_array_equal(asked[0], asked[0].astype(np.float32))
@@ -97,7 +104,71 @@ def test_losses_that_are_not_finite_become_the_worst() -> None:
     np.testing.assert_array_equal(finite(np.array([np.nan])), [WORST_LOSS])
 
 
+class Softmax:
+    """A client whose scores of class k on example i are the sum over j of z_j weights_ijk, and offsets on top."""
+
+    def __init__(self, weights: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> None:
+        self._weights, self._labels = weights, labels
+
+    @property
+    def weight(self) -> float:
+        return float(len(self._labels))
+
+    def loss(self, population: Population) -> Losses:
+        return cross_entropy(self._scores(population), self._labels)
+
+    def expansion(self, population: Population) -> Expansion:
+        return expansion(self._scores(population), OFFSET_SCALE * np.eye(3), self._labels)
+
+    def _scores(self, population: Population) -> Scores:
+        scores = np.einsum("pj,ijk->pik", population[:, :-3], self._weights)
+        return OFFSET_SPACE.shifted(scores.astype(np.float32), population)
+
+
+def test_a_newton_step_finds_what_a_softmax_regression_on_all_examples_finds() -> None:
+    """However unlike the clients are: here each has one class alone. Scores are linear in z, so mixtures say all."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(60, DIM, 3))
+    labels = np.argmax(np.einsum("ijk->ik", weights) + rng.gumbel(size=(60, 3)) + [0.0, 1.0, 2.0], axis=1)
+    clients = [Softmax(weights[labels == k], labels[labels == k]) for k in range(3)]
+    config = FedCmaConfig(step="newton", population=DIM, ridge=0.02, damping=1e-6)
+    server = FedCmaServer(config, OFFSET_SPACE)
+    halves = [METHOD.client(settings(config), OFFSET_SPACE, client) for client in clients]
+    state, whole = server.init(0), Softmax(weights, labels)
+    for round in range(8):
+        arrays = server.broadcast(state, round)
+        tasks = [Task(TaskId("run", round, str(k), Phase.UPDATE), round, arrays, 1.0) for k in range(3)]
+        updates = [half.update(task, {})[0] for half, task in zip(halves, tasks, strict=True)]
+        mean = server.prompt(state).astype(np.float64)
+        state, metrics = server.step(state, updates, round)
+        assert metrics["train_loss"] == pytest.approx(whole.loss(mean[None])[0], rel=1e-5)
+
+    def objective(z: npt.NDArray[np.float64]) -> float:
+        return float(whole.loss(z[None])[0] + 0.01 * z @ z)
+
+    steps = 0.05 * np.eye(DIM + 3)
+    slopes = [objective(state.mean + step) - objective(state.mean - step) for step in steps]
+    np.testing.assert_allclose(slopes, 0.0, atol=1e-4)
+    assert objective(state.mean) < objective(np.zeros(DIM + 3)) / 2
+
+
+def test_candidates_of_a_newton_step_have_the_means_offsets() -> None:
+    config = FedCmaConfig(step="newton", population=6)
+    server = FedCmaServer(config, OFFSET_SPACE)
+    state = replace(server.init(0), mean=np.arange(DIM + 3.0))
+    drawn = candidates(server.broadcast(state, 1), 1, settings(config))
+    np.testing.assert_array_equal(drawn[:, DIM:], np.tile(np.arange(DIM, DIM + 3.0), (6, 1)))
+    assert (drawn[:, :DIM].std(axis=0) > 0).all()
+
+
+def test_a_newton_step_and_a_full_covariance_contradict_each_other() -> None:
+    with pytest.raises(ValidationError, match="adapts no covariance"):
+        FedCmaConfig(step="newton", covariance="full")
+
+
 def test_what_clients_must_know() -> None:
     assert settings(FedCmaConfig(population=9)).candidates_sent is False
     assert settings(FedCmaConfig(covariance="full")).candidates_sent is True
     assert settings(FedCmaConfig(population=9)).population == 9
+    assert settings(FedCmaConfig(step="newton")).expansion_sent is True
+    assert settings(FedCmaConfig()).expansion_sent is False

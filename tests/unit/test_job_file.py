@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedbbpt.config import Job, parse_job
 from fedbbpt.job_file import job_text
 from fedbbpt.methods import METHODS
-from fedbbpt.types import ProjectionKind
+from fedbbpt.types import Injection, ProjectionKind
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 LABELS = st.lists(TEXT, max_size=4, unique=True)
@@ -27,6 +27,7 @@ def jobs(draw: st.DrawFn) -> Job:
     labels = draw(LABELS)
     classes = draw(st.lists(TEXT, min_size=len(labels), max_size=len(labels))) if labels else []
     prompt = {"initial_text": draw(TEXT), "projection": draw(st.sampled_from(ProjectionKind)), "scale": 0.1 + 0.2}
+    prompt["injection"] = draw(st.sampled_from(Injection))
     return Job.model_validate(
         {
             "run": {"seed": draw(st.integers(0, 2**63 - 1))},
@@ -58,4 +59,4 @@ def test_every_key_stands_under_its_explanation() -> None:
 
 
 def test_choices_are_named() -> None:
-    assert "One of dirichlet, iid, shards." in job_text(Job())
+    assert "One of dirichlet, iid, shards, column." in job_text(Job())

@@ -17,7 +17,7 @@ UPDATE = Update(
 
 
 def test_an_update_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    Keepsake(tmp_path).save(TASK, UPDATE)
+    Keepsake(tmp_path).save(TASK, UPDATE, {})
     kept = Keepsake(tmp_path).load(TASK)
     assert kept is not None
     assert (kept.weight, kept.metrics) == (UPDATE.weight, UPDATE.metrics)
@@ -26,17 +26,27 @@ def test_an_update_comes_back_bit_for_bit(tmp_path: Path) -> None:
         assert kept.arrays[name].dtype == array.dtype and kept.arrays[name].tobytes() == array.tobytes()
 
 
+def test_what_is_private_stays_with_its_run(tmp_path: Path) -> None:
+    keepsake, private = Keepsake(tmp_path), {"weights": np.array([0.5, 1e-30], np.float32)}
+    assert keepsake.load_private("run") == {}
+    keepsake.save(TASK, UPDATE, private)
+    assert Keepsake(tmp_path).load_private("run")["weights"].tobytes() == private["weights"].tobytes()
+    assert keepsake.load_private("another") == {}
+    update = keepsake.load(TASK)
+    assert update is not None and list(update.arrays) == list(UPDATE.arrays)
+
+
 def test_another_task_finds_nothing(tmp_path: Path) -> None:
     keepsake = Keepsake(tmp_path)
     assert keepsake.load(TASK) is None
-    keepsake.save(TASK, UPDATE)
+    keepsake.save(TASK, UPDATE, {})
     assert keepsake.load(TaskId("run", 4, "a", Phase.UPDATE)) is None
     assert keepsake.load(TaskId("run", 3, "a", Phase.EVALUATE)) is None
 
 
 def test_a_torn_file_is_no_update(tmp_path: Path) -> None:
     keepsake = Keepsake(tmp_path)
-    keepsake.save(TASK, UPDATE)
+    keepsake.save(TASK, UPDATE, {})
     file = tmp_path / "update.safetensors"
     file.write_bytes(file.read_bytes()[:20])
     assert keepsake.load(TASK) is None

@@ -75,4 +75,4 @@ def test_files_read_back(tmp_path: Path) -> None:
     z, card = read_prompt(tmp_path / PROMPT)
     assert z.tolist() == [1.0, 2.0, 3.0]
     assert (card.best_round, card.queries, card.dev_accuracy, card.classes) == (1, 110, 0.75, ("visits", "billing"))
-    assert card.space(3) == JOB.space()
+    assert card.space == JOB.space()

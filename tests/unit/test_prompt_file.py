@@ -8,7 +8,10 @@ from safetensors.numpy import save
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.prompt_file import PromptCard, read_prompt, write_prompt
-from fedbbpt.types import ProjectionKind
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.text import TextSpace
+from fedbbpt.prompts.visual import ImageSpace
+from fedbbpt.types import Injection, Projection, ProjectionKind
 
 CARD = PromptCard(
     run="r",
@@ -18,11 +21,7 @@ CARD = PromptCard(
     template="{prompt} {text}",
     labels=("visits", "billing"),
     classes=("visiting hours", "charges | payments"),
-    projection=ProjectionKind.NORMAL,
-    projection_seed=2**64 - 1,
-    tokens=4,
-    scale=0.5,
-    initial_text="",
+    space=LatentSpace(3, Projection(ProjectionKind.NORMAL, 2**64 - 1, 4, 0.5, "", Injection.ADD)),
     seed=3,
     rounds=9,
     best_round=8,
@@ -40,7 +39,7 @@ def test_z_and_card_come_back(tmp_path: Path) -> None:
     z, card = read_prompt(tmp_path / "prompt.safetensors")
     assert z.tobytes() == Z.tobytes()
     assert card == CARD
-    assert card.space(3).projection.seed == 2**64 - 1
+    assert isinstance(card.space, LatentSpace) and card.space.projection.seed == 2**64 - 1
 
 
 def test_the_page_for_people_says_what_the_prompt_fits(tmp_path: Path) -> None:
@@ -48,6 +47,24 @@ def test_the_page_for_people_says_what_the_prompt_fits(tmp_path: Path) -> None:
     page = (tmp_path / "prompt.md").read_text()
     for fact in ("fake", "fake-1", "round 8", "0.875", "{prompt} {text}", "**visits**: visiting hours"):
         assert fact in page
+
+
+def test_a_prompt_of_words_comes_back_and_can_be_read_on_its_page(tmp_path: Path) -> None:
+    card = CARD.model_copy(update={"space": TextSpace(3, ("new york", "red", "office"), 24)})
+    write_prompt(tmp_path / "prompt.safetensors", np.array([2, 0, 2], np.float32), card)
+    z, read = read_prompt(tmp_path / "prompt.safetensors")
+    assert (z.tolist(), read) == ([2, 0, 2], card)
+    assert "3 of 3 candidate words: office new york office |" in (tmp_path / "prompt.md").read_text()
+
+
+def test_a_prompt_of_pictures_comes_back_and_its_page_says_how_they_are_drawn(tmp_path: Path) -> None:
+    space = ImageSpace((1, 2, 2), pooled=1, grid=1, widths=(2,), strength=0.5, seed=2**64 - 1)
+    card = CARD.model_copy(update={"space": space})
+    z = np.arange(space.dim, dtype=np.float32)
+    write_prompt(tmp_path / "prompt.safetensors", z, card)
+    again, read = read_prompt(tmp_path / "prompt.safetensors")
+    assert (again.tolist(), read) == (z.tolist(), card)
+    assert "channels 2 -> 1, from 1 x 1 to 2 x 2" in (tmp_path / "prompt.md").read_text()
 
 
 CARD_TEXT = {"card": CARD.model_dump_json()}

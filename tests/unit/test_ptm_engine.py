@@ -147,7 +147,7 @@ def test_scores_that_are_no_numbers_never_leave(clock: Clock) -> None:
 def test_an_answer_that_no_message_holds_is_refused_before_the_work(clock: Clock) -> None:
     ptm = Engine(Fake(), clock)
     task_id = ptm.register_task(TaskSpec("{text}", tuple(f"class {k}" for k in range(100))))
-    handle = ptm.register_examples(task_id, Examples(tuple(f"text {i}" for i in range(500))), 4).id
+    handle = ptm.register_examples(task_id, Examples(tuple(f"text {i}" for i in range(1000))), 4).id
     with pytest.raises(MessageTooLarge, match="fewer prompts"):
         ptm.score(handle, TextPrompts(("a",) * 100))
 

@@ -154,7 +154,6 @@ def test_special_tokens_in_a_text_are_plain_text(checkpoint: Checkpoint) -> None
         ("bert-mlm", TaskSpec("{text} {mask}", ("bad", "\u4e2d")), "one token"),
         ("bert-mlm", TaskSpec("{text} {mask}", ("bad", "BAD")), "the same token"),
         ("gpt2", TaskSpec("{mask} {text}", (" bad", " great")), "before the end"),
-        ("gpt2", TaskSpec("{text} {mask}", ("bad", "great film")), "one token"),
         ("bert-encoder", TaskSpec("{text} {mask}", ("bad", "great")), "fills no masks"),
         ("bert-encoder", TaskSpec("{text}", ("bad", "great " * 50)), "at most 48"),
         ("bert-classifier", TaskSpec("{text}", ("bad", "green")), "no labels"),
@@ -167,7 +166,7 @@ def test_tasks_that_a_family_cannot_score(checkpoint: Checkpoint, name: str, tas
         load(str(checkpoint(name)), threads=1).check(task)
 
 
-@pytest.mark.parametrize(("name", "match"), [("opt", "head cannot be taken"), ("bart-classifier", "takes no vectors")])
+@pytest.mark.parametrize(("name", "match"), [("bart-classifier", "takes no vectors")])
 def test_a_model_of_another_build_is_refused(checkpoint: Checkpoint, name: str, match: str) -> None:
     """What is taken apart is compared with the whole when it is loaded, so that no score is silently wrong."""
     with pytest.raises(InvalidInput, match=match):

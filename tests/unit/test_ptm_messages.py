@@ -11,6 +11,7 @@ from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
     Examples,
+    Injection,
     LatentPrompts,
     Perturbation,
     Projection,
@@ -71,7 +72,9 @@ def test_the_handle() -> None:
     [
         LatentPrompts(FLOATS.reshape(3, 4), PROJECTION),
         LatentPrompts(FLOATS.reshape(3, 4), replace(PROJECTION, kind=ProjectionKind.RADEMACHER, initial_text="")),
+        LatentPrompts(FLOATS.reshape(3, 4), replace(PROJECTION, injection=Injection.ADD)),
         SoftPrompts(FLOATS.reshape(1, 3, 4)),
+        SoftPrompts(FLOATS.reshape(1, 3, 4), Injection.CONCAT),
         TokenPrompts(np.arange(6, dtype=np.int32).reshape(2, 3)),
         TextPrompts(("a", "")),
     ],

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+from fedbbpt.config import Job
 from fedbbpt.server.run_status import RunState, RunStatus
 from fedbbpt.simulation import simulate
 from fedbbpt.splits import Splits, prepare
 from tests.federation import CLIENTS, ROUNDS, engine, job, undisturbed
+
+
+def seeded(job: Job, seed: int) -> Job:
+    return job.model_copy(update={"run": job.run.model_copy(update={"seed": seed})})
 
 
 def test_the_same_job_ends_with_the_same_bits(data: Path, splits: Splits) -> None:
@@ -13,13 +18,12 @@ def test_the_same_job_ends_with_the_same_bits(data: Path, splits: Splits) -> Non
 
 
 def test_another_seed_ends_elsewhere(data: Path, splits: Splits) -> None:
-    changed = job(data)
-    changed = changed.model_copy(update={"run": changed.run.model_copy(update={"seed": 1})})
-    assert undisturbed(splits).z != undisturbed(prepare(changed)).z
+    assert undisturbed(splits).z != undisturbed(prepare(seeded(job(data), 1))).z
 
 
 def test_the_best_prompt_by_dev_data_is_kept_and_not_the_last(data: Path) -> None:
-    result, reports = simulate(prepare(job(data, method="fed-bbpt")), engine(), lambda status: None)
+    # By chance: not every seed's last round is worse than another.
+    result, reports = simulate(prepare(seeded(job(data, method="fed-bbpt"), 1)), engine(), lambda status: None)
     best = max(reports, key=lambda report: report.rank)
     assert result.measured == best
     assert best.round < reports[-1].round

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbbpt.config import Job
+from fedbbpt.config import Job, parse_job
+from fedbbpt.data.ngrams import pmi_ngrams
 from fedbbpt.errors import FedbbptError, InvalidData, InvalidJob
+from fedbbpt.prompt_sections import TextPromptSection
 from fedbbpt.splits import Splits, prepare, with_preset
 
 CLASSES = ("billing", "visits")
@@ -18,7 +20,7 @@ def rows(name: str, each: int, classes: tuple[str, ...] = CLASSES) -> list[dict[
     return [{"text": f"{name} {i} of {label}", "label": label} for i in range(each) for label in classes]
 
 
-def write(path: Path, records: list[dict[str, str]]) -> Path:
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
     if path.suffix == ".csv":
         lines = [",".join(records[0]), *(",".join(record.values()) for record in records)]
     else:
@@ -151,3 +153,121 @@ def test_a_source_that_is_nothing_says_what_it_could_be(tmp_path: Path) -> None:
     error = refused(job(tmp_path / "questions.txt"))
     assert isinstance(error, InvalidData)
     assert ".csv" in error.fix and "owner/name" in error.fix
+
+
+def hospitals(each: int = 10, **sizes: int) -> list[dict[str, str]]:
+    """Rows of hospitals b, c and a, in this order, each class equally often in each."""
+    return [{**row, "hospital": name} for name in "bca" for row in rows(name, sizes.get(name, each))]
+
+
+BY_HOSPITAL = {"partition": "column", "partition_column": "hospital", "shots_per_class": 0}
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_each_value_of_a_column_is_a_client(folder: bool, tmp_path: Path) -> None:
+    source = write(tmp_path / "q.csv", hospitals())
+    if folder:
+        source = tmp_path
+        (tmp_path / "q.csv").rename(tmp_path / "train.csv")
+        for name in ("dev", "test"):
+            write(tmp_path / f"{name}.csv", rows(name, 6))
+    splits = prepare(job(source, data=BY_HOSPITAL, cohort={"clients": 3}))
+    assert splits.owners == ("a", "b", "c")
+    for owner, part in zip(splits.owners, splits.train, strict=True):
+        assert len(part) > 0 and all(text.startswith(owner) for text in part.examples.texts)
+    assert splits.histogram().sum() == (60 if folder else 36)
+
+
+def test_columns_and_clients_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    error = refused(job(write(tmp_path / "q.csv", hospitals()), data=BY_HOSPITAL))
+    assert isinstance(error, InvalidJob) and "'hospital' has 3 values" in error.what
+    assert error.fix.startswith("cohort.clients = 3, not 2")
+    demo = Job.model_validate({"data": BY_HOSPITAL})
+    assert "has no columns" in refused(demo).what
+
+
+@pytest.mark.parametrize("value", [None, " ", 1.5, True, -1])
+def test_a_row_without_an_owner_is_refused_with_its_line(value: object, tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [{"text": "one", "label": "visits", "hospital": "a"}]
+    records.append({"text": "two", "label": "billing", "hospital": value})
+    error = refused(job(write(tmp_path / "q.jsonl", records), data=BY_HOSPITAL))
+    assert isinstance(error, InvalidData) and error.where == "q.jsonl:2"
+    assert "'hospital' is" in error.what and "name of an owner" in error.fix
+
+
+def test_shots_that_leave_an_owner_nothing_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.csv", hospitals(a=40, b=40, c=2))
+    data = {**BY_HOSPITAL, "shots_per_class": 1}
+    error = refused(job(file, data=data, cohort={"clients": 3}, run={"seed": 0}))
+    assert isinstance(error, InvalidData) and "is left without examples" in error.what
+    splits = prepare(job(file, data={**data, "shots": "client"}, cohort={"clients": 3}))
+    np.testing.assert_array_equal(splits.histogram(), 1)
+
+
+def test_shots_at_each_client(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.csv", rows("q", 100))
+    data = {"shots": "client", "shots_per_class": 6, "dev_shots_per_class": 0}
+    even = prepare(job(file, data={**data, "partition": "iid"}, cohort={"clients": 10}))
+    np.testing.assert_array_equal(even.histogram(), 6)
+    skewed = prepare(
+        job(file, data={**data, "partition": "dirichlet", "alpha": 0.1}, cohort={"clients": 4})
+    ).histogram()
+    assert skewed.max() == 6 and skewed.min() == 0
+    error = refused(job(file, data={**data, "partition": "iid"}, cohort={"clients": 11}))
+    assert error.what == "60 training examples of class 'billing', 6 shots for each of 11 clients were asked for"
+    assert error.fix.startswith("data.shots_per_class = 5")
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "shards"])
+def test_the_server_has_a_share_of_its_own(partition: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "q.csv", rows("q", 50))
+    data = {"shots_per_class": 20, "server_share": 0.25, "partition": partition}
+    splits = prepare(job(file, data=data))
+    assert np.bincount(splits.server.labels).tolist() == [5, 5]
+    assert splits.histogram().sum(axis=0).tolist() == [15, 15]
+    assert not set(splits.server.examples.texts) & set(texts(splits))
+    alone = prepare(job(file, data={**data, "server_share": 0.0}))
+    assert len(alone.server) == 0
+    # The same shots, whether or not the server has a share of them.
+    assert {*splits.pooled().examples.texts, *splits.server.examples.texts} == {*alone.pooled().examples.texts}
+
+
+def test_a_share_of_nothing_is_refused(tmp_path: Path) -> None:
+    error = refused(job(write(tmp_path / "q.csv", rows("q", 10)), data={"server_share": 0.01}))
+    assert error.what == "data.server_share = 0.01 of 8 examples is nothing"
+
+
+def test_fewer_dev_examples_than_clients_are_refused(tmp_path: Path) -> None:
+    error = refused(job(write(tmp_path / "q.csv", rows("q", 30)), cohort={"clients": 8}))
+    assert error.what == "4 dev examples for 8 clients" and "0 for all" in error.fix
+
+
+@pytest.mark.parametrize(
+    "partition", [{"partition": "iid", "partition_column": "hospital"}, {"partition": "column"}], ids=str
+)
+def test_a_column_without_its_partition_is_refused_and_the_reverse(partition: dict[str, str]) -> None:
+    table = "\n".join(f'{key} = "{value}"' for key, value in partition.items())
+    with pytest.raises(InvalidJob, match=r"data\.partition_column"):
+        parse_job(f"[data]\n{table}\n")
+
+
+TEXT: dict[str, dict[str, Any]] = {
+    "task": {"prompt": {"kind": "text", "vocabulary": 3}},
+    "method": {"name": "fed-bbpt", "generator": "categorical"},
+}
+
+
+def test_words_for_prompts_come_from_the_servers_own_examples(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.jsonl", rows("q", 20))
+    splits = prepare(job(file, data={"shots_per_class": 8, "server_share": 0.5}, **TEXT))
+    prompt = splits.job.task.prompt
+    assert isinstance(prompt, TextPromptSection)
+    assert prompt.candidates == pmi_ngrams(splits.server.examples.texts, 3) == ("of", "q", "billing")
+    assert prepare(splits.job).job.task.prompt == prompt, "words that are named stay"
+
+
+def test_without_examples_of_the_server_the_words_have_to_be_named(tmp_path: Path) -> None:
+    """Else the clients' own would go to everybody."""
+    error = refused(job(write(tmp_path / "q.jsonl", rows("q", 20)), **TEXT))
+    assert isinstance(error, InvalidJob) and error.what == "task.prompt.candidates is empty"
+    assert "data.server_share" in error.fix

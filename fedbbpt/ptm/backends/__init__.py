@@ -1,24 +1,38 @@
-"""The models behind the wall. Torch and transformers are imported here and nowhere else."""
+"""The models behind the wall. Beside `fedbbpt.whitebox`, torch is imported here and nowhere else."""
 
+from pathlib import Path
 from typing import Any
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.types import Precision
 
 
-def load(model: str, *, family: str = "", threads: int = 0) -> Backend[Any]:
-    """The backend of a model: "fake", "all-MiniLM-L6-v2" (in the demo extra), a folder, or a name on the hub.
+def load(model: str, *, family: str = "", threads: int = 0, precision: Precision = Precision.FLOAT32) -> Backend[Any]:
+    """The backend of a model: "fake", "all-MiniLM-L6-v2" (the demo extra), a folder, a name on the hub, an ONNX file.
 
     `family` says how to ask it (`families.FAMILIES`); empty reads that from the checkpoint's architecture. `threads` 0
-    takes all cores. Raises InvalidInput where the model cannot be had.
+    takes all cores. bfloat16 is two to three times as fast where the machine has it, and less exact. Raises
+    InvalidInput where the model cannot be had.
     """
+    computes_itself = model == "fake" or model.endswith(".onnx")
+    if computes_itself and precision is not Precision.FLOAT32:
+        raise InvalidInput(f"{precision} is not to be had", where=model, fix="float32")
     if model == "fake":
         return Fake()
+    if model.endswith(".onnx"):
+        try:
+            from fedbbpt.ptm.backends.onnx_classifier import OnnxClassifier
+        except ModuleNotFoundError as error:
+            raise InvalidInput(
+                f"{error.name} is not installed", where=model, fix="pip install 'fedbbpt[onnx]'"
+            ) from None
+        return OnnxClassifier(Path(model), threads=threads)
     try:
         from fedbbpt.ptm.backends.families import load_checkpoint
     except ModuleNotFoundError as error:
         raise InvalidInput(
             f"{error.name} is not installed", where="model", fix="pip install 'fedbbpt[ptm]', or the model \"fake\""
         ) from None
-    return load_checkpoint(model, family=family, threads=threads)
+    return load_checkpoint(model, family=family, threads=threads, precision=precision)

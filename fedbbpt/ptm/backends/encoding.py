@@ -22,8 +22,9 @@ from fedbbpt.types import Examples, Perturbation, TaskSpec
 class Row:
     """A tokenised example without its prompt.
 
-    Vectors join before `ids[front]`, behind the first special token where there is one; tokens and text join before
-    `ids[slot]`, where the template has its {prompt}. `mask` is the index of the mask token, where there is one.
+    Vectors join before `ids[front]`, behind the first special token where there is one, be it the model's own or the
+    template's; tokens and text join before `ids[slot]`, where the template has its {prompt}. `mask` is the index of the
+    mask token, where there is one.
     """
 
     ids: tuple[int, ...]
@@ -39,11 +40,13 @@ class Encoder:
         """`causal`: nothing stands behind the input, neither a mask token nor the model's last special token."""
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+        self._causal = causal
         plain = self.tokenise(["a"])[0]
         whole = list(tokenizer("a")["input_ids"])
         start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
         self._before, self._after = whole[:start], [] if causal else whole[start + len(plain) :]
         self._mask = [] if causal or tokenizer.mask_token_id is None else [tokenizer.mask_token_id]
+        self._special = frozenset(tokenizer.all_special_ids)
         self._vocabulary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
     def tokenise(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
@@ -57,22 +60,22 @@ class Encoder:
         """A text alone, between the model's special tokens."""
         return [*self._before, *self.tokenise([text])[0], *self._after]
 
-    def label_ids(self, task: TaskSpec) -> tuple[int, ...]:
-        """The one token of each label word, as it stands in the template: with the white space before {mask}.
+    def label_words(self, task: TaskSpec) -> tuple[tuple[int, ...], ...]:
+        """The tokens of each label word, as it stands in the template: with the white space before {mask}.
 
-        Raises InvalidTask for words of several tokens, words that the vocabulary lacks, and words that fall together.
+        Raises InvalidTask for words that the vocabulary lacks, words that fall together, and words of several tokens
+        where there is one mask to fill.
         """
         space = next((piece.text for piece in parse(task) if piece.place is Place.MASK), "")
-        ids = []
-        for word, tokens in zip(task.classes, self.tokenise([space + word for word in task.classes]), strict=True):
-            if len(tokens) != 1 or tokens[0] == self._tokenizer.unk_token_id:
+        words = [tuple(tokens) for tokens in self.tokenise([space + word for word in task.classes])]
+        for text, tokens in zip(task.classes, words, strict=True):
+            if not tokens or self._tokenizer.unk_token_id in tokens or (len(tokens) > 1 and not self._causal):
                 pieces = self._tokenizer.convert_ids_to_tokens(tokens)
-                what = f"label word {word!r} is {pieces} to the model"
-                raise InvalidTask(what, where="classes", fix="words of one token each")
-            ids.append(tokens[0])
-        if len(set(ids)) < len(ids):
-            raise InvalidTask("two label words are the same token", where="classes", fix="different words")
-        return tuple(ids)
+                fix = "words that the vocabulary has" if self._causal else "words of one token each"
+                raise InvalidTask(f"label word {text!r} is {pieces} to the model", where="classes", fix=fix)
+        if len(set(words)) < len(words):
+            raise InvalidTask("two label words are the same tokens", where="classes", fix="different words")
+        return tuple(words)
 
     def rows(
         self,
@@ -116,7 +119,7 @@ class Encoder:
                 mask = len(ids)
             ids += tokens.get(piece, [])
         ids += self._after
-        return Row(tuple(ids), min(1, len(self._before)), slot, mask)
+        return Row(tuple(ids), int(bool(self._before) or ids[0] in self._special), slot, mask)
 
 
 def _places(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:

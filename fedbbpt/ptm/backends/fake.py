@@ -5,7 +5,8 @@ way. A prompt V `[L, D]` is a map that turns texts towards classes:
 
     score_k(V, x) = 4 c_k . (x + V^T (A x) / sqrt(L)),   A `[L, D]` random and fixed
 
-Scores are linear in V, so the cross-entropy is smooth and convex in z and has what search can find.
+Scores are linear in V, so the cross-entropy is smooth and convex in z and has what search can find. There are neither
+positions nor a LayerNorm, so all injections are the same.
 """
 
 import hashlib
@@ -22,18 +23,19 @@ from fedbbpt.prompts.projection import project
 from fedbbpt.ptm.planner import plan
 from fedbbpt.ptm.template import check_pairs, forbid_mask, parse
 from fedbbpt.ptm.tokens import perturb, truncate
-from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
+from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.types import (
+    TEXT_MODEL_PROMPTS,
     Examples,
     Injection,
     LatentPrompts,
     ModelCard,
     Perturbation,
-    PromptKind,
     Prompts,
     Scores,
     SoftPrompts,
     TaskSpec,
+    TextPrompts,
     TokenPrompts,
 )
 
@@ -74,8 +76,8 @@ class Fake:
             model="fake",
             revision="fake-1",
             family="fake",
-            prompt_kinds=frozenset(PromptKind),
-            injections=frozenset({Injection.PREFIX}),
+            prompt_kinds=TEXT_MODEL_PROMPTS,
+            injections=frozenset(Injection),
             max_tokens=MAX_TOKENS,
             max_prompts=MAX_PROMPTS,
             max_examples=MAX_EXAMPLES,
@@ -143,4 +145,6 @@ def _prompts(prompts: Prompts) -> Sequence[Vector]:
         if prompts.ids.size and not 0 <= prompts.ids.min() <= prompts.ids.max() < VOCABULARY:
             raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"0 to {VOCABULARY - 1}")
         return list(words[prompts.ids])
-    return [words[np.array(_words(text), np.int64)] for text in prompts.texts]
+    if isinstance(prompts, TextPrompts):
+        return [words[np.array(_words(text), np.int64)] for text in prompts.texts]
+    raise unsupported(prompts)

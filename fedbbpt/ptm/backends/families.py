@@ -9,16 +9,19 @@ import transformers
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.backends.causal_lm import CausalLM
 from fedbbpt.ptm.backends.checkpoint import load, locate, read_config
+from fedbbpt.ptm.backends.clip import Clip
 from fedbbpt.ptm.backends.dual_encoder import DualEncoder
 from fedbbpt.ptm.backends.masked_lm import MaskedLM
 from fedbbpt.ptm.backends.sequence_classifier import SequenceClassifier
 from fedbbpt.ptm.backends.transformer import Transformer
+from fedbbpt.types import Precision
 
-FAMILIES: Mapping[str, tuple[type[Transformer[Any]], Any]] = {
+FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip], Any]] = {
     "dual-encoder": (DualEncoder, transformers.AutoModel),
     "masked-lm": (MaskedLM, transformers.AutoModelForMaskedLM),
     "causal-lm": (CausalLM, transformers.AutoModelForCausalLM),
     "sequence-classifier": (SequenceClassifier, transformers.AutoModelForSequenceClassification),
+    "clip": (Clip, transformers.AutoModel),
 }
 """The backend and the class that loads its models."""
 
@@ -27,19 +30,22 @@ ENDINGS = {
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
     "ForSequenceClassification": "sequence-classifier",
+    "CLIPModel": "clip",
     "Model": "dual-encoder",
 }
 """Of `architectures` in config.json; the first that fits counts."""
 
 
-def load_checkpoint(model: str, *, family: str = "", threads: int = 0) -> Transformer[Any]:
+def load_checkpoint(
+    model: str, *, family: str = "", threads: int = 0, precision: Precision = Precision.FLOAT32
+) -> Transformer[Any] | Clip:
     """Raises InvalidInput where the model cannot be had, or is of no family that we know."""
     folder = locate(model)
     family = family or _family(folder)
     if family not in FAMILIES:
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
     backend, auto_class = FAMILIES[family]
-    return backend(load(model, folder, auto_class, family), threads=threads)
+    return backend(load(model, folder, auto_class, family, precision), threads=threads)
 
 
 def _family(folder: Path) -> str:

@@ -14,4 +14,4 @@ class MaskedLM(LanguageModel):
     def check(self, task: TaskSpec) -> None:
         if all(piece.place is not Place.MASK for piece in parse(task)):
             raise InvalidTask("no {mask}", where="template", fix='for example "{prompt} {text} It was {mask}."')
-        self._encoder.label_ids(task)
+        self._encoder.label_words(task)

@@ -1,5 +1,7 @@
 """Sequence classifiers: the logits of the labels that the model was trained with."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTask
@@ -20,6 +22,7 @@ class SequenceClassifier(Transformer[list[int]]):
         # Inputs are never padded; a model that looks for padding would look in vain, and say so.
         config.pad_token_id = None
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+        self._card = replace(self._card, labels=tuple(self._labels))
 
     def check(self, task: TaskSpec) -> None:
         forbid_mask(parse(task))
@@ -33,5 +36,5 @@ class SequenceClassifier(Transformer[list[int]]):
         return [0, len(self._labels) - 1]
 
     def _read(self, hidden: Tensor, position: int, columns: list[int]) -> Tensor:
-        logits: Tensor = self._head(inputs_embeds=hidden[None]).logits
+        logits: Tensor = self._parts.head(inputs_embeds=hidden[None]).logits
         return logits[0, columns]

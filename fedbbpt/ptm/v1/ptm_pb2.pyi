@@ -29,14 +29,38 @@ class _InjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Injection.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     INJECTION_UNSPECIFIED: _Injection.ValueType  # 0
     INJECTION_PREFIX: _Injection.ValueType  # 1
-    """L vectors are put before the input's embeddings (behind the model's first special token), before positions are added."""
+    """The L vectors stand among the word embeddings, before positions, token types and LayerNorm are applied to all of them."""
+    INJECTION_ADD: _Injection.ValueType  # 2
+    """L words stand in the input as its own do, through positions, token types and the embedding LayerNorm; behind that the L vectors
+    are added to theirs. The words are the tokens of Projection.initial_text, repeated or cut to L, and the vectors A z alone, not
+    around them. Where there is no initial text, and for SoftPrompts, the L word embeddings are zero vectors.
+    Models whose embeddings end in a LayerNorm.
+    """
+    INJECTION_CONCAT: _Injection.ValueType  # 3
+    """The L vectors stand among the hidden states that come out of the embedding LayerNorm: they get no position embedding, no token
+    type and no LayerNorm, and the input keeps the positions that it has without a prompt.
+    Models whose embeddings end in a LayerNorm.
+    """
 
 class Injection(_Injection, metaclass=_InjectionEnumTypeWrapper):
-    """How continuous prompts enter the model."""
+    """How continuous prompts enter the model. All put L places into the input, behind the model's first special token or, where it
+    has none, in front: a prompt takes L of max_tokens.
+    """
 
 INJECTION_UNSPECIFIED: Injection.ValueType  # 0
 INJECTION_PREFIX: Injection.ValueType  # 1
-"""L vectors are put before the input's embeddings (behind the model's first special token), before positions are added."""
+"""The L vectors stand among the word embeddings, before positions, token types and LayerNorm are applied to all of them."""
+INJECTION_ADD: Injection.ValueType  # 2
+"""L words stand in the input as its own do, through positions, token types and the embedding LayerNorm; behind that the L vectors
+are added to theirs. The words are the tokens of Projection.initial_text, repeated or cut to L, and the vectors A z alone, not
+around them. Where there is no initial text, and for SoftPrompts, the L word embeddings are zero vectors.
+Models whose embeddings end in a LayerNorm.
+"""
+INJECTION_CONCAT: Injection.ValueType  # 3
+"""The L vectors stand among the hidden states that come out of the embedding LayerNorm: they get no position embedding, no token
+type and no LayerNorm, and the input keeps the positions that it has without a prompt.
+Models whose embeddings end in a LayerNorm.
+"""
 Global___Injection: _TypeAlias = Injection  # noqa: Y015
 
 class _PromptKind:
@@ -50,6 +74,8 @@ class _PromptKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptKind
     PROMPT_KIND_SOFT: _PromptKind.ValueType  # 2
     PROMPT_KIND_TOKENS: _PromptKind.ValueType  # 3
     PROMPT_KIND_TEXT: _PromptKind.ValueType  # 4
+    PROMPT_KIND_IMAGE: _PromptKind.ValueType  # 5
+    PROMPT_KIND_DEEP: _PromptKind.ValueType  # 6
 
 class PromptKind(_PromptKind, metaclass=_PromptKindEnumTypeWrapper):
     """Which kinds of prompts a model takes."""
@@ -59,6 +85,8 @@ PROMPT_KIND_LATENT: PromptKind.ValueType  # 1
 PROMPT_KIND_SOFT: PromptKind.ValueType  # 2
 PROMPT_KIND_TOKENS: PromptKind.ValueType  # 3
 PROMPT_KIND_TEXT: PromptKind.ValueType  # 4
+PROMPT_KIND_IMAGE: PromptKind.ValueType  # 5
+PROMPT_KIND_DEEP: PromptKind.ValueType  # 6
 Global___PromptKind: _TypeAlias = PromptKind  # noqa: Y015
 
 @_typing.final
@@ -91,6 +119,9 @@ class DescribeResponse(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     EMBEDDING_WIDTH_FIELD_NUMBER: _builtins.int
     SCORE_NOISE_FIELD_NUMBER: _builtins.int
+    IMAGE_SHAPE_FIELD_NUMBER: _builtins.int
+    PREFIX_SHAPE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.str
     """A digest of weights, configuration and precision. Scores are comparable within one revision only."""
@@ -111,6 +142,18 @@ class DescribeResponse(_message.Message):
     def prompt_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___PromptKind.ValueType]: ...
     @_builtins.property
     def injections(self) -> _containers.RepeatedScalarFieldContainer[Global___Injection.ValueType]: ...
+    @_builtins.property
+    def image_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """(C, H, W) of a model whose inputs are images; empty: its inputs are texts."""
+
+    @_builtins.property
+    def prefix_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """(layers, heads, width) of deep prompts; empty where the model takes none."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a classifier: the names of all classes that it was trained with; the classes of a task are some of them."""
+
     def __init__(
         self,
         *,
@@ -125,10 +168,13 @@ class DescribeResponse(_message.Message):
         max_message_bytes: _builtins.int = ...,
         embedding_width: _builtins.int = ...,
         score_noise: _builtins.float = ...,
+        image_shape: _abc.Iterable[_builtins.int] | None = ...,
+        prefix_shape: _abc.Iterable[_builtins.int] | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "injections", b"injections", "max_examples", b"max_examples", "max_message_bytes", b"max_message_bytes", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "model", b"model", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "image_shape", b"image_shape", "injections", b"injections", "labels", b"labels", "max_examples", b"max_examples", "max_message_bytes", b"max_message_bytes", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "model", b"model", "prefix_shape", b"prefix_shape", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,7 +192,9 @@ class RegisterTaskRequest(_message.Message):
     """
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One text for each class, in class order: label words for language models, descriptions for dual encoders."""
+        """One text for each class, in class order: label words for language models, descriptions for dual encoders. For masked models a
+        label word is one token. For causal ones it may be several: then all words score by the sum of their tokens' log-probabilities.
+        """
 
     def __init__(
         self,
@@ -264,24 +312,37 @@ Global___Perturbation: _TypeAlias = Perturbation  # noqa: Y015
 
 @_typing.final
 class Example(_message.Message):
+    """A text, a text with a second one, or an image: the same for all examples of a handle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     TEXT_PAIR_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     text_pair: _builtins.str
+    @_builtins.property
+    def image(self) -> _tensor_pb2.Tensor:
+        """uint8 [C, H, W]"""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         text_pair: _builtins.str | None = ...,
+        image: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair", "text_pair", b"text_pair"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_text_pair", b"_text_pair", "image", b"image", "text_pair", b"text_pair"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_text_pair", b"_text_pair", "image", b"image", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
+    _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015
     _WhichOneofReturnType__text_pair: _TypeAlias = _typing.Literal["text_pair"]  # noqa: Y015
     _WhichOneofArgType__text_pair: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__text_pair) -> _WhichOneofReturnType__text_pair | None: ...
 
 Global___Example: _TypeAlias = Example  # noqa: Y015
@@ -327,6 +388,8 @@ class ScoreRequest(_message.Message):
     SOFT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    DEEP_FIELD_NUMBER: _builtins.int
     examples_id: _builtins.str
     @_builtins.property
     def latent(self) -> Global___LatentPrompts: ...
@@ -336,6 +399,10 @@ class ScoreRequest(_message.Message):
     def tokens(self) -> Global___TokenPrompts: ...
     @_builtins.property
     def text(self) -> Global___TextPrompts: ...
+    @_builtins.property
+    def image(self) -> Global___ImagePrompts: ...
+    @_builtins.property
+    def deep(self) -> Global___DeepPrompts: ...
     def __init__(
         self,
         *,
@@ -344,12 +411,14 @@ class ScoreRequest(_message.Message):
         soft: Global___SoftPrompts | None = ...,
         tokens: Global___TokenPrompts | None = ...,
         text: Global___TextPrompts | None = ...,
+        image: Global___ImagePrompts | None = ...,
+        deep: Global___DeepPrompts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "image", b"image", "latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples_id", b"examples_id", "latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "examples_id", b"examples_id", "image", b"image", "latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_prompts: _TypeAlias = _typing.Literal["latent", "soft", "tokens", "text"]  # noqa: Y015
+    _WhichOneofReturnType_prompts: _TypeAlias = _typing.Literal["latent", "soft", "tokens", "text", "image", "deep"]  # noqa: Y015
     _WhichOneofArgType_prompts: _TypeAlias = _typing.Literal["prompts", b"prompts"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_prompts) -> _WhichOneofReturnType_prompts | None: ...
 
@@ -358,7 +427,10 @@ Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
 @_typing.final
 class LatentPrompts(_message.Message):
     """The service computes prompt = initial + scale x std x (A z) / sqrt(n): A from the seed (docs/protocol.md, "The projection"), std the
-    standard deviation of the model's token embeddings, initial the embeddings of `initial_text`, repeated or cut to L tokens.
+    standard deviation of the model's word embeddings, initial the word embeddings of `initial_text`, repeated or cut to L tokens. That
+    is so for every injection, also where the vectors enter behind the LayerNorm, whose outputs are larger: black-box tuning
+    (arXiv 2201.03514) and FedBPT scale A like this, and `scale` is there for others. Under INJECTION_ADD initial is left out of the
+    sum, since its words stand in the input.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -506,6 +578,54 @@ class TextPrompts(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextPrompts: _TypeAlias = TextPrompts  # noqa: Y015
+
+@_typing.final
+class ImagePrompts(_message.Message):
+    """Added to images of 0 to 1 (the examples divided by 255); the sum is cut off at 0 and 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELTAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deltas(self) -> _tensor_pb2.Tensor:
+        """float32 [P, B, C, H, W]: a delta for each prompt and example of the handle; or [P, 1, C, H, W]: one for all examples."""
+
+    def __init__(
+        self,
+        *,
+        deltas: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImagePrompts: _TypeAlias = ImagePrompts  # noqa: Y015
+
+@_typing.final
+class DeepPrompts(_message.Message):
+    """Keys and values that each layer's attention sees before those of the input, which keeps its positions behind them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIXES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prefixes(self) -> _tensor_pb2.Tensor:
+        """float32 [P, layers, 2, heads, L, width]; index 0 of the third dimension are the keys (after rotary position, if any), 1 the values."""
+
+    def __init__(
+        self,
+        *,
+        prefixes: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prefixes", b"prefixes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefixes", b"prefixes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeepPrompts: _TypeAlias = DeepPrompts  # noqa: Y015
 
 @_typing.final
 class ScoreResponse(_message.Message):

@@ -1,0 +1,71 @@
+"""What a run of fed-sp did for the full model, and how good its auxiliary model is alone, on test examples.
+
+python experiments/fed_sp_held_out.py RUN_FOLDER JOB.toml --data FOLDER_WITH_TRAIN_DEV_TEST
+
+The loss is what FedSP trains: -log p(answer | input), the mean over the answers' tokens, in nats.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+
+from fedbbpt.config import read_job
+from fedbbpt.prompt_file import read_prompt
+from fedbbpt.prompts.deep import DeepSpace
+from fedbbpt.ptm.backends.checkpoint import locate
+from fedbbpt.ptm.backends.encoding import Encoder
+from fedbbpt.splits import prepare
+from fedbbpt.white_boxes import AUXILIARY, write_auxiliary
+from fedbbpt.whitebox import auxiliary_file
+from fedbbpt.whitebox.model import answer_loss
+from fedbbpt.whitebox.sequences import answered, batch
+
+parser = argparse.ArgumentParser()
+parser.add_argument("run", type=Path)
+parser.add_argument("job", type=Path)
+parser.add_argument("--data", default="")
+arguments = parser.parse_args()
+
+torch.set_num_threads(1)
+job = read_job(arguments.job)
+if arguments.data:
+    job = job.model_copy(update={"data": job.data.model_copy(update={"source": arguments.data})})
+splits = prepare(job)
+z, card = read_prompt(arguments.run / "prompt.safetensors")
+with tempfile.TemporaryDirectory() as folder:
+    path = arguments.run / AUXILIARY
+    if not path.exists():
+        path = Path(folder, AUXILIARY)
+        write_auxiliary(splits.job, splits.server, path)
+    small, tokenizer, max_tokens = auxiliary_file.read(path)
+full = transformers.AutoModelForCausalLM.from_pretrained(locate(job.ptm.model))
+space = job.space()
+assert isinstance(space, DeepSpace)
+test = answered(Encoder(tokenizer, max_tokens, causal=True), card.task(), splits.test, space.tokens)
+
+
+def loss(model: Any, prefix: npt.NDArray[np.float32]) -> float:
+    """Over all test examples, some at a time: the mean over their answers' tokens."""
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(test), 50):
+            some = batch(test[start : start + 50])
+            said = int(some.answer.sum())
+            total += said * float(answer_loss(model.eval(), torch.from_numpy(prefix), some))
+            tokens += said
+    return total / tokens
+
+
+initial, tuned = space.prefixes(np.stack([np.zeros_like(z), z]))
+nothing = initial[:, :, :, :0]
+print(f"full model, no prefix:      {loss(full, nothing):.4f}")
+print(f"full model, first prefix:   {loss(full, initial):.4f}")
+print(f"full model, tuned prefix:   {loss(full, tuned):.4f}")
+if small.config.num_hidden_layers == space.layers:
+    print(f"auxiliary model, no prefix: {loss(small, nothing):.4f}")

@@ -1,0 +1,172 @@
+"""`fedbbpt bench methods`: methods and baselines side by side, on the same shots and the same PTM."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedbbpt.bench import plots, report
+from fedbbpt.bench.controls import CONTROLS
+from fedbbpt.bench.grid import IID, Cell, Grid
+from fedbbpt.bench.rows import choose
+from fedbbpt.bench.run import run
+from fedbbpt.cli import options
+from fedbbpt.cli.console import err, out, show
+from fedbbpt.errors import InvalidInput
+from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
+from fedbbpt.types import Precision
+
+CELLS = "cells"
+
+_SHOWN = (0, 1, 2, 5, 8)
+"""Columns that a terminal has room for; all are in the files."""
+
+bench = typer.Typer(no_args_is_help=True, help="Compare methods.")
+
+
+@bench.callback()
+def _group() -> None:
+    """Keeps `methods` a command of its own while there is no other."""
+
+
+@bench.command()
+def methods(
+    budget_queries: Annotated[
+        int, typer.Option(min=1, help="Queries of one run: those on training examples and those on dev examples.")
+    ],
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(MANUAL_PROMPTS)}.")] = "demo",
+    data: Annotated[
+        str, typer.Option(metavar="PATH", help="The task's data: a folder with train, dev and test files, or a file.")
+    ] = "",
+    alpha: Annotated[str, typer.Option(help="Dirichlet partitions, or iid; as in 0.1,1.0,iid.")] = "0.1",
+    seeds: Annotated[str, typer.Option(help="As in 0..4, or 0,1,2.")] = "0..2",
+    methods: Annotated[
+        str,
+        typer.Option(help="Built-in rows, TOML files of rows, folders of such; as in fed-cma,mine.toml. Empty: all."),
+    ] = "",
+    clients: Annotated[int, typer.Option(min=1, help="Of the federation.")] = 10,
+    shots: Annotated[int, typer.Option(min=1, help="Training and dev examples of each class, in all.")] = 16,
+    model: Annotated[str, typer.Option(help="The PTM, as in a job.")] = "all-MiniLM-L6-v2",
+    precision: Annotated[
+        Precision, typer.Option(help="Of the model's layers; bfloat16 is faster and less exact.")
+    ] = Precision.FLOAT32,
+    out_folder: Annotated[Path, typer.Option("--out", help="The folder for tables, plots and cells.")] = Path(
+        "docs/results"
+    ),
+    target: Annotated[float, typer.Option(min=0, max=1, help="The accuracy that queries are counted to.")] = 0.6,
+    test_examples: Annotated[int, typer.Option(min=0, help="Test examples at most; 0: all.")] = 1000,
+    processes: Annotated[int, typer.Option(min=1, help="Cells that run at a time.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the model in each process; 0: all cores.")] = 1,
+    json: options.Json = False,
+) -> None:
+    """Run methods and baselines under one budget of queries, and write tables and plots.
+
+    A grid that was cut short goes on when the same command is given again.
+    """
+    grid = Grid(
+        task=_known(task),
+        source=_source(task, data),
+        splits=_splits(alpha),
+        seeds=read_seeds(seeds),
+        budget=budget_queries,
+        methods=choose([word for word in methods.split(",") if word], tuple(CONTROLS)),
+        clients=clients,
+        shots=shots,
+        model=model,
+        precision=precision,
+        test_examples=test_examples,
+    )
+    cells = grid.cells()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=err,
+    ) as progress:
+        bar = progress.add_task("cells", total=len(cells))
+
+        def done(cell: Cell) -> None:
+            progress.update(bar, description=f"{cell.method}, {report.title(cell.split)}, seed {cell.job.run.seed}")
+            progress.advance(bar)
+
+        records = run(cells, out_folder / CELLS, processes=processes, threads=threads, done=done)
+    command = _command(grid, methods, target)
+    pictures = plots.draw(grid, records, out_folder)
+    page, file = report.write(grid, records, target, command, pictures, out_folder)
+    if json:
+        show({"page": str(page), "records": str(file), "plots": [str(picture) for picture in pictures]}, as_json=True)
+        return
+    for split in grid.splits:
+        out.print(_table(grid, report.summaries(grid, records), split, target))
+    out.print(f"{out_folder}/ holds {', '.join(path.name for path in (page, file, *pictures))}", style="dim")
+
+
+def _table(grid: Grid, found: tuple[report.Summary, ...], split: str, target: float) -> Table:
+    table = Table(title=f"{grid.task}, {report.title(split)}", title_justify="left", box=None, header_style="dim")
+    for column in _SHOWN:
+        name = report.COLUMNS[column].format(target=f"{100 * target:g}")
+        table.add_column(name, justify="right" if column else "left", no_wrap=True)
+    for summary in found:
+        if summary.split == split:
+            cells = summary.cells(target)
+            table.add_row(*(cells[column] for column in _SHOWN))
+    return table
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """`0..4` with both ends, or `0,1,2`. Raises InvalidInput."""
+    first, dots, last = text.partition("..")
+    try:
+        found = tuple(range(int(first), int(last) + 1)) if dots else tuple(int(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 0 or len(set(found)) < len(found):
+        raise InvalidInput(f"{text!r} names no seeds", where="--seeds", fix="as in 0..4, or 0,1,2")
+    return found
+
+
+def _splits(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(","))
+    for word in words:
+        try:
+            sound = word == IID or 0 < float(word) < math.inf
+        except ValueError:
+            sound = False
+        if not sound or words.count(word) > 1:
+            raise InvalidInput(f"{word!r} in {text!r}", where="--alpha", fix="numbers above 0 and iid, each once")
+    return words
+
+
+def _known(task: str) -> str:
+    if task not in MANUAL_PROMPTS:
+        raise InvalidInput(f"{task!r} is unknown", where="--task", fix=f"one of {', '.join(MANUAL_PROMPTS)}")
+    return task
+
+
+def _source(task: str, data: str) -> str:
+    if task == "demo":
+        if data:
+            raise InvalidInput("the task demo makes its own data", where="--data", fix="another --task")
+        return "demo"
+    if not data:
+        raise InvalidInput("no data", where="--data", fix=f"the folder with the files of {task}")
+    return data
+
+
+def _command(grid: Grid, methods: str, target: float) -> str:
+    """What makes this table again, wherever somebody keeps the data."""
+    words = ["fedbbpt", "bench", "methods", "--task", grid.task]
+    words += [] if grid.task == "demo" else ["--data", "FOLDER"]
+    words += ["--alpha", ",".join(grid.splits), "--seeds", ",".join(map(str, grid.seeds))]
+    words += ["--budget-queries", str(grid.budget), "--clients", str(grid.clients), "--shots", str(grid.shots)]
+    words += ["--model", report.model_name(grid), "--target", f"{target:g}", "--test-examples", str(grid.test_examples)]
+    words += ["--precision", grid.precision] if grid.precision is not Precision.FLOAT32 else []
+    words += ["--methods", methods] if methods else []
+    return shlex.join(words)

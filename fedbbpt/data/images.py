@@ -1,0 +1,98 @@
+"""Images as examples: from .npz files and to them, and brought to the shape that a model takes.
+
+A file has `x`, uint8 `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C 1, 3 or 4, and `y`, the classes by number or
+name.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt.errors import InvalidData, InvalidInput
+from fedbbpt.types import Array, Examples, LabelledExamples
+
+CHANNELS = (1, 3, 4)
+SUFFIX = "npz"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def read_npz(path: Path) -> tuple[Pixels, tuple[str, ...]]:
+    """Images `[N, C, H, W]` and their labels as text. Raises InvalidData."""
+    x, labels = _arrays(path, "x", "y")
+    images = _channels_first(x, path)
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
+        what = f"y is {labels.dtype} {list(labels.shape)} for {len(images)} images"
+        raise InvalidData(what, where=str(path), fix="the number or the name of each image's class")
+    return images, tuple(str(label).strip() for label in labels)
+
+
+def read_unlabelled(path: Path) -> Examples:
+    """The images of a file, whether it has labels or not. Raises InvalidData."""
+    (x,) = _arrays(path, "x")
+    return Examples(images=_channels_first(x, path))
+
+
+def _arrays(path: Path, *names: str) -> list[Array]:
+    try:
+        # Nothing that could hold code is read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return [file[name] for name in names]
+    except KeyError as error:
+        raise InvalidData(str(error), where=str(path), fix=f"the arrays {' and '.join(names)}") from None
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InvalidData(f"cannot be read: {error}", where=str(path), fix="a file of numpy.savez") from None
+
+
+def _channels_first(x: Array, path: Path) -> Pixels:
+    if x.dtype == np.uint8 and x.size:
+        if x.ndim == 3:
+            return np.asarray(x[:, None])
+        if x.ndim == 4 and x.shape[1] in CHANNELS:
+            return np.asarray(x)
+        if x.ndim == 4 and x.shape[3] in CHANNELS:
+            return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    fix = "uint8 of shape [N, H, W], [N, H, W, C] or [N, C, H, W], not empty"
+    raise InvalidData(f"x is {x.dtype} {list(x.shape)}", where=str(path), fix=fix)
+
+
+def write_npz(path: Path, data: LabelledExamples, labels: Sequence[str]) -> None:
+    """Labels by name: what `read_npz` takes back."""
+    assert data.examples.images is not None, "whoever writes pictures has pictures"
+    np.savez_compressed(path, x=data.examples.images, y=np.array([labels[index] for index in data.labels]))
+
+
+def fit(examples: Examples, shape: tuple[int, int, int] | None) -> Examples:
+    """The examples as a model takes them whose images have the shape (C, H, W); None: its inputs are texts.
+
+    Sides are stretched bilinearly; one channel is repeated, and of four the last, which is opacity, is left out. Raises
+    InvalidInput where colours would have to go.
+    """
+    if examples.images is None or shape is None or examples.images.shape[1:] == shape:
+        return examples
+    images, (channels, height, width) = examples.images, shape
+    if images.shape[1] == 4 and channels < 4:
+        images = images[:, :3]
+    if images.shape[1] not in (1, channels):
+        what = f"images with {images.shape[1]} channels for a model that takes {channels}"
+        raise InvalidInput(what, where="examples", fix="images of the model's kind")
+    images = _stretch(_stretch(images, 2, height), 3, width)
+    return Examples(images=np.repeat(images, channels // images.shape[1], axis=1))
+
+
+def _stretch(images: Pixels, axis: int, size: int) -> Pixels:
+    """To `size` pixels along an axis: each lies between two, by its distances to them. Shrinking averages no others."""
+    before = images.shape[axis]
+    if before == size:
+        return images
+    places = np.clip((np.arange(size) + 0.5) * before / size - 0.5, 0, before - 1)
+    left = places.astype(np.int64)
+    right = np.minimum(left + 1, before - 1)
+    share = (places - left).reshape([-1 if each == axis else 1 for each in range(4)])
+    mixed = images.take(left, axis) * (1 - share) + images.take(right, axis) * share
+    stretched: Pixels = np.rint(mixed).astype(np.uint8)
+    return stretched

@@ -1,0 +1,112 @@
+"""fedavg-bbt, the baseline in the tables of FedBPT and FedOne (arXiv 2310.01467, 2506.14929): local BBT, averaged.
+
+BBT (Black-Box Tuning, arXiv 2201.03514) is CMA-ES on z. Each round every client runs one of its own for
+`local_iterations` generations from the broadcast mean and step size, and sends the mean and the step size that it ends
+with; the server averages both: m = sum_k (n_k / n) m^k. The covariance would begin anew each round and stays the
+identity: at n = 100 or more, a round's few generations change it by hardly a hundredth. FedOne's code sends the best
+candidate in place of the mean, which is an option.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fedbbpt import seeds
+from fedbbpt.interfaces import Objectives, PromptSpace
+from fedbbpt.methods.method import Method, MethodConfig
+from fedbbpt.optim.cmaes import CmaEs
+from fedbbpt.optim.losses import finite
+from fedbbpt.types import Arrays, MethodSettings, Metrics, Task, Update, merge, unpack
+
+
+class FedavgBbtConfig(MethodConfig):
+    """`[method]` of a job."""
+
+    name: Literal["fedavg-bbt"] = "fedavg-bbt"
+    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="The first step size.")
+    local_population: int = Field(20, ge=4, le=1024, description="Candidates of a client in one generation.")
+    local_iterations: int = Field(4, ge=1, description="Generations of a client in a round.")
+    sends: Literal["mean", "best"] = Field(
+        "mean", description="What a client takes for its result: the search's mean, or its best candidate (FedOne)."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FedavgBbtSettings(MethodSettings):
+    local_population: int
+    local_iterations: int
+    best_sent: bool
+    """Whether `mean` of an update is the best candidate instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class FedavgBbtState:
+    mean: npt.NDArray[np.float64]
+    """`[n]`"""
+    sigma: float
+
+
+class FedavgBbtServer:
+    linear = True
+
+    def __init__(self, config: FedavgBbtConfig, space: PromptSpace) -> None:
+        self._config = config
+        self._dim = space.dim
+
+    def init(self, seed: int) -> FedavgBbtState:
+        return FedavgBbtState(np.zeros(self._dim), self._config.sigma)
+
+    def broadcast(self, state: FedavgBbtState, seed: int) -> Arrays:
+        return {"mean": self.prompt(state), "sigma": np.array([state.sigma], np.float32)}
+
+    def step(self, state: FedavgBbtState, updates: Sequence[Update], seed: int) -> tuple[FedavgBbtState, Metrics]:
+        """`train_loss` is the mean loss of all that the clients scored."""
+        total = merge(updates)
+        mean, sigma, loss = (total.arrays[name] / total.weight for name in ("mean", "sigma", "loss"))
+        # A step size stays positive, whatever is sent.
+        return FedavgBbtState(mean, max(float(sigma[0]), 1e-12)), {"train_loss": float(loss[0])}
+
+    def prompt(self, state: FedavgBbtState) -> npt.NDArray[np.float32]:
+        return state.mean.astype(np.float32)
+
+    def expected(self) -> Mapping[str, tuple[int, ...]]:
+        return {"mean": (self._dim,), "sigma": (1,), "loss": (1,)}
+
+    def restore(self, arrays: Arrays) -> FedavgBbtState:
+        return unpack(FedavgBbtState, arrays)
+
+
+class FedavgBbtClient:
+    def __init__(self, settings: FedavgBbtSettings, space: PromptSpace, objectives: Objectives) -> None:
+        self._settings = settings
+        self._objectives = objectives
+
+    def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
+        search = CmaEs(self._settings.local_population, float(task.arrays["sigma"][0]), "identity")
+        state = search.init(task.arrays["mean"].astype(np.float64))
+        best, best_loss, scored = state.mean, np.inf, []
+        for generation in range(self._settings.local_iterations):
+            population = search.ask(state, seeds.derive(task.seed, task.id.client_id, generation))
+            losses = finite(self._objectives.loss(population))
+            state = search.tell(state, population, losses)
+            scored.append(losses.mean())
+            if losses.min() < best_loss:
+                best, best_loss = population[losses.argmin()], losses.min()
+        weight = self._objectives.weight
+        found = best if self._settings.best_sent else state.mean
+        arrays = {"mean": found, "sigma": np.array([state.sigma]), "loss": np.array([np.mean(scored)])}
+        return Update({name: weight * array for name, array in arrays.items()}, weight, metrics={}), {}
+
+    def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
+        return arrays["mean"].astype(np.float32)
+
+
+def settings(config: FedavgBbtConfig) -> FedavgBbtSettings:
+    return FedavgBbtSettings(config.local_population, config.local_iterations, best_sent=config.sends == "best")
+
+
+METHOD = Method("fedavg-bbt", FedavgBbtConfig, FedavgBbtSettings, settings, FedavgBbtServer, FedavgBbtClient)

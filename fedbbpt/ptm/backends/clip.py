@@ -1,0 +1,91 @@
+"""CLIP and its like (arXiv 2103.00020): a class scores by how near its description lies to the image."""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbbpt.errors import InvalidInput, InvalidTask
+from fedbbpt.ptm.backends.checkpoint import Checkpoint
+from fedbbpt.ptm.backends.image_model import ImageModel, Pixels
+from fedbbpt.ptm.template import forbid_mask, parse
+from fedbbpt.types import Precision, Scores, TaskSpec
+
+PREPROCESSOR = "preprocessor_config.json"
+
+
+class Clip(ImageModel[Tensor]):
+    """score = exp(logit_scale) x cosine(image, class text), for example "a photo of a cat".
+
+    Pixels are brought to the mean and deviation that the checkpoint's preprocessor names. Images come in the model's
+    size: nothing is resized here.
+    """
+
+    family = "clip"
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
+        torch.set_num_threads(1)
+        if checkpoint.precision is not Precision.FLOAT32:
+            raise InvalidInput(f"{checkpoint.precision} is not to be had", where=checkpoint.name, fix="float32")
+        self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
+        side = int(self._model.config.vision_config.image_size)
+        mean, deviation = _normalisation(checkpoint.folder)
+        self._mean, self._deviation = torch.tensor(mean)[:, None, None], torch.tensor(deviation)[:, None, None]
+        self._max_tokens = checkpoint.max_tokens
+        self._encode_classes = lru_cache(maxsize=64)(self._encode)
+        revision = hashlib.sha256(f"{checkpoint.revision} {mean} {deviation}".encode()).hexdigest()[:32]
+        super().__init__(checkpoint.name, revision, (3, side, side), threads=threads)
+
+    def check(self, task: TaskSpec) -> None:
+        """The template has to be one, though there is no text that it could hold."""
+        forbid_mask(parse(task))
+        for text in task.classes:
+            tokens = len(self._tokenizer(text)["input_ids"])
+            if tokens > self._max_tokens:
+                raise InvalidTask(
+                    f"a description of {tokens} tokens", where="classes", fix=f"at most {self._max_tokens}"
+                )
+
+    def _columns(self, task: TaskSpec) -> Tensor:
+        return self._encode_classes(task.classes)
+
+    def _probe_columns(self) -> Tensor:
+        return self._encode(("a", "b"))
+
+    def _encode(self, texts: tuple[str, ...]) -> Tensor:
+        """Unit vectors `[K, D]`, each text alone, so that none is padded."""
+        with torch.inference_mode():
+            ids = [torch.tensor([self._tokenizer(text)["input_ids"]]) for text in texts]
+            pooled = [self._model.text_model(input_ids=each).pooler_output[0] for each in ids]
+            return torch.stack([_unit(self._model.text_projection(each)) for each in pooled])
+
+    def _read(self, image: Pixels, columns: Tensor) -> Scores:
+        with torch.inference_mode():
+            pixels = (torch.from_numpy(image) - self._mean) / self._deviation
+            pooled = self._model.vision_model(pixel_values=pixels[None]).pooler_output[0]
+            similar = (columns * _unit(self._model.visual_projection(pooled))).sum(-1)
+            scores: Scores = (self._model.logit_scale.exp() * similar).numpy()
+            return scores
+
+
+def _unit(vector: Tensor) -> Tensor:
+    unit: Tensor = vector / vector.norm()
+    return unit
+
+
+def _normalisation(folder: Path) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each colour. Raises InvalidInput where the checkpoint has no such numbers."""
+    file = folder / PREPROCESSOR
+    try:
+        told: Any = json.loads(file.read_text(encoding="utf-8"))
+        mean, deviation = told["image_mean"], told["image_std"]
+        if np.array(mean, float).shape != (3,) or not (np.array(deviation, float) > 0).all():
+            raise ValueError(f"{mean}, {deviation}")
+        return mean, deviation
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"no image_mean and image_std: {error}", where=str(file), fix="three numbers each") from None

@@ -1,0 +1,108 @@
+"""How a prompt joins an input: among the word embeddings, or behind the model's embedding block.
+
+Black-box tuning (BBT, arXiv 2201.03514) puts its prompt behind the embedding LayerNorm: `add` and `concat`, as its code
+and that of FedBPT do; `prefix` needs no such seam. For inputs of T tokens every injection makes L + T hidden states.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedbbpt.errors import InvalidTensor
+from fedbbpt.prompts.projection import project
+from fedbbpt.ptm.backends.encoding import Encoder, Row
+from fedbbpt.ptm.backends.parts import Parts
+from fedbbpt.ptm.validation import unsupported
+from fedbbpt.types import DeepPrompts, Injection, LatentPrompts, Prompts, SoftPrompts, TextPrompts, TokenPrompts
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The prompts of one call. Continuous ones join in front, tokens and text at the template's place.
+
+    `each` is `[L, D]` for each prompt; `carriers` `[L, D]` are the words that `add` puts into the text. Deep prompts
+    join no input: where `deep` holds them, `[P, layers, 2, heads, L, width]`, `each` only says how long they are.
+    """
+
+    each: Sequence[Tensor]
+    injection: Injection = Injection.PREFIX
+    carriers: Tensor | None = None
+    in_front: bool = True
+    deep: Tensor | None = None
+
+    def joint(self, row: Row) -> int:
+        return row.front if self.in_front else row.slot
+
+    def mask(self, prompt: int, row: Row) -> int | None:
+        """Where the row's mask token stands once the prompt has joined."""
+        if row.mask is None:
+            return None
+        return row.mask + len(self.each[prompt]) * (row.mask >= self.joint(row))
+
+
+class Entrance:
+    """Makes vectors of prompts, and hidden states of prompts and rows, for one model and its tokenizer."""
+
+    def __init__(self, parts: Parts, encoder: Encoder) -> None:
+        self._parts, self._encoder = parts, encoder
+        self.std = float(parts.words.weight.std())
+        self.injections = frozenset({Injection.PREFIX} if parts.block is None else Injection)
+
+    def words(self, ids: npt.ArrayLike) -> Tensor:
+        """`[T]` -> `[T, D]`."""
+        vectors: Tensor = self._parts.words(torch.tensor(np.asarray(ids, np.int64)))
+        return vectors
+
+    def vectors(self, prompts: Prompts) -> Vectors:
+        """Raises InvalidTensor for tokens outside the vocabulary, UnsupportedPrompt."""
+        if isinstance(prompts, LatentPrompts):
+            return self._projected(prompts)
+        if isinstance(prompts, SoftPrompts):
+            carriers = torch.zeros(prompts.embeddings.shape[1:])
+            return Vectors([torch.tensor(each) for each in prompts.embeddings], prompts.injection, carriers)
+        if isinstance(prompts, TokenPrompts):
+            last = self._parts.words.num_embeddings - 1
+            if not 0 <= prompts.ids.min() <= prompts.ids.max() <= last:
+                raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
+            return Vectors([self.words(ids) for ids in prompts.ids], in_front=False)
+        if isinstance(prompts, TextPrompts):
+            return Vectors([self.words(ids) for ids in self._encoder.tokenise(prompts.texts)], in_front=False)
+        if isinstance(prompts, DeepPrompts):
+            deep = torch.tensor(prompts.prefixes)
+            return Vectors([torch.empty(deep.shape[4], 0)] * len(deep), deep=deep)
+        raise unsupported(prompts)
+
+    def _projected(self, prompts: LatentPrompts) -> Vectors:
+        """Under `add` the initial text stands in the input, and A z alone is the vector."""
+        projection = prompts.projection
+        initial = np.zeros((projection.tokens, self._parts.words.embedding_dim), np.float32)
+        if ids := self._encoder.tokenise([projection.initial_text])[0]:
+            initial = self.words(np.resize(ids, projection.tokens)).numpy()
+        adds = projection.injection is Injection.ADD
+        projected = project(projection, prompts.z, np.zeros_like(initial) if adds else initial, self.std)
+        return Vectors(list(torch.from_numpy(projected)), projection.injection, torch.from_numpy(initial))
+
+    def hidden(self, vectors: Vectors, pairs: Sequence[tuple[int, Row]]) -> Tensor:
+        """What enters the model's first layer, `[N, L + T, D]`, for N pairs (prompt, row) of one length."""
+        rows = [self.words(row.ids) for _, row in pairs]
+        joints = [vectors.joint(row) for _, row in pairs]
+        prompts = [vectors.each[prompt] for prompt, _ in pairs]
+        if vectors.injection is Injection.CONCAT:
+            return _joined(list(self._parts.lift(torch.stack(rows))), prompts, joints)
+        if vectors.injection is Injection.ADD:
+            assert vectors.carriers is not None, "only words in the text's place have no carriers"
+            hidden = self._parts.lift(_joined(rows, [vectors.carriers] * len(rows), joints))
+            for input, prompt, joint in zip(hidden, prompts, joints, strict=True):
+                input[joint : joint + len(prompt)] += prompt
+            return hidden
+        return self._parts.lift(_joined(rows, prompts, joints))
+
+
+def _joined(inputs: Sequence[Tensor], prompts: Sequence[Tensor], joints: Sequence[int]) -> Tensor:
+    """Each prompt `[L, D]` put into its input `[T, D]` before the place `joint`: `[N, L + T, D]`."""
+    parts = zip(inputs, prompts, joints, strict=True)
+    return torch.stack([torch.cat([input[:joint], prompt, input[joint:]]) for input, prompt, joint in parts])

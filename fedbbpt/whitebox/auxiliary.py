@@ -1,0 +1,105 @@
+"""FedSP's auxiliary model (arXiv 2311.06805): a few layers of the full model, repeated through its depth or alone.
+
+Sharing keeps the depth and the compute of a pass, and saves memory and bytes; dropping saves both. Embeddings, last
+norm and head are the full model's in either case.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.types import Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRange:
+    """The full model's decoder layers `[start, start + cell)`."""
+
+    start: int
+    cell: int
+    mode: Literal["share", "drop"]
+
+
+def skeleton(config: Any, layers: LayerRange) -> Any:
+    """The auxiliary model of a full model's configuration, with whatever weights its architecture begins with.
+
+    Under `torch.device("meta")` it has shapes and no weights. Raises InvalidInput where the model has no such layers.
+    """
+    depth = config.num_hidden_layers
+    if not 0 <= layers.start < layers.start + layers.cell <= depth:
+        what = f"layers {layers.start} to {layers.start + layers.cell - 1} of {depth}"
+        raise InvalidInput(what, where="method.start, method.cell", fix="layers that the model has")
+    if layers.mode == "drop" and depth % layers.cell:
+        what = f"{layers.cell} layers for a prefix of {depth}"
+        raise InvalidInput(what, where="method.cell", fix=f'a number that divides {depth}, or mode = "share"')
+    config = deepcopy(config)
+    config.num_hidden_layers = layers.cell
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # transformers says nothing of it
+    if layers.mode == "share":
+        _, decoder = layer_list(model)
+        decoder.extend([_twin(decoder[i % layers.cell], i) for i in range(layers.cell, depth)])
+        model.config.num_hidden_layers = depth
+    return model
+
+
+def _twin(layer: nn.Module, index: int) -> nn.Module:
+    """The same parameters in another place: a layer knows its place, since it has keys and values of its own there."""
+    same: dict[int, Any] = {id(tensor): tensor for tensor in (*layer.parameters(), *layer.buffers())}
+    same |= {id(module.config): module.config for module in layer.modules() if hasattr(module, "config")}
+    twin = deepcopy(layer, same)
+    for module in twin.modules():
+        if hasattr(module, "layer_idx"):
+            module.layer_idx = index  # type: ignore[assignment]  # torch takes attributes for tensors and modules
+    return twin
+
+
+def layer_list(model: Any) -> tuple[str, nn.ModuleList]:
+    """The decoder's layers and their name within the model: Llama's, GPT-2's, OPT's and their like."""
+    body = getattr(model.base_model, "decoder", model.base_model)
+    found = next((each for each in (getattr(body, "layers", None), getattr(body, "h", None)) if each is not None), None)
+    if not isinstance(found, nn.ModuleList):
+        known = "a causal language model such as Llama, GPT-2 or OPT"
+        raise InvalidInput(f"{type(model).__name__} has no list of layers", where="ptm.model", fix=known)
+    return next(name for name, module in model.named_modules() if module is found), found
+
+
+def derive(full: Any, layers: LayerRange) -> Any:
+    """The auxiliary model of a full one, with its weights, before any distillation."""
+    model = skeleton(full.config, layers)
+    name, _ = layer_list(model)
+    sources = {source: parameter.numpy(force=True) for source, parameter in full.named_parameters()}
+
+    def source(parameter: str) -> str:
+        if not parameter.startswith(f"{name}."):
+            return parameter
+        index, _, rest = parameter.removeprefix(f"{name}.").partition(".")
+        return f"{name}.{int(index) + layers.start}.{rest}"
+
+    load_weights(model, {parameter: sources[source(parameter)] for parameter, _ in model.named_parameters()})
+    return model
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Each parameter once, in however many places it stands."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weights(model: nn.Module) -> Arrays:
+    """Copies of all parameters, each once, by its first name."""
+    return {name: parameter.numpy(force=True).copy() for name, parameter in model.named_parameters()}
+
+
+def load_weights(model: nn.Module, arrays: Arrays) -> None:
+    """Raises InvalidInput for names or shapes that are not the model's."""
+    parameters = dict(model.named_parameters())
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if shapes != {name: array.shape for name, array in arrays.items()}:
+        raise InvalidInput("weights of another model", where="auxiliary model", fix="the file that its owner made")
+    with torch.no_grad():
+        for name, array in arrays.items():
+            parameters[name].copy_(torch.from_numpy(array))

@@ -1,0 +1,66 @@
+"""From a checkpoint, or from an auxiliary model's file, to what the roles of FedSP train."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.interfaces import PromptSpace, Stage, WhiteBox
+from fedbbpt.prompts.deep import DeepSpace
+from fedbbpt.ptm.backends.checkpoint import Checkpoint, load, locate
+from fedbbpt.ptm.backends.encoding import Encoder
+from fedbbpt.types import LabelledExamples, Precision, TaskSpec
+from fedbbpt.whitebox import auxiliary_file
+from fedbbpt.whitebox.auxiliary import LayerRange, derive
+from fedbbpt.whitebox.distill import distil, written
+from fedbbpt.whitebox.model import CausalWhiteBox
+from fedbbpt.whitebox.sequences import Answered, answered
+
+WRITTEN, WRITTEN_TOKENS = 512, 64
+"""Texts that the full model writes to be distilled on, where its owner has no data, and their length."""
+
+
+def make_auxiliary(
+    model: str, layers: LayerRange, stage: Stage, task: TaskSpec, shard: LabelledExamples, seed: int
+) -> bytes:
+    """The file of the auxiliary model: distilled on the owner's shard, or, if that is empty, on the model's own texts.
+
+    Raises InvalidInput.
+    """
+    checkpoint = _load(model)
+    student = derive(checkpoint.model, layers)
+    if stage.steps:
+        encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
+        sequences = answered(encoder, task, shard, 0) if len(shard) else _written(checkpoint, encoder, seed)
+        distil(checkpoint.model, student, sequences, stage, seed)
+    return auxiliary_file.pack(student, layers, locate(model))
+
+
+def _written(checkpoint: Checkpoint, encoder: Encoder, seed: int) -> tuple[Answered, ...]:
+    config = checkpoint.model.config
+    first = next((id for id in (config.bos_token_id, config.eos_token_id) if id is not None), 0)
+    return written(checkpoint.model, [first], WRITTEN, min(checkpoint.max_tokens, WRITTEN_TOKENS), seed)
+
+
+def client_box(path: Path, space: PromptSpace, task: TaskSpec, train: LabelledExamples) -> WhiteBox:
+    """The auxiliary model in the file `path`. Raises InvalidInput, InvalidTask."""
+    model, tokenizer, max_tokens = auxiliary_file.read(path)
+    return _box(model, Encoder(tokenizer, max_tokens, causal=True), space, task, train)
+
+
+def owner_box(model: str, space: PromptSpace, task: TaskSpec, shard: LabelledExamples) -> WhiteBox:
+    """The full model: a folder, or a name on the hub. Raises InvalidInput, InvalidTask."""
+    checkpoint = _load(model)
+    encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
+    return _box(checkpoint.model, encoder, space, task, shard)
+
+
+def _load(model: str) -> Checkpoint:
+    return load(model, locate(model), transformers.AutoModelForCausalLM, "causal-lm", Precision.FLOAT32)
+
+
+def _box(model: Any, encoder: Encoder, space: PromptSpace, task: TaskSpec, data: LabelledExamples) -> CausalWhiteBox:
+    if not isinstance(space, DeepSpace):
+        raise InvalidInput("prompts that are not deep", where="task.prompt.kind", fix='"deep"')
+    return CausalWhiteBox(model, space, answered(encoder, task, data, space.tokens))

@@ -1,0 +1,56 @@
+"""The auxiliary model's first training, at the owner: it learns to end where the full model ends (arXiv 2311.06805).
+
+Student and teacher read the same tokens, both without a prefix; the loss is the mean squared error of their last hidden
+states and nothing else.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedbbpt import seeds
+from fedbbpt.interfaces import Stage
+from fedbbpt.whitebox.optimise import minimise, reproducible
+from fedbbpt.whitebox.sequences import Answered, Batch, batches
+
+
+def hidden_error(teacher: Any, student: Any, batch: Batch) -> torch.Tensor:
+    """The mean over the tokens that are there and over the hidden width."""
+    mask = batch.there.long()
+    with torch.no_grad():
+        target = teacher.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False).last_hidden_state
+    found = student.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return nn.functional.mse_loss(found[batch.there], target[batch.there])
+
+
+def distil(teacher: Any, student: Any, sequences: Sequence[Answered], stage: Stage, seed: int) -> list[float]:
+    """Trains all of the student's parameters; returns the losses, one a step."""
+    drawn = batches(sequences, stage.batch_size, seed)
+    teacher.eval()
+    student.train().requires_grad_(True)
+    with reproducible(seed):
+        return minimise(list(student.parameters()), lambda: hidden_error(teacher, student, next(drawn)), stage)
+
+
+def written(teacher: Any, start: Sequence[int], count: int, tokens: int, seed: int) -> tuple[Answered, ...]:
+    """What the model itself writes: something to distil on where its owner has no data."""
+    texts = []
+    with reproducible(seeds.derive(seed, "written")), torch.inference_mode():
+        for _ in range(0, count, _AT_ONCE):
+            begun = torch.tensor([list(start)] * _AT_ONCE)
+            texts += teacher.generate(
+                begun,
+                attention_mask=torch.ones_like(begun),
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=tokens - len(start),
+                pad_token_id=0,
+                eos_token_id=None,
+                use_cache=True,
+            ).tolist()
+    return tuple(Answered(tuple(text), len(start)) for text in texts[:count])
+
+
+_AT_ONCE = 16

@@ -1,0 +1,16 @@
+"""Enumerations of the protos <-> ours, by tables."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from fedbbpt.errors import InvalidRequest
+
+C = TypeVar("C")
+N = TypeVar("N")
+
+
+def read_code(table: Mapping[N, C], code: C, where: str) -> N:
+    for noun, known in table.items():
+        if known == code:
+            return noun
+    raise InvalidRequest(f"{code} is unknown", where=where, fix=f"one of {sorted(map(str, table.values()))}")

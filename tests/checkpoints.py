@@ -1,0 +1,112 @@
+"""Tiny random checkpoints of every family, with tokenizers that know few words."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WORDS = (
+    "a an the it was is who what where when which kind of question film story this good bad great fine dull long "
+    "very not so how many people live in paris wrote book number person place word one two negative positive"
+)
+MAX_TOKENS = 48
+
+
+def _tokenizer(style: str, words: str, max_tokens: int) -> Any:
+    """Word pieces with [CLS] and [SEP], or byte-level BPE: with <s> and </s> for "roberta", bare for "gpt"."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if style == "wordpiece":
+        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        names["mask_token"] = "[MASK]"
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer: Any = trainers.WordPieceTrainer(vocab_size=400, special_tokens=list(names.values()))
+        corpus = [words]
+        ends = ("[CLS]", "[SEP]")
+    else:
+        names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        if style == "roberta":
+            names |= {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        # As RoBERTa's own, the mask takes the space before it.
+        special = [AddedToken(n, lstrip=n == "<mask>", special=True) for n in dict.fromkeys(names.values())]
+        trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=special, initial_alphabet=alphabet)
+        corpus = [f"{word} {word}" for word in words.split()] * 3
+        ends = ("<s>", "</s>")
+    tokenizer.train_from_iterator(corpus, trainer)
+    if style != "gpt":
+        ids = [(token, tokenizer.token_to_id(token)) for token in ends]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{ends[0]} $A {ends[1]}", special_tokens=ids)
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=tokenizer, model_max_length=max_tokens, **names)
+
+
+def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
+    import torch
+    import transformers as t
+
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
+    shared: dict[str, Any] = {"vocab_size": vocabulary, "initializer_range": 0.3, "pad_token_id": pad}
+    labels: dict[str, Any] = {
+        "id2label": {0: "bad", 1: "fine", 2: "great"},
+        "label2id": {"bad": 0, "fine": 1, "great": 2},
+    }
+    bert: dict[str, Any] = {**sizes, **shared, "max_position_embeddings": max_tokens}
+    roberta: dict[str, Any] = {**sizes, **shared, "max_position_embeddings": max_tokens + pad + 1, "type_vocab_size": 1}
+    opt: dict[str, Any] = {"ffn_dim": 64, "max_position_embeddings": max_tokens, "word_embed_proj_dim": 32}
+    bart: dict[str, Any] = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "max_position_embeddings": max_tokens,
+    }
+    gpt2: dict[str, Any] = {**shared, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": max_tokens}
+    side = 224 if name == "clip-224" else 8
+    makers: dict[str, Callable[[], Any]] = {
+        "bert-encoder": lambda: t.BertModel(t.BertConfig(**bert)),
+        "bert-mlm": lambda: t.BertForMaskedLM(t.BertConfig(**bert)),
+        "bert-classifier": lambda: t.BertForSequenceClassification(t.BertConfig(**bert, **labels)),
+        "roberta-mlm": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**roberta)),
+        "roberta-classifier": lambda: t.RobertaForSequenceClassification(t.RobertaConfig(**roberta, **labels)),
+        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**gpt2)),
+        "gpt1": lambda: t.OpenAIGPTLMHeadModel(t.OpenAIGPTConfig(**gpt2)),
+        "bert-decoder": lambda: t.BertLMHeadModel(t.BertConfig(**bert, is_decoder=True)),
+        "gpt2-classifier": lambda: t.GPT2ForSequenceClassification(t.GPT2Config(**gpt2, **labels)),
+        "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**sizes, **shared, **opt)),
+        "bart-classifier": lambda: t.BartForSequenceClassification(t.BartConfig(**shared, **bart, **labels)),
+        "clip": lambda: t.CLIPModel(
+            t.CLIPConfig(
+                text_config={**bert, "eos_token_id": pad, "bos_token_id": 0},
+                vision_config={**sizes, "image_size": side, "patch_size": side // 2},
+                projection_dim=16,
+            )
+        ),
+        "llama": lambda: t.LlamaForCausalLM(
+            t.LlamaConfig(**sizes, **shared, num_key_value_heads=2, max_position_embeddings=max_tokens)
+        ),
+    }
+    torch.manual_seed(0)
+    return makers["clip" if name == "clip-224" else name]()
+
+
+def save_checkpoint(name: str, folder: Path, *, words: str = WORDS, max_tokens: int = MAX_TOKENS) -> Path:
+    """The folder, with "bert-mlm", "gpt2" and so on in it; `words` are single tokens to its tokenizer."""
+    style = {"bert": "wordpiece", "bart": "wordpiece", "roberta": "roberta"}.get(name.partition("-")[0], "gpt")
+    tokenizer = _tokenizer(style, words, max_tokens)
+    tokenizer.save_pretrained(folder)
+    _model(name, len(tokenizer), tokenizer.pad_token_id, max_tokens).save_pretrained(folder)
+    if name.startswith("clip"):
+        pixels = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+        (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
+    return folder

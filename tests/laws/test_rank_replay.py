@@ -1,0 +1,96 @@
+"""fed-bpt by ranks: from the orders of candidates alone the server finds what its clients found, to the bit."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedbbpt import seeds
+from fedbbpt.methods.fed_bpt import METHOD, FedBptConfig, FedBptServer
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.types import (
+    Array,
+    Arrays,
+    Losses,
+    Perturbation,
+    Phase,
+    Population,
+    Projection,
+    ProjectionKind,
+    Task,
+    TaskId,
+    Update,
+    pack,
+)
+
+CLIENTS = ("a", "b", "c")
+
+
+class Rugged:
+    """Losses without a slope: a few values, so that some are equal, and now and then none at all."""
+
+    weight = 3.0
+
+    def __init__(self, seed: int, broken: float) -> None:
+        self._seed, self._broken = seed, broken
+
+    def loss(self, population: Population) -> Losses:
+        draws = [seeds.uniforms(seeds.derive(self._seed, candidate.tobytes().hex()), 2) for candidate in population]
+        return np.array([np.nan if hole < self._broken else np.floor(4 * value) for value, hole in draws])
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        other = 0.0 if perturbation is None else 1.0 + perturbation.rate
+        return self.loss(population + other)[:, None]
+
+
+def walked(options: dict[str, Any], dim: int, seed: int, broken: float) -> tuple[dict[str, Array], list[Update]]:
+    """The server's state after three rounds, and the last round's updates as floats of full precision."""
+    config = FedBptConfig.model_validate({"name": "fed-bpt", **options})
+    space = LatentSpace(dim, Projection(ProjectionKind.NORMAL, seed=1, tokens=2, scale=1.0, initial_text=""))
+    server = FedBptServer(config, space)
+    state, updates = server.init(0), list[Update]()
+    for round in range(3):
+        task_seed = seeds.derive(seed, "task", round)
+        broadcast: Arrays = server.broadcast(state, task_seed)
+        updates = []
+        for client in CLIENTS:
+            half = METHOD.client(METHOD.settings(config), space, Rugged(seeds.derive(seed, client), broken))
+            task = Task(TaskId("run", round, client, Phase.UPDATE), task_seed, broadcast, 1.0)
+            update, _ = half.update(task, {})
+            updates.append(Update(update.arrays, update.weight, update.metrics, client))
+        state, _ = server.step(state, updates, task_seed)
+    return pack(state), updates
+
+
+@given(
+    dim=st.integers(1, 12),
+    seed=st.integers(0, 2**32 - 1),
+    broken=st.sampled_from([0.0, 0.3, 1.0]),
+    options=st.fixed_dictionaries(
+        {
+            "local_covariance": st.sampled_from(["identity", "diagonal"]),
+            "local_population": st.integers(3, 9),
+            "local_iterations": st.integers(1, 4),
+            "common_seed": st.booleans(),
+            "perturb_rate": st.sampled_from([0.0, 0.5]),
+            "parents": st.sampled_from(["half", "all"]),
+            "norm_limit": st.sampled_from([0.0, 0.7]),
+            "sigma": st.floats(1e-3, 1e3),
+        }
+    ),
+)
+def test_a_replay_finds_the_mean_that_would_have_been_sent(
+    dim: int, seed: int, broken: float, options: dict[str, Any]
+) -> None:
+    """Kills: the round's seed where clients draw by their own, a replay from the unrounded state instead of the
+    broadcast, one without the norm guard, one that reads the first generation's order in all."""
+    by_means, sent = walked({**options, "uplink": "mean"}, dim, seed, broken)
+    by_ranks, ordered = walked({**options, "uplink": "ranks"}, dim, seed, broken)
+    assert {name: array.tobytes() for name, array in by_ranks.items()} == {
+        name: array.tobytes() for name, array in by_means.items()
+    }
+    for mean, order in zip(sent, ordered, strict=True):
+        assert mean.arrays["loss"].tobytes() == order.arrays["loss"].tobytes()
+        assert order.arrays.keys() == {"orders", "loss"}

@@ -1,0 +1,49 @@
+"""The published settings of FedSP, on tiny random models of the same architectures."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedbbpt.config import Job, read_job
+from fedbbpt.methods.fed_sp import FedSpConfig
+from fedbbpt.ptm.backends import load
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.simulation import simulate
+from fedbbpt.splits import prepare
+
+PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
+
+
+@pytest.mark.parametrize(
+    ("file", "architecture", "dim"),
+    [("fed-sp-gpt2-xl-arc-easy.toml", "gpt2", 6_144_000), ("fed-sp-opt-1.3b-arc-easy.toml", "opt", 3_932_160)],
+)
+def test_a_preset_runs(
+    file: str, architecture: str, dim: int, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """All is the paper's but for sizes, steps and data; it ends, and through the owner's turn."""
+    job = read_job(PAPERS / file)
+    assert job.space().dim == dim
+    assert isinstance(job.method, FedSpConfig)
+    assert (job.method.start, job.method.cell, job.method.mode, job.method.distill_steps) == (0, 1, "share", 5000)
+    rows = [{"text": f"which place {word} A) this B) that", "label": "ABCD"[i % 4]} for i, word in enumerate(NUMBERS)]
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sections = job.model_dump()
+    sections["run"]["rounds"] = 1
+    sections["ptm"] |= {"model": str(checkpoint(architecture)), "threads": 1}
+    sections["task"]["prompt"] |= {"tokens": 3, "layers": 2, "heads": 4, "width": 8}
+    sections["data"] |= {"source": str(tmp_path), "server_share": 0.4}
+    sections["method"] |= {"distill_steps": 2, "local_steps": 2}
+    sections["cohort"]["clients"] = 2
+    tiny = Job.model_validate(sections)
+    ptm = Engine(load(tiny.ptm.model, threads=1), lambda: 0.0)
+    result, reports = simulate(prepare(tiny), ptm, lambda status: None)
+    assert len(reports) == 2 and all(math.isfinite(report.dev_loss) for report in reports)
+    assert result.z.shape == (2 * 2 * 4 * 3 * 8,)
+
+
+NUMBERS = "one two long short good bad great fine dull very in paris film story book person".split()

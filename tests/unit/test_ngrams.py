@@ -1,0 +1,40 @@
+import numpy as np
+
+from fedbbpt.data.ngrams import LONGEST, MIN_COUNT, pmi_ngrams
+
+WORDS = "the a of way to office door open house in on river map town street car old tree bell hall".split()
+
+
+def corpus(texts: int) -> list[str]:
+    """Words in any order, but for those that always stand together."""
+    draw = np.random.default_rng(0)
+    return [" ".join([*draw.choice(WORDS, 4), "New York", *draw.choice(WORDS, 4)]) + "." for _ in range(texts)]
+
+
+def test_what_stands_together_more_often_than_by_chance_stays_together() -> None:
+    found = pmi_ngrams(corpus(200), 100)
+    assert found[0] == "new york", "and it is the most frequent"
+    assert set(WORDS) <= set(found) and "york" not in found
+
+
+def test_what_stands_together_too_rarely_to_tell_is_cut_apart() -> None:
+    assert "new york" in pmi_ngrams(corpus(MIN_COUNT), 100)
+    found = pmi_ngrams(corpus(MIN_COUNT - 1), 100)
+    assert {"new", "york"} <= set(found) and "new york" not in found
+
+
+def test_the_most_frequent_come_first_and_the_alphabet_decides_between_equals() -> None:
+    assert pmi_ngrams(["b. b. d. c.", "d. c. e."], 100) == ("b", "c", "d", "e")
+    assert pmi_ngrams(corpus(200), 3) == pmi_ngrams(corpus(200), 100)[:3]
+
+
+def test_an_ngram_neither_crosses_a_mark_nor_is_too_long() -> None:
+    texts = [f"{i}, one two three four five six; seven eight, nine" for i in range(100)]
+    found = pmi_ngrams(texts, 1000)
+    assert "seven eight" in found
+    assert "eight nine" not in found
+    assert all(len(ngram.split()) <= LONGEST for ngram in found)
+
+
+def test_texts_without_words_have_none() -> None:
+    assert pmi_ngrams(["...", "", " - "], 5) == ()
