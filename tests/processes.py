@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-END_SECONDS = 60.0
+END_SECONDS = 240.0
 """A generous limit: who waits is told by the event itself."""
 
 
