@@ -103,7 +103,9 @@ def check_processes(job: Job, tmp_path: Path) -> None:
     job_file.write_text(job_text(job))
     for command in ("run", "simulate"):
         arguments = [command, str(job_file), "--out", str(tmp_path / command), "--json"]
-        done = subprocess.run([sys.executable, "-m", "fedbbpt", *arguments], capture_output=True, text=True, timeout=240)
+        done = subprocess.run(
+            [sys.executable, "-m", "fedbbpt", *arguments], capture_output=True, text=True, timeout=240
+        )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == json.loads((tmp_path / command / SUMMARY).read_text())
     run, simulated = tmp_path / "run", tmp_path / "simulate"
