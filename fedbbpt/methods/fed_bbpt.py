@@ -113,31 +113,49 @@ class Tuned(Protocol):
         ...
 
 
-class Soft:
-    """theta `[s]` is a net's weights, and the search is over them."""
+class Visual:
+    """theta `[s]` is z itself, since the space holds the generator: what z is added to are a decoder's weights."""
 
-    space: ClassVar[str] = "latent"
+    space: ClassVar[str] = "image"
 
     def __init__(self, settings: FedBbptSettings, space: PromptSpace) -> None:
         s = settings
-        self._generator = Generator(space.dim, s.code, s.hidden, s.generator_seed)
+        self._dim = space.dim
         self.search = SpsaGc(s.estimates, s.a, s.alpha, s.o, s.c, s.gamma, s.beta)
 
     def init(self) -> Theta:
-        return self._generator.init()
+        return np.zeros(self._dim)
 
     def begin(self, theta: Theta, step: int) -> SpsaState:
         return replace(self.search.init(theta), step=step)
 
     def candidates(self, population: Population) -> Population:
-        return self._generator(population)
+        return population
 
     def feasible(self, theta: Theta) -> Theta:
         return theta
 
     def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
-        z: npt.NDArray[np.float32] = self._generator(theta[None])[0].astype(np.float32)
-        return z
+        return theta.astype(np.float32)
+
+
+class Soft(Visual):
+    """theta `[s]` is the weights of a net that makes z, and the search is over them in the same way."""
+
+    space: ClassVar[str] = "latent"
+
+    def __init__(self, settings: FedBbptSettings, space: PromptSpace) -> None:
+        super().__init__(settings, space)
+        self._generator = Generator(space.dim, settings.code, settings.hidden, settings.generator_seed)
+
+    def init(self) -> Theta:
+        return self._generator.init()
+
+    def candidates(self, population: Population) -> Population:
+        return self._generator(population)
+
+    def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
+        return super().prompt(self._generator(theta[None])[0])
 
 
 class Categorical:
@@ -167,32 +185,6 @@ class Categorical:
     def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
         z: npt.NDArray[np.float32] = theta.argmax(axis=1).astype(np.float32)
         return z
-
-
-class Visual:
-    """theta `[s]` is z itself, since the space holds the generator: what z is added to are a decoder's weights."""
-
-    space: ClassVar[str] = "image"
-
-    def __init__(self, settings: FedBbptSettings, space: PromptSpace) -> None:
-        s = settings
-        self._dim = space.dim
-        self.search = SpsaGc(s.estimates, s.a, s.alpha, s.o, s.c, s.gamma, s.beta)
-
-    def init(self) -> Theta:
-        return np.zeros(self._dim)
-
-    def begin(self, theta: Theta, step: int) -> SpsaState:
-        return replace(self.search.init(theta), step=step)
-
-    def candidates(self, population: Population) -> Population:
-        return population
-
-    def feasible(self, theta: Theta) -> Theta:
-        return theta
-
-    def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
-        return theta.astype(np.float32)
 
 
 GENERATORS: Mapping[str, type[Soft] | type[Categorical] | type[Visual]] = {
