@@ -48,8 +48,15 @@ class BlackBox:
     """The PTM, asked about one set of examples."""
 
     def __init__(self, address: str, task: method_pb2.TaskSettings, examples: Sequence[tuple[str, int]]) -> None:
-        self._stub = PtmServiceStub(grpc.insecure_channel(address))
-        registered = self._stub.RegisterTask(ptm.RegisterTaskRequest(template=task.template, classes=task.classes))
+        # Where there are commas, each is an address of the same model.
+        self._stub = PtmServiceStub(grpc.insecure_channel(address.partition(",")[0]))
+        if self._stub.Describe(ptm.DescribeRequest()).output not in (
+            ptm.OUTPUT_LABEL_LOGITS,
+            ptm.OUTPUT_LABEL_LOGPROBS,
+        ):
+            raise ValueError("this client needs a score for each class")
+        asked = ptm.Task(template=task.template, classes=task.classes)
+        task_id = self._stub.RegisterTask(ptm.RegisterTaskRequest(task=asked)).task_id
         self._labels, self._classes = [label for _, label in examples], len(task.classes)
         prompt = task.latent
         kind = "KIND_" + method_pb2.LatentSpace.Projection.Name(prompt.projection).removeprefix("PROJECTION_")
@@ -62,14 +69,10 @@ class BlackBox:
             initial_text=prompt.initial_text,
             injection=ptm.Injection.Value(method_pb2.LatentSpace.Injection.Name(prompt.injection)),
         )
-
-        def requests() -> Iterator[ptm.RegisterExamplesRequest]:
-            header = ptm.RegisterExamplesHeader(task_id=registered.task_id, prompt_tokens=prompt.tokens)
-            yield ptm.RegisterExamplesRequest(header=header)
-            for text, _ in examples:
-                yield ptm.RegisterExamplesRequest(example=ptm.Example(text=text))
-
-        self._examples_id = self._stub.RegisterExamples(requests()).examples_id
+        texts = [ptm.Example(text=text) for text, _ in examples]
+        kept = ptm.ExampleSet(examples=texts, prompt_tokens=prompt.tokens)
+        request = ptm.RegisterExamplesRequest(task_id=task_id, examples=kept)
+        self._examples_id = self._stub.RegisterExamples(request).examples_id
 
     def losses(self, candidates: Sequence[Vector]) -> list[tuple[float, int]]:
         """For each candidate the sum of its losses, and how many examples it gets right."""
@@ -78,7 +81,9 @@ class BlackBox:
         shape = [len(candidates), dim]
         z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=shape, data=data)
         latent = ptm.LatentPrompts(z=z, projection=self._projection)
-        answer = self._stub.Score(ptm.ScoreRequest(examples_id=self._examples_id, latent=latent))
+        key = secrets.token_hex(16)  # one who tries again sends the same key
+        request = ptm.ScoreRequest(examples_id=self._examples_id, latent=latent, idempotency_key=key)
+        answer = self._stub.Score(request)
         rows = list(struct.iter_unpack(f"<{self._classes}f", answer.scores.data))  # [P x B] rows of K scores
         found = []
         for index, candidate in enumerate(candidates):

@@ -34,9 +34,12 @@ class RunSection(Section):
 
 class PtmSection(Section):
     model: str = Field(
-        "all-MiniLM-L6-v2", description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, or MODEL.onnx."
+        "all-MiniLM-L6-v2",
+        description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, or openai:MODEL@URL.",
     )
-    address: str = Field("", description="HOST:PORT of a running PTM service; empty: `fedbbpt run` starts one.")
+    address: str = Field(
+        "", description="HOST:PORT of a running PTM service, or several with commas; empty: `fedbbpt run` starts one."
+    )
     revision: str = Field("", description="The only revision that the run accepts; empty: the one that clients find.")
     threads: int = Field(0, ge=0, description="Threads of the model; 0: all cores.")
     precision: Precision = Field(

@@ -21,12 +21,16 @@ FedbbptError
 │   ├── RunFinished  NoResultYet
 │   ├── RevisionChanged          the PTM is no longer the one that the run began with
 │   ├── UnsupportedPrompt        the model does not take this kind of prompt
+│   ├── OutputWithheld           the PTM gives less than the caller's method needs
+│   ├── ScoreUnavailable         the PTM's own model server does not tell a class's score
 │   └── WrongService             somebody answers, but speaks another protocol
 ├── SessionEvicted               a newer session of the same client took over
 ├── Unauthenticated
+├── PolicyForbids                known, but not allowed to
 ├── Exhausted
 │   ├── MessageTooLarge
 │   ├── Overloaded               try again later
+│   ├── RateLimited              so many in so short a time; try again later
 │   └── BudgetSpent              trying again does not help
 ├── Unavailable                  nobody answers, or not now
 │   ├── PtmUnavailable  CoordinatorUnavailable
@@ -37,6 +41,7 @@ FedbbptError
 │   ├── StoreTooNew              written by a newer version
 │   ├── StoreFull                the disk is full; nothing was lost
 │   └── StoreMismatch            the database holds another job
+├── AuditBroken                  a record of the audit log was changed, or is missing
 ├── PortTaken
 └── InsecureAddress              not loopback and no TLS
 """
@@ -132,6 +137,12 @@ class RevisionChanged(Conflict): ...
 class UnsupportedPrompt(Conflict): ...
 
 
+class OutputWithheld(Conflict): ...
+
+
+class ScoreUnavailable(Conflict): ...
+
+
 class WrongService(Conflict): ...
 
 
@@ -141,6 +152,9 @@ class SessionEvicted(FedbbptError): ...
 class Unauthenticated(FedbbptError): ...
 
 
+class PolicyForbids(FedbbptError): ...
+
+
 class Exhausted(FedbbptError): ...
 
 
@@ -148,6 +162,9 @@ class MessageTooLarge(Exhausted): ...
 
 
 class Overloaded(Exhausted): ...
+
+
+class RateLimited(Exhausted): ...
 
 
 class BudgetSpent(Exhausted): ...
@@ -181,6 +198,9 @@ class StoreFull(StoreError): ...
 
 
 class StoreMismatch(StoreError): ...
+
+
+class AuditBroken(FedbbptError): ...
 
 
 class PortTaken(FedbbptError): ...

@@ -1,5 +1,6 @@
 """How good a prompt is on labelled examples that nobody tuned on, beside the controls that it has to beat."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,11 +10,21 @@ import numpy.typing as npt
 from fedbbpt.data.images import fit
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.tasks import bias
-from fedbbpt.tasks.criterion import accuracy, cross_entropy
-from fedbbpt.types import Examples, ImagePrompts, LabelledExamples, Prompts, Scores, TaskSpec, TextPrompts
+from fedbbpt.tasks.judgement import Judgement, judge, require_scores
+from fedbbpt.types import (
+    Array,
+    Examples,
+    ImagePrompts,
+    LabelledExamples,
+    Output,
+    Prompts,
+    Scores,
+    TaskSpec,
+    TextPrompts,
+)
 
 ROWS = 256
-"""Examples of one handle, and so how often progress is told."""
+"""The most examples of one handle, and so how often progress is told."""
 
 
 def no_prompt(examples: Examples) -> Prompts:
@@ -25,9 +36,12 @@ def no_prompt(examples: Examples) -> Prompts:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    accuracy: float
-    loss: float
-    """Mean cross-entropy in nats."""
+    """As much as the PTM's output lets one know."""
+
+    accuracy: float | None
+    """None where it gives losses only."""
+    loss: float | None
+    """Mean cross-entropy in nats; None where it gives classes only."""
     queries: int
 
 
@@ -39,13 +53,14 @@ class Comparison:
     """The template alone, no prompt: zero-shot."""
     start: Measured
     """The prompt that the search began with, z = 0."""
-    bias: Measured
-    """No prompt, one offset for each class, fitted on the pooled training examples."""
+    bias: Measured | None
+    """No prompt, one offset for each class, fitted on the pooled training examples; None where there are no scores."""
     tuned: Measured
 
     @property
     def queries(self) -> int:
-        return self.without.queries + self.start.queries + self.bias.queries + self.tuned.queries
+        conditions = (self.without, self.start, self.bias, self.tuned)
+        return sum(measured.queries for measured in conditions if measured is not None)
 
 
 def compare(
@@ -57,16 +72,32 @@ def compare(
     test: LabelledExamples,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
-    """Tells `progress` how many of the 3 x test + train queries are done."""
-    task_id = ptm.register_task(task)
+    """Tells `progress` how many of the queries are done: 3 x test + train, or 3 x test where the PTM gives no scores.
 
-    def plainly(data: LabelledExamples) -> Scores:
-        return score(ptm, task_id, space, no_prompt, data, progress)
+    Raises OutputWithheld where it gives none and the space has offsets.
+    """
+    task_id = ptm.register_task(task)
+    output = ptm.describe().output
+    if not output.scores:
+        if space.offsets:
+            require_scores(output, "a prompt with offsets")
+
+        def asked(prompts: Callable[[Examples], Prompts]) -> Measured:
+            answers = list(_answers(ptm, task_id, space, prompts, test, progress))
+            found = judge(output, [answer for answer, _ in answers], [part.labels for _, part in answers])
+            return _measured(found)
+
+        return Comparison(
+            without=asked(no_prompt),
+            start=asked(lambda examples: space.prompts(np.zeros_like(z)[None], examples)),
+            bias=None,
+            tuned=asked(lambda examples: space.prompts(z[None], examples)),
+        )
 
     def of(z: npt.NDArray[np.float32]) -> Measured:
         return measured(score_z(ptm, task_id, space, z, test, progress), test)
 
-    plain, shots = plainly(test), plainly(train)
+    plain, shots = (score(ptm, task_id, space, no_prompt, data, progress) for data in (test, train))
     offsets = bias.fit(shots[0], train.labels).astype(np.float32)
     shifted = measured(plain + offsets, test)
     return Comparison(
@@ -79,9 +110,14 @@ def compare(
 
 def measured(scores: Scores, data: LabelledExamples) -> Measured:
     """`[1, B, K]` against labels `[B]`."""
-    return Measured(
-        float(accuracy(scores, data.labels)[0]), float(cross_entropy(scores, data.labels)[0]), scores.shape[1]
-    )
+    return _measured(judge(Output.LABEL_LOGITS, [scores], [data.labels]))
+
+
+def _measured(found: Judgement) -> Measured:
+    """Of one prompt."""
+    accuracy = None if found.correct is None else float(found.correct[0]) / found.examples
+    loss = None if found.losses is None else float(found.losses[0])
+    return Measured(accuracy, loss, found.examples)
 
 
 def score_z(
@@ -92,7 +128,7 @@ def score_z(
     data: LabelledExamples,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Scores:
-    """What z `[dim]` stands for, prompt and offsets: `[1, B, K]`."""
+    """What z `[dim]` stands for, prompt and offsets: `[1, B, K]`. Raises OutputWithheld."""
 
     def prompts(examples: Examples) -> Prompts:
         return space.prompts(z[None], examples)
@@ -108,20 +144,30 @@ def score(
     data: LabelledExamples,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Scores:
-    """`[P, B, K]`, some rows at a time; images are brought to the model's shape."""
-    parts: list[Scores] = []
+    """`[P, B, K]`, some rows at a time; images are brought to the model's shape. Raises OutputWithheld."""
+    require_scores(ptm.describe().output, "this")
+    return np.concatenate([answer for answer, _ in _answers(ptm, task_id, space, prompts, data, progress)], axis=1)
+
+
+def _answers(
+    ptm: Ptm,
+    task_id: str,
+    space: PromptSpace,
+    prompts: Callable[[Examples], Prompts],
+    data: LabelledExamples,
+    progress: Callable[[int], None],
+) -> Iterator[tuple[Array, LabelledExamples]]:
+    """Of one part of the data after the other, all about as long."""
     card = ptm.describe()
-    for rows in _batches(len(data), min(ROWS, card.max_pairs)):
-        batch = fit(data.examples.take(rows), card.image_shape)
-        handle = ptm.register_examples(task_id, batch, space.prompt_tokens)
+    number = math.ceil(len(data) / min(ROWS, card.max_pairs))
+    for rows in np.array_split(np.arange(len(data)), number):
+        part = data.take(rows)
+        batch = fit(part.examples, card.image_shape)
+        labels = part.labels if card.output is Output.LOSS_ONLY else None
+        handle = ptm.register_examples(task_id, batch, space.prompt_tokens, None, labels)
         try:
-            parts.append(ptm.score(handle.id, prompts(batch)).scores)
+            answer = ptm.score(handle.id, prompts(batch)).answer
         finally:
             ptm.release(handle.id)
-        progress(len(batch))
-    return np.concatenate(parts, axis=1)
-
-
-def _batches(count: int, size: int) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))
+        yield answer, part
+        progress(len(part))

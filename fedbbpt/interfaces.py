@@ -16,8 +16,12 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fedbbpt.errors import OutputWithheld
 from fedbbpt.types import (
+    UNLIMITED,
+    Array,
     Arrays,
+    Budget,
     Examples,
     Expansion,
     Losses,
@@ -25,11 +29,11 @@ from fedbbpt.types import (
     Metrics,
     ModelCard,
     Orders,
+    Output,
     Perturbation,
     Population,
     Prompts,
     Receipt,
-    Scored,
     Scores,
     Task,
     TaskId,
@@ -219,16 +223,53 @@ class Codec(Protocol):
     def decode(self, arrays: Arrays) -> Arrays: ...
 
 
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """N pairs that are computed together: prompt `prompts[i]` with row `rows[i]`, both `[N]`."""
+
+    prompts: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    tokens: int
+    """That it takes to compute them."""
+
+
+class Job(Protocol):
+    """Pairs to be scored, cut into micro-batches. Those may run in any order, and several at a time."""
+
+    @property
+    def batches(self) -> Sequence[MicroBatch]:
+        """Each wanted pair once."""
+        ...
+
+    def run(self, batch: MicroBatch) -> npt.NDArray[np.float32]:
+        """The scores `[N, K]` of its pairs."""
+        ...
+
+
 class Backend(Protocol[R]):
     """A model: scores, never gradients, never hidden states. R is a tokenised input.
 
     Law: a pair's scores do not depend on the pairs beside it.
     """
 
+    @property
+    def threads(self) -> int:
+        """How many micro-batches are best run at a time."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of what its last layer reads; 0 where that is no secret, or not known."""
+        ...
+
     def describe(self) -> ModelCard: ...
 
     def check(self, task: TaskSpec) -> None:
         """Raises InvalidTask where the model cannot score the task."""
+        ...
+
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        """What of its last layer the scores of a task show: a name for each label token, or class text."""
         ...
 
     def prepare(
@@ -245,12 +286,10 @@ class Backend(Protocol[R]):
         """The length of a prepared example, without its prompt."""
         ...
 
-    def score(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[R], check: Callable[[], None]
-    ) -> tuple[Scores, int]:
-        """float32 `[P, B, K]` and the tokens that it took.
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[R], wanted: npt.NDArray[np.bool_]) -> Job:
+        """Those of the P x B pairs that are `wanted` `[P, B]`.
 
-        Calls `check` between micro-batches; what it raises stops the work.
+        Raises PromptTooLong, InvalidTensor, UnsupportedPrompt.
         """
         ...
 
@@ -264,6 +303,40 @@ class ExamplesHandle:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """An answer of the PTM, as its card's `output` says.
+
+    float32 `[P, B, K]` scores (LABEL_LOGITS, LABEL_LOGPROBS), int32 `[P, B]` classes (LABEL_ARGMAX), or float64 `[P]`
+    mean losses (LOSS_ONLY). Asked for another, it raises OutputWithheld.
+    """
+
+    output: Output
+    answer: Array
+    revision: str
+    usage: Usage
+    budget: Budget = UNLIMITED
+
+    @property
+    def scores(self) -> Scores:
+        return self._given(self.output.scores, "a score for each class")
+
+    @property
+    def choices(self) -> npt.NDArray[np.int32]:
+        """The classes with the highest scores `[P, B]`."""
+        return self._given(self.output is Output.LABEL_ARGMAX, "classes")
+
+    @property
+    def losses(self) -> Losses:
+        return self._given(self.output is Output.LOSS_ONLY, "losses")
+
+    def _given(self, given: bool, wanted: str) -> Array:
+        if not given:
+            fix = f"what can be done with {self.output}, or another agreement with the provider"
+            raise OutputWithheld(f"the PTM does not give {wanted}", where="output", fix=fix)
+        return self.answer
+
+
 class Ptm(Protocol):
     """The black box as a client sees it: in this process, or behind gRPC."""
 
@@ -272,8 +345,15 @@ class Ptm(Protocol):
     def register_task(self, task: TaskSpec) -> str: ...
 
     def register_examples(
-        self, task_id: str, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None = None
-    ) -> ExamplesHandle: ...
+        self,
+        task_id: str,
+        examples: Examples,
+        prompt_tokens: int,
+        perturbation: Perturbation | None = None,
+        labels: npt.NDArray[np.int64] | None = None,
+    ) -> ExamplesHandle:
+        """`labels` `[B]` where the output is LOSS_ONLY, and nowhere else."""
+        ...
 
     def score(self, examples_id: str, prompts: Prompts) -> Scored: ...
 
@@ -302,7 +382,9 @@ class Report:
     round: int
     clients: int
     dev_loss: float
-    dev_accuracy: float
+    """Mean cross-entropy, or the share of wrong answers where the PTM gives classes only."""
+    dev_accuracy: float | None
+    """None where it was not measured, as where the PTM gives losses only."""
     train_loss: float | None
     queries: int
     seconds: float
@@ -314,7 +396,7 @@ class Report:
     @property
     def rank(self) -> tuple[float, float]:
         """The best prompt has the highest: the lowest dev loss, which is steadier on few examples than accuracy."""
-        return -self.dev_loss, self.dev_accuracy
+        return -self.dev_loss, self.dev_accuracy or 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Outcome:
     seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """Flat, for people and scripts. Bytes are None where nobody counted them."""
+        """Flat, for people and scripts. None is what nobody counted, or what the PTM does not let one know."""
         compared = self.comparison
         return {
             "method": self.job.method.name,
@@ -45,7 +45,7 @@ class Outcome:
             "examples": self.examples,
             "accuracy_before": compared.without.accuracy,
             "accuracy_start": compared.start.accuracy,
-            "accuracy_bias_only": compared.bias.accuracy,
+            "accuracy_bias_only": compared.bias and compared.bias.accuracy,
             "accuracy_after": compared.tuned.accuracy,
             "loss_before": compared.without.loss,
             "loss_after": compared.tuned.loss,

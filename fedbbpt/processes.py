@@ -72,6 +72,9 @@ class ProcessGroup:
     def wait(self, name: str) -> int:
         return self._children[name].wait()
 
+    def pid(self, name: str) -> int:
+        return self._children[name].pid
+
     def __enter__(self) -> "ProcessGroup":
         return self
 

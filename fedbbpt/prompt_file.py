@@ -37,7 +37,8 @@ class PromptCard(BaseModel):
     examples: int
     queries: int
     dev_loss: float
-    dev_accuracy: float
+    dev_accuracy: float | None
+    """None where the PTM gave the clients losses only."""
 
     def task(self) -> TaskSpec:
         return TaskSpec(self.template, self.classes)
@@ -67,6 +68,7 @@ def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
 
 def _page(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
     words = f": {card.space.prompts(z[None], Examples()).texts[0]}" if isinstance(card.space, TextSpace) else ""
+    accuracy = "-" if card.dev_accuracy is None else f"{card.dev_accuracy:.3f}"
     classes = "\n".join(f"- **{label}**: {text}" for label, text in zip(card.labels, card.classes, strict=True))
     return f"""# A prompt for {card.ptm}
 
@@ -78,7 +80,7 @@ Tuned by {card.clients} clients with {card.method}, without the model's weights 
 | run | {card.run}, seed {card.seed}, {card.rounds} rounds; this is the prompt of round {card.best_round} |
 | data | {card.examples} training examples over {card.clients} clients |
 | cost | {card.queries} queries (prompt, example) |
-| dev accuracy | {card.dev_accuracy:.3f} (loss {card.dev_loss:.4f}); the round was chosen on these examples |
+| dev accuracy | {accuracy} (loss {card.dev_loss:.4f}); the round was chosen on these examples |
 | prompt | {card.space}{words} |
 | template | `{card.template}` |
 

@@ -28,7 +28,8 @@ class LatentPromptSection(Section):
     projection: ProjectionKind = Field(ProjectionKind.RADEMACHER, description="rademacher, or normal as in the papers.")
     scale: float = Field(1.0, gt=0, le=1000, description="How far sigma 1 moves a prompt, in embedding deviations.")
     injection: Injection = Field(
-        Injection.PREFIX, description="How it enters: as a prefix; or behind the embedding LayerNorm, as in BBT."
+        Injection.PREFIX,
+        description="How it enters: as a prefix; at the template's {prompt}; or behind the embedding LayerNorm (BBT).",
     )
     offsets: bool = Field(False, description="Search one offset for each class too; it costs no queries.")
 

@@ -17,7 +17,7 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.client.owner import Unmeasured
 from fedbbpt.codecs import CODECS
 from fedbbpt.interfaces import ClientHalf, Hello, Ptm, Report, RunSettings
-from fedbbpt.methods import client_half, owner_half, white_box
+from fedbbpt.methods import client_half, needs_scores, owner_half, white_box
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.run_status import Result, RunStatus
 from fedbbpt.setup import client_name, make_coordinator, run_settings
@@ -53,7 +53,9 @@ class Simulation:
                 write_auxiliary(job, splits.server, auxiliary)
             for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True)):
                 session, settings = self._join(client_name(index), len(train))
-                objectives = LocalObjectives(ptm, settings.task, settings.space, train, dev)
+                objectives = LocalObjectives(
+                    ptm, settings.task, settings.space, train, dev, scores_needed=needs_scores(settings)
+                )
                 asked = client_box(settings, train, auxiliary) if white_box(settings) else objectives
                 half = client_half(settings, asked)
                 self._clients[session] = half, Agent(half, objectives, CODECS[settings.codec])

@@ -181,6 +181,21 @@ class Perturbation:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class ExampleSet:
+    """What a PTM keeps for a caller: inputs, and what is done to them before prompts join."""
+
+    examples: Examples
+    prompt_tokens: int
+    """The room that texts must leave for a prompt."""
+    perturbation: Perturbation | None = None
+    labels: npt.NDArray[np.int64] | None = None
+    """`[B]`, for a PTM that answers with losses; nowhere else do labels leave their owner."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
 class ProjectionKind(StrEnum):
     RADEMACHER = "rademacher"
     NORMAL = "normal"
@@ -193,12 +208,21 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Runtime(StrEnum):
+    """What computes an encoder's layers; embeddings and heads are torch's."""
+
+    TORCH = "torch"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+
+
 class Injection(StrEnum):
     """How continuous prompts enter the model; what each does is said in ptm.proto."""
 
     PREFIX = "prefix"
     ADD = "add"
     CONCAT = "concat"
+    PLACE = "place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +298,77 @@ TEXT_MODEL_PROMPTS = frozenset({PromptKind.LATENT, PromptKind.SOFT, PromptKind.T
 """What a model of text whose embeddings can be given takes."""
 
 
+class Output(StrEnum):
+    """What a PTM answers; what each is said in ptm.proto."""
+
+    LOSS_ONLY = "loss-only"
+    LABEL_ARGMAX = "label-argmax"
+    LABEL_LOGPROBS = "label-logprobs"
+    LABEL_LOGITS = "label-logits"
+
+    @property
+    def scores(self) -> bool:
+        """Whether there is a number for each class."""
+        return self in (Output.LABEL_LOGPROBS, Output.LABEL_LOGITS)
+
+
 ENVELOPE_BYTES = 4096
 """What a message of prompts or scores holds besides them, generously."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used, by one call or in all."""
+
+    queries: int = 0
+    tokens: int = 0
+    """That the model computed."""
+    compute_seconds: float = 0.0
+    cached_queries: int = 0
+    """Those of the queries that were answered without the model, being repeated."""
+    queue_seconds: float = 0.0
+    cost_micros: int = 0
+    """In millionths of the currency's unit."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """In millionths of the currency's unit."""
+
+    currency: str = ""
+    """ISO 4217, for example "EUR"."""
+    micros_per_query: int = 0
+    micros_per_cached_query: int = 0
+    micros_per_thousand_tokens: int = 0
+
+    def cost_micros(self, usage: Usage) -> int:
+        computed = usage.queries - usage.cached_queries
+        return (
+            computed * self.micros_per_query
+            + usage.cached_queries * self.micros_per_cached_query
+            + usage.tokens * self.micros_per_thousand_tokens // 1000
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What is left; None: unlimited."""
+
+    queries: int | None = None
+    tokens: int | None = None
+    label_tokens: int | None = None
+    """How many more different label tokens the tasks may have."""
+
+
+UNLIMITED = Budget()
+FREE = Price()
+
+
+MAX_LATENT, MAX_VECTOR_NORM = 1e4, 1e4
+"""What cards say, far beyond where prompts are of use; a provider may say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,36 +393,22 @@ class ModelCard:
     """(layers, heads, width) of deep prompts; None where the model takes none."""
     labels: tuple[str, ...] = ()
     """Of a classifier: the names of all classes that it was trained with, of which a task's classes are some."""
+    output: Output = Output.LABEL_LOGITS
+    min_examples: int = 1
+    """Different examples of a handle, where the output is LOSS_ONLY."""
+    max_latent: float = MAX_LATENT
+    """The greatest absolute element of z."""
+    max_vector_norm: float = MAX_VECTOR_NORM
+    """The greatest Euclidean norm of one vector of a soft or deep prompt."""
+    price: Price = FREE
 
     @property
     def max_pairs(self) -> int:
-        """(prompt, example) pairs of one call: a picture for each has to fit into a message; other prompts do."""
+        """(prompt, example) pairs of one call: a message has to hold a picture for each, and the examples inline."""
         if self.image_shape is None:
             return self.max_prompts * self.max_examples
-        return max(1, (self.max_message_bytes - ENVELOPE_BYTES) // (4 * math.prod(self.image_shape)))
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    queries: int = 0
-    tokens: int = 0
-    compute_seconds: float = 0.0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.queries + other.queries,
-            self.tokens + other.tokens,
-            self.compute_seconds + other.compute_seconds,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """An answer of the PTM."""
-
-    scores: Scores
-    revision: str
-    usage: Usage
+        picture_bytes, example_bytes = 4 * math.prod(self.image_shape), math.prod(self.image_shape)
+        return max(1, (self.max_message_bytes - ENVELOPE_BYTES) // (picture_bytes + example_bytes))
 
 
 class MethodSettings:

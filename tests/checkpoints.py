@@ -10,6 +10,8 @@ WORDS = (
     "very not so how many people live in paris wrote book number person place word one two negative positive"
 )
 MAX_TOKENS = 48
+IMAGE_CLASSIFIERS = ("vit", "resnet")
+"""Which have no tokenizer."""
 
 
 def _tokenizer(style: str, words: str, max_tokens: int) -> Any:
@@ -72,6 +74,13 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
         "max_position_embeddings": max_tokens,
     }
     gpt2: dict[str, Any] = {**shared, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": max_tokens}
+    llama: dict[str, Any] = {**sizes, **shared, "num_key_value_heads": 2, "max_position_embeddings": max_tokens}
+    images: dict[str, Any] = {
+        "id2label": {0: "cat", 1: "dog", 2: "ship", 3: "truck"},
+        "label2id": {"cat": 0, "dog": 1, "ship": 2, "truck": 3},
+    }
+    vit: dict[str, Any] = {**sizes, "initializer_range": 0.3, "image_size": 8, "patch_size": 4}
+    resnet: dict[str, Any] = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1], "layer_type": "basic"}
     side = 224 if name == "clip-224" else 8
     makers: dict[str, Callable[[], Any]] = {
         "bert-encoder": lambda: t.BertModel(t.BertConfig(**bert)),
@@ -92,9 +101,13 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
                 projection_dim=16,
             )
         ),
-        "llama": lambda: t.LlamaForCausalLM(
-            t.LlamaConfig(**sizes, **shared, num_key_value_heads=2, max_position_embeddings=max_tokens)
+        "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**llama)),
+        "llama-by-length": lambda: t.LlamaForCausalLM(
+            t.LlamaConfig(**llama, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
         ),
+        "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**vit, **images)),
+        "resnet": lambda: t.ResNetForImageClassification(t.ResNetConfig(**resnet, **images)),
+        "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**llama, sliding_window=6)),
     }
     torch.manual_seed(0)
     return makers["clip" if name == "clip-224" else name]()
@@ -103,10 +116,13 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
 def save_checkpoint(name: str, folder: Path, *, words: str = WORDS, max_tokens: int = MAX_TOKENS) -> Path:
     """The folder, with "bert-mlm", "gpt2" and so on in it; `words` are single tokens to its tokenizer."""
     style = {"bert": "wordpiece", "bart": "wordpiece", "roberta": "roberta"}.get(name.partition("-")[0], "gpt")
-    tokenizer = _tokenizer(style, words, max_tokens)
-    tokenizer.save_pretrained(folder)
-    _model(name, len(tokenizer), tokenizer.pad_token_id, max_tokens).save_pretrained(folder)
-    if name.startswith("clip"):
-        pixels = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+    if name in IMAGE_CLASSIFIERS:
+        _model(name, 0, 0, 0).save_pretrained(folder)
+    else:
+        tokenizer = _tokenizer(style, words, max_tokens)
+        tokenizer.save_pretrained(folder)
+        _model(name, len(tokenizer), tokenizer.pad_token_id, max_tokens).save_pretrained(folder)
+    if name.startswith(("clip", *IMAGE_CLASSIFIERS)):
+        pixels = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "size": {"shortest_edge": 8}}
         (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
     return folder

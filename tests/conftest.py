@@ -87,12 +87,16 @@ class PtmServers:
         """The port: `port`, or a free one."""
         from fedbbpt.ptm.service import serve
 
-        server, port = asyncio.run_coroutine_threadsafe(serve(engine, **options), self._loop).result()
-        self._running[port] = server
-        return port
+        serving = asyncio.run_coroutine_threadsafe(serve(engine, **options), self._loop).result()
+        self._running[serving.port] = serving
+        return serving.port
 
     def stop(self, port: int) -> None:
         asyncio.run_coroutine_threadsafe(self._running.pop(port).stop(None), self._loop).result()
+
+    def fall_ill(self, port: int) -> None:
+        """It goes on answering, but tells that it should not be asked."""
+        asyncio.run_coroutine_threadsafe(self._running[port].health.enter_graceful_shutdown(), self._loop).result()
 
     def stop_all(self) -> None:
         for port in list(self._running):

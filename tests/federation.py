@@ -24,7 +24,7 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.config import Job
 from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.interfaces import Hello, Link, Ptm, Report, RunSettings, Store
-from fedbbpt.methods import client_half
+from fedbbpt.methods import client_half, needs_scores
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.server.coordinator import Coordinator
@@ -141,7 +141,8 @@ class Client:
         self.link, self.hello = link, hello
         self.settings: RunSettings = link.join(hello)
         train, dev = splits.train[index % CLIENTS], splits.dev[index % CLIENTS]
-        objectives = LocalObjectives(ptm, self.settings.task, self.settings.space, train, dev)
+        task, space, needed = self.settings.task, self.settings.space, needs_scores(self.settings)
+        objectives = LocalObjectives(ptm, task, space, train, dev, scores_needed=needed)
         self.agent = Agent(client_half(self.settings, objectives), objectives, CODECS[self.settings.codec])
         self._tasks: Any = link.tasks()
 

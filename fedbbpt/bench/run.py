@@ -20,7 +20,7 @@ from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine, Limits
 from fedbbpt.types import Precision
 
-ALONE = Limits(handles=1_000_000, tokens=1_000_000_000, time_to_live_seconds=math.inf)
+ALONE = Limits(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
 """Nobody else uses this PTM."""
 
 

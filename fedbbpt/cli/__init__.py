@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fedbbpt.cli import bench, data, federation, owner, prompt, roles, status
+from fedbbpt.cli import bench, conformance, data, federation, owner, prompt, ptm, ptm_serve, roles, status
 from fedbbpt.cli.console import err, fail
 from fedbbpt.errors import FedbbptError, StoreError, StoreFull
 from fedbbpt.processes import end_with_parent
@@ -30,10 +30,13 @@ app.command()(status.stop)
 app.command()(prompt.predict)
 app.command()(prompt.evaluate)
 app.add_typer(bench.bench, name="bench")
-app.add_typer(roles.ptm, name="ptm")
+ptm_serve.ptm.command()(ptm.audit)
+ptm_serve.ptm.command()(ptm.token)
+app.add_typer(ptm_serve.ptm, name="ptm")
 app.add_typer(roles.coordinator, name="coordinator")
 app.add_typer(roles.client, name="client")
 app.add_typer(owner.owner, name="owner")
+app.add_typer(conformance.conformance, name="conformance")
 
 
 def main() -> None:

@@ -71,3 +71,4 @@ def log_to_stderr(level: int) -> None:
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # or it tells of every request

@@ -15,7 +15,7 @@ from fedbbpt import launch
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.models import open_ptm
-from fedbbpt.cli.view import RunView, size
+from fedbbpt.cli.view import RunView, decimals, size
 from fedbbpt.config import Job, read_job
 from fedbbpt.errors import InvalidInput
 from fedbbpt.evaluation import Comparison, compare
@@ -227,9 +227,12 @@ def _results(outcome: Outcome, compared: Comparison) -> Table:
     )
     for name, value in rows:
         style = "bold green" if value is compared.tuned else ""
-        table.add_row(name, f"{100 * value.accuracy:.1f} %", style=style)
-    table.add_row("gained by tuning", f"{100 * (compared.tuned.accuracy - compared.without.accuracy):+.1f} points")
-    table.add_row("loss before and after", f"{compared.without.loss:.3f} -> {compared.tuned.loss:.3f}")
+        accuracy = None if value is None or value.accuracy is None else 100 * value.accuracy
+        table.add_row(name, decimals(accuracy, 1, " %"), style=style)
+    before, after = compared.without, compared.tuned
+    if before.accuracy is not None and after.accuracy is not None:
+        table.add_row("gained by tuning", f"{100 * (after.accuracy - before.accuracy):+.1f} points")
+    table.add_row("loss before and after", f"{decimals(before.loss, 3)} -> {decimals(after.loss, 3)}")
     table.add_row("queries of the federation", f"{summary['queries']:,}")
     table.add_row("bytes up, a client and round", size(summary["bytes_up_per_client_round"]))
     table.add_row("bytes down, a client and round", size(summary["bytes_down_per_client_round"]))

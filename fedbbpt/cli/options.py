@@ -50,7 +50,12 @@ PtmToken = Annotated[
     Path | None,
     typer.Option("--ptm-token-file", help="The token to show to the PTM service.", rich_help_panel=_SECURITY),
 ]
-Ptm = Annotated[str, typer.Option(metavar="HOST:PORT", help="A running PTM service.", show_default=False)]
+Ptm = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT,...", help="A running PTM service; several with commas share the work.", show_default=False
+    ),
+]
 TextColumn = Annotated[str, typer.Option(help="The column of the input.", rich_help_panel=_DATA)]
 PairColumn = Annotated[str, typer.Option(help="The column of a second input.", rich_help_panel=_DATA)]
 LabelColumn = Annotated[str, typer.Option(help="The column of the label.", rich_help_panel=_DATA)]

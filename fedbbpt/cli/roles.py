@@ -1,4 +1,4 @@
-"""The three roles, each started by hand: `ptm serve`, `coordinator serve`, `client join`."""
+"""`coordinator serve` and `client join`: a federation started by hand."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from fedbbpt.cli import options
-from fedbbpt.cli.console import err, log_to_stderr, show
+from fedbbpt.cli.console import log_to_stderr, show
 from fedbbpt.cli.lifetime import announce, until_done
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.grpc_link import GrpcLink
@@ -25,19 +25,16 @@ from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_
 from fedbbpt.data.partition import Rows, split
 from fedbbpt.errors import InvalidData, InvalidInput, InvalidJob, NoResultYet
 from fedbbpt.interfaces import Hello, RunSettings, WhiteBox
-from fedbbpt.methods import client_half, white_box
+from fedbbpt.methods import client_half, needs_scores, white_box
 from fedbbpt.outcome import PROMPT, STORE, prompt_card
 from fedbbpt.prompt_file import write_prompt
-from fedbbpt.ptm.backends import load
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.ptm.service import serve as serve_ptm
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.setup import make_coordinator, run_settings, task_spec
 from fedbbpt.splits import with_preset
-from fedbbpt.types import OWNER, LabelledExamples, Precision
+from fedbbpt.types import OWNER, LabelledExamples
 from fedbbpt.white_boxes import announced, client_box
 from fedbbpt.wire.channel import ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter
@@ -49,47 +46,10 @@ DEV_SHARE = 0.25
 PAUSE_SECONDS = 2.0
 """Between two attempts at a PTM that is down."""
 
-ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
 coordinator = typer.Typer(no_args_is_help=True, help="The meeting point of a run's clients; sees no data.")
 client = typer.Typer(
     no_args_is_help=True, help="An organisation's part: private data, a search, a share in the prompt."
 )
-
-
-@ptm.command("serve")
-def ptm_serve(
-    model: Annotated[
-        str, typer.Option(help="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, or MODEL.onnx.")
-    ],
-    family: Annotated[str, typer.Option(help="How to ask it; empty: as its checkpoint says.")] = "",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0: all cores.")] = 0,
-    precision: Annotated[
-        Precision, typer.Option(help="Of the model's layers; bfloat16 is faster and less exact.")
-    ] = Precision.FLOAT32,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 0,
-    address_file: options.AddressFile = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
-    tls_client_ca: options.TlsClientCa = None,
-    token_file: options.Tokens = None,
-    insecure: options.Insecure = False,
-) -> None:
-    """Answer queries to a model: label scores go out, weights and gradients never do.
-
-    Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
-    """
-    log_to_stderr(logging.INFO)
-    tls, tokens = options.server_tls(tls_cert, tls_key, tls_client_ca), options.read_tokens(token_file)
-    with err.status(f"loading {model}"):
-        engine = Engine(load(model, family=family, threads=threads, precision=precision), time.monotonic)
-
-    async def run() -> None:
-        server, bound = await serve_ptm(engine, host, port, tls=tls, tokens=tokens, insecure=insecure)
-        announce(f"PTM {engine.describe().model}", host, bound, address_file)
-        await until_done(server.stop)
-
-    asyncio.run(run())
 
 
 @coordinator.command("serve")
@@ -98,7 +58,7 @@ def coordinator_serve(
     store: Annotated[Path, typer.Option(help="The run's database; with an unfinished run in it, that goes on.")] = Path(
         STORE
     ),
-    ptm: Annotated[str, typer.Option(metavar="HOST:PORT", help="The PTM service that clients are told of.")] = "",
+    ptm: Annotated[str, typer.Option(metavar="HOST:PORT,...", help="The PTM service that clients are told of.")] = "",
     ptm_revision: Annotated[str, typer.Option(help="The only revision of the PTM that clients may use.")] = "",
     auxiliary: Annotated[
         Path | None, typer.Option(help="The auxiliary model that clients get; `fedbbpt owner auxiliary` makes it.")
@@ -238,7 +198,8 @@ def client_join(
         ptm_token = options.read_token(ptm_token_file)
         with connect(address, options.client_tls(ptm_tls_ca), ptm_token) as ptm_channel:
             box = RemotePtm(ptm_channel, settings.ptm_revision)
-            objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on)
+            needed = needs_scores(settings)
+            objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on, scores_needed=needed)
             asked = _auxiliary_box(link, settings, train, folder) if white_box(settings) else objectives
             agent = Agent(client_half(settings, asked), objectives, CODECS[settings.codec], keepsake)
             log.info("joined %s as %s with %d examples", settings.run_id, name, len(train))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, out, show
-from fedbbpt.cli.view import RunView, size
+from fedbbpt.cli.view import RunView, decimals, size
 from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import Operator
 from fedbbpt.server.run_status import RunStatus
@@ -88,6 +88,7 @@ def _print(now: RunStatus, as_json: bool) -> None:
     out.print(f"{now.run_id}: {now.method}, {now.state}, round {now.round} of {now.rounds}", highlight=False)
     out.print(table)
     if now.best:
-        out.print(f"best: dev accuracy {now.best.dev_accuracy:.3f} in round {now.best.round}", highlight=False)
+        best = f"dev accuracy {decimals(now.best.dev_accuracy, 3)}, dev loss {decimals(now.best.dev_loss, 4)}"
+        out.print(f"best: {best} in round {now.best.round}", highlight=False)
     cost = f"{now.queries:,} queries, {size(now.bytes_up)} up, {size(now.bytes_down)} down"
     out.print(cost, highlight=False)

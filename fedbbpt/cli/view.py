@@ -68,7 +68,9 @@ class RunView:
             table.add_row(*_cells(report), style="bold green" if report is best else "")
         parts: list[RenderableType] = [Text(self._title, style="bold"), self._progress]
         if self._reports:
-            parts += [table, Text(f"dev accuracy {curve([r.dev_accuracy for r in self._reports])}", style="cyan")]
+            parts.append(table)
+        if known := [report.dev_accuracy for report in self._reports if report.dev_accuracy is not None]:
+            parts.append(Text(f"dev accuracy {curve(known)}", style="cyan"))
         return Group(*parts, Text(self._note, style="dim"))
 
 
@@ -88,12 +90,17 @@ def size(count: int | None) -> str:
     return f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB"
 
 
+def decimals(value: float | None, places: int, unit: str = "") -> str:
+    """A number for people; some are not known."""
+    return "-" if value is None else f"{value:.{places}f}{unit}"
+
+
 def _cells(report: Report) -> tuple[str, ...]:
     return (
         str(report.round),
-        f"{report.dev_accuracy:.3f}",
+        decimals(report.dev_accuracy, 3),
         f"{report.dev_loss:.4f}",
-        "" if report.train_loss is None else f"{report.train_loss:.4f}",
+        decimals(report.train_loss, 4),
         str(report.clients),
         f"{report.queries:,}",
         size(report.bytes_up),
@@ -105,6 +112,6 @@ def _cells(report: Report) -> tuple[str, ...]:
 def _line(report: Report) -> str:
     round_, accuracy, loss, train, clients, queries, up, down, seconds = _cells(report)
     return (
-        f"round {round_}: dev accuracy {accuracy}, dev loss {loss}, train loss {train or '-'}, {clients} clients, "
+        f"round {round_}: dev accuracy {accuracy}, dev loss {loss}, train loss {train}, {clients} clients, "
         f"{queries} queries, up {up}, down {down}, {seconds} s"
     )

@@ -28,6 +28,11 @@ def white_box(settings: RunSettings) -> bool:
     return _method(settings).white_box
 
 
+def needs_scores(settings: RunSettings) -> bool:
+    """Whether the run's clients need a score for each class, and not only losses."""
+    return _method(settings).needs_scores(settings.method)
+
+
 def client_half(settings: RunSettings, asked: Objectives | WhiteBox) -> ClientHalf:
     """The client's half of whatever method the run has: `asked` is a white box where the method wants one."""
     return _method(settings).client(settings.method, settings.space, asked)

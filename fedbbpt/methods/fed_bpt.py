@@ -317,4 +317,12 @@ def settings(config: FedBptConfig) -> FedBptSettings:
     )
 
 
-METHOD = Method("fed-bpt", FedBptConfig, FedBptSettings, settings, FedBptServer, FedBptClient)
+METHOD = Method(
+    "fed-bpt",
+    FedBptConfig,
+    FedBptSettings,
+    settings,
+    FedBptServer,
+    FedBptClient,
+    needs_scores=lambda settings: settings.perturb_rate > 0,
+)

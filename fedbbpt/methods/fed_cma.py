@@ -165,4 +165,12 @@ def settings(config: FedCmaConfig) -> FedCmaSettings:
     )
 
 
-METHOD = Method("fed-cma", FedCmaConfig, FedCmaSettings, settings, FedCmaServer, FedCmaClient)
+METHOD = Method(
+    "fed-cma",
+    FedCmaConfig,
+    FedCmaSettings,
+    settings,
+    FedCmaServer,
+    FedCmaClient,
+    needs_scores=lambda settings: settings.expansion_sent,
+)

@@ -30,6 +30,8 @@ class Method:
     """Takes the settings, and Objectives or a WhiteBox."""
     spaces: Callable[[Any], frozenset[str]] = lambda config: frozenset({"latent"})
     """The kinds of task.prompt over which a config can search."""
+    needs_scores: Callable[[Any], bool] = lambda settings: False
+    """Whether clients ask their Objectives for more than losses. Takes the settings."""
     white_box: bool = False
     """Whether clients train a model of their own, in place of asking for losses."""
     owner: Callable[[Any, PromptSpace, WhiteBox], ClientHalf] | None = None

@@ -72,7 +72,8 @@ class ImageSpace:
         weights = (self._initial() + z).astype(np.float32)
         cut = zip(self._cut(weights), self._layout(), strict=True)
         parts = [part.reshape(-1, *place.shape) for part, place in cut]
-        return ImagePrompts(np.float32(self.strength) * _decode(parts, self._source(parts[0], examples.images)))
+        drawn = np.float32(self.strength) * _decode(parts, self._source(parts[0], examples.images))
+        return ImagePrompts(np.clip(drawn, -1, 1))  # on pixels from 0 to 1, more does no more
 
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
         return scores

@@ -1,85 +1,167 @@
-"""The PTM service without a network: tasks, registered examples, checks and metering around one backend.
+"""The PTM service without a network: tasks, registered examples, checks, policy, metering and audit around one backend.
 
-The same object answers in process (simulation, tests) and behind gRPC (ptm/service). It knows its callers by name:
-examples are the caller's own, and so is usage. It is not safe for several threads at once.
+The same object answers in process (simulation, tests) and behind gRPC (ptm/service). It knows its callers as tenants:
+what they register and use is each one's own. It is not safe for several threads at once, but for the running of a
+Scoring's micro-batches.
 """
 
-import hashlib
-import json
-import secrets
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from fedbbpt.errors import InvalidExamples, InvalidTensor, MessageTooLarge, UnknownExamples, UnknownTask
-from fedbbpt.interfaces import Backend, ExamplesHandle
+from fedbbpt.errors import (
+    BudgetSpent,
+    FedbbptError,
+    InvalidTensor,
+    MessageTooLarge,
+    PolicyForbids,
+    StoreError,
+    UnknownTask,
+)
+from fedbbpt.interfaces import Backend, ExamplesHandle, Scored
+from fedbbpt.ptm import digests, policy
+from fedbbpt.ptm.accounts import Account, Reservation
+from fedbbpt.ptm.audit import AuditLog, Record
+from fedbbpt.ptm.handles import Handles, Kept
+from fedbbpt.ptm.result_cache import ResultCache
+from fedbbpt.ptm.scoring import Scoring
+from fedbbpt.ptm.tenants import OWNER, Tenant
 from fedbbpt.ptm.validation import check_examples, check_prompts, check_task, count
-from fedbbpt.types import ENVELOPE_BYTES, Examples, ModelCard, Perturbation, Prompts, Scored, TaskSpec, Usage
+from fedbbpt.types import (
+    ENVELOPE_BYTES,
+    Budget,
+    Examples,
+    ExampleSet,
+    ModelCard,
+    Perturbation,
+    Prompts,
+    TaskSpec,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the service keeps for each caller, of tasks for all; what was used least recently gives way."""
+    """What the service keeps for each tenant, of scores for all; what was used least recently gives way."""
 
     tasks: int = 1024
     handles: int = 1024
-    tokens: int = 50_000_000
+    bytes: int = 1 << 30
     time_to_live_seconds: float = 3600.0
     """A handle is kept this long after its last use."""
+    cache_bytes: int = 1 << 26
 
 
 @dataclass(slots=True)
-class _Kept:
-    """Registered examples, tokenised."""
+class _Tenancy:
+    """What there is of one tenant."""
 
-    caller: str
-    task: TaskSpec
-    rows: Sequence[Any]
-    tokens: int
-    used_at: float
-
-
-def task_id(task: TaskSpec) -> str:
-    """The same for the same task, in every process."""
-    text = json.dumps([task.template, list(task.classes)], ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    tenant: Tenant
+    card: ModelCard
+    account: Account
+    handles: Handles
+    tasks: OrderedDict[str, TaskSpec] = field(default_factory=OrderedDict)  # least recently registered first
+    labels: policy.LabelBook = field(default_factory=policy.LabelBook)
 
 
-def _never() -> None:
-    """No caller that could give up."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call that was let in: its micro-batches are to be run, and then it is finished or given up."""
+
+    scoring: Scoring
+    tenancy: _Tenancy
+    reservation: Reservation
+    prompts_digest: str
+
+    @property
+    def examples_id(self) -> str:
+        return self.scoring.kept.id
 
 
 class Engine:
     """Implements interfaces.Ptm over a backend. `clock` gives seconds, from any origin."""
 
-    def __init__(self, backend: Backend[Any], clock: Callable[[], float], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend[Any],
+        clock: Callable[[], float],
+        limits: Limits | None = None,
+        *,
+        tenants: Iterable[Tenant] = (),
+        audit_file: Path | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """With an `audit_file`, tenants go on with what they have used by its records. Raises what AuditLog raises."""
         self._backend = backend
         self._card = backend.describe()
         self._clock = clock
         self._limits = limits or Limits()
-        self._tasks: OrderedDict[str, TaskSpec] = OrderedDict()  # least recently registered first
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # least recently used first
-        self._usage: dict[str, Usage] = {}
+        self._cache = ResultCache(self._limits.cache_bytes)
+        self._tenancies = {tenant.name: self._begin_tenancy(tenant) for tenant in tenants}
+        self._audit = AuditLog(audit_file, wall_clock, self._restore)
+
+    def close(self) -> None:
+        """Lets another service have the audit file."""
+        self._audit.close()
 
     @property
     def time_to_live_seconds(self) -> float:
         return self._limits.time_to_live_seconds
 
-    def describe(self) -> ModelCard:
-        return self._card
+    @property
+    def threads(self) -> int:
+        """How many micro-batches are best run at a time."""
+        return self._backend.threads
 
-    def register_task(self, task: TaskSpec) -> str:
-        """Raises InvalidTask."""
+    def _begin_tenancy(self, tenant: Tenant) -> _Tenancy:
+        card = replace(self._card, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
+        limits = self._limits
+        handles = Handles(
+            max_handles=limits.handles, max_bytes=limits.bytes, time_to_live_seconds=limits.time_to_live_seconds
+        )
+        account = Account(tenant, tenant.max_label_tokens(self._backend.hidden_size))
+        return _Tenancy(tenant, card, account, handles)
+
+    def _restore(self, record: Record) -> None:
+        if tenancy := self._tenancies.get(record["tenant"]):
+            tenancy.account.restore(record)
+
+    def _of(self, tenant: Tenant) -> _Tenancy:
+        if tenant.name not in self._tenancies:
+            self._tenancies[tenant.name] = self._begin_tenancy(tenant)
+        return self._tenancies[tenant.name]
+
+    def describe(self, *, tenant: Tenant = OWNER) -> ModelCard:
+        return self._of(tenant).card
+
+    def register_task(self, task: TaskSpec, *, tenant: Tenant = OWNER) -> str:
+        """Raises InvalidTask, BudgetSpent."""
+        tenancy = self._of(tenant)
         check_task(task)
         self._backend.check(task)
-        name = task_id(task)
-        self._tasks[name] = task
-        self._tasks.move_to_end(name)
-        while len(self._tasks) > self._limits.tasks:
-            self._tasks.popitem(last=False)
+        name = digests.task_id(task)
+        try:
+            shown = tenancy.account.show(self._backend.columns(task))
+        except BudgetSpent as error:
+            raise self._refusal(tenancy, error, task=name) from None
+        if shown:
+            try:
+                self._audit.append("task", tenant.name, task=name, label_tokens=sorted(shown))
+            except StoreError:
+                tenancy.account.hide(shown)
+                raise
+        tenancy.tasks[name] = task
+        tenancy.tasks.move_to_end(name)
+        while len(tenancy.tasks) > self._limits.tasks:
+            tenancy.tasks.popitem(last=False)
         return name
 
     def register_examples(
@@ -88,76 +170,155 @@ class Engine:
         examples: Examples,
         prompt_tokens: int,
         perturbation: Perturbation | None = None,
+        labels: npt.NDArray[np.int64] | None = None,
         *,
-        caller: str = "",
+        tenant: Tenant = OWNER,
     ) -> ExamplesHandle:
-        """Raises UnknownTask, InvalidExamples, PromptTooLong."""
-        task = self._tasks.get(task_id)
+        """Raises UnknownTask, InvalidExamples, PromptTooLong, PolicyForbids."""
+        tenancy = self._of(tenant)
+        known, kept = self._register(tenancy, task_id, ExampleSet(examples, prompt_tokens, perturbation, labels))
+        kept.registrations += known
+        return ExamplesHandle(kept.id, len(kept.rows), kept.tokens)
+
+    def _register(self, tenancy: _Tenancy, task_id: str, examples: ExampleSet) -> tuple[bool, Kept]:
+        """Whether they were kept before, and as what they are kept now."""
+        task = tenancy.tasks.get(task_id)
         if task is None:
             raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
-        check_examples(examples, prompt_tokens, perturbation, self._card)
-        rows = self._backend.prepare(task, examples, prompt_tokens, perturbation)
+        output = tenancy.tenant.output
+        check_examples(examples, tenancy.card)
+        policy.check_labels(output, examples.labels, len(task.classes))
+        inputs = digests.contents(examples.examples)
+        rows_digests = digests.rows(examples, inputs)
+        name = digests.examples_id(task_id, rows_digests, examples.labels)
+        tenancy.handles.forget(self._clock())
+        if name in tenancy.handles:
+            return True, tenancy.handles.get(name, self._clock())
+        rows = self._backend.prepare(task, examples.examples, examples.prompt_tokens, examples.perturbation)
         tokens = sum(self._backend.tokens(row) for row in rows)
-        if tokens > self._limits.tokens:
-            raise InvalidExamples(f"{tokens} tokens", where="examples", fix=f"at most {self._limits.tokens}")
-        name = secrets.token_urlsafe(24)
-        self._kept[name] = _Kept(caller, task, rows, tokens, self._clock())
-        self._forget(caller)
-        return ExamplesHandle(name, len(rows), tokens)
+        if examples.labels is not None:
+            try:
+                tenancy.labels.enter(task_id, inputs, examples.labels, tenancy.tenant.min_examples)
+            except PolicyForbids as error:
+                raise self._refusal(tenancy, error, task=task_id, examples=name) from None
+        kept = Kept(name, task_id, task, rows, rows_digests, examples.labels, tokens)
+        tenancy.handles.put(kept, self._clock())
+        self._audit.append("examples", tenancy.tenant.name, task=task_id, examples=name, count=len(rows), tokens=tokens)
+        return False, kept
 
-    def _forget(self, caller: str) -> None:
-        """Drops what has expired, and then the caller's oldest handles until its quota holds."""
-        expired_before = self._clock() - self._limits.time_to_live_seconds
-        for name in [name for name, kept in self._kept.items() if kept.used_at < expired_before]:
-            del self._kept[name]
-        own = [name for name, kept in self._kept.items() if kept.caller == caller]
-        tokens = sum(self._kept[name].tokens for name in own)
-        while len(own) > self._limits.handles or tokens > self._limits.tokens:
-            tokens -= self._kept.pop(own.pop(0)).tokens
+    def _refusal(self, tenancy: _Tenancy, error: FedbbptError, **names: str) -> FedbbptError:
+        """The error, once it is on record."""
+        self._audit.append("refusal", tenancy.tenant.name, status=type(error).__name__, **names)
+        return error
 
-    def _find(self, examples_id: str, caller: str) -> _Kept:
-        kept = self._kept.get(examples_id)
-        if kept is None or kept.caller != caller or self._clock() - kept.used_at > self._limits.time_to_live_seconds:
-            raise UnknownExamples("expired, released or never registered", where="examples_id", fix="register again")
-        return kept
+    def begin(
+        self,
+        examples: str | tuple[TaskSpec, ExampleSet],
+        prompts: Prompts,
+        *,
+        fresh: bool = False,
+        tenant: Tenant = OWNER,
+    ) -> Begun:
+        """Lets a call in: checks it, plans its micro-batches, reserves what they may cost.
 
-    def queries(self, examples_id: str, prompts: Prompts, *, caller: str = "") -> int:
-        """What a score would cost. Only reads, so it may be asked beside another thread. Raises UnknownExamples."""
-        return count(prompts) * len(self._find(examples_id, caller).rows)
-
-    def score(
-        self, examples_id: str, prompts: Prompts, *, caller: str = "", check: Callable[[], None] = _never
-    ) -> Scored:
-        """`check` is called between micro-batches; what it raises stops the work, which then costs nothing.
-
-        Raises UnknownExamples, UnsupportedPrompt, InvalidTensor, PromptTooLong, MessageTooLarge.
+        `examples`: a handle, or a task with the examples. `fresh` has the model compute every pair. Raises
+        UnknownExamples, UnsupportedPrompt, InvalidTensor, PromptTooLong, MessageTooLarge, BudgetSpent, RateLimited, and
+        for examples what registering them raises.
         """
-        kept = self._find(examples_id, caller)
-        kept.used_at = self._clock()
-        self._kept.move_to_end(examples_id)
-        check_prompts(prompts, self._card)
-        queries = self.queries(examples_id, prompts, caller=caller)
-        answer_bytes = 4 * queries * len(kept.task.classes)
-        if answer_bytes > self._card.max_message_bytes - ENVELOPE_BYTES:
-            raise MessageTooLarge(f"{answer_bytes} bytes of scores", where="prompts", fix="fewer prompts in one call")
-        started = self._clock()
-        scores, tokens = self._backend.score(kept.task, prompts, kept.rows, check)
+        tenancy = self._of(tenant)
+        check_prompts(prompts, tenancy.card)
+        if isinstance(examples, str):
+            kept = tenancy.handles.get(examples, self._clock())
+        else:
+            _, kept = self._register(tenancy, self.register_task(examples[0], tenant=tenant), examples[1])
+        self._check_size(count(prompts) * len(kept.rows) * len(kept.task.classes))
+        names = digests.prompts(prompts)
+        prefix = digests.digest(tenant.name, kept.task_id)
+        prompts_digest = digests.digest(*names.ravel().tolist()).hex()
+        try:
+            tenancy.account.check(self._clock())
+            scoring = Scoring(self._backend, kept, prompts, names, prefix, self._cache, self._clock, fresh=fresh)
+            reservation = tenancy.account.reserve(scoring.queries, scoring.tokens, self._clock())
+        except BudgetSpent as error:
+            raise self._refusal(tenancy, error, task=kept.task_id, examples=kept.id, prompts=prompts_digest) from None
+        return Begun(scoring, tenancy, reservation, prompts_digest)
+
+    def _check_size(self, numbers: int) -> None:
+        if 4 * numbers > self._card.max_message_bytes - ENVELOPE_BYTES:
+            raise MessageTooLarge(f"{4 * numbers} bytes of scores", where="prompts", fix="fewer prompts in one call")
+
+    def finish(self, begun: Begun) -> Scored:
+        """The answer of a call whose micro-batches have all run. Raises InvalidTensor where scores are not finite."""
+        tenancy, scoring = begun.tenancy, begun.scoring
+        scores = scoring.scores()
         broken = np.unique(np.argwhere(~np.isfinite(scores))[:, 0])
+        usage = self._settle(begun, "InvalidTensor" if broken.size else "ok")
         if broken.size:
             what = f"the scores of prompts {broken.tolist()} are not finite"
             raise InvalidTensor(what, where="prompts", fix="prompts nearer to the model's own embeddings")
-        usage = Usage(queries, tokens, self._clock() - started)
-        self._usage[caller] = self.usage(caller=caller) + usage
-        return Scored(scores, self._card.revision, usage)
+        answer = policy.answer(tenancy.tenant.output, scores, scoring.kept.labels)
+        return Scored(tenancy.tenant.output, answer, self._card.revision, usage, tenancy.account.budget())
 
-    def release(self, examples_id: str, *, caller: str = "") -> None:
-        kept = self._kept.get(examples_id)
-        if kept is not None and kept.caller == caller:
-            del self._kept[examples_id]
+    def give_up(self, begun: Begun) -> Usage:
+        """Ends a call that nobody waits for: it pays for what was computed, and that stays known."""
+        return self._settle(begun, "given up")
 
-    def usage(self, *, caller: str = "") -> Usage:
-        return self._usage.get(caller, Usage())
+    def _settle(self, begun: Begun, status: str) -> Usage:
+        scoring, tenancy = begun.scoring, begun.tenancy
+        scoring.keep(self._cache)
+        usage = tenancy.account.settle(begun.reservation, scoring.kept.task_id, scoring.usage())
+        self._audit.append(
+            "score",
+            tenancy.tenant.name,
+            task=scoring.kept.task_id,
+            examples=scoring.kept.id,
+            prompts=begun.prompts_digest,
+            output=tenancy.tenant.output,
+            revision=self._card.revision,
+            queries=usage.queries,
+            cached_queries=usage.cached_queries,
+            tokens=usage.tokens,
+            compute_seconds=round(usage.compute_seconds, 6),
+            cost_micros=usage.cost_micros,
+            status=status,
+        )
+        return usage
 
-    def handles(self, *, caller: str = "") -> int:
-        """How many handles the service keeps for the caller."""
-        return Counter(kept.caller for kept in self._kept.values())[caller]
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="forward")
+
+    def score(self, examples_id: str, prompts: Prompts, *, tenant: Tenant = OWNER) -> Scored:
+        """From `begin` to `finish`, for callers in this process."""
+        begun = self.begin(examples_id, prompts, tenant=tenant)
+        try:
+            for _ in self._pool.map(begun.scoring.run, begun.scoring.batches):
+                pass
+        except BaseException:
+            self.give_up(begun)
+            raise
+        return self.finish(begun)
+
+    def release(self, examples_id: str, *, tenant: Tenant = OWNER) -> None:
+        self._of(tenant).handles.release(examples_id)
+
+    def usage(self, *, tenant: Tenant = OWNER) -> Usage:
+        return self._of(tenant).account.usage
+
+    def tasks_usage(self, *, tenant: Tenant = OWNER) -> Mapping[str, Usage]:
+        """By task."""
+        return self._of(tenant).account.tasks
+
+    def budget(self, *, tenant: Tenant = OWNER) -> Budget:
+        return self._of(tenant).account.budget()
+
+    def handles(self, *, tenant: Tenant = OWNER) -> int:
+        """How many handles the service keeps for the tenant."""
+        handles = self._of(tenant).handles
+        handles.forget(self._clock())
+        return len(handles)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of all tenants' examples."""
+        return sum(tenancy.handles.bytes for tenancy in self._tenancies.values())

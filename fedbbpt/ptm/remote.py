@@ -1,33 +1,46 @@
 """The black box behind gRPC, as a client sees it. An edge file.
 
-Calls that are idempotent are made again while nobody answers or the service is overloaded. A service that has forgotten
-the examples gets them once more, unseen by the caller. A service that changes its model is an error.
+Every call is idempotent, and is made again while nobody answers or the service has no room. Where the examples are
+unknown, since the service has forgotten them or another of its replicas answers, they go along with the next call,
+unseen by the caller. A service that changes its model is an error.
 """
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import grpc
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
 
 from fedbbpt.errors import (
     Overloaded,
     PtmUnavailable,
+    RateLimited,
     RevisionChanged,
     Unavailable,
     UnknownExamples,
     UnknownTask,
 )
-from fedbbpt.interfaces import ExamplesHandle
+from fedbbpt.interfaces import ExamplesHandle, Scored
+from fedbbpt.ptm.policy import check_labels
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.ptm.validation import check_examples
-from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scored, TaskSpec, Usage
-from fedbbpt.wire import ptm_messages
+from fedbbpt.types import Examples, ExampleSet, ModelCard, Perturbation, Prompts, TaskSpec, Usage
+from fedbbpt.wire import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.patience import Patience
 
 log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+REPLICAS = 8
+"""So many there may be behind an address, knowing nothing of each other and taking turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +48,18 @@ class _Registered:
     """What makes a handle anew; `id` is the service's present one, the caller keeps the first."""
 
     id: str
-    task_id: str
-    examples: Examples
-    prompt_tokens: int
-    perturbation: Perturbation | None
+    task: TaskSpec
+    examples: ExampleSet
+    healed: int = 0
+    """How often the examples had to go along."""
 
 
 class RemotePtm:
     """`interfaces.Ptm` over a channel.
 
     `revision` pins the model; empty pins the one that answers first. Every call may raise RevisionChanged,
-    DeadlineExceeded after `call_seconds`, PtmUnavailable or Overloaded after `patience_seconds`, and what the service
-    raises.
+    DeadlineExceeded after `call_seconds`, PtmUnavailable, Overloaded or RateLimited after `patience_seconds`, and what
+    the service raises.
     """
 
     def __init__(
@@ -61,18 +74,19 @@ class RemotePtm:
     ) -> None:
         self._stub = PtmServiceStub(channel)
         self._call_seconds = call_seconds
-        self._patience = Patience(patience_seconds, PtmUnavailable, (Unavailable, Overloaded), clock, pause)
+        again = (Unavailable, Overloaded, RateLimited)
+        self._patience = Patience(patience_seconds, PtmUnavailable, again, clock, pause)
         self._tasks: dict[str, TaskSpec] = {}
         self._registered: dict[str, _Registered] = {}
         self._revision = revision
         self._card = self.describe()
         self._revision = self._card.revision
 
+    def _call(self, method: Callable[..., M], request: Message) -> M:
+        return self._patience.call(lambda: method(request, timeout=self._call_seconds))
+
     def describe(self) -> ModelCard:
-        request = pb.DescribeRequest()
-        card = ptm_messages.model_card(
-            self._patience.call(lambda: self._stub.Describe(request, timeout=self._call_seconds))
-        )
+        card = card_messages.model_card(self._call(self._stub.Describe, pb.DescribeRequest()))
         self._check_revision(card.revision)
         return card
 
@@ -83,65 +97,67 @@ class RemotePtm:
             )
 
     def register_task(self, task: TaskSpec) -> str:
-        request = ptm_messages.register_task_request(task)
-        response = self._patience.call(lambda: self._stub.RegisterTask(request, timeout=self._call_seconds))
+        response = self._call(self._stub.RegisterTask, ptm_messages.register_task_request(task))
         self._tasks[response.task_id] = task
         return response.task_id
 
     def register_examples(
-        self, task_id: str, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None = None
+        self,
+        task_id: str,
+        examples: Examples,
+        prompt_tokens: int,
+        perturbation: Perturbation | None = None,
+        labels: npt.NDArray[np.int64] | None = None,
     ) -> ExamplesHandle:
-        """Made again as well: a handle that nobody heard of costs nothing and expires.
-
-        What no service can take is refused here, above all text that is no Unicode, which would break the stream.
-        """
-        check_examples(examples, prompt_tokens, perturbation, self._card)
-        registered = _Registered("", task_id, examples, prompt_tokens, perturbation)
-        handle = self._register(registered)
-        self._registered[handle.id] = replace(registered, id=handle.id)
+        """What no service can take is refused here, above all labels for one that answers with scores."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
+        wanted = ExampleSet(examples, prompt_tokens, perturbation, labels)
+        check_examples(wanted, self._card)
+        check_labels(self._card.output, labels, len(task.classes))
+        handle = self._register(task_id, wanted)
+        self._registered[handle.id] = _Registered(handle.id, task, wanted)
         return handle
 
-    def _register(self, wanted: _Registered) -> ExamplesHandle:
-        def send() -> pb.RegisterExamplesResponse:
-            requests = ptm_messages.register_examples_requests(
-                wanted.task_id, wanted.examples, wanted.prompt_tokens, wanted.perturbation
-            )
-            return self._stub.RegisterExamples(requests, timeout=self._call_seconds)
-
-        try:
-            return ptm_messages.examples_handle(self._patience.call(send))
-        except UnknownTask:
-            if wanted.task_id not in self._tasks:
-                raise
-            self.register_task(self._tasks[wanted.task_id])
-            return ptm_messages.examples_handle(self._patience.call(send))
+    def _register(self, task_id: str, examples: ExampleSet) -> ExamplesHandle:
+        request = ptm_messages.register_examples_request(task_id, examples)
+        for attempt in range(1, REPLICAS + 1):
+            try:
+                return ptm_messages.examples_handle(self._call(self._stub.RegisterExamples, request))
+            except UnknownTask:
+                # A replica that has not heard of it. In the end so many in a row hear of it that the next one has.
+                for _ in range(attempt):
+                    self.register_task(self._tasks[task_id])
+        return ptm_messages.examples_handle(self._call(self._stub.RegisterExamples, request))
 
     def score(self, examples_id: str, prompts: Prompts) -> Scored:
         registered = self._registered.get(examples_id)
         if registered is None:
             raise UnknownExamples("released or never registered", where="examples_id", fix="register again")
         try:
-            scored = self._score(registered.id, prompts)
+            response = self._score(registered.id, prompts)
         except UnknownExamples:
-            log.info("the service has forgotten the examples; registering them again")
-            self.describe()  # which tells a service that came back with another model
-            registered = replace(registered, id=self._register(registered).id)
-            self._registered[examples_id] = registered
-            scored = self._score(registered.id, prompts)
-        self._check_revision(scored.revision)
-        return scored
+            log.info("the examples are not known there; they go along with the call")
+            # Also tells a service that came back with another model. The number differs from time to time: replicas
+            # take turns, and a fixed one could lead past the one that lacks the examples for ever.
+            for _ in range(registered.healed % REPLICAS + 1):
+                self.describe()
+            response = self._score((registered.task, registered.examples), prompts)
+            self._registered[examples_id] = replace(registered, id=response.examples_id, healed=registered.healed + 1)
+        self._check_revision(response.revision)
+        return ptm_messages.scored(response, self._card.output)
 
-    def _score(self, examples_id: str, prompts: Prompts) -> Scored:
-        request = ptm_messages.score_request(examples_id, prompts)
-        return ptm_messages.scored(self._patience.call(lambda: self._stub.Score(request, timeout=self._call_seconds)))
+    def _score(self, examples: str | tuple[TaskSpec, ExampleSet], prompts: Prompts) -> pb.ScoreResponse:
+        # One key for however many attempts: what was computed and did not arrive is neither computed nor paid again.
+        return self._call(self._stub.Score, ptm_messages.score_request(examples, prompts, secrets.token_hex(16)))
 
     def release(self, examples_id: str) -> None:
+        """Where there are several replicas, one of them hears of it; the others let examples expire."""
         registered = self._registered.pop(examples_id, None)
         if registered is not None:
-            request = pb.ReleaseRequest(examples_id=registered.id)
-            self._patience.call(lambda: self._stub.Release(request, timeout=self._call_seconds))
+            self._call(self._stub.Release, pb.ReleaseRequest(examples_id=registered.id))
 
     def usage(self) -> Usage:
-        request = pb.GetUsageRequest()
-        response = self._patience.call(lambda: self._stub.GetUsage(request, timeout=self._call_seconds))
-        return ptm_messages.usage(response.usage)
+        """Where there are several replicas, of one of them."""
+        return usage_messages.usage(self._call(self._stub.GetUsage, pb.GetUsageRequest()).usage)

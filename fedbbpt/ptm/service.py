@@ -1,130 +1,241 @@
 """The engine behind gRPC. An edge file.
 
-The event loop never computes: the engine has one thread of its own, which also makes it safe. A caller that cancels or
-runs out of time stops its work at the next micro-batch.
+The event loop never computes. What changes the engine runs in one thread, which makes it safe; micro-batches run in
+`Workers`, the fairest next. A caller that cancels or runs out of time gives up what it has waiting.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from threading import Event
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedbbpt.errors import DeadlineExceeded, InvalidExamples, InvalidRequest, Overloaded
-from fedbbpt.ptm.engine import Engine
+from fedbbpt.errors import FedbbptError, Overloaded
+from fedbbpt.ptm.engine import Begun, Engine
+from fedbbpt.ptm.metrics import PtmMetrics
+from fedbbpt.ptm.replies import Replies
+from fedbbpt.ptm.tenants import Tenant, Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1 import ptm_pb2_grpc
-from fedbbpt.wire import ptm_messages
+from fedbbpt.ptm.workers import Workers
+from fedbbpt.wire import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.channel import ServerTls, bind, create_server
 
 NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
-MAX_PENDING_QUERIES = 200_000
-"""What may wait or be at work; one call is always taken, however large."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of what may wait."""
+
+    queued_tokens: int = 10_000_000
+    """Of each tenant; one call is always taken, however large."""
+    waiting_bytes: int = 1 << 28
+    """Of requests that have not been planned yet, of all tenants."""
+    quantum: int = 1024
+    """Tokens of a tenant's turn."""
+    reply_seconds: float = 600.0
+    """How long answers are remembered by their idempotency keys."""
+    reply_bytes: int = 1 << 26
+
+
 class PtmService(ptm_pb2_grpc.PtmServiceServicer):
-    """One engine, asked by many callers, one call at a time."""
+    """One engine, asked by many callers."""
 
-    def __init__(self, engine: Engine, max_pending_queries: int, *, tokens_asked: bool) -> None:
-        self._engine, self._tokens_asked = engine, tokens_asked
-        self._card = engine.describe()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._max_pending_queries = max_pending_queries
-        self._pending_queries = 0
+    def __init__(self, engine: Engine, tenants: Tenants, bounds: Bounds) -> None:
+        self._engine, self._tenants, self._bounds = engine, tenants, bounds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._workers = Workers(engine.threads, quantum=bounds.quantum, max_tokens=bounds.queued_tokens)
+        self._replies = Replies(seconds=bounds.reply_seconds, max_bytes=bounds.reply_bytes, clock=time.monotonic)
+        self._waiting_bytes = 0
+        self.metrics = PtmMetrics(
+            queued_tokens=lambda: float(self._workers.tokens), kept_bytes=lambda: float(engine.kept_bytes)
+        )
 
-    def _caller(self, context: Context) -> str:
-        """Who shares a token is one caller; where none is asked for, all are."""
-        if not self._tokens_asked:
-            return ""
-        shown = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
-        return hashlib.sha256(str(shown[0]).encode()).hexdigest()
+    @property
+    def queued_tokens(self) -> int:
+        """That wait to be computed."""
+        return self._workers.tokens
+
+    def close(self) -> None:
+        """Ends the threads; micro-batches that run come to their end."""
+        self._workers.close()
+        self._thread.shutdown()
+
+    def _tenant(self, context: Context) -> Tenant:
+        """Raises Unauthenticated."""
+        shown = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
+        proven = context.auth_context()
+        names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
+        return self._tenants.identify(shown, [name.decode(errors="replace") for name in names])
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    @asynccontextmanager
+    async def _call(self, rpc: str) -> AsyncIterator[None]:
+        """Counts how a call ends."""
+        status = "cancelled"
+        try:
+            yield
+            status = "ok"
+        except Exception as error:
+            status = type(error).__name__ if isinstance(error, FedbbptError) else "bug"
+            raise
+        finally:
+            self.metrics.ended(rpc, status)
+
+    @asynccontextmanager
+    async def _waiting(self, request: Message) -> AsyncIterator[None]:
+        """While a request waits for the engine, it takes memory. Raises Overloaded."""
+        size = request.ByteSize()
+        if self._waiting_bytes and self._waiting_bytes + size > self._bounds.waiting_bytes:
+            what, fix = f"{self._waiting_bytes} bytes are waiting", "try again"
+            raise Overloaded(what, where="requests", fix=f"{fix}; {self._bounds.waiting_bytes} may wait")
+        self._waiting_bytes += size
+        try:
+            yield
+        finally:
+            self._waiting_bytes -= size
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
-        return ptm_messages.describe_response(self._card)
+        async with self._call("Describe"):
+            tenant = self._tenant(context)
+            return card_messages.describe_response(await self._run(lambda: self._engine.describe(tenant=tenant)))
 
     async def RegisterTask(self, request: pb.RegisterTaskRequest, context: Context) -> pb.RegisterTaskResponse:
-        task = ptm_messages.task(request)
-        return pb.RegisterTaskResponse(task_id=await self._run(lambda: self._engine.register_task(task)))
+        async with self._call("RegisterTask"), self._waiting(request):
+            register = partial(self._engine.register_task, ptm_messages.task(request), tenant=self._tenant(context))
+            return pb.RegisterTaskResponse(task_id=await self._run(register))
 
     async def RegisterExamples(
-        self, request_iterator: AsyncIterator[pb.RegisterExamplesRequest], context: Context
+        self, request: pb.RegisterExamplesRequest, context: Context
     ) -> pb.RegisterExamplesResponse:
-        header, messages = await self._read(request_iterator)
-        register = partial(
-            self._engine.register_examples,
-            header.task_id,
-            ptm_messages.examples(messages),
-            header.prompt_tokens,
-            ptm_messages.perturbation(header),
-            caller=self._caller(context),
-        )
-        return ptm_messages.register_examples_response(await self._run(register), self._engine.time_to_live_seconds)
+        async with self._call("RegisterExamples"), self._waiting(request):
+            tenant = self._tenant(context)
 
-    async def _read(
-        self, requests: AsyncIterator[pb.RegisterExamplesRequest]
-    ) -> tuple[pb.RegisterExamplesHeader, Sequence[pb.Example]]:
-        header: pb.RegisterExamplesHeader | None = None
-        messages: list[pb.Example] = []
-        total_bytes = 0
-        async for request in requests:
-            part = request.WhichOneof("part")
-            if (part == "header") != (header is None) or part is None:
-                raise InvalidRequest(f"part {part!r}", where="part", fix="one header first, and then examples")
-            if part == "header":
-                header = request.header
-                continue
-            messages.append(request.example)
-            total_bytes += request.ByteSize()
-            if len(messages) > self._card.max_examples or total_bytes > self._card.max_message_bytes:
-                fix = f"at most {self._card.max_examples} examples and {self._card.max_message_bytes} bytes"
-                raise InvalidExamples("too many, or too long", where=f"examples[{len(messages) - 1}]", fix=fix)
-        if header is None:
-            raise InvalidRequest("an empty stream", where="header", fix="one header first, and then examples")
-        return header, messages
+            def register() -> pb.RegisterExamplesResponse:
+                kept = ptm_messages.example_set(request)
+                handle = self._engine.register_examples(
+                    request.task_id, kept.examples, kept.prompt_tokens, kept.perturbation, kept.labels, tenant=tenant
+                )
+                return ptm_messages.register_examples_response(handle, self._engine.time_to_live_seconds)
+
+            return await self._run(register)
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
-        prompts, caller = ptm_messages.prompts(request), self._caller(context)
-        given_up = Event()
+        async with self._call("Score"):
+            tenant = self._tenant(context)
+            if not request.idempotency_key:
+                return await self._score(request, tenant)
 
-        def check() -> None:
-            if given_up.is_set():
-                raise DeadlineExceeded("the caller has gone", where="deadline", fix="fewer prompts, or more time")
+            async def make() -> bytes:
+                return (await self._score(request, tenant)).SerializeToString()
 
-        queries = self._engine.queries(request.examples_id, prompts, caller=caller)
-        if self._pending_queries and self._pending_queries + queries > self._max_pending_queries:
-            what = f"{self._pending_queries} queries are waiting"
-            raise Overloaded(what, where="queue", fix=f"try again; {self._max_pending_queries} may wait")
-        score = partial(self._engine.score, request.examples_id, prompts, caller=caller, check=check)
-        self._pending_queries += queries
+            digest = await asyncio.to_thread(_digest, request)
+            reply = await self._replies.once(tenant.name, request.idempotency_key, digest, make)
+            return pb.ScoreResponse.FromString(reply)
+
+    async def _score(self, request: pb.ScoreRequest, tenant: Tenant) -> pb.ScoreResponse:
+        def begin() -> Begun:
+            examples, prompts = ptm_messages.scored_examples(request), ptm_messages.prompts(request)
+            return self._engine.begin(examples, prompts, fresh=request.fresh, tenant=tenant)
+
+        async with self._waiting(request):
+            begun = await self._uninterrupted(self._run(begin), self._give_up)
         try:
-            return ptm_messages.score_response(await self._run(score))
-        finally:
-            given_up.set()
-            self._pending_queries -= queries
+            await self._compute(begun, tenant)
+        except BaseException:
+            await asyncio.shield(self._give_up(begun))
+            raise
+        scored = await self._run(lambda: self._engine.finish(begun))
+        self.metrics.used(tenant.name, scored.usage)
+        return ptm_messages.score_response(scored, begun.examples_id)
+
+    async def _uninterrupted(self, making: Awaitable[T], undo: Callable[[T], Awaitable[None]]) -> T:
+        """Waits for what cannot be stopped half-way; where the caller goes meanwhile, undoes it."""
+        task = asyncio.ensure_future(making)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await undo(await task)
+            raise
+
+    async def _give_up(self, begun: Begun) -> None:
+        usage = await self._run(lambda: self._engine.give_up(begun))
+        self.metrics.used(begun.tenancy.tenant.name, usage)
+
+    async def _compute(self, begun: Begun, tenant: Tenant) -> None:
+        """Until all micro-batches have run. Cancelled, it waits for those that run, and drops the others."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            if error:
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+        def done(error: Exception | None) -> None:
+            loop.call_soon_threadsafe(settle, error)
+
+        drop = self._workers.submit(tenant.name, begun.scoring, done)
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            drop()
+            await asyncio.wait({ended})
+            raise
 
     async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
-        caller = self._caller(context)
-        await self._run(lambda: self._engine.release(request.examples_id, caller=caller))
-        return pb.ReleaseResponse()
+        async with self._call("Release"):
+            tenant = self._tenant(context)
+            await self._run(lambda: self._engine.release(request.examples_id, tenant=tenant))
+            return pb.ReleaseResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
-        caller = self._caller(context)
-        usage, handles = await self._run(
-            lambda: (self._engine.usage(caller=caller), self._engine.handles(caller=caller))
-        )
-        return pb.GetUsageResponse(usage=ptm_messages.usage_message(usage), handles=handles)
+        async with self._call("GetUsage"):
+            tenant = self._tenant(context)
+            return await self._run(
+                lambda: usage_messages.get_usage_response(
+                    self._engine.usage(tenant=tenant),
+                    self._engine.budget(tenant=tenant),
+                    self._engine.handles(tenant=tenant),
+                    self._engine.tasks_usage(tenant=tenant),
+                )
+            )
+
+
+def _digest(request: Message) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A started server."""
+
+    server: grpc.aio.Server
+    port: int
+    service: PtmService
+    health: health.aio.HealthServicer
+
+    async def stop(self, grace_seconds: float | None) -> None:
+        """Tells that it goes, lets open calls end, and ends."""
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace_seconds)
+        await asyncio.get_running_loop().run_in_executor(None, self.service.close)
 
 
 async def serve(
@@ -133,19 +244,23 @@ async def serve(
     port: int = 0,
     *,
     tls: ServerTls | None = None,
-    tokens: Collection[str] = (),
+    tenants: Tenants | None = None,
     insecure: bool = False,
-    max_pending_queries: int = MAX_PENDING_QUERIES,
-) -> tuple[grpc.aio.Server, int]:
-    """A started server of the PTM, of its health and of reflection, and its port. Raises PortTaken, InsecureAddress."""
-    server = create_server(tokens)
-    service = PtmService(engine, max_pending_queries, tokens_asked=bool(tokens))
+    bounds: Bounds | None = None,
+) -> Serving:
+    """A started server of the PTM, of its health and of reflection. Raises PortTaken, InsecureAddress."""
+    server = create_server()
+    service = PtmService(engine, tenants or Tenants.anyone(), bounds or Bounds())
     ptm_pb2_grpc.add_PtmServiceServicer_to_server(service, server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in (NAME, health.OVERALL_HEALTH):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection([NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    bound = bind(server, host, port, tls, insecure=insecure)
+    try:
+        bound = bind(server, host, port, tls, insecure=insecure)
+    except FedbbptError:
+        service.close()
+        raise
     await server.start()
-    return server, bound
+    return Serving(server, bound, service, servicer)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,11 +10,10 @@ from fedbbpt.errors import InvalidExamples, InvalidTask, InvalidTensor, PromptTo
 from fedbbpt.types import (
     Array,
     DeepPrompts,
-    Examples,
+    ExampleSet,
     ImagePrompts,
     LatentPrompts,
     ModelCard,
-    Perturbation,
     Projection,
     PromptKind,
     Prompts,
@@ -30,6 +30,11 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a deep prompt of GPT2-XL with 40 tokens 
 # Of a task; no card says so, since no task comes near.
 MAX_CLASSES = 1000
 MAX_TASK_CHARACTERS = 100_000
+MAX_TEXT_CHARACTERS = 1_000_000
+"""Of an example; what exceeds the model is cut off, but has to be tokenised first."""
+MAX_TOKEN_CHARACTERS = 100
+MAX_DELTA = 1.0
+"""Of a pixel from 0 to 1: what moves it farther does no more."""
 
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")  # which JSON lets through and UTF-8 does not
 
@@ -78,6 +83,7 @@ def check_prompts(prompts: Prompts, card: ModelCard) -> None:
     if isinstance(prompts, LatentPrompts):
         _check_injection(prompts.projection.injection, card)
         _check_tensor(prompts.z, np.dtype(np.float32), 2, "latent.z")
+        _check_greatest(np.abs(prompts.z).max(), card.max_latent, "an element", "latent.z")
         _check_projection(prompts.projection)
         _check_length(prompts.projection.tokens, card)
     elif isinstance(prompts, SoftPrompts):
@@ -87,11 +93,15 @@ def check_prompts(prompts: Prompts, card: ModelCard) -> None:
         if prompts.embeddings.shape[2] != card.embedding_width:
             width = prompts.embeddings.shape[2]
             raise InvalidTensor(f"width {width}", where="soft.embeddings", fix=f"width {card.embedding_width}")
+        _check_norms(prompts.embeddings, card, "soft.embeddings")
     elif isinstance(prompts, TokenPrompts):
         _check_tensor(prompts.ids, np.dtype(np.int32), 2, "tokens.ids")
         _check_length(prompts.ids.shape[1], card)
+    elif isinstance(prompts, TextPrompts):
+        _check_texts(prompts.texts, card)
     elif isinstance(prompts, ImagePrompts):
         _check_tensor(prompts.deltas, np.dtype(np.float32), 5, "image.deltas")
+        _check_greatest(np.abs(prompts.deltas).max(), MAX_DELTA, "an element", "image.deltas")
         if prompts.deltas.shape[2:] != card.image_shape:
             raise InvalidTensor(
                 f"shape {prompts.deltas.shape}", where="image.deltas", fix=f"images of {card.image_shape}"
@@ -106,6 +116,7 @@ def check_prompts(prompts: Prompts, card: ModelCard) -> None:
             )
             raise InvalidTensor(what, where="deep.prefixes", fix=fix)
         _check_length(tokens, card)
+        _check_norms(prompts.prefixes, card, "deep.prefixes")
     number = count(prompts)
     if not 1 <= number <= card.max_prompts:
         raise InvalidTensor(f"{number} prompts", where="prompts", fix=f"1 to {card.max_prompts}")
@@ -117,6 +128,27 @@ def _check_tensor(array: Array, dtype: np.dtype[np.generic], rank: int, where: s
         raise InvalidTensor(f"{array.dtype} of shape {array.shape}", where=where, fix=fix)
     if not np.isfinite(array).all():
         raise InvalidTensor("NaN or infinite elements", where=where, fix="finite numbers")
+
+
+def _check_greatest(found: float, greatest: float, what: str, where: str) -> None:
+    if found > greatest:
+        raise InvalidTensor(f"{what} of {found:.3g}", where=where, fix=f"at most {greatest:g}")
+
+
+def _check_norms(vectors: Array, card: ModelCard, where: str) -> None:
+    """Of the last dimension; in float64, where no square of a float32 overflows."""
+    norms = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=-1))
+    _check_greatest(norms.max(), card.max_vector_norm, "a vector with a norm", where)
+
+
+def _check_texts(texts: Sequence[str], card: ModelCard) -> None:
+    """Before a tokenizer sees them: no token is that long."""
+    longest = MAX_TOKEN_CHARACTERS * card.max_tokens
+    for index, text in enumerate(texts):
+        if len(text) > longest:
+            raise PromptTooLong(f"{len(text)} characters", where=f"text.texts[{index}]", fix=f"at most {longest}")
+        if _HALF_CHARACTERS.search(text):
+            raise InvalidTensor("half a character", where=f"text.texts[{index}]", fix="Unicode text")
 
 
 def _check_injection(injection: object, card: ModelCard) -> None:
@@ -131,6 +163,9 @@ def _check_projection(projection: Projection) -> None:
         raise InvalidTensor(f"scale {projection.scale}", where="latent.projection.scale", fix="a finite number")
     if not 0 <= projection.seed < 2**64:
         raise InvalidTensor(f"seed {projection.seed}", where="latent.projection.seed", fix="0 to 2^64 - 1")
+    if len(projection.initial_text) > MAX_TASK_CHARACTERS:
+        what = f"{len(projection.initial_text)} characters"
+        raise InvalidTensor(what, where="latent.projection.initial_text", fix=f"at most {MAX_TASK_CHARACTERS}")
 
 
 def _check_length(tokens: int, card: ModelCard) -> None:
@@ -139,8 +174,9 @@ def _check_length(tokens: int, card: ModelCard) -> None:
         raise PromptTooLong(f"{tokens} prompt tokens", where="prompts", fix=f"less than {card.max_tokens}")
 
 
-def check_examples(examples: Examples, prompt_tokens: int, perturbation: Perturbation | None, card: ModelCard) -> None:
+def check_examples(kept: ExampleSet, card: ModelCard) -> None:
     """Raises InvalidExamples or PromptTooLong."""
+    examples, prompt_tokens, perturbation = kept.examples, kept.prompt_tokens, kept.perturbation
     if not 1 <= len(examples) <= card.max_examples:
         raise InvalidExamples(f"{len(examples)} examples", where="examples", fix=f"1 to {card.max_examples}")
     if (examples.images is None) != (card.image_shape is None):
@@ -158,8 +194,14 @@ def check_examples(examples: Examples, prompt_tokens: int, perturbation: Perturb
         for row, text in enumerate(texts):
             if not text.strip():
                 raise InvalidExamples("an empty text", where=f"examples[{row}].{name}", fix="leave the example out")
+            if len(text) > MAX_TEXT_CHARACTERS:
+                what, fix = f"{len(text)} characters", f"at most {MAX_TEXT_CHARACTERS}"
+                raise InvalidExamples(what, where=f"examples[{row}].{name}", fix=fix)
             if _HALF_CHARACTERS.search(text):
                 raise InvalidExamples("half a character", where=f"examples[{row}].{name}", fix="Unicode text")
+    if kept.labels is not None and kept.labels.shape != (len(examples),):
+        what = f"{kept.labels.size} labels for {len(examples)} examples"
+        raise InvalidExamples(what, where="label", fix="one for each example, or none at all")
     if prompt_tokens < 0:
         raise InvalidExamples(f"{prompt_tokens} prompt tokens", where="prompt_tokens", fix="0 or more")
     if prompt_tokens >= card.max_tokens:

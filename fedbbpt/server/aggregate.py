@@ -35,6 +35,8 @@ def aggregate(
         for name, value in update.metrics.items():
             total[name] = total.get(name, 0.0) + value
     count, queries = total["dev_count"], round(total["queries"])
+    # Some clients may have a PTM that lets them know, and others none.
+    known = all("dev_correct" in update.metrics for update in updates if update.metrics["dev_count"])
     state, metrics = (
         _step(method, snapshot, updates, seed) if phase is Phase.UPDATE else (snapshot.state, dict[str, float]())
     )
@@ -42,7 +44,7 @@ def aggregate(
         round=snapshot.round,
         clients=len(updates),
         dev_loss=total["dev_loss"] / count if count else math.inf,
-        dev_accuracy=total["dev_correct"] / count if count else 0.0,
+        dev_accuracy=total["dev_correct"] / count if count and known else None,
         train_loss=metrics.get("train_loss"),
         queries=queries,
         seconds=seconds,
@@ -76,10 +78,11 @@ def pooled(reports: Sequence[Report]) -> Report:
         return reports[0]
     measured = [report for report in reports if report.dev_examples]
     count = sum(report.dev_examples for report in measured)
+    right = [report.dev_accuracy * report.dev_examples for report in measured if report.dev_accuracy is not None]
     return replace(
         reports[-1],
         dev_loss=sum(report.dev_loss * report.dev_examples for report in measured) / count if count else math.inf,
-        dev_accuracy=sum(report.dev_accuracy * report.dev_examples for report in measured) / count if count else 0.0,
+        dev_accuracy=sum(right) / count if count and len(right) == len(measured) else None,
         dev_examples=count,
     )
 

@@ -11,9 +11,10 @@ from fedbbpt.types import Array, Orders, Update
 
 MAX_NAME_LENGTH = 128
 
-MEASURED = frozenset({"dev_loss", "dev_correct", "dev_count", "queries"})
+MEASURED = frozenset({"dev_loss", "dev_count", "queries"})
 """Every update has these: sums over the client's dev examples, and what the task cost it."""
-OPTIONAL = frozenset({"train_loss"})
+OPTIONAL = frozenset({"dev_correct", "train_loss"})
+"""`dev_correct` is missing where the client's PTM gives losses only."""
 MAX_COUNT = 2.0**32
 """Of one task, so that a whole run's sums fit the 64 bits of a database and of the wire."""
 
@@ -71,11 +72,11 @@ def _check_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise InvalidUpdate(f"{value}", where=f"metrics.{name}", fix="a finite number")
-    if not 0 <= metrics["dev_correct"] <= metrics["dev_count"]:
+    if "dev_correct" in metrics and not 0 <= metrics["dev_correct"] <= metrics["dev_count"]:
         found = f"{metrics['dev_correct']} of {metrics['dev_count']}"
         raise InvalidUpdate(found, where="metrics.dev_correct", fix="from 0 to dev_count")
     if metrics["dev_loss"] < 0:
-        raise InvalidUpdate(f"{metrics['dev_loss']}", where="metrics.dev_loss", fix="0 or more: a cross-entropy")
+        raise InvalidUpdate(f"{metrics['dev_loss']}", where="metrics.dev_loss", fix="0 or more")
     for name in ("dev_count", "queries"):
         if not 0 <= metrics[name] <= MAX_COUNT:
             raise InvalidUpdate(f"{metrics[name]}", where=f"metrics.{name}", fix=f"from 0 to {MAX_COUNT:.0f}")

@@ -100,12 +100,14 @@ class LatentSpace(_message.Message):
         INJECTION_PREFIX: LatentSpace._Injection.ValueType  # 1
         INJECTION_ADD: LatentSpace._Injection.ValueType  # 2
         INJECTION_CONCAT: LatentSpace._Injection.ValueType  # 3
+        INJECTION_PLACE: LatentSpace._Injection.ValueType  # 4
 
     class Injection(_Injection, metaclass=_InjectionEnumTypeWrapper): ...
     INJECTION_UNSPECIFIED: LatentSpace.Injection.ValueType  # 0
     INJECTION_PREFIX: LatentSpace.Injection.ValueType  # 1
     INJECTION_ADD: LatentSpace.Injection.ValueType  # 2
     INJECTION_CONCAT: LatentSpace.Injection.ValueType  # 3
+    INJECTION_PLACE: LatentSpace.Injection.ValueType  # 4
 
     DIM_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int

@@ -158,7 +158,9 @@ class RoundReport(_message.Message):
     round: _builtins.int
     clients: _builtins.int
     dev_loss: _builtins.float
-    """Mean cross-entropy and accuracy of the round's prompt on the clients' dev examples."""
+    """Mean cross-entropy and accuracy of the round's prompt on the clients' dev examples. Where their PTM gives losses only there is no
+    accuracy; where it gives classes only, the loss is the share of wrong answers.
+    """
     dev_accuracy: _builtins.float
     train_loss: _builtins.float
     """Mean loss of the round's search on the clients' training examples; absent for a round that only measured."""
@@ -174,7 +176,7 @@ class RoundReport(_message.Message):
         round: _builtins.int = ...,
         clients: _builtins.int = ...,
         dev_loss: _builtins.float = ...,
-        dev_accuracy: _builtins.float = ...,
+        dev_accuracy: _builtins.float | None = ...,
         train_loss: _builtins.float | None = ...,
         queries: _builtins.int = ...,
         seconds: _builtins.float = ...,
@@ -182,20 +184,24 @@ class RoundReport(_message.Message):
         bytes_down: _builtins.int | None = ...,
         dev_examples: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "train_loss", b"train_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "dev_accuracy", b"dev_accuracy", "train_loss", b"train_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015
     _WhichOneofReturnType__bytes_up: _TypeAlias = _typing.Literal["bytes_up"]  # noqa: Y015
     _WhichOneofArgType__bytes_up: _TypeAlias = _typing.Literal["_bytes_up", b"_bytes_up"]  # noqa: Y015
+    _WhichOneofReturnType__dev_accuracy: _TypeAlias = _typing.Literal["dev_accuracy"]  # noqa: Y015
+    _WhichOneofArgType__dev_accuracy: _TypeAlias = _typing.Literal["_dev_accuracy", b"_dev_accuracy"]  # noqa: Y015
     _WhichOneofReturnType__train_loss: _TypeAlias = _typing.Literal["train_loss"]  # noqa: Y015
     _WhichOneofArgType__train_loss: _TypeAlias = _typing.Literal["_train_loss", b"_train_loss"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_down) -> _WhichOneofReturnType__bytes_down | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_up) -> _WhichOneofReturnType__bytes_up | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dev_accuracy) -> _WhichOneofReturnType__dev_accuracy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__train_loss) -> _WhichOneofReturnType__train_loss | None: ...
 

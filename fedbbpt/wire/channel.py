@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from fedbbpt.errors import InsecureAddress, InvalidInput, PortTaken
+from fedbbpt.wire.balancing import target
 from fedbbpt.wire.interceptors import BearerAuth, Errors
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,6 @@ _KEEPALIVE = [
 ]
 # A service that restarts is back within seconds; gRPC's own patience grows to two minutes.
 _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
-_SIZES = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,10 @@ class ClientTls:
     ca: Path
     certificate: Path | None = None
     key: Path | None = None
+
+
+def _sizes(max_bytes: int) -> list[tuple[str, int]]:
+    return [("grpc.max_receive_message_length", max_bytes), ("grpc.max_send_message_length", max_bytes)]
 
 
 def _read(path: Path) -> bytes:
@@ -83,22 +84,29 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return continuation(self._with_token(client_call_details), request_iterator)
 
 
-def connect(address: str, tls: ClientTls | None = None, token: str = "") -> grpc.Channel:
-    """A channel to HOST:PORT. A token goes in clear where there is no TLS, hence to loopback only."""
-    options = [*_KEEPALIVE, *_SIZES, *_RECONNECT, ("grpc.enable_retries", 0)]
+def connect(
+    address: str, tls: ClientTls | None = None, token: str = "", *, max_message_bytes: int = MAX_MESSAGE_BYTES
+) -> grpc.Channel:
+    """A channel to HOST:PORT, or to several servers of one service: see `balancing.target`, and for what it raises.
+
+    A token goes in clear where there is no TLS, hence to loopback only. -1 is no limit of messages.
+    """
+    found = target(address, tls=tls is not None)
+    options = [*_KEEPALIVE, *_sizes(max_message_bytes), *_RECONNECT, ("grpc.enable_retries", 0), *found.options]
     if tls is None:
-        loopback = is_loopback(address.rpartition(":")[0])
+        loopback = all(map(is_loopback, found.hosts))
         if not loopback:
             log.warning("INSECURE: what goes to %s and back can be read by anybody on the way", address)
         if token and not loopback:
             raise InsecureAddress(
                 "a token would go in clear", where=address, fix="--tls-ca with the server's authority"
             )
-        channel = grpc.insecure_channel(address, options)
+        channel = grpc.insecure_channel(found.name, options)
     else:
         key = _read(tls.key) if tls.key else None
         certificate = _read(tls.certificate) if tls.certificate else None
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls.ca), key, certificate), options)
+        credentials = grpc.ssl_channel_credentials(_read(tls.ca), key, certificate)
+        channel = grpc.secure_channel(found.name, credentials, options)
     return grpc.intercept_channel(channel, _Bearer(token)) if token else channel
 
 
@@ -106,7 +114,7 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
     """An asyncio server with our interceptors and limits; bind it before it starts."""
     options = [
         *_KEEPALIVE,
-        *_SIZES,
+        *_sizes(MAX_MESSAGE_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
         # On by default on Linux, where a second server would then share the port in silence.
         ("grpc.so_reuseport", 0),
@@ -119,14 +127,10 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
 
 def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None, *, insecure: bool = False) -> int:
     """Binds to HOST:PORT (0 takes a free one) and returns the port. Raises PortTaken, InsecureAddress."""
-    if tls is None and not is_loopback(host):
-        if not insecure:
-            raise InsecureAddress(
-                "anybody on the network could read and join", where=host, fix="--tls-cert and --tls-key, or --insecure"
-            )
-        log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
+    if tls is None:
+        check_exposure(host, insecure=insecure)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    _probe(host, port)
+    probe(host, port)
     try:
         if tls is None:
             return server.add_insecure_port(address)
@@ -150,8 +154,18 @@ def _check_pair(tls: ServerTls) -> None:
         raise InvalidInput(f"no identity: {error}", where=f"{tls.certificate}, {tls.key}", fix=fix) from None
 
 
-def _probe(host: str, port: int) -> None:
-    """gRPC reports a taken port with a riddle; the operating system says it plainly."""
+def check_exposure(host: str, *, insecure: bool) -> None:
+    """Of a server without TLS. Raises InsecureAddress."""
+    if not is_loopback(host):
+        if not insecure:
+            raise InsecureAddress(
+                "anybody on the network could read and join", where=host, fix="--tls-cert and --tls-key, or --insecure"
+            )
+        log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
+
+
+def probe(host: str, port: int) -> None:
+    """gRPC reports a taken port with a riddle; the operating system says it plainly. Raises PortTaken."""
     if port == 0:
         return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

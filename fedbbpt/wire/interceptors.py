@@ -4,6 +4,7 @@ Servicers raise our own errors and never abort: `context.abort` raises a bare Ex
 """
 
 import hmac
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 Handler = Any
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = Any
+Status = Any
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 """Probes carry no token."""
@@ -54,7 +56,11 @@ class Errors(grpc.aio.ServerInterceptor):
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                async for response in behaviour(request, context):
+                answer = behaviour(request, context)
+                if inspect.isawaitable(answer):
+                    await answer  # it writes by itself, as the health service does
+                    return
+                async for response in answer:
                     yield response
             except Exception as error:
                 await _abort(context, error)
@@ -71,13 +77,18 @@ class Errors(grpc.aio.ServerInterceptor):
 async def _abort(context: Context, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
+    status = status_of(error)
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def status_of(error: Exception) -> Status:
+    """With code, details and trailing metadata; the log hears of the error."""
     if isinstance(error, FedbbptError):
         log.warning("%s: %s", type(error).__name__, error)
     else:
         log.error("a bug", exc_info=error)
         error = FedbbptError("a bug in the service", fix="the service's log has the trace")
-    status = rpc_status.to_status(to_status(error))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    return rpc_status.to_status(to_status(error))
 
 
 class BearerAuth(grpc.aio.ServerInterceptor):

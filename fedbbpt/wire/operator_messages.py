@@ -28,7 +28,7 @@ def report(message: run_pb2.RoundReport) -> Report:
         round=message.round,
         clients=message.clients,
         dev_loss=message.dev_loss,
-        dev_accuracy=message.dev_accuracy,
+        dev_accuracy=message.dev_accuracy if message.HasField("dev_accuracy") else None,
         train_loss=message.train_loss if message.HasField("train_loss") else None,
         queries=message.queries,
         seconds=message.seconds,

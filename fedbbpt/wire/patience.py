@@ -10,7 +10,7 @@ from typing import TypeVar
 import grpc
 
 from fedbbpt.errors import FedbbptError, Unavailable
-from fedbbpt.wire.status import from_rpc_error
+from fedbbpt.wire.status import from_rpc_error, retry_seconds
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ T = TypeVar("T")
 class Patience:
     """After one of the errors `again` a call is made again, until `seconds` have passed without an answer.
 
-    What nobody of ours raised counts as `unavailable`.
+    Never sooner than the other side asks for, and not at all where that is too late. What nobody of ours raised counts
+    as `unavailable`.
     """
 
     seconds: float
@@ -39,9 +40,9 @@ class Patience:
             try:
                 return call()
             except grpc.RpcError as error:
-                problem = from_rpc_error(error, self.unavailable)
-            if not isinstance(problem, self.again) or self.clock() > give_up:
+                problem, asked_seconds = from_rpc_error(error, self.unavailable), retry_seconds(error)
+            if not isinstance(problem, self.again) or self.clock() + asked_seconds > give_up:
                 raise problem
             log.info("%s; trying again", problem)
-            self.pause(random.uniform(0, pause_seconds))
+            self.pause(asked_seconds + random.uniform(0, pause_seconds))
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)

@@ -4,162 +4,123 @@ A function named after a noun reads it from its message; one named after a messa
 InvalidRequest, or the nearer error that ptm.proto names for its rpc.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
 
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor, UnsupportedPrompt
-from fedbbpt.interfaces import ExamplesHandle
+from fedbbpt.interfaces import ExamplesHandle, Scored
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
     DeepPrompts,
     Examples,
+    ExampleSet,
     ImagePrompts,
     Injection,
     LatentPrompts,
-    ModelCard,
+    Output,
     Perturbation,
     Projection,
     ProjectionKind,
-    PromptKind,
     Prompts,
-    Scored,
     SoftPrompts,
     TaskSpec,
     TextPrompts,
     TokenPrompts,
-    Usage,
 )
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire import tensors
+from fedbbpt.wire.card_messages import INJECTIONS
+from fedbbpt.wire.codes import known
+from fedbbpt.wire.usage_messages import budget, budget_message, duration, usage, usage_message
 
-C = TypeVar("C")
-N = TypeVar("N")
+T = TypeVar("T")
 
-_INJECTIONS = {
-    Injection.PREFIX: pb.INJECTION_PREFIX,
-    Injection.ADD: pb.INJECTION_ADD,
-    Injection.CONCAT: pb.INJECTION_CONCAT,
+_ANSWERS = {
+    Output.LOSS_ONLY: ("losses", np.dtype(np.float64), 1),
+    Output.LABEL_ARGMAX: ("choices", np.dtype(np.int32), 2),
+    Output.LABEL_LOGPROBS: ("scores", np.dtype(np.float32), 3),
+    Output.LABEL_LOGITS: ("scores", np.dtype(np.float32), 3),
 }
-_PROMPT_KINDS = {
-    PromptKind.LATENT: pb.PROMPT_KIND_LATENT,
-    PromptKind.SOFT: pb.PROMPT_KIND_SOFT,
-    PromptKind.TOKENS: pb.PROMPT_KIND_TOKENS,
-    PromptKind.TEXT: pb.PROMPT_KIND_TEXT,
-    PromptKind.IMAGE: pb.PROMPT_KIND_IMAGE,
-    PromptKind.DEEP: pb.PROMPT_KIND_DEEP,
-}
+"""The part of `answer`, its type and its rank."""
 _PROJECTIONS = {
     ProjectionKind.RADEMACHER: pb.Projection.KIND_RADEMACHER,
     ProjectionKind.NORMAL: pb.Projection.KIND_NORMAL,
 }
 
 
-def _known(table: Mapping[N, C], codes: Sequence[C]) -> frozenset[N]:
-    """Those that are known here: a newer service may offer more."""
-    return frozenset(noun for noun, code in table.items() if code in codes)
+# The task
 
 
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(timedelta(seconds=seconds))
-    return duration
+def _task_message(task: TaskSpec) -> pb.Task:
+    return pb.Task(template=task.template, classes=task.classes)
 
 
-# The model and the task
-
-
-def describe_response(card: ModelCard) -> pb.DescribeResponse:
-    return pb.DescribeResponse(
-        model=card.model,
-        revision=card.revision,
-        family=card.family,
-        prompt_kinds=sorted(_PROMPT_KINDS[kind] for kind in card.prompt_kinds),
-        injections=sorted(_INJECTIONS[injection] for injection in card.injections),
-        max_tokens=card.max_tokens,
-        max_prompts=card.max_prompts,
-        max_examples=card.max_examples,
-        max_message_bytes=card.max_message_bytes,
-        embedding_width=card.embedding_width,
-        score_noise=card.score_noise,
-        image_shape=card.image_shape,
-        prefix_shape=card.prefix_shape,
-        labels=card.labels,
-    )
-
-
-def model_card(response: pb.DescribeResponse) -> ModelCard:
-    return ModelCard(
-        model=response.model,
-        revision=response.revision,
-        family=response.family,
-        prompt_kinds=_known(_PROMPT_KINDS, response.prompt_kinds),
-        injections=_known(_INJECTIONS, response.injections),
-        max_tokens=response.max_tokens,
-        max_prompts=response.max_prompts,
-        max_examples=response.max_examples,
-        max_message_bytes=response.max_message_bytes,
-        embedding_width=response.embedding_width,
-        score_noise=response.score_noise,
-        image_shape=_triple(response.image_shape, "image_shape"),
-        prefix_shape=_triple(response.prefix_shape, "prefix_shape"),
-        labels=tuple(response.labels),
-    )
-
-
-def _triple(numbers: Sequence[int], where: str) -> tuple[int, int, int] | None:
-    match tuple(numbers):
-        case ():
-            return None
-        case (a, b, c):
-            return a, b, c
-    raise InvalidRequest(f"{len(numbers)} numbers", where=where, fix="three, or none")
+def _task(message: pb.Task) -> TaskSpec:
+    return TaskSpec(message.template, tuple(message.classes))
 
 
 def register_task_request(task: TaskSpec) -> pb.RegisterTaskRequest:
-    return pb.RegisterTaskRequest(template=task.template, classes=task.classes)
+    return pb.RegisterTaskRequest(task=_task_message(task))
 
 
 def task(request: pb.RegisterTaskRequest) -> TaskSpec:
-    return TaskSpec(request.template, tuple(request.classes))
+    return _task(request.task)
 
 
 # Examples
 
 
-def register_examples_requests(
-    task_id: str, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-) -> Iterator[pb.RegisterExamplesRequest]:
-    header = pb.RegisterExamplesHeader(task_id=task_id, prompt_tokens=prompt_tokens)
-    if perturbation is not None:
-        header.perturbation.CopyFrom(pb.Perturbation(rate=perturbation.rate, seed=perturbation.seed))
-    yield pb.RegisterExamplesRequest(header=header)
-    for image in () if examples.images is None else examples.images:
-        yield pb.RegisterExamplesRequest(example=pb.Example(image=tensors.to_message(image)))
-    for index, text in enumerate(examples.texts):
-        pair = None if examples.pairs is None else examples.pairs[index]
-        yield pb.RegisterExamplesRequest(example=pb.Example(text=text, text_pair=pair))
+def register_examples_request(task_id: str, examples: ExampleSet) -> pb.RegisterExamplesRequest:
+    return pb.RegisterExamplesRequest(task_id=task_id, examples=_example_set_message(examples))
 
 
-def perturbation(header: pb.RegisterExamplesHeader) -> Perturbation | None:
-    if not header.HasField("perturbation"):
-        return None
-    return Perturbation(header.perturbation.rate, header.perturbation.seed)
+def example_set(request: pb.RegisterExamplesRequest) -> ExampleSet:
+    """Raises InvalidExamples, InvalidTensor."""
+    return _example_set(request.examples)
 
 
-def examples(messages: Sequence[pb.Example]) -> Examples:
-    """Raises InvalidExamples where some have a second text, or an image, and some have none."""
+def _example_set_message(examples: ExampleSet) -> pb.ExampleSet:
+    inputs = examples.examples
+    message = pb.ExampleSet(prompt_tokens=examples.prompt_tokens)
+    if examples.perturbation is not None:
+        message.perturbation.CopyFrom(pb.Perturbation(rate=examples.perturbation.rate, seed=examples.perturbation.seed))
+    for row in range(len(inputs)):
+        one = message.examples.add()
+        if inputs.images is not None:
+            one.image.CopyFrom(tensors.to_message(inputs.images[row]))
+        else:
+            one.text = inputs.texts[row]
+        if inputs.pairs is not None:
+            one.text_pair = inputs.pairs[row]
+        if examples.labels is not None:
+            one.label = int(examples.labels[row])
+    return message
+
+
+def _example_set(message: pb.ExampleSet) -> ExampleSet:
+    perturbation = None
+    if message.HasField("perturbation"):
+        perturbation = Perturbation(message.perturbation.rate, message.perturbation.seed)
+    labels = _of_all([one.label for one in message.examples if one.HasField("label")], len(message.examples), "label")
+    array = None if labels is None else np.array(labels, np.int64)
+    return ExampleSet(_examples(message.examples), message.prompt_tokens, perturbation, array)
+
+
+def _of_all(found: Sequence[T], count: int, where: str) -> Sequence[T] | None:
+    """What all examples have, or None where none has it. Raises InvalidExamples where only some do."""
+    if found and len(found) < count:
+        what = f"{len(found)} of them for {count} examples"
+        raise InvalidExamples(what, where=where, fix="one for each example, or none at all")
+    return found or None
+
+
+def _examples(messages: Sequence[pb.Example]) -> Examples:
     if images := [message.image for message in messages if message.HasField("image")]:
         return _images(images, len(messages))
-    texts = tuple(message.text for message in messages)
-    pairs = tuple(message.text_pair for message in messages if message.HasField("text_pair"))
-    if pairs and len(pairs) < len(texts):
-        what = f"{len(pairs)} second texts for {len(texts)} examples"
-        raise InvalidExamples(what, where="text_pair", fix="one for each example, or none at all")
-    return Examples(texts, pairs or None)
+    pairs = _of_all([one.text_pair for one in messages if one.HasField("text_pair")], len(messages), "text_pair")
+    return Examples(tuple(message.text for message in messages), None if pairs is None else tuple(pairs))
 
 
 def _images(messages: Sequence[tensor_pb2.Tensor], count: int) -> Examples:
@@ -176,7 +137,7 @@ def register_examples_response(handle: ExamplesHandle, time_to_live_seconds: flo
         examples_id=handle.id,
         count=handle.count,
         tokens=handle.tokens,
-        time_to_live=_duration(time_to_live_seconds),
+        time_to_live=duration(time_to_live_seconds),
     )
 
 
@@ -187,8 +148,16 @@ def examples_handle(response: pb.RegisterExamplesResponse) -> ExamplesHandle:
 # Prompts and scores
 
 
-def score_request(examples_id: str, prompts: Prompts) -> pb.ScoreRequest:
-    request = pb.ScoreRequest(examples_id=examples_id)
+def score_request(
+    examples: str | tuple[TaskSpec, ExampleSet], prompts: Prompts, idempotency_key: str = ""
+) -> pb.ScoreRequest:
+    """`examples`: a handle, or the examples themselves and their task."""
+    request = pb.ScoreRequest(idempotency_key=idempotency_key)
+    if isinstance(examples, str):
+        request.examples_id = examples
+    else:
+        task, inline = examples
+        request.inline.CopyFrom(pb.InlineExamples(task=_task_message(task), examples=_example_set_message(inline)))
     if isinstance(prompts, LatentPrompts):
         projection = pb.Projection(
             kind=_PROJECTIONS[prompts.projection.kind],
@@ -196,12 +165,12 @@ def score_request(examples_id: str, prompts: Prompts) -> pb.ScoreRequest:
             tokens=prompts.projection.tokens,
             scale=prompts.projection.scale,
             initial_text=prompts.projection.initial_text,
-            injection=_INJECTIONS[prompts.projection.injection],
+            injection=INJECTIONS[prompts.projection.injection],
         )
         request.latent.CopyFrom(pb.LatentPrompts(z=tensors.to_message(prompts.z), projection=projection))
     elif isinstance(prompts, SoftPrompts):
         embeddings = tensors.to_message(prompts.embeddings)
-        request.soft.CopyFrom(pb.SoftPrompts(embeddings=embeddings, injection=_INJECTIONS[prompts.injection]))
+        request.soft.CopyFrom(pb.SoftPrompts(embeddings=embeddings, injection=INJECTIONS[prompts.injection]))
     elif isinstance(prompts, TokenPrompts):
         request.tokens.CopyFrom(pb.TokenPrompts(ids=tensors.to_message(prompts.ids)))
     elif isinstance(prompts, TextPrompts):
@@ -211,6 +180,16 @@ def score_request(examples_id: str, prompts: Prompts) -> pb.ScoreRequest:
     else:
         request.deep.CopyFrom(pb.DeepPrompts(prefixes=tensors.to_message(prompts.prefixes)))
     return request
+
+
+def scored_examples(request: pb.ScoreRequest) -> str | tuple[TaskSpec, ExampleSet]:
+    """A handle, or the examples themselves and their task. Raises InvalidRequest, InvalidExamples, InvalidTensor."""
+    kind = request.WhichOneof("examples")
+    if kind == "inline":
+        return _task(request.inline.task), _example_set(request.inline.examples)
+    if kind == "examples_id":
+        return request.examples_id
+    raise InvalidRequest("no examples", where="examples", fix="examples_id, or inline")
 
 
 def prompts(request: pb.ScoreRequest) -> Prompts:
@@ -234,13 +213,13 @@ def prompts(request: pb.ScoreRequest) -> Prompts:
 
 
 def _injection(code: "pb.Injection.ValueType", where: str) -> Injection:
-    for injection in _known(_INJECTIONS, [code]):
+    for injection in known(INJECTIONS, [code]):
         return injection
-    raise UnsupportedPrompt(f"injection {code}", where=where, fix=f"one of {sorted(_INJECTIONS)}")
+    raise UnsupportedPrompt(f"injection {code}", where=where, fix=f"one of {sorted(INJECTIONS)}")
 
 
 def _projection(message: pb.Projection) -> Projection:
-    kinds = _known(_PROJECTIONS, [message.kind])
+    kinds = known(_PROJECTIONS, [message.kind])
     if not kinds:
         fix = f"one of {sorted(_PROJECTIONS)}"
         raise UnsupportedPrompt(f"projection {message.kind}", where="latent.projection.kind", fix=fix)
@@ -249,22 +228,25 @@ def _projection(message: pb.Projection) -> Projection:
     return Projection(kind, message.seed, message.tokens, message.scale, message.initial_text, injection)
 
 
-def score_response(scored: Scored) -> pb.ScoreResponse:
-    return pb.ScoreResponse(
-        scores=tensors.to_message(scored.scores), revision=scored.revision, usage=usage_message(scored.usage)
+def score_response(scored: Scored, examples_id: str) -> pb.ScoreResponse:
+    response = pb.ScoreResponse(
+        revision=scored.revision,
+        usage=usage_message(scored.usage),
+        examples_id=examples_id,
+        budget=budget_message(scored.budget),
     )
+    part, _, _ = _ANSWERS[scored.output]
+    getattr(response, part).CopyFrom(tensors.to_message(scored.answer))
+    return response
 
 
-def scored(response: pb.ScoreResponse) -> Scored:
-    scores = tensors.from_message(response.scores, where="scores")
-    if scores.dtype != np.float32 or scores.ndim != 3:
-        raise InvalidTensor(f"{scores.dtype} of shape {scores.shape}", where="scores", fix="float32 [P, B, K]")
-    return Scored(scores, response.revision, usage(response.usage))
-
-
-def usage_message(usage: Usage) -> pb.Usage:
-    return pb.Usage(queries=usage.queries, tokens=usage.tokens, compute_time=_duration(usage.compute_seconds))
-
-
-def usage(message: pb.Usage) -> Usage:
-    return Usage(message.queries, message.tokens, message.compute_time.ToTimedelta().total_seconds())
+def scored(response: pb.ScoreResponse, output: Output) -> Scored:
+    """Of a service whose card says `output`. Raises InvalidTensor."""
+    part, dtype, rank = _ANSWERS[output]
+    if response.WhichOneof("answer") != part:
+        found = response.WhichOneof("answer")
+        raise InvalidTensor(f"an answer of {found}", where="answer", fix=f"{part}, as the service says of itself")
+    answer = tensors.from_message(getattr(response, part), where=part)
+    if answer.dtype != dtype or answer.ndim != rank:
+        raise InvalidTensor(f"{answer.dtype} of shape {answer.shape}", where=part, fix=f"{dtype} of rank {rank}")
+    return Scored(output, answer, response.revision, usage(response.usage), budget(response.budget))

@@ -19,6 +19,7 @@ _INJECTIONS = {
     Injection.PREFIX: pb.LatentSpace.INJECTION_PREFIX,
     Injection.ADD: pb.LatentSpace.INJECTION_ADD,
     Injection.CONCAT: pb.LatentSpace.INJECTION_CONCAT,
+    Injection.PLACE: pb.LatentSpace.INJECTION_PLACE,
 }
 
 

@@ -30,18 +30,20 @@ CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
     errors.Conflict: Code.FAILED_PRECONDITION,
     errors.SessionEvicted: Code.ABORTED,
     errors.Unauthenticated: Code.UNAUTHENTICATED,
+    errors.PolicyForbids: Code.PERMISSION_DENIED,
     errors.Exhausted: Code.RESOURCE_EXHAUSTED,
     errors.Unavailable: Code.UNAVAILABLE,
     errors.DeadlineExceeded: Code.DEADLINE_EXCEEDED,
     errors.StoreFull: Code.RESOURCE_EXHAUSTED,
     errors.StoreError: Code.UNAVAILABLE,
+    errors.AuditBroken: Code.DATA_LOSS,
     errors.PortTaken: Code.UNAVAILABLE,
     errors.InsecureAddress: Code.FAILED_PRECONDITION,
     errors.FedbbptError: Code.INTERNAL,
 }
 """The nearest ancestor in the tree decides."""
 
-RETRYABLE = (errors.Overloaded, errors.StoreError, errors.Unavailable)
+RETRYABLE = (errors.Overloaded, errors.RateLimited, errors.StoreError, errors.Unavailable)
 """Trying the same call again may help."""
 
 _CLASSES = {
@@ -100,3 +102,14 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
         # gRPC itself refuses two things, and only its words tell them apart.
         return errors.MessageTooLarge(text) if "larger than max" in text else errors.Overloaded(text)
     return unavailable(f"{code.name}: {text}")
+
+
+def retry_seconds(error: grpc.RpcError) -> float:
+    """How long the other side asks its caller to wait before the same call; 0 where it does not say."""
+    assert isinstance(error, grpc.Call), "every error of a call that was made is its call"
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            return max(0.0, info.retry_delay.ToTimedelta().total_seconds())
+    return 0.0

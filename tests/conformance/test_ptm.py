@@ -23,7 +23,7 @@ from fedbbpt.errors import (
 )
 from fedbbpt.interfaces import Ptm
 from fedbbpt.ptm.backends import load
-from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.engine import Engine, Limits
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import (
     Examples,
@@ -52,7 +52,10 @@ def latent(count: int) -> LatentPrompts:
 @pytest.fixture(params=["fake in process", "fake over gRPC", "bert in process", "bert over gRPC"])
 def ptm(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], ptm_servers: Any) -> Iterator[Ptm]:
     model, _, way = request.param.partition(" ")
-    engine = Engine(load("fake" if model == "fake" else str(checkpoint("bert-encoder")), threads=1), time.monotonic)
+    backend = load("fake" if model == "fake" else str(checkpoint("bert-encoder")), threads=1)
+    engine = Engine(
+        backend, time.monotonic, Limits(cache_bytes=0)
+    )  # every score is computed, or laws hold by themselves
     if way == "in process":
         yield engine
         return
@@ -75,11 +78,18 @@ def test_the_same_task_has_the_same_id(ptm: Ptm) -> None:
     assert ptm.register_task(TASK) != ptm.register_task(TaskSpec(TASK.template, TASK.classes[::-1]))
 
 
-def test_each_registration_has_its_own_handle(ptm: Ptm) -> None:
+def test_the_same_examples_have_the_same_handle(ptm: Ptm) -> None:
     task_id = ptm.register_task(TASK)
-    handles = [ptm.register_examples(task_id, Examples(TEXTS), 3) for _ in range(2)]
-    assert handles[0].id != handles[1].id
-    assert handles[0].count == len(TEXTS) and handles[0].tokens == handles[1].tokens > 0
+    handle = ptm.register_examples(task_id, Examples(TEXTS), 3)
+    assert handle == ptm.register_examples(task_id, Examples(TEXTS), 3)
+    assert handle.count == len(TEXTS) and handle.tokens > 0
+    others = [
+        ptm.register_examples(task_id, Examples(TEXTS[::-1]), 3),
+        ptm.register_examples(task_id, Examples(TEXTS), 4),
+        ptm.register_examples(task_id, Examples(TEXTS), 3, Perturbation(0.5, 1)),
+        ptm.register_examples(ptm.register_task(TaskSpec("{text} {prompt}", TASK.classes)), Examples(TEXTS), 3),
+    ]
+    assert len({handle.id, *(other.id for other in others)}) == 5
 
 
 def test_every_kind_of_prompt_is_scored(ptm: Ptm) -> None:
@@ -144,7 +154,7 @@ def test_usage_adds_up(ptm: Ptm) -> None:
 
 
 def test_release_forgets(ptm: Ptm) -> None:
-    handle, other = register(ptm), register(ptm)
+    handle, other = register(ptm), register(ptm, TEXTS[::-1])
     ptm.release(handle)
     ptm.release(handle)
     ptm.release("never registered")
@@ -172,6 +182,7 @@ def bad_prompts(ptm: Ptm) -> list[tuple[Prompts, type[FedbbptError]]]:
         (z([[3e38, -3e38]]), InvalidTensor),
         (z(np.zeros((card.max_prompts + 1, 2))), InvalidTensor),
         (z(np.zeros((1, 2**22 - 99))), InvalidTensor),
+        (z([[1.1 * card.max_latent, 0.0]]), InvalidTensor),
         (LatentPrompts(np.zeros((1, 3)), PROJECTION), InvalidTensor),  # type: ignore[arg-type]  # float64
         (projected(tokens=0), InvalidTensor),
         (projected(scale=math.inf), InvalidTensor),
@@ -180,11 +191,14 @@ def bad_prompts(ptm: Ptm) -> list[tuple[Prompts, type[FedbbptError]]]:
         (SoftPrompts(np.zeros((1, 0, card.embedding_width), np.float32)), InvalidTensor),
         (SoftPrompts(np.full((1, 2, card.embedding_width), math.nan, np.float32)), InvalidTensor),
         (SoftPrompts(np.zeros((1, card.max_tokens - 1, card.embedding_width), np.float32)), PromptTooLong),
+        (SoftPrompts(np.full((1, 2, card.embedding_width), card.max_vector_norm, np.float32)), InvalidTensor),
+        (SoftPrompts(np.full((1, 2, card.embedding_width), 3e38, np.float32)), InvalidTensor),
         (TokenPrompts(np.array([[-1]], np.int32)), InvalidTensor),
         (TokenPrompts(np.array([[10**6]], np.int32)), InvalidTensor),
         (TokenPrompts(np.array([[1]], np.int64)), InvalidTensor),
         (TextPrompts(()), InvalidTensor),
         (TextPrompts(("so " * card.max_tokens,)), PromptTooLong),
+        (TextPrompts(("so " * 100 * card.max_tokens,)), PromptTooLong),
     ]
 
 
@@ -206,6 +220,7 @@ def test_bad_examples_are_refused_and_the_service_goes_on(ptm: Ptm) -> None:
         Examples(("fine", "")),
         Examples(("fine", " \n")),
         Examples(("fine", "half \ud83d")),
+        Examples(("fine", "x" * 1_000_001)),
         Examples(("text",) * (card.max_examples + 1)),
         Examples(("a", "b"), ("only one",)),
         Examples(("a",), ("no place for it",)),
@@ -217,6 +232,8 @@ def test_bad_examples_are_refused_and_the_service_goes_on(ptm: Ptm) -> None:
             continue  # no special tokens: there is room for one
         with pytest.raises(PromptTooLong):
             ptm.register_examples(task_id, Examples(TEXTS), prompt_tokens)
+    with pytest.raises(InvalidExamples, match="labels"):  # they are nobody's business but the caller's
+        ptm.register_examples(task_id, Examples(TEXTS), 3, labels=np.zeros(len(TEXTS), np.int64))
     for rate in (-0.1, 1.5, math.nan):
         with pytest.raises(InvalidExamples):
             ptm.register_examples(task_id, Examples(TEXTS), 3, Perturbation(rate, 1))

@@ -2,33 +2,44 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedbbpt.errors import DeadlineExceeded, FedbbptError, PtmUnavailable, RevisionChanged
+from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.planner import PlannedJob
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.splits import Splits, prepare
 from fedbbpt.types import ModelCard, Prompts, Scores, TaskSpec
 from fedbbpt.wire.channel import connect
-from tests.federation import CLIENTS, DEADLINE_SECONDS, ROUNDS, InProcess, engine, job, play, undisturbed
+from tests.federation import CLIENTS, DEADLINE_SECONDS, ROUNDS, InProcess, job, play, undisturbed
 
 
 class Hanging(Fake):
-    """Answers nobody, and stops when its caller has gone."""
+    """Answers nobody before it is let go."""
 
-    def score(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], check: Callable[[], None]
-    ) -> tuple[Scores, int]:
-        never = threading.Event()
-        while not never.wait(0.005):
-            check()
-        raise AssertionError("nobody lets it go on")
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
+        planned = super().job(task, prompts, rows, wanted)
+
+        def run(batch: MicroBatch) -> Scores:
+            assert self.let_go.wait(200.0)
+            return planned.run(batch)
+
+        return PlannedJob(planned.batches, run)
 
 
 class Other(Fake):
@@ -40,16 +51,19 @@ class Provider:
     """The PTM service on one port, with one model after the other."""
 
     def __init__(self, servers: Any) -> None:
-        self._servers = servers
-        self._port: int = servers.start(engine())
+        self._servers, self._backend = servers, Fake()
+        self._port: int = servers.start(Engine(self._backend, time.monotonic))
 
     def ptm(self, patience_seconds: float = 60.0) -> RemotePtm:
-        return RemotePtm(connect(f"127.0.0.1:{self._port}"), call_seconds=0.5, patience_seconds=patience_seconds)
+        return RemotePtm(connect(f"127.0.0.1:{self._port}"), call_seconds=2.0, patience_seconds=patience_seconds)
 
     def stop(self) -> None:
+        if isinstance(self._backend, Hanging):
+            self._backend.let_go.set()
         self._servers.stop(self._port)
 
     def start(self, backend: Fake) -> None:
+        self._backend = backend
         self._servers.start(Engine(backend, time.monotonic), port=self._port)
 
 

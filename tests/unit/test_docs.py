@@ -23,6 +23,7 @@ from fedbbpt.job_file import job_text
 from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.ptm.tenants import Tenants
 from fedbbpt.server.checks import MEASURED, OPTIONAL
 from fedbbpt.types import LatentPrompts, Orders
 from fedbbpt.wire import ptm_messages
@@ -47,7 +48,7 @@ def blocks(info: str) -> list[Any]:
         pytest.param(content, id=f"{page.name}-{index}")
         for page in PAGES
         for index, (kind, content) in enumerate(fences(page))
-        if kind.split()[0] == info
+        if kind == info
     ]
 
 
@@ -116,6 +117,13 @@ def test_toml_is_a_job(text: str) -> None:
     parse_job(text)
 
 
+@pytest.mark.parametrize("text", blocks("toml tenants"))
+def test_toml_is_a_file_of_tenants(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "tenants.toml"
+    path.write_text(text)
+    assert all(tenant.name for tenant in Tenants.read(path))
+
+
 @pytest.mark.parametrize("text", [content for page in PAGES for kind, content in fences(page) if kind == "json"])
 def test_json_lines_are_examples(text: str) -> None:
     assert all(json.loads(line).keys() == {"text", "label"} for line in text.splitlines())
@@ -136,6 +144,13 @@ def test_files_of_a_round_are_documented() -> None:
 def test_exit_codes() -> None:
     documented = {int(code) for code in table(COMMANDS, "code")}
     assert documented == {0, 1, 2, cli.INTERRUPTED, *EXIT_CODES.values()}
+
+
+def test_families_and_what_tells_them() -> None:
+    families = pytest.importorskip("fedbbpt.ptm.backends.families", exc_type=ImportError)
+    rows = table((ROOT / "docs/models.md").read_text(), "family")
+    told = {ending: name.strip("`") for name, cells in rows.items() for ending in re.findall(r"`(\w+)`", cells[0])}
+    assert told == families.ENDINGS and set(told.values()) == set(families.FAMILIES)
 
 
 # The protocol's page
@@ -174,7 +189,8 @@ def test_errors_have_the_codes_of_the_table() -> None:
             assert code_of(getattr(errors, reason)("")).name == code, reason
     told = {reason for _, reasons in rows for reason in re.findall(r"[A-Z]\w+", reasons)}
     leaves = {c.__name__ for c in vars(errors).values() if isinstance(c, type) and not c.__subclasses__()}
-    elsewhere = {"InvalidJob", "InvalidData", "NoResultYet", "PortTaken", "InsecureAddress"}
+    elsewhere = {"InvalidJob", "InvalidData", "NoResultYet", "OutputWithheld", "AuditBroken"}
+    elsewhere |= {"PortTaken", "InsecureAddress"}
     unavailable = {name for name in leaves if code_of(getattr(errors, name)("")).name == "UNAVAILABLE"}
     assert leaves - elsewhere - unavailable <= told
 
@@ -266,7 +282,7 @@ def test_the_walk_through_a_round_is_a_round() -> None:
     assembler.add(chunk.chunk)
     weight, metrics = header.header.weight, header.header.metrics
     assert (assembler.arrays()["losses"] / weight).tolist() == [1.5, 1.25, 1, 0.75]
-    assert set(metrics) == MEASURED
+    assert set(metrics) == MEASURED | {"dev_correct"}
     assert metrics["queries"] == weight * len(drawn) + metrics["dev_count"]
     assert weight == by_name["JoinRequest"].examples
     assert base64.b64decode("AAAAAAAAAAAAAIA/AACAPw==") == b"".join(a.tobytes() for a in arrays.values())

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from fedbbpt import evaluation
+from fedbbpt.errors import OutputWithheld
 from fedbbpt.evaluation import compare, measured, no_prompt, score
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.tasks.criterion import cross_entropy
-from fedbbpt.types import Examples, LabelledExamples, Projection, ProjectionKind, Prompts, TaskSpec
+from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, Prompts, TaskSpec
+from tests.tenants import ptm_of
 
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
 SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 11, 3, 1.0, ""))
@@ -38,7 +40,7 @@ def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     parts = score(ptm, task_id, SPACE, prompted, data, told.append)
     assert parts.tobytes() == whole.tobytes()
-    assert told == [5, 5, 5, 5, 3]
+    assert told == [5, 5, 5, 4, 4]
     assert ptm.handles() == 0
 
 
@@ -68,4 +70,21 @@ def test_the_control_sees_no_test_label() -> None:
     train, test = examples(8), examples(20, first=100)
     turned = LabelledExamples(test.examples, 1 - test.labels)
     straight, other = (compare(engine(), TASK, SPACE, Z, train, part).bias for part in (test, turned))
+    assert straight is not None and other is not None and other.accuracy is not None
     assert straight.accuracy == pytest.approx(1 - other.accuracy)
+
+
+@pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
+def test_without_scores_what_can_be_measured_is(output: Output) -> None:
+    train, test = examples(8), examples(20, first=100)
+    ptm = ptm_of(engine(), output=output)
+    whole, found = compare(engine(), TASK, SPACE, Z, train, test), compare(ptm, TASK, SPACE, Z, train, test)
+    assert found.bias is None and found.queries == ptm.usage().queries == 3 * 20
+    for name in ("without", "start", "tuned"):
+        right, measure = getattr(whole, name), getattr(found, name)
+        if output is Output.LOSS_ONLY:
+            assert measure.accuracy is None and measure.loss == pytest.approx(right.loss, rel=1e-6)
+        else:
+            assert measure.accuracy == right.accuracy and measure.loss is None
+    with pytest.raises(OutputWithheld, match=f"the PTM gives {output}"):
+        score(ptm, ptm.register_task(TASK), SPACE, no_prompt, test)

@@ -8,11 +8,12 @@ import pytest
 
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.evaluation import no_prompt, score, score_z
+from fedbbpt.interfaces import Scored
 from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.validation import check_prompts
-from fedbbpt.types import ENVELOPE_BYTES, Examples, LabelledExamples, ModelCard, Prompts, Scored, TaskSpec
+from fedbbpt.ptm.validation import check_prompts, count
+from fedbbpt.types import ENVELOPE_BYTES, Examples, LabelledExamples, ModelCard, Prompts, TaskSpec
 
 SPACE = ImageSpace((3, 8, 8), pooled=2, grid=2, widths=(4, 4), strength=1.0, seed=1)
 TASK = TaskSpec("{prompt} {text}", ("ship", "cat"))
@@ -29,13 +30,14 @@ class Narrow(Engine):
         super().__init__(load(str(model), threads=1), lambda: 0.0)
         self._pictures = pictures
 
-    def describe(self) -> ModelCard:
-        return replace(super().describe(), max_message_bytes=ENVELOPE_BYTES + self._pictures * 4 * 3 * 8 * 8)
+    def describe(self) -> ModelCard:  # type: ignore[override]  # asked by one caller
+        return replace(super().describe(), max_message_bytes=ENVELOPE_BYTES + self._pictures * (4 + 1) * 3 * 8 * 8)
 
     def score(self, examples_id: str, prompts: Prompts) -> Scored:  # type: ignore[override]  # asked by one caller
         check_prompts(prompts, self.describe())
-        assert self.queries(examples_id, prompts) <= self._pictures
-        return super().score(examples_id, prompts)
+        scored = super().score(examples_id, prompts)
+        assert count(prompts) * scored.scores.shape[1] <= self._pictures
+        return scored
 
 
 @pytest.mark.parametrize("pictures", [1, 3, 10, 20])

@@ -1,13 +1,15 @@
-"""A client's losses, over a model in closed form."""
+"""A client's losses, over a model in closed form, by what the PTM lets it have."""
 
 import numpy as np
 import pytest
 
 from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.errors import InvalidData, OutputWithheld
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.types import Examples, LabelledExamples, Perturbation, Projection, ProjectionKind, TaskSpec
+from fedbbpt.types import Examples, LabelledExamples, Output, Perturbation, Projection, ProjectionKind, TaskSpec
+from tests.tenants import ptm_of
 
 SPACE = LatentSpace(5, Projection(ProjectionKind.RADEMACHER, 3, 2, 1.0, ""))
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
@@ -58,3 +60,53 @@ def test_the_expansion_asks_once_for_each_candidate_and_never_for_offsets() -> N
     up, down = objectives.loss(population[0] + step), objectives.loss(population[0] - step)
     np.testing.assert_allclose(found.gradient[2:], (up - down) / 2e-2, atol=1e-4)
     assert found.loss == pytest.approx(objectives.loss(population[:1])[0])
+
+
+def objectives(output: Output, min_examples: int = 2, data: LabelledExamples = DATA) -> LocalObjectives:
+    ptm = ptm_of(Engine(Fake(), lambda: 0.0), output=output, min_examples=min_examples)
+    return LocalObjectives(ptm, TASK, SPACE, data, DATA)
+
+
+@pytest.mark.parametrize("output", [Output.LABEL_LOGPROBS, Output.LOSS_ONLY])
+def test_losses_are_the_same_however_they_are_come_by(output: Output) -> None:
+    known, asked = objectives(Output.LABEL_LOGITS), objectives(output)
+    np.testing.assert_allclose(asked.loss(Z), known.loss(Z), rtol=1e-6)
+    assert asked.queries == known.queries
+    right, found = known.measure(Z[0].astype(np.float32)), asked.measure(Z[0].astype(np.float32))
+    assert found["dev_loss"] == pytest.approx(right["dev_loss"], rel=1e-6)
+    assert ("dev_correct" in found) == output.scores
+
+
+def test_parts_of_unlike_size_make_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: the mean of the parts' means."""
+    monkeypatch.setattr("fedbbpt.ptm.backends.fake.MAX_EXAMPLES", 3)
+    np.testing.assert_allclose(objectives(Output.LOSS_ONLY).loss(Z), objectives(Output.LABEL_LOGITS).loss(Z), rtol=1e-6)
+
+
+def test_where_only_classes_are_given_the_loss_is_the_share_of_errors() -> None:
+    known, asked = objectives(Output.LABEL_LOGITS), objectives(Output.LABEL_ARGMAX)
+    for z, error in zip(Z, asked.loss(Z), strict=True):
+        right = known.measure(z.astype(np.float32))  # the dev examples are the training examples
+        assert error == pytest.approx(1 - right["dev_correct"] / right["dev_count"])
+        assert asked.measure(z.astype(np.float32))["dev_correct"] == right["dev_correct"]
+
+
+@pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
+def test_what_needs_scores_fails_before_the_first_query(output: Output) -> None:
+    ptm = ptm_of(Engine(Fake(), lambda: 0.0), output=output, min_examples=2)
+    with pytest.raises(OutputWithheld, match=f"gives {output}, and not the scores that the method needs"):
+        LocalObjectives(ptm, TASK, SPACE, DATA, DATA, scores_needed=True)
+    with pytest.raises(OutputWithheld, match="a search of offsets"):
+        LocalObjectives(ptm, TASK, LatentSpace(7, SPACE.projection, offsets=2), DATA, DATA)
+    unsuspecting = LocalObjectives(ptm, TASK, SPACE, DATA, DATA)
+    for ask in (unsuspecting.each, unsuspecting.expansion):
+        with pytest.raises(OutputWithheld):
+            ask(Z)
+    assert ptm.usage().queries == 0
+
+
+def test_too_few_different_examples_for_a_loss_are_told_of_at_the_start() -> None:
+    twice = DATA.take(np.array([0, 1, 2, 3, 0, 1, 2, 3]))
+    with pytest.raises(InvalidData, match="training examples: 4 different ones; at least 5"):
+        objectives(Output.LOSS_ONLY, min_examples=5, data=twice)
+    assert np.isfinite(objectives(Output.LOSS_ONLY, min_examples=4, data=twice).loss(Z)).all()

@@ -10,6 +10,7 @@ import pytest
 from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.ptm.backends import load
 from fedbbpt.types import Examples, ImagePrompts, Precision, TaskSpec
+from tests.jobs import score
 
 TASK = TaskSpec("{prompt} {text}", ("the good film", "a dull place", "paris"))
 DRAW = np.random.default_rng(0)
@@ -22,7 +23,7 @@ def test_scores_are_those_of_a_plain_forward(checkpoint: Callable[[str], Path]) 
     folder = checkpoint("clip")
     backend = load(str(folder), threads=1)
     rows = backend.prepare(TASK, Examples(images=IMAGES), 0, None)
-    scores, _ = backend.score(TASK, ImagePrompts(DELTAS), rows, lambda: None)
+    scores = score(backend, TASK, ImagePrompts(DELTAS), rows)
     model = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     mean, deviation = np.array([0.5, 0.4, 0.3])[:, None, None], np.array([0.2, 0.3, 0.4])[:, None, None]

@@ -10,6 +10,7 @@ import pytest
 from fedbbpt.errors import InvalidExamples, InvalidInput, InvalidTask
 from fedbbpt.ptm.backends import load
 from fedbbpt.types import Examples, Scores, SoftPrompts, TaskSpec, TextPrompts, TokenPrompts
+from tests.jobs import score
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -23,7 +24,7 @@ def ask(folder: Path, task: TaskSpec, prompts: Any, examples: Examples | None = 
     backend = load(str(folder), threads=1)
     backend.check(task)
     rows = backend.prepare(task, examples or Examples(TEXTS), 4, None)
-    return backend.score(task, prompts, rows, lambda: None)[0]
+    return score(backend, task, prompts, rows)
 
 
 def plain(folder: Path, auto: Any, inputs: Sequence[str], **options: Any) -> tuple[Any, Any]:

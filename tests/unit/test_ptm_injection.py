@@ -1,6 +1,7 @@
 """`add` and `concat` are what the plain transformers model makes of hidden states put together by hand."""
 
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from fedbbpt.types import (
     Scores,
     SoftPrompts,
     TaskSpec,
+    TokenPrompts,
 )
+from tests.jobs import score
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -35,10 +38,10 @@ TOKENS = 5
 INITIAL = "which kind of"  # three tokens, hence repeated
 
 
-def ask(folder: Path, prompts: Prompts) -> Scores:
-    backend, task = load(str(folder), threads=1), TaskSpec("{prompt} {text} It was {mask}.", WORDS)
+def ask(folder: Path, prompts: Prompts, template: str = "{prompt} {text} It was {mask}.") -> Scores:
+    backend, task = load(str(folder), threads=1), TaskSpec(template, WORDS)
     rows = backend.prepare(task, Examples(TEXTS), TOKENS, None)
-    return backend.score(task, prompts, rows, lambda: None)[0]
+    return score(backend, task, prompts, rows)
 
 
 def latent(injection: Injection, initial_text: str = INITIAL) -> LatentPrompts:
@@ -127,8 +130,19 @@ def test_latent_prompts_without_words_are_soft_prompts(checkpoint: Checkpoint, i
 
 
 def test_each_injection_is_another_prompt(checkpoint: Checkpoint) -> None:
-    prefix, add, concat = (ask(checkpoint("bert-mlm"), latent(injection)) for injection in Injection)
-    assert not np.allclose(prefix, add) and not np.allclose(prefix, concat) and not np.allclose(add, concat)
+    template = "{text} {prompt} It was {mask}."
+    found = [ask(checkpoint("bert-mlm"), latent(injection), template) for injection in Injection]
+    assert not any(np.allclose(one, other) for one, other in combinations(found, 2))
+
+
+@pytest.mark.parametrize("name", [*MODELS, "gpt2", "llama"])
+def test_vectors_at_the_place_stand_where_tokens_do(checkpoint: Checkpoint, name: str) -> None:
+    """Kills: vectors in front; a mask that is not moved by vectors before it; one that is, by vectors behind it."""
+    folder, ids = checkpoint(name), np.array([[9, 30, 31], [12, 13, 9]], np.int32)
+    table = transformers.AutoModel.from_pretrained(folder).get_input_embeddings().weight.detach().numpy()
+    for template in ("{text} {prompt} It was {mask}", "{prompt} {text} {mask}"):
+        places = SoftPrompts(table[ids], Injection.PLACE)
+        assert np.array_equal(ask(folder, places, template), ask(folder, TokenPrompts(ids), template))
 
 
 @pytest.mark.parametrize(
@@ -137,8 +151,8 @@ def test_each_injection_is_another_prompt(checkpoint: Checkpoint) -> None:
         ("bert-encoder", set(Injection)),
         ("roberta-mlm", set(Injection)),
         ("bert-classifier", set(Injection)),
-        ("gpt2", {Injection.PREFIX}),
-        ("llama", {Injection.PREFIX}),
+        ("gpt2", {Injection.PREFIX, Injection.PLACE}),
+        ("llama", {Injection.PREFIX, Injection.PLACE}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

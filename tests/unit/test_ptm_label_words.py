@@ -9,7 +9,9 @@ import pytest
 
 from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.backends import load
-from fedbbpt.types import Examples, Scores, SoftPrompts, TaskSpec, TextPrompts
+from fedbbpt.ptm.validation import count
+from fedbbpt.types import Examples, Prompts, Scores, SoftPrompts, TaskSpec, TextPrompts
+from tests import jobs
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -20,10 +22,14 @@ TEXTS = ("the film was very good", "dull", "who wrote this long book")
 TASK = TaskSpec("{prompt} {text} It was {mask}", WORDS)
 
 
-def ask(folder: Path, prompts: Any, task: TaskSpec = TASK) -> tuple[Scores, int]:
+def ask(folder: Path, prompts: Prompts, task: TaskSpec = TASK) -> tuple[Scores, int]:
+    """The scores, and the tokens that it took."""
     backend = load(str(folder), threads=1)
     backend.check(task)
-    return backend.score(task, prompts, backend.prepare(task, Examples(TEXTS), 4, None), lambda: None)
+    wanted = np.ones((count(prompts), len(TEXTS)), bool)
+    job = backend.job(task, prompts, backend.prepare(task, Examples(TEXTS), 4, None), wanted)
+    scores = jobs.run(backend, job, (*wanted.shape, len(task.classes)))
+    return scores, sum(batch.tokens for batch in job.batches)
 
 
 def close(ours: Scores, theirs: list[Any]) -> None:

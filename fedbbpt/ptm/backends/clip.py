@@ -1,22 +1,17 @@
 """CLIP and its like (arXiv 2103.00020): a class scores by how near its description lies to the image."""
 
 import hashlib
-import json
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
 from fedbbpt.ptm.backends.image_model import ImageModel, Pixels
+from fedbbpt.ptm.backends.preprocessor import read_preprocessor
 from fedbbpt.ptm.template import forbid_mask, parse
 from fedbbpt.types import Precision, Scores, TaskSpec
-
-PREPROCESSOR = "preprocessor_config.json"
 
 
 class Clip(ImageModel[Tensor]):
@@ -34,12 +29,12 @@ class Clip(ImageModel[Tensor]):
             raise InvalidInput(f"{checkpoint.precision} is not to be had", where=checkpoint.name, fix="float32")
         self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
         side = int(self._model.config.vision_config.image_size)
-        mean, deviation = _normalisation(checkpoint.folder)
-        self._mean, self._deviation = torch.tensor(mean)[:, None, None], torch.tensor(deviation)[:, None, None]
+        self._preprocess = read_preprocessor(checkpoint.folder)
         self._max_tokens = checkpoint.max_tokens
         self._encode_classes = lru_cache(maxsize=64)(self._encode)
-        revision = hashlib.sha256(f"{checkpoint.revision} {mean} {deviation}".encode()).hexdigest()[:32]
+        revision = hashlib.sha256(f"{checkpoint.revision} {self._preprocess}".encode()).hexdigest()[:32]
         super().__init__(checkpoint.name, revision, (3, side, side), threads=threads)
+        self.hidden_size = int(self._model.config.projection_dim)
 
     def check(self, task: TaskSpec) -> None:
         """The template has to be one, though there is no text that it could hold."""
@@ -66,8 +61,7 @@ class Clip(ImageModel[Tensor]):
 
     def _read(self, image: Pixels, columns: Tensor) -> Scores:
         with torch.inference_mode():
-            pixels = (torch.from_numpy(image) - self._mean) / self._deviation
-            pooled = self._model.vision_model(pixel_values=pixels[None]).pooler_output[0]
+            pooled = self._model.vision_model(pixel_values=self._preprocess(image)).pooler_output[0]
             similar = (columns * _unit(self._model.visual_projection(pooled))).sum(-1)
             scores: Scores = (self._model.logit_scale.exp() * similar).numpy()
             return scores
@@ -76,16 +70,3 @@ class Clip(ImageModel[Tensor]):
 def _unit(vector: Tensor) -> Tensor:
     unit: Tensor = vector / vector.norm()
     return unit
-
-
-def _normalisation(folder: Path) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each colour. Raises InvalidInput where the checkpoint has no such numbers."""
-    file = folder / PREPROCESSOR
-    try:
-        told: Any = json.loads(file.read_text(encoding="utf-8"))
-        mean, deviation = told["image_mean"], told["image_std"]
-        if np.array(mean, float).shape != (3,) or not (np.array(deviation, float) > 0).all():
-            raise ValueError(f"{mean}, {deviation}")
-        return mean, deviation
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"no image_mean and image_std: {error}", where=str(file), fix="three numbers each") from None

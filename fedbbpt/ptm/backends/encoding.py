@@ -6,13 +6,14 @@ tokenizer gives each piece its sign for a space, also where the template has non
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidExamples, InvalidTask
+from fedbbpt.ptm.backends.memory import Beginning
 from fedbbpt.ptm.template import Piece, Place, check_pairs, parse
 from fedbbpt.ptm.tokens import perturb, truncate
 from fedbbpt.types import Examples, Perturbation, TaskSpec
@@ -24,13 +25,16 @@ class Row:
 
     Vectors join before `ids[front]`, behind the first special token where there is one, be it the model's own or the
     template's; tokens and text join before `ids[slot]`, where the template has its {prompt}. `mask` is the index of the
-    mask token, where there is one.
+    mask token, where there is one; `text` that of the first token of the example's own. Causal models keep what they
+    have read of a row in `beginning`.
     """
 
     ids: tuple[int, ...]
     front: int
     slot: int
     mask: int | None
+    text: int
+    beginning: Beginning = field(default_factory=Beginning, compare=False, repr=False)
 
 
 class Encoder:
@@ -111,15 +115,17 @@ class Encoder:
         return self.tokenise([piece.text], special=True)[0]
 
     def _row(self, pieces: Sequence[Piece], tokens: dict[Piece, list[int]]) -> Row:
-        ids, slot, mask = list(self._before), 0, None
+        ids, slot, mask, own = list(self._before), 0, None, []
         for piece in pieces:
             if piece.place is Place.PROMPT:
                 slot = len(ids)
             elif piece.place is Place.MASK and self._mask:
                 mask = len(ids)
+            elif piece.place in (Place.TEXT, Place.TEXT_PAIR):
+                own.append(len(ids))
             ids += tokens.get(piece, [])
         ids += self._after
-        return Row(tuple(ids), int(bool(self._before) or ids[0] in self._special), slot, mask)
+        return Row(tuple(ids), int(bool(self._before) or ids[0] in self._special), slot, mask, own[0])
 
 
 def _places(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:

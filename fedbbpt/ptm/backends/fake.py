@@ -11,7 +11,7 @@ positions nor a LayerNorm, so all injections are the same.
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
+from fedbbpt.interfaces import MicroBatch
 from fedbbpt.prompts.projection import project
-from fedbbpt.ptm.planner import plan
+from fedbbpt.ptm.planner import PlannedJob, plan
 from fedbbpt.ptm.template import check_pairs, forbid_mask, parse
 from fedbbpt.ptm.tokens import perturb, truncate
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
@@ -68,6 +69,9 @@ def _bag(tokens: Sequence[int]) -> Vector:
 class Fake:
     """Implements interfaces.Backend; a row is its tuple of word ids."""
 
+    threads = 1
+    hidden_size = 0
+
     def __init__(self, *, token_budget: int = 1024) -> None:
         self._token_budget = token_budget
 
@@ -89,6 +93,9 @@ class Fake:
     def check(self, task: TaskSpec) -> None:
         forbid_mask(parse(task))
 
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(task.classes)
+
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> Sequence[tuple[int, ...]]:
@@ -106,28 +113,33 @@ class Fake:
     def tokens(self, row: tuple[int, ...]) -> int:
         return len(row)
 
-    def score(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], check: Callable[[], None]
-    ) -> tuple[Scores, int]:
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
         vectors = _prompts(prompts)
         batches = plan(
             [len(v) for v in vectors],
             [len(row) for row in rows],
+            wanted,
             max_tokens=MAX_TOKENS,
             token_budget=self._token_budget,
         )
         classes = np.stack([_bag(_words(text)) for text in task.classes])  # [K, D]
         bags = [_bag(row) for row in rows]
-        directions = _tables()[1]
-        scores = np.empty((len(vectors), len(rows), len(classes)), np.float32)
-        for batch in batches:
-            check()
-            for i, j in zip(batch.prompts, batch.rows, strict=True):
-                v, x = vectors[i], bags[j]
-                along = (directions[: len(v)] * x).sum(axis=1, keepdims=True)  # A x, [L, 1]
-                turned = x + (v * along).sum(axis=0) / np.float32(np.sqrt(max(1, len(v))))
-                scores[i, j] = LOGIT_SCALE * (classes * turned).sum(axis=1)
-        return scores, sum(batch.tokens for batch in batches)
+
+        def run(batch: MicroBatch) -> Scores:
+            pairs = zip(batch.prompts, batch.rows, strict=True)
+            return np.stack([_scores(vectors[p], bags[b], classes) for p, b in pairs])
+
+        return PlannedJob(batches, run)
+
+
+def _scores(v: Vector, x: Vector, classes: Vector) -> Scores:
+    """`[K]`"""
+    along = (_tables()[1][: len(v)] * x).sum(axis=1, keepdims=True)  # A x, [L, 1]
+    turned = x + (v * along).sum(axis=0) / np.float32(np.sqrt(max(1, len(v))))
+    scores: Scores = np.float32(LOGIT_SCALE) * (classes * turned).sum(axis=1)
+    return scores
 
 
 def _prompts(prompts: Prompts) -> Sequence[Vector]:

@@ -11,17 +11,20 @@ from fedbbpt.ptm.backends.causal_lm import CausalLM
 from fedbbpt.ptm.backends.checkpoint import load, locate, read_config
 from fedbbpt.ptm.backends.clip import Clip
 from fedbbpt.ptm.backends.dual_encoder import DualEncoder
+from fedbbpt.ptm.backends.image_classifier import ImageClassifier
 from fedbbpt.ptm.backends.masked_lm import MaskedLM
+from fedbbpt.ptm.backends.runtimes import require
 from fedbbpt.ptm.backends.sequence_classifier import SequenceClassifier
 from fedbbpt.ptm.backends.transformer import Transformer
-from fedbbpt.types import Precision
+from fedbbpt.types import Precision, Runtime
 
-FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip], Any]] = {
+FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip] | type[ImageClassifier], Any]] = {
     "dual-encoder": (DualEncoder, transformers.AutoModel),
     "masked-lm": (MaskedLM, transformers.AutoModelForMaskedLM),
     "causal-lm": (CausalLM, transformers.AutoModelForCausalLM),
     "sequence-classifier": (SequenceClassifier, transformers.AutoModelForSequenceClassification),
     "clip": (Clip, transformers.AutoModel),
+    "image-classifier": (ImageClassifier, transformers.AutoModelForImageClassification),
 }
 """The backend and the class that loads its models."""
 
@@ -31,21 +34,28 @@ ENDINGS = {
     "LMHeadModel": "causal-lm",
     "ForSequenceClassification": "sequence-classifier",
     "CLIPModel": "clip",
+    "ForImageClassification": "image-classifier",
     "Model": "dual-encoder",
 }
 """Of `architectures` in config.json; the first that fits counts."""
 
 
 def load_checkpoint(
-    model: str, *, family: str = "", threads: int = 0, precision: Precision = Precision.FLOAT32
-) -> Transformer[Any] | Clip:
-    """Raises InvalidInput where the model cannot be had, or is of no family that we know."""
+    model: str,
+    *,
+    family: str = "",
+    threads: int = 0,
+    precision: Precision = Precision.FLOAT32,
+    runtime: Runtime = Runtime.TORCH,
+) -> Transformer[Any] | Clip | ImageClassifier:
+    """Raises InvalidInput where the model cannot be had, is of no family that we know, or of none for the runtime."""
     folder = locate(model)
     family = family or _family(folder)
     if family not in FAMILIES:
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
+    require(runtime, precision, family, model)
     backend, auto_class = FAMILIES[family]
-    return backend(load(model, folder, auto_class, family, precision), threads=threads)
+    return backend(load(model, folder, auto_class, family, precision, runtime), threads=threads)
 
 
 def _family(folder: Path) -> str:

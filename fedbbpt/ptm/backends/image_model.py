@@ -5,8 +5,7 @@ image alone as for one of 32. `threads` pairs run side by side, each on one thre
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from os import cpu_count
 from typing import Generic, TypeAlias, TypeVar
@@ -16,6 +15,8 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
+from fedbbpt.interfaces import MicroBatch
+from fedbbpt.ptm.planner import PlannedJob
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.types import Examples, ImagePrompts, ModelCard, Perturbation, PromptKind, Prompts, Scores, TaskSpec
 
@@ -32,12 +33,13 @@ class ImageModel(ABC, Generic[C]):
     """Implements interfaces.Backend; a row is an image `[C, H, W]`, and C is what a model makes of a task's classes."""
 
     family: str
+    hidden_size = 0
 
     def __init__(
         self, name: str, revision: str, shape: tuple[int, int, int], *, labels: tuple[str, ...] = (), threads: int = 0
     ) -> None:
         """Called when `_read` works already."""
-        self._pool = ThreadPoolExecutor(threads or cpu_count() or 1, thread_name_prefix="forward")
+        self.threads = threads or cpu_count() or 1
         self._card = ModelCard(
             model=name,
             revision=revision,
@@ -74,6 +76,9 @@ class ImageModel(ABC, Generic[C]):
     def describe(self) -> ModelCard:
         return self._card
 
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(task.classes)
+
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> Sequence[Image]:
@@ -84,9 +89,7 @@ class ImageModel(ABC, Generic[C]):
         """An image is as long as it has pixels."""
         return int(row.shape[1] * row.shape[2])
 
-    def score(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[Image], check: Callable[[], None]
-    ) -> tuple[Scores, int]:
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Image], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
         if not isinstance(prompts, ImagePrompts):
             raise unsupported(prompts)
         deltas = prompts.deltas
@@ -94,15 +97,15 @@ class ImageModel(ABC, Generic[C]):
             fix = f"one for each of {len(rows)} examples, or one for all"
             raise InvalidTensor(f"{deltas.shape[1]} pictures in a prompt", where="image.deltas", fix=fix)
         columns = self._columns(task)
-        pairs = list(np.ndindex(len(deltas), len(rows)))
 
-        def run(part: Sequence[tuple[int, ...]]) -> list[Scores]:
-            check()
-            return [self._pair(rows[b], deltas[p, min(b, deltas.shape[1] - 1)], columns) for p, b in part]
+        def run(batch: MicroBatch) -> Scores:
+            pairs = zip(batch.prompts, batch.rows, strict=True)
+            return np.stack([self._pair(rows[b], deltas[p, min(b, deltas.shape[1] - 1)], columns) for p, b in pairs])
 
-        parts = self._pool.map(run, (pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS)))
-        scores = np.array([one for part in parts for one in part], np.float32)
-        return scores.reshape(len(deltas), len(rows), -1), len(deltas) * sum(map(self.tokens, rows))
+        pairs = np.argwhere(wanted)
+        parts = [pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS)]
+        batches = [MicroBatch(part[:, 0], part[:, 1], len(part) * self._card.max_tokens) for part in parts]
+        return PlannedJob(tuple(batches), run)
 
     def _pair(self, image: Image, delta: npt.NDArray[np.float32], columns: C) -> Scores:
         """x' = clip(x + delta), and its scores."""
@@ -112,6 +115,6 @@ class ImageModel(ABC, Generic[C]):
         """The standard deviation between the scores of pairs alone and in company."""
         images = list(seeds.rng(0, "score-noise").integers(0, 256, (4, *shape), np.uint8))
         still, columns = np.zeros(shape, np.float32), self._probe_columns()
-        together = np.stack(list(self._pool.map(lambda image: self._pair(image, still, columns), images)))
+        together = np.stack([self._pair(image, still, columns) for image in images])
         alone = np.stack([self._pair(image, still, columns) for image in reversed(images)])[::-1]
         return float(np.std(together - alone))

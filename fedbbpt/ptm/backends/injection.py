@@ -22,7 +22,7 @@ from fedbbpt.types import DeepPrompts, Injection, LatentPrompts, Prompts, SoftPr
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """The prompts of one call. Continuous ones join in front, tokens and text at the template's place.
+    """The prompts of one call. Continuous ones join in front, tokens, text and `place` at the template's place.
 
     `each` is `[L, D]` for each prompt; `carriers` `[L, D]` are the words that `add` puts into the text. Deep prompts
     join no input: where `deep` holds them, `[P, layers, 2, heads, L, width]`, `each` only says how long they are.
@@ -50,7 +50,7 @@ class Entrance:
     def __init__(self, parts: Parts, encoder: Encoder) -> None:
         self._parts, self._encoder = parts, encoder
         self.std = float(parts.words.weight.std())
-        self.injections = frozenset({Injection.PREFIX} if parts.block is None else Injection)
+        self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if parts.block is None else Injection)
 
     def words(self, ids: npt.ArrayLike) -> Tensor:
         """`[T]` -> `[T, D]`."""
@@ -63,7 +63,7 @@ class Entrance:
             return self._projected(prompts)
         if isinstance(prompts, SoftPrompts):
             carriers = torch.zeros(prompts.embeddings.shape[1:])
-            return Vectors([torch.tensor(each) for each in prompts.embeddings], prompts.injection, carriers)
+            return _continuous(list(torch.tensor(prompts.embeddings)), prompts.injection, carriers)
         if isinstance(prompts, TokenPrompts):
             last = self._parts.words.num_embeddings - 1
             if not 0 <= prompts.ids.min() <= prompts.ids.max() <= last:
@@ -84,7 +84,7 @@ class Entrance:
             initial = self.words(np.resize(ids, projection.tokens)).numpy()
         adds = projection.injection is Injection.ADD
         projected = project(projection, prompts.z, np.zeros_like(initial) if adds else initial, self.std)
-        return Vectors(list(torch.from_numpy(projected)), projection.injection, torch.from_numpy(initial))
+        return _continuous(list(torch.from_numpy(projected)), projection.injection, torch.from_numpy(initial))
 
     def hidden(self, vectors: Vectors, pairs: Sequence[tuple[int, Row]]) -> Tensor:
         """What enters the model's first layer, `[N, L + T, D]`, for N pairs (prompt, row) of one length."""
@@ -100,6 +100,10 @@ class Entrance:
                 input[joint : joint + len(prompt)] += prompt
             return hidden
         return self._parts.lift(_joined(rows, prompts, joints))
+
+
+def _continuous(each: Sequence[Tensor], injection: Injection, carriers: Tensor) -> Vectors:
+    return Vectors(each, injection, carriers, in_front=injection is not Injection.PLACE)
 
 
 def _joined(inputs: Sequence[Tensor], prompts: Sequence[Tensor], joints: Sequence[int]) -> Tensor:

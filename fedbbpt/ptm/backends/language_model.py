@@ -1,6 +1,9 @@
 """What masked and causal language models share: label words, and a head that knows no others."""
 
-from typing import TypeAlias
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -13,7 +16,21 @@ Words: TypeAlias = tuple[tuple[int, ...], ...]
 """The tokens of each class's label word."""
 
 
-class LanguageModel(Transformer[Words]):
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A task's label words, and a head that gives their logits, or those of the whole vocabulary where one has several
+    tokens."""
+
+    words: Words
+    head: Any
+
+    @property
+    def behind(self) -> int:
+        """How many tokens of a word are read: the last is only predicted."""
+        return max(map(len, self.words)) - 1
+
+
+class LanguageModel(Transformer[Labels]):
     """A class scores by the logit of its label word, where each is one token.
 
     The head runs on the one hidden state that is read, and its decoder has the rows of the label words only.
@@ -25,30 +42,35 @@ class LanguageModel(Transformer[Words]):
             what = f"{type(checkpoint.model).__name__} has no linear decoder"
             raise InvalidInput(what, where=checkpoint.name, fix="another model")
         self._decoder = decoder
+        self._labels = lru_cache(maxsize=64)(self._fit_head)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+        self.hidden_size = decoder.in_features
 
-    def _columns(self, task: TaskSpec) -> Words:
-        """The columns are in the head itself, from here to the next task."""
-        words = self._encoder.label_words(task)
-        self._fit_decoder(words)
-        return words
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(str(token) for word in self._encoder.label_words(task) for token in word)
 
-    def _probe_columns(self) -> Words:
-        self._fit_decoder(((0,), (1,)))
-        return (0,), (1,)
+    def _columns(self, task: TaskSpec) -> Labels:
+        return self._labels(self._encoder.label_words(task))
 
-    def _fit_decoder(self, words: Words) -> None:
-        """Cuts the decoder down to words of one token each; others are measured against the whole vocabulary."""
-        decoder = self._decoder
-        if all(len(word) == 1 for word in words):
-            weight, bias = decoder.weight, decoder.bias
-            ids = [word[0] for word in words]
-            decoder = nn.Linear(weight.shape[1], len(ids), bias=bias is not None)
-            decoder.weight = nn.Parameter(weight[ids], requires_grad=False)
-            if bias is not None:
-                decoder.bias = nn.Parameter(bias[ids], requires_grad=False)
-        self._parts.head.set_output_embeddings(decoder)
+    def _probe_columns(self) -> Labels:
+        return self._labels(((0,), (1,)))
 
-    def _read(self, hidden: Tensor, position: int, columns: Words) -> Tensor:
-        logits: Tensor = self._parts.head(inputs_embeds=hidden[None, position : position + 1]).logits
+    def _fit_head(self, words: Words) -> Labels:
+        """Each task has a head of its own, so that tasks may be scored side by side. All share the weights."""
+        head = self._parts.head
+        if any(len(word) > 1 for word in words):
+            return Labels(words, head)
+        weight, bias = self._decoder.weight, self._decoder.bias
+        ids = [word[0] for word in words]
+        decoder = nn.Linear(weight.shape[1], len(ids), bias=bias is not None)
+        decoder.weight = nn.Parameter(weight[ids], requires_grad=False)
+        if bias is not None:
+            decoder.bias = nn.Parameter(bias[ids], requires_grad=False)
+        kept = (head.config, *head.parameters(), *head.buffers())
+        fitted = deepcopy(head, {id(each): each for each in kept})
+        fitted.set_output_embeddings(decoder)
+        return Labels(words, fitted)
+
+    def _read(self, hidden: Tensor, position: int, columns: Labels) -> Tensor:
+        logits: Tensor = columns.head(inputs_embeds=hidden[None, position : position + 1]).logits
         return logits[0, 0]

@@ -8,60 +8,39 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from fedbbpt.errors import InvalidInput, InvalidTask
-from fedbbpt.ptm.backends.image_model import ImageModel, Pixels
-from fedbbpt.ptm.template import forbid_mask, parse
-from fedbbpt.types import Scores, TaskSpec
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.backends.image_model import Pixels
+from fedbbpt.ptm.backends.labelled_image_model import LabelledImageModel
+from fedbbpt.types import Scores
 
 LABELS = ".labels.json"
 """The ending of a file beside MODEL.onnx with the names of its classes, a JSON list: MODEL.labels.json."""
 SUFFIX = ".onnx"
 
 
-class OnnxClassifier(ImageModel[list[int]]):
+class OnnxClassifier(LabelledImageModel):
     """The model has one input, float32 `[batch, C, H, W]` of 0 to 1 with C, H and W fixed.
 
     Its first output is logits `[batch, classes]`, and its weights are inside the file. Without a file of labels its
     classes are called "0", "1" and so on.
     """
 
-    family = "image-classifier"
-
     def __init__(self, path: Path, *, threads: int = 0) -> None:
         self._session = _open(path)
         self._input, shape = _input(self._session, path)
         self._output = self._session.get_outputs()[0].name
-        logits = self._logits(np.zeros(shape, np.float32), path)
-        names = _labels(path, len(logits))
-        self._numbers = {name: column for column, name in enumerate(names)}
+        names = _labels(path, len(self._first(np.zeros(shape, np.float32), path)))
         digest = hashlib.sha256(path.read_bytes() + json.dumps(names).encode()).hexdigest()
-        super().__init__(str(path), digest[:32], shape, labels=names, threads=threads)
+        super().__init__(str(path), digest[:32], shape, names, threads=threads)
 
-    def check(self, task: TaskSpec) -> None:
-        """The template has to be one, though there is no text that it could hold."""
-        forbid_mask(parse(task))
-        if unknown := [label for label in task.classes if label not in self._numbers]:
-            known = ", ".join(list(self._numbers)[:20])
-            raise InvalidTask(f"the model has no labels {unknown[:5]}", where="classes", fix=f"of {known}")
-
-    def _columns(self, task: TaskSpec) -> list[int]:
-        return [self._numbers[label] for label in task.classes]
-
-    def _probe_columns(self) -> list[int]:
-        return list(self._numbers.values())
-
-    def _read(self, image: Pixels, columns: list[int]) -> Scores:
-        return self._run(image)[columns]
-
-    def _run(self, image: Pixels) -> Scores:
-        """`[C, H, W]` -> `[classes]`"""
+    def _logits(self, image: Pixels) -> Scores:
         logits: Scores = self._session.run([self._output], {self._input: image[None]})[0][0]
         return logits
 
-    def _logits(self, image: Pixels, path: Path) -> Scores:
+    def _first(self, image: Pixels, path: Path) -> Scores:
         """Those of a first image. Raises InvalidInput where they are none."""
         try:
-            logits = self._run(image)
+            logits = self._logits(image)
         except Exception as error:  # ONNX Runtime's errors have no common base of their own.
             raise InvalidInput(f"cannot be run: {_first_line(error)}", where=str(path), fix="another model") from None
         if not isinstance(logits, np.ndarray) or logits.ndim != 1 or len(logits) < 2 or logits.dtype != np.float32:

@@ -4,6 +4,7 @@ Hidden states are handed from part to part by stand-ins, so that every architect
 the parts together give what the whole gave is measured, not believed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +25,7 @@ class Parts:
     body: Any
     head: Any
     dtype: torch.dtype = torch.float32
-    """What the body computes in; all that goes in and comes out is float32."""
+    """What torch's body computes in; all that goes in and comes out is float32."""
 
     def lift(self, words: Tensor) -> Tensor:
         """What word embeddings `[N, T, D]` are behind the embedding block."""
@@ -40,11 +41,20 @@ class Parts:
 
     def lowered(self, dtype: torch.dtype) -> "Parts":
         """Changes the body. Words and heads stay as they are: they take little time, and scores hang on them."""
-        kept = set(map(id, (*self.words.parameters(), *(self.head.parameters() if self.head else ()))))
-        for weight in self.body.parameters():  # and no buffers: the frequencies of rotary positions are among them
-            if id(weight) not in kept:
-                weight.data = weight.data.to(dtype)
+        for weight in self._body_weights():  # and no buffers: the frequencies of rotary positions are among them
+            weight.data = weight.data.to(dtype)
         return replace(self, dtype=dtype)
+
+    def computed_by(self, body: Any) -> "Parts":
+        """Lets the weights of torch's body go, which are in the other one."""
+        for weight in self._body_weights():
+            weight.data = weight.data.new_empty(0)
+        return replace(self, body=body)
+
+    def _body_weights(self) -> Iterator[nn.Parameter]:
+        """Those that are neither the words' nor the head's as well."""
+        kept = set(map(id, (*self.words.parameters(), *(self.head.parameters() if self.head else ()))))
+        return (weight for weight in self.body.parameters() if id(weight) not in kept)
 
 
 def take_apart(model: Any) -> Parts:

@@ -2,8 +2,8 @@
 
 A pair's scores are the same bits alone and in company, whatever `threads` is:
 
-- Each micro-batch runs on one thread, so that no kernel splits its rows by their number; `threads` micro-batches run
-  side by side.
+- Each micro-batch runs on one thread, so that no kernel splits its rows by their number; callers run `threads`
+  micro-batches side by side.
 - A matrix product of less than four rows takes another kernel than larger ones: small micro-batches are filled up with
   copies (`FEWEST_TOKENS`).
 - What comes behind the body, where a pair is one row, is computed pair by pair.
@@ -14,23 +14,25 @@ Whether all this holds for the model and the machine at hand is measured at the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from os import cpu_count
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
+from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
 from fedbbpt.ptm.backends.encoding import Encoder, Row
 from fedbbpt.ptm.backends.injection import Entrance, Vectors
 from fedbbpt.ptm.backends.parts import logits_of, take_apart
-from fedbbpt.ptm.planner import MicroBatch, plan
+from fedbbpt.ptm.backends.runtimes import exported
+from fedbbpt.ptm.planner import PlannedJob, plan
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.types import (
     TEXT_MODEL_PROMPTS,
@@ -39,20 +41,20 @@ from fedbbpt.types import (
     Perturbation,
     Precision,
     Prompts,
+    Runtime,
     Scores,
     TaskSpec,
 )
 
 FEWEST_TOKENS = 16
-PROBE_TOKENS = 4
 C = TypeVar("C")
 
 
 class Transformer(ABC, Generic[C]):
     """Implements interfaces.Backend for one family; C is what the family makes of a task's classes.
 
-    `token_budget` bounds a micro-batch: on a CPU, larger ones leave the caches and gain nothing. One call at a time.
-    Torch's own threads are set to one, for the whole process.
+    `token_budget` bounds a micro-batch: on a CPU, larger ones leave the caches and gain nothing. Jobs may be made and
+    run in any threads. Torch's own are set to one, for the whole process.
     """
 
     family: str
@@ -60,7 +62,8 @@ class Transformer(ABC, Generic[C]):
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 1024) -> None:
         torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(threads or cpu_count() or 1, thread_name_prefix="forward")
+        self.threads = threads or cpu_count() or 1
+        self.hidden_size = int(checkpoint.model.config.hidden_size)
         self._token_budget = token_budget
         self._encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
         probe = _probe(checkpoint.model.get_input_embeddings().weight, 1, FEWEST_TOKENS)
@@ -81,7 +84,9 @@ class Transformer(ABC, Generic[C]):
             score_noise=0.0,
         )
         self._check_parts(probe, whole)
-        if checkpoint.precision is Precision.BFLOAT16:
+        if checkpoint.runtime is not Runtime.TORCH:
+            self._parts = exported(self._parts, checkpoint, self.threads)
+        elif checkpoint.precision is Precision.BFLOAT16:
             self._parts = self._parts.lowered(torch.bfloat16)
         self._card = replace(self._card, score_noise=self._measure_noise())
 
@@ -120,42 +125,44 @@ class Transformer(ABC, Generic[C]):
     def tokens(self, row: Row) -> int:
         return len(row.ids)
 
-    def score(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], check: Callable[[], None]
-    ) -> tuple[Scores, int]:
-        with torch.inference_mode():
-            return self._score(self._entrance.vectors(prompts), rows, self._columns(task), check)
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(task.classes)
 
-    def _score(
-        self, vectors: Vectors, rows: Sequence[Row], columns: C, check: Callable[[], None]
-    ) -> tuple[Scores, int]:
-        batches = plan(
-            [len(each) for each in vectors.each],
-            [len(row.ids) for row in rows],
-            max_tokens=self._card.max_tokens - self._behind(columns),
-            token_budget=self._token_budget,
-        )
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+        with torch.inference_mode():
+            return self._job(self._entrance.vectors(prompts), rows, self._columns(task), wanted)
+
+    def _job(self, vectors: Vectors, rows: Sequence[Row], columns: C, wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+        batches = self._plan(vectors, rows, columns, wanted)
 
         def run(batch: MicroBatch) -> Scores:
-            check()
             with torch.inference_mode():
                 return self._forward(batch, vectors, rows, columns)
 
-        parts = list(self._pool.map(run, batches))
-        scores = np.empty((len(vectors.each), len(rows), parts[0].shape[1]), np.float32)
-        for batch, part in zip(batches, parts, strict=True):
-            scores[batch.prompts, batch.rows] = part
-        return scores, sum(batch.tokens for batch in batches)
+        return PlannedJob(batches, run)
+
+    def _plan(
+        self, vectors: Vectors, rows: Sequence[Row], columns: C, wanted: npt.NDArray[np.bool_], **computed: Any
+    ) -> tuple[MicroBatch, ...]:
+        """`computed`: what of a pair is not computed with it, or besides it, as `plan` has it."""
+        return plan(
+            [len(each) for each in vectors.each],
+            [len(row.ids) for row in rows],
+            wanted,
+            max_tokens=self._card.max_tokens - self._behind(columns),
+            token_budget=self._token_budget,
+            **computed,
+        )
 
     def _forward(self, batch: MicroBatch, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
         """The scores `[N, K]` of the pairs."""
         pairs = [(int(p), rows[b]) for p, b in zip(batch.prompts, batch.rows, strict=True)]
         masks = [vectors.mask(p, row) for p, row in pairs]
-        positions = [batch.length - 1 if mask is None else mask for mask in masks]
-        copies = -(-FEWEST_TOKENS // batch.tokens)
-        scores: Scores = self._run(
-            self._entrance.hidden(vectors, pairs).repeat(copies, 1, 1), positions, columns
-        ).numpy()
+        inputs = self._entrance.hidden(vectors, pairs)  # [N, T, D]
+        count, tokens, _ = inputs.shape
+        positions = [tokens - 1 if mask is None else mask for mask in masks]
+        copies = -(-FEWEST_TOKENS // (count * tokens))
+        scores: Scores = self._run(inputs.repeat(copies, 1, 1), positions, columns).numpy()
         return scores
 
     def _run(self, inputs: Tensor, positions: Sequence[int], columns: C) -> Tensor:
@@ -182,19 +189,27 @@ class Transformer(ABC, Generic[C]):
         """The standard deviation between the scores of pairs alone and in company."""
         rng = seeds.rng(0, "score-noise")
         columns = self._noise_columns()
-        longest = min(40, self._card.max_tokens - PROBE_TOKENS - self._behind(columns))
+        first = min(FEWEST_TOKENS, self._card.max_tokens // 3)
+        longest = min(40, self._card.max_tokens - first - self._behind(columns))
         lengths = rng.integers(1, longest + 1, 6).repeat(2)
         ids = [tuple(rng.integers(0, self._parts.words.num_embeddings, n).tolist()) for n in lengths]
-        rows = [Row(row, 0, 0, None) for row in ids]
+        rows = [Row(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]  # before the prompt, or behind
         with torch.inference_mode():
-            vectors = list(_probe(self._parts.words.weight, 3, PROBE_TOKENS))
-
-            def ask(prompts: Sequence[Tensor], b: Sequence[Row]) -> Scores:
-                return self._score(Vectors(prompts), b, columns, lambda: None)[0]
-
-            together = ask(vectors, rows)
-            alone = np.array([[ask([v], [row])[0, 0] for row in rows] for v in vectors])
+            vectors = list(_probe(self._parts.words.weight, 3, first))
+            together = self._all(Vectors(vectors, in_front=False), rows, columns)
+            alone = np.array(
+                [[self._all(Vectors([v], in_front=False), [row], columns)[0, 0] for row in rows] for v in vectors]
+            )
         return float(np.std(together - alone))
+
+    def _all(self, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
+        """`[P, B, K]`"""
+        job = self._job(vectors, rows, columns, np.ones((len(vectors.each), len(rows)), bool))
+        parts = [job.run(batch) for batch in job.batches]
+        scores = np.empty((len(vectors.each), len(rows), parts[0].shape[1]), np.float32)
+        for batch, part in zip(job.batches, parts, strict=True):
+            scores[batch.prompts, batch.rows] = part
+        return scores
 
 
 def _probe(words: Tensor, count: int, tokens: int) -> Tensor:

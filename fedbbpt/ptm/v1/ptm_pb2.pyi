@@ -41,10 +41,12 @@ class _InjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Injection.V
     type and no LayerNorm, and the input keeps the positions that it has without a prompt.
     Models whose embeddings end in a LayerNorm.
     """
+    INJECTION_PLACE: _Injection.ValueType  # 4
+    """As INJECTION_PREFIX, but where the template has its {prompt}. Behind the {text}, causal models read each input once for all prompts."""
 
 class Injection(_Injection, metaclass=_InjectionEnumTypeWrapper):
-    """How continuous prompts enter the model. All put L places into the input, behind the model's first special token or, where it
-    has none, in front: a prompt takes L of max_tokens.
+    """How continuous prompts enter the model. All put L places into the input: a prompt takes L of max_tokens. All but INJECTION_PLACE
+    put them behind the model's first special token or, where it has none, in front.
     """
 
 INJECTION_UNSPECIFIED: Injection.ValueType  # 0
@@ -61,6 +63,8 @@ INJECTION_CONCAT: Injection.ValueType  # 3
 type and no LayerNorm, and the input keeps the positions that it has without a prompt.
 Models whose embeddings end in a LayerNorm.
 """
+INJECTION_PLACE: Injection.ValueType  # 4
+"""As INJECTION_PREFIX, but where the template has its {prompt}. Behind the {text}, causal models read each input once for all prompts."""
 Global___Injection: _TypeAlias = Injection  # noqa: Y015
 
 class _PromptKind:
@@ -88,6 +92,36 @@ PROMPT_KIND_TEXT: PromptKind.ValueType  # 4
 PROMPT_KIND_IMAGE: PromptKind.ValueType  # 5
 PROMPT_KIND_DEEP: PromptKind.ValueType  # 6
 Global___PromptKind: _TypeAlias = PromptKind  # noqa: Y015
+
+class _Output:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutputEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Output.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTPUT_UNSPECIFIED: _Output.ValueType  # 0
+    OUTPUT_LOSS_ONLY: _Output.ValueType  # 1
+    """One mean loss for each prompt: the examples are registered with their labels, and no score leaves the service."""
+    OUTPUT_LABEL_ARGMAX: _Output.ValueType  # 2
+    """The class with the highest score."""
+    OUTPUT_LABEL_LOGPROBS: _Output.ValueType  # 3
+    """The logarithms of the classes' probabilities; those of one pair sum to 1."""
+    OUTPUT_LABEL_LOGITS: _Output.ValueType  # 4
+    """The classes' scores as they are."""
+
+class Output(_Output, metaclass=_OutputEnumTypeWrapper):
+    """What Score answers. A provider chooses for each tenant."""
+
+OUTPUT_UNSPECIFIED: Output.ValueType  # 0
+OUTPUT_LOSS_ONLY: Output.ValueType  # 1
+"""One mean loss for each prompt: the examples are registered with their labels, and no score leaves the service."""
+OUTPUT_LABEL_ARGMAX: Output.ValueType  # 2
+"""The class with the highest score."""
+OUTPUT_LABEL_LOGPROBS: Output.ValueType  # 3
+"""The logarithms of the classes' probabilities; those of one pair sum to 1."""
+OUTPUT_LABEL_LOGITS: Output.ValueType  # 4
+"""The classes' scores as they are."""
+Global___Output: _TypeAlias = Output  # noqa: Y015
 
 @_typing.final
 class DescribeRequest(_message.Message):
@@ -122,6 +156,11 @@ class DescribeResponse(_message.Message):
     IMAGE_SHAPE_FIELD_NUMBER: _builtins.int
     PREFIX_SHAPE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    MIN_EXAMPLES_FIELD_NUMBER: _builtins.int
+    MAX_LATENT_FIELD_NUMBER: _builtins.int
+    MAX_VECTOR_NORM_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.str
     """A digest of weights, configuration and precision. Scores are comparable within one revision only."""
@@ -138,6 +177,13 @@ class DescribeResponse(_message.Message):
     """The width D of soft embeddings; 0 where the provider does not tell (latent prompts need no width)."""
     score_noise: _builtins.float
     """The standard deviation of a score that is asked for again in other company: 0 where it is bit-identical."""
+    output: Global___Output.ValueType
+    """What Score answers the caller."""
+    min_examples: _builtins.int
+    """For OUTPUT_LOSS_ONLY: how many different examples a handle has to hold."""
+    max_latent: _builtins.float
+    """The greatest absolute element of a latent vector z, and the greatest Euclidean norm of one vector of a soft or deep prompt."""
+    max_vector_norm: _builtins.float
     @_builtins.property
     def prompt_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___PromptKind.ValueType]: ...
     @_builtins.property
@@ -154,6 +200,8 @@ class DescribeResponse(_message.Message):
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of a classifier: the names of all classes that it was trained with; the classes of a task are some of them."""
 
+    @_builtins.property
+    def price(self) -> Global___Price: ...
     def __init__(
         self,
         *,
@@ -171,29 +219,87 @@ class DescribeResponse(_message.Message):
         image_shape: _abc.Iterable[_builtins.int] | None = ...,
         prefix_shape: _abc.Iterable[_builtins.int] | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        output: Global___Output.ValueType = ...,
+        min_examples: _builtins.int = ...,
+        max_latent: _builtins.float = ...,
+        max_vector_norm: _builtins.float = ...,
+        price: Global___Price | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "image_shape", b"image_shape", "injections", b"injections", "labels", b"labels", "max_examples", b"max_examples", "max_message_bytes", b"max_message_bytes", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "model", b"model", "prefix_shape", b"prefix_shape", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "image_shape", b"image_shape", "injections", b"injections", "labels", b"labels", "max_examples", b"max_examples", "max_latent", b"max_latent", "max_message_bytes", b"max_message_bytes", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "max_vector_norm", b"max_vector_norm", "min_examples", b"min_examples", "model", b"model", "output", b"output", "prefix_shape", b"prefix_shape", "price", b"price", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeResponse: _TypeAlias = DescribeResponse  # noqa: Y015
 
 @_typing.final
+class Price(_message.Message):
+    """What queries cost the caller, in millionths of the currency's unit. All zero: nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    MICROS_PER_QUERY_FIELD_NUMBER: _builtins.int
+    MICROS_PER_CACHED_QUERY_FIELD_NUMBER: _builtins.int
+    MICROS_PER_THOUSAND_TOKENS_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """ISO 4217, for example "EUR"."""
+    micros_per_query: _builtins.int
+    micros_per_cached_query: _builtins.int
+    micros_per_thousand_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        currency: _builtins.str = ...,
+        micros_per_query: _builtins.int = ...,
+        micros_per_cached_query: _builtins.int = ...,
+        micros_per_thousand_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "micros_per_cached_query", b"micros_per_cached_query", "micros_per_query", b"micros_per_query", "micros_per_thousand_tokens", b"micros_per_thousand_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
 class RegisterTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> Global___Task: ...
+    def __init__(
+        self,
+        *,
+        task: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterTaskRequest: _TypeAlias = RegisterTaskRequest  # noqa: Y015
+
+@_typing.final
+class Task(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEMPLATE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """The input as text with the places {prompt}, {text}, {text_pair} and, for masked models, {mask}. Example: "{prompt} {text}".
-    {prompt} marks where the prompt goes; it stands first where it is left out.
+    {prompt} marks where the prompt goes; it stands first where it is left out. {text} stands once, each other place at most once;
+    a brace is written {{ or }}. White space before a place belongs to what is put there.
     """
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One text for each class, in class order: label words for language models, descriptions for dual encoders. For masked models a
-        label word is one token. For causal ones it may be several: then all words score by the sum of their tokens' log-probabilities.
+        """One text for each class, in class order, none blank, no two the same: label words for language models, descriptions for dual
+        encoders. For masked models a label word is one token. For causal ones it may be several: then all words score by the sum of
+        their tokens' log-probabilities.
         """
 
     def __init__(
@@ -208,7 +314,7 @@ class RegisterTaskRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RegisterTaskRequest: _TypeAlias = RegisterTaskRequest  # noqa: Y015
+Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
 class RegisterTaskResponse(_message.Message):
@@ -233,40 +339,38 @@ Global___RegisterTaskResponse: _TypeAlias = RegisterTaskResponse  # noqa: Y015
 class RegisterExamplesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    HEADER_FIELD_NUMBER: _builtins.int
-    EXAMPLE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
     @_builtins.property
-    def header(self) -> Global___RegisterExamplesHeader: ...
-    @_builtins.property
-    def example(self) -> Global___Example: ...
+    def examples(self) -> Global___ExampleSet: ...
     def __init__(
         self,
         *,
-        header: Global___RegisterExamplesHeader | None = ...,
-        example: Global___Example | None = ...,
+        task_id: _builtins.str = ...,
+        examples: Global___ExampleSet | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "header", b"header", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "header", b"header", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "example"]  # noqa: Y015
-    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterExamplesRequest: _TypeAlias = RegisterExamplesRequest  # noqa: Y015
 
 @_typing.final
-class RegisterExamplesHeader(_message.Message):
-    """Comes first, once."""
+class ExampleSet(_message.Message):
+    """Inputs, and what is done to them before prompts join."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TASK_ID_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     PERTURBATION_FIELD_NUMBER: _builtins.int
-    task_id: _builtins.str
     prompt_tokens: _builtins.int
-    """Tokens of room that the handle's examples must leave for prompts."""
+    """Tokens of room that the examples must leave for prompts: {text} is cut off at its end where it takes that room; nothing else is."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]: ...
     @_builtins.property
     def perturbation(self) -> Global___Perturbation:
         """Replaces tokens of the text by random ones; absent: the text as it is."""
@@ -274,17 +378,17 @@ class RegisterExamplesHeader(_message.Message):
     def __init__(
         self,
         *,
-        task_id: _builtins.str = ...,
+        examples: _abc.Iterable[Global___Example] | None = ...,
         prompt_tokens: _builtins.int = ...,
         perturbation: Global___Perturbation | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["perturbation", b"perturbation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["perturbation", b"perturbation", "prompt_tokens", b"prompt_tokens", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "perturbation", b"perturbation", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RegisterExamplesHeader: _TypeAlias = RegisterExamplesHeader  # noqa: Y015
+Global___ExampleSet: _TypeAlias = ExampleSet  # noqa: Y015
 
 @_typing.final
 class Perturbation(_message.Message):
@@ -312,15 +416,18 @@ Global___Perturbation: _TypeAlias = Perturbation  # noqa: Y015
 
 @_typing.final
 class Example(_message.Message):
-    """A text, a text with a second one, or an image: the same for all examples of a handle."""
+    """A text, a text with a second one, or an image: the same for all examples of a handle. No text is blank."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     TEXT_PAIR_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     text_pair: _builtins.str
+    label: _builtins.int
+    """The class, counted from 0: of all examples for OUTPUT_LOSS_ONLY. Everywhere else labels stay with the caller, and are refused."""
     @_builtins.property
     def image(self) -> _tensor_pb2.Tensor:
         """uint8 [C, H, W]"""
@@ -331,17 +438,22 @@ class Example(_message.Message):
         text: _builtins.str = ...,
         text_pair: _builtins.str | None = ...,
         image: _tensor_pb2.Tensor | None = ...,
+        label: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_text_pair", b"_text_pair", "image", b"image", "text_pair", b"text_pair"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_label", b"_label", "_text_pair", b"_text_pair", "image", b"image", "label", b"label", "text_pair", b"text_pair"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_text_pair", b"_text_pair", "image", b"image", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_label", b"_label", "_text_pair", b"_text_pair", "image", b"image", "label", b"label", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
     _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015
+    _WhichOneofReturnType__label: _TypeAlias = _typing.Literal["label"]  # noqa: Y015
+    _WhichOneofArgType__label: _TypeAlias = _typing.Literal["_label", b"_label"]  # noqa: Y015
     _WhichOneofReturnType__text_pair: _TypeAlias = _typing.Literal["text_pair"]  # noqa: Y015
     _WhichOneofArgType__text_pair: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label) -> _WhichOneofReturnType__label | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__text_pair) -> _WhichOneofReturnType__text_pair | None: ...
 
@@ -384,13 +496,24 @@ class ScoreRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXAMPLES_ID_FIELD_NUMBER: _builtins.int
+    INLINE_FIELD_NUMBER: _builtins.int
     LATENT_FIELD_NUMBER: _builtins.int
     SOFT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     DEEP_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     examples_id: _builtins.str
+    idempotency_key: _builtins.str
+    """Of the caller's choice, at most 64 characters, unique among its calls; empty: none. Remembered for some minutes."""
+    fresh: _builtins.bool
+    """Has the model compute every pair, repeated ones and those known from before as well: to measure it."""
+    @_builtins.property
+    def inline(self) -> Global___InlineExamples:
+        """Registers the task and the examples as well, if they are not: the answer names their handle."""
+
     @_builtins.property
     def latent(self) -> Global___LatentPrompts: ...
     @_builtins.property
@@ -407,22 +530,54 @@ class ScoreRequest(_message.Message):
         self,
         *,
         examples_id: _builtins.str = ...,
+        inline: Global___InlineExamples | None = ...,
         latent: Global___LatentPrompts | None = ...,
         soft: Global___SoftPrompts | None = ...,
         tokens: Global___TokenPrompts | None = ...,
         text: Global___TextPrompts | None = ...,
         image: Global___ImagePrompts | None = ...,
         deep: Global___DeepPrompts | None = ...,
+        idempotency_key: _builtins.str = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "image", b"image", "latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "examples", b"examples", "examples_id", b"examples_id", "image", b"image", "inline", b"inline", "latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "examples_id", b"examples_id", "image", b"image", "latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "examples", b"examples", "examples_id", b"examples_id", "fresh", b"fresh", "idempotency_key", b"idempotency_key", "image", b"image", "inline", b"inline", "latent", b"latent", "prompts", b"prompts", "soft", b"soft", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_examples: _TypeAlias = _typing.Literal["examples_id", "inline"]  # noqa: Y015
+    _WhichOneofArgType_examples: _TypeAlias = _typing.Literal["examples", b"examples"]  # noqa: Y015
     _WhichOneofReturnType_prompts: _TypeAlias = _typing.Literal["latent", "soft", "tokens", "text", "image", "deep"]  # noqa: Y015
     _WhichOneofArgType_prompts: _TypeAlias = _typing.Literal["prompts", b"prompts"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_examples) -> _WhichOneofReturnType_examples | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_prompts) -> _WhichOneofReturnType_prompts | None: ...
 
 Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
+
+@_typing.final
+class InlineExamples(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> Global___Task: ...
+    @_builtins.property
+    def examples(self) -> Global___ExampleSet: ...
+    def __init__(
+        self,
+        *,
+        task: Global___Task | None = ...,
+        examples: Global___ExampleSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InlineExamples: _TypeAlias = InlineExamples  # noqa: Y015
 
 @_typing.final
 class LatentPrompts(_message.Message):
@@ -430,7 +585,7 @@ class LatentPrompts(_message.Message):
     standard deviation of the model's word embeddings, initial the word embeddings of `initial_text`, repeated or cut to L tokens. That
     is so for every injection, also where the vectors enter behind the LayerNorm, whose outputs are larger: black-box tuning
     (arXiv 2201.03514) and FedBPT scale A like this, and `scale` is there for others. Under INJECTION_ADD initial is left out of the
-    sum, since its words stand in the input.
+    sum, since its words stand in the input. A kind or an injection that the model does not take is UnsupportedPrompt.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -632,57 +787,131 @@ class ScoreResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SCORES_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    EXAMPLES_ID_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    examples_id: _builtins.str
+    """The handle of the examples."""
     @_builtins.property
     def scores(self) -> _tensor_pb2.Tensor:
-        """float32 [P, B, K]; for one pair the K scores are logits: their softmax is the model's distribution over the classes."""
+        """float32 [P, B, K]: logits, whose softmax is the model's distribution over the classes, or log-probabilities."""
+
+    @_builtins.property
+    def choices(self) -> _tensor_pb2.Tensor:
+        """int32 [P, B]"""
+
+    @_builtins.property
+    def losses(self) -> _tensor_pb2.Tensor:
+        """float64 [P]: cross-entropy in nats, the mean over the examples."""
 
     @_builtins.property
     def usage(self) -> Global___Usage: ...
+    @_builtins.property
+    def budget(self) -> Global___Budget: ...
     def __init__(
         self,
         *,
         scores: _tensor_pb2.Tensor | None = ...,
+        choices: _tensor_pb2.Tensor | None = ...,
+        losses: _tensor_pb2.Tensor | None = ...,
         revision: _builtins.str = ...,
         usage: Global___Usage | None = ...,
+        examples_id: _builtins.str = ...,
+        budget: Global___Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "budget", b"budget", "choices", b"choices", "losses", b"losses", "scores", b"scores", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "scores", b"scores", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "budget", b"budget", "choices", b"choices", "examples_id", b"examples_id", "losses", b"losses", "revision", b"revision", "scores", b"scores", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["scores", "choices", "losses"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
 Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """What was used: by one call, or since the service started."""
+    """What was used: by one call, or in all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERIES_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     COMPUTE_TIME_FIELD_NUMBER: _builtins.int
+    CACHED_QUERIES_FIELD_NUMBER: _builtins.int
+    QUEUE_TIME_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
     queries: _builtins.int
     tokens: _builtins.int
+    """That the model computed."""
+    cached_queries: _builtins.int
+    """Those of the queries that were answered without the model, being repeated."""
+    cost_micros: _builtins.int
+    """By DescribeResponse.price."""
     @_builtins.property
     def compute_time(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def queue_time(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
         queries: _builtins.int = ...,
         tokens: _builtins.int = ...,
         compute_time: _duration_pb2.Duration | None = ...,
+        cached_queries: _builtins.int = ...,
+        queue_time: _duration_pb2.Duration | None = ...,
+        cost_micros: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compute_time", b"compute_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compute_time", b"compute_time", "queue_time", b"queue_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_time", b"compute_time", "queries", b"queries", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_queries", b"cached_queries", "compute_time", b"compute_time", "cost_micros", b"cost_micros", "queries", b"queries", "queue_time", b"queue_time", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """What is left to the caller; absent: unlimited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    LABEL_TOKENS_FIELD_NUMBER: _builtins.int
+    queries: _builtins.int
+    tokens: _builtins.int
+    label_tokens: _builtins.int
+    """How many more different label tokens the tasks of the caller may have."""
+    def __init__(
+        self,
+        *,
+        queries: _builtins.int | None = ...,
+        tokens: _builtins.int | None = ...,
+        label_tokens: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_label_tokens", b"_label_tokens", "_queries", b"_queries", "_tokens", b"_tokens", "label_tokens", b"label_tokens", "queries", b"queries", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_label_tokens", b"_label_tokens", "_queries", b"_queries", "_tokens", b"_tokens", "label_tokens", b"label_tokens", "queries", b"queries", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__label_tokens: _TypeAlias = _typing.Literal["label_tokens"]  # noqa: Y015
+    _WhichOneofArgType__label_tokens: _TypeAlias = _typing.Literal["_label_tokens", b"_label_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__queries: _TypeAlias = _typing.Literal["queries"]  # noqa: Y015
+    _WhichOneofArgType__queries: _TypeAlias = _typing.Literal["_queries", b"_queries"]  # noqa: Y015
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_tokens) -> _WhichOneofReturnType__label_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queries) -> _WhichOneofReturnType__queries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class ReleaseRequest(_message.Message):
@@ -739,20 +968,51 @@ class GetUsageResponse(_message.Message):
 
     USAGE_FIELD_NUMBER: _builtins.int
     HANDLES_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     handles: _builtins.int
     """Handles that the service keeps for the caller."""
     @_builtins.property
     def usage(self) -> Global___Usage: ...
+    @_builtins.property
+    def budget(self) -> Global___Budget: ...
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskUsage]: ...
     def __init__(
         self,
         *,
         usage: Global___Usage | None = ...,
         handles: _builtins.int = ...,
+        budget: Global___Budget | None = ...,
+        tasks: _abc.Iterable[Global___TaskUsage] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "handles", b"handles", "tasks", b"tasks", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
+class TaskUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    @_builtins.property
+    def usage(self) -> Global___Usage: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskUsage: _TypeAlias = TaskUsage  # noqa: Y015

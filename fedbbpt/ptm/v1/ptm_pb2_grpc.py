@@ -29,10 +29,13 @@ class PtmServiceStub(object):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
     weights, gradients, hidden states or the vocabulary's logits do not exist.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example) pair.
+    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
+    pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
+    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
+    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
     """
 
     def __init__(self, channel):
@@ -51,7 +54,7 @@ class PtmServiceStub(object):
                 request_serializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterTaskRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterTaskResponse.FromString,
                 _registered_method=True)
-        self.RegisterExamples = channel.stream_unary(
+        self.RegisterExamples = channel.unary_unary(
                 '/fedbbpt.ptm.v1.PtmService/RegisterExamples',
                 request_serializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterExamplesRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterExamplesResponse.FromString,
@@ -77,14 +80,17 @@ class PtmServiceServicer(object):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
     weights, gradients, hidden states or the vocabulary's logits do not exist.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example) pair.
+    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
+    pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
+    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
+    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
     """
 
     def Describe(self, request, context):
-        """Says what the model is and what it takes. Changes nothing; idempotent.
+        """Says what the model is, what it takes, and what it answers this caller. Changes nothing; idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,38 +99,46 @@ class PtmServiceServicer(object):
     def RegisterTask(self, request, context):
         """Fixes the template and the classes. Idempotent: the same task gets the same id.
         INVALID_ARGUMENT (InvalidTask): no {text} in the template, fewer than two classes, a class that the model cannot score.
+        RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent): more label tokens, over all tasks of the caller, than the provider shows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RegisterExamples(self, request_iterator, context):
-        """Keeps inputs at the service, tokenised, so that later calls name them by a handle. Labels are never sent. Each call makes a
-        new handle; not idempotent, but a handle that is not used expires.
-        NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt).
+    def RegisterExamples(self, request, context):
+        """Keeps inputs at the service, tokenised, so that later calls name them by a handle, which expires when it is not used. The same
+        examples get the same handle; how often they were registered is counted for Release.
+        NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt),
+        PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY), RESOURCE_EXHAUSTED (Overloaded
+        with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same scores while the revision stands. Costs P x B queries.
-        NOT_FOUND (UnknownExamples: expired or released; register again), INVALID_ARGUMENT (InvalidTensor, PromptTooLong),
-        FAILED_PRECONDITION (UnsupportedPrompt), RESOURCE_EXHAUSTED (Overloaded with RetryInfo; BudgetSpent without it).
+        """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
+        queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
+        its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+        NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
+        INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
+        what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+        another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
+        RetryInfo; BudgetSpent without it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Forgets registered examples. Idempotent: an unknown handle is no error.
+        """Takes back one registration of examples; with the last one they are forgotten. An unknown handle is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Says what the caller has used since the service started. Changes nothing; idempotent.
+        """Says what the caller has used, and what is left to it. Changes nothing; idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +157,7 @@ def add_PtmServiceServicer_to_server(servicer, server):
                     request_deserializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterTaskRequest.FromString,
                     response_serializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterTaskResponse.SerializeToString,
             ),
-            'RegisterExamples': grpc.stream_unary_rpc_method_handler(
+            'RegisterExamples': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterExamples,
                     request_deserializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterExamplesRequest.FromString,
                     response_serializer=fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterExamplesResponse.SerializeToString,
@@ -175,10 +189,13 @@ class PtmService(object):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
     weights, gradients, hidden states or the vocabulary's logits do not exist.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example) pair.
+    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
+    pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
+    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
+    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
     """
 
     @staticmethod
@@ -236,7 +253,7 @@ class PtmService(object):
             _registered_method=True)
 
     @staticmethod
-    def RegisterExamples(request_iterator,
+    def RegisterExamples(request,
             target,
             options=(),
             channel_credentials=None,
@@ -246,8 +263,8 @@ class PtmService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
+        return grpc.experimental.unary_unary(
+            request,
             target,
             '/fedbbpt.ptm.v1.PtmService/RegisterExamples',
             fedbbpt_dot_ptm_dot_v1_dot_ptm__pb2.RegisterExamplesRequest.SerializeToString,

@@ -30,10 +30,13 @@ class PtmServiceStub:
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
     weights, gradients, hidden states or the vocabulary's logits do not exist.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example) pair.
+    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
+    pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
+    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
+    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
     """
 
     @_typing.overload
@@ -41,67 +44,89 @@ class PtmServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PtmServiceAsyncStub: ...
     Describe: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.DescribeRequest, _ptm_pb2.DescribeResponse]
-    """Says what the model is and what it takes. Changes nothing; idempotent."""
+    """Says what the model is, what it takes, and what it answers this caller. Changes nothing; idempotent."""
     RegisterTask: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.RegisterTaskRequest, _ptm_pb2.RegisterTaskResponse]
     """Fixes the template and the classes. Idempotent: the same task gets the same id.
     INVALID_ARGUMENT (InvalidTask): no {text} in the template, fewer than two classes, a class that the model cannot score.
+    RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent): more label tokens, over all tasks of the caller, than the provider shows.
     """
-    RegisterExamples: _grpc.StreamUnaryMultiCallable[_ptm_pb2.RegisterExamplesRequest, _ptm_pb2.RegisterExamplesResponse]
-    """Keeps inputs at the service, tokenised, so that later calls name them by a handle. Labels are never sent. Each call makes a
-    new handle; not idempotent, but a handle that is not used expires.
-    NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt).
+    RegisterExamples: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.RegisterExamplesRequest, _ptm_pb2.RegisterExamplesResponse]
+    """Keeps inputs at the service, tokenised, so that later calls name them by a handle, which expires when it is not used. The same
+    examples get the same handle; how often they were registered is counted for Release.
+    NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt),
+    PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY), RESOURCE_EXHAUSTED (Overloaded
+    with RetryInfo).
     """
     Score: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.ScoreRequest, _ptm_pb2.ScoreResponse]
-    """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same scores while the revision stands. Costs P x B queries.
-    NOT_FOUND (UnknownExamples: expired or released; register again), INVALID_ARGUMENT (InvalidTensor, PromptTooLong),
-    FAILED_PRECONDITION (UnsupportedPrompt), RESOURCE_EXHAUSTED (Overloaded with RetryInfo; BudgetSpent without it).
+    """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
+    queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
+    its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+    NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
+    INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
+    what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+    another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
+    RetryInfo; BudgetSpent without it).
     """
     Release: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.ReleaseRequest, _ptm_pb2.ReleaseResponse]
-    """Forgets registered examples. Idempotent: an unknown handle is no error."""
+    """Takes back one registration of examples; with the last one they are forgotten. An unknown handle is no error."""
     GetUsage: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.GetUsageRequest, _ptm_pb2.GetUsageResponse]
-    """Says what the caller has used since the service started. Changes nothing; idempotent."""
+    """Says what the caller has used, and what is left to it. Changes nothing; idempotent."""
 
 @_typing.type_check_only
 class PtmServiceAsyncStub(PtmServiceStub):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
     weights, gradients, hidden states or the vocabulary's logits do not exist.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example) pair.
+    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
+    pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
+    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
+    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_ptm_pb2.DescribeRequest, _ptm_pb2.DescribeResponse]  # type: ignore[assignment]
-    """Says what the model is and what it takes. Changes nothing; idempotent."""
+    """Says what the model is, what it takes, and what it answers this caller. Changes nothing; idempotent."""
     RegisterTask: _aio.UnaryUnaryMultiCallable[_ptm_pb2.RegisterTaskRequest, _ptm_pb2.RegisterTaskResponse]  # type: ignore[assignment]
     """Fixes the template and the classes. Idempotent: the same task gets the same id.
     INVALID_ARGUMENT (InvalidTask): no {text} in the template, fewer than two classes, a class that the model cannot score.
+    RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent): more label tokens, over all tasks of the caller, than the provider shows.
     """
-    RegisterExamples: _aio.StreamUnaryMultiCallable[_ptm_pb2.RegisterExamplesRequest, _ptm_pb2.RegisterExamplesResponse]  # type: ignore[assignment]
-    """Keeps inputs at the service, tokenised, so that later calls name them by a handle. Labels are never sent. Each call makes a
-    new handle; not idempotent, but a handle that is not used expires.
-    NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt).
+    RegisterExamples: _aio.UnaryUnaryMultiCallable[_ptm_pb2.RegisterExamplesRequest, _ptm_pb2.RegisterExamplesResponse]  # type: ignore[assignment]
+    """Keeps inputs at the service, tokenised, so that later calls name them by a handle, which expires when it is not used. The same
+    examples get the same handle; how often they were registered is counted for Release.
+    NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt),
+    PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY), RESOURCE_EXHAUSTED (Overloaded
+    with RetryInfo).
     """
     Score: _aio.UnaryUnaryMultiCallable[_ptm_pb2.ScoreRequest, _ptm_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same scores while the revision stands. Costs P x B queries.
-    NOT_FOUND (UnknownExamples: expired or released; register again), INVALID_ARGUMENT (InvalidTensor, PromptTooLong),
-    FAILED_PRECONDITION (UnsupportedPrompt), RESOURCE_EXHAUSTED (Overloaded with RetryInfo; BudgetSpent without it).
+    """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
+    queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
+    its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+    NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
+    INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
+    what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+    another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
+    RetryInfo; BudgetSpent without it).
     """
     Release: _aio.UnaryUnaryMultiCallable[_ptm_pb2.ReleaseRequest, _ptm_pb2.ReleaseResponse]  # type: ignore[assignment]
-    """Forgets registered examples. Idempotent: an unknown handle is no error."""
+    """Takes back one registration of examples; with the last one they are forgotten. An unknown handle is no error."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_ptm_pb2.GetUsageRequest, _ptm_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """Says what the caller has used since the service started. Changes nothing; idempotent."""
+    """Says what the caller has used, and what is left to it. Changes nothing; idempotent."""
 
 class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
     weights, gradients, hidden states or the vocabulary's logits do not exist.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example) pair.
+    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
+    pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
+    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
+    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
     """
 
     @_abc_1.abstractmethod
@@ -110,7 +135,7 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ptm_pb2.DescribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.DescribeResponse, _abc.Awaitable[_ptm_pb2.DescribeResponse]]:
-        """Says what the model is and what it takes. Changes nothing; idempotent."""
+        """Says what the model is, what it takes, and what it answers this caller. Changes nothing; idempotent."""
 
     @_abc_1.abstractmethod
     def RegisterTask(
@@ -120,17 +145,20 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ptm_pb2.RegisterTaskResponse, _abc.Awaitable[_ptm_pb2.RegisterTaskResponse]]:
         """Fixes the template and the classes. Idempotent: the same task gets the same id.
         INVALID_ARGUMENT (InvalidTask): no {text} in the template, fewer than two classes, a class that the model cannot score.
+        RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent): more label tokens, over all tasks of the caller, than the provider shows.
         """
 
     @_abc_1.abstractmethod
     def RegisterExamples(
         self,
-        request_iterator: _MaybeAsyncIterator[_ptm_pb2.RegisterExamplesRequest],
+        request: _ptm_pb2.RegisterExamplesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.RegisterExamplesResponse, _abc.Awaitable[_ptm_pb2.RegisterExamplesResponse]]:
-        """Keeps inputs at the service, tokenised, so that later calls name them by a handle. Labels are never sent. Each call makes a
-        new handle; not idempotent, but a handle that is not used expires.
-        NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt).
+        """Keeps inputs at the service, tokenised, so that later calls name them by a handle, which expires when it is not used. The same
+        examples get the same handle; how often they were registered is counted for Release.
+        NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt),
+        PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY), RESOURCE_EXHAUSTED (Overloaded
+        with RetryInfo).
         """
 
     @_abc_1.abstractmethod
@@ -139,9 +167,14 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ptm_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.ScoreResponse, _abc.Awaitable[_ptm_pb2.ScoreResponse]]:
-        """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same scores while the revision stands. Costs P x B queries.
-        NOT_FOUND (UnknownExamples: expired or released; register again), INVALID_ARGUMENT (InvalidTensor, PromptTooLong),
-        FAILED_PRECONDITION (UnsupportedPrompt), RESOURCE_EXHAUSTED (Overloaded with RetryInfo; BudgetSpent without it).
+        """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
+        queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
+        its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+        NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
+        INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
+        what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+        another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
+        RetryInfo; BudgetSpent without it).
         """
 
     @_abc_1.abstractmethod
@@ -150,7 +183,7 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ptm_pb2.ReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.ReleaseResponse, _abc.Awaitable[_ptm_pb2.ReleaseResponse]]:
-        """Forgets registered examples. Idempotent: an unknown handle is no error."""
+        """Takes back one registration of examples; with the last one they are forgotten. An unknown handle is no error."""
 
     @_abc_1.abstractmethod
     def GetUsage(
@@ -158,6 +191,6 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ptm_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.GetUsageResponse, _abc.Awaitable[_ptm_pb2.GetUsageResponse]]:
-        """Says what the caller has used since the service started. Changes nothing; idempotent."""
+        """Says what the caller has used, and what is left to it. Changes nothing; idempotent."""
 
 def add_PtmServiceServicer_to_server(servicer: PtmServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,21 @@
+// Prompts, read from messages of ptm.proto and checked. What cannot be taken is thrown as a Refusal.
+#pragma once
+
+#include <vector>
+
+#include "fedbbpt/ptm/v1/ptm.pb.h"
+#include "model.h"
+
+namespace pb = fedbbpt::ptm::v1;
+
+constexpr int kMaxPrompts = 256;
+constexpr double kMaxLatent = 1e4;
+constexpr double kMaxVectorNorm = 1e4;
+
+struct Prompt {
+  Vector m;  // the sum of its vectors over sqrt(L), which is all that the model sees
+  int tokens;
+};
+
+// Throws InvalidRequest, InvalidTensor, UnsupportedPrompt, PromptTooLong.
+std::vector<Prompt> read_prompts(const pb::ScoreRequest& request);

@@ -1,0 +1,25 @@
+"""Pairs per second through gRPC, in the ideal loop, and in the usual one."""
+
+from fedbbpt.bench.ptm.by_hand import ByHand
+from fedbbpt.bench.ptm.figures import Bar, Figure
+from fedbbpt.bench.ptm.service import Service
+from fedbbpt.bench.ptm.turns import Note, take_turns
+from fedbbpt.bench.ptm.workload import Workload
+from fedbbpt.types import TaskSpec
+
+PART = "throughput"
+GRPC, IDEAL, PADDED = "through gRPC", "ideal loop", "padded"
+
+
+def measure(
+    service: Service, by_hand: ByHand, task: TaskSpec, workload: Workload, repeats: int, note: Note
+) -> tuple[Figure, ...]:
+    ways = {GRPC: service.way(task, workload), IDEAL: by_hand.ideal, PADDED: by_hand.padded}
+    turns = take_turns(ways, workload, repeats, note)
+    return (
+        *(Figure(PART, name, rates, "pairs/s") for name, rates in turns.rates.items()),
+        Figure(PART, f"{GRPC} / {IDEAL}", turns.ratios(GRPC, IDEAL), "x", Bar(0.95)),
+        Figure(PART, f"{GRPC} / {PADDED}", turns.ratios(GRPC, PADDED), "x", Bar(1.35)),
+        Figure(PART, f"scores apart from the {IDEAL}'s, at most", (turns.apart(GRPC, IDEAL),)),
+        Figure(PART, f"scores apart from those {PADDED}, at most", (turns.apart(GRPC, PADDED),)),
+    )

@@ -1,0 +1,119 @@
+"""What a provider needs beside its PTM service: tokens for tenants, and the audit log's sums."""
+
+import hashlib
+import json
+import secrets
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedbbpt.cli import options
+from fedbbpt.cli.console import out
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.accounts import usage_of
+from fedbbpt.ptm.audit import Anchor, Record, read_audit
+from fedbbpt.types import Usage
+
+TOKEN_BYTES = 32
+
+
+@dataclass(slots=True)
+class Sums:
+    """Over one tenant's records."""
+
+    records: int = 0
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    label_tokens: set[str] = field(default_factory=set)
+
+    def add(self, record: Record) -> None:
+        self.records += 1
+        if record["kind"] == "score":
+            self.calls += 1
+            self.usage += usage_of(record)
+        elif record["kind"] == "task":
+            self.label_tokens.update(record["label_tokens"])
+
+    def shown(self) -> dict[str, int]:
+        return {
+            "records": self.records,
+            "calls": self.calls,
+            "queries": self.usage.queries,
+            "cached_queries": self.usage.cached_queries,
+            "tokens": self.usage.tokens,
+            "cost_micros": self.usage.cost_micros,
+            "label_tokens": len(self.label_tokens),
+        }
+
+
+def token(as_json: options.Json = False) -> None:
+    """Make a token for a tenant: the token itself, and the line that tenants.toml has for it.
+
+    Nothing keeps the token: it goes to the tenant, and the line into the file.
+
+    Example: fedbbpt ptm token
+    """
+    made = secrets.token_urlsafe(TOKEN_BYTES)
+    digest = hashlib.sha256(made.encode()).hexdigest()
+    if as_json:
+        sys.stdout.write(json.dumps({"token": made, "token_sha256": digest}) + "\n")
+    else:
+        sys.stdout.write(f'{made}\ntoken_sha256 = "{digest}"\n')
+
+
+def audit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The audit log of a PTM service, also of one at work.")],
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Sum up this tenant alone.")] = "",
+    anchor: Annotated[str, typer.Option(metavar="N:HASH", help="Check that the N-th record still has this hash.")] = "",
+    as_json: options.Json = False,
+) -> None:
+    """Verify an audit log, and sum up what each tenant has used.
+
+    A record that was changed, taken out or moved is found. That the last ones were cut off is found by an anchor alone:
+    keep the one that is printed where whoever could change the file cannot change it.
+
+    Example: fedbbpt ptm audit audit.jsonl
+    """
+    head, first, last = Anchor(), "", ""
+    sums: dict[str, Sums] = {}
+    for record in read_audit(file, Anchor.parse(anchor) if anchor else None):
+        sums.setdefault(record["tenant"], Sums()).add(record)
+        head, first, last = Anchor(record["n"], record["hash"]), first or record["time"], record["time"]
+    if tenant:
+        if tenant not in sums:
+            fix = f"one of {', '.join(sorted(sums))}" if sums else "a log with records"
+            raise InvalidInput(f"no record of {tenant!r}", where="--tenant", fix=fix)
+        sums = {tenant: sums[tenant]}
+    found = {
+        "records": head.count,
+        "first": first or None,
+        "last": last or None,
+        "anchor": str(head) if head.count else None,
+        "tenants": {name: sums[name].shown() for name in sorted(sums)},
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        _print(found, anchored=bool(anchor))
+
+
+def _print(found: dict[str, Any], *, anchored: bool) -> None:
+    if not found["records"]:
+        out.print("no records")
+        return
+    out.print(f"{found['records']:,} records, none changed or missing")
+    out.print("the anchor's record is among them" if anchored else "only an anchor shows whether the last were cut off")
+    out.print(f"from {found['first']} to {found['last']}")
+    # Whole on a line of its own: it is there to be copied.
+    out.print(f"anchor {found['anchor']}", soft_wrap=True)
+    table = Table(box=None)
+    table.add_column("tenant")
+    for name in ("calls", "queries", "cached", "tokens", "cost (micros)", "label tokens"):
+        table.add_column(name, justify="right")
+    for name, shown in found["tenants"].items():
+        table.add_row(name or "(in process)", *(f"{value:,}" for key, value in shown.items() if key != "records"))
+    out.print(table)

@@ -1,0 +1,134 @@
+"""The service around the scores: its card, its health, its limits, and callers that go away."""
+
+import numpy as np
+
+from fedbbpt.conformance.target import Refused
+from fedbbpt.conformance.trial import Broken, Skipped, Trial
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.types import PromptKind
+from fedbbpt.wire import ptm_messages
+from fedbbpt.wire.card_messages import PROMPT_KINDS
+
+NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
+MANY = 64
+"""Prompts of a call that is given up."""
+GREATEST_MESSAGE = 256 * 2**20
+
+
+def card_is_complete(trial: Trial) -> None:
+    message: pb.DescribeResponse = trial.call("Describe", pb.DescribeRequest())
+    lacks = [name for name in ("model", "revision", "family", "prompt_kinds") if not getattr(message, name)]
+    limits = ["max_prompts", "max_examples", "max_message_bytes", *([] if message.image_shape else ["max_tokens"])]
+    lacks += [name for name in limits if getattr(message, name) < 1]
+    kinds = set(message.prompt_kinds)
+    vectors = kinds & {PROMPT_KINDS[PromptKind.LATENT], PROMPT_KINDS[PromptKind.SOFT]}
+    if vectors and not message.injections:
+        lacks.append("injections")
+    if PROMPT_KINDS[PromptKind.LATENT] in kinds and not message.max_latent > 0:
+        lacks.append("max_latent")
+    if kinds & {PROMPT_KINDS[PromptKind.SOFT], PROMPT_KINDS[PromptKind.DEEP]} and not message.max_vector_norm > 0:
+        lacks.append("max_vector_norm")
+    sizes = {PromptKind.SOFT: "embedding_width", PromptKind.IMAGE: "image_shape", PromptKind.DEEP: "prefix_shape"}
+    lacks += [name for kind, name in sizes.items() if PROMPT_KINDS[kind] in kinds and not getattr(message, name)]
+    if message.output == pb.OUTPUT_LOSS_ONLY and message.min_examples < 1:
+        lacks.append("min_examples")
+    if lacks:
+        raise Broken(f"DescribeResponse lacks {', '.join(lacks)}")
+    if trial.call("Describe", pb.DescribeRequest()) != message:
+        raise Broken("Describe says something else when asked again")
+
+
+def healthy(trial: Trial) -> None:
+    for service in ("", NAME):
+        status = trial.me.target.health(service)
+        if status != "SERVING":
+            raise Broken(f"grpc.health.v1 says {status} of {service!r}")
+
+
+def same_task_same_id(trial: Trial) -> None:
+    ids = [
+        trial.call("RegisterTask", ptm_messages.register_task_request(trial.me.inputs.task(turned=turned))).task_id
+        for turned in (0, 0, 1)
+    ]
+    if ids[0] != ids[1] or ids[0] == ids[2]:
+        raise Broken(f"ids {ids[:2]} of one task, and {ids[2]!r} of another")
+
+
+def message_limit(trial: Trial) -> None:
+    """Tried with Release, to which an unknown handle of any length is no error."""
+    limit = trial.card.max_message_bytes
+    if limit > GREATEST_MESSAGE:
+        raise Skipped(f"the kit sends no message of {limit} bytes")
+    trial.call("Release", _release_of(limit))
+    try:
+        trial.call("Release", _release_of(limit + 1))
+    except Refused as refused:
+        if refused.code == "RESOURCE_EXHAUSTED":
+            return
+        raise
+    raise Broken(f"a message of {limit + 1} bytes is taken; max_message_bytes is {limit}")
+
+
+def _release_of(size: int) -> pb.ReleaseRequest:
+    """So many bytes on the wire."""
+    message = pb.ReleaseRequest(examples_id="x" * size)
+    message.examples_id = "x" * (size - (message.ByteSize() - size))
+    assert message.ByteSize() == size
+    return message
+
+
+def _many(trial: Trial) -> int:
+    """As many prompts as a message holds."""
+    return min(MANY, trial.card.max_prompts, trial.card.max_pairs)
+
+
+def given_up(trial: Trial) -> None:
+    """A call that is cancelled costs no more than what it asked for, and the service goes on as before."""
+    handle = trial.register(trial.me.inputs.task(), trial.me.inputs.examples(trial.rows))
+    good = trial.score(handle, trial.prompts(2), len(trial.rows))
+    number = _many(trial)
+    request = ptm_messages.score_request(handle, trial.prompts(number, seed="many"))
+    before = trial.usage().usage.queries
+    trial.me.target.give_up("Score", request)
+    again = trial.score(handle, trial.prompts(2), len(trial.rows))
+    trial.same(again.answer, good.answer, "before and after a call that was given up")
+    paid = trial.usage().usage.queries - before - again.usage.queries
+    if not 0 <= paid <= number * len(trial.rows):
+        raise Broken(f"a call of {number * len(trial.rows)} pairs that was given up cost {paid}")
+
+
+def late_deadline(trial: Trial) -> None:
+    """A deadline that may pass while the service computes."""
+    handle = trial.register(trial.me.inputs.task(), trial.me.inputs.examples(trial.rows))
+    request = ptm_messages.score_request(handle, trial.prompts(_many(trial), seed="many"))
+    for seconds in (1e-4, 0.02):
+        try:
+            trial.me.target.call("Score", request, seconds=seconds)
+        except Refused as refused:
+            if refused.code != "DEADLINE_EXCEEDED":
+                raise
+    answer = trial.score(handle, trial.prompts(2), len(trial.rows)).answer
+    if answer.size == 0 or not np.isfinite(answer).all():
+        raise Broken("no scores after a deadline that passed")
+
+
+def examples_are_the_tenants_own(trial: Trial) -> None:
+    other = trial.as_other()
+    handle = trial.register(trial.me.inputs.task(), trial.me.inputs.examples(trial.rows))
+    other.call("RegisterTask", ptm_messages.register_task_request(trial.me.inputs.task()))
+    try:
+        other.call("Score", ptm_messages.score_request(handle, trial.prompts(1)))
+        raise Broken("another tenant may ask about these examples")
+    except Refused as refused:
+        if (refused.code, refused.reason) != ("NOT_FOUND", "UnknownExamples"):
+            raise
+    other.call("Release", pb.ReleaseRequest(examples_id=handle))
+    trial.score(handle, trial.prompts(1), len(trial.rows))
+
+
+def usage_is_the_tenants_own(trial: Trial) -> None:
+    other = trial.as_other()
+    before = other.usage().usage
+    trial.ask(trial.prompts(2))
+    if other.usage().usage != before:
+        raise Broken("asking raised another tenant's usage")

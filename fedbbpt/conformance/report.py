@@ -1,0 +1,54 @@
+"""What comes out of a run: a sentence, JUnit XML, and the list of cases that are known to fail."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from fedbbpt.conformance.cases import Case
+from fedbbpt.conformance.suite import Outcome, Result
+from fedbbpt.errors import InvalidInput
+
+
+def summary(results: Sequence[Result]) -> str:
+    """As in "38 passed, 2 skipped, 1 failed: known"."""
+    found = Counter(result.outcome for result in results)
+    return ", ".join(f"{found[outcome]} {outcome}" for outcome in Outcome if found[outcome]) or "no cases"
+
+
+def read_known_failing(path: Path, cases: Sequence[Case]) -> frozenset[str]:
+    """One name a line; behind a # stands why. Raises InvalidInput."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(str(error), where=str(path), fix="a text file with a case's name a line") from None
+    names, known = set(), {case.name for case in cases}
+    for number, line in enumerate(lines, 1):
+        name = line.partition("#")[0].strip()
+        if name and name not in known:
+            fix = "the name of a case; `fedbbpt conformance ptm --list` prints them"
+            raise InvalidInput(f"no case {name!r}", where=f"{path}:{number}", fix=fix)
+        names.add(name)
+    return frozenset(names - {""})
+
+
+def write_junit(results: Sequence[Result], path: Path) -> None:
+    """Known failures are skipped there, unexpected passes are failures."""
+    suites = ElementTree.Element("testsuites")
+    for profile in dict.fromkeys(result.case.profile for result in results):
+        mine = [result for result in results if result.case.profile == profile]
+        suite = ElementTree.SubElement(suites, "testsuite", name=f"fedbbpt.conformance.ptm.{profile}")
+        suite.set("tests", str(len(mine)))
+        suite.set("failures", str(sum(not result.outcome.good for result in mine)))
+        suite.set("skipped", str(sum(result.outcome in (Outcome.SKIPPED, Outcome.KNOWN) for result in mine)))
+        suite.set("time", f"{sum(result.seconds for result in mine):.3f}")
+        for result in mine:
+            case = ElementTree.SubElement(suite, "testcase", classname=profile, name=result.case.name)
+            case.set("time", f"{result.seconds:.3f}")
+            if not result.outcome.good:
+                message = result.detail or "it is said to be failing, and passes"
+                ElementTree.SubElement(case, "failure", message=message).text = result.case.claim
+            elif result.outcome is not Outcome.PASSED:
+                ElementTree.SubElement(case, "skipped", message=f"{result.outcome}: {result.detail}")
+    ElementTree.indent(suites)
+    path.write_bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True))

@@ -1,0 +1,89 @@
+"""Registered examples, tokenised, in memory only: each tenant's own, within its quota, for as long as they are used."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt.errors import InvalidExamples, UnknownExamples
+from fedbbpt.types import TaskSpec
+
+TOKEN_BYTES, ROW_BYTES = 40, 300
+"""What tokens and rows take in Python, about."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """A handle's examples."""
+
+    id: str
+    task_id: str
+    task: TaskSpec
+    rows: Sequence[Any]
+    digests: Sequence[bytes]
+    """Of the rows."""
+    labels: npt.NDArray[np.int64] | None
+    tokens: int
+    used_at: float = 0.0
+    registrations: int = 1
+
+    @property
+    def bytes(self) -> int:
+        known = [row.nbytes for row in self.rows if hasattr(row, "nbytes")]
+        return sum(known) or TOKEN_BYTES * self.tokens + ROW_BYTES * len(self.rows)
+
+
+class Handles:
+    """What one tenant has registered; what was used least recently gives way. Time comes in."""
+
+    def __init__(self, *, max_handles: int, max_bytes: int, time_to_live_seconds: float) -> None:
+        self._max_handles, self._max_bytes = max_handles, max_bytes
+        self._time_to_live_seconds = time_to_live_seconds
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def bytes(self) -> int:
+        return sum(kept.bytes for kept in self._kept.values())
+
+    def put(self, kept: Kept, now: float) -> None:
+        """Raises InvalidExamples where it alone exceeds the quota."""
+        if kept.bytes > self._max_bytes:
+            raise InvalidExamples(f"{kept.bytes} bytes", where="examples", fix=f"at most {self._max_bytes}")
+        kept.used_at = now
+        self._kept[kept.id] = kept
+        self._kept.move_to_end(kept.id)
+        self.forget(now)
+        total = self.bytes
+        while len(self._kept) > self._max_handles or total > self._max_bytes:
+            _, old = self._kept.popitem(last=False)
+            total -= old.bytes
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._kept
+
+    def get(self, name: str, now: float) -> Kept:
+        """Raises UnknownExamples."""
+        kept = self._kept.get(name)
+        if kept is None or now - kept.used_at > self._time_to_live_seconds:
+            raise UnknownExamples("expired, released or never registered", where="examples_id", fix="register again")
+        kept.used_at = now
+        self._kept.move_to_end(name)
+        return kept
+
+    def release(self, name: str) -> None:
+        """Takes back one registration: the same examples may be in use elsewhere, under the same name."""
+        if kept := self._kept.get(name):
+            kept.registrations -= 1
+            if kept.registrations < 1:
+                del self._kept[name]
+
+    def forget(self, now: float) -> None:
+        """Drops what has expired."""
+        while self._kept and now - next(iter(self._kept.values())).used_at > self._time_to_live_seconds:
+            self._kept.popitem(last=False)

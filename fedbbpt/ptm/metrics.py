@@ -1,0 +1,60 @@
+"""What the PTM service counts, for Prometheus. Names of tenants are the only labels that a provider writes himself."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from fedbbpt.errors import PortTaken
+from fedbbpt.types import Usage
+
+SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+
+
+class PtmMetrics:
+    """Its own registry, so that several services in one process do not mix."""
+
+    def __init__(self, *, queued_tokens: Callable[[], float], kept_bytes: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        tenant = ("tenant",)
+        self._queries = self._counter("queries", "Queries answered", ("tenant", "cached"))
+        self._tokens = self._counter("tokens", "Tokens that the model computed", tenant)
+        self._compute = self._counter("compute_seconds", "Seconds of threads that computed", tenant)
+        self._cost = self._counter("cost_micros", "Cost in millionths of the currency's unit", tenant)
+        self._calls = self._counter("calls", "Calls by the status with which they ended", ("rpc", "status"))
+        self._waited = Histogram(
+            "fedbbpt_ptm_queue_seconds", "From planned to begun", buckets=SECONDS, registry=self.registry
+        )
+        for name, text, read in (
+            ("queued_tokens", "Tokens that wait to be computed", queued_tokens),
+            ("kept_bytes", "Bytes of registered examples, about", kept_bytes),
+        ):
+            Gauge(f"fedbbpt_ptm_{name}", text, registry=self.registry).set_function(read)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"fedbbpt_ptm_{name}", text, labels, registry=self.registry)
+
+    def used(self, tenant: str, usage: Usage) -> None:
+        self._queries.labels(tenant, "no").inc(usage.queries - usage.cached_queries)
+        self._queries.labels(tenant, "yes").inc(usage.cached_queries)
+        self._tokens.labels(tenant).inc(usage.tokens)
+        self._compute.labels(tenant).inc(usage.compute_seconds)
+        self._cost.labels(tenant).inc(usage.cost_micros)
+        self._waited.observe(usage.queue_seconds)
+
+    def ended(self, rpc: str, status: str) -> None:
+        """`status`: "ok", or the name of the error."""
+        self._calls.labels(rpc, status).inc()
+
+    def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Answers http://host:port/metrics; returns what ends that. Raises PortTaken."""
+        try:
+            server, _ = start_http_server(port, host, self.registry)
+        except OSError as error:
+            what = error.strerror or str(error)
+            raise PortTaken(what, where=f"{host}:{port}", fix="another --metrics-port") from None
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+
+        return stop

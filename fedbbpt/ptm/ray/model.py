@@ -1,0 +1,180 @@
+"""A replica: one copy of the model, and what the front has it do.
+
+What travels to a replica says all that is needed to do it, so that any replica can, also one that has just begun. What
+it has made of that, tokenised rows and planned jobs, it keeps for the next call, while there is room.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt.errors import FedbbptError, PtmUnavailable, RevisionChanged
+from fedbbpt.interfaces import Backend, Job, MicroBatch
+from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scores, TaskSpec
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+JOBS = 32
+"""That a replica keeps: some for each tenant that asks at the moment."""
+ROWS_BYTES = 1 << 30
+"""Of inputs whose rows a replica keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What rows are made of. Equal inputs of two callers have different names, and so share nothing."""
+
+    name: str
+    task: TaskSpec
+    examples: Examples
+    prompt_tokens: int
+    perturbation: Perturbation | None
+
+    @property
+    def bytes(self) -> int:
+        """What they and their rows take, about."""
+        if self.examples.images is not None:
+            return self.examples.images.nbytes
+        texts = (*self.examples.texts, *(self.examples.pairs or ()))
+        return sum(300 + 10 * len(text) for text in texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What a job is made of: row b is row `rows[b, 1]` of `inputs[rows[b, 0]]`, rows are `[B, 2]`, `wanted` `[P, B]`."""
+
+    task: TaskSpec
+    prompts: Prompts
+    inputs: Sequence[Inputs]
+    rows: npt.NDArray[np.int64]
+    wanted: npt.NDArray[np.bool_]
+    revision: str
+    """Of the model that is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """Pairs that wait in Ray's shared memory to be fetched: most calls of a job do without."""
+
+    name: str
+    pairs: Awaitable[Pairs]
+
+
+class Recent(Generic[T]):
+    """What was made of late, each thing once, by name; for one event loop."""
+
+    def __init__(self, room: int) -> None:
+        self._room, self._taken = room, 0
+        self._kept: OrderedDict[str, tuple[asyncio.Task[T], int]] = OrderedDict()
+
+    async def once(self, name: str, size: int, make: Callable[[], Awaitable[T]]) -> T:
+        """What `make` gives, or gave. What failed is forgotten."""
+        if name not in self._kept:
+            self._kept[name] = asyncio.ensure_future(make()), size
+            self._taken += size
+            while self._taken > self._room and len(self._kept) > 1:
+                self._forget(next(iter(self._kept)))
+        self._kept.move_to_end(name)
+        task, _ = self._kept[name]
+        try:
+            return await asyncio.shield(task)
+        except Exception:
+            self._forget(name)
+            raise
+
+    def _forget(self, name: str) -> None:
+        _, size = self._kept.pop(name, (None, 0))
+        self._taken -= size
+
+
+class Model:
+    """A deployment of Ray Serve. What its methods raise, its callers get."""
+
+    def __init__(self, load: Callable[[], Backend[Any]]) -> None:
+        self._rows, self._jobs = Recent[Sequence[Any]](ROWS_BYTES), Recent[Job](JOBS)
+        self._failure: FedbbptError | None = None
+        try:
+            self._backend = load()
+        except FedbbptError as error:
+            # Raised here, Ray would make a text of it and try again.
+            log.error("%s: %s", type(error).__name__, error)
+            self._failure = error
+            return
+        self._card = self._backend.describe()
+        self._threads = ThreadPoolExecutor(self._backend.threads, thread_name_prefix="forward")
+
+    def check_health(self) -> None:
+        """Has Ray replace a replica that has no model."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def card(self) -> tuple[ModelCard, int]:
+        """With the hidden size. Raises what loading the model raised."""
+        self.check_health()
+        return self._card, self._backend.hidden_size
+
+    def _ready(self) -> Backend[Any]:
+        if self._failure is not None:
+            raise PtmUnavailable("a replica that could not load its model", fix="the service's log has the reason")
+        return self._backend
+
+    async def columns(self, task: TaskSpec) -> frozenset[str]:
+        """Raises InvalidTask."""
+        backend = self._ready()
+
+        def checked() -> frozenset[str]:
+            backend.check(task)
+            return backend.columns(task)
+
+        return await asyncio.to_thread(checked)
+
+    async def prepare(self, inputs: Inputs) -> list[int]:
+        """The lengths of the rows."""
+        rows = await self._rows_of(inputs)
+        return [self._ready().tokens(row) for row in rows]
+
+    async def _rows_of(self, inputs: Inputs) -> Sequence[Any]:
+        backend = self._ready()
+
+        async def make() -> Sequence[Any]:
+            # Copied: what lies in shared memory is read-only, and stays there as long as somebody looks at it.
+            examples = deepcopy(inputs.examples)
+            return await asyncio.to_thread(
+                backend.prepare, inputs.task, examples, inputs.prompt_tokens, inputs.perturbation
+            )
+
+        return await self._rows.once(inputs.name, inputs.bytes, make)
+
+    async def plan(self, shipped: Shipped) -> Sequence[MicroBatch]:
+        """The micro-batches, which any replica can run. Raises what `Backend.job` raises."""
+        return (await self._job(shipped)).batches
+
+    async def run(self, shipped: Shipped, batch: MicroBatch) -> Scores:
+        """`[N, K]`"""
+        job = await self._job(shipped)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, job.run, batch)
+
+    async def _job(self, shipped: Shipped) -> Job:
+        backend = self._ready()
+
+        async def make() -> Job:
+            pairs = await shipped.pairs
+            if pairs.revision != self._card.revision:
+                what = f"a replica has revision {self._card.revision}"
+                raise RevisionChanged(what, where="revision", fix=f"{pairs.revision}, on every machine of the cluster")
+            rows = [await self._rows_of(inputs) for inputs in pairs.inputs]
+            chosen = [rows[i][b] for i, b in pairs.rows.tolist()]
+            prompts, wanted = deepcopy((pairs.prompts, pairs.wanted))
+            return await asyncio.to_thread(backend.job, pairs.task, prompts, chosen, wanted)
+
+        return await self._jobs.once(shipped.name, 1, make)

@@ -1,0 +1,58 @@
+"""What was used, and what is left <-> messages of ptm.proto."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.types import Budget, Usage
+
+
+def duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message
+
+
+def usage_message(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        queries=usage.queries,
+        tokens=usage.tokens,
+        compute_time=duration(usage.compute_seconds),
+        cached_queries=usage.cached_queries,
+        queue_time=duration(usage.queue_seconds),
+        cost_micros=usage.cost_micros,
+    )
+
+
+def usage(message: pb.Usage) -> Usage:
+    return Usage(
+        message.queries,
+        message.tokens,
+        message.compute_time.ToTimedelta().total_seconds(),
+        message.cached_queries,
+        message.queue_time.ToTimedelta().total_seconds(),
+        message.cost_micros,
+    )
+
+
+def budget_message(budget: Budget) -> pb.Budget:
+    return pb.Budget(queries=budget.queries, tokens=budget.tokens, label_tokens=budget.label_tokens)
+
+
+def budget(message: pb.Budget) -> Budget:
+    return Budget(
+        message.queries if message.HasField("queries") else None,
+        message.tokens if message.HasField("tokens") else None,
+        message.label_tokens if message.HasField("label_tokens") else None,
+    )
+
+
+def get_usage_response(used: Usage, left: Budget, handles: int, tasks: Mapping[str, Usage]) -> pb.GetUsageResponse:
+    return pb.GetUsageResponse(
+        usage=usage_message(used),
+        handles=handles,
+        budget=budget_message(left),
+        tasks=[pb.TaskUsage(task_id=name, usage=usage_message(each)) for name, each in tasks.items()],
+    )

@@ -1,0 +1,26 @@
+"""Runs a backend's job as nobody else would: its micro-batches backwards, by as many threads as the backend says."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from fedbbpt.interfaces import Backend, Job
+from fedbbpt.ptm.validation import count
+from fedbbpt.types import Prompts, Scores, TaskSpec
+
+
+def score(backend: Backend[Any], task: TaskSpec, prompts: Prompts, rows: Sequence[Any]) -> Scores:
+    """All P x B scores `[P, B, K]`."""
+    wanted = np.ones((count(prompts), len(rows)), bool)
+    return run(backend, backend.job(task, prompts, rows, wanted), (*wanted.shape, len(task.classes)))
+
+
+def run(backend: Backend[Any], job: Job, shape: tuple[int, int, int]) -> Scores:
+    """The scores `[P, B, K]` of a job; those of pairs that it does not want are not a number."""
+    scores = np.full(shape, np.nan, np.float32)
+    with ThreadPoolExecutor(backend.threads) as threads:
+        for batch, part in zip(job.batches[::-1], threads.map(job.run, job.batches[::-1]), strict=True):
+            scores[batch.prompts, batch.rows] = part
+    return scores

@@ -1,0 +1,181 @@
+"""A real HTTP server of OpenAI's protocol on loopback, with a checkpoint's own logits, and manners that can be spoilt.
+
+It speaks four dialects: "vllm" tokenises, takes logprob_token_ids and names tokens by ids on demand; "sglang"
+tokenises; "llama.cpp" tokenises and lists log-probabilities with ids; "openai" does not, and refuses what it does not
+know.
+"""
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+MODEL = "tiny"
+ARGUMENTS = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
+"""Those that "openai" knows."""
+
+
+@dataclass
+class Manners:
+    """How the server answers; a test changes them while it runs."""
+
+    dialect: str = "vllm"
+    max_logprobs: int = 1000
+    max_model_len: int | None = 96
+    fingerprint: str = "fp_1"
+    one_text: bool = False
+    """Answers the first text of a list alone."""
+    silent: bool = False
+    """Of log-probabilities."""
+    echoes: bool = False
+    talks_on: bool = False
+    """Ignores max_tokens."""
+    strips: bool = False
+    """Loses the spaces of tokens' texts, as decoding single tokens does with some tokenizers."""
+    sharpness: float = 1.0
+    """Multiplies log-probabilities; below 1, they sum to more than 1."""
+    drift: float = 0.0
+    """By how much each answer differs from the one before."""
+    refusals: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    """Given before anything else, one after the other; the last again and again if `refuses_for_ever`."""
+    refuses_for_ever: bool = False
+    body: bytes | None = None
+    """In the place of what a completion would answer."""
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that had enough of an answer."""
+
+
+class OpenAIServer:
+    def __init__(self, folder: Path) -> None:
+        self.manners = Manners()
+        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        """(path, headers, body) of each request."""
+        self.lock = threading.Lock()
+        auto: Any = transformers
+        self._tokenizer = auto.AutoTokenizer.from_pretrained(folder)
+        self._model = auto.AutoModelForCausalLM.from_pretrained(folder).eval()
+        self._answers = 0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer in one packet: the second of two would wait for the first one's receipt
+
+            def do_GET(self) -> None:
+                self._answer({})
+
+            def do_POST(self) -> None:
+                self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def _answer(self, body: dict[str, Any]) -> None:
+                with server.lock:
+                    server.asked.append((self.path, dict(self.headers), body))
+                    status, headers, text = server.answer(self.path, body)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self._http = _Quiet(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    @property
+    def name(self) -> str:
+        return f"openai:{MODEL}@{self.url}"
+
+    def completions(self) -> list[dict[str, Any]]:
+        """The bodies of what was asked for."""
+        return [body for path, _, body in self.asked if path == "/v1/completions"]
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        manners = self.manners
+        if manners.refusals:
+            last = manners.refuses_for_ever and len(manners.refusals) == 1
+            return manners.refusals[0] if last else manners.refusals.pop(0)
+        if path == "/v1/models":
+            listed = {"id": MODEL, "object": "model", "created": self._answers, "max_model_len": manners.max_model_len}
+            return _json({"object": "list", "data": [listed]})
+        if path == "/tokenize" and manners.dialect != "openai":
+            part, special = "prompt", "add_special_tokens"
+            if manners.dialect == "llama.cpp":
+                part, special = "content", "add_special"
+            return _json({"tokens": self._tokenizer(body[part], add_special_tokens=body[special])["input_ids"]})
+        if path != "/v1/completions":
+            return _json({"detail": "Not Found"}, 404)
+        if manners.body is not None:
+            return 200, {}, manners.body
+        return self._completion(body)
+
+    def _completion(self, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        manners = self.manners
+        if manners.dialect == "openai" and (unknown := body.keys() - ARGUMENTS):
+            return _refusal(f"Unrecognized request arguments: {sorted(unknown)}")
+        if body["logprobs"] > manners.max_logprobs:
+            return _refusal(f"logprobs of {body['logprobs']}, at most {manners.max_logprobs}")
+        texts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+        inputs = [self._tokenizer(text)["input_ids"] for text in texts]
+        if manners.max_model_len is not None and max(map(len, inputs)) >= manners.max_model_len:
+            return _refusal(f"This model's maximum context length is {manners.max_model_len} tokens")
+        if manners.one_text:
+            texts = texts[:1]
+        self._answers += 1
+        choices = [self._choice(i, text, ids, body) for i, (text, ids) in enumerate(zip(texts, inputs, strict=False))]
+        answer = {"model": MODEL, "system_fingerprint": manners.fingerprint, "choices": choices}
+        return _json({**answer, "usage": {"prompt_tokens": sum(map(len, inputs))}})
+
+    def _choice(self, index: int, text: str, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        manners = self.manners
+        with torch.inference_mode():
+            values = self._model(torch.tensor([ids])).logits[0, -1].log_softmax(-1) * manners.sharpness
+        values = values - manners.drift * self._answers
+        top = [int(token) for token in values.topk(min(body["logprobs"], len(values))).indices]
+        shown = body.get("logprob_token_ids") if manners.dialect == "vllm" else None
+        tokens = list(dict.fromkeys([top[0], *(shown or top)]))
+        written = self._tokenizer.decode([top[0]])
+        positions = 1 + 3 * manners.talks_on
+        choice = {"index": index, "text": (text if manners.echoes else "") + written, "logprobs": None}
+        if manners.silent:
+            return choice
+        if manners.dialect == "llama.cpp":
+            listed = [{"id": token, "token": self._token(token), "logprob": float(values[token])} for token in tokens]
+            return {**choice, "logprobs": {"content": [{**listed[0], "top_logprobs": listed}] * positions}}
+        named = manners.dialect == "vllm" and body.get("return_tokens_as_token_ids")
+        names = [f"token_id:{token}" if named else self._token(token) for token in tokens]
+        by_name: dict[str, float] = {}
+        for name, token in zip(names, tokens, strict=True):
+            by_name.setdefault(name, float(values[token]))
+        return {**choice, "logprobs": {"tokens": names[:1] * positions, "top_logprobs": [by_name] * positions}}
+
+    def _token(self, token: int) -> str:
+        text: str = self._tokenizer.decode([token])
+        return text.lstrip() if self.manners.strips else text
+
+
+def _json(answer: dict[str, Any], status: int = 200) -> tuple[int, dict[str, str], bytes]:
+    return status, {"Content-Type": "application/json"}, json.dumps(answer).encode()
+
+
+def _refusal(message: str) -> tuple[int, dict[str, str], bytes]:
+    return _json({"error": {"message": message, "type": "invalid_request_error", "code": None}}, 400)

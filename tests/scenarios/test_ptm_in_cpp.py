@@ -1,0 +1,58 @@
+"""ptm.proto is enough: a service in C++ that shares no line with ours keeps the contract, and clients tune on it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.simulation import simulate
+from fedbbpt.splits import prepare
+from fedbbpt.wire.channel import connect
+from tests.federation import job
+from tests.processes import END_SECONDS
+
+SOURCES = Path(__file__).parents[2] / "examples/ptm-cpp"
+TOOLS = ("g++", "make", "protoc", "grpc_cpp_plugin", "pkg-config")
+PACKAGES = ("grpc++", "protobuf", "libcrypto")
+
+
+def versions() -> str:
+    """Of the libraries that it is built with. Skips where there is nothing to build it with."""
+    for tool in TOOLS:
+        if shutil.which(tool) is None:
+            pytest.skip(f"the service in C++ needs {tool}")
+    found = subprocess.run(["pkg-config", "--modversion", *PACKAGES], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(f"the service in C++ needs libraries: {found.stderr.splitlines()[0]}")
+    return "-".join(found.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def address(pytestconfig: pytest.Config) -> Iterator[str]:
+    """Of the service, started; built where that was not done before."""
+    assert pytestconfig.cache is not None
+    build = pytestconfig.cache.mkdir(f"linear-ptm-{versions()}")
+    make = ["make", f"--jobs={os.cpu_count()}", "-C", str(SOURCES), f"BUILD={build}"]
+    made = subprocess.run(make, capture_output=True, text=True, timeout=END_SECONDS, check=False)
+    assert made.returncode == 0, made.stderr
+    with subprocess.Popen([build / "linear-ptm"], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        line = service.stdout.readline()
+        assert "listens on" in line
+        yield line.split()[-1]
+        service.terminate()
+        assert service.wait(END_SECONDS) == 0, "it ends when it is told to"
+
+
+def test_a_service_in_cpp_keeps_the_contract_and_is_tuned_on(address: str, data: Path) -> None:
+    kit = [sys.executable, "-m", "fedbbpt", "conformance", "ptm", "--target", address, "--profile", "core"]
+    asked = subprocess.run(kit, capture_output=True, text=True, timeout=END_SECONDS, check=False)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+
+    _, reports = simulate(prepare(job(data, rounds=8, clients=2)), RemotePtm(connect(address)), lambda status: None)
+    assert reports[-1].dev_loss < 0.9 * reports[0].dev_loss

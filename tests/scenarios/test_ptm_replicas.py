@@ -1,0 +1,125 @@
+"""Several PTM services behind one client: they share the work, and what happens to one of them changes no bit."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
+from fedbbpt.types import Examples, Scores, TaskSpec, TextPrompts
+from fedbbpt.wire.channel import ClientTls, connect
+from tests.federation import Security
+
+TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
+EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
+PROMPTS = TextPrompts(("which kind", "what"))
+QUERIES = len(PROMPTS.texts) * len(EXAMPLES)
+
+
+class Client:
+    """One caller of all of them, who asks the same again and again."""
+
+    def __init__(self, ports: list[int], tls: ClientTls | None = None, token: str = "") -> None:
+        self._tls, self._token = tls, token
+        self.ptm = RemotePtm(connect(",".join(f"127.0.0.1:{port}" for port in ports), tls, token))
+        self._handle = self.ptm.register_examples(self.ptm.register_task(TASK), EXAMPLES, 4).id
+        self.asked = 0
+
+    def score(self) -> None:
+        assert self.ptm.score(self._handle, PROMPTS).scores.tobytes() == expected().tobytes()
+        self.asked += QUERIES
+
+    def counted(self, port: int) -> pb.GetUsageResponse:
+        """What one of them says of itself."""
+        with connect(f"127.0.0.1:{port}", self._tls, self._token) as channel:
+            return PtmServiceStub(channel).GetUsage(pb.GetUsageRequest(), timeout=60.0)
+
+    def score_until_answered_by(self, *ports: int) -> None:
+        """By each of these, however long it takes to connect to them."""
+        while not all(self.counted(port).usage.queries for port in ports):
+            self.score()
+
+
+def engine() -> Engine:
+    return Engine(Fake(), lambda: 0.0)
+
+
+def expected() -> Scores:
+    alone = engine()
+    return alone.score(alone.register_examples(alone.register_task(TASK), EXAMPLES, 4).id, PROMPTS).scores
+
+
+@pytest.fixture
+def ports(ptm_servers: Any) -> list[int]:
+    return [ptm_servers.start(engine()) for _ in range(3)]
+
+
+def test_they_share_the_work_and_each_query_is_counted_once(ports: list[int]) -> None:
+    """Also: examples that one of them took are known to all, and do not have to go along for ever."""
+    client = Client(ports)
+    while not all(client.counted(port).handles for port in ports):
+        client.score()
+    for _ in range(6):
+        client.score()
+    counts = [client.counted(port).usage.queries for port in ports]
+    assert sum(counts) == client.asked and min(counts) > 0
+
+
+def test_one_that_goes_takes_nothing_with_it(ports: list[int], ptm_servers: Any) -> None:
+    client, problems = Client(ports), list[Exception]()
+    client.score_until_answered_by(*ports)
+    busy = threading.Event()
+
+    def work() -> None:
+        try:
+            for _ in range(60):
+                client.score()
+                busy.set()
+        except Exception as problem:
+            problems.append(problem)
+
+    worker, asked = threading.Thread(target=work), client.asked
+    worker.start()
+    busy.wait(60.0)
+    ptm_servers.stop(ports[0])
+    ptm_servers.stop(ports[1])
+    worker.join()
+    assert problems == [] and client.asked == asked + 60 * QUERIES
+
+
+def test_one_that_comes_back_without_its_memory_is_told_again(ports: list[int], ptm_servers: Any) -> None:
+    client = Client(ports)
+    client.score_until_answered_by(*ports)
+    ptm_servers.stop(ports[0])
+    ptm_servers.start(engine(), port=ports[0])
+    client.score_until_answered_by(ports[0])
+    assert client.counted(ports[0]).handles == 1
+
+
+def test_one_that_is_not_well_is_left_alone(ports: list[int], ptm_servers: Any) -> None:
+    client = Client(ports)
+    client.score_until_answered_by(*ports)
+    ptm_servers.fall_ill(ports[0])
+
+    def asked_in_turn() -> bool:
+        before = client.counted(ports[0]).usage.queries
+        for _ in ports:
+            client.score()
+        return client.counted(ports[0]).usage.queries > before
+
+    while asked_in_turn():
+        pass
+    assert not any(asked_in_turn() for _ in range(3))
+
+
+def test_behind_tls_they_have_one_name(ptm_servers: Any, security: Security) -> None:
+    tenants = Tenants.of_tokens([security.token])
+    ports = [ptm_servers.start(engine(), tls=security.server, tenants=tenants) for _ in range(2)]
+    client = Client(ports, security.client, security.token)
+    client.score_until_answered_by(*ports)
+    assert sum(client.counted(port).usage.queries for port in ports) == client.asked

@@ -1,0 +1,72 @@
+"""What scores give away of a model's last layer, and what the budget of label tokens keeps.
+
+Logits are W h, with h as wide as the model: over more columns than that, they have no more directions than h. Whoever
+sees the singular values fall off a cliff has read the width, and has W but for one square matrix (Carlini et al. 2024,
+arXiv 2403.06634; Finlayson et al. 2024, arXiv 2403.09539).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedbbpt.errors import BudgetSpent
+from fedbbpt.ptm.backends import load
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.tenants import Tenant, Tenants
+from fedbbpt.types import Examples, SoftPrompts, TaskSpec
+from fedbbpt.wire.channel import connect
+from tests.checkpoints import WORDS
+
+HIDDEN = 32
+QUERIES = 80
+CLIFF = 100.0
+"""Between one singular value and the next; random columns of this size have none above 10."""
+
+
+@pytest.fixture(scope="module")
+def backend(checkpoint: Callable[[str], Path]) -> Any:
+    return load(str(checkpoint("llama")), threads=1)
+
+
+@pytest.fixture
+def attack(backend: Any, ptm_servers: Any) -> Iterator[Callable[[Tenant], npt.NDArray[np.float64]]]:
+    """The singular values of all logits that a tenant gets for as many label words as it may have."""
+
+    def columns(ptm: RemotePtm) -> Iterator[npt.NDArray[np.float64]]:
+        prompts = np.random.default_rng(0).normal(0, 1, (QUERIES, 2, HIDDEN)).astype(np.float32)
+        words = sorted(set(WORDS.split()))
+        for pair in zip(words[::2], words[1::2], strict=False):
+            try:
+                task_id = ptm.register_task(TaskSpec("{prompt} {text}: {mask}", pair))
+            except BudgetSpent:
+                return
+            handle = ptm.register_examples(task_id, Examples(("who wrote it",)), 2)
+            yield ptm.score(handle.id, SoftPrompts(prompts)).scores[:, 0].astype(np.float64)
+
+    def attacked(tenant: Tenant) -> npt.NDArray[np.float64]:
+        tenants = Tenants.anyone(tenant)
+        port = ptm_servers.start(Engine(backend, time.monotonic, tenants=tenants), tenants=tenants)
+        with connect(f"127.0.0.1:{port}") as channel:
+            logits = np.concatenate(list(columns(RemotePtm(channel, call_seconds=60.0))), axis=1)
+        values: npt.NDArray[np.float64] = np.linalg.svd(logits, compute_uv=False)
+        return values
+
+    yield attacked
+
+
+def test_without_a_budget_the_width_of_the_model_is_read_off(attack: Callable[[Tenant], Any]) -> None:
+    values = attack(Tenant(name="thief", label_tokens="all"))
+    falls = values[:-1] / values[1:]
+    assert len(values) > HIDDEN and falls.argmax() + 1 == HIDDEN and falls.max() > CLIFF
+
+
+def test_with_the_budget_there_is_no_cliff(attack: Callable[[Tenant], Any]) -> None:
+    values = attack(Tenant(name="thief"))
+    assert 2 <= len(values) < HIDDEN / 4
+    assert (values[:-1] / values[1:]).max() < CLIFF

@@ -1,0 +1,234 @@
+"""Tenants over gRPC: each gets its own answers, from its own budget, at its own rate, and nothing is billed twice."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import trustme
+
+from fedbbpt.errors import BudgetSpent, PolicyForbids, RateLimited, Unauthenticated
+from fedbbpt.ptm.audit import read_audit
+from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.service import Bounds
+from fedbbpt.ptm.tenants import Tenant, Tenants
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
+from fedbbpt.tasks.criterion import cross_entropy
+from fedbbpt.types import Budget, Examples, Output, TaskSpec, TextPrompts
+from fedbbpt.wire import ptm_messages
+from fedbbpt.wire.channel import ClientTls, ServerTls, connect
+from fedbbpt.wire.status import retry_seconds
+from tests.scenarios.test_ptm_service import Gated, error_of
+
+TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
+EXAMPLES = Examples(tuple(f"{word} {i}" for i in range(5) for word in ("who wrote", "how many")))
+LABELS = np.tile([1, 0], 5)
+PROMPTS = TextPrompts(("which kind", "what"))
+
+
+def sha256(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@pytest.fixture
+def start(ptm_servers: Any, tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Starts a service for the tenants of a TOML text; a tenant's name is its token."""
+
+    def started(text: str, backend: Fake | None = None, audit_file: Path | None = None, **options: Any) -> int:
+        names = [line.split('"')[1] for line in text.splitlines() if line.startswith("name")]
+        for name in names:
+            text = text.replace(f'name = "{name}"', f'name = "{name}"\ntoken_sha256 = "{sha256(name)}"')
+        (tmp_path / "tenants.toml").write_text(text)
+        tenants = Tenants.read(tmp_path / "tenants.toml")
+        engine = Engine(backend or Fake(), time.monotonic, tenants=tenants, audit_file=audit_file)
+        port: int = ptm_servers.start(engine, tenants=tenants, **options)
+        engines.append(engine)
+        return port
+
+    engines: list[Engine] = []
+    yield started
+    for engine in engines:
+        engine.close()
+
+
+def remote(port: int, token: str, **options: Any) -> RemotePtm:
+    return RemotePtm(connect(f"127.0.0.1:{port}", token=token), call_seconds=60.0, **options)
+
+
+def register(ptm: RemotePtm, labels: np.ndarray | None = None) -> str:
+    return ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 4, labels=labels).id
+
+
+OUTPUTS = "\n".join(f'[[tenant]]\nname = "{output}"\noutput = "{output}"' for output in Output)
+
+
+def test_each_tenant_gets_the_output_that_was_agreed(start: Callable[..., int]) -> None:
+    port = start(OUTPUTS)
+    found = {}
+    for output in Output:
+        ptm = remote(port, output)
+        assert ptm.describe().output is output
+        found[output] = ptm.score(register(ptm, LABELS if output is Output.LOSS_ONLY else None), PROMPTS)
+    logits = found[Output.LABEL_LOGITS].scores
+    logs = found[Output.LABEL_LOGPROBS].scores.astype(np.float64)
+    assert np.allclose(np.exp(logs).sum(axis=2), 1, atol=1e-5) and np.allclose(
+        np.diff(logs), np.diff(logits), atol=1e-4
+    )
+    assert np.array_equal(found[Output.LABEL_ARGMAX].choices, logits.argmax(axis=2))
+    assert np.allclose(found[Output.LOSS_ONLY].losses, cross_entropy(logits, LABELS), rtol=1e-9)
+
+
+def test_a_loss_shows_no_single_example(start: Callable[..., int]) -> None:
+    """Neither a handle of one example, nor of one eight times, nor of eight with one label changed."""
+    ptm = remote(start('[[tenant]]\nname = "a"\noutput = "loss-only"'), "a")
+    task_id = ptm.register_task(TASK)
+    for texts in (("who",), ("who",) * 8):
+        with pytest.raises(PolicyForbids, match="1 different"):
+            ptm.register_examples(task_id, Examples(texts), 4, labels=np.zeros(len(texts), np.int64))
+    register(ptm, LABELS)
+    other = LABELS.copy()
+    other[4] = 1 - other[4]
+    with pytest.raises(PolicyForbids, match="another label"):
+        ptm.register_examples(task_id, EXAMPLES, 4, labels=other)
+
+
+def test_a_budget_ends_for_good_and_outlives_the_service(start: Callable[..., int], tmp_path: Path) -> None:
+    text, audit_file = '[[tenant]]\nname = "a"\nmax_queries = 50', tmp_path / "audit.jsonl"
+    first = Engine(Fake(), time.monotonic, tenants=[Tenant(name="a", max_queries=50)], audit_file=audit_file)
+    task_id = first.register_task(TASK, tenant=Tenant(name="a"))
+    handle = first.register_examples(task_id, EXAMPLES, 4, tenant=Tenant(name="a")).id
+    assert first.score(handle, PROMPTS, tenant=Tenant(name="a")).budget == Budget(queries=30)
+    first.close()
+    ptm = remote(start(text, audit_file=audit_file), "a", pause=_no_pause)
+    handle = register(ptm)
+    assert ptm.usage().queries == 20
+    assert ptm.score(handle, TextPrompts(("a", "b"))).budget.queries == 10
+    with pytest.raises(BudgetSpent, match="20 queries where 10 of 50 are left"):
+        ptm.score(handle, TextPrompts(("c", "d")))
+    assert ptm.score(handle, TextPrompts(("c",))).budget.queries == 0
+    records = list(read_audit(audit_file))
+    assert sum(record["queries"] for record in records if record["kind"] == "score") == 50
+    assert [record["status"] for record in records if record["kind"] == "refusal"] == ["BudgetSpent"]
+    told = audit_file.read_text()
+    assert "who wrote" not in told and "which kind" not in told and "a person" not in told
+
+
+def _no_pause(seconds: float) -> None:
+    raise AssertionError("a spent budget is not waited for")
+
+
+def test_a_rate_is_waited_for(start: Callable[..., int]) -> None:
+    port = start('[[tenant]]\nname = "a"\nqueries_per_second = 0.001\nburst_queries = 15')
+    ptm = remote(port, "a", patience_seconds=0.0)
+    handle = register(ptm)
+    ptm.score(handle, PROMPTS)
+    with pytest.raises(RateLimited, match=r"faster than 0\.001"):
+        ptm.score(handle, TextPrompts(("a",)))
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.Score(ptm_messages.score_request(handle, TextPrompts(("a",))), timeout=60.0)
+    assert retry_seconds(raised.value) > 0  # RetryInfo: this one may be tried again
+
+
+def test_the_same_key_is_computed_and_billed_once(start: Callable[..., int]) -> None:
+    text = '[[tenant]]\nname = "a"\ncurrency = "EUR"\nmicros_per_query = 10\nmicros_per_cached_query = 1'
+    port = start(text)
+    ptm = remote(port, "a")
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))
+    request = ptm_messages.score_request(register(ptm), PROMPTS, "a key")
+    answers = [stub.Score(request, timeout=60.0) for _ in range(3)]
+    assert answers[0] == answers[1] == answers[2] and answers[0].usage.cost_micros == 200
+    assert (ptm.usage().queries, ptm.usage().cost_micros) == (20, 200)
+    other = ptm_messages.score_request(request.examples_id, TextPrompts(("another",)), "a key")
+    assert "another request" in str(error_of(stub.Score, other))
+    request.idempotency_key = "another key"
+    assert stub.Score(request, timeout=60.0).usage.cost_micros == 20  # known, and cheaper, but no longer free
+
+
+def test_a_call_that_is_made_again_while_it_runs_joins_the_first(start: Callable[..., int]) -> None:
+    backend = Gated()
+    port = start('[[tenant]]\nname = "a"', backend)
+    ptm = remote(port, "a")
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))
+    request = ptm_messages.score_request(register(ptm), PROMPTS, "a key")
+    first = stub.Score.future(request, timeout=60.0)
+    assert backend.entered.wait(60.0)
+    again = stub.Score.future(request, timeout=60.0)
+    backend.gate.set()
+    assert first.result() == again.result() and backend.ran == 20
+
+
+def test_a_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[..., int]) -> None:
+    backend = Gated()
+    port = start('[[tenant]]\nname = "long"\n[[tenant]]\nname = "short"', backend, bounds=Bounds(quantum=8))
+    done: list[str] = []
+
+    def ask(name: str, prompts: TextPrompts) -> Any:
+        request = ptm_messages.score_request(register(remote(port, name)), prompts)
+        stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token=name))
+        call = stub.Score.future(request, timeout=200.0)
+        call.add_done_callback(lambda _: done.append(name))
+        stub.GetUsage(pb.GetUsageRequest(), timeout=60.0)  # answered behind the call, which is in the queue by then
+        return call
+
+    calls = [ask("long", TextPrompts(tuple(f"prompt {i}" for i in range(100))))]
+    assert backend.entered.wait(60.0)
+    calls.append(ask("short", TextPrompts(("one",))))
+    backend.gate.set()
+    for call in calls:
+        call.result()
+    assert done[0] == "short"
+
+
+def test_a_certificate_names_its_tenant(ptm_servers: Any, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("127.0.0.1", "north.example.org", "stranger.example.org"):
+        issued = authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    text = '[[tenant]]\nname = "north"\ncertificate = "north.example.org"\noutput = "label-argmax"'
+    (tmp_path / "tenants.toml").write_text(text)
+    tenants = Tenants.read(tmp_path / "tenants.toml")
+    tls = ServerTls(tmp_path / "127.0.0.1.pem", tmp_path / "127.0.0.1.key", tmp_path / "ca.pem")
+    port = ptm_servers.start(Engine(Fake(), time.monotonic, tenants=tenants), tenants=tenants, tls=tls)
+
+    def certified(name: str) -> RemotePtm:
+        mine = ClientTls(tmp_path / "ca.pem", tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+        return RemotePtm(connect(f"127.0.0.1:{port}", mine), call_seconds=60.0)
+
+    assert certified("north.example.org").describe().output is Output.LABEL_ARGMAX
+    with pytest.raises(Unauthenticated):
+        certified("stranger.example.org")
+
+
+def test_label_tokens_are_counted_over_all_tasks_and_restarts(start: Callable[..., int], tmp_path: Path) -> None:
+    tenant = Tenant(name="a", label_tokens=4)
+    for attempt in range(2):
+        engine = Engine(Fake(), time.monotonic, tenants=[tenant], audit_file=tmp_path / "audit.jsonl")
+        for classes in (("a", "b"), ("b", "c"), ("d", "a")):
+            engine.register_task(TaskSpec("{prompt} {text}", classes), tenant=tenant)
+        assert engine.budget(tenant=tenant).label_tokens == 0
+        with pytest.raises(BudgetSpent, match="1 new label tokens where 0 of 4"):
+            engine.register_task(TaskSpec("{prompt} {text}", ("a", f"e{attempt}")), tenant=tenant)
+        engine.close()
+
+
+def test_usage_is_told_by_task(start: Callable[..., int]) -> None:
+    port = start('[[tenant]]\nname = "a"\nmax_tokens = 100000')
+    ptm = remote(port, "a")
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))
+    ptm.score(register(ptm), PROMPTS)
+    other = ptm.register_task(TaskSpec("{text}", TASK.classes))
+    ptm.score(ptm.register_examples(other, EXAMPLES, 4).id, TextPrompts(("a",)))
+    told = stub.GetUsage(pb.GetUsageRequest(), timeout=60.0)
+    by_task = {each.task_id: each.usage.queries for each in told.tasks}
+    assert by_task == {ptm.register_task(TASK): 20, other: 10} and told.usage.queries == 30 and told.handles == 2
+    assert told.budget.tokens == 100_000 - told.usage.tokens and not told.budget.HasField("queries")

@@ -1,0 +1,79 @@
+"""Federations whose PTM keeps its scores: clients search by what it gives, and say at once if it is too little."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from fedbbpt.config import Job
+from fedbbpt.errors import OutputWithheld
+from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.simulation import simulate
+from fedbbpt.splits import prepare
+from fedbbpt.types import Output
+from fedbbpt.wire.channel import connect
+from tests.federation import job
+from tests.tenants import ptm_of
+
+TOKEN = "clinic's"
+
+
+class Seen(grpc.UnaryUnaryClientInterceptor):
+    """Notes which kinds of answers come over the line."""
+
+    def __init__(self) -> None:
+        self.answers: set[str | None] = set()
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        call = continuation(client_call_details, request)
+        if isinstance(response := call.result(), pb.ScoreResponse):
+            self.answers.add(response.WhichOneof("answer"))
+        return call
+
+
+def tenants(folder: Path, output: Output) -> Tenants:
+    path = folder / "tenants.toml"
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    path.write_text(f'[[tenant]]\nname = "clinic"\ntoken_sha256 = "{digest}"\noutput = "{output}"\n')
+    return Tenants.read(path)
+
+
+@pytest.mark.parametrize(("output", "answer"), [(Output.LOSS_ONLY, "losses"), (Output.LABEL_ARGMAX, "choices")])
+def test_the_loss_falls_though_no_score_leaves_the_service(
+    output: Output, answer: str, ptm_servers: Any, data: Path, tmp_path: Path
+) -> None:
+    port, seen = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=tenants(tmp_path, output)), Seen()
+    ptm = RemotePtm(grpc.intercept_channel(connect(f"127.0.0.1:{port}", token=TOKEN), seen))
+    result, reports = simulate(prepare(job(data, rounds=10)), ptm, lambda status: None)
+    assert seen.answers == {answer}
+    assert result.measured.dev_loss < 0.9 * reports[0].dev_loss
+    known = [report.dev_accuracy is not None for report in reports]
+    assert all(known) if output is Output.LABEL_ARGMAX else not any(known)
+
+
+def test_a_federation_finds_the_same_prompt_by_losses_as_by_scores(data: Path) -> None:
+    splits = prepare(job(data))
+    open_handed, _ = simulate(splits, Engine(Fake(), lambda: 0.0), lambda status: None)
+    stingy, _ = simulate(splits, ptm_of(Engine(Fake(), lambda: 0.0), output=Output.LOSS_ONLY), lambda status: None)
+    assert stingy.z.tolist() == pytest.approx(open_handed.z.tolist(), rel=1e-4)
+
+
+def needing_scores(data: Path) -> list[Job]:
+    sections = [job(data, method=method).model_dump() for method in ("fed-cma", "fed-bpt", "fed-cma")]
+    sections[0]["method"]["step"] = "newton"
+    sections[1]["method"]["perturb_rate"] = 0.5
+    sections[2]["task"]["prompt"]["offsets"] = True
+    return [Job.model_validate(one) for one in sections]
+
+
+@pytest.mark.parametrize("index", range(3), ids=["newton", "perturbation", "offsets"])
+def test_a_method_that_needs_scores_does_not_start(index: int, data: Path) -> None:
+    engine = Engine(Fake(), lambda: 0.0)
+    with pytest.raises(OutputWithheld, match="the PTM gives loss-only"):
+        simulate(prepare(needing_scores(data)[index]), ptm_of(engine, output=Output.LOSS_ONLY), lambda status: None)
