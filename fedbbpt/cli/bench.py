@@ -1,4 +1,4 @@
-"""`fedbbpt bench methods`: methods and baselines side by side, on the same shots and the same PTM."""
+"""`fedbbpt bench`; of it, `methods`: methods and baselines side by side, on the same shots and the same PTM."""
 
 import math
 import shlex
@@ -14,7 +14,7 @@ from fedbbpt.bench.controls import CONTROLS
 from fedbbpt.bench.grid import IID, Cell, Grid
 from fedbbpt.bench.rows import choose
 from fedbbpt.bench.run import run
-from fedbbpt.cli import options
+from fedbbpt.cli import bench_ptm, options
 from fedbbpt.cli.console import err, out, show
 from fedbbpt.errors import InvalidInput
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
@@ -25,12 +25,8 @@ CELLS = "cells"
 _SHOWN = (0, 1, 2, 5, 8)
 """Columns that a terminal has room for; all are in the files."""
 
-bench = typer.Typer(no_args_is_help=True, help="Compare methods.")
-
-
-@bench.callback()
-def _group() -> None:
-    """Keeps `methods` a command of its own while there is no other."""
+bench = typer.Typer(no_args_is_help=True, help="Compare methods; measure how fast a model answers.")
+bench.command()(bench_ptm.ptm)
 
 
 @bench.command()

@@ -8,7 +8,7 @@ from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.client.owner import Unmeasured
-from fedbbpt.errors import Unavailable
+from fedbbpt.errors import Overloaded, RateLimited, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.types import Arrays, Phase, Receipt, Task, Update
 
@@ -52,7 +52,7 @@ class Agent:
         return self._private
 
     def run(self, link: Link, wait: Callable[[], Any]) -> int:
-        """Answers all tasks of a link; returns how many were counted. While the PTM is down, it `wait`s."""
+        """Answers all tasks of a link; returns how many were counted. While the PTM is down or busy, it `wait`s."""
         counted = 0
         for task in link.tasks():
             receipt = link.submit(task.id, self._answer_patiently(task, wait))
@@ -64,6 +64,6 @@ class Agent:
         while True:
             try:
                 return self.answer(task)
-            except Unavailable as error:
+            except (Unavailable, Overloaded, RateLimited) as error:
                 log.warning("round %d: %s; trying again", task.id.round, error)
                 wait()

@@ -28,7 +28,7 @@ class Call(Section):
     caller: Caller = "tenant"
     inline: bool = False
     """Whether Score brings its examples."""
-    prompts: int | str = 2
+    prompts: int | str = 1
     """How many; numbers may be written "max_prompts + 1", with a limit of the card."""
     length: int | str | None = None
     """Of prompts, in tokens or words."""
@@ -40,16 +40,10 @@ class Call(Section):
 
     `{ repeat = "so ", times = "max_tokens" }` is a text, `{ number = "max_tokens" }` a number.
     """
-    seconds: float | None = None
-    """The deadline."""
-    code: str | tuple[str, ...] = "OK"
-    """The name of the status that it has to give, or any of several."""
+    code: str = "OK"
+    """The name of the status that it has to give."""
     reason: str = ""
     """Of its ErrorInfo; empty: any, or none."""
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        return (self.code,) if isinstance(self.code, str) else self.code
 
 
 class Case(Section):

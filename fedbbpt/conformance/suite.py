@@ -84,13 +84,14 @@ def open_service(
     classes: Sequence[str] = (),
     call_seconds: float = 60.0,
     patience_seconds: float = 5.0,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Service]:
     """Raises PtmUnavailable, Unauthenticated, InvalidInput where a card cannot be read."""
     tokens: dict[Caller, str] = {"tenant": token, "nobody": "", "stranger": STRANGER}
     if other_token:
         tokens["other"] = other_token
     with ExitStack() as stack:
-        callers = {name: Target(address, tls, shown, call_seconds) for name, shown in tokens.items()}
+        callers = {name: Target(address, tls, shown, call_seconds, pause) for name, shown in tokens.items()}
         for target in callers.values():
             stack.callback(target.close)
         callers["tenant"].wait(patience_seconds)

@@ -3,7 +3,7 @@
 Beneath the errors of fedbbpt: a case judges codes and details as they come.
 """
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -32,12 +32,14 @@ class Refused(Exception):
 class Target:
     """Calls with one token, or with none."""
 
-    def __init__(self, address: str, tls: ClientTls | None, token: str, call_seconds: float) -> None:
+    def __init__(
+        self, address: str, tls: ClientTls | None, token: str, call_seconds: float, pause: Callable[[float], None]
+    ) -> None:
         """Opens a channel, which does not wait for the service."""
         self._channel = connect(address, tls, token, max_message_bytes=UNLIMITED)
         self._stub = PtmServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
-        self._call_seconds, self._address = call_seconds, address
+        self._call_seconds, self._address, self._pause = call_seconds, address, pause
 
     def close(self) -> None:
         self._channel.close()
@@ -51,7 +53,7 @@ class Target:
             raise PtmUnavailable(f"nobody answers within {seconds:g} s", where=self._address, fix=fix) from None
 
     def call(self, rpc: str, request: Any, *, seconds: float | None = None) -> Any:
-        """The response. Raises Refused."""
+        """The response; a service that says when to come again is asked again then. Raises Refused."""
         for attempt in range(OVERLOADED_TIMES + 1):
             try:
                 return getattr(self._stub, rpc)(request, timeout=seconds or self._call_seconds)
@@ -59,7 +61,7 @@ class Target:
                 refused = _read(error)
             if refused.code != "RESOURCE_EXHAUSTED" or refused.retry_seconds is None or attempt == OVERLOADED_TIMES:
                 break
-            time.sleep(refused.retry_seconds)
+            self._pause(refused.retry_seconds)
         raise refused
 
     def give_up(self, rpc: str, request: Any) -> None:

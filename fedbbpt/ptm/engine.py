@@ -5,6 +5,7 @@ what they register and use is each one's own. It is not safe for several threads
 Scoring's micro-batches.
 """
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,9 @@ from fedbbpt.types import (
     TaskSpec,
     Usage,
 )
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Engine:
 
     def close(self) -> None:
         """Lets another service have the audit file."""
+        if self._audit.head.count:
+            log.info("the audit log ends with record %s", self._audit.head)
         self._audit.close()
 
     @property

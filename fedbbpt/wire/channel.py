@@ -127,8 +127,12 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
 
 def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None, *, insecure: bool = False) -> int:
     """Binds to HOST:PORT (0 takes a free one) and returns the port. Raises PortTaken, InsecureAddress."""
-    if tls is None:
-        check_exposure(host, insecure=insecure)
+    if tls is None and not is_loopback(host):
+        if not insecure:
+            raise InsecureAddress(
+                "anybody on the network could read and join", where=host, fix="--tls-cert and --tls-key, or --insecure"
+            )
+        log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     probe(host, port)
     try:
@@ -152,16 +156,6 @@ def _check_pair(tls: ServerTls) -> None:
     except ssl.SSLError as error:
         fix = "a certificate chain and its own key, not encrypted, both PEM"
         raise InvalidInput(f"no identity: {error}", where=f"{tls.certificate}, {tls.key}", fix=fix) from None
-
-
-def check_exposure(host: str, *, insecure: bool) -> None:
-    """Of a server without TLS. Raises InsecureAddress."""
-    if not is_loopback(host):
-        if not insecure:
-            raise InsecureAddress(
-                "anybody on the network could read and join", where=host, fix="--tls-cert and --tls-key, or --insecure"
-            )
-        log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
 
 
 def probe(host: str, port: int) -> None:

@@ -31,7 +31,7 @@ STATE: Arrays = {
     "half": np.asarray([0.5], np.float16),
     "none": np.zeros((0, 4), np.float32),
 }
-FIRST = Report(0, 2, dev_loss=0.1 + 0.2, dev_accuracy=0.5, train_loss=None, queries=10, seconds=1.5)
+FIRST = Report(0, 2, dev_loss=0.1 + 0.2, dev_accuracy=None, train_loss=None, queries=10, seconds=1.5)
 SECOND = Report(1, 2, 0.25, 0.75, train_loss=1 / 3, queries=20, seconds=0.5, bytes_up=100, bytes_down=200)
 Z = np.asarray([0.1, -0.2], np.float32)
 

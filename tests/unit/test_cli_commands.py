@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +18,10 @@ from fedbbpt.config import read_job
 from fedbbpt.interfaces import Report
 from fedbbpt.methods import METHODS
 from fedbbpt.prompt_file import read_prompt
+from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.tenants import Tenant, Tenants
+from fedbbpt.types import Output
 
 COMMANDS = (Path(__file__).parents[2] / "docs/commands.md").read_text()
 WORDS = {"billing": "invoice charge pay refund", "tests": "scan blood result lab", "visits": "parking hours entrance"}
@@ -140,6 +144,36 @@ def test_simulate_predict_evaluate(run: Run) -> None:
     assert found["examples"] == sum(counts.values())
     assert found["accuracy"] == pytest.approx(sum(by_class[c] * n for c, n in counts.items()) / found["examples"])
     assert "accuracy by class" in run("evaluate", *prompt, "--data", "questions.csv").out
+
+
+class Frugal(Tenants):
+    """Everybody gets losses only."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def identify(self, shown: Sequence[str], certificate_names: Sequence[str]) -> Tenant:
+        return Tenant(name="anyone", output=Output.LOSS_ONLY)
+
+
+def test_what_a_ptm_does_not_let_one_know_is_left_open(run: Run, ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=Frugal())
+    address = f'[ptm]\naddress = "127.0.0.1:{port}"'
+    Path("job.toml").write_text(JOB.replace("[ptm]", address).replace("[data]", '[data]\npartition = "iid"'))
+    ended = run("simulate", "job.toml", "--out", "out")
+    assert ended.code == 0, ended.err
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert {key for key, value in summary.items() if value is None and "bytes" not in key} == {
+        *(f"accuracy_{condition}" for condition in ("before", "start", "bias_only", "after")),
+        "dev_accuracy",
+    }
+    assert summary["loss_after"] < summary["loss_before"]
+    assert re.search(r"accuracy after tuning +- *\n", ended.out) and "gained" not in ended.out
+    assert len(re.findall(r"^round \d: dev accuracy -, dev loss \d", ended.err, re.M)) == 4
+    ended = run(
+        "evaluate", "--prompt", "out/prompt.safetensors", "--data", "questions.csv", "--ptm", f"127.0.0.1:{port}"
+    )
+    assert ended.code == 8 and "the PTM gives loss-only" in ended.err
 
 
 def test_tables_for_people_fit_eighty_columns(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire.tensors import from_message, to_message
 from tests.relay import Break, Forward, Relay
 
+ROOT = Path(__file__).parents[2]
 CASES = {case.name: case for case in read(profiles())}
 SLOW = {"core/message-limit"}
 PRICE = 'currency = "EUR"\nmicros_per_query = 7\nmicros_per_cached_query = 2\nmicros_per_thousand_tokens = 900\n'
@@ -289,6 +291,23 @@ def test_a_service_that_tells_no_callers_apart_is_caught(start: Start, relay: Ca
     assert "another tenant may ask about these examples" in found[names[1]]
 
 
+def test_the_kit_comes_again_when_the_service_says(ptm_servers: Any, tmp_path: Path) -> None:
+    clock, pauses = [0.0], list[float]()
+    digest = hashlib.sha256(b"token").hexdigest()
+    rate = "queries_per_second = 50\nburst_queries = 20"
+    (tmp_path / "tenants.toml").write_text(f'[[tenant]]\nname = "slow"\ntoken_sha256 = "{digest}"\n{rate}\n')
+    engine = Engine(load("fake"), lambda: clock[0])
+    port = ptm_servers.start(engine, tenants=Tenants.read(tmp_path / "tenants.toml"))
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += seconds
+
+    with open_service(f"127.0.0.1:{port}", token="token", pause=pause) as service:
+        (result,) = run(service, [CASES["core/row-alone"]], frozenset(), lambda result: None)
+    assert result.outcome is Outcome.PASSED and pauses and min(pauses) > 0
+
+
 def test_the_kit_leaves_no_handles(start: Start) -> None:
     port = start("fake")
     names = ["core/row-alone", "core/inline-is-handle", "core/released-handle", "core/outputs-agree"]
@@ -330,6 +349,15 @@ def test_cases_name_relations_that_there_are_and_all_of_them() -> None:
     named = {case.relation for case in CASES.values() if case.relation}
     assert named == RELATIONS.keys()
     assert all(case.claim.endswith(".") for case in CASES.values())
+
+
+def test_the_page_shows_cases_as_they_are() -> None:
+    page = (ROOT / "docs/conformance.md").read_text()
+    shown = re.findall(r"^```text\n(\[[\w-]+\]\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    files = [file.read_text() for file in (ROOT / "fedbbpt/conformance/cases").iterdir()]
+    assert [sum(table in file for file in files) for table in shown] == [1, 1]
+    named = set(re.findall(rf"\b(?:{'|'.join(profiles())})/[\w-]+", page))
+    assert named and named <= CASES.keys()
 
 
 def test_an_unknown_profile() -> None:

@@ -42,7 +42,7 @@ METHODS: list[MethodSettings] = [
     FedavgBbtSettings(20, 4, best_sent=True),
 ]
 REPORT = Report(3, 4, 0.1 + 0.2, 1 / 3, 0.7, 1000, 1.5, 10, 20, 96)
-BARE = Report(0, 1, math.inf, 0.0, None, 0, 0.0)
+BARE = Report(0, 1, math.inf, None, None, 0, 0.0)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)

@@ -251,6 +251,19 @@ def test_the_best_prompt_is_by_loss_then_by_accuracy_and_is_the_one_that_was_mea
     assert bench.coordinator.result().measured.round == 2
 
 
+def test_an_accuracy_that_one_client_does_not_know_is_not_known() -> None:
+    bench = Bench(clients=2, quorum=2)
+    bench.join("anna", "berta")
+    blind = update()
+    blind = replace(blind, metrics={name: n for name, n in blind.metrics.items() if name != "dev_correct"})
+    bench.answer("anna")
+    receipt = bench.coordinator.submit(bench.sessions["berta"], id_of("berta", 0), blind, bench.now)
+    assert receipt is Receipt.COUNTED
+    assert (bench.last.dev_loss, bench.last.dev_accuracy) == (1.0, None)
+    bench.answer("anna", "berta")
+    assert bench.last.dev_accuracy == 0.5
+
+
 def test_without_dev_examples_the_last_prompt_is_the_result() -> None:
     bench = Bench(clients=1, quorum=1)
     bench.join("anna")

@@ -49,6 +49,13 @@ def test_the_page_for_people_says_what_the_prompt_fits(tmp_path: Path) -> None:
         assert fact in page
 
 
+def test_an_accuracy_that_nobody_knows_is_none(tmp_path: Path) -> None:
+    card = CARD.model_copy(update={"dev_accuracy": None})
+    write_prompt(tmp_path / "prompt.safetensors", Z, card)
+    assert read_prompt(tmp_path / "prompt.safetensors")[1] == card
+    assert "| dev accuracy | - (loss 0.2500)" in (tmp_path / "prompt.md").read_text()
+
+
 def test_a_prompt_of_words_comes_back_and_can_be_read_on_its_page(tmp_path: Path) -> None:
     card = CARD.model_copy(update={"space": TextSpace(3, ("new york", "red", "office"), 24)})
     write_prompt(tmp_path / "prompt.safetensors", np.array([2, 0, 2], np.float32), card)

@@ -56,7 +56,8 @@ def test_it_computes_what_the_published_layers_compute(space: ImageSpace, side: 
     """Kills: channels in another order; a transposed kernel; a variance over n - 1; the tanh form of GELU."""
     images, z = pictures(2, side), np.random.default_rng(1).normal(0, 0.3, space.dim)
     ours = space.prompts(z[None], Examples(images=images)).deltas[0]
-    np.testing.assert_allclose(ours, theirs(space, z, images), rtol=1e-3, atol=2e-5)
+    assert (np.abs(ours) < 1).mean() > 0.5
+    np.testing.assert_allclose(ours, np.clip(theirs(space, z, images), -1, 1), rtol=1e-3, atol=2e-5)
 
 
 @settings(max_examples=20, deadline=None)

@@ -77,7 +77,7 @@ class ByHand:
         return partial(self._padded, self._vectors(prompts))
 
     def _ideal(self, vectors: Sequence[Tensor]) -> Scores:
-        lengths = defaultdict(list)
+        lengths: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for b, row in enumerate(self._rows):
             lengths[len(row.ids) + len(vectors[0])] += [(p, b) for p in range(len(vectors))]
         batches: list[Pairs] = []
@@ -154,4 +154,5 @@ def _keep_columns(model: nn.Module, ids: list[int]) -> None:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+    unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True)
+    return unit

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedbbpt.bench.ptm.by_hand import ByHand
 from fedbbpt.bench.ptm.figures import Bar, Figure
@@ -20,17 +21,19 @@ TASKS: Mapping[str, TaskSpec] = {
 BARS = {"input first": Bar(2.5)}
 
 
-def measure(
-    model: str, folder: Path, threads: int, workload: Workload, words: int, repeats: int, note: Note
-) -> tuple[Figure, ...]:
-    """Texts of `words` each. `model` is a causal language model; empty: a random one, which is made in `folder`."""
-    model = model or str(random_model(folder / "causal"))
-    workload = replace(workload, shortest=words, longest=words, injection=Injection.PLACE)
+def texts_of(workload: Workload, words: int) -> Workload:
+    """The same with texts of one length."""
+    return replace(workload, shortest=words, longest=words, injection=Injection.PLACE)
+
+
+def measure(model: str, folder: Path, threads: int, workload: Workload, repeats: int, note: Note) -> tuple[Figure, ...]:
+    """`model` is a causal language model; empty: a random one, which is made in `folder`."""
+    model = model or str(random_model(folder / "model"))
     with service(folder, model, threads) as started:
         ways: dict[str, Way] = {}
         for order, task in TASKS.items():
             ways[order] = started.way(task, workload)
-            ways[f"{order}, new texts"] = started.anew(task, workload)
+            ways[f"{order}, new texts"] = started.anew(task, replace(workload, series="new texts"))
             ways[f"{order}, full passes"] = ByHand(model, "causal-lm", task, workload, threads=threads).ideal
         turns = take_turns(ways, workload, repeats, note)
     figures = [Figure(PART, name, rates, "pairs/s") for name, rates in turns.rates.items()]
@@ -48,6 +51,7 @@ def random_model(folder: Path) -> Path:
     """A Llama of 6 layers and width 384 that knows `WORDS`, and nothing of what they mean."""
     import tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+    from transformers.utils import logging
 
     names = {"unk_token": "<unk>", "eos_token": "</s>"}
     vocabulary = {word: i for i, word in enumerate((*names.values(), *WORDS, *CLASSES))}
@@ -65,6 +69,8 @@ def random_model(folder: Path) -> Path:
         eos_token_id=1,
     )
     set_seed(0)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # says nothing of its types
     LlamaForCausalLM(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=2048, **names).save_pretrained(folder)
+    tokenizer: Any = PreTrainedTokenizerFast
+    tokenizer(tokenizer_object=words, model_max_length=2048, **names).save_pretrained(folder)
     return folder

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,17 +21,16 @@ PART = "health"
 PAUSE_SECONDS = 0.02
 CALLERS = 2
 """Whose jobs keep the service busy without a pause."""
-FIRST_JOB = 1_000_000
-"""Its number, and with it its prompts: no other part asks for them."""
 
 
 def measure(service: Service, task: TaskSpec, workload: Workload, probes: int, note: Note) -> tuple[Figure, ...]:
+    workload = replace(workload, series=PART)
     way, ended = service.way(task, workload), threading.Event()
 
     def score(caller: int) -> int:
         jobs = 0
         while not ended.is_set():
-            way(workload.latent(FIRST_JOB + CALLERS * jobs + caller))()
+            way(workload.latent(CALLERS * jobs + caller))()
             jobs += 1
         return jobs
 
@@ -55,7 +56,8 @@ def _probe(address: str, count: int, pause: Callable[[float], None] = time.sleep
     """Milliseconds of each call."""
     found = []
     with connect(address) as channel:
-        check = health_pb2_grpc.HealthStub(channel).Check
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        check = stub.Check
         check(health_pb2.HealthCheckRequest())  # makes the connection
         for _ in range(count):
             pause(PAUSE_SECONDS)

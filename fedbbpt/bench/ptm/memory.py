@@ -12,19 +12,18 @@ from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.types import TaskSpec
 
 PART = "memory"
-FIRST_JOB = 2_000_000
 NOTE_EVERY = 50
 
 
 def measure(service: Service, task: TaskSpec, workload: Workload, jobs: int, note: Note) -> tuple[Figure, ...]:
-    """Small jobs, since their number counts: 2 prompts x 4 texts, each with prompts and texts of its own."""
-    small = replace(workload, prompts=2, examples=4)
+    """Small jobs, since their number counts: 2 prompts x 4 texts, no prompt twice."""
+    small = replace(workload, prompts=2, examples=4, series=PART)
     sizes = [resident_kib(service.pid)]
     way = service.way(task, small)
     for job in range(jobs):
         if job % NOTE_EVERY == 0:
             note(f"memory, job {job} of {jobs}")
-        way(small.latent(FIRST_JOB + job))()
+        way(small.latent(job))()
         sizes.append(resident_kib(service.pid))
     second = np.array(sizes[jobs // 2 :])
     slope = np.polynomial.polynomial.polyfit(np.arange(len(second)), second, 1)[1]

@@ -1,11 +1,13 @@
 """What other precisions and other engines gain over torch in float32, and how far their scores are from its."""
 
+from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from fedbbpt.bench.ptm.figures import Figure
-from fedbbpt.bench.ptm.service import Service, service
-from fedbbpt.bench.ptm.turns import Note, take_turns
+from fedbbpt.bench.ptm.service import service
+from fedbbpt.bench.ptm.turns import Note, Turns, take_turns
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.errors import ChildFailed
 from fedbbpt.types import Precision, Runtime, TaskSpec
@@ -21,22 +23,20 @@ OTHERS = (
 
 
 def measure(
-    base: Service, model: str, folder: Path, threads: int, task: TaskSpec, workload: Workload, repeats: int, note: Note
+    model: str, folder: Path, threads: int, task: TaskSpec, workload: Workload, repeats: int, note: Note
 ) -> tuple[Figure, ...]:
-    """`base` computes in float32 with torch."""
     figures: list[Figure] = []
-    for runtime, precision in OTHERS:
-        name, turns = f"{runtime} {precision}", None
-        if runtime is Runtime.TORCH or find_spec(runtime.value) is not None:
-            note(name)
-            try:
-                with service(folder / name, model, threads, precision, runtime) as other:
-                    ways = {BASE: base.way(task, workload), name: other.way(task, workload)}
-                    turns = take_turns(ways, workload, repeats, note)
-            except ChildFailed:  # this machine has no such precision, or the engine cannot compute the model
-                pass
-        figures += [
-            Figure(PART, f"{name} / {BASE}", turns.ratios(name, BASE) if turns else (), "x"),
-            Figure(PART, f"{name}: scores apart, at most", (turns.apart(name, BASE),) if turns else ()),
-        ]
+    with service(folder / BASE, model, threads) as base:
+        for runtime, precision in OTHERS:
+            name = f"{runtime} {precision}"
+            own = replace(workload, series=name)
+            turns: Turns | None = None
+            if runtime is Runtime.TORCH or find_spec(runtime.value) is not None:
+                # The machine may lack the precision, and the engine may be unable to compute the model.
+                with suppress(ChildFailed), service(folder / name, model, threads, precision, runtime) as other:
+                    turns = take_turns({BASE: base.way(task, own), name: other.way(task, own)}, own, repeats, note)
+            figures += [
+                Figure(PART, f"{name} / {BASE}", turns.ratios(name, BASE) if turns else (), "x"),
+                Figure(PART, f"{name}: scores apart, at most", (turns.apart(name, BASE),) if turns else ()),
+            ]
     return tuple(figures)

@@ -29,12 +29,15 @@ class Service:
         return lambda prompts: partial(self.score, handle, prompts)
 
     def anew(self, task: TaskSpec, workload: Workload) -> Way:
-        """On texts that it gets just before each job."""
+        """On texts that it knows nothing of before each job; nobody else may ask for them."""
+
+        kept: list[str] = []
 
         def way(prompts: LatentPrompts) -> Callable[[], Scores]:
-            handle = self._register(task, workload)
-            self.ptm.release(handle)  # it may have been kept from the job before
-            return partial(self.score, self._register(task, workload), prompts)
+            while kept:
+                self.ptm.release(kept.pop())
+            kept.append(self._register(task, workload))
+            return partial(self.score, kept[0], prompts)
 
         return way
 

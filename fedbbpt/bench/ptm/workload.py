@@ -10,7 +10,7 @@ from fedbbpt.types import Examples, Injection, LatentPrompts, Projection, Projec
 
 WORDS = (
     "a an the it was is who what where when which kind of question film story this good fine dull long very not so how "
-    "many people live in paris wrote book number person place word one two old new house water day night people".split()
+    "many people live in paris wrote book number person place word one two old new house water day night year".split()
 )
 """Each is one token to most models."""
 
@@ -34,6 +34,8 @@ class Workload:
     """Words of a text."""
     longest: int = 40
     injection: Injection = Injection.PREFIX
+    series: str = ""
+    """Other texts and other prompts for each: what one part asked, a service knows in the next."""
 
     @property
     def pairs(self) -> int:
@@ -41,13 +43,13 @@ class Workload:
 
     def texts(self) -> Examples:
         """Of any length between the two with equal chances."""
-        rng = seeds.rng(0, "bench", "texts")
+        rng = seeds.rng(0, "bench", "texts", self.series)
         counts = rng.integers(self.shortest, self.longest + 1, self.examples)
         return Examples(tuple(" ".join(rng.choice(WORDS, count)) for count in counts))
 
     def latent(self, job: int) -> LatentPrompts:
         """The prompts of one job; no two jobs have any in common."""
-        z = seeds.rng(job, "bench", "prompts").standard_normal((self.prompts, self.dim)).astype(np.float32)
+        z = seeds.rng(job, "bench", "prompts", self.series).standard_normal((self.prompts, self.dim)).astype(np.float32)
         return LatentPrompts(z, Projection(ProjectionKind.RADEMACHER, 1, self.prompt_tokens, 1.0, "", self.injection))
 
 

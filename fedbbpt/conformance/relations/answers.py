@@ -62,6 +62,8 @@ def split_prompts(trial: Trial) -> None:
 def split_rows(trial: Trial) -> None:
     """Of losses: those of two halves of one size have the whole's as their mean."""
     prompts, half = trial.prompts(), len(trial.rows) // 2
+    if half < 1:
+        raise Skipped("a handle holds one example")
     whole = trial.ask(prompts, trial.rows[: 2 * half]).answer
     parts = [trial.ask(prompts, rows, twin=True).answer for rows in (trial.rows[:half], trial.rows[half : 2 * half])]
     losses = trial.card.output is Output.LOSS_ONLY
@@ -77,10 +79,10 @@ def repeated_prompts(trial: Trial) -> None:
 
 
 def repeated_rows(trial: Trial) -> None:
-    prompts = trial.prompts()
-    once = trial.ask(prompts)
-    doubled = trial.ask(prompts, [*trial.rows, *trial.rows], twin=True)
-    twice = _rows(once, np.tile(np.arange(len(trial.rows)), 2))
+    prompts, rows = trial.prompts(), trial.rows[: (len(trial.rows) + 1) // 2]
+    once = trial.ask(prompts, rows)
+    doubled = trial.ask(prompts, [*rows, *rows], twin=True)
+    twice = _rows(once, np.tile(np.arange(len(rows)), 2))
     trial.same(doubled.answer, twice, "examples that stand there twice")
 
 

@@ -15,7 +15,7 @@ from fedbbpt.ptm.backends.checkpoint import Checkpoint
 from fedbbpt.ptm.backends.cut import cut, rest
 from fedbbpt.ptm.backends.encoding import Row
 from fedbbpt.ptm.backends.injection import Vectors
-from fedbbpt.ptm.backends.language_model import Labels, LanguageModel
+from fedbbpt.ptm.backends.language_model import Labels, LanguageModel, Words
 from fedbbpt.ptm.backends.memory import Memory, Start
 from fedbbpt.ptm.backends.past import Past, read_on
 from fedbbpt.ptm.backends.transformer import FEWEST_TOKENS
@@ -43,7 +43,7 @@ class CausalLM(LanguageModel):
     family = "causal-lm"
     causal = True
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 1024) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         self._memory = Memory(MEMORY_BYTES, self._read_starts)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         if self._continues:
@@ -96,12 +96,17 @@ class CausalLM(LanguageModel):
             with torch.inference_mode():
                 if not (starts := pieces.of(batch)):
                     return self._forward(batch, vectors, rows, columns)
-                pairs = zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True)
+                pairs = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
                 rests = [rest(vectors, p, rows[b], int(pieces.lengths[p, b]), self._entrance.words) for p, b in pairs]
-                scores: Scores = self._go_on(self._memory.pasts(starts), torch.stack(rests), columns).numpy()
+                pasts = self._memory.pasts(starts, at_a_time=self._at_a_time(int(pieces.lengths[pairs[0]])))
+                scores: Scores = self._go_on(pasts, torch.stack(rests), columns).cpu().numpy()
                 return scores
 
         return PlannedJob(pieces.counted(batches), run)
+
+    def _at_a_time(self, tokens: int) -> int:
+        """How many beginnings of so many tokens. On a CPU, threads share them out."""
+        return 1 if self._on_cpu else max(1, self._token_budget // tokens)
 
     def _read_starts(self, starts: Sequence[Start]) -> list[Past]:
         words = torch.stack([start.words() for start in starts])
@@ -118,7 +123,7 @@ class CausalLM(LanguageModel):
         hidden, read = read_on(self._parts, inputs, past.together([*pasts] * copies))
         if columns.behind:
             return self._read_words(hidden[:count], read, columns)
-        return torch.stack([self._read(one, tokens - 1, columns) for one in hidden[:count]])
+        return self._read(hidden[:count], [tokens - 1] * count, columns)
 
     def _run(self, inputs: Tensor, positions: Sequence[int], columns: Labels) -> Tensor:
         """Each input is read once, and each word of several tokens behind it."""
@@ -138,14 +143,16 @@ class CausalLM(LanguageModel):
             words = self._parts.lift(self._entrance.words(ids)[None]).repeat(count * copies, 1, 1)
             states.append(read_on(self._parts, words, behind)[0][:count])
         ends = torch.cat(states, dim=1)  # [N, 1 + sum (len w_k - 1), D]
-        return torch.stack([self._log_probabilities(one, columns) for one in ends])
+        logs = self._logits(ends.flatten(0, 1), columns).log_softmax(-1)
+        return torch.stack(_word_scores(logs.reshape(*ends.shape[:2], -1), columns.words), dim=1)
 
-    def _log_probabilities(self, states: Tensor, columns: Labels) -> Tensor:
-        """Of each word, `[K]`: `states` stand behind the input, then behind each word's tokens but its last."""
-        logs = columns.head(inputs_embeds=states[None]).logits[0].log_softmax(-1)
-        scores, start = [], 1
-        for word in columns.words:
-            end = start + len(word) - 1
-            scores.append(logs[[0, *range(start, end)], list(word)].sum())
-            start = end
-        return torch.stack(scores)
+
+def _word_scores(logs: Tensor, words: Words) -> list[Tensor]:
+    """Of each word, `[N]`: `logs` `[N, S, vocabulary]` stand behind the input, then behind each word's tokens but its
+    last."""
+    scores, start = [], 1
+    for word in words:
+        end = start + len(word) - 1
+        scores.append(logs[:, [0, *range(start, end)], list(word)].sum(1))
+        start = end
+    return scores

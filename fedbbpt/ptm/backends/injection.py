@@ -50,20 +50,25 @@ class Entrance:
     def __init__(self, parts: Parts, encoder: Encoder) -> None:
         self._parts, self._encoder = parts, encoder
         self.std = float(parts.words.weight.std())
+        self._device = parts.words.weight.device
         self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if parts.block is None else Injection)
 
     def words(self, ids: npt.ArrayLike) -> Tensor:
-        """`[T]` -> `[T, D]`."""
-        vectors: Tensor = self._parts.words(torch.tensor(np.asarray(ids, np.int64)))
+        """`[..., T]` -> `[..., T, D]`."""
+        vectors: Tensor = self._parts.words(torch.tensor(np.asarray(ids, np.int64), device=self._device))
         return vectors
+
+    def _all_words(self, ids: Sequence[Sequence[int]]) -> Sequence[Tensor] | Tensor:
+        """One tensor where all are equally long."""
+        return self.words(ids) if len(set(map(len, ids))) == 1 else [self.words(each) for each in ids]
 
     def vectors(self, prompts: Prompts) -> Vectors:
         """Raises InvalidTensor for tokens outside the vocabulary, UnsupportedPrompt."""
         if isinstance(prompts, LatentPrompts):
             return self._projected(prompts)
         if isinstance(prompts, SoftPrompts):
-            carriers = torch.zeros(prompts.embeddings.shape[1:])
-            return _continuous(list(torch.tensor(prompts.embeddings)), prompts.injection, carriers)
+            embeddings = torch.tensor(prompts.embeddings, device=self._device)
+            return _continuous(embeddings, prompts.injection, torch.zeros_like(embeddings[0]))
         if isinstance(prompts, TokenPrompts):
             last = self._parts.words.num_embeddings - 1
             if not 0 <= prompts.ids.min() <= prompts.ids.max() <= last:
@@ -72,7 +77,7 @@ class Entrance:
         if isinstance(prompts, TextPrompts):
             return Vectors([self.words(ids) for ids in self._encoder.tokenise(prompts.texts)], in_front=False)
         if isinstance(prompts, DeepPrompts):
-            deep = torch.tensor(prompts.prefixes)
+            deep = torch.tensor(prompts.prefixes, device=self._device)
             return Vectors([torch.empty(deep.shape[4], 0)] * len(deep), deep=deep)
         raise unsupported(prompts)
 
@@ -81,18 +86,20 @@ class Entrance:
         projection = prompts.projection
         initial = np.zeros((projection.tokens, self._parts.words.embedding_dim), np.float32)
         if ids := self._encoder.tokenise([projection.initial_text])[0]:
-            initial = self.words(np.resize(ids, projection.tokens)).numpy()
+            initial = self.words(np.resize(ids, projection.tokens)).cpu().numpy()
         adds = projection.injection is Injection.ADD
         projected = project(projection, prompts.z, np.zeros_like(initial) if adds else initial, self.std)
-        return _continuous(list(torch.from_numpy(projected)), projection.injection, torch.from_numpy(initial))
+        vectors, carriers = (torch.from_numpy(each).to(self._device) for each in (projected, initial))
+        return _continuous(vectors, projection.injection, carriers)
 
     def hidden(self, vectors: Vectors, pairs: Sequence[tuple[int, Row]]) -> Tensor:
         """What enters the model's first layer, `[N, L + T, D]`, for N pairs (prompt, row) of one length."""
-        rows = [self.words(row.ids) for _, row in pairs]
         joints = [vectors.joint(row) for _, row in pairs]
         prompts = [vectors.each[prompt] for prompt, _ in pairs]
+        rows = self._all_words([row.ids for _, row in pairs])
         if vectors.injection is Injection.CONCAT:
-            return _joined(list(self._parts.lift(torch.stack(rows))), prompts, joints)
+            assert isinstance(rows, Tensor), "vectors are all of one length, and so are their rows"
+            return _joined(self._parts.lift(rows), prompts, joints)
         if vectors.injection is Injection.ADD:
             assert vectors.carriers is not None, "only words in the text's place have no carriers"
             hidden = self._parts.lift(_joined(rows, [vectors.carriers] * len(rows), joints))
@@ -102,11 +109,14 @@ class Entrance:
         return self._parts.lift(_joined(rows, prompts, joints))
 
 
-def _continuous(each: Sequence[Tensor], injection: Injection, carriers: Tensor) -> Vectors:
-    return Vectors(each, injection, carriers, in_front=injection is not Injection.PLACE)
+def _continuous(each: Tensor, injection: Injection, carriers: Tensor) -> Vectors:
+    return Vectors(list(each), injection, carriers, in_front=injection is not Injection.PLACE)
 
 
-def _joined(inputs: Sequence[Tensor], prompts: Sequence[Tensor], joints: Sequence[int]) -> Tensor:
+def _joined(inputs: Sequence[Tensor] | Tensor, prompts: Sequence[Tensor], joints: Sequence[int]) -> Tensor:
     """Each prompt `[L, D]` put into its input `[T, D]` before the place `joint`: `[N, L + T, D]`."""
+    if isinstance(inputs, Tensor) and len(set(joints)) == 1:
+        joint = joints[0]
+        return torch.cat([inputs[:, :joint], torch.stack(list(prompts)), inputs[:, joint:]], dim=1)
     parts = zip(inputs, prompts, joints, strict=True)
     return torch.stack([torch.cat([input[:joint], prompt, input[joint:]]) for input, prompt, joint in parts])

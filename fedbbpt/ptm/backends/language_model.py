@@ -1,15 +1,17 @@
 """What masked and causal language models share: label words, and a head that knows no others."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
-from fedbbpt.ptm.backends.transformer import Transformer
+from fedbbpt.ptm.backends.transformer import FEWEST_TOKENS, Transformer
 from fedbbpt.types import TaskSpec
 
 Words: TypeAlias = tuple[tuple[int, ...], ...]
@@ -33,10 +35,11 @@ class Labels:
 class LanguageModel(Transformer[Labels]):
     """A class scores by the logit of its label word, where each is one token.
 
-    The head runs on the one hidden state that is read, and its decoder has the rows of the label words only.
+    The head runs on the hidden states that are read, one of each pair, and its decoder has the rows of the label words
+    only.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 1024) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         decoder = checkpoint.model.get_output_embeddings()
         if not isinstance(decoder, nn.Linear):
             what = f"{type(checkpoint.model).__name__} has no linear decoder"
@@ -71,6 +74,11 @@ class LanguageModel(Transformer[Labels]):
         fitted.set_output_embeddings(decoder)
         return Labels(words, fitted)
 
-    def _read(self, hidden: Tensor, position: int, columns: Labels) -> Tensor:
-        logits: Tensor = columns.head(inputs_embeds=hidden[None, position : position + 1]).logits
-        return logits[0, 0]
+    def _read(self, hidden: Tensor, positions: Sequence[int], columns: Labels) -> Tensor:
+        return self._logits(hidden[torch.arange(len(hidden)), torch.tensor(positions)], columns)
+
+    def _logits(self, states: Tensor, columns: Labels) -> Tensor:
+        """`[N, D]` -> `[N, K]`, or `[N, vocabulary]`."""
+        copies = -(-FEWEST_TOKENS // len(states))
+        logits: Tensor = columns.head(inputs_embeds=states.repeat(copies, 1)[None]).logits
+        return logits[0, : len(states)]

@@ -115,6 +115,7 @@ def _openvino(path: Path, precision: Precision, threads: int) -> Layers:
         "ENABLE_CPU_PINNING": False,  # or services on one machine would all take the same cores
         # Its fused attention, once it has met an input of one token first, is wrong for all others; and no faster.
         "SNIPPETS_MODE": "DISABLE",
+        "CPU_RUNTIME_CACHE_CAPACITY": 64,  # of 5000 kernels by shape: memory grew for as long as shapes were new
     }
     requests = _Requests(_import_openvino().Core().compile_model(str(path), "CPU", settings))
 

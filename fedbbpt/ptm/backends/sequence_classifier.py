@@ -1,7 +1,9 @@
 """Sequence classifiers: the logits of the labels that the model was trained with."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTask
@@ -16,7 +18,7 @@ class SequenceClassifier(Transformer[list[int]]):
 
     family = "sequence-classifier"
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 1024) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         config = checkpoint.model.config
         self._labels = {str(label): index for index, label in config.id2label.items()}
         # Inputs are never padded; a model that looks for padding would look in vain, and say so.
@@ -35,6 +37,6 @@ class SequenceClassifier(Transformer[list[int]]):
     def _probe_columns(self) -> list[int]:
         return [0, len(self._labels) - 1]
 
-    def _read(self, hidden: Tensor, position: int, columns: list[int]) -> Tensor:
-        logits: Tensor = self._parts.head(inputs_embeds=hidden[None]).logits
-        return logits[0, columns]
+    def _read(self, hidden: Tensor, positions: Sequence[int], columns: list[int]) -> Tensor:
+        """Pair by pair: a causal model's head takes several only where it finds their ends by padding."""
+        return torch.cat([self._parts.head(inputs_embeds=one[None]).logits[:, columns] for one in hidden])

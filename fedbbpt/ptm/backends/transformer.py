@@ -6,7 +6,7 @@ A pair's scores are the same bits alone and in company, whatever `threads` is:
   micro-batches side by side.
 - A matrix product of less than four rows takes another kernel than larger ones: small micro-batches are filled up with
   copies (`FEWEST_TOKENS`).
-- What comes behind the body, where a pair is one row, is computed pair by pair.
+- So are heads, where a pair is one row.
 - Some activations (SiLU, tanh-GELU) round the last elements of an array otherwise. Widths that are multiples of 32, as
   those of published models are, leave no such rest.
 
@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from os import cpu_count
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ from fedbbpt.ptm.backends.encoding import Encoder, Row
 from fedbbpt.ptm.backends.injection import Entrance, Vectors
 from fedbbpt.ptm.backends.parts import logits_of, take_apart
 from fedbbpt.ptm.backends.runtimes import exported
+from fedbbpt.ptm.backends.token_budget import find_token_budget
 from fedbbpt.ptm.planner import PlannedJob, plan
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.types import (
@@ -47,24 +49,27 @@ from fedbbpt.types import (
 )
 
 FEWEST_TOKENS = 16
+CPU_TOKENS = 1024
+"""Larger micro-batches leave a CPU's caches and gain nothing."""
 C = TypeVar("C")
 
 
 class Transformer(ABC, Generic[C]):
     """Implements interfaces.Backend for one family; C is what the family makes of a task's classes.
 
-    `token_budget` bounds a micro-batch: on a CPU, larger ones leave the caches and gain nothing. Jobs may be made and
-    run in any threads. Torch's own are set to one, for the whole process.
+    `token_budget` bounds a micro-batch. 0: CPU_TOKENS, or what a warm-up finds on another device, which computes one at
+    a time. Jobs may be made and run in any threads. Torch's own are set to one, for the whole process.
     """
 
     family: str
     causal = False
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 1024) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         torch.set_num_threads(1)
-        self.threads = threads or cpu_count() or 1
+        self._on_cpu = checkpoint.model.device.type == "cpu"
+        self.threads = (threads or cpu_count() or 1) if self._on_cpu else 1
         self.hidden_size = int(checkpoint.model.config.hidden_size)
-        self._token_budget = token_budget
+        self._token_budget = token_budget or CPU_TOKENS
         self._encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
         probe = _probe(checkpoint.model.get_input_embeddings().weight, 1, FEWEST_TOKENS)
         whole = logits_of(checkpoint.model, checkpoint.name, probe)
@@ -88,6 +93,8 @@ class Transformer(ABC, Generic[C]):
             self._parts = exported(self._parts, checkpoint, self.threads)
         elif checkpoint.precision is Precision.BFLOAT16:
             self._parts = self._parts.lowered(torch.bfloat16)
+        if not (token_budget or self._on_cpu):
+            self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
         self._card = replace(self._card, score_noise=self._measure_noise())
 
     @abstractmethod
@@ -111,8 +118,8 @@ class Transformer(ABC, Generic[C]):
         return self._probe_columns()
 
     @abstractmethod
-    def _read(self, hidden: Tensor, position: int, columns: C) -> Tensor:
-        """The scores `[K]` of one pair from its last hidden states `[T, D]`."""
+    def _read(self, hidden: Tensor, positions: Sequence[int], columns: C) -> Tensor:
+        """The scores `[N, K]` of pairs from their last hidden states `[N, T, D]`, each at its position `[N]`."""
 
     def describe(self) -> ModelCard:
         return self._card
@@ -162,13 +169,12 @@ class Transformer(ABC, Generic[C]):
         count, tokens, _ = inputs.shape
         positions = [tokens - 1 if mask is None else mask for mask in masks]
         copies = -(-FEWEST_TOKENS // (count * tokens))
-        scores: Scores = self._run(inputs.repeat(copies, 1, 1), positions, columns).numpy()
+        scores: Scores = self._run(inputs.repeat(copies, 1, 1), positions, columns).cpu().numpy()
         return scores
 
     def _run(self, inputs: Tensor, positions: Sequence[int], columns: C) -> Tensor:
         """The scores `[N, K]` of the first N of `inputs` `[N', T, D]`, read at `positions` `[N]`."""
-        hidden = self._parts.read(inputs)  # [N', T, D]
-        return torch.stack([self._read(hidden[i], position, columns) for i, position in enumerate(positions)])
+        return self._read(self._parts.read(inputs)[: len(positions)], positions, columns)
 
     def _check_parts(self, probe: Tensor, whole: Tensor | None) -> None:
         """Raises InvalidInput where the parts, taken from each other, do not give the logits that the whole gave."""
@@ -202,6 +208,19 @@ class Transformer(ABC, Generic[C]):
             )
         return float(np.std(together - alone))
 
+    def _seconds(self, tokens: int) -> float:
+        """What it takes to read about so many tokens."""
+        length = min(128, self._card.max_tokens)
+        inputs = self._parts.lift(_probe(self._parts.words.weight, tokens // length, length))
+
+        def read() -> float:
+            started = perf_counter()
+            with torch.inference_mode():
+                self._parts.read(inputs)[-1, -1, -1].item()  # waits for the device
+            return perf_counter() - started
+
+        return min(read() for _ in range(4))  # the first warms up
+
     def _all(self, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
         """`[P, B, K]`"""
         job = self._job(vectors, rows, columns, np.ones((len(vectors.each), len(rows)), bool))
@@ -215,4 +234,4 @@ class Transformer(ABC, Generic[C]):
 def _probe(words: Tensor, count: int, tokens: int) -> Tensor:
     """Random vectors `[count, tokens, D]` like those of the model's own words `[vocabulary, D]`."""
     noise = seeds.rng(0, "probe").standard_normal((count, tokens, words.shape[1]), np.float32)
-    return words.std() * torch.from_numpy(noise)
+    return words.std() * torch.from_numpy(noise).to(words.device)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 

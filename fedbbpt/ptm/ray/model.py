@@ -51,13 +51,15 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """What a job is made of: row b is row `rows[b, 1]` of `inputs[rows[b, 0]]`, rows are `[B, 2]`, `wanted` `[P, B]`."""
+    """What a job is made of."""
 
     task: TaskSpec
     prompts: Prompts
     inputs: Sequence[Inputs]
     rows: npt.NDArray[np.int64]
+    """`[B, 2]`: which of the inputs, and which of their rows."""
     wanted: npt.NDArray[np.bool_]
+    """`[P, B]`"""
     revision: str
     """Of the model that is meant."""
 
@@ -98,7 +100,7 @@ class Recent(Generic[T]):
 
 
 class Model:
-    """A deployment of Ray Serve. What its methods raise, its callers get."""
+    """What its asynchronous methods raise, their callers get."""
 
     def __init__(self, load: Callable[[], Backend[Any]]) -> None:
         self._rows, self._jobs = Recent[Sequence[Any]](ROWS_BYTES), Recent[Job](JOBS)

@@ -373,7 +373,7 @@ class ExampleSet(_message.Message):
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]: ...
     @_builtins.property
     def perturbation(self) -> Global___Perturbation:
-        """Replaces tokens of the text by random ones; absent: the text as it is."""
+        """Replaces tokens of the text by random ones; absent: the text as it is. InvalidExamples where the service sees no tokens."""
 
     def __init__(
         self,
@@ -736,7 +736,7 @@ Global___TextPrompts: _TypeAlias = TextPrompts  # noqa: Y015
 
 @_typing.final
 class ImagePrompts(_message.Message):
-    """Added to images of 0 to 1 (the examples divided by 255); the sum is cut off at 0 and 1."""
+    """Added to images of 0 to 1 (the examples divided by 255); the sum is cut off at 0 and 1. Deltas go from -1 to 1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
