@@ -17,7 +17,8 @@ from fedbbpt.bench.records import Record, read_record, write_record
 from fedbbpt.errors import ChildFailed, StoreMismatch
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.backends import load
-from fedbbpt.ptm.engine import Engine, Limits
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.tenancy import Limits
 from fedbbpt.types import Precision
 
 ALONE = Limits(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)

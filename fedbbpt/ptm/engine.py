@@ -7,10 +7,9 @@ Scoring's micro-batches.
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,15 @@ from fedbbpt.errors import (
     MessageTooLarge,
     PolicyForbids,
     StoreError,
-    UnknownTask,
 )
 from fedbbpt.interfaces import Backend, ExamplesHandle, Scored
 from fedbbpt.ptm import digests, policy
-from fedbbpt.ptm.accounts import Account, Reservation
+from fedbbpt.ptm.accounts import Reservation
 from fedbbpt.ptm.audit import AuditLog, Record
-from fedbbpt.ptm.handles import Handles, Kept
+from fedbbpt.ptm.handles import Kept
 from fedbbpt.ptm.result_cache import ResultCache
 from fedbbpt.ptm.scoring import Scoring
+from fedbbpt.ptm.tenancy import Limits, Tenancy
 from fedbbpt.ptm.tenants import OWNER, Tenant
 from fedbbpt.ptm.validation import check_examples, check_prompts, check_task, count
 from fedbbpt.types import (
@@ -48,32 +47,7 @@ from fedbbpt.types import (
     Usage,
 )
 
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the service keeps for each tenant, of scores for all; what was used least recently gives way."""
-
-    tasks: int = 1024
-    handles: int = 1024
-    bytes: int = 1 << 30
-    time_to_live_seconds: float = 3600.0
-    """A handle is kept this long after its last use."""
-    cache_bytes: int = 1 << 26
-
-
-@dataclass(slots=True)
-class _Tenancy:
-    """What there is of one tenant."""
-
-    tenant: Tenant
-    card: ModelCard
-    account: Account
-    handles: Handles
-    tasks: OrderedDict[str, TaskSpec] = field(default_factory=OrderedDict)  # least recently registered first
-    labels: policy.LabelBook = field(default_factory=policy.LabelBook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +55,7 @@ class Begun:
     """A call that was let in: its micro-batches are to be run, and then it is finished or given up."""
 
     scoring: Scoring
-    tenancy: _Tenancy
+    tenancy: Tenancy
     reservation: Reservation
     prompts_digest: str
 
@@ -127,20 +101,14 @@ class Engine:
         """How many micro-batches are best run at a time."""
         return self._backend.threads
 
-    def _begin_tenancy(self, tenant: Tenant) -> _Tenancy:
-        card = replace(self._card, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
-        limits = self._limits
-        handles = Handles(
-            max_handles=limits.handles, max_bytes=limits.bytes, time_to_live_seconds=limits.time_to_live_seconds
-        )
-        account = Account(tenant, tenant.max_label_tokens(self._backend.hidden_size))
-        return _Tenancy(tenant, card, account, handles)
+    def _begin_tenancy(self, tenant: Tenant) -> Tenancy:
+        return Tenancy.begin(tenant, self._card, self._backend.hidden_size, self._limits)
 
     def _restore(self, record: Record) -> None:
         if tenancy := self._tenancies.get(record["tenant"]):
             tenancy.account.restore(record)
 
-    def _of(self, tenant: Tenant) -> _Tenancy:
+    def _of(self, tenant: Tenant) -> Tenancy:
         if tenant.name not in self._tenancies:
             self._tenancies[tenant.name] = self._begin_tenancy(tenant)
         return self._tenancies[tenant.name]
@@ -164,10 +132,7 @@ class Engine:
             except StoreError:
                 tenancy.account.hide(shown)
                 raise
-        tenancy.tasks[name] = task
-        tenancy.tasks.move_to_end(name)
-        while len(tenancy.tasks) > self._limits.tasks:
-            tenancy.tasks.popitem(last=False)
+        tenancy.keep(name, task)
         return name
 
     def register_examples(
@@ -186,11 +151,9 @@ class Engine:
         kept.registrations += known
         return ExamplesHandle(kept.id, len(kept.rows), kept.tokens)
 
-    def _register(self, tenancy: _Tenancy, task_id: str, examples: ExampleSet) -> tuple[bool, Kept]:
+    def _register(self, tenancy: Tenancy, task_id: str, examples: ExampleSet) -> tuple[bool, Kept]:
         """Whether they were kept before, and as what they are kept now."""
-        task = tenancy.tasks.get(task_id)
-        if task is None:
-            raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
+        task = tenancy.task(task_id)
         output = tenancy.tenant.output
         check_examples(examples, tenancy.card)
         policy.check_labels(output, examples.labels, len(task.classes))
@@ -212,7 +175,7 @@ class Engine:
         self._audit.append("examples", tenancy.tenant.name, task=task_id, examples=name, count=len(rows), tokens=tokens)
         return False, kept
 
-    def _refusal(self, tenancy: _Tenancy, error: FedbbptError, **names: str) -> FedbbptError:
+    def _refusal(self, tenancy: Tenancy, error: FedbbptError, **names: str) -> FedbbptError:
         """The error, once it is on record."""
         self._audit.append("refusal", tenancy.tenant.name, status=type(error).__name__, **names)
         return error

@@ -23,8 +23,9 @@ from fedbbpt.errors import (
 )
 from fedbbpt.interfaces import Ptm
 from fedbbpt.ptm.backends import load
-from fedbbpt.ptm.engine import Engine, Limits
+from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.tenancy import Limits
 from fedbbpt.types import (
     Examples,
     LatentPrompts,

@@ -16,8 +16,9 @@ from fedbbpt.errors import (
 )
 from fedbbpt.interfaces import Job, MicroBatch
 from fedbbpt.ptm.backends.fake import Fake
-from fedbbpt.ptm.engine import Engine, Limits
+from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.planner import PlannedJob
+from fedbbpt.ptm.tenancy import Limits
 from fedbbpt.ptm.tenants import Tenant
 from fedbbpt.types import (
     Examples,

@@ -1,4 +1,4 @@
-"""A model on replicas gives the bits of one that is here, and what cannot be is said at once. Ray itself is not needed."""
+"""A model on replicas gives the bits of one that is here, and what cannot be is said at once. Without Ray itself."""
 
 import asyncio
 import sys

@@ -1,0 +1,59 @@
+"""What the engine keeps of one tenant: its card, account, tasks, examples and, where it gets losses, its labels."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+
+from fedbbpt.errors import UnknownTask
+from fedbbpt.ptm.accounts import Account
+from fedbbpt.ptm.handles import Handles
+from fedbbpt.ptm.policy import LabelBook
+from fedbbpt.ptm.tenants import Tenant
+from fedbbpt.types import ModelCard, TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the service keeps for each tenant, of scores for all; what was used least recently gives way."""
+
+    tasks: int = 1024
+    handles: int = 1024
+    bytes: int = 1 << 30
+    time_to_live_seconds: float = 3600.0
+    """A handle is kept this long after its last use."""
+    cache_bytes: int = 1 << 26
+
+
+@dataclass(slots=True)
+class Tenancy:
+    """Made by `begin`."""
+
+    tenant: Tenant
+    card: ModelCard
+    """What the model is to this tenant."""
+    account: Account
+    handles: Handles
+    max_tasks: int
+    tasks: OrderedDict[str, TaskSpec] = field(default_factory=OrderedDict)  # least recently registered first
+    labels: LabelBook = field(default_factory=LabelBook)
+
+    @staticmethod
+    def begin(tenant: Tenant, card: ModelCard, hidden_size: int, limits: Limits) -> "Tenancy":
+        handles = Handles(
+            max_handles=limits.handles, max_bytes=limits.bytes, time_to_live_seconds=limits.time_to_live_seconds
+        )
+        own = replace(card, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
+        account = Account(tenant, tenant.max_label_tokens(hidden_size))
+        return Tenancy(tenant, own, account, handles, limits.tasks)
+
+    def keep(self, name: str, task: TaskSpec) -> None:
+        self.tasks[name] = task
+        self.tasks.move_to_end(name)
+        while len(self.tasks) > self.max_tasks:
+            self.tasks.popitem(last=False)
+
+    def task(self, name: str) -> TaskSpec:
+        """Raises UnknownTask."""
+        found = self.tasks.get(name)
+        if found is None:
+            raise UnknownTask(f"no task {name!r}", where="task_id", fix="register the task first")
+        return found

@@ -1,0 +1,154 @@
+"""The PTM service on Ray: it keeps the contract, gives the bits of a model in this process, and outlives a replica."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedbbpt.conformance import cases
+from fedbbpt.conformance.suite import open_service, run
+from fedbbpt.errors import DeadlineExceeded, PolicyForbids, Unauthenticated
+from fedbbpt.ptm.backends.fake import WIDTH, Fake
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.types import (
+    Examples,
+    Injection,
+    LatentPrompts,
+    Projection,
+    ProjectionKind,
+    Prompts,
+    Scores,
+    SoftPrompts,
+    TaskSpec,
+    TextPrompts,
+)
+from fedbbpt.wire.channel import connect
+from tests.processes import Machine, mentioning
+
+pytest.importorskip("ray.serve")
+
+TASK = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
+EXAMPLES = Examples(tuple(f"who wrote book {n}" for n in range(40)))
+TOKENS = ("one tenant", "another tenant")
+
+
+@dataclass(frozen=True)
+class Service:
+    port: int
+    folder: Path
+
+    def caller(self, token: str = TOKENS[0], *, host: str = "127.0.0.1", call_seconds: float = 240.0) -> RemotePtm:
+        return RemotePtm(connect(f"{host}:{self.port}", token=token), call_seconds=call_seconds)
+
+    def replicas(self) -> set[int]:
+        """The processes that hold the model, of this service and no other on the machine."""
+        (starter,) = mentioning(str(self.folder))
+        return {pid for pid in mentioning("ray::ServeReplica:fedbbpt-ptm:Model") if starter in ancestors(pid)}
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        status = Path(f"/proc/{pid}/status").read_text()
+        pid = int(status.partition("PPid:")[2].split()[0])
+        yield pid
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Machine(tmp_path_factory.mktemp("ray")) as machine:
+        tokens = machine.folder / "tokens"
+        tokens.write_text("\n".join(TOKENS))
+        words = "ptm serve --engine ray --model fake --replicas 2 --audit audit.jsonl --token-file"
+        machine.start("ptm", *words.split(), str(tokens))
+        yield Service(int(machine.address("ptm").rpartition(":")[2]), machine.folder)
+        assert machine.end("ptm") == 0, machine.log("ptm")
+
+
+def soft(seed: int, count: int = 3) -> SoftPrompts:
+    return SoftPrompts(np.random.default_rng(seed).standard_normal((count, 4, WIDTH), np.float32), Injection.PREFIX)
+
+
+def expected(prompts: Prompts) -> Scores:
+    here = Engine(Fake(), lambda: 0.0)
+    return here.score(here.register_examples(here.register_task(TASK), EXAMPLES, 8).id, prompts).scores
+
+
+def handle(ptm: RemotePtm) -> str:
+    return ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 8).id
+
+
+def test_it_keeps_the_contract(service: Service) -> None:
+    with open_service(f"127.0.0.1:{service.port}", token=TOKENS[0], other_token=TOKENS[1]) as kit:
+        results = run(kit, cases.read(kit.profiles()), frozenset(), lambda result: None)
+    assert [f"{result.case.name}: {result.detail}" for result in results if not result.outcome.good] == []
+    assert {"core", "soft", "discrete"} <= {result.case.profile for result in results}
+
+
+def test_the_bits_are_those_of_a_model_here(service: Service) -> None:
+    z = np.random.default_rng(1).standard_normal((3, 10), np.float32)
+    latent = LatentPrompts(z, Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, initial_text="so"))
+    ptm = service.caller()
+    name = handle(ptm)
+    for prompts in (soft(0, 50), latent, TextPrompts(("which kind", "what"))):
+        assert ptm.score(name, prompts).scores.tobytes() == expected(prompts).tobytes()
+
+
+def test_a_replica_that_dies_takes_nothing_with_it(service: Service) -> None:
+    victim = min(service.replicas())
+    wrong: list[int] = []
+
+    def ask(caller: int) -> None:
+        ptm = service.caller()
+        name = handle(ptm)
+        for call in range(15):
+            if caller == 0 and call == 5:
+                os.kill(victim, signal.SIGKILL)
+            prompts = soft(100 * caller + call)
+            if ptm.score(name, prompts).scores.tobytes() != expected(prompts).tobytes():
+                wrong.append(call)
+
+    threads = [threading.Thread(target=ask, args=(caller,)) for caller in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    ask(0)
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and victim not in service.replicas()
+
+
+def test_a_caller_that_runs_out_of_time_pays_for_what_was_done(service: Service) -> None:
+    """Kills: work that goes on when nobody waits for it."""
+    hasty = service.caller(TOKENS[1], call_seconds=0.5)
+    before = hasty.usage().queries
+    examples = Examples(tuple(f"who wrote book {n}" for n in range(5000)))
+    name = hasty.register_examples(hasty.register_task(TASK), examples, 8).id
+    with pytest.raises(DeadlineExceeded):
+        hasty.score(name, soft(0, 100))
+    patient = service.caller(TOKENS[1])
+    prompts = soft(1)
+    assert patient.score(handle(patient), prompts).scores.tobytes() == expected(prompts).tobytes()
+    assert patient.usage().queries - before < 100 * 5000
+
+
+def test_a_token_that_nobody_was_given_is_refused(service: Service) -> None:
+    with pytest.raises(Unauthenticated, match="nobody that this service knows"):
+        service.caller("a third tenant")
+
+
+def test_what_comes_from_another_machine_is_refused(service: Service) -> None:
+    """Ray listens everywhere."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attempt:
+        try:
+            attempt.connect(("192.0.2.1", 9))  # nothing is sent: it asks for the way there
+        except OSError:
+            pytest.skip("this machine has no network")
+        host = attempt.getsockname()[0]
+    with pytest.raises(PolicyForbids, match="in clear"):
+        service.caller("", host=host)
