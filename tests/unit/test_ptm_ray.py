@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedbbpt import cli
-from fedbbpt.errors import FedbbptError, InvalidInput, InvalidTask, PromptTooLong, PtmUnavailable, RevisionChanged
+from fedbbpt.errors import FedbbptError, InvalidTask, PromptTooLong, RevisionChanged
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.backends.fake import Fake
@@ -115,19 +115,6 @@ def test_replicas_of_different_models_are_no_model(server_loop: asyncio.Abstract
     there.columns(TASK)
     with pytest.raises(RevisionChanged, match="fake-2"):
         jobs.score(there, TASK, soft(there, 2), rows)
-
-
-def test_a_replica_without_its_model_says_so_and_why_at_its_beginning(server_loop: asyncio.AbstractEventLoop) -> None:
-    def nowhere() -> Backend[Any]:
-        raise InvalidInput("no such folder", where="model")
-
-    model = Model(nowhere)
-    with pytest.raises(InvalidInput, match="no such folder"):
-        ReplicatedBackend(InTurn(server_loop, model), threads=1)
-    with pytest.raises(InvalidInput):
-        model.check_health()
-    with pytest.raises(PtmUnavailable):
-        InTurn(server_loop, model).call("columns", TASK)
 
 
 def test_what_was_made_of_late_is_not_made_again() -> None:

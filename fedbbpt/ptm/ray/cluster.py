@@ -12,6 +12,7 @@ from typing import Any
 
 from fedbbpt.errors import InsecureAddress, InvalidInput
 from fedbbpt.interfaces import Backend
+from fedbbpt.ptm.audit import AuditLog
 from fedbbpt.ptm.ray.front import Settings
 from fedbbpt.ptm.tenants import Tenants
 from fedbbpt.types import ModelCard
@@ -70,7 +71,7 @@ def serve(
     Ray takes calls at the port on all networks, at every machine with replicas; where `host` is loopback, the service
     refuses those that come from another machine. `audit` and `metrics` (host and port) are of a cluster of its own.
     Raises InsecureAddress, PortTaken, PtmUnavailable where there is no cluster, Conflict where Ray Serve runs there,
-    and what loading the model, `Engine` and `PtmMetrics.serve` raise.
+    and what loading the model, `AuditLog` and `PtmMetrics.serve` raise.
     """
     if not is_loopback(host):
         if not insecure:
@@ -82,6 +83,7 @@ def serve(
         probe("0.0.0.0", port)
         os.environ |= ENVIRONMENT | {
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_COLOR_PREFIX": "0",
             # Whoever reaches a cluster's ports can run code in it, unless he lacks its token. This one nobody knows.
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -91,6 +93,10 @@ def serve(
     except ModuleNotFoundError as error:
         fix = "pip install 'fedbbpt[ray]'"
         raise InvalidInput(f"{error.name} is not installed", where="--engine ray", fix=fix) from None
+    if audit is not None:
+        AuditLog(audit).close()  # what is wrong with it is said here, and not by the front to nobody
+    if metrics is not None:
+        probe(*metrics)
     settings = Settings(tenants, size.batches, is_loopback(host), audit and audit.absolute(), metrics)
     if address:
         deployment.connect(address, ENVIRONMENT)

@@ -1,6 +1,7 @@
 """What is deployed on Ray Serve, and how. Only this file knows Ray, for which `cluster` prepares the ground."""
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import redirect_stderr, suppress
 from io import StringIO
@@ -31,7 +32,7 @@ GRACE_SECONDS = 2.0
 """For what is under way where a replica ends; what it breaks off another one computes."""
 UPSCALE_SECONDS, DOWNSCALE_SECONDS = 10.0, 120.0
 """For which more, or fewer, replicas have to be wanted."""
-QUIET = {"log_level": "WARNING", "enable_access_log": False}
+QUIET = {"log_level": "ERROR", "enable_access_log": False}
 _GONE = (RayActorError, RayServeException)
 
 
@@ -77,14 +78,24 @@ class _Answering:
 
 class DeployedFront(_Answering, Front):
     def __init__(self, model: Any, settings: Settings) -> None:
+        _log_to_stderr()
         super().__init__(Deployed(model), settings)
 
 
 class DeployedModel(_Answering, Model):
+    def __init__(self, load: Callable[[], Backend[Any]]) -> None:
+        _log_to_stderr()
+        super().__init__(load)
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Asked by Ray, of all replicas; only the front knows."""
         front = serve.get_deployment_handle(Front.__name__, NAME)
         return {QUEUED_TOKENS: float(await front.queued_tokens.remote())}
+
+
+def _log_to_stderr() -> None:
+    """From where Ray brings it to whoever began the service."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
 
 
 def begin_cluster(cpus: int) -> None:
@@ -107,7 +118,9 @@ def connect(address: str, environment: Mapping[str, str]) -> None:
 def deploy(
     load: Callable[[], Backend[Any]], settings: Settings, port: int, *, fewest: int, most: int, threads: int
 ) -> Deployed:
-    """The front, once it is there. From `fewest` to `most` replicas take `threads` CPUs each."""
+    """The front, once it is there. From `fewest` to `most` replicas take `threads` CPUs each. Raises what loading the
+    model raises, PtmUnavailable.
+    """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
         # Ray's HTTP proxy cannot be left out; it finds nothing that it could call.
@@ -125,6 +138,7 @@ def deploy(
         name=Model.__name__,
         ray_actor_options={"num_cpus": threads},
         max_ongoing_requests=settings.batches + 8,  # the front itself bounds how many come
+        max_constructor_retry_count=1,
         **common,
         **({"num_replicas": most} if fewest == most else {"autoscaling_config": _scaling(fewest, most)}),
     )
@@ -133,9 +147,24 @@ def deploy(
         name=Front.__name__,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MAX_CONCURRENT_CALLS,
+        max_constructor_retry_count=1,
         **common,
     )
-    return Deployed(serve.run(front.bind(model.bind(load), settings), name=NAME))
+    try:
+        return Deployed(serve.run(front.bind(model.bind(load), settings), name=NAME))
+    except RuntimeError as error:
+        # All that Ray has of the reason is a text: a model that cannot be loaded is tried once more, for the error.
+        if (failure := ray.get(ray.remote(num_cpus=0)(_failure).remote(load))) is not None:
+            raise failure from None
+        raise PtmUnavailable("Ray could not begin the service", fix=str(error)) from None
+
+
+def _failure(load: Callable[[], Backend[Any]]) -> FedbbptError | None:
+    try:
+        load()
+    except FedbbptError as error:
+        return error
+    return None
 
 
 def _scaling(fewest: int, most: int) -> AutoscalingConfig:

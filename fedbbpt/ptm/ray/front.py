@@ -5,8 +5,6 @@ calls from every network and without TLS: who may call is decided here.
 """
 
 import asyncio
-import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from urllib.parse import unquote
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
-from fedbbpt.errors import FedbbptError, NotFound, PolicyForbids, PtmUnavailable
+from fedbbpt.errors import NotFound, PolicyForbids
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.ray.backend import Replicas, ReplicatedBackend
 from fedbbpt.ptm.service import NAME, Bounds, PtmService
@@ -74,48 +72,35 @@ class Front:
     """A deployment of Ray Serve."""
 
     def __init__(self, replicas: Replicas, settings: Settings) -> None:
-        _log_to_stderr()
+        """Raises what `Engine` and `PtmMetrics.serve` raise."""
         self._settings = settings
-        self._failure: FedbbptError | None = None
+        # The thread of this event loop may not wait for replicas.
+        with ThreadPoolExecutor(1) as thread:
+            backend = thread.submit(ReplicatedBackend, replicas, threads=settings.batches).result()
+        self._card = backend.describe()
+        engine = Engine(backend, time.monotonic, tenants=settings.tenants, audit_file=settings.audit)
+        self._service = PtmService(engine, settings.tenants, Bounds())
         self._ends = asyncio.Event()
-        try:
-            # The thread of this event loop may not wait for replicas.
-            with ThreadPoolExecutor(1) as thread:
-                backend = thread.submit(ReplicatedBackend, replicas, threads=settings.batches).result()
-            self._card = backend.describe()
-            engine = Engine(backend, time.monotonic, tenants=settings.tenants, audit_file=settings.audit)
-            self._service = PtmService(engine, settings.tenants, Bounds())
-            if settings.metrics is not None:
-                self._service.metrics.serve(*settings.metrics)
-        except FedbbptError as error:
-            # Raised here, Ray would make a text of it and try again.
-            self._failure = error
-
-    def check_health(self) -> None:
-        """Has Ray replace a front that has no model."""
-        if self._failure is not None:
-            raise self._failure
+        if settings.metrics is not None:
+            self._service.metrics.serve(*settings.metrics)
 
     async def card(self) -> ModelCard:
-        """Once the service works. Raises why it does not."""
-        self.check_health()
         return self._card
 
     async def queued_tokens(self) -> int:
-        return 0 if self._failure is not None else self._service.queued_tokens
+        """What scaling goes by."""
+        return self._service.queued_tokens
 
     async def end(self) -> None:
         """Tells whoever watches its health that the service goes."""
         self._ends.set()
 
     def service(self, context: Context) -> PtmService:
-        """For a caller who may call. Raises PolicyForbids, PtmUnavailable."""
+        """For a caller who may call. Raises PolicyForbids."""
         host = unquote(context.peer()).partition(":")[2].rpartition(":")[0]  # of "ipv6:%5B::1%5D:41234"
         if self._settings.this_machine_only and not is_loopback(host):
             fix = "a TLS proxy on this machine, or a service that was begun with another --host and --insecure"
             raise PolicyForbids("calls from other machines would go in clear", where="peer", fix=fix)
-        if self._failure is not None:
-            raise PtmUnavailable("the service could not begin", fix="the service's log has the reason")
         return self._service
 
     Describe = _rpc(PtmService.Describe, pb.DescribeResponse)
@@ -145,10 +130,4 @@ class Front:
         status = health_pb2.HealthCheckResponse
         if request.service not in (NAME, health.OVERALL_HEALTH):
             return status(status=status.SERVICE_UNKNOWN)
-        gone = self._ends.is_set() or self._failure is not None
-        return status(status=status.NOT_SERVING if gone else status.SERVING)
-
-
-def _log_to_stderr() -> None:
-    """From where Ray brings it to whoever began the service."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        return status(status=status.NOT_SERVING if self._ends.is_set() else status.SERVING)

@@ -5,7 +5,6 @@ it has made of that, tokenised rows and planned jobs, it keeps for the next call
 """
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import FedbbptError, PtmUnavailable, RevisionChanged
+from fedbbpt.errors import RevisionChanged
 from fedbbpt.interfaces import Backend, Job, MicroBatch
 from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scores, TaskSpec
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -103,56 +100,36 @@ class Model:
     """What its asynchronous methods raise, their callers get."""
 
     def __init__(self, load: Callable[[], Backend[Any]]) -> None:
+        """Raises what loading the model raises."""
         self._rows, self._jobs = Recent[Sequence[Any]](ROWS_BYTES), Recent[Job](JOBS)
-        self._failure: FedbbptError | None = None
-        try:
-            self._backend = load()
-        except FedbbptError as error:
-            # Raised here, Ray would make a text of it and try again.
-            log.error("%s: %s", type(error).__name__, error)
-            self._failure = error
-            return
+        self._backend = load()
         self._card = self._backend.describe()
         self._threads = ThreadPoolExecutor(self._backend.threads, thread_name_prefix="forward")
 
-    def check_health(self) -> None:
-        """Has Ray replace a replica that has no model."""
-        if self._failure is not None:
-            raise self._failure
-
     async def card(self) -> tuple[ModelCard, int]:
-        """With the hidden size. Raises what loading the model raised."""
-        self.check_health()
+        """With the hidden size."""
         return self._card, self._backend.hidden_size
-
-    def _ready(self) -> Backend[Any]:
-        if self._failure is not None:
-            raise PtmUnavailable("a replica that could not load its model", fix="the service's log has the reason")
-        return self._backend
 
     async def columns(self, task: TaskSpec) -> frozenset[str]:
         """Raises InvalidTask."""
-        backend = self._ready()
 
         def checked() -> frozenset[str]:
-            backend.check(task)
-            return backend.columns(task)
+            self._backend.check(task)
+            return self._backend.columns(task)
 
         return await asyncio.to_thread(checked)
 
     async def prepare(self, inputs: Inputs) -> list[int]:
         """The lengths of the rows."""
         rows = await self._rows_of(inputs)
-        return [self._ready().tokens(row) for row in rows]
+        return [self._backend.tokens(row) for row in rows]
 
     async def _rows_of(self, inputs: Inputs) -> Sequence[Any]:
-        backend = self._ready()
-
         async def make() -> Sequence[Any]:
             # Copied: what lies in shared memory is read-only, and stays there as long as somebody looks at it.
             examples = deepcopy(inputs.examples)
             return await asyncio.to_thread(
-                backend.prepare, inputs.task, examples, inputs.prompt_tokens, inputs.perturbation
+                self._backend.prepare, inputs.task, examples, inputs.prompt_tokens, inputs.perturbation
             )
 
         return await self._rows.once(inputs.name, inputs.bytes, make)
@@ -167,8 +144,6 @@ class Model:
         return await asyncio.get_running_loop().run_in_executor(self._threads, job.run, batch)
 
     async def _job(self, shipped: Shipped) -> Job:
-        backend = self._ready()
-
         async def make() -> Job:
             pairs = await shipped.pairs
             if pairs.revision != self._card.revision:
@@ -177,6 +152,6 @@ class Model:
             rows = [await self._rows_of(inputs) for inputs in pairs.inputs]
             chosen = [rows[i][b] for i, b in pairs.rows.tolist()]
             prompts, wanted = deepcopy((pairs.prompts, pairs.wanted))
-            return await asyncio.to_thread(backend.job, pairs.task, prompts, chosen, wanted)
+            return await asyncio.to_thread(self._backend.job, pairs.task, prompts, chosen, wanted)
 
         return await self._jobs.once(shipped.name, 1, make)
