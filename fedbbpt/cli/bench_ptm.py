@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fedbbpt.bench.ptm import page as pages
 from fedbbpt.bench.ptm.figures import COLUMNS, Figure
+from fedbbpt.bench.ptm.page import Page, record
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, out
@@ -80,6 +80,7 @@ def ptm(
         raise InvalidInput(f"{error.name} is not installed", where="bench", fix="pip install 'fedbbpt[ptm]'") from None
     if longest < shortest:
         raise InvalidInput(f"{shortest} to {longest} words", where="--shortest, --longest", fix="the other way round")
+    place = None if page is None else Page.read(page)
     suite = Suite(
         model=model,
         threads=threads or os.cpu_count() or 1,
@@ -97,9 +98,9 @@ def ptm(
     )
     with err.status("") as status, tempfile.TemporaryDirectory(prefix="fedbbpt-bench-") as folder:
         figures = suite.run(Path(folder), status.update)
-    found = pages.record(figures, shlex.join(["fedbbpt", *sys.argv[1:]]))
-    if page is not None:
-        pages.write_into(page, found, figures)
+    found = record(figures, shlex.join(["fedbbpt", *sys.argv[1:]]))
+    if place is not None:
+        place.write(found, figures)
     if json:
         sys.stdout.write(json_format.dumps(found) + "\n")
     else:

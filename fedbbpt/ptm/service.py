@@ -1,7 +1,8 @@
 """The engine behind gRPC. An edge file.
 
 The event loop never computes. What changes the engine runs in one thread, which makes it safe; micro-batches run in
-`Workers`, the fairest next. A caller that cancels or runs out of time gives up what it has waiting.
+`Workers`, the fairest next. A caller that cancels or runs out of time gives up what it has waiting. Who calls is known
+before his message is read (`Admission`), and how much he has under way is bounded.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -19,15 +19,18 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedbbpt.errors import FedbbptError, Overloaded
+from fedbbpt.errors import FedbbptError
+from fedbbpt.interfaces import Scored
 from fedbbpt.ptm.engine import Begun, Engine
 from fedbbpt.ptm.metrics import PtmMetrics
 from fedbbpt.ptm.replies import Replies
 from fedbbpt.ptm.tenants import Tenant, Tenants
+from fedbbpt.ptm.under_way import UnderWay
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1 import ptm_pb2_grpc
 from fedbbpt.ptm.workers import Workers
 from fedbbpt.wire import card_messages, ptm_messages, usage_messages
+from fedbbpt.wire.admission import Admission
 from fedbbpt.wire.channel import ServerTls, bind, create_server
 
 NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
@@ -42,8 +45,10 @@ class Bounds:
 
     queued_tokens: int = 10_000_000
     """Of each tenant; one call is always taken, however large."""
-    waiting_bytes: int = 1 << 28
-    """Of requests that have not been planned yet, of all tenants."""
+    request_bytes: int = 1 << 28
+    """Of a tenant's open requests; one is always taken."""
+    planned_calls: int = 16
+    """Of a tenant, whose prompts take memory; its other calls wait."""
     quantum: int = 1024
     """Tokens of a tenant's turn."""
     reply_seconds: float = 600.0
@@ -59,7 +64,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._workers = Workers(engine.threads, quantum=bounds.quantum, max_tokens=bounds.queued_tokens)
         self._replies = Replies(seconds=bounds.reply_seconds, max_bytes=bounds.reply_bytes, clock=time.monotonic)
-        self._waiting_bytes = 0
+        self._under_way: dict[str, UnderWay] = {}
         self.metrics = PtmMetrics(
             queued_tokens=lambda: float(self._workers.tokens), kept_bytes=lambda: float(engine.kept_bytes)
         )
@@ -74,8 +79,11 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         self._workers.close()
         self._thread.shutdown()
 
+    def caller(self, context: Context) -> str:
+        """The name of its tenant. Raises Unauthenticated."""
+        return self._tenant(context).name
+
     def _tenant(self, context: Context) -> Tenant:
-        """Raises Unauthenticated."""
         shown = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
         proven = context.auth_context()
         names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
@@ -97,18 +105,11 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         finally:
             self.metrics.ended(rpc, status)
 
-    @asynccontextmanager
-    async def _waiting(self, request: Message) -> AsyncIterator[None]:
-        """While a request waits for the engine, it takes memory. Raises Overloaded."""
-        size = request.ByteSize()
-        if self._waiting_bytes and self._waiting_bytes + size > self._bounds.waiting_bytes:
-            what, fix = f"{self._waiting_bytes} bytes are waiting", "try again"
-            raise Overloaded(what, where="requests", fix=f"{fix}; {self._bounds.waiting_bytes} may wait")
-        self._waiting_bytes += size
-        try:
-            yield
-        finally:
-            self._waiting_bytes -= size
+    def _of(self, tenant: Tenant) -> UnderWay:
+        if tenant.name not in self._under_way:
+            bounds = self._bounds
+            self._under_way[tenant.name] = UnderWay(max_bytes=bounds.request_bytes, max_planned=bounds.planned_calls)
+        return self._under_way[tenant.name]
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         async with self._call("Describe"):
@@ -116,15 +117,25 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             return card_messages.describe_response(await self._run(lambda: self._engine.describe(tenant=tenant)))
 
     async def RegisterTask(self, request: pb.RegisterTaskRequest, context: Context) -> pb.RegisterTaskResponse:
-        async with self._call("RegisterTask"), self._waiting(request):
-            register = partial(self._engine.register_task, ptm_messages.task(request), tenant=self._tenant(context))
-            return pb.RegisterTaskResponse(task_id=await self._run(register))
+        async with self._call("RegisterTask"):
+            tenant = self._tenant(context)
+            mine = self._of(tenant)
+
+            def register() -> pb.RegisterTaskResponse:
+                return pb.RegisterTaskResponse(
+                    task_id=self._engine.register_task(ptm_messages.task(request), tenant=tenant)
+                )
+
+            with mine.request(request.ByteSize()):
+                async with mine.turn:
+                    return await self._run(register)
 
     async def RegisterExamples(
         self, request: pb.RegisterExamplesRequest, context: Context
     ) -> pb.RegisterExamplesResponse:
-        async with self._call("RegisterExamples"), self._waiting(request):
+        async with self._call("RegisterExamples"):
             tenant = self._tenant(context)
+            mine = self._of(tenant)
 
             def register() -> pb.RegisterExamplesResponse:
                 kept = ptm_messages.example_set(request)
@@ -133,36 +144,46 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
                 )
                 return ptm_messages.register_examples_response(handle, self._engine.time_to_live_seconds)
 
-            return await self._run(register)
+            with mine.request(request.ByteSize()):
+                async with mine.turn:
+                    return await self._run(register)
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         async with self._call("Score"):
             tenant = self._tenant(context)
-            if not request.idempotency_key:
-                return await self._score(request, tenant)
+            with self._of(tenant).request(request.ByteSize()):
+                if not request.idempotency_key:
+                    return await self._score(request, tenant)
 
-            async def make() -> bytes:
-                return (await self._score(request, tenant)).SerializeToString()
+                async def make() -> bytes:
+                    return (await self._score(request, tenant)).SerializeToString()
 
-            digest = await asyncio.to_thread(_digest, request)
-            reply = await self._replies.once(tenant.name, request.idempotency_key, digest, make)
-            return pb.ScoreResponse.FromString(reply)
+                digest = await asyncio.to_thread(_digest, request)
+                reply = await self._replies.once(tenant.name, request.idempotency_key, digest, make)
+                return pb.ScoreResponse.FromString(reply)
 
     async def _score(self, request: pb.ScoreRequest, tenant: Tenant) -> pb.ScoreResponse:
         def begin() -> Begun:
             examples, prompts = ptm_messages.scored_examples(request), ptm_messages.prompts(request)
             return self._engine.begin(examples, prompts, fresh=request.fresh, tenant=tenant)
 
-        async with self._waiting(request):
-            begun = await self._uninterrupted(self._run(begin), self._give_up)
-        try:
-            await self._compute(begun, tenant)
-        except BaseException:
-            await asyncio.shield(self._give_up(begun))
-            raise
-        scored = await self._run(lambda: self._engine.finish(begun))
-        self.metrics.used(tenant.name, scored.usage)
+        mine = self._of(tenant)
+        async with mine.planned:
+            async with mine.turn:
+                begun = await self._uninterrupted(self._run(begin), self._give_up)
+            try:
+                await self._compute(begun, tenant)
+            except BaseException:
+                await asyncio.shield(self._give_up(begun))
+                raise
+            # What was computed is paid, also where the caller goes at this very moment.
+            scored = await asyncio.shield(self._finish(begun))
         return ptm_messages.score_response(scored, begun.examples_id)
+
+    async def _finish(self, begun: Begun) -> Scored:
+        scored = await self._run(lambda: self._engine.finish(begun))
+        self.metrics.used(begun.tenancy.tenant.name, scored.usage)
+        return scored
 
     async def _uninterrupted(self, making: Awaitable[T], undo: Callable[[T], Awaitable[None]]) -> T:
         """Waits for what cannot be stopped half-way; where the caller goes meanwhile, undoes it."""
@@ -249,8 +270,8 @@ async def serve(
     bounds: Bounds | None = None,
 ) -> Serving:
     """A started server of the PTM, of its health and of reflection. Raises PortTaken, InsecureAddress."""
-    server = create_server()
     service = PtmService(engine, tenants or Tenants.anyone(), bounds or Bounds())
+    server = create_server(interceptors=[Admission(service.caller)])
     ptm_pb2_grpc.add_PtmServiceServicer_to_server(service, server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

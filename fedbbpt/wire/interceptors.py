@@ -27,7 +27,7 @@ OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 """Probes carry no token."""
 
 
-def _behaviour(handler: Handler) -> Callable[[Any, Context], Any]:
+def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
     found = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     assert found is not None, "gRPC gives each handler one behaviour"
     behaviour: Callable[[Any, Context], Any] = found
@@ -45,6 +45,16 @@ def _with_behaviour(handler: Handler, behaviour: Callable[[Any, Context], Any]) 
     return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
 
+async def answers(behaviour: Callable[[Any, Context], Any], request: Any, context: Context) -> AsyncIterator[Any]:
+    """Of an rpc whose responses are a stream; none where it writes them by itself, as the health service does."""
+    answer = behaviour(request, context)
+    if inspect.isawaitable(answer):
+        await answer
+        return
+    async for response in answer:
+        yield response
+
+
 class Errors(grpc.aio.ServerInterceptor):
     """Gives each FedbbptError its status. Anything else is a bug: its trace goes to the log, not to the caller."""
 
@@ -52,15 +62,11 @@ class Errors(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None:
             return None
-        behaviour = _behaviour(handler)
+        behaviour = behaviour_of(handler)
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                answer = behaviour(request, context)
-                if inspect.isawaitable(answer):
-                    await answer  # it writes by itself, as the health service does
-                    return
-                async for response in answer:
+                async for response in answers(behaviour, request, context):
                     yield response
             except Exception as error:
                 await _abort(context, error)
@@ -102,14 +108,11 @@ class BearerAuth(grpc.aio.ServerInterceptor):
         if handler is None or details.method.startswith(OPEN_SERVICES) or self._known(details):
             return handler
 
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            raise _refusal()
-            yield
-
-        async def unary(request: Any, context: Context) -> Any:
+        async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
             raise _refusal()
 
-        return _with_behaviour(handler, stream if handler.response_streaming else unary)
+        # As if requests were a stream: one that nobody asks for is neither waited for nor parsed.
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
     def _known(self, details: grpc.HandlerCallDetails) -> bool:
         shown = [value for key, value in details.invocation_metadata or () if key == "authorization"]

@@ -116,7 +116,7 @@ def test_scores_have_a_place_for_each_prompt_example_and_class(case: Case) -> No
 
 
 def test_a_pair_scores_the_same_bits_alone_and_in_company(case: Case) -> None:
-    """Kills: one padded batch; a pair, or words behind it, not filled up with copies; a head over all pairs at once."""
+    """Kills: one padded batch; a pair, its head, or words behind it, not filled up with copies."""
     assert case.backend.describe().score_noise == 0.0
     for injection in injections(case):
         prompts = soft(case, 5, tokens=1, injection=injection)
@@ -149,6 +149,13 @@ def test_only_what_is_wanted_is_computed(case: Case) -> None:
         found = jobs.run(case.backend, job, (4, len(TEXTS), 3))
         assert np.array_equal(~np.isnan(found).any(axis=2), wanted)
         assert np.array_equal(found[wanted], case.score(latent(4, injection))[wanted])
+
+
+def test_columns_hang_on_the_classes_and_not_on_their_order(case: Case) -> None:
+    """Kills: columns that a budget would count twice; classes that it would not count."""
+    columns = case.backend.columns(case.task)
+    assert columns == case.backend.columns(replace(case.task, classes=case.task.classes[::-1]))
+    assert case.backend.columns(replace(case.task, classes=case.task.classes[:2])) < columns
 
 
 def test_jobs_of_different_tasks_run_side_by_side(case: Case) -> None:

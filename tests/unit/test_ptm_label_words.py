@@ -74,6 +74,13 @@ def test_single_tokens_score_alike_in_both_ways(checkpoint: Checkpoint, name: st
     assert (scores < 0).all() and read_on == read + len(TEXTS) * (1 + 3)  # "great film" and "not so very fine"
 
 
+def test_all_tokens_of_all_words_are_columns(checkpoint: Checkpoint) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
+    backend = load(str(checkpoint("llama")), threads=1)
+    assert backend.columns(TASK) == {str(token) for word in WORDS for token in tokenizer(" " + word)["input_ids"]}
+    assert backend.hidden_size == 32
+
+
 def test_masks_take_one_token(checkpoint: Checkpoint) -> None:
     with pytest.raises(InvalidTask, match="one token each"):
         load(str(checkpoint("bert-mlm")), threads=1).check(TaskSpec("{text} {mask}", WORDS))

@@ -42,7 +42,7 @@ def measure(model: str, folder: Path, threads: int, workload: Workload, repeats:
         figures += [
             Figure(PART, f"{order} / full passes", turns.ratios(order, full), "x", BARS.get(order)),
             Figure(PART, f"{order} / full passes, new texts", turns.ratios(f"{order}, new texts", full), "x"),
-            Figure(PART, f"{order}: scores apart from full passes, at most", (turns.apart(order, full),)),
+            Figure(PART, f"{order}: scores apart", (turns.apart(order, full),)),
         ]
     return tuple(figures)
 

@@ -41,7 +41,7 @@ def measure(device: str, shape: str, prompts: int, examples: int, repeats: int, 
     """`examples` inputs for each of `prompts`. `device` "cpu" or "cuda"; empty: CUDA's where there is one."""
     device = device or ("cuda" if torch.cuda.is_available() else "")
     share, gain = BARS.get(shape, (None, None))
-    names = ("matrix products", "layers", "layers / matrix products", "in large batches / a prompt at a time")
+    names = ("matrix products", "layers", "layers / matrix products", "large batches / a prompt at a time")
     rates = _rates(device, shape, prompts, examples, repeats, note) if device else ((),) * len(names)
     bars, units = (None, None, share, gain), ("TFLOP/s", "TFLOP/s", "x", "x")
     return tuple(

@@ -1,4 +1,4 @@
-"""What was measured, as numbers of one run, and what it should be."""
+"""What was measured, and what it should be."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -12,7 +12,7 @@ class Bar:
     """Else at least."""
 
     def __str__(self) -> str:
-        return f"{'at most' if self.at_most else 'at least'} {self.limit:g}"
+        return f"{'≤' if self.at_most else '≥'} {self.limit:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,14 @@ class Figure:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """For a table: name, median, the lowest and the highest, unit, bar, and whether it is met."""
-        if self.median is None:
-            return self.name, "not measured", "", self.unit, str(self.bar or ""), ""
-        spread = f"{number(min(self.values))} to {number(max(self.values))}" if len(self.values) > 1 else ""
-        met = {True: "yes", False: "no", None: ""}[self.met]
-        return self.name, number(self.median), spread, self.unit, str(self.bar or ""), met
+        """Under COLUMNS."""
+        median = "not measured" if self.median is None else f"{_short(self.median)} {self.unit}".rstrip()
+        spread = f"{_short(min(self.values))} to {_short(max(self.values))}" if len(self.values) > 1 else ""
+        return self.name, median, spread, str(self.bar or ""), {True: "yes", False: "no", None: ""}[self.met]
 
 
-COLUMNS = ("", "median", "lowest to highest", "unit", "bar", "met")
+COLUMNS = "", "median", "lowest to highest", "bar", "met"
 
 
-def number(value: float) -> str:
+def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

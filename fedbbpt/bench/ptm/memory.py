@@ -28,7 +28,7 @@ def measure(service: Service, task: TaskSpec, workload: Workload, jobs: int, not
     second = np.array(sizes[jobs // 2 :])
     slope = np.polynomial.polynomial.polyfit(np.arange(len(second)), second, 1)[1]
     return (
-        Figure(PART, "resident before the first job", (sizes[0] / 1024,), "MiB"),
+        Figure(PART, "resident at the beginning", (sizes[0] / 1024,), "MiB"),
         Figure(PART, "resident after the first half of the jobs", (float(second[0]) / 1024,), "MiB"),
         Figure(PART, "resident after the last job", (sizes[-1] / 1024,), "MiB"),
         Figure(PART, "growth over the second half", (100 * (sizes[-1] / float(second[0]) - 1),), "%", Bar(1, True)),

@@ -1,7 +1,8 @@
-"""Figures as tables, and as a part of a page that people write around it."""
+"""Figures with what they hang on, for programs, and as a part of a page that people write around it."""
 
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from itertools import groupby
@@ -16,15 +17,12 @@ FIRST_LINE, LAST_LINE = "<!-- fedbbpt bench ptm -->", "<!-- end of fedbbpt bench
 
 
 def record(figures: Sequence[Figure], command: str) -> dict[str, Any]:
-    """All that is known of a run, for programs."""
-    return {"command": command, **_circumstances(), "figures": [figure.record() for figure in figures]}
-
-
-def _circumstances() -> dict[str, Any]:
     return {
+        "command": command,
         "date": date.today().isoformat(),
         "machine": f"{_processor()}, {cpu_count()} cores",
         "software": f"Python {platform.python_version()}, torch {version('torch')}, grpcio {version('grpcio')}",
+        "figures": [figure.record() for figure in figures],
     }
 
 
@@ -38,28 +36,38 @@ def _processor() -> str:
     return next(named, platform.machine())
 
 
-def write_into(page: Path, found: dict[str, Any], figures: Sequence[Figure]) -> None:
-    """Between its two marks. Raises InvalidInput."""
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error), where=str(page), fix="a page in Markdown") from None
-    before, first, rest = text.partition(FIRST_LINE)
-    _, last, after = rest.partition(LAST_LINE)
-    if not first or not last:
-        raise InvalidInput("no place for the figures", where=str(page), fix=f"the lines {FIRST_LINE} and {LAST_LINE}")
-    page.write_text(f"{before}{first}\n{_markdown(found, figures)}{last}{after}", encoding="utf-8")
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page in Markdown with two marks, between which the figures stand."""
 
+    path: Path
+    before: str
+    after: str
 
-def _markdown(found: dict[str, Any], figures: Sequence[Figure]) -> str:
-    return "\n".join([*_lines(found, figures), ""])
+    @classmethod
+    def read(cls, path: Path) -> "Page":
+        """Raises InvalidInput."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(str(error), where=str(path), fix="a page in Markdown") from None
+        before, first, rest = text.partition(FIRST_LINE)
+        _, last, after = rest.partition(LAST_LINE)
+        if not first or not last:
+            fix = f"the lines {FIRST_LINE} and {LAST_LINE}"
+            raise InvalidInput("no place for the figures", where=str(path), fix=fix)
+        return cls(path, before, after)
+
+    def write(self, found: dict[str, Any], figures: Sequence[Figure]) -> None:
+        lines = [FIRST_LINE, *_lines(found, figures), LAST_LINE]
+        self.path.write_text(self.before + "\n".join(lines) + self.after, encoding="utf-8")
 
 
 def _lines(found: dict[str, Any], figures: Sequence[Figure]) -> Iterator[str]:
     yield from ("", f"{found['date']}, {found['machine']}; {found['software']}.", "")
     yield from ("```console", f"$ {found['command']}", "```", "")
     for part, some in groupby(figures, key=lambda figure: figure.part):
-        yield from (f"### {part.capitalize()}", "", _row((part, *COLUMNS[1:])), "|---|" + "--:|" * 5)
+        yield from (_row((part, *COLUMNS[1:])), "|---" + "|--:" * 4 + "|")
         yield from (_row(figure.cells()) for figure in some)
         yield ""
 

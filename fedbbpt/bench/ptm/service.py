@@ -22,6 +22,8 @@ class Service:
     ptm: RemotePtm
     address: str
     pid: int
+    precision: Precision
+    runtime: Runtime
 
     def way(self, task: TaskSpec, workload: Workload) -> Way:
         """On the workload's texts, which it keeps."""
@@ -67,4 +69,4 @@ def service(
         group.start("ptm", ["ptm", "serve", *words, "--address-file", str(file)])
         address = group.address("ptm", file, START_SECONDS)
         with connect(address) as channel:
-            yield Service(RemotePtm(channel), address, group.pid("ptm"))
+            yield Service(RemotePtm(channel), address, group.pid("ptm"), precision, runtime)

@@ -50,11 +50,9 @@ class Suite:
                     figures += health.measure(started, task, self.workload, self.probes, note)
                 if memory.PART in self.parts:
                     figures += memory.measure(started, task, self.workload, self.jobs, note)
-            if precision.PART in self.parts:
-                folder_of = folder / precision.PART
-                figures += precision.measure(
-                    self.model, folder_of, self.threads, task, self.workload, self.repeats, note
-                )
+                if precision.PART in self.parts:
+                    job = task, self.workload, self.repeats
+                    figures += precision.measure(started, self.model, folder, self.threads, *job, note)
         if causal.PART in self.parts:
             workload = causal.texts_of(self.workload, self.causal_words)
             figures += causal.measure(

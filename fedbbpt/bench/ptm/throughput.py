@@ -20,6 +20,6 @@ def measure(
         *(Figure(PART, name, rates, "pairs/s") for name, rates in turns.rates.items()),
         Figure(PART, f"{GRPC} / {IDEAL}", turns.ratios(GRPC, IDEAL), "x", Bar(0.95)),
         Figure(PART, f"{GRPC} / {PADDED}", turns.ratios(GRPC, PADDED), "x", Bar(1.35)),
-        Figure(PART, f"scores apart from the {IDEAL}'s, at most", (turns.apart(GRPC, IDEAL),)),
-        Figure(PART, f"scores apart from those {PADDED}, at most", (turns.apart(GRPC, PADDED),)),
+        Figure(PART, "scores: apart from the ideal loop's", (turns.apart(GRPC, IDEAL),)),
+        Figure(PART, "scores: apart from those padded", (turns.apart(GRPC, PADDED),)),
     )

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from typing import Any
 
@@ -188,7 +188,7 @@ def end(front: Deployed) -> None:
 
 def shut_down() -> None:
     # Ray prints of its own processes that they have ended before they were asked all that there was to ask.
-    with redirect_stderr(StringIO()):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         with suppress(RayError, *_GONE):
             serve.shutdown()
         ray.shutdown()
