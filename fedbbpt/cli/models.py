@@ -10,7 +10,7 @@ from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import Precision
-from fedbbpt.wire.channel import ClientTls, connect
+from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ClientTls, connect
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def open_ptm(
     if not address:
         yield Engine(load(model, threads=threads, precision=precision), time.monotonic)
         return
-    with connect(address, tls, token) as channel:
+    with connect(address, tls, token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as channel:
         try:
             box = RemotePtm(channel, revision, patience_seconds=patience_seconds)
         except PtmUnavailable as error:

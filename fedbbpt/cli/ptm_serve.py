@@ -45,7 +45,9 @@ def ptm_serve(
         ),
     ],
     family: Annotated[str, typer.Option(help="How to ask it; empty: as its checkpoint says.")] = "",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0: all cores, or one for each replica on Ray.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of the model; 0: all cores, or one for each replica on Ray.")
+    ] = 0,
     precision: Annotated[
         Precision, typer.Option(help="Of the model's layers; bfloat16 is faster and less exact.")
     ] = Precision.FLOAT32,

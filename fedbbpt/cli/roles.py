@@ -36,7 +36,7 @@ from fedbbpt.setup import make_coordinator, run_settings, task_spec
 from fedbbpt.splits import with_preset
 from fedbbpt.types import OWNER, LabelledExamples
 from fedbbpt.white_boxes import announced, client_box
-from fedbbpt.wire.channel import ServerTls, connect
+from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,8 @@ def client_join(
         if not address:
             raise InvalidInput("nobody said where the PTM is", where="--ptm", fix="--ptm HOST:PORT")
         ptm_token = options.read_token(ptm_token_file)
-        with connect(address, options.client_tls(ptm_tls_ca), ptm_token) as ptm_channel:
+        ptm_tls = options.client_tls(ptm_tls_ca)
+        with connect(address, ptm_tls, ptm_token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as ptm_channel:
             box = RemotePtm(ptm_channel, settings.ptm_revision)
             needed = needs_scores(settings)
             objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on, scores_needed=needed)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.seeds import normals, signs
+from fedbbpt.seeds import normals32, signs
 from fedbbpt.types import Projection, ProjectionKind
 
 MAX_ELEMENTS = 2**27
@@ -21,8 +21,10 @@ def matrix(kind: ProjectionKind, seed: int, rows: int, n: int) -> npt.NDArray[np
     """A `[rows, n]`, read-only. Kept, since the clients of a run share it."""
     if rows * n > MAX_ELEMENTS:
         raise InvalidTensor(f"a projection of {rows} x {n}", where="latent.z", fix=f"at most {MAX_ELEMENTS} elements")
-    draw = signs if kind is ProjectionKind.RADEMACHER else normals
-    a = draw(seed, (rows, n)).astype(np.float32)
+    if kind is ProjectionKind.RADEMACHER:
+        a: npt.NDArray[np.float32] = signs(seed, (rows, n)).astype(np.float32)
+    else:
+        a = normals32(seed, (rows, n))
     a.setflags(write=False)
     return a
 

@@ -54,10 +54,10 @@ class Account:
         """Takes back what `show` returned, where the task was not registered after all."""
         self._shown -= shown
 
-    def check(self, now: float) -> None:
-        """Raises what `reserve` would raise for the smallest call; for before the work of planning one."""
+    def check(self, queries: int, now: float) -> None:
+        """Raises what `reserve` would raise for a call of no tokens; for before the work of planning one."""
         left = self.budget()
-        self._check("queries", 1, left.queries, self._tenant.max_queries)
+        self._check("queries", queries, left.queries, self._tenant.max_queries)
         self._bucket.check(now)
 
     def reserve(self, queries: int, tokens: int, now: float) -> Reservation:

@@ -1,8 +1,8 @@
 """The PTM service without a network: tasks, registered examples, checks, policy, metering and audit around one backend.
 
 The same object answers in process (simulation, tests) and behind gRPC (ptm/service). It knows its callers as tenants:
-what they register and use is each one's own. It is not safe for several threads at once, but for the running of a
-Scoring's micro-batches.
+what they register and use is each one's own. One tenant's calls are not safe in several threads at once, but for the
+running of a Scoring's micro-batches.
 """
 
 import logging
@@ -30,11 +30,10 @@ from fedbbpt.ptm import digests, policy
 from fedbbpt.ptm.accounts import Reservation
 from fedbbpt.ptm.audit import AuditLog, Record
 from fedbbpt.ptm.handles import Kept
-from fedbbpt.ptm.result_cache import ResultCache
 from fedbbpt.ptm.scoring import Scoring
 from fedbbpt.ptm.tenancy import Limits, Tenancy
 from fedbbpt.ptm.tenants import OWNER, Tenant
-from fedbbpt.ptm.validation import check_examples, check_prompts, check_task, count
+from fedbbpt.ptm.validation import check_examples, check_filled, check_prompts, check_task, count
 from fedbbpt.types import (
     ENVELOPE_BYTES,
     Budget,
@@ -82,7 +81,6 @@ class Engine:
         self._card = backend.describe()
         self._clock = clock
         self._limits = limits or Limits()
-        self._cache = ResultCache(self._limits.cache_bytes)
         self._tenancies = {tenant.name: self._begin_tenancy(tenant) for tenant in tenants}
         self._audit = AuditLog(audit_file, wall_clock, self._restore)
 
@@ -156,6 +154,7 @@ class Engine:
         task = tenancy.task(task_id)
         output = tenancy.tenant.output
         check_examples(examples, tenancy.card)
+        check_filled(task, examples.examples)
         policy.check_labels(output, examples.labels, len(task.classes))
         inputs = digests.contents(examples.examples)
         rows_digests = digests.rows(examples, inputs)
@@ -202,11 +201,11 @@ class Engine:
             _, kept = self._register(tenancy, self.register_task(examples[0], tenant=tenant), examples[1])
         self._check_size(count(prompts) * len(kept.rows) * len(kept.task.classes))
         names = digests.prompts(prompts)
-        prefix = digests.digest(tenant.name, kept.task_id)
+        prefix = bytes.fromhex(kept.task_id)
         prompts_digest = digests.digest(*names.ravel().tolist()).hex()
         try:
-            tenancy.account.check(self._clock())
-            scoring = Scoring(self._backend, kept, prompts, names, prefix, self._cache, self._clock, fresh=fresh)
+            tenancy.account.check(count(prompts) * len(kept.rows), self._clock())
+            scoring = Scoring(self._backend, kept, prompts, names, prefix, tenancy.cache, self._clock, fresh=fresh)
             reservation = tenancy.account.reserve(scoring.queries, scoring.tokens, self._clock())
         except BudgetSpent as error:
             raise self._refusal(tenancy, error, task=kept.task_id, examples=kept.id, prompts=prompts_digest) from None
@@ -234,7 +233,7 @@ class Engine:
 
     def _settle(self, begun: Begun, status: str) -> Usage:
         scoring, tenancy = begun.scoring, begun.tenancy
-        scoring.keep(self._cache)
+        scoring.keep(tenancy.cache)
         usage = tenancy.account.settle(begun.reservation, scoring.kept.task_id, scoring.usage())
         self._audit.append(
             "score",
@@ -290,4 +289,4 @@ class Engine:
     @property
     def kept_bytes(self) -> int:
         """Of all tenants' examples."""
-        return sum(tenancy.handles.bytes for tenancy in self._tenancies.values())
+        return sum(tenancy.handles.bytes for tenancy in list(self._tenancies.values()))

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,11 @@ class Kept:
     tokens: int
     used_at: float = 0.0
     registrations: int = 1
+    bytes: int = field(init=False)
 
-    @property
-    def bytes(self) -> int:
+    def __post_init__(self) -> None:
         known = [row.nbytes for row in self.rows if hasattr(row, "nbytes")]
-        return sum(known) or TOKEN_BYTES * self.tokens + ROW_BYTES * len(self.rows)
+        self.bytes = sum(known) or TOKEN_BYTES * self.tokens + ROW_BYTES * len(self.rows)
 
 
 class Handles:
@@ -43,26 +43,22 @@ class Handles:
         self._max_handles, self._max_bytes = max_handles, max_bytes
         self._time_to_live_seconds = time_to_live_seconds
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
-
-    @property
-    def bytes(self) -> int:
-        return sum(kept.bytes for kept in self._kept.values())
 
     def put(self, kept: Kept, now: float) -> None:
         """Raises InvalidExamples where it alone exceeds the quota."""
         if kept.bytes > self._max_bytes:
             raise InvalidExamples(f"{kept.bytes} bytes", where="examples", fix=f"at most {self._max_bytes}")
         kept.used_at = now
+        self._drop(kept.id)
         self._kept[kept.id] = kept
-        self._kept.move_to_end(kept.id)
+        self.bytes += kept.bytes
         self.forget(now)
-        total = self.bytes
-        while len(self._kept) > self._max_handles or total > self._max_bytes:
-            _, old = self._kept.popitem(last=False)
-            total -= old.bytes
+        while len(self._kept) > self._max_handles or self.bytes > self._max_bytes:
+            self._drop(next(iter(self._kept)))
 
     def __contains__(self, name: str) -> bool:
         return name in self._kept
@@ -81,9 +77,13 @@ class Handles:
         if kept := self._kept.get(name):
             kept.registrations -= 1
             if kept.registrations < 1:
-                del self._kept[name]
+                self._drop(name)
 
     def forget(self, now: float) -> None:
         """Drops what has expired."""
         while self._kept and now - next(iter(self._kept.values())).used_at > self._time_to_live_seconds:
-            self._kept.popitem(last=False)
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, name: str) -> None:
+        if kept := self._kept.pop(name, None):
+            self.bytes -= kept.bytes

@@ -1,6 +1,6 @@
-"""Scores that were computed before, by tenant, task, prompt and row; the model's revision is the process's own.
+"""Scores that were computed before, by task, prompt and row; the model's revision is the process's own.
 
-Each tenant has its own keys: how soon an answer comes tells nobody what others have asked.
+Each tenant has a cache of its own: what is in it, and how soon an answer comes, tells nobody what others have asked.
 """
 
 from collections import OrderedDict

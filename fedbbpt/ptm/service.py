@@ -1,15 +1,14 @@
 """The engine behind gRPC. An edge file.
 
-The event loop never computes. What changes the engine runs in one thread, which makes it safe; micro-batches run in
-`Workers`, the fairest next. A caller that cancels or runs out of time gives up what it has waiting. Who calls is known
-before his message is read (`Admission`), and how much he has under way is bounded.
+The event loop never computes. What a tenant changes in the engine runs in a thread of its own, which makes it safe;
+micro-batches run in `Workers`, the fairest next. A caller that cancels or runs out of time gives up what waits. It is
+known before its message is read (`Admission`), and how much a tenant has under way is bounded (`UnderWay`).
 """
 
 import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -30,7 +29,7 @@ from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1 import ptm_pb2_grpc
 from fedbbpt.ptm.workers import Workers
 from fedbbpt.wire import card_messages, ptm_messages, usage_messages
-from fedbbpt.wire.admission import Admission
+from fedbbpt.wire.admission import CALLERS, STRANGERS, Admission, Room
 from fedbbpt.wire.channel import ServerTls, bind, create_server
 
 NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
@@ -49,11 +48,15 @@ class Bounds:
     """Of a tenant's open requests; one is always taken."""
     planned_calls: int = 16
     """Of a tenant, whose prompts take memory; its other calls wait."""
+    callers: Room = CALLERS
+    """Of each tenant."""
+    strangers: Room = STRANGERS
     quantum: int = 1024
     """Tokens of a tenant's turn."""
     reply_seconds: float = 600.0
     """How long answers are remembered by their idempotency keys."""
     reply_bytes: int = 1 << 26
+    """Of each tenant's."""
 
 
 class PtmService(ptm_pb2_grpc.PtmServiceServicer):
@@ -61,9 +64,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
 
     def __init__(self, engine: Engine, tenants: Tenants, bounds: Bounds) -> None:
         self._engine, self._tenants, self._bounds = engine, tenants, bounds
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._workers = Workers(engine.threads, quantum=bounds.quantum, max_tokens=bounds.queued_tokens)
-        self._replies = Replies(seconds=bounds.reply_seconds, max_bytes=bounds.reply_bytes, clock=time.monotonic)
         self._under_way: dict[str, UnderWay] = {}
         self.metrics = PtmMetrics(
             queued_tokens=lambda: float(self._workers.tokens), kept_bytes=lambda: float(engine.kept_bytes)
@@ -77,7 +78,8 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
     def close(self) -> None:
         """Ends the threads; micro-batches that run come to their end."""
         self._workers.close()
-        self._thread.shutdown()
+        for under_way in self._under_way.values():
+            under_way.close()
 
     def caller(self, context: Context) -> str:
         """The name of its tenant. Raises Unauthenticated."""
@@ -88,9 +90,6 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         proven = context.auth_context()
         names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
         return self._tenants.identify(shown, [name.decode(errors="replace") for name in names])
-
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     @asynccontextmanager
     async def _call(self, rpc: str) -> AsyncIterator[None]:
@@ -108,13 +107,17 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
     def _of(self, tenant: Tenant) -> UnderWay:
         if tenant.name not in self._under_way:
             bounds = self._bounds
-            self._under_way[tenant.name] = UnderWay(max_bytes=bounds.request_bytes, max_planned=bounds.planned_calls)
+            replies = Replies(seconds=bounds.reply_seconds, max_bytes=bounds.reply_bytes, clock=time.monotonic)
+            self._under_way[tenant.name] = UnderWay(
+                replies, max_bytes=bounds.request_bytes, max_planned=bounds.planned_calls
+            )
         return self._under_way[tenant.name]
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         async with self._call("Describe"):
             tenant = self._tenant(context)
-            return card_messages.describe_response(await self._run(lambda: self._engine.describe(tenant=tenant)))
+            card = await self._of(tenant).run(lambda: self._engine.describe(tenant=tenant))
+            return card_messages.describe_response(card)
 
     async def RegisterTask(self, request: pb.RegisterTaskRequest, context: Context) -> pb.RegisterTaskResponse:
         async with self._call("RegisterTask"):
@@ -128,7 +131,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
 
             with mine.request(request.ByteSize()):
                 async with mine.turn:
-                    return await self._run(register)
+                    return await mine.run(register)
 
     async def RegisterExamples(
         self, request: pb.RegisterExamplesRequest, context: Context
@@ -146,12 +149,13 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
 
             with mine.request(request.ByteSize()):
                 async with mine.turn:
-                    return await self._run(register)
+                    return await mine.run(register)
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         async with self._call("Score"):
             tenant = self._tenant(context)
-            with self._of(tenant).request(request.ByteSize()):
+            mine = self._of(tenant)
+            with mine.request(request.ByteSize()):
                 if not request.idempotency_key:
                     return await self._score(request, tenant)
 
@@ -159,7 +163,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
                     return (await self._score(request, tenant)).SerializeToString()
 
                 digest = await asyncio.to_thread(_digest, request)
-                reply = await self._replies.once(tenant.name, request.idempotency_key, digest, make)
+                reply = await mine.replies.once(request.idempotency_key, digest, make)
                 return pb.ScoreResponse.FromString(reply)
 
     async def _score(self, request: pb.ScoreRequest, tenant: Tenant) -> pb.ScoreResponse:
@@ -170,7 +174,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         mine = self._of(tenant)
         async with mine.planned:
             async with mine.turn:
-                begun = await self._uninterrupted(self._run(begin), self._give_up)
+                begun = await self._uninterrupted(mine.run(begin), self._give_up)
             try:
                 await self._compute(begun, tenant)
             except BaseException:
@@ -181,8 +185,9 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         return ptm_messages.score_response(scored, begun.examples_id)
 
     async def _finish(self, begun: Begun) -> Scored:
-        scored = await self._run(lambda: self._engine.finish(begun))
-        self.metrics.used(begun.tenancy.tenant.name, scored.usage)
+        tenant = begun.tenancy.tenant
+        scored = await self._of(tenant).run(lambda: self._engine.finish(begun))
+        self.metrics.used(tenant.name, scored.usage)
         return scored
 
     async def _uninterrupted(self, making: Awaitable[T], undo: Callable[[T], Awaitable[None]]) -> T:
@@ -195,8 +200,9 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             raise
 
     async def _give_up(self, begun: Begun) -> None:
-        usage = await self._run(lambda: self._engine.give_up(begun))
-        self.metrics.used(begun.tenancy.tenant.name, usage)
+        tenant = begun.tenancy.tenant
+        usage = await self._of(tenant).run(lambda: self._engine.give_up(begun))
+        self.metrics.used(tenant.name, usage)
 
     async def _compute(self, begun: Begun, tenant: Tenant) -> None:
         """Until all micro-batches have run. Cancelled, it waits for those that run, and drops the others."""
@@ -223,13 +229,13 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
     async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
         async with self._call("Release"):
             tenant = self._tenant(context)
-            await self._run(lambda: self._engine.release(request.examples_id, tenant=tenant))
+            await self._of(tenant).run(lambda: self._engine.release(request.examples_id, tenant=tenant))
             return pb.ReleaseResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
         async with self._call("GetUsage"):
             tenant = self._tenant(context)
-            return await self._run(
+            return await self._of(tenant).run(
                 lambda: usage_messages.get_usage_response(
                     self._engine.usage(tenant=tenant),
                     self._engine.budget(tenant=tenant),
@@ -270,8 +276,9 @@ async def serve(
     bounds: Bounds | None = None,
 ) -> Serving:
     """A started server of the PTM, of its health and of reflection. Raises PortTaken, InsecureAddress."""
-    service = PtmService(engine, tenants or Tenants.anyone(), bounds or Bounds())
-    server = create_server(interceptors=[Admission(service.caller)])
+    bounds = bounds or Bounds()
+    service = PtmService(engine, tenants or Tenants.anyone(), bounds)
+    server = create_server(interceptors=[Admission(service.caller, bounds.callers, bounds.strangers)])
     ptm_pb2_grpc.add_PtmServiceServicer_to_server(service, server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

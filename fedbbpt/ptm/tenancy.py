@@ -7,13 +7,14 @@ from fedbbpt.errors import UnknownTask
 from fedbbpt.ptm.accounts import Account
 from fedbbpt.ptm.handles import Handles
 from fedbbpt.ptm.policy import LabelBook
+from fedbbpt.ptm.result_cache import ResultCache
 from fedbbpt.ptm.tenants import Tenant
 from fedbbpt.types import ModelCard, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the service keeps for each tenant, of scores for all; what was used least recently gives way."""
+    """What the service keeps for each tenant; what was used least recently gives way."""
 
     tasks: int = 1024
     handles: int = 1024
@@ -21,6 +22,7 @@ class Limits:
     time_to_live_seconds: float = 3600.0
     """A handle is kept this long after its last use."""
     cache_bytes: int = 1 << 26
+    """Of scores."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Tenancy:
     """What the model is to this tenant."""
     account: Account
     handles: Handles
+    cache: ResultCache
+    """Its own: what is still in it, and what that costs, tells nothing of what others ask."""
     max_tasks: int
     tasks: OrderedDict[str, TaskSpec] = field(default_factory=OrderedDict)  # least recently registered first
     labels: LabelBook = field(default_factory=LabelBook)
@@ -43,7 +47,7 @@ class Tenancy:
         )
         own = replace(card, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
         account = Account(tenant, tenant.max_label_tokens(hidden_size))
-        return Tenancy(tenant, own, account, handles, limits.tasks)
+        return Tenancy(tenant, own, account, handles, ResultCache(limits.cache_bytes), limits.tasks)
 
     def keep(self, name: str, task: TaskSpec) -> None:
         self.tasks[name] = task

@@ -1,22 +1,32 @@
 """What a tenant has under way, bounded: nobody's calls take up the memory or the engine that are there for others."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from fedbbpt.errors import Overloaded
+from fedbbpt.ptm.replies import Replies
+
+T = TypeVar("T")
 
 
 class UnderWay:
     """Of one tenant, for one event loop."""
 
-    def __init__(self, *, max_bytes: int, max_planned: int) -> None:
+    def __init__(self, replies: Replies, *, max_bytes: int, max_planned: int) -> None:
+        self.replies = replies
         self._max_bytes, self._bytes = max_bytes, 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self.turn = asyncio.Lock()
-        """With the engine. A tenant's calls take it one after the other, so that between two of them others get theirs;
-        one that is cancelled before it gets its turn is never planned."""
+        """For what takes the engine long: a call that is cancelled before its turn is never begun."""
         self.planned = asyncio.Semaphore(max_planned)
-        """Calls whose prompts are in memory; more wait."""
+        """Calls whose prompts are in memory; others wait."""
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """In the tenant's own thread: what its large calls take to be planned, others do not wait for."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     @contextmanager
     def request(self, size: int) -> Iterator[None]:
@@ -29,3 +39,6 @@ class UnderWay:
             yield
         finally:
             self._bytes -= size
+
+    def close(self) -> None:
+        self._thread.shutdown()

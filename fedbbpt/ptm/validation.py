@@ -1,6 +1,5 @@
 """What is refused before a model sees it: examples and prompts that break the limits of its card."""
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from fedbbpt.errors import InvalidExamples, InvalidTask, InvalidTensor, PromptTo
 from fedbbpt.types import (
     Array,
     DeepPrompts,
+    Examples,
     ExampleSet,
     ImagePrompts,
     LatentPrompts,
@@ -33,6 +33,11 @@ MAX_TASK_CHARACTERS = 100_000
 MAX_TEXT_CHARACTERS = 1_000_000
 """Of an example; what exceeds the model is cut off, but has to be tokenised first."""
 MAX_TOKEN_CHARACTERS = 100
+MAX_PROMPT_BYTES = 2**29
+"""Of the vectors that the prompts of a call become: few bytes of z make many of them."""
+MAX_SCALE = 1e4
+MAX_FILLED_CHARACTERS = 2**26
+"""Of a template, times the examples of a handle that it is filled with."""
 MAX_DELTA = 1.0
 """Of a pixel from 0 to 1: what moves it farther does no more."""
 
@@ -50,11 +55,16 @@ KINDS = {
 
 def check_task(task: TaskSpec) -> None:
     """Raises InvalidTask: the service keeps tasks, so their size has bounds."""
-    if len(task.classes) > MAX_CLASSES:
-        raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_CLASSES}")
+    check_classes(len(task.classes))
     characters = len(task.template) + sum(map(len, task.classes))
     if characters > MAX_TASK_CHARACTERS:
         raise InvalidTask(f"{characters} characters", where="classes", fix=f"at most {MAX_TASK_CHARACTERS}")
+
+
+def check_classes(number: int) -> None:
+    """Raises InvalidTask."""
+    if number > MAX_CLASSES:
+        raise InvalidTask(f"{number} classes", where="classes", fix=f"at most {MAX_CLASSES}")
 
 
 def count(prompts: Prompts) -> int:
@@ -86,6 +96,7 @@ def check_prompts(prompts: Prompts, card: ModelCard) -> None:
         _check_greatest(np.abs(prompts.z).max(), card.max_latent, "an element", "latent.z")
         _check_projection(prompts.projection)
         _check_length(prompts.projection.tokens, card)
+        check_prompt_bytes(len(prompts.z) * prompts.projection.tokens, card.embedding_width)
     elif isinstance(prompts, SoftPrompts):
         _check_injection(prompts.injection, card)
         _check_tensor(prompts.embeddings, np.dtype(np.float32), 3, "soft.embeddings")
@@ -97,6 +108,7 @@ def check_prompts(prompts: Prompts, card: ModelCard) -> None:
     elif isinstance(prompts, TokenPrompts):
         _check_tensor(prompts.ids, np.dtype(np.int32), 2, "tokens.ids")
         _check_length(prompts.ids.shape[1], card)
+        check_prompt_bytes(prompts.ids.size, card.embedding_width)
     elif isinstance(prompts, TextPrompts):
         _check_texts(prompts.texts, card)
     elif isinstance(prompts, ImagePrompts):
@@ -156,11 +168,20 @@ def _check_injection(injection: object, card: ModelCard) -> None:
         raise UnsupportedPrompt(f"injection {injection}", where="injection", fix=f"one of {sorted(card.injections)}")
 
 
+def check_prompt_bytes(tokens: int, width: int) -> None:
+    """Of all prompts together, before their vectors are made. Raises InvalidTensor."""
+    found = 4 * tokens * width
+    if found > MAX_PROMPT_BYTES:
+        what = f"prompts of {found} bytes"
+        raise InvalidTensor(what, where="prompts", fix=f"at most {MAX_PROMPT_BYTES}; fewer prompts in one call")
+
+
 def _check_projection(projection: Projection) -> None:
     if projection.tokens < 1:
         raise InvalidTensor(f"{projection.tokens} tokens", where="latent.projection.tokens", fix="1 or more")
-    if not math.isfinite(projection.scale):
-        raise InvalidTensor(f"scale {projection.scale}", where="latent.projection.scale", fix="a finite number")
+    if not abs(projection.scale) <= MAX_SCALE:  # nor NaN
+        what, fix = f"scale {projection.scale}", f"at most {MAX_SCALE:g}"
+        raise InvalidTensor(what, where="latent.projection.scale", fix=fix)
     if not 0 <= projection.seed < 2**64:
         raise InvalidTensor(f"seed {projection.seed}", where="latent.projection.seed", fix="0 to 2^64 - 1")
     if len(projection.initial_text) > MAX_TASK_CHARACTERS:
@@ -172,6 +193,14 @@ def _check_length(tokens: int, card: ModelCard) -> None:
     """Before anything of that length is built; with its inputs, a prompt is checked by the planner."""
     if tokens >= card.max_tokens:
         raise PromptTooLong(f"{tokens} prompt tokens", where="prompts", fix=f"less than {card.max_tokens}")
+
+
+def check_filled(task: TaskSpec, examples: Examples) -> None:
+    """Raises InvalidExamples: each example is kept with the template around it."""
+    characters = len(task.template) * len(examples)
+    if characters > MAX_FILLED_CHARACTERS:
+        what, fix = f"{len(examples)} examples in a template of {len(task.template)} characters", "fewer of them"
+        raise InvalidExamples(what, where="examples", fix=fix)
 
 
 def check_examples(kept: ExampleSet, card: ModelCard) -> None:

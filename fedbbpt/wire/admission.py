@@ -71,9 +71,7 @@ class _Desk:
 class Admission(grpc.aio.ServerInterceptor):
     """Stands behind `Errors`. For one event loop."""
 
-    def __init__(
-        self, identify: Callable[[Context], str], *, callers: Room = CALLERS, strangers: Room = STRANGERS
-    ) -> None:
+    def __init__(self, identify: Callable[[Context], str], callers: Room, strangers: Room) -> None:
         """`identify` gives a caller's name, or raises Unauthenticated."""
         self._identify, self._room = identify, callers
         self._desks: dict[str, _Desk] = {}

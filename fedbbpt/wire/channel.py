@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 KEEPALIVE_SECONDS = 30
+PTM_KEEPALIVE_SECONDS = 360
+"""A PTM service may be anybody's, and a gRPC server that is not told otherwise breaks off the calls of a client that
+pings it more often than every 300 s."""
 MAX_CONCURRENT_CALLS = 4096
 """Of all callers; each client of a run holds one stream open."""
 
 # Both ends must agree, or the server takes the client's pings for an attack.
 _KEEPALIVE = [
-    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
@@ -85,14 +87,26 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
 
 def connect(
-    address: str, tls: ClientTls | None = None, token: str = "", *, max_message_bytes: int = MAX_MESSAGE_BYTES
+    address: str,
+    tls: ClientTls | None = None,
+    token: str = "",
+    *,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    keepalive_seconds: int = KEEPALIVE_SECONDS,
 ) -> grpc.Channel:
     """A channel to HOST:PORT, or to several servers of one service: see `balancing.target`, and for what it raises.
 
     A token goes in clear where there is no TLS, hence to loopback only. -1 is no limit of messages.
     """
     found = target(address, tls=tls is not None)
-    options = [*_KEEPALIVE, *_sizes(max_message_bytes), *_RECONNECT, ("grpc.enable_retries", 0), *found.options]
+    options = [
+        ("grpc.keepalive_time_ms", keepalive_seconds * 1000),
+        *_KEEPALIVE,
+        *_sizes(max_message_bytes),
+        *_RECONNECT,
+        ("grpc.enable_retries", 0),
+        *found.options,
+    ]
     if tls is None:
         loopback = all(map(is_loopback, found.hosts))
         if not loopback:
@@ -113,6 +127,7 @@ def connect(
 def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
     """An asyncio server with our interceptors and limits; bind it before it starts."""
     options = [
+        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         *_KEEPALIVE,
         *_sizes(MAX_MESSAGE_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),

@@ -1,7 +1,8 @@
 """The black box's nouns <-> messages of ptm.proto.
 
 A function named after a noun reads it from its message; one named after a message writes it. What cannot be read raises
-InvalidRequest, or the nearer error that ptm.proto names for its rpc.
+InvalidRequest, or the nearer error that ptm.proto names for its rpc. A message can hold millions of empty parts, and
+each would become an object: they are counted first.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor, UnsupportedPrompt
 from fedbbpt.interfaces import ExamplesHandle, Scored
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_PROMPTS, check_classes
 from fedbbpt.types import (
     DeepPrompts,
     Examples,
@@ -58,6 +60,7 @@ def _task_message(task: TaskSpec) -> pb.Task:
 
 
 def _task(message: pb.Task) -> TaskSpec:
+    check_classes(len(message.classes))
     return TaskSpec(message.template, tuple(message.classes))
 
 
@@ -100,6 +103,9 @@ def _example_set_message(examples: ExampleSet) -> pb.ExampleSet:
 
 
 def _example_set(message: pb.ExampleSet) -> ExampleSet:
+    if len(message.examples) > MAX_EXAMPLES:
+        what, fix = f"{len(message.examples)} examples", f"at most {MAX_EXAMPLES}"
+        raise InvalidExamples(what, where="examples", fix=fix)
     perturbation = None
     if message.HasField("perturbation"):
         perturbation = Perturbation(message.perturbation.rate, message.perturbation.seed)
@@ -204,6 +210,8 @@ def prompts(request: pb.ScoreRequest) -> Prompts:
     if kind == "tokens":
         return TokenPrompts(tensors.from_message(request.tokens.ids, where="tokens.ids"))
     if kind == "text":
+        if len(request.text.texts) > MAX_PROMPTS:
+            raise InvalidTensor(f"{len(request.text.texts)} prompts", where="prompts", fix=f"at most {MAX_PROMPTS}")
         return TextPrompts(tuple(request.text.texts))
     if kind == "image":
         return ImagePrompts(tensors.from_message(request.image.deltas, where="image.deltas"))

@@ -48,7 +48,7 @@ def _dtype(code: "pb.DType.ValueType", where: str) -> np.dtype[Any]:
 
 
 def _shape(dims: Sequence[int], where: str) -> tuple[int, ...]:
-    shape = tuple(dims)
+    shape = tuple(dims[: MAX_RANK + 1])  # a message can hold millions, and nobody wants to read them
     if len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
         raise InvalidTensor(f"shape {shape} is impossible", where=where, fix=f"at most {MAX_RANK} sizes, none negative")
     return shape

@@ -128,12 +128,12 @@ def test_a_call_that_uses_nothing_leaves_no_trace(level: list[tuple[int, float]]
         now += seconds
     plain, disturbed = accounts
     with suppress(RateLimited):
-        plain.check(now)
+        plain.check(1, now)
         reservation = disturbed.reserve(queries, 0, now)
         now += later
         for account in accounts:
             with suppress(RateLimited):
-                account.check(now)
+                account.check(1, now)
         disturbed.settle(reservation, "", Usage())
     for _ in range(20):
         assert take(plain, 1) == take(disturbed, 1)

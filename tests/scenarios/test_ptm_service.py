@@ -103,6 +103,7 @@ def test_a_caller_that_runs_out_of_time_stops_its_work_and_pays_for_what_was_don
     with pytest.raises(DeadlineExceeded):
         hasty.score(handle, PROMPTS)
     assert backend.entered.is_set()
+    hasty.usage()  # on the same connection, behind the word that the call is given up
     backend.gate.set()
     scored = patient.score(register(patient), PROMPTS)
     assert (scored.usage.queries, scored.usage.cached_queries) == (6, 1)  # what the hasty one had computed is known

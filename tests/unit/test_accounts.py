@@ -34,7 +34,7 @@ def test_a_spent_budget_says_what_is_left() -> None:
     account.settle(beside, "task", Usage())
     account.settle(account.reserve(6, 900, 0.0), "task", Usage(6, 900))
     with pytest.raises(BudgetSpent, match="1 queries where 0 of 10"):
-        account.check(0.0)
+        account.check(1, 0.0)
 
 
 def test_a_reservation_is_settled_once() -> None:
@@ -60,7 +60,7 @@ def test_a_rate_lets_a_large_call_through_and_then_waits() -> None:
     with pytest.raises(RateLimited, match=r"faster than 10 queries a second; try again in 3\.0 s"):
         account.reserve(1, 0, 100.0)
     with pytest.raises(RateLimited, match=r"in 1\.0 s"):
-        account.check(102.0)
+        account.check(1, 102.0)
     account.settle(account.reserve(1, 0, 103.5), "task", Usage(1))
     assert account.usage == Usage(51)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.ptm.replies import Replies
+from fedbbpt.ptm.replies import OVERHEAD_BYTES, Replies
 
 
 class Maker:
@@ -27,19 +27,17 @@ class Maker:
 
 def run(scenario: Callable[[Replies, Maker], Awaitable[None]]) -> None:
     async def play() -> None:
-        await scenario(Replies(seconds=10.0, max_bytes=1000, clock=lambda: 0.0), Maker())
+        await scenario(Replies(seconds=10.0, max_bytes=10_000, clock=lambda: 0.0), Maker())
 
     asyncio.run(play())
 
 
 def test_the_same_call_gets_the_same_answer() -> None:
     async def scenario(replies: Replies, maker: Maker) -> None:
-        together = [asyncio.ensure_future(replies.once("a", "key", b"request", maker)) for _ in range(2)]
+        together = [asyncio.ensure_future(replies.once("key", b"request", maker)) for _ in range(2)]
         maker.go.set()
-        assert await together[0] == await together[1] == await replies.once("a", "key", b"request", maker)
-        assert await replies.once("b", "key", b"request", maker) == b"answer 2"
-        assert await replies.once("a", "other key", b"request", maker) == b"answer 3"
-        assert await replies.once("a", "", b"request", maker) == b"answer 4"
+        assert await together[0] == await together[1] == await replies.once("key", b"request", maker)
+        assert await replies.once("other key", b"request", maker) == b"answer 2"
 
     run(scenario)
 
@@ -47,18 +45,18 @@ def test_the_same_call_gets_the_same_answer() -> None:
 def test_a_key_of_another_request_is_refused() -> None:
     async def scenario(replies: Replies, maker: Maker) -> None:
         maker.go.set()
-        await replies.once("a", "key", b"request", maker)
+        await replies.once("key", b"request", maker)
         with pytest.raises(InvalidRequest, match="another request"):
-            await replies.once("a", "key", b"other", maker)
+            await replies.once("key", b"other", maker)
         with pytest.raises(InvalidRequest, match="at most 64"):
-            await replies.once("a", "k" * 65, b"request", maker)
+            await replies.once("k" * 65, b"request", maker)
 
     run(scenario)
 
 
 def test_what_nobody_waits_for_is_given_up() -> None:
     async def scenario(replies: Replies, maker: Maker) -> None:
-        calls = [asyncio.ensure_future(replies.once("a", "key", b"request", maker)) for _ in range(2)]
+        calls = [asyncio.ensure_future(replies.once("key", b"request", maker)) for _ in range(2)]
         await asyncio.sleep(0)
         calls[0].cancel()
         await asyncio.wait({calls[0]})
@@ -68,7 +66,7 @@ def test_what_nobody_waits_for_is_given_up() -> None:
         await asyncio.sleep(0)
         assert maker.gave_up is True
         maker.go.set()
-        assert await replies.once("a", "key", b"request", maker) == b"answer 1"
+        assert await replies.once("key", b"request", maker) == b"answer 1"
 
     run(scenario)
 
@@ -80,8 +78,8 @@ def test_what_failed_is_made_anew() -> None:
 
         maker.go.set()
         with pytest.raises(ValueError, match="broken"):
-            await replies.once("a", "key", b"request", fail)
-        assert await replies.once("a", "key", b"request", maker) == b"answer 1"
+            await replies.once("key", b"request", fail)
+        assert await replies.once("key", b"request", maker) == b"answer 1"
 
     run(scenario)
 
@@ -90,13 +88,13 @@ def test_answers_are_forgotten_by_age_and_by_bytes() -> None:
     now = [0.0]
 
     async def play() -> None:
-        replies, maker = Replies(seconds=10.0, max_bytes=20, clock=lambda: now[0]), Maker()
+        replies, maker = Replies(seconds=10.0, max_bytes=2 * (8 + OVERHEAD_BYTES), clock=lambda: now[0]), Maker()
         maker.go.set()
         for key in "abc":
-            await replies.once("a", key, b"request", maker)
-        assert await replies.once("a", "c", b"request", maker) == b"answer 3"
-        assert await replies.once("a", "a", b"request", maker) == b"answer 4"  # 3 x 8 bytes were too many
+            await replies.once(key, b"request", maker)
+        assert await replies.once("c", b"request", maker) == b"answer 3"
+        assert await replies.once("a", b"request", maker) == b"answer 4"  # three were too many
         now[0] = 11.0
-        assert await replies.once("a", "a", b"request", maker) == b"answer 5"
+        assert await replies.once("a", b"request", maker) == b"answer 5"
 
     asyncio.run(play())

@@ -9,6 +9,7 @@ from torch import Tensor
 from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
 from fedbbpt.ptm.backends.image_model import ImageModel, Pixels
+from fedbbpt.ptm.backends.packed_linear import pack
 from fedbbpt.ptm.backends.preprocessor import read_preprocessor
 from fedbbpt.ptm.template import forbid_mask, parse
 from fedbbpt.types import Precision, Scores, TaskSpec
@@ -28,6 +29,7 @@ class Clip(ImageModel[Tensor]):
         if checkpoint.precision is not Precision.FLOAT32:
             raise InvalidInput(f"{checkpoint.precision} is not to be had", where=checkpoint.name, fix="float32")
         self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
+        pack(self._model.vision_model)
         side = int(self._model.config.vision_config.image_size)
         self._preprocess = read_preprocessor(checkpoint.folder)
         self._max_tokens = checkpoint.max_tokens

@@ -7,6 +7,7 @@ tokenizer gives each piece its sign for a space, also where the template has non
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,16 @@ class Row:
     beginning: Beginning = field(default_factory=Beginning, compare=False, repr=False)
 
 
+TOKENISED_CHARACTERS = 2**20
+"""At a time: a tokenizer takes some hundred bytes for each token, and a message holds many of one character."""
+
+
 class Encoder:
-    """Turns examples into rows for one tokenizer."""
+    """Turns examples into rows for one tokenizer. For several threads at once."""
 
     def __init__(self, tokenizer: Any, max_tokens: int, *, causal: bool = False) -> None:
         """`causal`: nothing stands behind the input, neither a mask token nor the model's last special token."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self._lock = tokenizer, Lock()
         self._max_tokens = max_tokens
         self._causal = causal
         plain = self.tokenise(["a"])[0]
@@ -57,8 +62,22 @@ class Encoder:
         """Token ids without the model's own special tokens; `special` reads those spelled out as what they are."""
         if not texts:
             return []
-        found = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=not special, verbose=False)
+        with self._lock:  # what it does with special tokens is a setting of the tokenizer itself
+            found = self._tokenizer(
+                list(texts), add_special_tokens=False, split_special_tokens=not special, verbose=False
+            )
         return [list(ids) for ids in found["input_ids"]]
+
+    def inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of texts that callers choose: of each one token more than the model takes, at most."""
+        found: list[list[int]] = []
+        begun, characters = 0, 0
+        for end, text in enumerate(texts, 1):
+            characters += len(text)
+            if characters >= TOKENISED_CHARACTERS or end == len(texts):
+                found += [ids[: self._max_tokens + 1] for ids in self.tokenise(texts[begun:end])]
+                begun, characters = end, 0
+        return found
 
     def plain(self, text: str) -> list[int]:
         """A text alone, between the model's special tokens."""
@@ -92,8 +111,8 @@ class Encoder:
         check_pairs(task, examples)
         pieces = parse(task)
         spaces = {piece.place: piece.text for piece in pieces if piece.place}
-        texts = self.tokenise([spaces[Place.TEXT] + text for text in examples.texts])
-        pairs = self.tokenise([spaces.get(Place.TEXT_PAIR, "") + text for text in examples.pairs or ()])
+        texts = self.inputs([spaces[Place.TEXT] + text for text in examples.texts])
+        pairs = self.inputs([spaces.get(Place.TEXT_PAIR, "") + text for text in examples.pairs or ()])
         literals = {piece: self._literal(piece) for piece in pieces if piece.place in (None, Place.MASK)}
         fixed = len(self._before) + len(self._after) + sum(len(literals.get(piece, [])) for piece in pieces)
         rows = []

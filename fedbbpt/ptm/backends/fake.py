@@ -158,5 +158,5 @@ def _prompts(prompts: Prompts) -> Sequence[Vector]:
             raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"0 to {VOCABULARY - 1}")
         return list(words[prompts.ids])
     if isinstance(prompts, TextPrompts):
-        return [words[np.array(_words(text), np.int64)] for text in prompts.texts]
+        return [words[np.array(_words(text)[: MAX_TOKENS + 1], np.int64)] for text in prompts.texts]
     raise unsupported(prompts)

@@ -9,6 +9,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
 from fedbbpt.ptm.backends.image_model import Pixels
 from fedbbpt.ptm.backends.labelled_image_model import LabelledImageModel, distinct
+from fedbbpt.ptm.backends.packed_linear import pack
 from fedbbpt.ptm.backends.preprocessor import read_preprocessor, shape_of
 from fedbbpt.types import Precision, Scores
 
@@ -30,8 +31,9 @@ class ImageClassifier(LabelledImageModel):
         labels = distinct([str(config.id2label[number]) for number in range(config.num_labels)])
         told = f"{checkpoint.revision} {self._preprocess} {sides}"
         revision = hashlib.sha256(told.encode()).hexdigest()[:32]
-        super().__init__(checkpoint.name, revision, (channels, *sides), labels, threads=threads)
         ends = [part for part in self._model.modules() if isinstance(part, nn.Linear)]
+        pack(self._model)
+        super().__init__(checkpoint.name, revision, (channels, *sides), labels, threads=threads)
         self.hidden_size = ends[-1].in_features if ends and ends[-1].out_features == len(labels) else 0
 
     def _logits(self, image: Pixels) -> Scores:

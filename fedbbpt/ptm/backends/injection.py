@@ -16,7 +16,7 @@ from fedbbpt.errors import InvalidTensor
 from fedbbpt.prompts.projection import project
 from fedbbpt.ptm.backends.encoding import Encoder, Row
 from fedbbpt.ptm.backends.parts import Parts
-from fedbbpt.ptm.validation import unsupported
+from fedbbpt.ptm.validation import check_prompt_bytes, unsupported
 from fedbbpt.types import DeepPrompts, Injection, LatentPrompts, Prompts, SoftPrompts, TextPrompts, TokenPrompts
 
 
@@ -75,7 +75,9 @@ class Entrance:
                 raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
             return Vectors([self.words(ids) for ids in prompts.ids], in_front=False)
         if isinstance(prompts, TextPrompts):
-            return Vectors([self.words(ids) for ids in self._encoder.tokenise(prompts.texts)], in_front=False)
+            found = self._encoder.inputs(prompts.texts)
+            check_prompt_bytes(sum(map(len, found)), self._parts.words.embedding_dim)
+            return Vectors([self.words(ids) for ids in found], in_front=False)
         if isinstance(prompts, DeepPrompts):
             deep = torch.tensor(prompts.prefixes, device=self._device)
             return Vectors([torch.empty(deep.shape[4], 0)] * len(deep), deep=deep)

@@ -31,6 +31,7 @@ from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
 from fedbbpt.ptm.backends.encoding import Encoder, Row
 from fedbbpt.ptm.backends.injection import Entrance, Vectors
+from fedbbpt.ptm.backends.packed_linear import pack
 from fedbbpt.ptm.backends.parts import logits_of, take_apart
 from fedbbpt.ptm.backends.runtimes import exported
 from fedbbpt.ptm.backends.token_budget import find_token_budget
@@ -74,6 +75,9 @@ class Transformer(ABC, Generic[C]):
         probe = _probe(checkpoint.model.get_input_embeddings().weight, 1, FEWEST_TOKENS)
         whole = logits_of(checkpoint.model, checkpoint.name, probe)
         self._parts = take_apart(checkpoint.model)
+        in_torch, lowered = checkpoint.runtime is Runtime.TORCH, checkpoint.precision is Precision.BFLOAT16
+        if in_torch and self._on_cpu and not lowered:
+            pack(self._parts.body)
         self._entrance = Entrance(self._parts, self._encoder)
         self._card = ModelCard(
             model=checkpoint.name,
@@ -89,9 +93,9 @@ class Transformer(ABC, Generic[C]):
             score_noise=0.0,
         )
         self._check_parts(probe, whole)
-        if checkpoint.runtime is not Runtime.TORCH:
+        if not in_torch:
             self._parts = exported(self._parts, checkpoint, self.threads)
-        elif checkpoint.precision is Precision.BFLOAT16:
+        elif lowered:
             self._parts = self._parts.lowered(torch.bfloat16)
         if not (token_budget or self._on_cpu):
             self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
