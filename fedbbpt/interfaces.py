@@ -286,6 +286,10 @@ class Backend(Protocol[R]):
         """The length of a prepared example, without its prompt."""
         ...
 
+    def identity(self, row: R) -> bytes:
+        """Of what the model reads of a prepared example: texts may differ where this is the same."""
+        ...
+
     def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[R], wanted: npt.NDArray[np.bool_]) -> Job:
         """Those of the P x B pairs that are `wanted` `[P, B]`.
 

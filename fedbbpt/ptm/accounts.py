@@ -14,6 +14,8 @@ from fedbbpt.types import Budget, Usage
 
 MAX_TASKS = 1024
 """Tasks whose usage is kept apart; that of those longest unused goes under "" together."""
+MAX_LABEL_TOKENS = 2**20
+"""Where there is no budget of them: each is remembered, and on record."""
 DIGEST_DIGITS = 16
 ANOTHER_AGREEMENT = "another agreement with the provider"
 
@@ -33,7 +35,7 @@ class Account:
         self.usage = Usage()
         self.tasks: dict[str, Usage] = {}  # least recently used first
         self._tenant, self._max_label_tokens = tenant, max_label_tokens
-        self._shown: frozenset[str] = frozenset()
+        self._shown: set[str] = set()
         self._open: set[Reservation] = set()
         self._bucket = _Bucket(tenant.queries_per_second, tenant.burst)
 
@@ -44,8 +46,10 @@ class Account:
         """
         new = frozenset(map(_digest, columns)) - self._shown
         left = self.budget().label_tokens
-        if new and left is not None and len(new) > left:
-            what = f"{len(new)} new label tokens where {left} of {self._max_label_tokens} are left"
+        if left is None:
+            left = MAX_LABEL_TOKENS - len(self._shown)
+        if len(new) > max(0, left):
+            what = f"{len(new)} new label tokens where {left} of {self._max_label_tokens or MAX_LABEL_TOKENS} are left"
             raise BudgetSpent(what, where="label_tokens", fix=f"label tokens of earlier tasks, or {ANOTHER_AGREEMENT}")
         self._shown |= new
         return new

@@ -166,7 +166,9 @@ class Engine:
         tokens = sum(self._backend.tokens(row) for row in rows)
         if examples.labels is not None:
             try:
-                tenancy.labels.enter(task_id, inputs, examples.labels, tenancy.tenant.min_examples)
+                columns = digests.digest(*sorted(self._backend.columns(task)))
+                classes = [task.classes[label] for label in examples.labels]
+                tenancy.labels.enter(columns, [self._backend.identity(row) for row in rows], classes)
             except PolicyForbids as error:
                 raise self._refusal(tenancy, error, task=task_id, examples=name) from None
         kept = Kept(name, task_id, task, rows, rows_digests, examples.labels, tokens)
@@ -195,6 +197,7 @@ class Engine:
         """
         tenancy = self._of(tenant)
         check_prompts(prompts, tenancy.card)
+        policy.check_pictures(tenant, prompts)
         if isinstance(examples, str):
             kept = tenancy.handles.get(examples, self._clock())
         else:

@@ -2,16 +2,22 @@
 
 LOSS_ONLY needs more than withholding scores. A loss over one example, asked for with each label in turn, is its row of
 log-probabilities; two handles that differ in one example or label give it by subtraction. So a handle has to hold
-several different inputs, and an input keeps the label that it first came with.
+several inputs that differ for the model, an input keeps the label that it first came with, and, where the tenant's
+`overlaps` is false, two handles differ in no input or in several. docs/threat-model.md says what this cannot prevent.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidExamples, PolicyForbids
-from fedbbpt.types import Array, Output, Scores
+from fedbbpt.ptm.digests import digest
+from fedbbpt.ptm.tenants import Tenant
+from fedbbpt.types import Array, ImagePrompts, Output, Prompts, Scores
 
 MAX_ROWS = 1_000_000
 """Whose labels are remembered for a tenant."""
@@ -51,24 +57,79 @@ def check_labels(output: Output, labels: npt.NDArray[np.int64] | None, classes: 
         raise InvalidExamples("a label outside the task", where="label", fix=f"0 to {classes - 1}")
 
 
+def check_pictures(tenant: Tenant, prompts: Prompts) -> None:
+    """Losses of pictures that differ in one example would tell of that one alone. Raises PolicyForbids."""
+    apart = tenant.output is Output.LOSS_ONLY and not tenant.overlaps
+    if apart and isinstance(prompts, ImagePrompts) and prompts.deltas.shape[1] > 1:
+        what, fix = "a picture for each example", "one for all, since the answer is a loss"
+        raise PolicyForbids(what, where="image.deltas", fix=fix)
+
+
+@dataclass(slots=True)
+class _Input:
+    label: str
+    times: int
+    """How often a handle holds it."""
+    group: int
+
+
 class LabelBook:
-    """The labels with which a tenant's inputs came first, by task."""
+    """What a tenant has registered where it gets losses, by what the model reads.
 
-    def __init__(self, max_rows: int = MAX_ROWS) -> None:
-        self._max_rows = max_rows
-        self._labels: dict[tuple[str, bytes], int] = {}
+    Inputs that came in the same handles are a group. A loss is the mean over whole groups, and what is made of losses
+    by adding and subtracting weighs a group's inputs alike: while no group is small, none of them can be singled out.
+    """
 
-    def enter(self, task_id: str, inputs: Sequence[bytes], labels: npt.NDArray[np.int64], min_examples: int) -> None:
-        """All of a handle, by the digests of its inputs, or none. Raises PolicyForbids."""
-        if len(set(inputs)) < min_examples:
-            what = f"{len(set(inputs))} different examples"
-            raise PolicyForbids(what, where="examples", fix=f"at least {min_examples}, since the answer is a loss")
-        new: dict[tuple[str, bytes], int] = {}
-        for row, (name, label) in enumerate(zip(inputs, labels.tolist(), strict=True)):
-            known = self._labels.get((task_id, name), new.setdefault((task_id, name), label))
-            if known != label:
+    def __init__(self, min_examples: int, *, overlaps: bool, max_rows: int = MAX_ROWS) -> None:
+        """`overlaps`: whether handles may leave small groups."""
+        self._min_examples, self._overlaps, self._max_rows = min_examples, overlaps, max_rows
+        self._known: dict[bytes, _Input] = {}
+        self._sizes: Counter[int] = Counter()
+        self._groups = count()
+
+    def enter(self, columns: bytes, rows: Sequence[bytes], labels: Sequence[str]) -> None:
+        """All of a handle, or none: the identities of its rows, and each one's class. Raises PolicyForbids.
+
+        `columns` names what of the model the task's classes are: under another task of the same ones a row is the same.
+        """
+        names = [digest(columns, row) for row in rows]
+        times, new = Counter(names), next(self._groups)
+        if len(times) < self._min_examples:
+            fix = f"at least {self._min_examples}, since the answer is a loss"
+            raise PolicyForbids(f"{len(times)} different examples", where="examples", fix=fix)
+        came: dict[bytes, _Input] = {}
+        for row, (name, label) in enumerate(zip(names, labels, strict=True)):
+            entry = came.setdefault(name, self._known.get(name) or _Input(label, times[name], new))
+            if entry.label != label:
                 fix = "the label that it came with first"
                 raise PolicyForbids("an input with another label", where=f"examples[{row}].label", fix=fix)
-        if len(self._labels) + len(new.keys() - self._labels.keys()) > self._max_rows:
+            if entry.times != times[name] and not self._overlaps:
+                fix = f"{entry.times}, as at first, or none"
+                raise PolicyForbids(f"an input {times[name]} times", where=f"examples[{row}]", fix=fix)
+        if len(self._known.keys() | came.keys()) > self._max_rows:
             raise PolicyForbids(f"more than {self._max_rows} different examples", where="examples", fix="known ones")
-        self._labels |= new
+        if not self._overlaps:
+            self._check_groups(names, came, new)
+        self._part(came, new)
+
+    def _check_groups(self, names: Sequence[bytes], came: Mapping[bytes, _Input], new: int) -> None:
+        """That the handle makes no small one."""
+        for group, inside in Counter(entry.group for entry in came.values()).items():
+            outside = self._sizes[group] - inside
+            if (inside if group == new else min(inside, outside or inside)) < self._min_examples:
+                row = next(row for row, name in enumerate(names) if came[name].group == group)
+                what = f"{inside} new inputs" if group == new else f"{inside} of {inside + outside} known inputs"
+                fix = f"a handle that differs from earlier ones in none, or in at least {self._min_examples}"
+                raise PolicyForbids(what, where=f"examples[{row}]", fix=fix)
+
+    def _part(self, came: Mapping[bytes, _Input], new: int) -> None:
+        """What is in a group and in the handle becomes a group of its own."""
+        found = Counter(entry.group for entry in came.values())
+        moves = {group: next(self._groups) for group, inside in found.items() if inside < self._sizes[group]}
+        for group, target in moves.items():
+            self._sizes[group] -= found[group]
+            self._sizes[target] = found[group]
+        for entry in came.values():
+            entry.group = moves.get(entry.group, entry.group)
+        self._sizes[new] = found[new]
+        self._known |= came

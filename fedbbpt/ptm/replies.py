@@ -53,7 +53,7 @@ class Replies:
         if len(key) > MAX_KEY_CHARACTERS:
             what, fix = f"{len(key)} characters", f"at most {MAX_KEY_CHARACTERS}"
             raise InvalidRequest(what, where="idempotency_key", fix=fix)
-        self._forget()
+        self.forget()
         known = self._kept.get(key) or self._open.get(key)
         if known is not None and known.request != request:
             raise InvalidRequest("the key of another request", where="idempotency_key", fix="a new key for each call")
@@ -87,9 +87,9 @@ class Replies:
             return
         kept = self._kept[key] = _Answer(call.request, call.task.result(), self._clock())
         self._bytes += kept.bytes
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Drops the oldest answers, by age and by their bytes."""
         while self._kept:
             oldest = next(iter(self._kept.values()))

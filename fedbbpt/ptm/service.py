@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -18,7 +19,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedbbpt.errors import FedbbptError
+from fedbbpt.errors import FedbbptError, Unauthenticated
 from fedbbpt.interfaces import Scored
 from fedbbpt.ptm.engine import Begun, Engine
 from fedbbpt.ptm.metrics import PtmMetrics
@@ -57,6 +58,8 @@ class Bounds:
     """How long answers are remembered by their idempotency keys."""
     reply_bytes: int = 1 << 26
     """Of each tenant's."""
+    forget_seconds: float = 60.0
+    """How often what has expired is looked for."""
 
 
 class PtmService(ptm_pb2_grpc.PtmServiceServicer):
@@ -83,13 +86,25 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
 
     def caller(self, context: Context) -> str:
         """The name of its tenant. Raises Unauthenticated."""
-        return self._tenant(context).name
+        try:
+            return self._tenant(context).name
+        except Unauthenticated as error:
+            self.metrics.ended("any", type(error).__name__)
+            raise
 
     def _tenant(self, context: Context) -> Tenant:
         shown = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
         proven = context.auth_context()
         names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
         return self._tenants.identify(shown, [name.decode(errors="replace") for name in names])
+
+    async def forget(self, every_seconds: float) -> None:
+        """For ever: what has expired of tenants that have not come back."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            for mine in list(self._under_way.values()):
+                mine.replies.forget()
+                await mine.run(partial(self._engine.handles, tenant=mine.tenant))
 
     @asynccontextmanager
     async def _call(self, rpc: str) -> AsyncIterator[None]:
@@ -109,7 +124,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             bounds = self._bounds
             replies = Replies(seconds=bounds.reply_seconds, max_bytes=bounds.reply_bytes, clock=time.monotonic)
             self._under_way[tenant.name] = UnderWay(
-                replies, max_bytes=bounds.request_bytes, max_planned=bounds.planned_calls
+                tenant, replies, max_bytes=bounds.request_bytes, max_planned=bounds.planned_calls
             )
         return self._under_way[tenant.name]
 
@@ -257,11 +272,13 @@ class Serving:
     port: int
     service: PtmService
     health: health.aio.HealthServicer
+    forgetting: "asyncio.Task[None]"
 
     async def stop(self, grace_seconds: float | None) -> None:
         """Tells that it goes, lets open calls end, and ends."""
         await self.health.enter_graceful_shutdown()
         await self.server.stop(grace_seconds)
+        self.forgetting.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self.service.close)
 
 
@@ -291,4 +308,5 @@ async def serve(
         service.close()
         raise
     await server.start()
-    return Serving(server, bound, service, servicer)
+    forgetting = asyncio.ensure_future(service.forget(bounds.forget_seconds))
+    return Serving(server, bound, service, servicer, forgetting)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from fedbbpt.errors import UnknownTask
 from fedbbpt.ptm.accounts import Account
@@ -36,18 +37,21 @@ class Tenancy:
     handles: Handles
     cache: ResultCache
     """Its own: what is still in it, and what that costs, tells nothing of what others ask."""
+    labels: LabelBook
     max_tasks: int
     tasks: OrderedDict[str, TaskSpec] = field(default_factory=OrderedDict)  # least recently registered first
-    labels: LabelBook = field(default_factory=LabelBook)
 
     @staticmethod
     def begin(tenant: Tenant, card: ModelCard, hidden_size: int, limits: Limits) -> "Tenancy":
         handles = Handles(
             max_handles=limits.handles, max_bytes=limits.bytes, time_to_live_seconds=limits.time_to_live_seconds
         )
-        own = replace(card, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
+        path = PurePath(card.model)
+        model = path.name if path.is_absolute() else card.model  # not where the provider keeps it
+        own = replace(card, model=model, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
         account = Account(tenant, tenant.max_label_tokens(hidden_size))
-        return Tenancy(tenant, own, account, handles, ResultCache(limits.cache_bytes), limits.tasks)
+        labels = LabelBook(tenant.min_examples, overlaps=tenant.overlaps)
+        return Tenancy(tenant, own, account, handles, ResultCache(limits.cache_bytes), labels, limits.tasks)
 
     def keep(self, name: str, task: TaskSpec) -> None:
         self.tasks[name] = task

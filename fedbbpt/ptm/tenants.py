@@ -33,6 +33,7 @@ class Tenant(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._@-]{0,64}$", description="In usage, metrics and the audit log.")
     output: Output = Field(Output.LABEL_LOGITS, description="What the service answers.")
     min_examples: int = Field(8, ge=2, description="Different examples of a handle, where the output is loss-only.")
+    overlaps: bool = Field(True, description="Whether handles may differ in few inputs, where the output is loss-only.")
     label_tokens: Annotated[int, Field(ge=2, le=MAX_COUNT)] | Literal["all"] | None = Field(
         None, description="Different label tokens over all tasks, for life."
     )

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from fedbbpt.errors import Overloaded
 from fedbbpt.ptm.replies import Replies
+from fedbbpt.ptm.tenants import Tenant
 
 T = TypeVar("T")
 
@@ -15,8 +16,8 @@ T = TypeVar("T")
 class UnderWay:
     """Of one tenant, for one event loop."""
 
-    def __init__(self, replies: Replies, *, max_bytes: int, max_planned: int) -> None:
-        self.replies = replies
+    def __init__(self, tenant: Tenant, replies: Replies, *, max_bytes: int, max_planned: int) -> None:
+        self.tenant, self.replies = tenant, replies
         self._max_bytes, self._bytes = max_bytes, 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self.turn = asyncio.Lock()

@@ -34,6 +34,14 @@ _KEEPALIVE = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
+# What one connection may take. gRPC itself refuses more than 16 KiB of metadata, and cuts off who pings too often. How
+# long a connection may live is not bounded: a client's stream of tasks is one call, as long as its run.
+_CONNECTIONS = [
+    ("grpc.max_concurrent_streams", 1024),
+    # One on which nothing is asked, and one that never ends its TLS handshake, are closed.
+    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.server_handshake_timeout_ms", 20_000),
+]
 # A service that restarts is back within seconds; gRPC's own patience grows to two minutes.
 _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
 
@@ -129,6 +137,7 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
     options = [
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         *_KEEPALIVE,
+        *_CONNECTIONS,
         *_sizes(MAX_MESSAGE_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
         # On by default on Linux, where a second server would then share the port in silence.

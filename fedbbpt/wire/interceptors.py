@@ -13,7 +13,7 @@ import grpc
 from grpc_status import rpc_status
 
 from fedbbpt.errors import FedbbptError, Unauthenticated
-from fedbbpt.wire.status import to_status
+from fedbbpt.wire.status import logged, to_status
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ async def _abort(context: Context, error: Exception) -> None:
 def status_of(error: Exception) -> Status:
     """With code, details and trailing metadata; the log hears of the error."""
     if isinstance(error, FedbbptError):
-        log.warning("%s: %s", type(error).__name__, error)
+        log.warning("%s", logged(error))
     else:
         log.error("a bug", exc_info=error)
         error = FedbbptError("a bug in the service", fix="the service's log has the trace")

@@ -59,7 +59,9 @@ def code_of(error: FedbbptError) -> grpc.StatusCode:
 
 def to_status(error: FedbbptError) -> status_pb2.Status:
     """The status whose details let `from_rpc_error` build the same error again."""
-    error = type(error)(_cut(error.what), where=_cut(error.where), fix=_cut(error.fix))
+    # Where the other side keeps its files is nobody's business.
+    where = "" if isinstance(error, errors.StoreError) else _cut(error.where)
+    error = type(error)(_cut(error.what), where=where, fix=_cut(error.fix))
     place = {"where": error.where, "fix": error.fix}
     packed = [_pack(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=place))]
     if isinstance(error, errors.InvalidInput):
@@ -71,6 +73,12 @@ def to_status(error: FedbbptError) -> status_pb2.Status:
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.where, description=str(error))
         packed.append(_pack(error_details_pb2.QuotaFailure(violations=[quota])))
     return status_pb2.Status(code=code_of(error).value[0], message=error.what, details=packed)
+
+
+def logged(error: FedbbptError) -> str:
+    """On one line and of bounded length, whatever a caller wrote that is quoted in it."""
+    text = f"{type(error).__name__}: {type(error)(_cut(error.what), where=_cut(error.where), fix=_cut(error.fix))}"
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _cut(text: str) -> str:

@@ -2,34 +2,37 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedbbpt.errors import (
     DeadlineExceeded,
-    InvalidExamples,
     InvalidRequest,
     Overloaded,
     PtmUnavailable,
     Unauthenticated,
 )
+from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.planner import PlannedJob
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.service import Bounds
-from fedbbpt.ptm.tenants import Tenants
-from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.ptm.tenancy import Limits
+from fedbbpt.ptm.tenants import OWNER, Tenant, Tenants
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.types import Examples, Perturbation, TaskSpec, TextPrompts
+from fedbbpt.types import Examples, ExampleSet, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire import channel, ptm_messages
 from fedbbpt.wire.admission import Room
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.status import from_rpc_error
-from tests.scenarios.test_ptm_service import Gated
+from tests.scenarios.test_ptm_service import Gated, health
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
 EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
@@ -49,7 +52,8 @@ class Unsent:
     """Calls whose message never comes."""
 
     def __init__(self, port: int, token: str = "") -> None:
-        self._over, self._channel = threading.Event(), connect(f"127.0.0.1:{port}", token=token)
+        self._over = threading.Event()
+        self._channel: Any = connect(f"127.0.0.1:{port}", token=token)
 
     def open(self, path: str = SCORE) -> Any:
         """An open call, of a caller who has all the time in the world."""
@@ -100,17 +104,143 @@ def test_strangers_take_no_calls_up(
 def test_what_a_stranger_sends_is_not_parsed(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one"]))
     for token, error in (("", Unauthenticated), ("one", InvalidRequest)):
+        line: Any
         with connect(f"127.0.0.1:{port}", token=token) as line:
             assert isinstance(error_of(line.unary_unary(SCORE).future(b"\xff" * 100_000, timeout=60.0)), error)
 
 
 def test_a_caller_has_so_many_calls_and_so_much_time(ptm_servers: Any, unsent: Callable[..., Unsent]) -> None:
-    room = Room(calls=2, arriving=1, seconds=2.0)
-    tenants = Tenants.of_tokens(["one", "two"])
-    bounds = Bounds(callers=room, strangers=room)
+    room = Room(calls=2, arriving=2, seconds=3.0)
+    tenants, bounds = Tenants.of_tokens(["one", "two"]), Bounds(callers=room, strangers=room)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, bounds=bounds)
-    for token, path in (("one", SCORE), ("", "/grpc.health.v1.Health/Check")):
-        caller = unsent(port, token)
-        errors = [error_of(call) for call in [caller.open(path) for _ in range(3)]]
-        assert sorted(type(error).__name__ for error in errors) == ["DeadlineExceeded"] * 2 + ["Overloaded"]
+    callers = {"one": SCORE, "": "/grpc.health.v1.Health/Check"}
+    calls = {token: [unsent(port, token).open(path) for _ in range(3)] for token, path in callers.items()}
+    for opened in calls.values():
+        assert Counter(type(error_of(call)) for call in opened) == {DeadlineExceeded: 2, Overloaded: 1}
     assert remote(port, "two").describe().revision == "fake-1"
+
+
+class Slow(Fake):
+    """Prepares examples only while its gate is open, and says when somebody waits before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.entered, self.prepared = threading.Event(), threading.Event(), 0
+
+    def prepare(
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
+    ) -> Sequence[tuple[int, ...]]:
+        self.entered.set()
+        assert self.gate.wait(200.0)
+        self.prepared += 1
+        return super().prepare(task, examples, prompt_tokens, perturbation)
+
+
+def test_what_takes_the_engine_long_is_waited_for_by_its_tenant_alone(ptm_servers: Any) -> None:
+    """And what of it is given up before its turn is never begun."""
+    backend = Slow()
+    port = ptm_servers.start(Engine(backend, time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
+    ptm, stub = remote(port, "one"), PtmServiceStub(connect(f"127.0.0.1:{port}", token="one"))
+    task_id = ptm.register_task(TASK)
+    calls = [
+        stub.RegisterExamples.future(
+            ptm_messages.register_examples_request(task_id, ExampleSet(EXAMPLES, room)), timeout=200.0
+        )
+        for room in range(4)
+    ]
+    assert backend.entered.wait(60.0)
+    assert remote(port, "two").register_task(TASK) == task_id
+    for call in calls[1:]:
+        call.cancel()
+    last = stub.RegisterExamples.future(
+        ptm_messages.register_examples_request(task_id, ExampleSet(EXAMPLES, 9)), timeout=200.0
+    )
+    backend.gate.set()
+    assert last.result().count == calls[0].result().count == len(EXAMPLES) and backend.prepared == 2
+
+
+def test_open_requests_take_so_much_memory(ptm_servers: Any) -> None:
+    backend = Gated()
+    tenants = Tenants.of_tokens(["one", "two"])
+    port = ptm_servers.start(Engine(backend, time.monotonic), tenants=tenants, bounds=Bounds(request_bytes=1000))
+    handles = {token: register(remote(port, token)) for token in ("one", "two")}
+    stubs = {token: PtmServiceStub(connect(f"127.0.0.1:{port}", token=token)) for token in handles}
+
+    def ask(token: str) -> Any:
+        return stubs[token].Score.future(
+            ptm_messages.score_request(handles[token], TextPrompts(("a" * 800,))), timeout=200.0
+        )
+
+    first = ask("one")
+    assert backend.entered.wait(60.0)
+    assert isinstance(error_of(ask("one")), Overloaded)
+    other = ask("two")
+    backend.gate.set()
+    assert first.result().usage.queries == other.result().usage.queries == len(EXAMPLES.texts)
+
+
+class Busy(Slow):
+    """Computes only once somebody waits before the gate, and says when it has begun, and done, so many pairs."""
+
+    def __init__(self, pairs: int) -> None:
+        super().__init__()
+        self.begun, self.computed, self._left = threading.Event(), threading.Event(), pairs
+
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
+        planned = super().job(task, prompts, rows, wanted)
+
+        def run(batch: MicroBatch) -> Scores:
+            self.begun.set()
+            assert self.entered.wait(200.0)
+            self._left -= len(batch.rows)
+            if not self._left:
+                self.computed.set()
+            return planned.run(batch)
+
+        return PlannedJob(planned.batches, run)
+
+
+def test_what_was_computed_is_paid_by_whoever_leaves_before_the_answer(ptm_servers: Any) -> None:
+    """The engine is at work for the same tenant when the last pair is computed, and the caller goes meanwhile."""
+    backend = Busy(pairs=6)
+    backend.gate.set()
+    port = ptm_servers.start(Engine(backend, time.monotonic))
+    line = connect(f"127.0.0.1:{port}")
+    ptm, stub = remote(port), PtmServiceStub(line)
+    task_id, handle = ptm.register_task(TASK), register(ptm)
+    backend.gate.clear()
+    backend.entered.clear()
+    call = stub.Score.future(ptm_messages.score_request(handle, PROMPTS), timeout=200.0)
+    assert backend.begun.wait(60.0)
+    other = stub.RegisterExamples.future(
+        ptm_messages.register_examples_request(task_id, ExampleSet(EXAMPLES, 9)), timeout=200.0
+    )
+    assert backend.computed.wait(60.0)
+    for leave in (lambda: None, call.cancel):
+        leave()
+        health(line, "")  # by then the service knows
+    backend.gate.set()
+    other.result()
+    assert ptm.usage().queries == 6
+
+
+class Watched(Engine):
+    """Says when it has let everything go."""
+
+    def __init__(self) -> None:
+        super().__init__(Fake(), time.monotonic, Limits(time_to_live_seconds=0.0))
+        self.empty = threading.Event()
+
+    def handles(self, *, tenant: Tenant = OWNER) -> int:
+        left = super().handles(tenant=tenant)
+        if not self.kept_bytes:
+            self.empty.set()
+        return left
+
+
+def test_inputs_expire_though_their_tenant_never_comes_back(ptm_servers: Any) -> None:
+    engine = Watched()
+    register(remote(ptm_servers.start(engine, bounds=Bounds(forget_seconds=0.1))))
+    assert engine.empty.wait(60.0)

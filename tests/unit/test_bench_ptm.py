@@ -58,7 +58,7 @@ def test_from_one_command(
     assert found["health: jobs meanwhile"][0] >= 2 and found["memory: jobs"] == [8]
     assert 1e-4 < found["precision: torch bfloat16: scores apart"][0] < 1
     assert max(found["causal: input first: scores apart"] + found["causal: prompt first: scores apart"]) < 1e-5
-    assert min(found["device: tiny: layers"] + found["device: tiny: matrix products"]) > 0
+    assert min(found["device: tiny: jobs"] + found["device: tiny: matrix products"]) > 0
 
     text = page.read_text()
     assert text.startswith("Before.\n\n") and text.endswith("\n\nAfter.\n") and "old" not in text
@@ -78,7 +78,7 @@ def test_loops_by_hand_score_as_the_engine_does(
 
     folder, workload = str(checkpoint(name)), Workload(3, 4, 4, 6, shortest=1, longest=5, injection=injection)
     task = TASKS.get(family, TaskSpec("{text} {prompt} It was {mask}", ("bad", "great")))
-    by_hand = ByHand(folder, family, task, workload, threads=2)
+    by_hand = ByHand(folder, family, task, workload, 2)
     engine = Engine(load(folder, threads=2), time.monotonic)
     handle = engine.register_examples(engine.register_task(task), workload.texts(), workload.prompt_tokens)
     prompts = workload.latent(1)
@@ -93,7 +93,7 @@ def test_what_is_not_there_is_not_measured() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a device")
-    figures = device.measure("", "roberta-large", 20, 16, 3, lambda text: None)
+    figures = device.measure("", "roberta-large", Workload(), 3, lambda text: None)
     assert {figure.cells()[1:] for figure in figures if figure.bar} == {
         ("not measured", "", "≥ 0.6", ""),
         ("not measured", "", "≥ 5", ""),

@@ -15,7 +15,8 @@ def layers(kind: str) -> tuple[Any, Any]:
     from fedbbpt.ptm.backends.packed_linear import pack
 
     torch.manual_seed(0)
-    made: Any = Conv1D(80, 48) if kind == "Conv1D" else torch.nn.Linear(48, 80, bias=kind == "with bias")
+    conv1d: Any = Conv1D
+    made = conv1d(80, 48) if kind == "Conv1D" else torch.nn.Linear(48, 80, bias=kind == "with bias")
     packed = torch.nn.Sequential(made)
     pack(packed)
     return made, packed

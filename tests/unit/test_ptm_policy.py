@@ -1,5 +1,8 @@
 """What leaves under each output policy, and what LOSS_ONLY asks of handles."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,6 @@ from fedbbpt.types import Output
 
 SCORES = np.random.default_rng(0).normal(0, 30, (3, 10, 4)).astype(np.float32)
 LABELS = np.arange(10) % 4
-NAMES = [bytes([index]) for index in range(10)]
 
 
 def test_each_answer_follows_from_the_scores() -> None:
@@ -37,30 +39,61 @@ def test_labels_come_where_they_are_needed_and_nowhere_else() -> None:
             check_labels(output, labels, 4)
 
 
+def book(**options: Any) -> LabelBook:
+    return LabelBook(8, **{"overlaps": False, **options})
+
+
+def enter(book: LabelBook, rows: Sequence[int], label: str = "a", columns: bytes = b"words") -> None:
+    book.enter(columns, [bytes([row]) for row in rows], [label] * len(rows))
+
+
 def test_a_loss_is_over_several_different_examples() -> None:
-    book = LabelBook()
-    book.enter("task", NAMES[:8], LABELS[:8], 8)
+    enter(book(), range(8))
     with pytest.raises(PolicyForbids, match="7 different"):
-        book.enter("task", [*NAMES[:7], NAMES[0]], np.array([*LABELS[:7], LABELS[0]]), 8)
+        enter(book(), [*range(7), 0])
 
 
 def test_an_input_keeps_its_label() -> None:
-    book = LabelBook()
-    book.enter("task", NAMES[:8], LABELS[:8], 8)
-    changed = LABELS.copy()
-    changed[3] += 1
-    with pytest.raises(PolicyForbids, match=r"examples\[3\].label"):
-        book.enter("task", NAMES, changed, 8)
-    book.enter("task", NAMES, LABELS, 8)  # nothing of the refused handle was entered
-    book.enter("other task", NAMES, changed, 8)
-    twice = [*NAMES, NAMES[9]]
-    with pytest.raises(PolicyForbids, match=r"examples\[10\].label"):
-        book.enter("third task", twice, np.array([*LABELS, LABELS[9] + 1]), 8)
+    labels = book()
+    enter(labels, range(8))
+    with pytest.raises(PolicyForbids, match=r"examples\[0\].label"):
+        enter(labels, [3, *range(8, 20)], "b")
+    enter(labels, range(8, 20))  # nothing of the refused handle was entered
+    enter(labels, range(8), "b", b"other words")
+    with pytest.raises(PolicyForbids, match=r"examples\[8\].label"):
+        book().enter(b"words", [bytes([row % 8]) for row in range(9)], ["a"] * 8 + ["b"])
+
+
+def test_handles_do_not_single_inputs_out() -> None:
+    """Kills: pairs of handles that are compared one by one, where a third one tells of what two share."""
+    labels = book()
+    enter(labels, range(16))
+    enter(labels, range(15, -1, -1))
+    for rows, message in (
+        (range(15), "15 of 16 known"),
+        (range(17), "1 new inputs"),
+        ([*range(9), *range(20, 30)], "9 of 16 known"),
+        ([*range(16), 0], "an input 2 times"),
+    ):
+        with pytest.raises(PolicyForbids, match=message):
+            enter(labels, rows)
+    enter(labels, [*range(8), *range(20, 30)])  # 8, 8 and 10 inputs stay together from now on
+    enter(labels, range(20, 30))
+    with pytest.raises(PolicyForbids, match="7 of 8 known"):
+        enter(labels, range(1, 16))
+
+
+def test_whoever_may_leave_small_differences_is_asked_for_labels_only() -> None:
+    labels = book(overlaps=True)
+    for rows in (range(8), range(9), [*range(8), 8, 8]):
+        enter(labels, rows)
+    with pytest.raises(PolicyForbids, match="another label"):
+        enter(labels, range(1, 9), "b")
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    book = LabelBook(max_rows=8)
-    book.enter("task", NAMES[:8], LABELS[:8], 2)
-    book.enter("task", NAMES[:8], LABELS[:8], 2)
+    labels = book(max_rows=8)
+    enter(labels, range(8))
+    enter(labels, range(8))
     with pytest.raises(PolicyForbids, match="more than 8"):
-        book.enter("task", NAMES[6:], LABELS[6:], 2)
+        enter(labels, range(8, 16))

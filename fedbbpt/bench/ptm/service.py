@@ -32,7 +32,6 @@ class Service:
 
     def anew(self, task: TaskSpec, workload: Workload) -> Way:
         """On texts that it knows nothing of before each job; nobody else may ask for them."""
-
         kept: list[str] = []
 
         def way(prompts: LatentPrompts) -> Callable[[], Scores]:

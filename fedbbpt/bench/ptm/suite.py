@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedbbpt.bench.ptm import causal, device, health, memory, precision, throughput
-from fedbbpt.bench.ptm.by_hand import ByHand
 from fedbbpt.bench.ptm.figures import Figure
 from fedbbpt.bench.ptm.service import service
 from fedbbpt.bench.ptm.turns import Note
@@ -39,19 +38,15 @@ class Suite:
         if {throughput.PART, health.PART, memory.PART, precision.PART} & set(self.parts):
             note(f"starting the service with {self.model}")
             with service(folder / "ptm", self.model, self.threads, self.precision, self.runtime) as started:
-                family = started.ptm.describe().family
-                task = task_of(family, self.model)
+                task = task_of(started.ptm.describe().family, self.model)
+                job = task, self.workload, self.repeats
                 if throughput.PART in self.parts:
-                    by_hand = ByHand(
-                        self.model, family, task, self.workload, threads=self.threads, precision=self.precision
-                    )
-                    figures += throughput.measure(started, by_hand, task, self.workload, self.repeats, note)
+                    figures += throughput.measure(started, self.model, self.threads, *job, note)
                 if health.PART in self.parts:
                     figures += health.measure(started, task, self.workload, self.probes, note)
                 if memory.PART in self.parts:
                     figures += memory.measure(started, task, self.workload, self.jobs, note)
                 if precision.PART in self.parts:
-                    job = task, self.workload, self.repeats
                     figures += precision.measure(started, self.model, folder, self.threads, *job, note)
         if causal.PART in self.parts:
             workload = causal.texts_of(self.workload, self.causal_words)
@@ -60,6 +55,5 @@ class Suite:
             )
         if device.PART in self.parts:
             for shape in self.shapes:
-                sizes = self.workload.prompts, self.workload.examples
-                figures += device.measure(self.device, shape, *sizes, self.repeats, note)
+                figures += device.measure(self.device, shape, self.workload, self.repeats, note)
         return tuple(figures)

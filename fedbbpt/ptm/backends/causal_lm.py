@@ -26,6 +26,9 @@ from fedbbpt.types import Examples, Perturbation, PromptKind, Scores, TaskSpec
 MEMORY_BYTES = 512 * 2**20
 """Of what rows begin with, kept from job to job."""
 
+MAX_CONTINUED = 1024
+"""Tokens behind the first of all label words together: at each the whole vocabulary is scored."""
+
 
 class CausalLM(LanguageModel):
     """For example "{prompt} {text} Sentiment: {mask}" with the classes "negative" and "positive".
@@ -55,7 +58,11 @@ class CausalLM(LanguageModel):
     def check(self, task: TaskSpec) -> None:
         if any(piece.place is Place.MASK for piece in parse(task)[:-1]):
             raise InvalidTask("{mask} before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"')
-        behind = max(map(len, self._encoder.label_words(task))) - 1
+        words = self._encoder.label_words(task)
+        behind = max(map(len, words)) - 1
+        if (continued := sum(map(len, words)) - len(words)) > MAX_CONTINUED:
+            what, fix = f"label words of {continued + len(words)} tokens", f"at most {MAX_CONTINUED} behind their first"
+            raise InvalidTask(what, where="classes", fix=fix)
         if behind > self._card.max_tokens - 2:
             fix = f"at most {self._card.max_tokens - 1}"
             raise InvalidTask(f"a label word of {behind + 1} tokens", where="classes", fix=fix)

@@ -14,6 +14,9 @@ from fedbbpt.ptm.backends.preprocessor import read_preprocessor
 from fedbbpt.ptm.template import forbid_mask, parse
 from fedbbpt.types import Precision, Scores, TaskSpec
 
+CLASSES = 8192
+"""Texts whose vectors are remembered."""
+
 
 class Clip(ImageModel[Tensor]):
     """score = exp(logit_scale) x cosine(image, class text), for example "a photo of a cat".
@@ -33,7 +36,8 @@ class Clip(ImageModel[Tensor]):
         side = int(self._model.config.vision_config.image_size)
         self._preprocess = read_preprocessor(checkpoint.folder)
         self._max_tokens = checkpoint.max_tokens
-        self._encode_classes = lru_cache(maxsize=64)(self._encode)
+        # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
+        self._encode = lru_cache(maxsize=CLASSES)(self._encode_text)
         revision = hashlib.sha256(f"{checkpoint.revision} {self._preprocess}".encode()).hexdigest()[:32]
         super().__init__(checkpoint.name, revision, (3, side, side), threads=threads)
         self.hidden_size = int(self._model.config.projection_dim)
@@ -48,18 +52,21 @@ class Clip(ImageModel[Tensor]):
                     f"a description of {tokens} tokens", where="classes", fix=f"at most {self._max_tokens}"
                 )
 
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        """Descriptions that are the same to the model are one."""
+        return frozenset(" ".join(map(str, self._tokenizer(text)["input_ids"])) for text in task.classes)
+
     def _columns(self, task: TaskSpec) -> Tensor:
-        return self._encode_classes(task.classes)
+        return torch.stack([self._encode(text) for text in task.classes])
 
     def _probe_columns(self) -> Tensor:
-        return self._encode(("a", "b"))
+        return torch.stack([self._encode_text(text) for text in ("a", "b")])
 
-    def _encode(self, texts: tuple[str, ...]) -> Tensor:
-        """Unit vectors `[K, D]`, each text alone, so that none is padded."""
+    def _encode_text(self, text: str) -> Tensor:
+        """A unit vector `[D]`; each text alone, so that none is padded."""
         with torch.inference_mode():
-            ids = [torch.tensor([self._tokenizer(text)["input_ids"]]) for text in texts]
-            pooled = [self._model.text_model(input_ids=each).pooler_output[0] for each in ids]
-            return torch.stack([_unit(self._model.text_projection(each)) for each in pooled])
+            ids = torch.tensor([self._tokenizer(text)["input_ids"]])
+            return _unit(self._model.text_projection(self._model.text_model(input_ids=ids).pooler_output[0]))
 
     def _read(self, image: Pixels, columns: Tensor) -> Scores:
         with torch.inference_mode():

@@ -13,6 +13,8 @@ from fedbbpt.ptm.template import forbid_mask, parse
 from fedbbpt.types import TaskSpec
 
 LOGIT_SCALE = 20.0
+CLASSES = 8192
+"""Texts whose vectors are remembered."""
 
 
 class DualEncoder(Transformer[Tensor]):
@@ -23,7 +25,8 @@ class DualEncoder(Transformer[Tensor]):
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         if getattr(checkpoint.model, "pooler", None) is not None:
             checkpoint.model.pooler = None
-        self._encode_classes = lru_cache(maxsize=64)(self._encode)
+        # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
+        self._encode = lru_cache(maxsize=CLASSES)(self._encode_text)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
 
     def check(self, task: TaskSpec) -> None:
@@ -34,20 +37,21 @@ class DualEncoder(Transformer[Tensor]):
                 what = f"a description of {tokens} tokens"
                 raise InvalidTask(what, where="classes", fix=f"at most {self._card.max_tokens}")
 
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        """Descriptions that are the same to the model are one."""
+        return frozenset(" ".join(map(str, self._encoder.plain(text))) for text in task.classes)
+
     def _columns(self, task: TaskSpec) -> Tensor:
-        return self._encode_classes(task.classes)
+        return torch.stack([self._encode(text) for text in task.classes])
 
     def _probe_columns(self) -> Tensor:
-        return self._encode(("a", "b"))
+        return torch.stack([self._encode_text(text) for text in ("a", "b")])
 
-    def _encode(self, texts: tuple[str, ...]) -> Tensor:
-        """Unit vectors `[K, D]`."""
-        vectors = []
-        for text in texts:
-            ids = self._encoder.plain(text)
-            inputs = self._parts.lift(self._entrance.words(ids)[None]).repeat(-(-FEWEST_TOKENS // len(ids)), 1, 1)
-            vectors.append(_unit(self._parts.read(inputs)[0].mean(0)))
-        return torch.stack(vectors)
+    def _encode_text(self, text: str) -> Tensor:
+        """A unit vector `[D]`."""
+        ids = self._encoder.plain(text)
+        inputs = self._parts.lift(self._entrance.words(ids)[None]).repeat(-(-FEWEST_TOKENS // len(ids)), 1, 1)
+        return _unit(self._parts.read(inputs)[0].mean(0))
 
     def _read(self, hidden: Tensor, positions: Sequence[int], columns: Tensor) -> Tensor:
         return LOGIT_SCALE * (columns * _unit(hidden.mean(1))[:, None]).sum(-1)

@@ -21,6 +21,7 @@ from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import MicroBatch
 from fedbbpt.prompts.projection import project
+from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.planner import PlannedJob, plan
 from fedbbpt.ptm.template import check_pairs, forbid_mask, parse
 from fedbbpt.ptm.tokens import perturb, truncate
@@ -112,6 +113,9 @@ class Fake:
 
     def tokens(self, row: tuple[int, ...]) -> int:
         return len(row)
+
+    def identity(self, row: tuple[int, ...]) -> bytes:
+        return digest(*row)
 
     def job(
         self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import MicroBatch
+from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.planner import PlannedJob
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.types import Examples, ImagePrompts, ModelCard, Perturbation, PromptKind, Prompts, Scores, TaskSpec
@@ -88,6 +89,9 @@ class ImageModel(ABC, Generic[C]):
     def tokens(self, row: Image) -> int:
         """An image is as long as it has pixels."""
         return int(row.shape[1] * row.shape[2])
+
+    def identity(self, row: Image) -> bytes:
+        return digest(str(row.shape), row.tobytes())
 
     def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Image], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
         if not isinstance(prompts, ImagePrompts):

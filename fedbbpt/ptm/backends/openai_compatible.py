@@ -36,6 +36,7 @@ from fedbbpt.ptm.backends.filled_text import Filler, Row
 from fedbbpt.ptm.backends.openai_completions import Completions, Label, NextToken
 from fedbbpt.ptm.backends.openai_http import Server
 from fedbbpt.ptm.backends.openai_self_test import examine
+from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.planner import PlannedJob
 from fedbbpt.ptm.template import Place, check_pairs, parse
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
@@ -153,6 +154,9 @@ class OpenAICompatible:
 
     def tokens(self, row: Row) -> int:
         return row.tokens
+
+    def identity(self, row: Row) -> bytes:
+        return digest(row.before, row.space, row.after)
 
     def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
         """Pairs of one request begin alike, as far as the template allows it: servers keep what they have read."""

@@ -30,7 +30,8 @@ class PackedLinear(nn.Module):
 
 def pack(body: nn.Module) -> None:
     """Packs all linear layers of a float32 model on a CPU in their places; where torch cannot, leaves them."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # it says none
+    if not (available and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return
     with torch.inference_mode():
         for module in list(body.modules()):

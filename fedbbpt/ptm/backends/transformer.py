@@ -35,6 +35,7 @@ from fedbbpt.ptm.backends.packed_linear import pack
 from fedbbpt.ptm.backends.parts import logits_of, take_apart
 from fedbbpt.ptm.backends.runtimes import exported
 from fedbbpt.ptm.backends.token_budget import find_token_budget
+from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.planner import PlannedJob, plan
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.types import (
@@ -135,6 +136,9 @@ class Transformer(ABC, Generic[C]):
 
     def tokens(self, row: Row) -> int:
         return len(row.ids)
+
+    def identity(self, row: Row) -> bytes:
+        return digest(np.array(row.ids, "<i8").tobytes(), row.front, row.slot, str(row.mask))
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
         return frozenset(task.classes)

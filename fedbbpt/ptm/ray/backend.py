@@ -36,6 +36,7 @@ class Row:
     inputs: Inputs
     index: int
     tokens: int
+    identity: bytes
     nbytes: int
     """That the front keeps for it, about."""
 
@@ -80,11 +81,14 @@ class ReplicatedBackend:
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> Sequence[Row]:
         inputs = Inputs(secrets.token_hex(16), task, examples, prompt_tokens, perturbation)
-        lengths, nbytes = self._replicas.call("prepare", inputs), inputs.bytes // len(examples)
-        return [Row(inputs, index, tokens, nbytes) for index, tokens in enumerate(lengths)]
+        told, nbytes = self._replicas.call("prepare", inputs), inputs.bytes // len(examples)
+        return [Row(inputs, index, tokens, identity, nbytes) for index, (tokens, identity) in enumerate(told)]
 
     def tokens(self, row: Row) -> int:
         return row.tokens
+
+    def identity(self, row: Row) -> bytes:
+        return row.identity
 
     def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], wanted: npt.NDArray[np.bool_]) -> RemoteJob:
         inputs = {row.inputs.name: row.inputs for row in rows}

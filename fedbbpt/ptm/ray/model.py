@@ -119,10 +119,10 @@ class Model:
 
         return await asyncio.to_thread(checked)
 
-    async def prepare(self, inputs: Inputs) -> list[int]:
-        """The lengths of the rows."""
+    async def prepare(self, inputs: Inputs) -> list[tuple[int, bytes]]:
+        """Of each row its length and its identity."""
         rows = await self._rows_of(inputs)
-        return [self._backend.tokens(row) for row in rows]
+        return [(self._backend.tokens(row), self._backend.identity(row)) for row in rows]
 
     async def _rows_of(self, inputs: Inputs) -> Sequence[Any]:
         async def make() -> Sequence[Any]:
