@@ -64,7 +64,7 @@ class Outcome:
 
     def card(self) -> PromptCard:
         queries = sum(report.queries for report in self.reports)
-        return prompt_card(self.job, self.ptm.model, self.ptm.revision, self.examples, self.result, queries)
+        return prompt_card(self.job, self.job.ptm.model, self.ptm.revision, self.examples, self.result, queries)
 
     def write(self, folder: Path) -> None:
         write_prompt(folder / PROMPT, self.result.z, self.card())

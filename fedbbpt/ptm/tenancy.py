@@ -47,7 +47,8 @@ class Tenancy:
             max_handles=limits.handles, max_bytes=limits.bytes, time_to_live_seconds=limits.time_to_live_seconds
         )
         path = PurePath(card.model)
-        model = path.name if path.is_absolute() else card.model  # not where the provider keeps it
+        # Where the provider keeps it is the provider's own business.
+        model = path.name if path.is_absolute() else card.model
         own = replace(card, model=model, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
         account = Account(tenant, tenant.max_label_tokens(hidden_size))
         labels = LabelBook(tenant.min_examples, overlaps=tenant.overlaps)

@@ -222,7 +222,8 @@ def test_errors_do_not_tell_where_files_are() -> None:
 
 def test_a_model_is_not_called_by_its_place(checkpoint: Callable[[str], Path]) -> None:
     folder = checkpoint("bert-encoder")
-    assert Engine(load(str(folder), threads=1), time.monotonic).describe().model == folder.name
+    engine = Engine(load(str(folder), threads=1), time.monotonic)
+    assert engine.describe(tenant=Tenant(name="a")).model == folder.name
 
 
 def test_a_caller_writes_no_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,10 @@ from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scores, Ta
 
 TASKS = 1024
 """Whose columns are remembered."""
+MOST_PARTS = 4
+"""Micro-batches of a piece: between two of them a call can be given up."""
+FEWEST_PIECES = 3
+"""Of a job, for each thread: with fewer, the last ones would leave replicas idle."""
 
 
 class Replicas(Protocol):
@@ -42,15 +46,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece(MicroBatch):
+    """Micro-batches that travel together: a call costs as much as some hundred tokens of a small model."""
+
+    parts: Sequence[MicroBatch]
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteJob:
     """Implements interfaces.Job."""
 
-    batches: Sequence[MicroBatch]
+    batches: Sequence[Piece]
     shipped: Shipped
     replicas: Replicas
 
     def run(self, batch: MicroBatch) -> Scores:
-        scores: Scores = self.replicas.call("run", self.shipped, batch)
+        assert isinstance(batch, Piece), "a job runs its own"
+        scores: Scores = self.replicas.call("run", self.shipped, batch.parts)
         return scores
 
 
@@ -96,4 +108,14 @@ class ReplicatedBackend:
         places = np.array([(numbers[row.inputs.name], row.index) for row in rows], np.int64)
         pairs = Pairs(task, prompts, tuple(inputs.values()), places, wanted, self._card.revision)
         shipped = Shipped(secrets.token_hex(16), self._replicas.ship(pairs))
-        return RemoteJob(self._replicas.call("plan", shipped), shipped, self._replicas)
+        batches: Sequence[MicroBatch] = self._replicas.call("plan", shipped)
+        size = min(MOST_PARTS, max(1, len(batches) // (FEWEST_PIECES * self.threads)))
+        pieces = [_piece(batches[start : start + size]) for start in range(0, len(batches), size)]
+        return RemoteJob(pieces, shipped, self._replicas)
+
+
+def _piece(parts: Sequence[MicroBatch]) -> Piece:
+    prompts, rows = (
+        np.concatenate(arrays) for arrays in zip(*((part.prompts, part.rows) for part in parts), strict=True)
+    )
+    return Piece(prompts, rows, sum(part.tokens for part in parts), parts)

@@ -21,7 +21,16 @@ from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, is_loopback, probe
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES)}
-"""Of Ray's processes."""
+"""Of Ray's processes, in any cluster."""
+OWN = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_COLOR_PREFIX": "0",
+    # What Ray keeps count of, and nobody here looks at, takes a tenth of a core.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "0",
+}
+"""And in one of the service's own."""
 AHEAD = 1
 """Micro-batches that a replica has waiting, so that it goes on while the next is on its way."""
 
@@ -81,13 +90,9 @@ def serve(
     if not address:
         port = port or _free_port()
         probe("0.0.0.0", port)
-        os.environ |= ENVIRONMENT | {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_COLOR_PREFIX": "0",
-            # Whoever reaches a cluster's ports can run code in it, unless he lacks its token. This one nobody knows.
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        }
+        # Whoever reaches a cluster's ports can run code in it, unless he lacks its token. This one nobody knows.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ |= ENVIRONMENT | OWN | token
     try:
         from fedbbpt.ptm.ray import deployment  # Ray reads its environment when it is imported
     except ModuleNotFoundError as error:

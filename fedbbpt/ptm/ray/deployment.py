@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from functools import cached_property
 from io import StringIO
 from typing import Any
 
@@ -60,6 +61,11 @@ class Deployed:
             raise found
         return found
 
+    def tell(self, method: str, seconds: float) -> None:
+        """Waits for so long that it is heard, and does not mind where nobody is there."""
+        with suppress(TimeoutError, RayError, *_GONE):
+            self._handle.answer.remote(method).result(timeout_s=seconds)
+
     def ship(self, pairs: Pairs) -> Awaitable[Pairs]:
         shipped: Awaitable[Pairs] = ray.put(pairs)
         return shipped
@@ -87,10 +93,13 @@ class DeployedModel(_Answering, Model):
         _log_to_stderr()
         super().__init__(load)
 
+    @cached_property
+    def _front(self) -> Any:
+        return serve.get_deployment_handle(Front.__name__, NAME)
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Asked by Ray, of all replicas; only the front knows."""
-        front = serve.get_deployment_handle(Front.__name__, NAME)
-        return {QUEUED_TOKENS: float(await front.queued_tokens.remote())}
+        return {QUEUED_TOKENS: float(await self._front.queued_tokens.remote())}
 
 
 def _log_to_stderr() -> None:
@@ -181,8 +190,7 @@ def _scaling(fewest: int, most: int) -> AutoscalingConfig:
 
 
 def end(front: Deployed) -> None:
-    with suppress(RayError, *_GONE, PtmUnavailable):  # it may be gone already
-        front.call("end")
+    front.tell("end", GRACE_SECONDS)
     shut_down()
 
 

@@ -138,10 +138,14 @@ class Model:
         """The micro-batches, which any replica can run. Raises what `Backend.job` raises."""
         return (await self._job(shipped)).batches
 
-    async def run(self, shipped: Shipped, batch: MicroBatch) -> Scores:
-        """`[N, K]`"""
+    async def run(self, shipped: Shipped, batches: Sequence[MicroBatch]) -> Scores:
+        """Of the pairs of all of them, `[N, K]`."""
         job = await self._job(shipped)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, job.run, batch)
+
+        def computed() -> Scores:
+            return np.concatenate([job.run(batch) for batch in batches])
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, computed)
 
     async def _job(self, shipped: Shipped) -> Job:
         async def make() -> Job:
