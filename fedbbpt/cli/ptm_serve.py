@@ -51,6 +51,7 @@ def ptm_serve(
     precision: Annotated[
         Precision, typer.Option(help="Of the model's layers; bfloat16 is faster and less exact.")
     ] = Precision.FLOAT32,
+    device: Annotated[str, typer.Option(help="cpu, or what torch calls another one, such as cuda.")] = "cpu",
     engine: Annotated[
         On, typer.Option(help="What computes an encoder's layers; or ray: replicas of the model on a Ray cluster.")
     ] = On.TORCH,
@@ -89,6 +90,8 @@ def ptm_serve(
     log_to_stderr(logging.INFO)
     tls, known = options.server_tls(tls_cert, tls_key, tls_client_ca), _tenants(tenants, token_file)
     if engine is On.RAY:
+        if device != "cpu":
+            raise InvalidInput(f"{device} for replicas on Ray", where="--device", fix="cpu, or --engine torch")
         if tls is not None:
             raise InvalidInput("Ray has no TLS", where="--tls-cert", fix="a TLS proxy on the same machine")
         if model.startswith("openai:"):
@@ -117,7 +120,9 @@ def ptm_serve(
         raise InvalidInput("only Ray has them", where="--replicas, --ray-address", fix="--engine ray")
     with err.status(f"loading {model}"):
         key, runtime = options.read_token(api_key_file), Runtime(engine.value)
-        backend = load(model, family=family, threads=threads, precision=precision, runtime=runtime, api_key=key)
+        backend = load(
+            model, family=family, threads=threads, precision=precision, runtime=runtime, device=device, api_key=key
+        )
     ptm_engine = Engine(backend, time.monotonic, tenants=known, audit_file=audit)
 
     async def run() -> None:

@@ -5,6 +5,7 @@ sees the singular values fall off a cliff has read the width, and has W but for 
 arXiv 2403.06634; Finlayson et al. 2024, arXiv 2403.09539).
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from fedbbpt.types import Examples, SoftPrompts, TaskSpec
 from fedbbpt.wire.channel import connect
 from tests.checkpoints import WORDS
 
+PAGE = (Path(__file__).parents[2] / "docs/threat-model.md").read_text()
 HIDDEN = 32
 QUERIES = 80
 CLIFF = 100.0
@@ -60,13 +62,24 @@ def attack(backend: Any, ptm_servers: Any) -> Iterator[Callable[[Tenant], npt.ND
     yield attacked
 
 
+def told(budget: str) -> tuple[int, float, str]:
+    """What the page says: columns, the fall, and behind which."""
+    row = re.search(rf"^\| {budget} \| (\d+) \| \w+ than ([\d,]+) times \| ([^|]+) \|$", PAGE, re.MULTILINE)
+    assert row is not None
+    return int(row[1]), float(row[2].replace(",", "")), row[3]
+
+
 def test_without_a_budget_the_width_of_the_model_is_read_off(attack: Callable[[Tenant], Any]) -> None:
     values = attack(Tenant(name="thief", label_tokens="all"))
     falls = values[:-1] / values[1:]
     assert len(values) > HIDDEN and falls.argmax() + 1 == HIDDEN and falls.max() > CLIFF
+    columns, fall, place = told('`"all"`')
+    assert columns == len(values) and falls.max() > fall and place == f"{HIDDEN}: the width"
 
 
 def test_with_the_budget_there_is_no_cliff(attack: Callable[[Tenant], Any]) -> None:
     values = attack(Tenant(name="thief"))
     assert 2 <= len(values) < HIDDEN / 4
     assert (values[:-1] / values[1:]).max() < CLIFF
+    columns, fall, _ = told("the default")
+    assert columns == len(values) and (values[:-1] / values[1:]).max() < fall
