@@ -35,7 +35,7 @@ def answer_loss(model: Any, prefix: Tensor, batch: Batch) -> Tensor:
     count, tokens = len(batch.ids), prefix.shape[3]
     mask = torch.cat([torch.ones(count, tokens, dtype=torch.long), batch.there.long()], dim=1)
     hidden = model.base_model(
-        input_ids=batch.ids, attention_mask=mask, past_key_values=cache_of(prefix, count), use_cache=True
+        input_ids=batch.ids, attention_mask=mask, cache=cache_of(prefix, count), use_cache=True
     ).last_hidden_state
     said = batch.answer[:, 1:]
     logits = model.get_output_embeddings()(hidden[:, :-1][said])
@@ -53,7 +53,7 @@ class CausalWhiteBox:
         self._depth = model.config.num_hidden_layers
         probe = torch.zeros(1, 1, dtype=torch.long)
         with torch.inference_mode():
-            keys = model.eval().base_model(input_ids=probe, use_cache=True).past_key_values.layers[0].keys
+            keys = model.eval().base_model(input_ids=probe, use_cache=True).cache.layers[0].keys
         shape = (space.layers, keys.shape[1], keys.shape[3])
         if space.layers % self._depth or shape != (space.layers, space.heads, space.width):
             what = f"prefixes of {space.layers} layers, {space.heads} heads and width {space.width}"

@@ -43,7 +43,7 @@ def plain(folder: Path, prefix: Any, text: str, words: tuple[str, ...]) -> list[
         for index, (keys, values) in enumerate(torch.from_numpy(prefix)):
             past.update(keys[None], values[None], index)
         with torch.no_grad():
-            logits = model(torch.tensor([begun + said]), past_key_values=past).logits[0].log_softmax(-1)
+            logits = model(torch.tensor([begun + said]), cache=past).logits[0].log_softmax(-1)
         scores.append(sum(float(logits[len(begun) + i - 1, token]) for i, token in enumerate(said)))
     return scores
 

@@ -90,7 +90,7 @@ def test_a_shared_layer_is_one_in_all_its_places(checkpoint: Callable[[str], Pat
     taken = layer_list(teacher)[1][1]
     for ours, theirs in zip(first.parameters(), taken.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    past = model(torch.tensor([[5, 6, 7]]), use_cache=True).past_key_values
+    past = model(torch.tensor([[5, 6, 7]]), use_cache=True).cache
     assert [layer.keys.shape[2] for layer in past.layers] == [3, 3]
 
 

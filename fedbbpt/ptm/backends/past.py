@@ -22,7 +22,7 @@ def read_on(parts: Parts, inputs: Tensor, past: Past = ()) -> tuple[Tensor, Past
     cache = DynamicCache()
     layers: list[Any] = cache.layers
     layers += [_layer(keys, values) for keys, values in past]
-    hidden = parts.read(inputs, past_key_values=cache, use_cache=True)
+    hidden = parts.read(inputs, cache=cache, use_cache=True)
     return hidden, tuple((layer.keys, layer.values) for layer in layers)
 
 
