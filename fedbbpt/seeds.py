@@ -39,8 +39,18 @@ def _stream(seed: int, length: int) -> bytes:
 def signs(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
     """+1 and -1, row-major: bit i of the stream (least significant first in each byte), 1 gives +1 and 0 gives -1."""
     count = math.prod(shape)
-    bits = np.unpackbits(np.frombuffer(_stream(seed, -(-count // 8)), np.uint8), count=count, bitorder="little")
-    return (2 * bits.astype(np.int8) - 1).reshape(shape)
+    return signs_of(sign_bits(seed, count), count).reshape(shape)
+
+
+def sign_bits(seed: int, count: int) -> npt.NDArray[np.uint8]:
+    """The stream's bytes that hold the bits of so many signs, read-only."""
+    return np.frombuffer(_stream(seed, -(-count // 8)), np.uint8)
+
+
+def signs_of(bits: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int8]:
+    """The first `count` of them."""
+    ones = np.unpackbits(bits[: -(-count // 8)], count=count, bitorder="little").view(np.int8)
+    return 2 * ones - np.int8(1)
 
 
 def uniforms(seed: int, count: int) -> npt.NDArray[np.float64]:
@@ -60,9 +70,10 @@ def normals(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
 
 
 def normals32(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """The same, each rounded to float32, in half the memory."""
+    """The same, each rounded to float32, in half the memory; read-only."""
     drawn = np.empty(shape, np.float32)
     _fill(drawn.reshape(-1), seed)
+    drawn.setflags(write=False)
     return drawn
 
 

@@ -1,5 +1,7 @@
 """The projection: its formula, and that a prompt's bits are its own."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,8 @@ from hypothesis import strategies as st
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.prompts.projection import MAX_ELEMENTS, matrix, project
-from fedbbpt.types import Projection, ProjectionKind
+from fedbbpt.prompts.projection import BLOCK_ELEMENTS, MAX_ELEMENTS, blocks, project
+from fedbbpt.types import MAX_VECTOR_NORM, Projection, ProjectionKind
 
 KINDS = list(ProjectionKind)
 
@@ -44,16 +46,29 @@ def test_zero_is_the_initial_prompt_to_the_bit() -> None:
     assert np.array_equal(project(projection(KINDS[0]), np.zeros((1, 9), np.float32), initial, 1.0)[0], initial)
 
 
-def test_the_matrix_is_kept_and_cannot_be_changed() -> None:
-    a = matrix(ProjectionKind.NORMAL, 3, 8, 5)
-    assert matrix(ProjectionKind.NORMAL, 3, 8, 5) is a
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [1, 7, 500, BLOCK_ELEMENTS + 3])
+def test_blocks_are_the_matrix_row_by_row(kind: ProjectionKind, n: int) -> None:
+    """Kills: blocks that begin in the middle of a byte of signs."""
+    rows = min(2000, 2**23 // n)
+    drawn = (seeds.signs if kind is ProjectionKind.RADEMACHER else seeds.normals32)(3, (rows, n))
+    assert np.array_equal(np.concatenate(list(blocks(kind, 3, rows, n))), drawn)
+
+
+def test_what_is_kept_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        a[0, 0] = 1.0
+        next(blocks(ProjectionKind.NORMAL, 3, 8, 5))[0, 0] = 1.0
 
 
 def test_too_large_is_refused() -> None:
+    """Kills: a limit of norms for vectors that are sent, and none for those that follow from z."""
     initial = np.zeros((4, 6), np.float32)
     with pytest.raises(InvalidTensor, match="elements"):
-        matrix(ProjectionKind.RADEMACHER, 1, MAX_ELEMENTS, 2)
-    with pytest.raises(InvalidTensor, match="overflows"):
+        next(blocks(ProjectionKind.RADEMACHER, 1, MAX_ELEMENTS, 2))
+    with pytest.raises(InvalidTensor, match="a norm of"):
         project(projection(KINDS[0], scale=1e10), np.full((1, 9), 3e38, np.float32), initial, 1.0)
+    z = np.ones((1, 9), np.float32)
+    norm = np.linalg.norm(project(projection(KINDS[0], scale=1.0), z, initial, 1.0), axis=-1).max()
+    for times, refused in ((0.99, False), (1.01, True)):
+        with pytest.raises(InvalidTensor, match="a norm of") if refused else nullcontext():
+            project(projection(KINDS[0], scale=times * MAX_VECTOR_NORM / norm), z, initial, 1.0)

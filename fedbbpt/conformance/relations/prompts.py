@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fedbbpt.conformance.inputs import DIM, LENGTH, MATERIAL
 from fedbbpt.conformance.trial import Broken, Skipped, Trial
-from fedbbpt.prompts.projection import matrix
+from fedbbpt.prompts.projection import blocks
 from fedbbpt.types import (
     Examples,
     ExampleSet,
@@ -113,7 +113,8 @@ def projection_is_the_protocols(trial: Trial) -> None:
         first = _latent(trial, 1)
         projection = replace(first.projection, kind=kind, seed=seed, initial_text="")
         wanted = trial.ask(LatentPrompts(first.z, projection), trial.rows[:2]).answer
-        vectors = matrix(kind, seed, LENGTH * trial.card.embedding_width, DIM) @ first.z[0] / np.sqrt(np.float32(DIM))
+        a = np.concatenate(list(blocks(kind, seed, LENGTH * trial.card.embedding_width, DIM)))
+        vectors = a @ first.z[0] / np.sqrt(np.float32(DIM))
         stds.append(_fitting(trial, vectors.reshape(LENGTH, -1), wanted, f"{kind} matrix"))
     if not np.isclose(stds[0], stds[1], rtol=STD_TOLERANCE):
         raise Broken(f"scaled by {stds[0]:.6g} with one projection, and by {stds[1]:.6g} with another")

@@ -18,6 +18,7 @@ from fedbbpt.ptm.backends.injection import Vectors
 from fedbbpt.ptm.backends.language_model import Labels, LanguageModel, Words
 from fedbbpt.ptm.backends.memory import Memory, Start
 from fedbbpt.ptm.backends.past import Past, read_on
+from fedbbpt.ptm.backends.token_budget import in_halves
 from fedbbpt.ptm.backends.transformer import FEWEST_TOKENS
 from fedbbpt.ptm.planner import PlannedJob
 from fedbbpt.ptm.template import Place, parse
@@ -109,7 +110,7 @@ class CausalLM(LanguageModel):
                 scores: Scores = self._go_on(pasts, torch.stack(rests), columns).cpu().numpy()
                 return scores
 
-        return PlannedJob(pieces.counted(batches), run)
+        return PlannedJob(pieces.counted(batches), in_halves(run))
 
     def _at_a_time(self, tokens: int) -> int:
         """How many beginnings of so many tokens. On a CPU, threads share them out."""
@@ -130,9 +131,9 @@ class CausalLM(LanguageModel):
         hidden, read = read_on(self._parts, inputs, past.together([*pasts] * copies))
         if columns.behind:
             return self._read_words(hidden[:count], read, columns)
-        return self._read(hidden[:count], [tokens - 1] * count, columns)
+        return self._logits(hidden[:count, -1], columns)
 
-    def _run(self, inputs: Tensor, positions: Sequence[int], columns: Labels) -> Tensor:
+    def _run(self, inputs: Tensor, positions: Tensor, columns: Labels) -> Tensor:
         """Each input is read once, and each word of several tokens behind it."""
         if not columns.behind:
             return super()._run(inputs, positions, columns)

@@ -1,6 +1,5 @@
 """Encoders without a head: a class scores by how near its description lies to the input."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -53,7 +52,7 @@ class DualEncoder(Transformer[Tensor]):
         inputs = self._parts.lift(self._entrance.words(ids)[None]).repeat(-(-FEWEST_TOKENS // len(ids)), 1, 1)
         return _unit(self._parts.read(inputs)[0].mean(0))
 
-    def _read(self, hidden: Tensor, positions: Sequence[int], columns: Tensor) -> Tensor:
+    def _read(self, hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
         return LOGIT_SCALE * (columns * _unit(hidden.mean(1))[:, None]).sum(-1)
 
 

@@ -4,8 +4,10 @@ Black-box tuning (BBT, arXiv 2201.03514) puts its prompt behind the embedding La
 and that of FedBPT do; `prefix` needs no such seam. For inputs of T tokens every injection makes L + T hidden states.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,26 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.prompts.projection import project
+from fedbbpt.prompts.projection import blocks, check_norm, factor, project
 from fedbbpt.ptm.backends.encoding import Encoder, Row
 from fedbbpt.ptm.backends.parts import Parts
 from fedbbpt.ptm.validation import check_prompt_bytes, unsupported
-from fedbbpt.types import DeepPrompts, Injection, LatentPrompts, Prompts, SoftPrompts, TextPrompts, TokenPrompts
+from fedbbpt.types import (
+    DeepPrompts,
+    Injection,
+    LatentPrompts,
+    Projection,
+    ProjectionKind,
+    Prompts,
+    SoftPrompts,
+    TextPrompts,
+    TokenPrompts,
+)
+
+T = TypeVar("T")
+
+MATRICES = 4
+"""Of projections that are kept on a device: the clients of a run share theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,7 @@ class Entrance:
         self._parts, self._encoder = parts, encoder
         self.std = float(parts.words.weight.std())
         self._device = parts.words.weight.device
+        self._matrix = lru_cache(maxsize=MATRICES)(self._load_matrix)
         self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if parts.block is None else Injection)
 
     def words(self, ids: npt.ArrayLike) -> Tensor:
@@ -58,9 +76,10 @@ class Entrance:
         vectors: Tensor = self._parts.words(torch.tensor(np.asarray(ids, np.int64), device=self._device))
         return vectors
 
-    def _all_words(self, ids: Sequence[Sequence[int]]) -> Sequence[Tensor] | Tensor:
-        """One tensor where all are equally long."""
-        return self.words(ids) if len(set(map(len, ids))) == 1 else [self.words(each) for each in ids]
+    def _all_words(self, rows: Sequence[Row]) -> Sequence[Tensor] | Tensor:
+        """Of each row `[T, D]`; one tensor where all are equally long."""
+        ids = [row.ids for row in rows]
+        return _each_once(ids, self.words) if len(set(map(len, ids))) == 1 else [self.words(each) for each in ids]
 
     def vectors(self, prompts: Prompts) -> Vectors:
         """Raises InvalidTensor for tokens outside the vocabulary, UnsupportedPrompt."""
@@ -89,16 +108,29 @@ class Entrance:
         initial = np.zeros((projection.tokens, self._parts.words.embedding_dim), np.float32)
         if ids := self._encoder.tokenise([projection.initial_text])[0]:
             initial = self.words(np.resize(ids, projection.tokens)).cpu().numpy()
-        adds = projection.injection is Injection.ADD
-        projected = project(projection, prompts.z, np.zeros_like(initial) if adds else initial, self.std)
-        vectors, carriers = (torch.from_numpy(each).to(self._device) for each in (projected, initial))
-        return _continuous(vectors, projection.injection, carriers)
+        around = np.zeros_like(initial) if projection.injection is Injection.ADD else initial
+        vectors = self._project(projection, prompts.z, around)
+        return _continuous(vectors, projection.injection, torch.from_numpy(initial).to(self._device))
+
+    def _project(self, projection: Projection, z: npt.NDArray[np.float32], initial: npt.NDArray[np.float32]) -> Tensor:
+        """`[P, L, D]`. On a device by one product, which there takes no time and whose last bits are not promised."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(project(projection, z, initial, self.std))
+        n = z.shape[1]
+        a = self._matrix(projection.kind, projection.seed, initial.size, n)
+        products = torch.from_numpy(z).to(self._device) @ a.T * float(factor(projection, n, self.std))
+        vectors: Tensor = torch.from_numpy(initial).to(self._device) + products.reshape(-1, *initial.shape)
+        check_norm(float(torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64).max()))
+        return vectors
+
+    def _load_matrix(self, kind: ProjectionKind, seed: int, rows: int, n: int) -> Tensor:
+        return torch.cat([torch.from_numpy(block).to(self._device) for block in blocks(kind, seed, rows, n)])
 
     def hidden(self, vectors: Vectors, pairs: Sequence[tuple[int, Row]]) -> Tensor:
         """What enters the model's first layer, `[N, L + T, D]`, for N pairs (prompt, row) of one length."""
         joints = [vectors.joint(row) for _, row in pairs]
         prompts = [vectors.each[prompt] for prompt, _ in pairs]
-        rows = self._all_words([row.ids for _, row in pairs])
+        rows = self._all_words([row for _, row in pairs])
         if vectors.injection is Injection.CONCAT:
             assert isinstance(rows, Tensor), "vectors are all of one length, and so are their rows"
             return _joined(self._parts.lift(rows), prompts, joints)
@@ -115,10 +147,21 @@ def _continuous(each: Tensor, injection: Injection, carriers: Tensor) -> Vectors
     return Vectors(list(each), injection, carriers, in_front=injection is not Injection.PLACE)
 
 
+def _each_once(things: Sequence[T], make: Callable[[Sequence[T]], Tensor]) -> Tensor:
+    """`make` of all things, `[N, ...]`. Pairs repeat their rows and prompts: each object is made into numbers once."""
+    distinct = {id(thing): thing for thing in things}
+    places = {name: place for place, name in enumerate(distinct)}
+    return make(list(distinct.values()))[[places[id(thing)] for thing in things]]
+
+
 def _joined(inputs: Sequence[Tensor] | Tensor, prompts: Sequence[Tensor], joints: Sequence[int]) -> Tensor:
     """Each prompt `[L, D]` put into its input `[T, D]` before the place `joint`: `[N, L + T, D]`."""
     if isinstance(inputs, Tensor) and len(set(joints)) == 1:
         joint = joints[0]
-        return torch.cat([inputs[:, :joint], torch.stack(list(prompts)), inputs[:, joint:]], dim=1)
+        return torch.cat([inputs[:, :joint], _each_once(prompts, _stacked), inputs[:, joint:]], dim=1)
     parts = zip(inputs, prompts, joints, strict=True)
     return torch.stack([torch.cat([input[:joint], prompt, input[joint:]]) for input, prompt, joint in parts])
+
+
+def _stacked(each: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(each))

@@ -1,6 +1,5 @@
 """What masked and causal language models share: label words, and a head that knows no others."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,8 +73,8 @@ class LanguageModel(Transformer[Labels]):
         fitted.set_output_embeddings(decoder)
         return Labels(words, fitted)
 
-    def _read(self, hidden: Tensor, positions: Sequence[int], columns: Labels) -> Tensor:
-        return self._logits(hidden[torch.arange(len(hidden)), torch.tensor(positions)], columns)
+    def _read(self, hidden: Tensor, positions: Tensor, columns: Labels) -> Tensor:
+        return self._logits(hidden[torch.arange(len(hidden), device=hidden.device), positions], columns)
 
     def _logits(self, states: Tensor, columns: Labels) -> Tensor:
         """`[N, D]` -> `[N, K]`, or `[N, vocabulary]`."""

@@ -83,7 +83,7 @@ def _take_block(body: Any, width: int) -> nn.Module | None:
     block = getattr(body, "embeddings", None)
     if not isinstance(block, nn.Module) or not any(isinstance(part, nn.LayerNorm) for part in block.children()):
         return None
-    probe = torch.linspace(-1, 1, 8 * width).reshape(1, 8, width)
+    probe = torch.linspace(-1, 1, 8 * width, device=body.device).reshape(1, 8, width)
     try:
         with torch.inference_mode():
             whole = body(inputs_embeds=probe).last_hidden_state

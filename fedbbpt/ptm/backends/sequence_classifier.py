@@ -1,6 +1,5 @@
 """Sequence classifiers: the logits of the labels that the model was trained with."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -37,6 +36,6 @@ class SequenceClassifier(Transformer[list[int]]):
     def _probe_columns(self) -> list[int]:
         return [0, len(self._labels) - 1]
 
-    def _read(self, hidden: Tensor, positions: Sequence[int], columns: list[int]) -> Tensor:
+    def _read(self, hidden: Tensor, positions: Tensor, columns: list[int]) -> Tensor:
         """Pair by pair: a causal model's head takes several only where it finds their ends by padding."""
         return torch.cat([self._parts.head(inputs_embeds=one[None]).logits[:, columns] for one in hidden])

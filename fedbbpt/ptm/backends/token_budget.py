@@ -1,16 +1,22 @@
 """How large micro-batches should be on a device that tells it to nobody."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import torch
 
+from fedbbpt.errors import Overloaded
+from fedbbpt.interfaces import MicroBatch
+from fedbbpt.types import Scores
+
 MOST_TOKENS = 2**20
-GAIN = 1.1
+GAIN = 1.01
 """By what doubling has to be faster, in tokens per second."""
 
 
 def find_token_budget(seconds: Callable[[int], float], *, first: int) -> int:
-    """Doubles `first` until that gains less than 10 %, or memory ends: then half of what there was room for.
+    """Doubles `first` until that gains less than 1 %, or memory ends: then half of what there was room for.
 
     `seconds` says how long a micro-batch of so many tokens takes, and raises torch.OutOfMemoryError.
     """
@@ -24,3 +30,27 @@ def find_token_budget(seconds: Callable[[int], float], *, first: int) -> int:
             return best
         best, rate = 2 * best, doubled
     return best
+
+
+def in_halves(run: Callable[[MicroBatch], Scores]) -> Callable[[MicroBatch], Scores]:
+    """Runs a micro-batch, and where memory ends its halves, one after the other.
+
+    How much there is can change at any time, as others use the device. Raises Overloaded where one pair has no room.
+    """
+
+    def halved(batch: MicroBatch) -> Scores:
+        try:
+            return run(batch)
+        except torch.OutOfMemoryError:
+            if len(batch.rows) == 1:
+                fix = "try again; fewer tokens in a pair"
+                raise Overloaded("the device has no memory for one pair", where="device", fix=fix) from None
+        half = len(batch.rows) // 2
+        torch.cuda.empty_cache()
+        return np.concatenate([halved(_part(batch, slice(half))), halved(_part(batch, slice(half, None)))])
+
+    return halved
+
+
+def _part(batch: MicroBatch, part: slice) -> MicroBatch:
+    return replace(batch, prompts=batch.prompts[part], rows=batch.rows[part])

@@ -28,13 +28,15 @@ from torch import Tensor
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
 from fedbbpt.interfaces import MicroBatch
+from fedbbpt.ptm.backends.accelerated import accelerated
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
 from fedbbpt.ptm.backends.encoding import Encoder, Row
+from fedbbpt.ptm.backends.graphs import recorder
 from fedbbpt.ptm.backends.injection import Entrance, Vectors
 from fedbbpt.ptm.backends.packed_linear import pack
 from fedbbpt.ptm.backends.parts import logits_of, take_apart
 from fedbbpt.ptm.backends.runtimes import exported
-from fedbbpt.ptm.backends.token_budget import find_token_budget
+from fedbbpt.ptm.backends.token_budget import find_token_budget, in_halves
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.planner import PlannedJob, plan
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
@@ -59,8 +61,9 @@ C = TypeVar("C")
 class Transformer(ABC, Generic[C]):
     """Implements interfaces.Backend for one family; C is what the family makes of a task's classes.
 
-    `token_budget` bounds a micro-batch. 0: CPU_TOKENS, or what a warm-up finds on another device, which computes one at
-    a time. Jobs may be made and run in any threads. Torch's own are set to one, for the whole process.
+    `token_budget` bounds a micro-batch. 0: CPU_TOKENS, or what a warm-up finds on another device; there one is made
+    ready while another is computed. Jobs may be made and run in any threads. Torch's own are set to one, for the whole
+    process.
     """
 
     family: str
@@ -69,7 +72,7 @@ class Transformer(ABC, Generic[C]):
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         torch.set_num_threads(1)
         self._on_cpu = checkpoint.model.device.type == "cpu"
-        self.threads = (threads or cpu_count() or 1) if self._on_cpu else 1
+        self.threads = (threads or cpu_count() or 1) if self._on_cpu else 2
         self.hidden_size = int(checkpoint.model.config.hidden_size)
         self._token_budget = token_budget or CPU_TOKENS
         self._encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
@@ -98,6 +101,9 @@ class Transformer(ABC, Generic[C]):
             self._parts = exported(self._parts, checkpoint, self.threads)
         elif lowered:
             self._parts = self._parts.lowered(torch.bfloat16)
+        if not self._on_cpu:
+            with torch.inference_mode():
+                self._parts = accelerated(self._parts, self._entering, recorder(), causal=self.causal)
         if not (token_budget or self._on_cpu):
             self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
         self._card = replace(self._card, score_noise=self._measure_noise())
@@ -123,7 +129,7 @@ class Transformer(ABC, Generic[C]):
         return self._probe_columns()
 
     @abstractmethod
-    def _read(self, hidden: Tensor, positions: Sequence[int], columns: C) -> Tensor:
+    def _read(self, hidden: Tensor, positions: Tensor, columns: C) -> Tensor:
         """The scores `[N, K]` of pairs from their last hidden states `[N, T, D]`, each at its position `[N]`."""
 
     def describe(self) -> ModelCard:
@@ -154,7 +160,7 @@ class Transformer(ABC, Generic[C]):
             with torch.inference_mode():
                 return self._forward(batch, vectors, rows, columns)
 
-        return PlannedJob(batches, run)
+        return PlannedJob(batches, in_halves(run))
 
     def _plan(
         self, vectors: Vectors, rows: Sequence[Row], columns: C, wanted: npt.NDArray[np.bool_], **computed: Any
@@ -175,12 +181,14 @@ class Transformer(ABC, Generic[C]):
         masks = [vectors.mask(p, row) for p, row in pairs]
         inputs = self._entrance.hidden(vectors, pairs)  # [N, T, D]
         count, tokens, _ = inputs.shape
-        positions = [tokens - 1 if mask is None else mask for mask in masks]
-        copies = -(-FEWEST_TOKENS // (count * tokens))
-        scores: Scores = self._run(inputs.repeat(copies, 1, 1), positions, columns).cpu().numpy()
+        # On a device, what is sent behind the body's launches would wait for their end, and the head for it.
+        positions = torch.tensor([tokens - 1 if mask is None else mask for mask in masks], device=inputs.device)
+        if count * tokens < FEWEST_TOKENS:
+            inputs = inputs.repeat(-(-FEWEST_TOKENS // (count * tokens)), 1, 1)
+        scores: Scores = self._run(inputs, positions, columns).cpu().numpy()
         return scores
 
-    def _run(self, inputs: Tensor, positions: Sequence[int], columns: C) -> Tensor:
+    def _run(self, inputs: Tensor, positions: Tensor, columns: C) -> Tensor:
         """The scores `[N, K]` of the first N of `inputs` `[N', T, D]`, read at `positions` `[N]`."""
         return self._read(self._parts.read(inputs)[: len(positions)], positions, columns)
 
@@ -191,7 +199,8 @@ class Transformer(ABC, Generic[C]):
         theirs = whole[0, -1, [0, 1]] if whole.ndim == 3 else whole[0, [0, -1]]
         try:
             with torch.inference_mode():
-                ours = self._run(self._parts.lift(probe), [FEWEST_TOKENS - 1], self._probe_columns())[0]
+                position = torch.tensor([FEWEST_TOKENS - 1], device=probe.device)
+                ours = self._run(self._parts.lift(probe), position, self._probe_columns())[0]
             same = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
         except (AttributeError, TypeError, ValueError):
             same = False
@@ -216,18 +225,26 @@ class Transformer(ABC, Generic[C]):
             )
         return float(np.std(together - alone))
 
+    def _entering(self, count: int, tokens: int) -> Tensor:
+        """Random inputs of the first layer, `[count, tokens, D]`, of fewer tokens where the model takes fewer."""
+        tokens = min(tokens, self._card.max_tokens)
+        return self._parts.lift(_probe(self._parts.words.weight, count, tokens))
+
     def _seconds(self, tokens: int) -> float:
-        """What it takes to read about so many tokens."""
+        """What a micro-batch of about so many takes, from its prompts to its scores."""
         length = min(128, self._card.max_tokens)
-        inputs = self._parts.lift(_probe(self._parts.words.weight, tokens // length, length))
+        count, front = max(1, tokens // length), length // 2
+        columns, rows = self._probe_columns(), [Row((0,) * (length - front), 0, 0, None, 0)]
+        batch = MicroBatch(np.arange(count), np.zeros(count, np.int64), count * length)
+        with torch.inference_mode():
+            vectors = Vectors(list(_probe(self._parts.words.weight, count, front)))
 
-        def read() -> float:
-            started = perf_counter()
-            with torch.inference_mode():
-                self._parts.read(inputs)[-1, -1, -1].item()  # waits for the device
-            return perf_counter() - started
+            def forward() -> float:
+                started = perf_counter()
+                self._forward(batch, vectors, rows, columns)
+                return perf_counter() - started
 
-        return min(read() for _ in range(4))  # the first warms up
+            return min([forward() for _ in range(6)][2:])  # the first two warm up
 
     def _all(self, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
         """`[P, B, K]`"""
