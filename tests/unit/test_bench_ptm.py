@@ -58,7 +58,7 @@ def test_from_one_command(
     assert found["health: jobs meanwhile"][0] >= 2 and found["memory: jobs"] == [8]
     assert 1e-4 < found["precision: torch bfloat16: scores apart"][0] < 1
     assert max(found["causal: input first: scores apart"] + found["causal: prompt first: scores apart"]) < 1e-5
-    assert min(found["device: tiny: jobs"] + found["device: tiny: matrix products"]) > 0
+    assert min(found["device: tiny: jobs of 150 tokens"] + found["device: tiny: matrix products"]) > 0
 
     text = page.read_text()
     assert text.startswith("Before.\n\n") and text.endswith("\n\nAfter.\n") and "old" not in text

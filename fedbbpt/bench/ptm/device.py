@@ -1,11 +1,12 @@
 """How much of an accelerator a backend uses with a large model in bfloat16. Needs torch.
 
-Jobs are planned and their prompts are vectors before the clock starts. The loop beside it is black-box tuning's
-own: the whole model with a mask and all of its head, a batch for each prompt.
+The clock runs from z to scores. The loop beside it is black-box tuning's own: the whole model with a mask and all of
+its head, a batch for each prompt, whose vectors are there before.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -16,65 +17,89 @@ import torch
 
 from fedbbpt.bench.ptm.figures import Bar, Figure
 from fedbbpt.bench.ptm.random_models import CLASSES
-from fedbbpt.bench.ptm.shapes import make
+from fedbbpt.bench.ptm.shapes import Shaped, make
 from fedbbpt.bench.ptm.turns import Note
 from fedbbpt.bench.ptm.workload import Workload
-from fedbbpt.interfaces import Job
-from fedbbpt.types import SoftPrompts, TaskSpec
+from fedbbpt.types import TaskSpec
 
 PART = "device"
 TASK = TaskSpec("{prompt} {text} {mask}", CLASSES)
 TOKENS = 150
 """Of an input with its prompt and its mask."""
-BARS = {"roberta-large": (Bar(0.6), Bar(5))}
-FIGURES = "matrix products", "jobs", "jobs / matrix products", "jobs / a prompt at a time"
+PRODUCTS, JOBS, MIXED = "matrix products", f"jobs of {TOKENS} tokens", "jobs of mixed lengths"
+LOOPS = "bfloat16", "float32"
+"""Precisions of the loop: that of the jobs, and that of the published code."""
+BARS = {
+    f"roberta-large: {JOBS} / {PRODUCTS}": Bar(0.6),
+    f"roberta-large: {JOBS} / a prompt at a time, bfloat16": Bar(5),
+}
 
 
 def measure(device: str, shape: str, workload: Workload, repeats: int, note: Note) -> tuple[Figure, ...]:
     """`device` "cpu" or "cuda"; empty: CUDA's where there is one."""
     device = device or ("cuda" if torch.cuda.is_available() else "")
-    found = _measure(device, shape, workload, repeats, note) if device else ((),) * len(FIGURES)
-    bars = (None, None, *BARS.get(shape, (None, None)))
-    return tuple(
-        Figure(PART, f"{shape}: {name}", values, unit, bar)
-        for name, values, unit, bar in zip(FIGURES, found, ("TFLOP/s", "TFLOP/s", "x", "x"), bars, strict=True)
-    )
+    found = _measure(device, shape, workload, repeats, note) if device else {}
+    units = {PRODUCTS: "TFLOP/s", JOBS: "TFLOP/s", f"{JOBS} / {PRODUCTS}": "x", MIXED: "TFLOP/s"}
+    units |= {f"{jobs} / a prompt at a time, {loop}": "x" for jobs in (JOBS, MIXED) for loop in LOOPS}
+    named = ((f"{shape}: {name}", found.get(name, ()), unit) for name, unit in units.items())
+    return tuple(Figure(PART, name, values, unit, BARS.get(name)) for name, values, unit in named)
 
 
-def _measure(device: str, shape: str, workload: Workload, repeats: int, note: Note) -> tuple[tuple[float, ...], ...]:
+def _measure(device: str, shape: str, workload: Workload, repeats: int, note: Note) -> Mapping[str, tuple[float, ...]]:
     note(f"{device}: matrix products")
     size = 8192 if device == "cuda" else 512
     a, b = torch.randn(2, size, size, dtype=torch.bfloat16, device=device)
-    peaks = [2 * size**3 / _seconds(lambda: a @ b, device) / 1e12 for _ in range(repeats + 1)][1:]
+    peaks = tuple(2 * size**3 / _seconds(lambda: a @ b, device) / 1e12 for _ in range(repeats + 1))[1:]
 
     note(f"{device}: {shape}")
     model = make(shape, device)
     words = TOKENS - workload.prompt_tokens - 1
-    texts = replace(workload, shortest=words, longest=words).texts()
-    rows = model.backend.prepare(TASK, texts, workload.prompt_tokens, None)
-    vectors = np.random.default_rng(0).normal(0, 0.02, (workload.prompts, workload.prompt_tokens, model.width))
-    prompts, wanted = SoftPrompts(vectors.astype(np.float32)), np.ones((workload.prompts, len(rows)), bool)
-    inputs = torch.zeros(len(rows), TOKENS, model.width, dtype=torch.bfloat16, device=device)
-    mask = torch.ones(len(rows), TOKENS, dtype=torch.int64, device=device)
-
-    def usual() -> None:
-        with torch.inference_mode():
-            for _ in range(workload.prompts):
-                model.usual(inputs_embeds=inputs, attention_mask=mask).logits[:, -1, :2].tolist()
-
-    rates, gains = [], []
-    for _ in range(repeats + 1):
-        job = model.backend.job(TASK, prompts, rows, wanted)
-        ours = _seconds(partial(_run, job), device)
-        gains.append(_seconds(usual, device) / ours)
-        rates.append(model.flops(sum(batch.tokens for batch in job.batches), TOKENS) / ours / 1e12)
-    rates, gains = rates[1:], gains[1:]  # the first warms up
-    return tuple(peaks), tuple(rates), tuple(rate / median(peaks) for rate in rates), tuple(gains)
+    works = {JOBS: replace(workload, shortest=words, longest=words), MIXED: workload}
+    found: dict[str, tuple[float, ...]] = {PRODUCTS: peaks}
+    with ThreadPoolExecutor(model.backend.threads) as pool:  # as many micro-batches side by side as in a service
+        for name, work in works.items():
+            note(f"{device}: {shape}, {name}")
+            rates, gains = _in_turns(model, work, repeats, device, pool)
+            found[name] = rates
+            found |= {f"{name} / a prompt at a time, {loop}": values for loop, values in gains.items()}
+    found[f"{JOBS} / {PRODUCTS}"] = tuple(rate / median(peaks) for rate in found[JOBS])
+    return found
 
 
-def _run(job: Job) -> None:
-    for batch in job.batches:
-        job.run(batch)
+def _in_turns(
+    model: Shaped, work: Workload, repeats: int, device: str, pool: ThreadPoolExecutor
+) -> tuple[tuple[float, ...], Mapping[str, tuple[float, ...]]]:
+    """The rate of the jobs in TFLOP/s, and how often it is that of each loop."""
+    rows = model.backend.prepare(TASK, work.texts(), work.prompt_tokens, None)
+    lengths = [len(row.ids) + work.prompt_tokens for row in rows]
+    flops = work.prompts * sum(model.flops(length, length) for length in lengths)
+    rates: list[float] = []
+    gains: dict[str, list[float]] = {loop: [] for loop in model.usual}
+    for repeat in range(repeats + 2):
+        ours = _seconds(partial(_run, model, work, repeat, rows, pool), device)
+        loops = {
+            name: _seconds(partial(_usual, usual, work, lengths, device), device) for name, usual in model.usual.items()
+        }
+        if repeat >= 2:  # a first job warms up, and the shapes of a second are recorded
+            rates.append(flops / ours / 1e12)
+            for name, seconds in loops.items():
+                gains[name].append(seconds / ours)
+    return tuple(rates), {name: tuple(values) for name, values in gains.items()}
+
+
+def _run(model: Shaped, work: Workload, repeat: int, rows: Sequence[Any], pool: ThreadPoolExecutor) -> None:
+    job = model.backend.job(TASK, work.latent(repeat), rows, np.ones((work.prompts, len(rows)), bool))
+    for _ in pool.map(job.run, job.batches):
+        pass
+
+
+def _usual(usual: Any, work: Workload, lengths: Sequence[int], device: str) -> None:
+    weight = usual.get_input_embeddings().weight
+    inputs = torch.zeros(len(lengths), max(lengths), weight.shape[1], dtype=weight.dtype, device=device)
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long().to(device)
+    with torch.inference_mode():
+        for _ in range(work.prompts):
+            usual(inputs_embeds=inputs, attention_mask=mask).logits[:, -1, :2].tolist()
 
 
 def _seconds(call: Callable[[], Any], device: str) -> float:

@@ -1,6 +1,7 @@
 """Models of well-known shapes with random weights, on a device. Needs torch."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ SHAPES: Mapping[str, Callable[[], Any]] = {
 class Shaped:
     backend: MaskedLM | CausalLM
     """In bfloat16."""
-    usual: Any
-    """A model of the same shape as transformers makes it, in bfloat16."""
+    usual: Mapping[str, Any]
+    """Models of the same shape as transformers makes them, by their precision."""
     width: int
     weights: int
     """Of the layers."""
@@ -62,4 +63,6 @@ def make(shape: str, device: str) -> Shaped:
         shape, "", model, tokenizer(mask=masked), MAX_TOKENS, Precision.BFLOAT16, Runtime.TORCH, Path(shape)
     )
     backend = MaskedLM(known) if masked else CausalLM(known)
-    return Shaped(backend, usual.to(torch.bfloat16), config.hidden_size, weights, config.num_hidden_layers)
+    loops = {"float32": deepcopy(usual)} if masked else {}  # there may be no room for a large one
+    loops["bfloat16"] = usual.to(torch.bfloat16)
+    return Shaped(backend, loops, config.hidden_size, weights, config.num_hidden_layers)
