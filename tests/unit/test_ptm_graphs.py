@@ -1,6 +1,7 @@
 """Launches that are repeated give what the body gives, whatever shapes come, in whatever order and how often."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,3 +93,31 @@ def test_the_shape_that_was_used_least_recently_is_forgotten() -> None:
     assert len(recorded) == 1, "it is seen for the first time"
     graphs(inputs_embeds=inputs(1, SHAPES + 1, "cpu"))
     assert len(recorded) == 2, "this one has been seen"
+
+
+def test_what_cannot_be_recorded_is_computed_without() -> None:
+    def record(launch: Launch) -> Launch:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    body = Body()
+    graphs = Graphs(body, MOST, record)
+    for seed in range(4):
+        given = inputs(2, 5, "cpu", seed)
+        assert torch.equal(graphs(inputs_embeds=given).last_hidden_state, body(inputs_embeds=given).last_hidden_state)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_thread_may_begin_with_a_shape_that_another_one_has_seen() -> None:
+    """Kills: recording the first launches that a thread makes, whose libraries are not ready."""
+    body = torch.nn.Linear(WIDTH, WIDTH).cuda().requires_grad_(False)
+    graphs = Graphs(lambda inputs_embeds: SimpleNamespace(last_hidden_state=body(inputs_embeds)), MOST, recorder())
+    given = inputs(2, 5, "cuda")
+
+    def ask() -> Any:
+        with torch.inference_mode():
+            return graphs(inputs_embeds=given).last_hidden_state
+
+    expected = ask()
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.equal(pool.submit(ask).result(), expected)

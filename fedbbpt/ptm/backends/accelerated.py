@@ -61,15 +61,12 @@ def _fuse(parts: Parts, probe: Callable[[int, int], Tensor], length: int) -> Non
 def _recorded(parts: Parts, probe: Callable[[int, int], Tensor], length: int, record: Record) -> Any:
     """The body with graphs up to the size where one gains nothing."""
     most, tokens = 0, length
-    try:
-        while tokens <= LARGEST_GRAPH:
-            inputs = probe(tokens // length, length)
-            graphs = replace(parts, body=Graphs(parts.body, tokens, record))
-            if _seconds(parts, inputs) < GAIN * _seconds(graphs, inputs):
-                break
-            most, tokens = tokens, 2 * tokens
-    except RuntimeError as error:  # it does what cannot be recorded, or memory ends
-        log.warning("launches are not recorded: %s", str(error).partition("\n")[0])
+    while tokens <= LARGEST_GRAPH:
+        inputs = probe(tokens // length, length)
+        graphs = replace(parts, body=Graphs(parts.body, tokens, record))
+        if _seconds(parts, inputs) < GAIN * _seconds(graphs, inputs):
+            break
+        most, tokens = tokens, 2 * tokens
     log.info("launches for up to %d tokens are recorded", most)
     return Graphs(parts.body, most, record) if most else parts.body
 

@@ -5,6 +5,7 @@ What the body launches for a shape that comes again is recorded once, as a CUDA 
 in every generation. The same kernels run, and so the bits are the same.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
@@ -13,6 +14,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
+
+log = logging.getLogger(__name__)
 
 Launch: TypeAlias = Callable[[], object]
 Record: TypeAlias = Callable[[Launch], Launch]
@@ -32,8 +35,8 @@ class Graphs:
     def __init__(self, body: Any, most_tokens: int, record: Record) -> None:
         self._body, self._most_tokens, self._record = body, most_tokens, record
         self._lock = Lock()
-        self._inputs: Tensor | None = None
-        self._outputs: Tensor | None = None
+        self._inputs = self._outputs = torch.empty(0)
+        """`[most_tokens, D]`, once something was recorded."""
         self._shapes: OrderedDict[torch.Size, Launch | None] = OrderedDict()
         """None: seen once, and not recorded yet."""
 
@@ -46,27 +49,41 @@ class Graphs:
         if others or shape[0] * shape[1] > self._most_tokens:
             return self._body(inputs_embeds=inputs_embeds, **others)
         with self._lock:
-            if shape not in self._shapes:
-                self._shapes[shape] = None
-                if len(self._shapes) > SHAPES:
-                    self._shapes.popitem(last=False)
-                return self._body(inputs_embeds=inputs_embeds)
-            self._shapes.move_to_end(shape)
-            return BaseModelOutput(self._launch(inputs_embeds))
+            if launch := self._shapes.get(shape):
+                self._shapes.move_to_end(shape)
+                inputs, outputs = self._places(shape)
+                inputs.copy_(inputs_embeds)
+                launch()
+                return BaseModelOutput(outputs.clone())
+            # Also what is recorded next is computed as it is first: what a thread needs for its first launches cannot
+            # be made while they are recorded.
+            found = self._body(inputs_embeds=inputs_embeds)
+            self._meet(shape, inputs_embeds, found.last_hidden_state)
+            return found
 
-    def _launch(self, given: Tensor) -> Tensor:
-        if self._inputs is None or self._outputs is None:
-            hidden = self._body(inputs_embeds=given).last_hidden_state
-            self._inputs, self._outputs = (each.new_empty(self._most_tokens, each.shape[2]) for each in (given, hidden))
-        count, tokens, _ = given.shape
+    def _meet(self, shape: torch.Size, inputs: Tensor, hidden: Tensor) -> None:
+        """Records what has come before."""
+        if shape not in self._shapes:
+            self._shapes[shape] = None
+            if len(self._shapes) > SHAPES:
+                self._shapes.popitem(last=False)
+            return
+        if not len(self._inputs):
+            self._inputs, self._outputs = (
+                each.new_empty(self._most_tokens, each.shape[2]) for each in (inputs, hidden)
+            )
+        source, target = self._places(shape)
+        try:
+            self._shapes[shape] = self._record(lambda: target.copy_(self._body(inputs_embeds=source).last_hidden_state))
+        except RuntimeError as error:  # the body does what cannot be recorded, or memory ends
+            log.warning("launches are recorded no longer: %s", str(error).partition("\n")[0])
+            self._most_tokens = 0
+
+    def _places(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Where inputs of a shape are read from, and hidden states written to."""
+        count, tokens, _ = shape
         inputs, outputs = (each[: count * tokens].view(count, tokens, -1) for each in (self._inputs, self._outputs))
-        launch = self._shapes[given.shape]
-        if launch is None:
-            launch = self._record(lambda: outputs.copy_(self._body(inputs_embeds=inputs).last_hidden_state))
-            self._shapes[given.shape] = launch
-        inputs.copy_(given)
-        launch()
-        return outputs.clone()
+        return inputs, outputs
 
 
 def recorder() -> Record:
