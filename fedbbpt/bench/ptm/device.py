@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedbbpt.bench.ptm.figures import Bar, Figure
 from fedbbpt.bench.ptm.random_models import CLASSES
@@ -27,6 +27,9 @@ TASK = TaskSpec("{prompt} {text} {mask}", CLASSES)
 TOKENS = 150
 """Of an input with its prompt and its mask."""
 PRODUCTS, JOBS, MIXED = "matrix products", f"jobs of {TOKENS} tokens", "jobs of mixed lengths"
+PRODUCT_SIZE: Mapping[str, int] = {"cuda": 8192, "cpu": 512}
+PRODUCTS_AT_A_TIME = 20
+"""Launched together, so that the first one's launch hardly counts."""
 LOOPS = "bfloat16", "float32"
 """Precisions of the loop: that of the jobs, and that of the published code."""
 BARS = {
@@ -46,45 +49,51 @@ def measure(device: str, shape: str, workload: Workload, repeats: int, note: Not
 
 
 def _measure(device: str, shape: str, workload: Workload, repeats: int, note: Note) -> Mapping[str, tuple[float, ...]]:
-    note(f"{device}: matrix products")
-    size = 8192 if device == "cuda" else 512
-    a, b = torch.randn(2, size, size, dtype=torch.bfloat16, device=device)
-    peaks = tuple(2 * size**3 / _seconds(lambda: a @ b, device) / 1e12 for _ in range(repeats + 1))[1:]
-
-    note(f"{device}: {shape}")
     model = make(shape, device)
     words = TOKENS - workload.prompt_tokens - 1
     works = {JOBS: replace(workload, shortest=words, longest=words), MIXED: workload}
-    found: dict[str, tuple[float, ...]] = {PRODUCTS: peaks}
+    found: dict[str, tuple[float, ...]] = {}
     with ThreadPoolExecutor(model.backend.threads) as pool:  # as many micro-batches side by side as in a service
         for name, work in works.items():
             note(f"{device}: {shape}, {name}")
-            rates, gains = _in_turns(model, work, repeats, device, pool)
-            found[name] = rates
+            products, rates, gains = _in_turns(model, work, repeats, device, pool)
             found |= {f"{name} / a prompt at a time, {loop}": values for loop, values in gains.items()}
-    found[f"{JOBS} / {PRODUCTS}"] = tuple(rate / median(peaks) for rate in found[JOBS])
+            found[name] = rates
+            if name == JOBS:
+                found[PRODUCTS] = products
+                found[f"{JOBS} / {PRODUCTS}"] = tuple(a / b for a, b in zip(rates, products, strict=True))
     return found
 
 
 def _in_turns(
     model: Shaped, work: Workload, repeats: int, device: str, pool: ThreadPoolExecutor
-) -> tuple[tuple[float, ...], Mapping[str, tuple[float, ...]]]:
-    """The rate of the jobs in TFLOP/s, and how often it is that of each loop."""
+) -> tuple[tuple[float, ...], tuple[float, ...], Mapping[str, tuple[float, ...]]]:
+    """The rates of matrix products and of jobs in TFLOP/s, and how often the jobs' is that of each loop."""
     rows = model.backend.prepare(TASK, work.texts(), work.prompt_tokens, None)
     lengths = [len(row.ids) + work.prompt_tokens for row in rows]
     flops = work.prompts * sum(model.flops(length, length) for length in lengths)
+    size = PRODUCT_SIZE[device]
+    a, b = torch.randn(2, size, size, dtype=torch.bfloat16, device=device)
+    products: list[float] = []
     rates: list[float] = []
     gains: dict[str, list[float]] = {loop: [] for loop in model.usual}
     for repeat in range(repeats + 2):
+        multiplying = _seconds(partial(_multiply, a, b), device)
         ours = _seconds(partial(_run, model, work, repeat, rows, pool), device)
         loops = {
             name: _seconds(partial(_usual, usual, work, lengths, device), device) for name, usual in model.usual.items()
         }
         if repeat >= 2:  # a first job warms up, and the shapes of a second are recorded
+            products.append(PRODUCTS_AT_A_TIME * 2 * size**3 / multiplying / 1e12)
             rates.append(flops / ours / 1e12)
             for name, seconds in loops.items():
                 gains[name].append(seconds / ours)
-    return tuple(rates), {name: tuple(values) for name, values in gains.items()}
+    return tuple(products), tuple(rates), {name: tuple(values) for name, values in gains.items()}
+
+
+def _multiply(a: Tensor, b: Tensor) -> None:
+    for _ in range(PRODUCTS_AT_A_TIME):
+        a @ b
 
 
 def _run(model: Shaped, work: Workload, repeat: int, rows: Sequence[Any], pool: ThreadPoolExecutor) -> None:

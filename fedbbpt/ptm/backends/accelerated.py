@@ -16,9 +16,11 @@ from fedbbpt.ptm.backends.parts import Parts
 log = logging.getLogger(__name__)
 
 GAIN = 1.02
-"""What is less faster than that is left as it was."""
+"""What layers have to gain to be fused."""
+LOSS = 0.98
+"""What a graph may lose: it spares Python the launches, so that another thread gets on."""
 LENGTH = 128
-LARGE, LARGEST_GRAPH = 2**13, 2**15
+LARGE, LARGEST_GRAPH = 2**15, 2**16
 """Tokens: of the inputs that layers are measured with, and of those that are recorded at most."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """How far hidden states may lie from the plain layers', as a share of the largest of those."""
@@ -59,12 +61,12 @@ def _fuse(parts: Parts, probe: Callable[[int, int], Tensor], length: int) -> Non
 
 
 def _recorded(parts: Parts, probe: Callable[[int, int], Tensor], length: int, record: Record) -> Any:
-    """The body with graphs up to the size where one gains nothing."""
+    """The body with graphs up to the size where one is slower."""
     most, tokens = 0, length
     while tokens <= LARGEST_GRAPH:
         inputs = probe(tokens // length, length)
         graphs = replace(parts, body=Graphs(parts.body, tokens, record))
-        if _seconds(parts, inputs) < GAIN * _seconds(graphs, inputs):
+        if _seconds(parts, inputs) < LOSS * _seconds(graphs, inputs):
             break
         most, tokens = tokens, 2 * tokens
     log.info("launches for up to %d tokens are recorded", most)
@@ -77,4 +79,4 @@ def _seconds(parts: Parts, inputs: Tensor) -> float:
         parts.read(inputs)[-1, -1, -1].item()  # waits for the device
         return perf_counter() - started
 
-    return min([read() for _ in range(6)][2:])  # the first two warm up, and record
+    return min([read() for _ in range(8)][2:])  # the first two warm up, and record

@@ -7,6 +7,7 @@ tokenizer gives each piece its sign for a space, also where the template has non
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -56,6 +57,7 @@ class Encoder:
         self._before, self._after = whole[:start], [] if causal else whole[start + len(plain) :]
         self._mask = [] if causal or tokenizer.mask_token_id is None else [tokenizer.mask_token_id]
         self._special = frozenset(tokenizer.all_special_ids)
+        self.label_words = lru_cache(maxsize=64)(self._label_words)
         self._vocabulary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
     def tokenise(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
@@ -83,7 +85,7 @@ class Encoder:
         """A text alone, between the model's special tokens."""
         return [*self._before, *self.tokenise([text])[0], *self._after]
 
-    def label_words(self, task: TaskSpec) -> tuple[tuple[int, ...], ...]:
+    def _label_words(self, task: TaskSpec) -> tuple[tuple[int, ...], ...]:
         """The tokens of each label word, as it stands in the template: with the white space before {mask}.
 
         Raises InvalidTask for words that the vocabulary lacks, words that fall together, and words of several tokens

@@ -7,7 +7,7 @@ and that of FedBPT do; `prefix` needs no such seam. For inputs of T tokens every
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTensor
+from fedbbpt.interfaces import MicroBatch
 from fedbbpt.prompts.projection import blocks, check_norm, factor, project
 from fedbbpt.ptm.backends.encoding import Encoder, Row
 from fedbbpt.ptm.backends.parts import Parts
@@ -31,7 +32,7 @@ from fedbbpt.types import (
     TokenPrompts,
 )
 
-T = TypeVar("T")
+Numbers: TypeAlias = npt.NDArray[np.int64]
 
 MATRICES = 4
 """Of projections that are kept on a device: the clients of a run share theirs."""
@@ -54,11 +55,11 @@ class Vectors:
     def joint(self, row: Row) -> int:
         return row.front if self.in_front else row.slot
 
-    def mask(self, prompt: int, row: Row) -> int | None:
-        """Where the row's mask token stands once the prompt has joined."""
+    def place(self, row: Row, tokens: int) -> int:
+        """Where a pair of so many tokens is read: at its mask, which moves with a prompt before it, or at its end."""
         if row.mask is None:
-            return None
-        return row.mask + len(self.each[prompt]) * (row.mask >= self.joint(row))
+            return tokens - 1
+        return row.mask + (tokens - len(row.ids)) * (row.mask >= self.joint(row))
 
 
 class Entrance:
@@ -75,11 +76,6 @@ class Entrance:
         """`[..., T]` -> `[..., T, D]`."""
         vectors: Tensor = self._parts.words(torch.tensor(np.asarray(ids, np.int64), device=self._device))
         return vectors
-
-    def _all_words(self, rows: Sequence[Row]) -> Sequence[Tensor] | Tensor:
-        """Of each row `[T, D]`; one tensor where all are equally long."""
-        ids = [row.ids for row in rows]
-        return _each_once(ids, self.words) if len(set(map(len, ids))) == 1 else [self.words(each) for each in ids]
 
     def vectors(self, prompts: Prompts) -> Vectors:
         """Raises InvalidTensor for tokens outside the vocabulary, UnsupportedPrompt."""
@@ -126,42 +122,52 @@ class Entrance:
     def _load_matrix(self, kind: ProjectionKind, seed: int, rows: int, n: int) -> Tensor:
         return torch.cat([torch.from_numpy(block).to(self._device) for block in blocks(kind, seed, rows, n)])
 
-    def hidden(self, vectors: Vectors, pairs: Sequence[tuple[int, Row]]) -> Tensor:
-        """What enters the model's first layer, `[N, L + T, D]`, for N pairs (prompt, row) of one length."""
-        joints = [vectors.joint(row) for _, row in pairs]
-        prompts = [vectors.each[prompt] for prompt, _ in pairs]
-        rows = self._all_words([row for _, row in pairs])
+    def hidden(self, vectors: Vectors, batch: MicroBatch, rows: Sequence[Row]) -> Tensor:
+        """What enters the model's first layer, `[N, L + T, D]`, for N pairs of one length.
+
+        Pairs repeat their rows and prompts: those whose rows are alike are joined together, and what a row or a prompt
+        is made of is looked up once.
+        """
+        some, which = np.unique(batch.rows, return_inverse=True)
+        shapes = [(len(rows[row].ids), vectors.joint(rows[row])) for row in some]
+        if len(set(shapes)) == 1:
+            return self._alike(vectors, batch.prompts, batch.rows, rows, shapes[0][1])
+        groups = [np.flatnonzero([shapes[row] == shape for row in which]) for shape in dict.fromkeys(shapes)]
+        parts = [
+            self._alike(vectors, batch.prompts[group], batch.rows[group], rows, joint)
+            for group, (_, joint) in zip(groups, dict.fromkeys(shapes), strict=True)
+        ]
+        return torch.cat(parts)[self._numbers(np.argsort(np.concatenate(groups)))]
+
+    def _alike(self, vectors: Vectors, prompts: Numbers, numbers: Numbers, rows: Sequence[Row], joint: int) -> Tensor:
+        """The same for prompts `[N]` with rows `[N]` of one length, in which they have one place."""
+        lift = self._parts.lift
+        words = self._of_each(numbers, lambda some: self.words([rows[row].ids for row in some]))
         if vectors.injection is Injection.CONCAT:
-            assert isinstance(rows, Tensor), "vectors are all of one length, and so are their rows"
-            return _joined(self._parts.lift(rows), prompts, joints)
-        if vectors.injection is Injection.ADD:
+            words = lift(words)
+        elif vectors.injection is Injection.ADD:
             assert vectors.carriers is not None, "only words in the text's place have no carriers"
-            hidden = self._parts.lift(_joined(rows, [vectors.carriers] * len(rows), joints))
-            for input, prompt, joint in zip(hidden, prompts, joints, strict=True):
-                input[joint : joint + len(prompt)] += prompt
-            return hidden
-        return self._parts.lift(_joined(rows, prompts, joints))
+            words = lift(_joined(words, vectors.carriers.expand(len(words), -1, -1), joint))
+        joining = self._of_each(prompts, lambda some: torch.stack([vectors.each[prompt] for prompt in some]))
+        if vectors.injection is Injection.ADD:
+            words[:, joint : joint + joining.shape[1]] += joining
+            return words
+        joined = _joined(words, joining, joint)
+        return joined if vectors.injection is Injection.CONCAT else lift(joined)
+
+    def _of_each(self, numbers: Numbers, make: Callable[[Numbers], Tensor]) -> Tensor:
+        """`make` of `[N]` things, `[N, ...]`, where of each it was asked once."""
+        some, which = np.unique(numbers, return_inverse=True)
+        return make(some)[self._numbers(which)]
+
+    def _numbers(self, numbers: Numbers) -> Tensor:
+        return torch.from_numpy(numbers).to(self._device)
 
 
 def _continuous(each: Tensor, injection: Injection, carriers: Tensor) -> Vectors:
     return Vectors(list(each), injection, carriers, in_front=injection is not Injection.PLACE)
 
 
-def _each_once(things: Sequence[T], make: Callable[[Sequence[T]], Tensor]) -> Tensor:
-    """`make` of all things, `[N, ...]`. Pairs repeat their rows and prompts: each object is made into numbers once."""
-    distinct = {id(thing): thing for thing in things}
-    places = {name: place for place, name in enumerate(distinct)}
-    return make(list(distinct.values()))[[places[id(thing)] for thing in things]]
-
-
-def _joined(inputs: Sequence[Tensor] | Tensor, prompts: Sequence[Tensor], joints: Sequence[int]) -> Tensor:
-    """Each prompt `[L, D]` put into its input `[T, D]` before the place `joint`: `[N, L + T, D]`."""
-    if isinstance(inputs, Tensor) and len(set(joints)) == 1:
-        joint = joints[0]
-        return torch.cat([inputs[:, :joint], _each_once(prompts, _stacked), inputs[:, joint:]], dim=1)
-    parts = zip(inputs, prompts, joints, strict=True)
-    return torch.stack([torch.cat([input[:joint], prompt, input[joint:]]) for input, prompt, joint in parts])
-
-
-def _stacked(each: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(each))
+def _joined(inputs: Tensor, prompts: Tensor, joint: int) -> Tensor:
+    """Each prompt `[N, L, D]` put into its input `[N, T, D]` before the place `joint`: `[N, L + T, D]`."""
+    return torch.cat([inputs[:, :joint], prompts, inputs[:, joint:]], dim=1)

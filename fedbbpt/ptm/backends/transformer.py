@@ -177,12 +177,11 @@ class Transformer(ABC, Generic[C]):
 
     def _forward(self, batch: MicroBatch, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
         """The scores `[N, K]` of the pairs."""
-        pairs = [(int(p), rows[b]) for p, b in zip(batch.prompts, batch.rows, strict=True)]
-        masks = [vectors.mask(p, row) for p, row in pairs]
-        inputs = self._entrance.hidden(vectors, pairs)  # [N, T, D]
+        inputs = self._entrance.hidden(vectors, batch, rows)  # [N, T, D]
         count, tokens, _ = inputs.shape
+        places = {row: vectors.place(rows[row], tokens) for row in set(batch.rows.tolist())}
         # On a device, what is sent behind the body's launches would wait for their end, and the head for it.
-        positions = torch.tensor([tokens - 1 if mask is None else mask for mask in masks], device=inputs.device)
+        positions = torch.tensor([places[row] for row in batch.rows.tolist()], device=inputs.device)
         if count * tokens < FEWEST_TOKENS:
             inputs = inputs.repeat(-(-FEWEST_TOKENS // (count * tokens)), 1, 1)
         scores: Scores = self._run(inputs, positions, columns).cpu().numpy()
