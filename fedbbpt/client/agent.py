@@ -8,7 +8,7 @@ from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.client.owner import Unmeasured
-from fedbbpt.errors import Overloaded, RateLimited, Unavailable
+from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.types import Arrays, Phase, Receipt, Task, Update
 
@@ -64,6 +64,6 @@ class Agent:
         while True:
             try:
                 return self.answer(task)
-            except (Unavailable, Overloaded, RateLimited) as error:
+            except (Unavailable, Overloaded, RateLimited, StoreError) as error:
                 log.warning("round %d: %s; trying again", task.id.round, error)
                 wait()

@@ -85,14 +85,16 @@ class Account:
         what = f"{wanted} {kind} where {left} of {total} are left{beside}"
         raise BudgetSpent(what, where=f"max_{kind}", fix=f"a smaller call, or {ANOTHER_AGREEMENT}")
 
-    def settle(self, reservation: Reservation, task_id: str, usage: Usage) -> Usage:
-        """Counts what was used, which is at most what was reserved; the rest is free again. The usage with its cost."""
+    def priced(self, usage: Usage) -> Usage:
+        """With its cost."""
+        return replace(usage, cost_micros=self._tenant.price.cost_micros(usage))
+
+    def settle(self, reservation: Reservation, task_id: str, usage: Usage) -> None:
+        """Counts what was used, which is at most what was reserved; the rest is free again."""
         assert usage.queries <= reservation.queries and usage.tokens <= reservation.tokens, "more than was reserved"
         self._open.remove(reservation)
         self._bucket.give_back(reservation.queries - usage.queries)
-        usage = replace(usage, cost_micros=self._tenant.price.cost_micros(usage))
         self._count(task_id, usage)
-        return usage
 
     def _count(self, task_id: str, usage: Usage) -> None:
         self.usage += usage

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ class Begun:
     tenancy: Tenancy
     reservation: Reservation
     prompts_digest: str
+    paid: int = 0
+    """Of its queries, that an attempt before was charged for."""
 
     @property
     def examples_id(self) -> str:
@@ -172,13 +174,17 @@ class Engine:
             except PolicyForbids as error:
                 raise self._refusal(tenancy, error, task=task_id, examples=name) from None
         kept = Kept(name, task_id, task, rows, rows_digests, examples.labels, tokens)
-        tenancy.handles.put(kept, self._clock())
+        tenancy.handles.check(kept)
         self._audit.append("examples", tenancy.tenant.name, task=task_id, examples=name, count=len(rows), tokens=tokens)
+        tenancy.handles.put(kept, self._clock())
         return False, kept
 
     def _refusal(self, tenancy: Tenancy, error: FedbbptError, **names: str) -> FedbbptError:
-        """The error, once it is on record."""
-        self._audit.append("refusal", tenancy.tenant.name, status=type(error).__name__, **names)
+        """The error, once it is on record. Without room for that it stands all the same."""
+        try:
+            self._audit.append("refusal", tenancy.tenant.name, status=type(error).__name__, **names)
+        except StoreError as problem:
+            log.warning("a refusal is not on record: %s", problem)
         return error
 
     def begin(
@@ -187,11 +193,13 @@ class Engine:
         prompts: Prompts,
         *,
         fresh: bool = False,
+        paid: int = 0,
         tenant: Tenant = OWNER,
     ) -> Begun:
         """Lets a call in: checks it, plans its micro-batches, reserves what they may cost.
 
-        `examples`: a handle, or a task with the examples. `fresh` has the model compute every pair. Raises
+        `examples`: a handle, or a task with the examples. `fresh` has the model compute every pair; `paid` is how many
+        of them an earlier attempt at the same call was charged for. Raises
         UnknownExamples, UnsupportedPrompt, InvalidTensor, PromptTooLong, MessageTooLarge, BudgetSpent, RateLimited, and
         for examples what registering them raises.
         """
@@ -207,12 +215,13 @@ class Engine:
         prefix = bytes.fromhex(kept.task_id)
         prompts_digest = digests.digest(*names.ravel().tolist()).hex()
         try:
-            tenancy.account.check(count(prompts) * len(kept.rows), self._clock())
+            tenancy.account.check(max(0, count(prompts) * len(kept.rows) - paid), self._clock())
             scoring = Scoring(self._backend, kept, prompts, names, prefix, tenancy.cache, self._clock, fresh=fresh)
-            reservation = tenancy.account.reserve(scoring.queries, scoring.tokens, self._clock())
+            paid = min(paid, scoring.known_queries)
+            reservation = tenancy.account.reserve(scoring.queries - paid, scoring.tokens, self._clock())
         except BudgetSpent as error:
             raise self._refusal(tenancy, error, task=kept.task_id, examples=kept.id, prompts=prompts_digest) from None
-        return Begun(scoring, tenancy, reservation, prompts_digest)
+        return Begun(scoring, tenancy, reservation, prompts_digest, paid)
 
     def _check_size(self, numbers: int) -> None:
         if 4 * numbers > self._card.max_message_bytes - ENVELOPE_BYTES:
@@ -235,24 +244,34 @@ class Engine:
         return self._settle(begun, "given up")
 
     def _settle(self, begun: Begun, status: str) -> Usage:
+        """What is not on record was not used: with no room for the record nothing is counted, and nothing kept."""
         scoring, tenancy = begun.scoring, begun.tenancy
+        usage = scoring.usage()
+        # Of what an attempt before was charged for, pairs that are known since then cost nothing again.
+        paid = min(begun.paid, usage.cached_queries)
+        usage = replace(usage, queries=usage.queries - paid, cached_queries=usage.cached_queries - paid)
+        usage = tenancy.account.priced(usage)
+        try:
+            self._audit.append(
+                "score",
+                tenancy.tenant.name,
+                task=scoring.kept.task_id,
+                examples=scoring.kept.id,
+                prompts=begun.prompts_digest,
+                output=tenancy.tenant.output,
+                revision=self._card.revision,
+                queries=usage.queries,
+                cached_queries=usage.cached_queries,
+                tokens=usage.tokens,
+                compute_seconds=round(usage.compute_seconds, 6),
+                cost_micros=usage.cost_micros,
+                status=status,
+            )
+        except StoreError:
+            tenancy.account.settle(begun.reservation, scoring.kept.task_id, Usage())
+            raise
         scoring.keep(tenancy.cache)
-        usage = tenancy.account.settle(begun.reservation, scoring.kept.task_id, scoring.usage())
-        self._audit.append(
-            "score",
-            tenancy.tenant.name,
-            task=scoring.kept.task_id,
-            examples=scoring.kept.id,
-            prompts=begun.prompts_digest,
-            output=tenancy.tenant.output,
-            revision=self._card.revision,
-            queries=usage.queries,
-            cached_queries=usage.cached_queries,
-            tokens=usage.tokens,
-            compute_seconds=round(usage.compute_seconds, 6),
-            cost_micros=usage.cost_micros,
-            status=status,
-        )
+        tenancy.account.settle(begun.reservation, scoring.kept.task_id, usage)
         return usage
 
     @cached_property

@@ -48,10 +48,14 @@ class Handles:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def put(self, kept: Kept, now: float) -> None:
+    def check(self, kept: Kept) -> None:
         """Raises InvalidExamples where it alone exceeds the quota."""
         if kept.bytes > self._max_bytes:
             raise InvalidExamples(f"{kept.bytes} bytes", where="examples", fix=f"at most {self._max_bytes}")
+
+    def put(self, kept: Kept, now: float) -> None:
+        """Raises InvalidExamples where it alone exceeds the quota."""
+        self.check(kept)
         kept.used_at = now
         self._drop(kept.id)
         self._kept[kept.id] = kept

@@ -2,12 +2,13 @@
 
 LOSS_ONLY needs more than withholding scores. A loss over one example, asked for with each label in turn, is its row of
 log-probabilities; two handles that differ in one example or label give it by subtraction. So a handle has to hold
-several inputs that differ for the model, an input keeps the label that it first came with, and, where the tenant's
-`overlaps` is false, two handles differ in no input or in several. docs/threat-model.md says what this cannot prevent.
+several inputs that differ for the model and of which none weighs much more than the others, an input keeps the label
+that it first came with, and, where the tenant's `overlaps` is false, two handles differ in no input or in several.
+docs/threat-model.md says what this cannot prevent.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -76,8 +77,9 @@ class _Input:
 class LabelBook:
     """What a tenant has registered where it gets losses, by what the model reads.
 
-    Inputs that came in the same handles are a group. A loss is the mean over whole groups, and what is made of losses
-    by adding and subtracting weighs a group's inputs alike: while no group is small, none of them can be singled out.
+    Inputs that came in the same handles, all equally often, are a group. A loss is the mean over whole groups, and what
+    is made of losses by adding and subtracting weighs a group's inputs alike: while no group is small, none of them can
+    be singled out.
     """
 
     def __init__(self, min_examples: int, *, overlaps: bool, max_rows: int = MAX_ROWS) -> None:
@@ -93,13 +95,18 @@ class LabelBook:
         `columns` names what of the model the task's classes are: under another task of the same ones a row is the same.
         """
         names = [digest(columns, row) for row in rows]
-        times, new = Counter(names), next(self._groups)
-        if len(times) < self._min_examples:
+        times = Counter(names)
+        new: dict[int, int] = defaultdict(lambda: next(self._groups))
+        """Groups, by how often the handle holds their inputs."""
+        # So many equally frequent ones would weigh as these do (Kish's effective sample size).
+        alike = len(names) ** 2 / sum(often * often for often in times.values())
+        if alike < self._min_examples:
+            weight = "" if alike == len(times) else f" that weigh as {alike:.1f} do"
             fix = f"at least {self._min_examples}, since the answer is a loss"
-            raise PolicyForbids(f"{len(times)} different examples", where="examples", fix=fix)
+            raise PolicyForbids(f"{len(times)} different examples{weight}", where="examples", fix=fix)
         came: dict[bytes, _Input] = {}
         for row, (name, label) in enumerate(zip(names, labels, strict=True)):
-            entry = came.setdefault(name, self._known.get(name) or _Input(label, times[name], new))
+            entry = came.setdefault(name, self._known.get(name) or _Input(label, times[name], new[times[name]]))
             if entry.label != label:
                 fix = "the label that it came with first"
                 raise PolicyForbids("an input with another label", where=f"examples[{row}].label", fix=fix)
@@ -109,20 +116,20 @@ class LabelBook:
         if len(self._known.keys() | came.keys()) > self._max_rows:
             raise PolicyForbids(f"more than {self._max_rows} different examples", where="examples", fix="known ones")
         if not self._overlaps:
-            self._check_groups(names, came, new)
-        self._part(came, new)
+            self._check_groups(names, came, new.values())
+        self._part(came, new.values())
 
-    def _check_groups(self, names: Sequence[bytes], came: Mapping[bytes, _Input], new: int) -> None:
+    def _check_groups(self, names: Sequence[bytes], came: Mapping[bytes, _Input], new: Collection[int]) -> None:
         """That the handle makes no small one."""
         for group, inside in Counter(entry.group for entry in came.values()).items():
             outside = self._sizes[group] - inside
-            if (inside if group == new else min(inside, outside or inside)) < self._min_examples:
+            if (inside if group in new else min(inside, outside or inside)) < self._min_examples:
                 row = next(row for row, name in enumerate(names) if came[name].group == group)
-                what = f"{inside} new inputs" if group == new else f"{inside} of {inside + outside} known inputs"
+                what = f"{inside} new inputs" if group in new else f"{inside} of {inside + outside} known inputs"
                 fix = f"a handle that differs from earlier ones in none, or in at least {self._min_examples}"
                 raise PolicyForbids(what, where=f"examples[{row}]", fix=fix)
 
-    def _part(self, came: Mapping[bytes, _Input], new: int) -> None:
+    def _part(self, came: Mapping[bytes, _Input], new: Collection[int]) -> None:
         """What is in a group and in the handle becomes a group of its own."""
         found = Counter(entry.group for entry in came.values())
         moves = {group: next(self._groups) for group, inside in found.items() if inside < self._sizes[group]}
@@ -131,5 +138,5 @@ class LabelBook:
             self._sizes[target] = found[group]
         for entry in came.values():
             entry.group = moves.get(entry.group, entry.group)
-        self._sizes[new] = found[new]
+        self._sizes |= {group: found[group] for group in new}
         self._known |= came

@@ -22,6 +22,7 @@ from fedbbpt.errors import (
     PtmUnavailable,
     RateLimited,
     RevisionChanged,
+    StoreError,
     Unavailable,
     UnknownExamples,
     UnknownTask,
@@ -58,8 +59,8 @@ class RemotePtm:
     """`interfaces.Ptm` over a channel.
 
     `revision` pins the model; empty pins the one that answers first. Every call may raise RevisionChanged,
-    DeadlineExceeded after `call_seconds`, PtmUnavailable, Overloaded or RateLimited after `patience_seconds`, and what
-    the service raises.
+    DeadlineExceeded after `call_seconds`, PtmUnavailable, Overloaded, RateLimited or StoreError after
+    `patience_seconds`, and what the service raises.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class RemotePtm:
     ) -> None:
         self._stub = PtmServiceStub(channel)
         self._call_seconds = call_seconds
-        again = (Unavailable, Overloaded, RateLimited)
+        again = (Unavailable, Overloaded, RateLimited, StoreError)
         self._patience = Patience(patience_seconds, PtmUnavailable, again, clock, pause)
         self._tasks: dict[str, TaskSpec] = {}
         self._registered: dict[str, _Registered] = {}

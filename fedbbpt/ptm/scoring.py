@@ -77,6 +77,11 @@ class Scoring:
         return len(self._keys)
 
     @property
+    def known_queries(self) -> int:
+        """Of those, that were known before, or are the same as others."""
+        return self.queries - sum(len(batch.rows) for batch in self.batches)
+
+    @property
     def batches(self) -> Sequence[MicroBatch]:
         return self._job.batches if self._job else ()
 

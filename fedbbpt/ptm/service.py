@@ -23,7 +23,7 @@ from fedbbpt.errors import FedbbptError, Unauthenticated
 from fedbbpt.interfaces import Scored
 from fedbbpt.ptm.engine import Begun, Engine
 from fedbbpt.ptm.metrics import PtmMetrics
-from fedbbpt.ptm.replies import Replies
+from fedbbpt.ptm.replies import Attempts, Replies
 from fedbbpt.ptm.tenants import Tenant, Tenants
 from fedbbpt.ptm.under_way import UnderWay
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
@@ -172,31 +172,38 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             mine = self._of(tenant)
             with mine.request(request.ByteSize()):
                 if not request.idempotency_key:
-                    return await self._score(request, tenant)
+                    return await self._score(request, tenant, Attempts())
 
-                async def make() -> bytes:
-                    return (await self._score(request, tenant)).SerializeToString()
+                async def make(attempts: Attempts) -> bytes:
+                    return (await self._score(request, tenant, attempts)).SerializeToString()
 
                 digest = await asyncio.to_thread(_digest, request)
                 reply = await mine.replies.once(request.idempotency_key, digest, make)
                 return pb.ScoreResponse.FromString(reply)
 
-    async def _score(self, request: pb.ScoreRequest, tenant: Tenant) -> pb.ScoreResponse:
+    async def _score(self, request: pb.ScoreRequest, tenant: Tenant, attempts: Attempts) -> pb.ScoreResponse:
         def begin() -> Begun:
             examples, prompts = ptm_messages.scored_examples(request), ptm_messages.prompts(request)
-            return self._engine.begin(examples, prompts, fresh=request.fresh, tenant=tenant)
+            return self._engine.begin(examples, prompts, fresh=request.fresh, paid=attempts.paid, tenant=tenant)
+
+        async def give_up(begun: Begun) -> None:
+            attempts.paid += await self._give_up(begun)
 
         mine = self._of(tenant)
         async with mine.planned:
             async with mine.turn:
-                begun = await self._uninterrupted(mine.run(begin), self._give_up)
+                begun = await self._uninterrupted(mine.run(begin), give_up)
             try:
                 await self._compute(begun, tenant)
             except BaseException:
-                await asyncio.shield(self._give_up(begun))
+                await asyncio.shield(give_up(begun))
                 raise
-            # What was computed is paid, also where the caller goes at this very moment.
-            scored = await asyncio.shield(self._finish(begun))
+            finishing = asyncio.ensure_future(self._finish(begun))
+            try:
+                scored = await asyncio.shield(finishing)
+            except asyncio.CancelledError:
+                # All of it is computed and paid: there is an answer, for when the caller comes back with its key.
+                scored = await finishing
         return ptm_messages.score_response(scored, begun.examples_id)
 
     async def _finish(self, begun: Begun) -> Scored:
@@ -214,10 +221,12 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             await undo(await task)
             raise
 
-    async def _give_up(self, begun: Begun) -> None:
+    async def _give_up(self, begun: Begun) -> int:
+        """The queries that it is charged for all the same."""
         tenant = begun.tenancy.tenant
         usage = await self._of(tenant).run(lambda: self._engine.give_up(begun))
         self.metrics.used(tenant.name, usage)
+        return usage.queries
 
     async def _compute(self, begun: Begun, tenant: Tenant) -> None:
         """Until all micro-batches have run. Cancelled, it waits for those that run, and drops the others."""

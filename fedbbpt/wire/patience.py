@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """After one of the errors `again` a call is made again, until `seconds` have passed without an answer.
+    """After one of the errors `again` a call is made again, until `seconds` have passed since the first of them.
 
-    Never sooner than the other side asks for, and not at all where that is too late. What nobody of ours raised counts
-    as `unavailable`.
+    So a call that breaks after a long time is made again all the same. Never sooner than the other side asks for, and
+    not at all where that is too late. What nobody of ours raised counts as `unavailable`.
     """
 
     seconds: float
@@ -35,13 +35,15 @@ class Patience:
 
     def call(self, call: Callable[[], T]) -> T:
         """Raises the last call's error."""
-        give_up, pause_seconds = self.clock() + self.seconds, FIRST_PAUSE_SECONDS
+        give_up, pause_seconds = None, FIRST_PAUSE_SECONDS
         while True:
             try:
                 return call()
             except grpc.RpcError as error:
                 problem, asked_seconds = from_rpc_error(error, self.unavailable), retry_seconds(error)
-            if not isinstance(problem, self.again) or self.clock() + asked_seconds > give_up:
+            now = self.clock()
+            give_up = now + self.seconds if give_up is None else give_up
+            if not isinstance(problem, self.again) or now + asked_seconds > give_up:
                 raise problem
             log.info("%s; trying again", problem)
             self.pause(asked_seconds + random.uniform(0, pause_seconds))

@@ -17,7 +17,7 @@ def test_what_is_not_used_is_free_again() -> None:
     account = Account(LIMITED, None)
     reservation = account.reserve(8, 800, 0.0)
     assert account.budget() == Budget(2, 200)
-    assert account.settle(reservation, "task", Usage(3, 120, 0.5)) == Usage(3, 120, 0.5)
+    account.settle(reservation, "task", Usage(3, 120, 0.5))
     assert account.budget() == Budget(7, 880)
     assert account.usage == account.tasks["task"] == Usage(3, 120, 0.5)
 
@@ -49,8 +49,9 @@ def test_a_reservation_is_settled_once() -> None:
 
 def test_queries_cost_their_price() -> None:
     account = Account(PAYING, None)
-    usage = account.settle(account.reserve(10, 2500, 0.0), "task", Usage(10, 2500, cached_queries=4))
+    usage = account.priced(Usage(10, 2500, cached_queries=4))
     assert usage.cost_micros == 6 * 20 + 4 * 5 + 1750
+    account.settle(account.reserve(10, 2500, 0.0), "task", usage)
     assert account.usage.cost_micros == usage.cost_micros
 
 
@@ -112,7 +113,8 @@ def test_records_bring_an_account_back() -> None:
     tenant = Tenant(name="anna", max_queries=100, currency="EUR", micros_per_query=20)
     account = Account(tenant, 5)
     shown = account.show(frozenset({"yes", "no"}))
-    usage = account.settle(account.reserve(9, 90, 0.0), "task", Usage(9, 90, cached_queries=2))
+    usage = account.priced(Usage(9, 90, cached_queries=2))
+    account.settle(account.reserve(9, 90, 0.0), "task", usage)
     records: list[dict[str, Any]] = [
         {"kind": "task", "label_tokens": sorted(shown)},
         {"kind": "examples", "count": 3},

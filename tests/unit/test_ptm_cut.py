@@ -101,7 +101,7 @@ def test_what_is_shared_counts_once(checkpoint: Checkpoint) -> None:
     rows, others = (backend.prepare(task, Examples(TEXTS[:2]), ROOM, None) for _ in range(2))
     read = sum(map(backend.tokens, rows))
     assert tokens(backend, task, rows) == read + 3 * 2 * 18
-    assert tokens(backend, task, rows) == 3 * 2 * 18  # the rows are known from the job before
+    assert tokens(backend, task, rows) == read + 3 * 2 * 18, "what a job costs hangs on no other job"
     assert tokens(backend, task, others) == read + 3 * 2 * 18  # but not those that say the same
 
     task = TaskSpec("{prompt} {text} It was {mask}", WORDS["one token each"])

@@ -60,8 +60,26 @@ def test_an_input_keeps_its_label() -> None:
         enter(labels, [3, *range(8, 20)], "b")
     enter(labels, range(8, 20))  # nothing of the refused handle was entered
     enter(labels, range(8), "b", b"other words")
-    with pytest.raises(PolicyForbids, match=r"examples\[8\].label"):
-        book().enter(b"words", [bytes([row % 8]) for row in range(9)], ["a"] * 8 + ["b"])
+    with pytest.raises(PolicyForbids, match=r"examples\[15\].label"):
+        book().enter(b"words", [bytes([row % 8]) for row in range(16)], ["a"] * 15 + ["b"])
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_no_input_makes_up_most_of_a_loss(overlaps: bool) -> None:
+    """Kills: counting different inputs, and not how often each of them comes."""
+    for rows, weight in (([0] * 9993 + list(range(1, 8)), "1.0"), ([*range(8), 0], "7.4")):
+        with pytest.raises(PolicyForbids, match=f"8 different examples that weigh as {weight} do"):
+            enter(book(overlaps=overlaps), rows)
+    enter(book(overlaps=overlaps), [*range(8), *range(8)])
+
+
+def test_inputs_that_weigh_differently_are_no_group() -> None:
+    """Kills: a group of which one input makes up most, once the others are subtracted."""
+    many = list(range(20, 60))
+    with pytest.raises(PolicyForbids, match="1 new inputs"):
+        enter(book(), [*[0] * 5, *many])
+    enter(book(overlaps=True), [*[0] * 5, *many])
+    enter(book(), [*list(range(8)) * 2, *many])
 
 
 def test_handles_do_not_single_inputs_out() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.ptm.replies import OVERHEAD_BYTES, Replies
+from fedbbpt.ptm.replies import OVERHEAD_BYTES, Attempts, Replies
 
 
 class Maker:
@@ -15,7 +15,7 @@ class Maker:
     def __init__(self) -> None:
         self.made, self.gave_up, self.go = 0, False, asyncio.Event()
 
-    async def __call__(self) -> bytes:
+    async def __call__(self, attempts: Attempts) -> bytes:
         try:
             await self.go.wait()
         except asyncio.CancelledError:
@@ -71,9 +71,61 @@ def test_what_nobody_waits_for_is_given_up() -> None:
     run(scenario)
 
 
+def test_what_an_attempt_was_charged_for_is_told_to_the_next() -> None:
+    """Kills: an attempt that begins while the one before still counts; charges that only one more hears of."""
+
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        told: list[int] = []
+
+        async def computing(attempts: Attempts) -> bytes:
+            told.append(attempts.paid)
+            try:
+                await maker.go.wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)  # what runs comes to its end
+                await asyncio.sleep(0)
+                attempts.paid += 4
+                raise
+            return b"answer"
+
+        for attempt in (1, 2):
+            call = asyncio.ensure_future(replies.once("key", b"request", computing))
+            while len(told) < attempt:
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait({call})
+        maker.go.set()
+        assert await replies.once("key", b"request", computing) == b"answer"
+        assert told == [0, 4, 8]
+        with pytest.raises(InvalidRequest, match="another request"):
+            await replies.once("key", b"other", computing)
+
+    run(scenario)
+
+
+def test_an_answer_that_came_when_nobody_waited_is_kept() -> None:
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        async def finishing(attempts: Attempts) -> bytes:
+            maker.made += 1
+            try:
+                await maker.go.wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+            return b"answer %d" % maker.made
+
+        call = asyncio.ensure_future(replies.once("key", b"request", finishing))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait({call})
+        assert await replies.once("key", b"request", finishing) == b"answer 1"
+
+    run(scenario)
+
+
 def test_what_failed_is_made_anew() -> None:
     async def scenario(replies: Replies, maker: Maker) -> None:
-        async def fail() -> bytes:
+        async def fail(attempts: Attempts) -> bytes:
             raise ValueError("broken")
 
         maker.go.set()

@@ -30,6 +30,8 @@ PRODUCTS, JOBS, MIXED = "matrix products", f"jobs of {TOKENS} tokens", "jobs of 
 PRODUCT_SIZE: Mapping[str, int] = {"cuda": 8192, "cpu": 512}
 PRODUCTS_AT_A_TIME = 20
 """Launched together, so that the first one's launch hardly counts."""
+CALLERS, JOBS_OF_EACH = 2, 2
+"""As a service has several: while the jobs of one are computed, the next of another is made ready."""
 LOOPS = "bfloat16", "float32"
 """Precisions of the loop: that of the jobs, and that of the published code."""
 BARS = {
@@ -42,7 +44,8 @@ def measure(device: str, shape: str, workload: Workload, repeats: int, note: Not
     """`device` "cpu" or "cuda"; empty: CUDA's where there is one."""
     device = device or ("cuda" if torch.cuda.is_available() else "")
     found = _measure(device, shape, workload, repeats, note) if device else {}
-    units = {PRODUCTS: "TFLOP/s", JOBS: "TFLOP/s", f"{JOBS} / {PRODUCTS}": "x", MIXED: "TFLOP/s"}
+    units = {PRODUCTS: "TFLOP/s", JOBS: "TFLOP/s", f"{JOBS} / {PRODUCTS}": "x", f"{JOBS} / {PRODUCTS}, one caller": "x"}
+    units[MIXED] = "TFLOP/s"
     units |= {f"{jobs} / a prompt at a time, {loop}": "x" for jobs in (JOBS, MIXED) for loop in LOOPS}
     named = ((f"{shape}: {name}", found.get(name, ()), unit) for name, unit in units.items())
     return tuple(Figure(PART, name, values, unit, BARS.get(name)) for name, values, unit in named)
@@ -56,19 +59,21 @@ def _measure(device: str, shape: str, workload: Workload, repeats: int, note: No
     with ThreadPoolExecutor(model.backend.threads) as pool:  # as many micro-batches side by side as in a service
         for name, work in works.items():
             note(f"{device}: {shape}, {name}")
-            products, rates, gains = _in_turns(model, work, repeats, device, pool)
-            found |= {f"{name} / a prompt at a time, {loop}": values for loop, values in gains.items()}
-            found[name] = rates
+            products, rates, alone, gains = _in_turns(model, work, repeats, device, pool)
+            found |= {f"{name} / a prompt at a time, {loop}": tuple(values) for loop, values in gains.items()}
+            found[name] = tuple(rates)
             if name == JOBS:
-                found[PRODUCTS] = products
+                found[PRODUCTS] = tuple(products)
                 found[f"{JOBS} / {PRODUCTS}"] = tuple(a / b for a, b in zip(rates, products, strict=True))
+                found[f"{JOBS} / {PRODUCTS}, one caller"] = tuple(a / b for a, b in zip(alone, products, strict=True))
     return found
 
 
 def _in_turns(
     model: Shaped, work: Workload, repeats: int, device: str, pool: ThreadPoolExecutor
-) -> tuple[tuple[float, ...], tuple[float, ...], Mapping[str, tuple[float, ...]]]:
-    """The rates of matrix products and of jobs in TFLOP/s, and how often the jobs' is that of each loop."""
+) -> tuple[list[float], list[float], list[float], Mapping[str, list[float]]]:
+    """The rates in TFLOP/s of matrix products, of jobs and of those of one caller; how often jobs are as fast as each
+    loop."""
     rows = model.backend.prepare(TASK, work.texts(), work.prompt_tokens, None)
     lengths = [len(row.ids) + work.prompt_tokens for row in rows]
     flops = work.prompts * sum(model.flops(length, length) for length in lengths)
@@ -76,19 +81,22 @@ def _in_turns(
     a, b = torch.randn(2, size, size, dtype=torch.bfloat16, device=device)
     products: list[float] = []
     rates: list[float] = []
+    rates_alone: list[float] = []
     gains: dict[str, list[float]] = {loop: [] for loop in model.usual}
     for repeat in range(repeats + 2):
         multiplying = _seconds(partial(_multiply, a, b), device)
-        ours = _seconds(partial(_run, model, work, repeat, rows, pool), device)
+        alone = _seconds(partial(_run, model, work, repeat, rows, pool), device)
+        ours = _seconds(partial(_run_several, model, work, repeat, rows, pool), device) / (CALLERS * JOBS_OF_EACH)
         loops = {
             name: _seconds(partial(_usual, usual, work, lengths, device), device) for name, usual in model.usual.items()
         }
         if repeat >= 2:  # a first job warms up, and the shapes of a second are recorded
             products.append(PRODUCTS_AT_A_TIME * 2 * size**3 / multiplying / 1e12)
             rates.append(flops / ours / 1e12)
+            rates_alone.append(flops / alone / 1e12)
             for name, seconds in loops.items():
                 gains[name].append(seconds / ours)
-    return tuple(products), tuple(rates), {name: tuple(values) for name, values in gains.items()}
+    return products, rates, rates_alone, gains
 
 
 def _multiply(a: Tensor, b: Tensor) -> None:
@@ -100,6 +108,16 @@ def _run(model: Shaped, work: Workload, repeat: int, rows: Sequence[Any], pool: 
     job = model.backend.job(TASK, work.latent(repeat), rows, np.ones((work.prompts, len(rows)), bool))
     for _ in pool.map(job.run, job.batches):
         pass
+
+
+def _run_several(model: Shaped, work: Workload, repeat: int, rows: Sequence[Any], pool: ThreadPoolExecutor) -> None:
+    def call(caller: int) -> None:
+        for job in range(JOBS_OF_EACH):
+            _run(model, work, repeat + 1000 * (1 + caller + CALLERS * job), rows, pool)
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        for _ in callers.map(call, range(CALLERS)):
+            pass
 
 
 def _usual(usual: Any, work: Workload, lengths: Sequence[int], device: str) -> None:

@@ -2,7 +2,8 @@
 
 Behind the prompt where the row's own text comes later, since all rows share what stands before; else before the prompt,
 since all prompts share the row. Which of both, hangs on the pair alone and never on what else is asked, and so do the
-bits of its scores. The tokens before the cut count in the first micro-batch that needs them.
+bits of its scores. The tokens before the cut count in the first micro-batch of a job that needs them, also where a row
+was read for an earlier job and is remembered: what a job costs hangs on what it asks, and not on what others did.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,8 +40,8 @@ class Cut:
         return [self.starts[number] for number in self.numbers[batch.prompts, batch.rows]]
 
     def counted(self, batches: Sequence[MicroBatch]) -> tuple[MicroBatch, ...]:
-        """With the tokens of those starts that nobody has read yet."""
-        unread = [start.beginning.past is None for start in self.starts]
+        """With the tokens of those starts that have to be read, each once."""
+        unread = [start.lasting or start.beginning.past is None for start in self.starts]
         counted = []
         for batch in batches:
             own = self.numbers[batch.prompts, batch.rows][: len(self.of(batch))]
