@@ -155,8 +155,9 @@ class _Bucket:
         self._at = now
         level = self._earned - self._taken
         if level <= 0:
-            what = f"faster than {self._per_second:g} queries a second"
-            raise RateLimited(what, where="queries_per_second", fix=f"try again in {-level / self._per_second:.1f} s")
+            what, seconds = f"faster than {self._per_second:g} queries a second", -level / self._per_second
+            fix = f"try again in {seconds:.1f} s"
+            raise RateLimited(what, where="queries_per_second", fix=fix, seconds=seconds)
 
     def take(self, queries: int, now: float) -> None:
         """Raises RateLimited."""

@@ -16,7 +16,7 @@ import grpc
 
 from fedbbpt.errors import InsecureAddress, InvalidInput, PortTaken
 from fedbbpt.wire.balancing import target
-from fedbbpt.wire.interceptors import BearerAuth, Errors
+from fedbbpt.wire.interceptors import BearerAuth, Crowd, Errors
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ PTM_KEEPALIVE_SECONDS = 360
 """A PTM service may be anybody's, and a gRPC server that is not told otherwise breaks off the calls of a client that
 pings it more often than every 300 s."""
 MAX_CONCURRENT_CALLS = 4096
-"""Of all callers; each client of a run holds one stream open."""
+"""Of all callers; each client of a run holds one stream open. gRPC itself ends twice as many."""
 
 # Both ends must agree, or the server takes the client's pings for an attack.
 _KEEPALIVE = [
@@ -145,7 +145,9 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
     ]
     auth = [BearerAuth(tokens)] if tokens else []
     return grpc.aio.server(
-        interceptors=[Errors(), *auth, *interceptors], options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+        interceptors=[Errors(), Crowd(MAX_CONCURRENT_CALLS), *auth, *interceptors],
+        options=options,
+        maximum_concurrent_rpcs=2 * MAX_CONCURRENT_CALLS,
     )
 
 

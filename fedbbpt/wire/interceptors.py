@@ -6,13 +6,14 @@ Servicers raise our own errors and never abort: `context.abort` raises a bare Ex
 import hmac
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 from grpc_status import rpc_status
 
-from fedbbpt.errors import FedbbptError, Unauthenticated
+from fedbbpt.errors import FedbbptError, Overloaded, Unauthenticated
 from fedbbpt.wire.status import logged, to_status
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,43 @@ def status_of(error: Exception) -> Status:
     return rpc_status.to_status(to_status(error))
 
 
+class Crowd(grpc.aio.ServerInterceptor):
+    """Refuses calls beyond so many that are open. Stands behind `Errors`.
+
+    gRPC has such a bound as well; its refusal does not say that the same call may come again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._open = most, 0
+
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        behaviour = behaviour_of(handler)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            with self._one_more():
+                async for response in answers(behaviour, request, context):
+                    yield response
+
+        async def unary(request: Any, context: Context) -> Any:
+            with self._one_more():
+                return await behaviour(request, context)
+
+        return _with_behaviour(handler, stream if handler.response_streaming else unary)
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        if self._open >= self._most:
+            raise Overloaded(f"{self._open} calls are open", where="calls", fix="try again")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+
 class BearerAuth(grpc.aio.ServerInterceptor):
     """Lets in who shows one of the tokens as `authorization: Bearer TOKEN`. Stands behind `Errors`."""
 
@@ -109,7 +147,7 @@ class BearerAuth(grpc.aio.ServerInterceptor):
             return handler
 
         async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
-            raise _refusal()
+            raise Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")
 
         # As if requests were a stream: one that nobody asks for is neither waited for nor parsed.
         return grpc.stream_unary_rpc_method_handler(refuse)
@@ -121,7 +159,3 @@ class BearerAuth(grpc.aio.ServerInterceptor):
         given = shown[0].encode() if isinstance(shown[0], str) else shown[0]
         # All are compared, so that the time taken tells nothing about the tokens.
         return any([hmac.compare_digest(token, given) for token in self._tokens])
-
-
-def _refusal() -> Unauthenticated:
-    return Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")

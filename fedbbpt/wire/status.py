@@ -5,6 +5,7 @@ fix), BadRequest for input, RetryInfo where trying again may help, QuotaFailure 
 """
 
 from collections.abc import Mapping
+from math import ceil
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -16,7 +17,8 @@ from fedbbpt import errors
 from fedbbpt.errors import FedbbptError, Unavailable
 
 DOMAIN = "fedbbpt"
-RETRY_SECONDS = 1
+RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 1e9
+"""What callers are asked to wait where nobody knows better; more than the most, no message holds."""
 MAX_TEXT = 300
 """Characters of a text. HTTP/2 takes 8 KiB of metadata, and a caller may be quoted."""
 
@@ -61,6 +63,7 @@ def to_status(error: FedbbptError) -> status_pb2.Status:
     """The status whose details let `from_rpc_error` build the same error again."""
     # Where the other side keeps its files is nobody's business.
     where = "" if isinstance(error, errors.StoreError) else _cut(error.where)
+    seconds = error.seconds if isinstance(error, errors.RateLimited) else RETRY_SECONDS
     error = type(error)(_cut(error.what), where=where, fix=_cut(error.fix))
     place = {"where": error.where, "fix": error.fix}
     packed = [_pack(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=place))]
@@ -68,7 +71,9 @@ def to_status(error: FedbbptError) -> status_pb2.Status:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.where, description=str(error))
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
     if isinstance(error, RETRYABLE):
-        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_SECONDS))))
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(ceil(1000 * min(seconds, MAX_RETRY_SECONDS)))
+        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     if isinstance(error, errors.BudgetSpent):
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.where, description=str(error))
         packed.append(_pack(error_details_pb2.QuotaFailure(violations=[quota])))

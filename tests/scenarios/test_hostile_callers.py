@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -31,7 +32,7 @@ from fedbbpt.types import Examples, ExampleSet, Perturbation, Prompts, Scores, T
 from fedbbpt.wire import channel, ptm_messages
 from fedbbpt.wire.admission import Room
 from fedbbpt.wire.channel import connect
-from fedbbpt.wire.status import from_rpc_error
+from fedbbpt.wire.status import from_rpc_error, retry_seconds
 from tests.scenarios.test_ptm_service import Gated, health
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
@@ -99,6 +100,22 @@ def test_strangers_take_no_calls_up(
     for call in [strangers.open() for _ in range(16)]:
         assert isinstance(error_of(call), Unauthenticated)
     assert remote(port, "one").describe().revision == "fake-1"
+
+
+def test_who_comes_when_all_is_taken_may_come_again(
+    ptm_servers: Any, unsent: Callable[..., Unsent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: gRPC's own refusal, which reads as a budget that is spent for good."""
+    monkeypatch.setattr(channel, "MAX_CONCURRENT_CALLS", 4)
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
+    caller, ended = unsent(port, "one"), SimpleQueue[Any]()
+    for _ in range(6):
+        caller.open().add_done_callback(ended.put)
+    for call in [ended.get(timeout=60.0) for _ in range(2)]:
+        with pytest.raises(grpc.RpcError) as raised:
+            call.result()
+        assert isinstance(from_rpc_error(raised.value, PtmUnavailable), Overloaded)
+        assert retry_seconds(raised.value) > 0
 
 
 def test_what_a_stranger_sends_is_not_parsed(ptm_servers: Any) -> None:

@@ -152,6 +152,28 @@ def test_the_same_key_is_computed_and_billed_once(start: Callable[..., int]) -> 
     assert stub.Score(request, timeout=60.0).usage.cost_micros == 20  # known, and cheaper, but no longer free
 
 
+def test_a_call_that_is_made_again_is_billed_once_in_all(start: Callable[..., int], tmp_path: Path) -> None:
+    """Kills: a caller who lost his line pays anew for what was computed for him before."""
+    backend = Gated()
+    port = start('[[tenant]]\nname = "a"\nmax_queries = 20\ncurrency = "EUR"\nmicros_per_query = 10', backend)
+    ptm = remote(port, "a")
+    stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))
+    request = ptm_messages.score_request(register(ptm), PROMPTS, "a key")
+    for attempt in range(3):
+        backend.gate.clear()
+        backend.entered.clear()
+        first = stub.Score.future(request, timeout=60.0)
+        assert backend.entered.wait(60.0)
+        first.cancel()
+        stub.GetUsage(pb.GetUsageRequest())  # on the same connection, behind the word that the call is given up
+        backend.gate.set()
+        while ptm.usage().queries <= attempt:
+            """Until the pair that was being computed has come to its end."""
+    last = stub.Score(request, timeout=60.0)
+    assert (ptm.usage().queries, ptm.usage().cost_micros, backend.ran) == (20, 200, 20)
+    assert stub.Score(request, timeout=60.0) == last
+
+
 def test_a_call_that_is_made_again_while_it_runs_joins_the_first(start: Callable[..., int]) -> None:
     backend = Gated()
     port = start('[[tenant]]\nname = "a"', backend)

@@ -23,6 +23,7 @@ from fedbbpt.ptm.ray.model import Model, Pairs, Recent
 from fedbbpt.ptm.ray.scaling import QUEUED_TOKENS, QueuedTokens
 from fedbbpt.types import Examples, Injection, ModelCard, Perturbation, SoftPrompts, TaskSpec, TextPrompts
 from tests import jobs
+from tests.federation import AdvancingLoop
 
 TASK = TaskSpec("{prompt} {text} It was", ("bad", "great", "fine"))
 EXAMPLES = Examples(("the film was very good", "who wrote this book", "a story", "so long and so dull"))
@@ -144,6 +145,32 @@ def test_what_was_made_of_late_is_not_made_again() -> None:
         assert made[4:] == ["bad", "bad"]
 
     asyncio.run(ask())
+
+
+def test_what_nobody_has_used_for_long_is_kept_no_longer() -> None:
+    """Kills: inputs that stay with a replica because nothing else takes their room."""
+    loop = AdvancingLoop()
+    made: list[str] = []
+
+    async def make(name: str) -> str:
+        made.append(name)
+        return name
+
+    async def ask() -> None:
+        recent = Recent[str](10, seconds=100.0)
+        for name in "ab":
+            await recent.once(name, 1, partial(make, name))
+        await loop.advance(60.0)
+        await recent.once("a", 1, partial(make, "a"))
+        await loop.advance(60.0)
+        for _ in range(3):
+            await asyncio.sleep(0)  # what is due runs
+        assert "b" not in recent and "a" in recent
+        await recent.once("b", 1, partial(make, "b"))
+        assert made == ["a", "b", "b"]
+
+    loop.run_until_complete(ask())
+    loop.close()
 
 
 def test_there_are_as_many_replicas_as_queued_tokens_ask_for() -> None:

@@ -217,12 +217,33 @@ def test_nobody_asks_again_before_the_time_that_he_is_told(error: type[FedbbptEr
     assert len(caller.pauses) == 2 and min(caller.pauses) >= status.RETRY_SECONDS
 
 
-def test_nobody_waits_for_what_comes_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "RETRY_SECONDS", 11)
+def test_a_call_that_breaks_after_a_long_time_is_made_again() -> None:
+    """Kills: patience that the call itself uses up, where jobs take minutes."""
+    caller, broke = Impatient(), _Call(errors.PtmUnavailable("the line broke"))
+    ends = iter([broke, None])
+
+    def attempt() -> str:
+        caller.now += 1000.0
+        if error := next(ends):
+            raise error
+        return "answer"
+
+    patience = Patience(10.0, errors.PtmUnavailable, (errors.Unavailable,), lambda: caller.now, caller.pause)
+    assert patience.call(attempt) == "answer"
+
+
+def test_nobody_waits_for_what_comes_too_late() -> None:
     caller = Impatient()
     with pytest.raises(errors.RateLimited):
-        caller.call(errors.RateLimited("in a while"))
+        caller.call(errors.RateLimited("in a while", seconds=11.0))
     assert caller.pauses == []
+
+
+def test_a_rate_says_how_long_to_wait() -> None:
+    caller = Impatient()
+    with pytest.raises(errors.RateLimited):
+        caller.call(*[errors.RateLimited("in a while", seconds=4.25)] * 9)
+    assert caller.pauses and min(caller.pauses) >= 4.25
 
 
 def test_a_spent_budget_is_not_asked_again() -> None:

@@ -81,6 +81,7 @@ class Front:
         engine = Engine(backend, time.monotonic, tenants=settings.tenants, audit_file=settings.audit)
         self._service = PtmService(engine, settings.tenants, Bounds())
         self._ends = asyncio.Event()
+        self._forgetting: asyncio.Task[None] | None = None
         if settings.metrics is not None:
             self._service.metrics.serve(*settings.metrics)
 
@@ -101,6 +102,8 @@ class Front:
         if self._settings.this_machine_only and not is_loopback(host):
             fix = "a TLS proxy on this machine, or a service that was begun with another --host and --insecure"
             raise PolicyForbids("calls from other machines would go in clear", where="peer", fix=fix)
+        if self._forgetting is None:  # before, there is nothing to forget
+            self._forgetting = asyncio.ensure_future(self._service.forget(Bounds().forget_seconds))
         return self._service
 
     Describe = _rpc(PtmService.Describe, pb.DescribeResponse)

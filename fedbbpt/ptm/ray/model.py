@@ -25,6 +25,8 @@ JOBS = 32
 """That a replica keeps: some for each tenant that asks at the moment."""
 ROWS_BYTES = 1 << 30
 """Of inputs whose rows a replica keeps."""
+KEPT_SECONDS = 3600.0
+"""Behind their last use, at most. A replica does not hear of it when the front lets inputs go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,15 @@ class Shipped:
 
 
 class Recent(Generic[T]):
-    """What was made of late, each thing once, by name; for one event loop."""
+    """What was made of late, each thing once, by name; for one event loop. What nobody has used for `seconds` goes."""
 
-    def __init__(self, room: int) -> None:
-        self._room, self._taken = room, 0
+    def __init__(self, room: int, seconds: float = KEPT_SECONDS) -> None:
+        self._room, self._taken, self._seconds = room, 0, seconds
         self._kept: OrderedDict[str, tuple[asyncio.Task[T], int]] = OrderedDict()
+        self._ends: dict[str, asyncio.TimerHandle] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._kept
 
     async def once(self, name: str, size: int, make: Callable[[], Awaitable[T]]) -> T:
         """What `make` gives, or gave. What failed is forgotten."""
@@ -84,6 +90,9 @@ class Recent(Generic[T]):
             while self._taken > self._room and len(self._kept) > 1:
                 self._forget(next(iter(self._kept)))
         self._kept.move_to_end(name)
+        if end := self._ends.pop(name, None):
+            end.cancel()
+        self._ends[name] = asyncio.get_running_loop().call_later(self._seconds, self._forget, name)
         task, _ = self._kept[name]
         try:
             return await asyncio.shield(task)
@@ -94,6 +103,8 @@ class Recent(Generic[T]):
     def _forget(self, name: str) -> None:
         _, size = self._kept.pop(name, (None, 0))
         self._taken -= size
+        if end := self._ends.pop(name, None):
+            end.cancel()
 
 
 class Model:
