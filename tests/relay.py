@@ -44,6 +44,7 @@ class Relay:
         health: Any = health_pb2_grpc.HealthServicer()
         other_health: Any = health_pb2_grpc.HealthStub(self._channel)
         health.Check = lambda request, context: other_health.Check(request)
+        health.Watch = lambda request, context: iter([other_health.Check(request)])
         self._server = grpc.server(ThreadPoolExecutor(4), options=_SIZES)
         ptm_pb2_grpc.add_PtmServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)

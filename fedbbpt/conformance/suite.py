@@ -25,7 +25,7 @@ VECTORS = (PromptKind.LATENT, PromptKind.SOFT)
 """Which enter by an injection."""
 
 PROFILES = {
-    "soft": frozenset(VECTORS),
+    "soft": frozenset({*VECTORS, PromptKind.DEEP}),
     "discrete": frozenset({PromptKind.TEXT, PromptKind.TOKENS}),
     "vision": frozenset({PromptKind.IMAGE}),
 }

@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.wire.channel import ClientTls, connect
+from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ClientTls, connect
 from fedbbpt.wire.status import DOMAIN
 
 OVERLOADED_TIMES = 20
@@ -36,7 +36,9 @@ class Target:
         self, address: str, tls: ClientTls | None, token: str, call_seconds: float, pause: Callable[[float], None]
     ) -> None:
         """Opens a channel, which does not wait for the service."""
-        self._channel = connect(address, tls, token, max_message_bytes=UNLIMITED)
+        self._channel = connect(
+            address, tls, token, max_message_bytes=UNLIMITED, keepalive_seconds=PTM_KEEPALIVE_SECONDS
+        )
         self._stub = PtmServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._call_seconds, self._address, self._pause = call_seconds, address, pause
@@ -70,13 +72,17 @@ class Target:
         call.cancel()
 
     def health(self, service: str) -> str:
-        """ "SERVING" or another status of grpc.health.v1. Raises Refused."""
+        """ "SERVING" or another status of grpc.health.v1, as both its calls say. Raises Refused."""
+        request = health_pb2.HealthCheckRequest(service=service)
         try:
-            request = health_pb2.HealthCheckRequest(service=service)
-            status = self._health.Check(request, timeout=self._call_seconds).status
+            checked = self._health.Check(request, timeout=self._call_seconds).status
+            watch = self._health.Watch(request, timeout=self._call_seconds)
+            watched = next(iter(watch)).status
+            watch.cancel()
         except grpc.RpcError as error:
             raise _read(error) from None
-        return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+        name = health_pb2.HealthCheckResponse.ServingStatus.Name
+        return str(name(checked)) if checked == watched else f"{name(checked)} to Check and {name(watched)} to Watch"
 
 
 def _read(error: grpc.RpcError) -> Refused:

@@ -155,7 +155,7 @@ class _Bucket:
         self._at = now
         level = self._earned - self._taken
         if level <= 0:
-            what, seconds = f"faster than {self._per_second:g} queries a second", -level / self._per_second
+            what, seconds = f"faster than {self._per_second:g} queries a second", (1 - level) / self._per_second
             fix = f"try again in {seconds:.1f} s"
             raise RateLimited(what, where="queries_per_second", fix=fix, seconds=seconds)
 

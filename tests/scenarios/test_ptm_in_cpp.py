@@ -22,13 +22,14 @@ PACKAGES = ("grpc++", "protobuf", "libcrypto")
 
 
 def versions() -> str:
-    """Of the libraries that it is built with. Skips where there is nothing to build it with."""
+    """Of the libraries that it is built with. Skips where there is nothing to build it with, but for CI."""
+    without = pytest.fail if os.environ.get("CI") else pytest.skip
     for tool in TOOLS:
         if shutil.which(tool) is None:
-            pytest.skip(f"the service in C++ needs {tool}")
+            without(f"the service in C++ needs {tool}")
     found = subprocess.run(["pkg-config", "--modversion", *PACKAGES], capture_output=True, text=True, check=False)
     if found.returncode:
-        pytest.skip(f"the service in C++ needs libraries: {found.stderr.splitlines()[0]}")
+        without(f"the service in C++ needs libraries: {found.stderr.splitlines()[0]}")
     return "-".join(found.stdout.split())
 
 
@@ -50,7 +51,7 @@ def address(pytestconfig: pytest.Config) -> Iterator[str]:
 
 
 def test_a_service_in_cpp_keeps_the_contract_and_is_tuned_on(address: str, data: Path) -> None:
-    kit = [sys.executable, "-m", "fedbbpt", "conformance", "ptm", "--target", address, "--profile", "core"]
+    kit = [sys.executable, "-m", "fedbbpt", "conformance", "ptm", "--target", address]
     asked = subprocess.run(kit, capture_output=True, text=True, timeout=END_SECONDS, check=False)
     assert asked.returncode == 0, asked.stdout + asked.stderr
 

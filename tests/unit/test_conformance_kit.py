@@ -195,6 +195,26 @@ def no_initial_text(rpc: str, request: Any, forward: Forward) -> Any:
     return forward(request)
 
 
+def ignores_texts(rpc: str, request: Any, forward: Forward) -> Any:
+    if rpc == "Score" and request.WhichOneof("prompts") == "text":
+        request.text.texts[:] = ["so"] * len(request.text.texts)
+    return forward(request)
+
+
+def ignores_vectors(rpc: str, request: Any, forward: Forward) -> Any:
+    if rpc == "Score" and request.WhichOneof("prompts") == "soft":
+        request.soft.embeddings.data = bytes(len(request.soft.embeddings.data))
+    return forward(request)
+
+
+def ignores_examples(rpc: str, request: Any, forward: Forward) -> Any:
+    response = forward(request)
+    if rpc == "Score" and response.WhichOneof("answer") == "scores":
+        scores = floats(response.scores)
+        response.scores.data = np.repeat(scores[:, :1], scores.shape[1], axis=1).tobytes()
+    return response
+
+
 def never_forgets(rpc: str, request: Any, forward: Forward) -> Any:
     return pb.ReleaseResponse() if rpc == "Release" else forward(request)
 
@@ -254,6 +274,9 @@ BROKEN: dict[Break, set[str]] = {
     sums_losses: {"core/outputs-agree"},
     one_seed: {"soft/seed-and-z-matter", "soft/projection-is-the-protocols"},
     no_initial_text: {"soft/zero-is-the-text"},
+    ignores_texts: {"core/prompts-matter"},
+    ignores_vectors: {"core/prompts-matter"},
+    ignores_examples: {"core/examples-matter", "core/row-alone"},
     never_forgets: {"core/released-handle", "core/handles-are-counted"},
     takes_labels: {"core/labels-stay-with-the-caller"},
     names_no_handle: {"core/inline-is-handle"},

@@ -30,6 +30,19 @@ def prompt_alone(trial: Trial) -> None:
         trial.same(alone.answer[0], whole.answer[at], f"prompt {at} alone and among {len(whole.answer)}")
 
 
+def prompts_matter(trial: Trial) -> None:
+    answer = trial.ask(trial.prompts()).answer
+    if len(answer) > 1 and (answer == answer[0]).all():
+        raise Broken(f"{len(answer)} different prompts have all the same answers")
+
+
+def examples_matter(trial: Trial) -> None:
+    trial.need_rows()
+    scores = trial.ask(trial.prompts()).answer
+    if scores.shape[1] > 1 and (scores == scores[:, :1]).all():
+        raise Broken(f"{scores.shape[1]} different examples have all the same scores")
+
+
 def permuted_prompts(trial: Trial) -> None:
     prompts = trial.prompts()
     first = trial.ask(prompts).answer

@@ -39,8 +39,9 @@ def card_is_complete(trial: Trial) -> None:
 
 
 def healthy(trial: Trial) -> None:
+    """Whoever asks: a supervisor has no token, and a client that has several services watches without one."""
     for service in ("", NAME):
-        status = trial.me.target.health(service)
+        status = trial.callers["nobody"].health(service)
         if status != "SERVING":
             raise Broken(f"grpc.health.v1 says {status} of {service!r}")
 
