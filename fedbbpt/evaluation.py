@@ -11,6 +11,7 @@ from fedbbpt.data.images import fit
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.tasks import bias
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
+from fedbbpt.tasks.sizes import examples_of_a_handle
 from fedbbpt.types import (
     Array,
     Examples,
@@ -159,7 +160,8 @@ def _answers(
 ) -> Iterator[tuple[Array, LabelledExamples]]:
     """Of one part of the data after the other, all about as long."""
     card = ptm.describe()
-    number = math.ceil(len(data) / min(ROWS, card.max_pairs))
+    most = examples_of_a_handle(card, fit(data.examples, card.image_shape))
+    number = math.ceil(len(data) / min(ROWS, most))
     for rows in np.array_split(np.arange(len(data)), number):
         part = data.take(rows)
         batch = fit(part.examples, card.image_shape)

@@ -3,7 +3,6 @@
 P candidates, n length of z, B examples, L prompt tokens, D embedding width, K classes.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -401,14 +400,8 @@ class ModelCard:
     max_vector_norm: float = MAX_VECTOR_NORM
     """The greatest Euclidean norm of one vector of a soft or deep prompt."""
     price: Price = FREE
-
-    @property
-    def max_pairs(self) -> int:
-        """(prompt, example) pairs of one call: a message has to hold a picture for each, and the examples inline."""
-        if self.image_shape is None:
-            return self.max_prompts * self.max_examples
-        picture_bytes, example_bytes = 4 * math.prod(self.image_shape), math.prod(self.image_shape)
-        return max(1, (self.max_message_bytes - ENVELOPE_BYTES) // (picture_bytes + example_bytes))
+    max_pairs: int = 0
+    """(prompt, example) pairs of one call; 0: as many as its messages hold."""
 
 
 class MethodSettings:

@@ -52,10 +52,8 @@ def ptm(
     list_cases: Annotated[bool, typer.Option("--list", help="Print the cases and what each claims.")] = False,
     call_seconds: Annotated[float, typer.Option(min=0.1, help="The longest that a call may take.")] = 60.0,
     ptm_tls_ca: options.PtmTlsCa = None,
-    client_cert: Annotated[
-        Path | None, typer.Option(help="A certificate to show to the service (PEM).", rich_help_panel="Security")
-    ] = None,
-    client_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", rich_help_panel="Security")] = None,
+    ptm_client_cert: options.PtmClientCert = None,
+    ptm_client_key: options.PtmClientKey = None,
     ptm_token_file: options.PtmToken = None,
     other_token_file: Annotated[
         Path | None,
@@ -74,7 +72,7 @@ def ptm(
         raise InvalidInput("no service", where="--target", fix="HOST:PORT, or --list")
     with open_service(
         target,
-        tls=options.client_tls(ptm_tls_ca, client_cert, client_key),
+        tls=options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True),
         token=options.read_token(ptm_token_file),
         other_token=options.read_token(other_token_file),
         template=template,

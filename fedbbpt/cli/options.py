@@ -46,6 +46,10 @@ Token = Annotated[
 PtmTlsCa = Annotated[
     Path | None, typer.Option(help="The authority of the PTM service's certificate.", rich_help_panel=_SECURITY)
 ]
+PtmClientCert = Annotated[
+    Path | None, typer.Option(help="A certificate to show to the PTM service (PEM).", rich_help_panel=_SECURITY)
+]
+PtmClientKey = Annotated[Path | None, typer.Option(help="Its private key (PEM).", rich_help_panel=_SECURITY)]
 PtmToken = Annotated[
     Path | None,
     typer.Option("--ptm-token-file", help="The token to show to the PTM service.", rich_help_panel=_SECURITY),
@@ -69,12 +73,16 @@ def server_tls(certificate: Path | None, key: Path | None, client_ca: Path | Non
     return ServerTls(certificate, key, client_ca)
 
 
-def client_tls(ca: Path | None, certificate: Path | None = None, key: Path | None = None) -> ClientTls | None:
+def client_tls(ca: Path | None, certificate: Path | None, key: Path | None, *, ptm: bool = False) -> ClientTls | None:
+    """Of the options for the coordinator, or of those for the PTM service, which begin with another word."""
+    start = "--ptm-" if ptm else "--"
     if (certificate is None) != (key is None):
-        raise InvalidInput("half a TLS identity", where="--client-cert, --client-key", fix="both of them")
+        where = f"{start}client-cert, {start}client-key"
+        raise InvalidInput("half a TLS identity", where=where, fix="both of them")
     if ca is None:
         if certificate is not None:
-            raise InvalidInput("a client certificate without TLS", where="--client-cert", fix="--tls-ca as well")
+            where, fix = f"{start}client-cert", f"{start}tls-ca as well"
+            raise InvalidInput("a client certificate without TLS", where=where, fix=fix)
         return None
     return ClientTls(ca, certificate, key)
 

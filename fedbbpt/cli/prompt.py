@@ -45,6 +45,8 @@ def predict(
     ] = None,
     ptm: options.Ptm = "",
     ptm_tls_ca: options.PtmTlsCa = None,
+    ptm_client_cert: options.PtmClientCert = None,
+    ptm_client_key: options.PtmClientKey = None,
     ptm_token_file: options.PtmToken = None,
     json: options.Json = False,
 ) -> None:
@@ -52,7 +54,8 @@ def predict(
     log_to_stderr(logging.WARNING)
     z, card = read_prompt(prompt)
     examples, names = _inputs(text or [], text_pair or [], images)
-    tls, token = options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file)
+    tls = options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True)
+    token = options.read_token(ptm_token_file)
     with (
         err.status("asking the model"),
         _open(ptm, card, tls, token) as box,
@@ -99,6 +102,8 @@ def evaluate(
     pair_column: options.PairColumn = "text_pair",
     label_column: options.LabelColumn = "label",
     ptm_tls_ca: options.PtmTlsCa = None,
+    ptm_client_cert: options.PtmClientCert = None,
+    ptm_client_key: options.PtmClientKey = None,
     ptm_token_file: options.PtmToken = None,
     json: options.Json = False,
 ) -> None:
@@ -106,7 +111,8 @@ def evaluate(
     log_to_stderr(logging.WARNING)
     z, card = read_prompt(prompt)
     examples = read(data, card.labels, Columns(text_column, pair_column, label_column))
-    tls, token = options.client_tls(ptm_tls_ca), options.read_token(ptm_token_file)
+    tls = options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True)
+    token = options.read_token(ptm_token_file)
     with (
         err.status("asking the model"),
         _open(ptm, card, tls, token) as box,

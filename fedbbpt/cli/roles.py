@@ -167,6 +167,8 @@ def client_join(
     client_key: options.ClientKey = None,
     token_file: options.Token = None,
     ptm_tls_ca: options.PtmTlsCa = None,
+    ptm_client_cert: options.PtmClientCert = None,
+    ptm_client_key: options.PtmClientKey = None,
     ptm_token_file: options.PtmToken = None,
     json: options.Json = False,
 ) -> None:
@@ -196,7 +198,7 @@ def client_join(
         if not address:
             raise InvalidInput("nobody said where the PTM is", where="--ptm", fix="--ptm HOST:PORT")
         ptm_token = options.read_token(ptm_token_file)
-        ptm_tls = options.client_tls(ptm_tls_ca)
+        ptm_tls = options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True)
         with connect(address, ptm_tls, ptm_token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as ptm_channel:
             box = RemotePtm(ptm_channel, settings.ptm_revision)
             needed = needs_scores(settings)

@@ -16,6 +16,7 @@ from fedbbpt.errors import InvalidData
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.tasks.criterion import cross_entropies, expansion
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
+from fedbbpt.tasks.sizes import examples_of_a_handle, prompts_of_a_call
 from fedbbpt.types import (
     Array,
     Examples,
@@ -37,6 +38,8 @@ class _Part:
 
     id: str
     data: LabelledExamples
+    prompts: int
+    """Of one call."""
 
 
 class LocalObjectives:
@@ -66,7 +69,7 @@ class LocalObjectives:
             require_scores(self._card.output, "the method")
         if space.offsets:
             require_scores(self._card.output, "a search of offsets")
-        self._task_id = ptm.register_task(task)
+        self._task_id, self._classes = ptm.register_task(task), len(task.classes)
         self.weight = float(len(train))
         """The number of training examples n_k."""
         self._train = self._register(train, "training examples")
@@ -103,9 +106,9 @@ class LocalObjectives:
         return metrics if found.correct is None else {**metrics, "dev_correct": float(found.correct[0])}
 
     def _register(self, data: LabelledExamples, name: str) -> list[_Part]:
-        """In as many parts as it takes, so that the prompts for the examples of one fit into a message."""
+        """In as many parts as it takes, so that the examples of one, and the prompts for them, fit into a message."""
         data = LabelledExamples(fit(data.examples, self._card.image_shape), data.labels)
-        number = math.ceil(len(data) / min(self._card.max_examples, self._card.max_pairs))
+        number = math.ceil(len(data) / examples_of_a_handle(self._card, data.examples))
         parts = [data.take(rows) for rows in np.array_split(np.arange(len(data)), max(1, number))]
         if self._card.output is Output.LOSS_ONLY:
             fewest = min(_different(part.examples) for part in parts)
@@ -118,7 +121,8 @@ class LocalObjectives:
         labels = data.labels if self._card.output is Output.LOSS_ONLY else None
         room = self._space.prompt_tokens
         handle = self._ptm.register_examples(self._task_id, data.examples, room, perturbation, labels)
-        return _Part(handle.id, data)
+        one = self._space.prompts(np.zeros((1, self._space.dim)), data.examples)
+        return _Part(handle.id, data, prompts_of_a_call(self._card, one, len(data), self._classes))
 
     def _judge(self, parts: Sequence[_Part], population: Population) -> Judgement:
         answers = [self._ask(part, population) for part in parts]
@@ -131,9 +135,8 @@ class LocalObjectives:
     def _ask(self, part: _Part, population: Population) -> Array:
         """The PTM's answer for all candidates, with their offsets."""
         answers: list[Array] = []
-        size = min(self._card.max_prompts, self._card.max_pairs // len(part.data))
-        for start in range(0, len(population), size):
-            z = population[start : start + size]
+        for start in range(0, len(population), part.prompts):
+            z = population[start : start + part.prompts]
             scored = self._ptm.score(part.id, self._space.prompts(z, part.data.examples))
             self.queries += len(z) * len(part.data)
             answers.append(self._space.shifted(scored.scores, z) if scored.output.scores else scored.answer)

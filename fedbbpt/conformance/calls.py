@@ -12,6 +12,7 @@ from fedbbpt.conformance.inputs import FIELDS, LENGTH
 from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Broken, Skipped, Trial
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.tasks.sizes import prompts_of_a_call
 from fedbbpt.types import Array, ModelCard, PromptKind
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire import ptm_messages
@@ -77,7 +78,9 @@ def request(call: Call, trial: Trial, handle: str) -> Any:
             message = ptm_messages.register_examples_request(task_id, examples)
         case "Score":
             count = number(call.prompts, card)
-            if trial.kind is PromptKind.IMAGE and count > card.max_pairs:
+            if trial.kind is PromptKind.IMAGE and count > prompts_of_a_call(
+                card, trial.prompts(1), 1, len(task.classes)
+            ):
                 raise Skipped("so many images are beyond the card's max_message_bytes")
             length = LENGTH if call.length is None else number(call.length, card)
             prompts = inputs.prompts(trial.kind, count, seed=trial.name, injection=trial.injection, length=length)

@@ -210,12 +210,16 @@ class Engine:
             kept = tenancy.handles.get(examples, self._clock())
         else:
             _, kept = self._register(tenancy, self.register_task(examples[0], tenant=tenant), examples[1])
-        self._check_size(count(prompts) * len(kept.rows) * len(kept.task.classes))
+        pairs = count(prompts) * len(kept.rows)
+        if pairs > tenancy.card.max_pairs:
+            fix = f"at most {tenancy.card.max_pairs} in one call"
+            raise InvalidTensor(f"{pairs} pairs of a prompt and an example", where="prompts", fix=fix)
+        self._check_size(pairs * len(kept.task.classes))
         names = digests.prompts(prompts)
         prefix = bytes.fromhex(kept.task_id)
         prompts_digest = digests.digest(*names.ravel().tolist()).hex()
         try:
-            tenancy.account.check(max(0, count(prompts) * len(kept.rows) - paid), self._clock())
+            tenancy.account.check(max(0, pairs - paid), self._clock())
             scoring = Scoring(self._backend, kept, prompts, names, prefix, tenancy.cache, self._clock, fresh=fresh)
             paid = min(paid, scoring.known_queries)
             reservation = tenancy.account.reserve(scoring.queries - paid, scoring.tokens, self._clock())

@@ -10,6 +10,7 @@ from fedbbpt.ptm.handles import Handles
 from fedbbpt.ptm.policy import LabelBook
 from fedbbpt.ptm.result_cache import ResultCache
 from fedbbpt.ptm.tenants import Tenant
+from fedbbpt.ptm.validation import MAX_PAIRS
 from fedbbpt.types import ModelCard, TaskSpec
 
 
@@ -49,7 +50,14 @@ class Tenancy:
         path = PurePath(card.model)
         # Where the provider keeps it is the provider's own business.
         model = path.name if path.is_absolute() else card.model
-        own = replace(card, model=model, output=tenant.output, min_examples=tenant.min_examples, price=tenant.price)
+        own = replace(
+            card,
+            model=model,
+            output=tenant.output,
+            min_examples=tenant.min_examples,
+            price=tenant.price,
+            max_pairs=min(card.max_pairs or MAX_PAIRS, MAX_PAIRS),
+        )
         account = Account(tenant, tenant.max_label_tokens(hidden_size))
         labels = LabelBook(tenant.min_examples, overlaps=tenant.overlaps)
         return Tenancy(tenant, own, account, handles, ResultCache(limits.cache_bytes), labels, limits.tasks)

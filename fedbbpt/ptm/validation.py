@@ -26,6 +26,8 @@ from fedbbpt.types import (
 # What cards say; a provider may say otherwise.
 MAX_PROMPTS = 256
 MAX_EXAMPLES = 10_000
+MAX_PAIRS = 2**17
+"""Of one call: planning takes memory and time for each, before the first is computed."""
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a deep prompt of GPT2-XL with 40 tokens has 24,576,000
 # Of a task; no card says so, since no task comes near.
 MAX_CLASSES = 1000

@@ -49,6 +49,7 @@ def describe_response(card: ModelCard) -> pb.DescribeResponse:
         min_examples=card.min_examples,
         max_latent=card.max_latent,
         max_vector_norm=card.max_vector_norm,
+        max_pairs=card.max_pairs,
         price=pb.Price(
             currency=card.price.currency,
             micros_per_query=card.price.micros_per_query,
@@ -83,6 +84,7 @@ def model_card(response: pb.DescribeResponse) -> ModelCard:
         min_examples=response.min_examples,
         max_latent=response.max_latent,
         max_vector_norm=response.max_vector_norm,
+        max_pairs=response.max_pairs,
         price=Price(
             response.price.currency,
             response.price.micros_per_query,

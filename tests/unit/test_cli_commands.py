@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import trustme
 import typer.main
 
 from fedbbpt import cli, errors
@@ -22,6 +23,7 @@ from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.tenants import Tenant, Tenants
 from fedbbpt.types import Output
+from fedbbpt.wire.channel import ServerTls
 
 COMMANDS = (Path(__file__).parents[2] / "docs/commands.md").read_text()
 WORDS = {"billing": "invoice charge pay refund", "tests": "scan blood result lab", "visits": "parking hours entrance"}
@@ -144,6 +146,27 @@ def test_simulate_predict_evaluate(run: Run) -> None:
     assert found["examples"] == sum(counts.values())
     assert found["accuracy"] == pytest.approx(sum(by_class[c] * n for c, n in counts.items()) / found["examples"])
     assert "accuracy by class" in run("evaluate", *prompt, "--data", "questions.csv").out
+
+
+def test_a_ptm_service_that_asks_for_a_certificate_gets_it(run: Run, ptm_servers: Any, tmp_path: Path) -> None:
+    """Kills: tenants that are known by certificates, and no command that shows one."""
+    assert run("simulate", "job.toml", "--out", "out").code == 0
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("127.0.0.1", "north.example.org"):
+        issued = authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    Path("tenants.toml").write_text('[[tenant]]\nname = "north"\ncertificate = "north.example.org"\n')
+    tenants = Tenants.read(Path("tenants.toml"))
+    tls = ServerTls(tmp_path / "127.0.0.1.pem", tmp_path / "127.0.0.1.key", tmp_path / "ca.pem")
+    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=tenants, tls=tls)
+    ask = ("--ptm", f"127.0.0.1:{port}", "--ptm-tls-ca", "ca.pem")
+    shown = ("--ptm-client-cert", "north.example.org.pem", "--ptm-client-key", "north.example.org.key")
+    asked = ("predict", "--prompt", "out/prompt.safetensors", "--text", "my invoice", *ask)
+    assert "my invoice" in run(*asked, *shown).out
+    half = run(*asked, *shown[:2])
+    assert half.code == 3 and "--ptm-client-cert, --ptm-client-key" in half.err
 
 
 class Frugal(Tenants):

@@ -10,6 +10,8 @@ import pytest
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.backends import load
+from fedbbpt.tasks.sizes import examples_of_a_handle
+from fedbbpt.types import Examples
 
 onnx = pytest.importorskip("onnx")
 RESNET = Path(__file__).parents[3] / "shared/weights/resnet20-cifar10.onnx"
@@ -82,4 +84,5 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_real_classifier_scores_the_same_bits_in_any_company() -> None:
     card = load(str(RESNET), threads=2).describe()
     assert card.image_shape == (3, 32, 32) and len(card.labels) == 10 and card.score_noise == 0.0
-    assert np.isclose(card.max_pairs, card.max_message_bytes / (5 * 3 * 32 * 32), rtol=0.01)
+    many = Examples(images=np.zeros((10_000, 3, 32, 32), np.uint8))
+    assert np.isclose(examples_of_a_handle(card, many), card.max_message_bytes / (5 * 3 * 32 * 32), rtol=0.01)

@@ -5,6 +5,7 @@ import numpy as np
 from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Broken, Skipped, Trial
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.tasks.sizes import prompts_of_a_call
 from fedbbpt.types import PromptKind
 from fedbbpt.wire import ptm_messages
 from fedbbpt.wire.card_messages import PROMPT_KINDS
@@ -80,7 +81,9 @@ def _release_of(size: int) -> pb.ReleaseRequest:
 
 def _many(trial: Trial) -> int:
     """As many prompts as a message holds."""
-    return min(MANY, trial.card.max_prompts, trial.card.max_pairs)
+    return min(
+        MANY, prompts_of_a_call(trial.card, trial.prompts(1), len(trial.rows), len(trial.me.inputs.task().classes))
+    )
 
 
 def given_up(trial: Trial) -> None:

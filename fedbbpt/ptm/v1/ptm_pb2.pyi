@@ -161,6 +161,7 @@ class DescribeResponse(_message.Message):
     MAX_LATENT_FIELD_NUMBER: _builtins.int
     MAX_VECTOR_NORM_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    MAX_PAIRS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.str
     """A digest of weights, configuration and precision. Scores are comparable within one revision only."""
@@ -184,6 +185,8 @@ class DescribeResponse(_message.Message):
     max_latent: _builtins.float
     """The greatest absolute element of a latent vector z, and the greatest Euclidean norm of one vector of a soft or deep prompt."""
     max_vector_norm: _builtins.float
+    max_pairs: _builtins.int
+    """The most (prompt, example) pairs of one Score call; 0: as many as its messages hold."""
     @_builtins.property
     def prompt_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___PromptKind.ValueType]: ...
     @_builtins.property
@@ -224,10 +227,11 @@ class DescribeResponse(_message.Message):
         max_latent: _builtins.float = ...,
         max_vector_norm: _builtins.float = ...,
         price: Global___Price | None = ...,
+        max_pairs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "image_shape", b"image_shape", "injections", b"injections", "labels", b"labels", "max_examples", b"max_examples", "max_latent", b"max_latent", "max_message_bytes", b"max_message_bytes", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "max_vector_norm", b"max_vector_norm", "min_examples", b"min_examples", "model", b"model", "output", b"output", "prefix_shape", b"prefix_shape", "price", b"price", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "image_shape", b"image_shape", "injections", b"injections", "labels", b"labels", "max_examples", b"max_examples", "max_latent", b"max_latent", "max_message_bytes", b"max_message_bytes", "max_pairs", b"max_pairs", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "max_vector_norm", b"max_vector_norm", "min_examples", b"min_examples", "model", b"model", "output", b"output", "prefix_shape", b"prefix_shape", "price", b"price", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class PtmServiceStub(object):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist.
+    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
 
     P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
     pair.
@@ -35,7 +35,11 @@ class PtmServiceStub(object):
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
     and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
     certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
+    comes as metadata, `authorization: Bearer TOKEN`.
+
+    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
+    supervisors ask, and clients that know several servers watch which of them are well.
     """
 
     def __init__(self, channel):
@@ -78,7 +82,7 @@ class PtmServiceStub(object):
 
 class PtmServiceServicer(object):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist.
+    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
 
     P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
     pair.
@@ -86,7 +90,11 @@ class PtmServiceServicer(object):
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
     and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
     certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
+    comes as metadata, `authorization: Bearer TOKEN`.
+
+    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
+    supervisors ask, and clients that know several servers watch which of them are well.
     """
 
     def Describe(self, request, context):
@@ -118,11 +126,13 @@ class PtmServiceServicer(object):
 
     def Score(self, request, context):
         """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
-        queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
-        its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+        queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more (where
+        several servers stand behind one address: if the same one is asked). A call that its caller cancels, or whose deadline passes,
+        stops and pays only for what was computed; made again with its key it pays for the rest.
         NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
-        INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
-        what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+        INVALID_ARGUMENT (InvalidTensor: a tensor that breaks the limits of DescribeResponse, or no prompts, or too many; PromptTooLong;
+        InvalidRequest: a part of the message is missing, or an idempotency key of another request; with inline examples also what
+        RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
         another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
         RetryInfo; BudgetSpent without it).
         """
@@ -187,7 +197,7 @@ def add_PtmServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PtmService(object):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist.
+    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
 
     P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
     pair.
@@ -195,7 +205,11 @@ class PtmService(object):
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
     and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
     certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
+    comes as metadata, `authorization: Bearer TOKEN`.
+
+    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
+    supervisors ask, and clients that know several servers watch which of them are well.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class PtmServiceStub:
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist.
+    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
 
     P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
     pair.
@@ -36,7 +36,11 @@ class PtmServiceStub:
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
     and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
     certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
+    comes as metadata, `authorization: Bearer TOKEN`.
+
+    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
+    supervisors ask, and clients that know several servers watch which of them are well.
     """
 
     @_typing.overload
@@ -59,11 +63,13 @@ class PtmServiceStub:
     """
     Score: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.ScoreRequest, _ptm_pb2.ScoreResponse]
     """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
-    queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
-    its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+    queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more (where
+    several servers stand behind one address: if the same one is asked). A call that its caller cancels, or whose deadline passes,
+    stops and pays only for what was computed; made again with its key it pays for the rest.
     NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
-    INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
-    what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+    INVALID_ARGUMENT (InvalidTensor: a tensor that breaks the limits of DescribeResponse, or no prompts, or too many; PromptTooLong;
+    InvalidRequest: a part of the message is missing, or an idempotency key of another request; with inline examples also what
+    RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
     another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
     RetryInfo; BudgetSpent without it).
     """
@@ -75,7 +81,7 @@ class PtmServiceStub:
 @_typing.type_check_only
 class PtmServiceAsyncStub(PtmServiceStub):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist.
+    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
 
     P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
     pair.
@@ -83,7 +89,11 @@ class PtmServiceAsyncStub(PtmServiceStub):
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
     and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
     certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
+    comes as metadata, `authorization: Bearer TOKEN`.
+
+    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
+    supervisors ask, and clients that know several servers watch which of them are well.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -103,11 +113,13 @@ class PtmServiceAsyncStub(PtmServiceStub):
     """
     Score: _aio.UnaryUnaryMultiCallable[_ptm_pb2.ScoreRequest, _ptm_pb2.ScoreResponse]  # type: ignore[assignment]
     """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
-    queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
-    its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+    queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more (where
+    several servers stand behind one address: if the same one is asked). A call that its caller cancels, or whose deadline passes,
+    stops and pays only for what was computed; made again with its key it pays for the rest.
     NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
-    INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
-    what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+    INVALID_ARGUMENT (InvalidTensor: a tensor that breaks the limits of DescribeResponse, or no prompts, or too many; PromptTooLong;
+    InvalidRequest: a part of the message is missing, or an idempotency key of another request; with inline examples also what
+    RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
     another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
     RetryInfo; BudgetSpent without it).
     """
@@ -118,7 +130,7 @@ class PtmServiceAsyncStub(PtmServiceStub):
 
 class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist.
+    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
 
     P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
     pair.
@@ -126,7 +138,11 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
     and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
     certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own.
+    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
+    comes as metadata, `authorization: Bearer TOKEN`.
+
+    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
+    supervisors ask, and clients that know several servers watch which of them are well.
     """
 
     @_abc_1.abstractmethod
@@ -168,11 +184,13 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.ScoreResponse, _abc.Awaitable[_ptm_pb2.ScoreResponse]]:
         """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
-        queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more. A call that
-        its caller cancels, or whose deadline passes, stops and pays only for what was computed.
+        queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more (where
+        several servers stand behind one address: if the same one is asked). A call that its caller cancels, or whose deadline passes,
+        stops and pays only for what was computed; made again with its key it pays for the rest.
         NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
-        INVALID_ARGUMENT (InvalidTensor, PromptTooLong, InvalidRequest: an idempotency key of another request; with inline examples also
-        what RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
+        INVALID_ARGUMENT (InvalidTensor: a tensor that breaks the limits of DescribeResponse, or no prompts, or too many; PromptTooLong;
+        InvalidRequest: a part of the message is missing, or an idempotency key of another request; with inline examples also what
+        RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
         another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
         RetryInfo; BudgetSpent without it).
         """
