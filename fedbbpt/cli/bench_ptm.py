@@ -36,7 +36,8 @@ def ptm(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="throughput, health, memory, precision, causal or device; may be given several times.  [default: all]"
+            help="throughput, health, memory, precision, causal, replicas or device; may be given several times.  "
+            "[default: all]"
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Jobs of which the median counts.")] = 9,

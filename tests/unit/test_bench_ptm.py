@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ def test_from_one_command(
     assert found["health: jobs meanwhile"][0] >= 2 and found["memory: jobs"] == [8]
     assert 1e-4 < found["precision: torch bfloat16: scores apart"][0] < 1
     assert max(found["causal: input first: scores apart"] + found["causal: prompt first: scores apart"]) < 1e-5
+    if find_spec("ray"):
+        one, two = found["replicas: one replica"], found["replicas: two replicas"]
+        assert found["replicas: two replicas / one replica"] == [b / a for a, b in zip(one, two, strict=True)]
+        assert min(*one, *two) > 0
     assert min(found["device: tiny: jobs of 150 tokens"] + found["device: tiny: matrix products"]) > 0
 
     text = page.read_text()

@@ -59,12 +59,15 @@ def service(
     threads: int,
     precision: Precision = Precision.FLOAT32,
     runtime: Runtime = Runtime.TORCH,
+    *,
+    replicas: int = 0,
 ) -> Iterator[Service]:
-    """Runs while the block does. `folder` is for its log. Raises ChildFailed."""
+    """Runs while the block does; with `replicas` on Ray. `folder` is for its log. Raises ChildFailed."""
     with ProcessGroup(folder) as group:
         file = folder / "address"
         file.unlink(missing_ok=True)
-        words = ["--model", model, "--threads", str(threads), "--precision", precision, "--engine", runtime]
+        engine = ["--engine", "ray", "--replicas", str(replicas)] if replicas else ["--engine", runtime]
+        words = ["--model", model, "--threads", str(threads), "--precision", precision, *engine]
         group.start("ptm", ["ptm", "serve", *words, "--address-file", str(file)])
         address = group.address("ptm", file, START_SECONDS)
         with connect(address) as channel:

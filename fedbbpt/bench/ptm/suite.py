@@ -4,14 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedbbpt.bench.ptm import causal, device, health, memory, precision, throughput
+from fedbbpt.bench.ptm import causal, device, health, memory, precision, replicas, throughput
 from fedbbpt.bench.ptm.figures import Figure
 from fedbbpt.bench.ptm.service import service
 from fedbbpt.bench.ptm.turns import Note
 from fedbbpt.bench.ptm.workload import Workload, task_of
 from fedbbpt.types import Precision, Runtime
 
-PARTS = (throughput.PART, health.PART, memory.PART, precision.PART, causal.PART, device.PART)
+PARTS = (
+    throughput.PART,
+    health.PART,
+    memory.PART,
+    precision.PART,
+    causal.PART,
+    replicas.PART,
+    device.PART,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Suite:
             figures += causal.measure(
                 self.causal_model, folder / causal.PART, self.threads, workload, self.repeats, note
             )
+        if replicas.PART in self.parts:
+            figures += replicas.measure(self.model, folder / replicas.PART, self.workload, self.repeats, note)
         if device.PART in self.parts:
             for shape in self.shapes:
                 figures += device.measure(self.device, shape, self.workload, self.repeats, note)
