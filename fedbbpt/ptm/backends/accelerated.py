@@ -26,15 +26,14 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """How far hidden states may lie from the plain layers', as a share of the largest of those."""
 
 
-def accelerated(parts: Parts, probe: Callable[[int, int], Tensor], record: Record, *, causal: bool) -> Parts:
+def accelerated(parts: Parts, probe: Callable[[int, int], Tensor], record: Record) -> Parts:
     """`probe(count, tokens)` gives inputs like the model's own `[count, tokens, D]`.
 
     Layers of causal models stay as they are: each finds the keys and values of what was read in another state, and
     would be compiled anew for each.
     """
     length = min(LENGTH, probe(1, LENGTH).shape[1])
-    if not causal:
-        _fuse(parts, probe, length)
+    _fuse(parts, probe, length)
     return replace(parts, body=_recorded(parts, probe, length, record))
 
 

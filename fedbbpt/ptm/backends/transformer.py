@@ -101,9 +101,9 @@ class Transformer(ABC, Generic[C]):
             self._parts = exported(self._parts, checkpoint, self.threads)
         elif lowered:
             self._parts = self._parts.lowered(torch.bfloat16)
-        if not self._on_cpu:
+        if not (self.causal or self._on_cpu):
             with torch.inference_mode():
-                self._parts = accelerated(self._parts, self._entering, recorder(), causal=self.causal)
+                self._parts = accelerated(self._parts, self._entering, recorder())
         if not (token_budget or self._on_cpu):
             self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
         self._card = replace(self._card, score_noise=self._measure_noise())
