@@ -321,7 +321,7 @@ class Usage:
 
     queries: int = 0
     tokens: int = 0
-    """That the model computed."""
+    """That the model computed, or has remembered of examples."""
     compute_seconds: float = 0.0
     cached_queries: int = 0
     """Those of the queries that were answered without the model, being repeated."""

@@ -64,7 +64,7 @@ def test_a_machine_that_cannot_fuse_computes_the_plain_layers(
     with torch.inference_mode():
         plain = parts.read(inputs(3, 9))
         for _ in range(3):
-            assert torch.equal(accelerated(parts, inputs, by_hand, causal=False).read(inputs(3, 9)), plain)
+            assert torch.equal(accelerated(parts, inputs, by_hand).read(inputs(3, 9)), plain)
 
 
 def test_layers_that_were_fused_are_put_back(checkpoint: Checkpoint) -> None:
@@ -84,7 +84,7 @@ def test_what_cannot_be_recorded_is_computed_without(checkpoint: Checkpoint) -> 
 
     with torch.inference_mode():
         plain = parts.read(probe(parts)(3, 9))
-        found = accelerated(parts, probe(parts), record, causal=True)
+        found = accelerated(parts, probe(parts), record)
         for _ in range(3):
             assert torch.equal(found.read(probe(parts)(3, 9)), plain)
 

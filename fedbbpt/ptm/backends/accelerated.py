@@ -29,8 +29,8 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 def accelerated(parts: Parts, probe: Callable[[int, int], Tensor], record: Record) -> Parts:
     """`probe(count, tokens)` gives inputs like the model's own `[count, tokens, D]`.
 
-    Layers of causal models stay as they are: each finds the keys and values of what was read in another state, and
-    would be compiled anew for each.
+    For models that are asked for all of an input at once. Causal ones go on from keys and values that each layer has
+    kept: layers would be compiled for each state of those, and graphs hold none.
     """
     length = min(LENGTH, probe(1, LENGTH).shape[1])
     _fuse(parts, probe, length)

@@ -6,7 +6,6 @@ and that of FedBPT do; `prefix` needs no such seam. For inputs of T tokens every
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -16,16 +15,15 @@ from torch import Tensor
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import MicroBatch
-from fedbbpt.prompts.projection import blocks, check_norm, factor, project
 from fedbbpt.ptm.backends.encoding import Encoder, Row
 from fedbbpt.ptm.backends.parts import Parts
+from fedbbpt.ptm.backends.projecting import Projector
+from fedbbpt.ptm.backends.uploads import upload
 from fedbbpt.ptm.validation import check_prompt_bytes, unsupported
 from fedbbpt.types import (
     DeepPrompts,
     Injection,
     LatentPrompts,
-    Projection,
-    ProjectionKind,
     Prompts,
     SoftPrompts,
     TextPrompts,
@@ -33,9 +31,6 @@ from fedbbpt.types import (
 )
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
-
-MATRICES = 4
-"""Of projections that are kept on a device: the clients of a run share theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +62,13 @@ class Entrance:
 
     def __init__(self, parts: Parts, encoder: Encoder) -> None:
         self._parts, self._encoder = parts, encoder
-        self.std = float(parts.words.weight.std())
         self._device = parts.words.weight.device
-        self._matrix = lru_cache(maxsize=MATRICES)(self._load_matrix)
+        self._project = Projector(parts.words.weight)
         self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if parts.block is None else Injection)
 
     def words(self, ids: npt.ArrayLike) -> Tensor:
         """`[..., T]` -> `[..., T, D]`."""
-        vectors: Tensor = self._parts.words(torch.tensor(np.asarray(ids, np.int64), device=self._device))
+        vectors: Tensor = self._parts.words(upload(np.asarray(ids, np.int64), self._device))
         return vectors
 
     def vectors(self, prompts: Prompts) -> Vectors:
@@ -82,7 +76,7 @@ class Entrance:
         if isinstance(prompts, LatentPrompts):
             return self._projected(prompts)
         if isinstance(prompts, SoftPrompts):
-            embeddings = torch.tensor(prompts.embeddings, device=self._device)
+            embeddings = upload(prompts.embeddings, self._device)
             return _continuous(embeddings, prompts.injection, torch.zeros_like(embeddings[0]))
         if isinstance(prompts, TokenPrompts):
             last = self._parts.words.num_embeddings - 1
@@ -94,33 +88,18 @@ class Entrance:
             check_prompt_bytes(sum(map(len, found)), self._parts.words.embedding_dim)
             return Vectors([self.words(ids) for ids in found], in_front=False)
         if isinstance(prompts, DeepPrompts):
-            deep = torch.tensor(prompts.prefixes, device=self._device)
+            deep = upload(prompts.prefixes, self._device)
             return Vectors([torch.empty(deep.shape[4], 0)] * len(deep), deep=deep)
         raise unsupported(prompts)
 
     def _projected(self, prompts: LatentPrompts) -> Vectors:
         """Under `add` the initial text stands in the input, and A z alone is the vector."""
         projection = prompts.projection
-        initial = np.zeros((projection.tokens, self._parts.words.embedding_dim), np.float32)
+        initial = torch.zeros(projection.tokens, self._parts.words.embedding_dim, device=self._device)
         if ids := self._encoder.tokenise([projection.initial_text])[0]:
-            initial = self.words(np.resize(ids, projection.tokens)).cpu().numpy()
-        around = np.zeros_like(initial) if projection.injection is Injection.ADD else initial
-        vectors = self._project(projection, prompts.z, around)
-        return _continuous(vectors, projection.injection, torch.from_numpy(initial).to(self._device))
-
-    def _project(self, projection: Projection, z: npt.NDArray[np.float32], initial: npt.NDArray[np.float32]) -> Tensor:
-        """`[P, L, D]`. On a device by one product, which there takes no time and whose last bits are not promised."""
-        if self._device.type == "cpu":
-            return torch.from_numpy(project(projection, z, initial, self.std))
-        n = z.shape[1]
-        a = self._matrix(projection.kind, projection.seed, initial.size, n)
-        products = torch.from_numpy(z).to(self._device) @ a.T * float(factor(projection, n, self.std))
-        vectors: Tensor = torch.from_numpy(initial).to(self._device) + products.reshape(-1, *initial.shape)
-        check_norm(float(torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64).max()))
-        return vectors
-
-    def _load_matrix(self, kind: ProjectionKind, seed: int, rows: int, n: int) -> Tensor:
-        return torch.cat([torch.from_numpy(block).to(self._device) for block in blocks(kind, seed, rows, n)])
+            initial = self.words(np.resize(ids, projection.tokens))
+        around = torch.zeros_like(initial) if projection.injection is Injection.ADD else initial
+        return _continuous(self._project(projection, prompts.z, around), projection.injection, initial)
 
     def hidden(self, vectors: Vectors, batch: MicroBatch, rows: Sequence[Row]) -> Tensor:
         """What enters the model's first layer, `[N, L + T, D]`, for N pairs of one length.
@@ -137,7 +116,7 @@ class Entrance:
             self._alike(vectors, batch.prompts[group], batch.rows[group], rows, joint)
             for group, (_, joint) in zip(groups, dict.fromkeys(shapes), strict=True)
         ]
-        return torch.cat(parts)[self._numbers(np.argsort(np.concatenate(groups)))]
+        return torch.cat(parts)[upload(np.argsort(np.concatenate(groups)), self._device)]
 
     def _alike(self, vectors: Vectors, prompts: Numbers, numbers: Numbers, rows: Sequence[Row], joint: int) -> Tensor:
         """The same for prompts `[N]` with rows `[N]` of one length, in which they have one place."""
@@ -158,10 +137,7 @@ class Entrance:
     def _of_each(self, numbers: Numbers, make: Callable[[Numbers], Tensor]) -> Tensor:
         """`make` of `[N]` things, `[N, ...]`, where of each it was asked once."""
         some, which = np.unique(numbers, return_inverse=True)
-        return make(some)[self._numbers(which)]
-
-    def _numbers(self, numbers: Numbers) -> Tensor:
-        return torch.from_numpy(numbers).to(self._device)
+        return make(some)[upload(which, self._device)]
 
 
 def _continuous(each: Tensor, injection: Injection, carriers: Tensor) -> Vectors:

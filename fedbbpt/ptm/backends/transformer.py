@@ -37,6 +37,7 @@ from fedbbpt.ptm.backends.packed_linear import pack
 from fedbbpt.ptm.backends.parts import logits_of, take_apart
 from fedbbpt.ptm.backends.runtimes import exported
 from fedbbpt.ptm.backends.token_budget import find_token_budget, in_halves
+from fedbbpt.ptm.backends.uploads import upload
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.planner import PlannedJob, plan
 from fedbbpt.ptm.validation import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
@@ -101,7 +102,7 @@ class Transformer(ABC, Generic[C]):
             self._parts = exported(self._parts, checkpoint, self.threads)
         elif lowered:
             self._parts = self._parts.lowered(torch.bfloat16)
-        if not (self.causal or self._on_cpu):
+        if checkpoint.model.device.type == "cuda" and not self.causal:
             with torch.inference_mode():
                 self._parts = accelerated(self._parts, self._entering, recorder())
         if not (token_budget or self._on_cpu):
@@ -181,7 +182,7 @@ class Transformer(ABC, Generic[C]):
         count, tokens, _ = inputs.shape
         places = {row: vectors.place(rows[row], tokens) for row in set(batch.rows.tolist())}
         # On a device, what is sent behind the body's launches would wait for their end, and the head for it.
-        positions = torch.tensor([places[row] for row in batch.rows.tolist()], device=inputs.device)
+        positions = upload([places[row] for row in batch.rows.tolist()], inputs.device)
         if count * tokens < FEWEST_TOKENS:
             inputs = inputs.repeat(-(-FEWEST_TOKENS // (count * tokens)), 1, 1)
         scores: Scores = self._run(inputs, positions, columns).cpu().numpy()
