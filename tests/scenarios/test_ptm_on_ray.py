@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
 from fedbbpt.conformance import cases
 from fedbbpt.conformance.suite import open_service, run
-from fedbbpt.errors import DeadlineExceeded, PolicyForbids, Unauthenticated
+from fedbbpt.errors import DeadlineExceeded, PolicyForbids, PtmUnavailable, Unauthenticated
 from fedbbpt.ptm.backends.fake import WIDTH, Fake
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import (
     Examples,
     Injection,
@@ -29,7 +31,9 @@ from fedbbpt.types import (
     TaskSpec,
     TextPrompts,
 )
+from fedbbpt.wire import ptm_messages
 from fedbbpt.wire.channel import connect
+from fedbbpt.wire.status import from_rpc_error
 from tests.processes import Machine, mentioning
 
 pytest.importorskip("ray.serve")
@@ -125,13 +129,14 @@ def test_a_replica_that_dies_takes_nothing_with_it(service: Service) -> None:
 
 def test_a_caller_that_runs_out_of_time_pays_for_what_was_done(service: Service) -> None:
     """Kills: work that goes on when nobody waits for it."""
-    hasty = service.caller(TOKENS[1], call_seconds=0.4)
-    before = hasty.usage().queries
-    examples = Examples(tuple(f"who wrote book {n}" for n in range(1300)))
-    name = hasty.register_examples(hasty.register_task(TASK), examples, 8).id
-    with pytest.raises(DeadlineExceeded):
-        hasty.score(name, soft(0, 100))
     patient = service.caller(TOKENS[1])
+    before = patient.usage().queries
+    examples = Examples(tuple(f"who wrote book {n}" for n in range(1300)))
+    name = patient.register_examples(patient.register_task(TASK), examples, 8).id
+    stub = PtmServiceStub(connect(f"127.0.0.1:{service.port}", token=TOKENS[1]))
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.Score(ptm_messages.score_request(name, soft(0, 100)), timeout=0.4)
+    assert isinstance(from_rpc_error(raised.value, PtmUnavailable), DeadlineExceeded)
     prompts = soft(1)
     assert patient.score(handle(patient), prompts).scores.tobytes() == expected(prompts).tobytes()
     assert patient.usage().queries - before < 100 * 1300

@@ -12,16 +12,18 @@ import pytest
 import trustme
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, RateLimited, Unauthenticated
+from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.audit import read_audit
 from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.planner import PlannedJob
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.service import Bounds
 from fedbbpt.ptm.tenants import Tenant, Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.tasks.criterion import cross_entropy
-from fedbbpt.types import Budget, Examples, Output, TaskSpec, TextPrompts
+from fedbbpt.types import Budget, Examples, Output, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire import ptm_messages
 from fedbbpt.wire.channel import ClientTls, ServerTls, connect
 from fedbbpt.wire.status import retry_seconds
@@ -187,16 +189,32 @@ def test_a_call_that_is_made_again_while_it_runs_joins_the_first(start: Callable
     assert first.result() == again.result() and backend.ran == 20
 
 
+class InOrder(Gated):
+    """Notes of each pair that is computed how many prompts its call has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[int] = []
+
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Any, wanted: Any) -> PlannedJob:
+        planned, count = super().job(task, prompts, rows, wanted), len(wanted)
+
+        def run(batch: MicroBatch) -> Scores:
+            scores = planned.run(batch)
+            self.order.append(count)
+            return scores
+
+        return PlannedJob(planned.batches, run)
+
+
 def test_a_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[..., int]) -> None:
-    backend = Gated()
+    backend = InOrder()
     port = start('[[tenant]]\nname = "long"\n[[tenant]]\nname = "short"', backend, bounds=Bounds(quantum=8))
-    done: list[str] = []
 
     def ask(name: str, prompts: TextPrompts) -> Any:
         request = ptm_messages.score_request(register(remote(port, name)), prompts)
         stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token=name))
         call = stub.Score.future(request, timeout=200.0)
-        call.add_done_callback(lambda _: done.append(name))
         stub.GetUsage(pb.GetUsageRequest(), timeout=60.0)  # answered behind the call, which is in the queue by then
         return call
 
@@ -206,7 +224,7 @@ def test_a_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[...
     backend.gate.set()
     for call in calls:
         call.result()
-    assert done[0] == "short"
+    assert backend.order[-1] == 100 and backend.order.count(1) == len(EXAMPLES), "the short one ended before"
 
 
 def test_a_certificate_names_its_tenant(ptm_servers: Any, tmp_path: Path) -> None:
