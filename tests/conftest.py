@@ -94,6 +94,9 @@ class PtmServers:
     def stop(self, port: int) -> None:
         asyncio.run_coroutine_threadsafe(self._running.pop(port).stop(None), self._loop).result()
 
+    def metrics(self, port: int) -> Any:
+        return self._running[port].service.metrics
+
     def fall_ill(self, port: int) -> None:
         """It goes on answering, but tells that it should not be asked."""
         asyncio.run_coroutine_threadsafe(self._running[port].health.enter_graceful_shutdown(), self._loop).result()

@@ -19,12 +19,14 @@ from fedbbpt.conformance.cases import Case, profiles, read
 from fedbbpt.conformance.relations import RELATIONS
 from fedbbpt.conformance.suite import Outcome, Result, open_service, run
 from fedbbpt.errors import InvalidInput, PtmUnavailable, Unauthenticated
+from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.tenants import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire.tensors import from_message, to_message
+from tests.checkpoints import WORDS, save_checkpoint
 from tests.relay import Break, Forward, Relay
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +40,13 @@ Start: TypeAlias = Callable[..., int]
 def start(ptm_servers: Any, tmp_path: Path) -> Start:
     """A service of a model, for tenants that are called, and are known by, the outputs that they get."""
 
-    def begin(model: str, outputs: Sequence[str] = ("label-logits", "loss-only")) -> int:
+    def begin(model: str | Backend[Any], outputs: Sequence[str] = ("label-logits", "loss-only")) -> int:
         tenants = tmp_path / "tenants.toml"
         digests = {output: hashlib.sha256(output.encode()).hexdigest() for output in outputs}
         tables = [f'[[tenant]]\nname = "{o}"\noutput = "{o}"\ntoken_sha256 = "{d}"\n' for o, d in digests.items()]
         tenants.write_text("\n".join(f"{table}max_queries = 50_000\n{PRICE}" for table in tables))
-        engine = Engine(load(model, threads=1), time.monotonic)
+        backend = load(model, threads=1) if isinstance(model, str) else model
+        engine = Engine(backend, time.monotonic)
         return int(ptm_servers.start(engine, tenants=Tenants.read(tenants)))
 
     return begin
@@ -111,6 +114,27 @@ def test_families_pass(checkpoint: Callable[[str], Path], start: Start, name: st
     assert failed(results) == {}
     ours = [result.outcome for result in results.values() if result.case.profile == profile]
     assert ours.count(Outcome.PASSED) > len(ours) / 2
+
+
+def test_a_service_in_front_of_another_server_passes(tmp_path: Path, start: Start) -> None:
+    """Over HTTP to a real server of OpenAI's protocol, and over gRPC to whoever asks."""
+    pytest.importorskip("torch")
+    pytest.importorskip("httpx2")
+    from fedbbpt.ptm.backends.openai_compatible import connect
+    from fedbbpt.ptm.backends.openai_self_test import WORDS as PROBES
+    from tests.openai_server import OpenAIServer
+
+    words = f"{WORDS} {' '.join(PROBES)}"
+    server = OpenAIServer(save_checkpoint("gpt2", tmp_path / "gpt2", words=words, max_tokens=96))
+    backend = connect(server.name, "", threads=2)
+    try:
+        names = [name for name, case in CASES.items() if case.profile in ("core", "discrete") and name not in SLOW]
+        results = outcomes(start(backend), names)
+    finally:
+        backend.close()
+        server.stop()
+    assert failed(results) == {}
+    assert results["discrete/prompt-alone"].outcome is Outcome.PASSED
 
 
 # Services that break it

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,22 @@ def test_scores_hardly_move(checkpoint: Callable[[str], Path], name: str) -> Non
     centred = theirs - theirs.mean(axis=2, keepdims=True)
     moved = ours - theirs - (ours - theirs).mean(axis=2, keepdims=True)
     assert 0 < np.abs(moved).mean() < 0.05 * np.abs(centred).mean()
+
+
+def test_noise_is_measured_and_told(checkpoint: Callable[[str], Path]) -> None:
+    """Kills: a card that says 0 whatever the model does."""
+    from fedbbpt.ptm.backends.checkpoint import load as read
+    from fedbbpt.ptm.backends.families import FAMILIES
+    from fedbbpt.ptm.backends.masked_lm import MaskedLM
+
+    class Coupled(MaskedLM):
+        def _read(self, hidden: Any, positions: Any, columns: Any) -> Any:
+            return super()._read(hidden, positions, columns) + 1e-2 * len(hidden)
+
+    folder = checkpoint("roberta-mlm")
+    for family, noisy in ((MaskedLM, False), (Coupled, True)):
+        backend = family(read(str(folder), folder, FAMILIES["masked-lm"][1], "masked-lm", Precision.FLOAT32), threads=1)
+        assert (backend.describe().score_noise > 1e-2) is noisy
 
 
 @pytest.mark.parametrize("model", ["fake", "model.onnx"])

@@ -1,13 +1,15 @@
 """Sequence classifiers: the logits of the labels that the model was trained with."""
 
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.backends.checkpoint import Checkpoint
-from fedbbpt.ptm.backends.transformer import Transformer
+from fedbbpt.ptm.backends.transformer import FEWEST_TOKENS, Transformer
 from fedbbpt.ptm.template import forbid_mask, parse
 from fedbbpt.types import TaskSpec
 
@@ -16,6 +18,10 @@ class SequenceClassifier(Transformer[list[int]]):
     """The classes of a task are labels of the model, by name, in any order."""
 
     family = "sequence-classifier"
+    _place: int | None = None
+    """Of the one hidden state that the head looks at; None: it looks at all."""
+    _together = False
+    """Whether it takes several inputs at once; a causal model's only where it finds their ends by padding."""
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         config = checkpoint.model.config
@@ -36,6 +42,26 @@ class SequenceClassifier(Transformer[list[int]]):
     def _probe_columns(self) -> list[int]:
         return [0, len(self._labels) - 1]
 
+    def _check_parts(self, probe: Tensor, whole: Tensor | None) -> None:
+        """Finds out as well where the head looks, by what it gives."""
+        super()._check_parts(probe, whole)
+        with torch.inference_mode():
+            hidden = self._parts.read(self._parts.lift(probe))
+            logits = self._logits(hidden)
+            alike = partial(torch.allclose, rtol=1e-4, atol=1e-5)
+            self._place = next((place for place in (0, -1) if alike(self._logits(hidden[:, [place]]), logits)), None)
+            if self._place is not None:
+                with suppress(ValueError):
+                    several = self._logits(hidden[:, [self._place]].repeat(FEWEST_TOKENS, 1, 1))
+                    self._together = alike(several, logits.expand_as(several))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._parts.head(inputs_embeds=hidden).logits
+        return logits
+
     def _read(self, hidden: Tensor, positions: Tensor, columns: list[int]) -> Tensor:
-        """Pair by pair: a causal model's head takes several only where it finds their ends by padding."""
-        return torch.cat([self._parts.head(inputs_embeds=one[None]).logits[:, columns] for one in hidden])
+        states = hidden if self._place is None else hidden[:, [self._place]]
+        if not self._together:
+            return torch.cat([self._logits(one[None]) for one in states])[:, columns]
+        copies = -(-FEWEST_TOKENS // len(states))
+        return self._logits(states.repeat(copies, 1, 1))[: len(states), columns]
