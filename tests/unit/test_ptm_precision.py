@@ -52,7 +52,7 @@ def test_noise_is_measured_and_told(checkpoint: Callable[[str], Path]) -> None:
 
     class Coupled(MaskedLM):
         def _read(self, hidden: Any, positions: Any, columns: Any) -> Any:
-            return super()._read(hidden, positions, columns) + 1e-2 * len(hidden)
+            return super()._read(hidden, positions, columns) + 1e-2 * (len(hidden) - 1)
 
     folder = checkpoint("roberta-mlm")
     for family, noisy in ((MaskedLM, False), (Coupled, True)):
