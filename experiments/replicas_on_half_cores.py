@@ -1,0 +1,60 @@
+"""What a second replica on Ray gains where each has a core that nobody else takes, on a machine with two cores only.
+
+Each replica's process gets half a core by a quota of the kernel, so that one core is left for the front, Ray and the
+callers. For root on Linux with cgroup v1: python experiments/replicas_on_half_cores.py
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from fedbbpt.bench.ptm.replicas import PART, _rate
+from fedbbpt.bench.ptm.service import service
+from fedbbpt.bench.ptm.workload import Workload, task_of
+
+GROUPS = Path("/sys/fs/cgroup/cpu")
+PERIOD, QUOTA = 20_000, 10_000
+"""Microseconds: half a core."""
+MODEL = "all-MiniLM-L6-v2"
+WORKLOAD = replace(Workload(examples=8), series=PART)
+ROUNDS, JOBS = 2, 2
+
+
+def replicas() -> list[int]:
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and b"ServeReplica:fedbbpt-ptm:Model" in (process / "cmdline").read_bytes():
+            found.append(int(process.name))
+    return found
+
+
+def limit(processes: list[int]) -> None:
+    for index, process in enumerate(processes):
+        group = GROUPS / f"replica{index}"
+        group.mkdir(exist_ok=True)
+        (group / "cpu.cfs_period_us").write_text(str(PERIOD))
+        (group / "cpu.cfs_quota_us").write_text(str(QUOTA))
+        (group / "cgroup.procs").write_text(str(process))
+
+
+def rates(count: int) -> list[float]:
+    """Pairs per second; the first jobs warm up."""
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder), MODEL, 1, replicas=count) as started:
+        limit(replicas())
+        way = started.way(task_of(started.ptm.describe().family, MODEL), WORKLOAD)
+        return [_rate(way, WORKLOAD, job) for job in range(JOBS + 1)][1:]
+
+
+def main() -> None:
+    found: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(ROUNDS):
+        for count in sorted(found, reverse=bool(turn % 2)):
+            found[count] += rates(count)
+    for count, each in found.items():
+        print(f"{count}: {min(each):.1f} to {max(each):.1f} pairs/s")
+    print(f"two over one: {median(found[2]) / median(found[1]):.2f}")
+
+
+if __name__ == "__main__":
+    main()
