@@ -160,15 +160,14 @@ def _answers(
 ) -> Iterator[tuple[Array, LabelledExamples]]:
     """Of one part of the data after the other, all about as long."""
     card = ptm.describe()
-    most = examples_of_a_handle(card, fit(data.examples, card.image_shape))
-    number = math.ceil(len(data) / min(ROWS, most))
+    data = LabelledExamples(fit(data.examples, card.image_shape), data.labels)
+    number = math.ceil(len(data) / min(ROWS, examples_of_a_handle(card, data.examples)))
     for rows in np.array_split(np.arange(len(data)), number):
         part = data.take(rows)
-        batch = fit(part.examples, card.image_shape)
         labels = part.labels if card.output is Output.LOSS_ONLY else None
-        handle = ptm.register_examples(task_id, batch, space.prompt_tokens, None, labels)
+        handle = ptm.register_examples(task_id, part.examples, space.prompt_tokens, None, labels)
         try:
-            answer = ptm.score(handle.id, prompts(batch)).answer
+            answer = ptm.score(handle.id, prompts(part.examples)).answer
         finally:
             ptm.release(handle.id)
         yield answer, part
