@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from fedbbpt.bench.ptm.replicas import PART, _rate
+from fedbbpt.bench.ptm.replicas import PART, pairs_per_second
 from fedbbpt.bench.ptm.service import service
 from fedbbpt.bench.ptm.workload import Workload, task_of
 
@@ -43,7 +43,7 @@ def rates(count: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder, service(Path(folder), MODEL, 1, replicas=count) as started:
         limit(replicas())
         way = started.way(task_of(started.ptm.describe().family, MODEL), WORKLOAD)
-        return [_rate(way, WORKLOAD, job) for job in range(JOBS + 1)][1:]
+        return [pairs_per_second(way, WORKLOAD, job) for job in range(JOBS + 1)][1:]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ counts a client's queries.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +84,7 @@ class LocalObjectives:
         """The cross-entropy on each training example; perturbed inputs are registered, and let go again."""
         if perturbation is None:
             return cross_entropies(self._scores(self._train, population), _labels(self._train))
-        parts = [self._keep(part.data, perturbation) for part in self._train]
+        parts = [replace(part, id=self._keep(part.data, perturbation)) for part in self._train]
         try:
             return cross_entropies(self._scores(parts, population), _labels(parts))
         finally:
@@ -115,14 +115,17 @@ class LocalObjectives:
             if fewest < self._card.min_examples:
                 fix = f"at least {self._card.min_examples}: the PTM gives nothing but the mean loss over so many"
                 raise InvalidData(f"{fewest} different ones", where=name, fix=fix)
-        return [self._keep(part) for part in parts]
+        return [_Part(self._keep(part), part, self._prompts_of_a_call(part)) for part in parts]
 
-    def _keep(self, data: LabelledExamples, perturbation: Perturbation | None = None) -> _Part:
+    def _keep(self, data: LabelledExamples, perturbation: Perturbation | None = None) -> str:
+        """The handle."""
         labels = data.labels if self._card.output is Output.LOSS_ONLY else None
         room = self._space.prompt_tokens
-        handle = self._ptm.register_examples(self._task_id, data.examples, room, perturbation, labels)
+        return self._ptm.register_examples(self._task_id, data.examples, room, perturbation, labels).id
+
+    def _prompts_of_a_call(self, data: LabelledExamples) -> int:
         one = self._space.prompts(np.zeros((1, self._space.dim)), data.examples)
-        return _Part(handle.id, data, prompts_of_a_call(self._card, one, len(data), self._classes))
+        return prompts_of_a_call(self._card, one, len(data), self._classes)
 
     def _judge(self, parts: Sequence[_Part], population: Population) -> Judgement:
         answers = [self._ask(part, population) for part in parts]

@@ -39,14 +39,14 @@ def _measure(model: str, folder: Path, workload: Workload, repeats: int, note: N
         for repeat in range(repeats + 1):
             for name in list(SIZES)[:: -1 if repeat % 2 else 1]:
                 note(f"{name}, {repeat} of {repeats}")
-                rate = _rate(ways[name], workload, repeat)
+                rate = pairs_per_second(ways[name], workload, repeat)
                 if repeat:
                     rates[name].append(rate)
     return rates
 
 
-def _rate(way: Way, workload: Workload, repeat: int) -> float:
-    """Pairs per second of all callers together."""
+def pairs_per_second(way: Way, workload: Workload, repeat: int) -> float:
+    """Of all callers together."""
     jobs = [way(replace(workload, series=PART).latent(CALLERS * repeat + caller)) for caller in range(CALLERS)]
     started = time.perf_counter()
     with ThreadPoolExecutor(CALLERS) as callers:
