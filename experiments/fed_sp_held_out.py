@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 import transformers
 
-from fedbbpt.config import read_job
-from fedbbpt.prompt_file import read_prompt
+from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.federation.splits import prepare
+from fedbbpt.federation.white_boxes import AUXILIARY, write_auxiliary
+from fedbbpt.job.config import read_job
 from fedbbpt.prompts.deep import DeepSpace
-from fedbbpt.ptm.backends.checkpoint import locate
-from fedbbpt.ptm.backends.encoding import Encoder
-from fedbbpt.splits import prepare
-from fedbbpt.white_boxes import AUXILIARY, write_auxiliary
+from fedbbpt.ptm.models.checkpoint import locate
+from fedbbpt.ptm.models.text.encoding import Encoder
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.model import answer_loss
 from fedbbpt.whitebox.sequences import answered, batch

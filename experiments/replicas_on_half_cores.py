@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from fedbbpt.bench.ptm.replicas import PART, pairs_per_second
+from fedbbpt.bench.ptm.measurements.replicas import PART, pairs_per_second
 from fedbbpt.bench.ptm.service import service
 from fedbbpt.bench.ptm.workload import Workload, task_of
 

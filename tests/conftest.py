@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import trustme
 
+from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.splits import Splits, prepare
 from fedbbpt.wire.channel import ClientTls, ServerTls
 from tests.checkpoints import save_checkpoint
 from tests.federation import AdvancingLoop, Security, job, write_data

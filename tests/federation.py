@@ -18,23 +18,23 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fedbbpt.client.agent import Agent
-from fedbbpt.client.grpc_link import GrpcLink
 from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.client.remote import GrpcLink
 from fedbbpt.codecs import CODECS
-from fedbbpt.config import Job
 from fedbbpt.errors import SessionUnknown, UnknownRound
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Hello, Link, Ptm, Report, RunSettings, Store
+from fedbbpt.job.config import Job
+from fedbbpt.job.settings import client_name, cohort_settings, run_settings
 from fedbbpt.methods import client_half, needs_scores
-from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.remote import Operator
 from fedbbpt.server.run_status import Result, RunStatus
 from fedbbpt.server.service import HEARTBEAT_SECONDS, Serving, serve
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.setup import client_name, cohort_settings, run_settings
-from fedbbpt.simulation import simulate
-from fedbbpt.splits import Splits
 from fedbbpt.types import Receipt, Task, TaskId, Update
 from fedbbpt.wire.channel import ClientTls, ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter

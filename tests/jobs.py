@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.interfaces import Backend, Job
-from fedbbpt.ptm.validation import count
+from fedbbpt.ptm.checks import count
 from fedbbpt.types import Prompts, Scores, TaskSpec
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.tenants import Tenant
+from fedbbpt.ptm.tenants.registry import Tenant
 
 
 def ptm_of(engine: Engine, **agreed: Any) -> Any:

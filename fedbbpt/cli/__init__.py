@@ -9,7 +9,7 @@ import typer
 from fedbbpt.cli import bench, conformance, data, federation, owner, prompt, ptm, ptm_serve, roles, status
 from fedbbpt.cli.console import err, fail
 from fedbbpt.errors import FedbbptError, StoreError, StoreFull
-from fedbbpt.processes import end_with_parent
+from fedbbpt.federation.processes import end_with_parent
 
 INTERRUPTED = 130
 

@@ -9,11 +9,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fedbbpt.bench import plots, report
-from fedbbpt.bench.controls import CONTROLS
-from fedbbpt.bench.grid import IID, Cell, Grid
-from fedbbpt.bench.rows import choose
-from fedbbpt.bench.run import run
+from fedbbpt.bench.methods import plots, report
+from fedbbpt.bench.methods.controls import CONTROLS
+from fedbbpt.bench.methods.grid import IID, Cell, Grid
+from fedbbpt.bench.methods.rows import choose
+from fedbbpt.bench.methods.run import run
 from fedbbpt.cli import bench_ptm, options
 from fedbbpt.cli.console import err, out, show
 from fedbbpt.errors import InvalidInput

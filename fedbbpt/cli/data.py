@@ -10,10 +10,10 @@ import typer
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, out, show
 from fedbbpt.cli.federation import Data, JobFile, Seed, changed, shares
-from fedbbpt.config import read_job
 from fedbbpt.data.partition import distance
 from fedbbpt.errors import InvalidInput
-from fedbbpt.splits import Splits, prepare
+from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.job.config import read_job
 
 _LEGEND = 20
 """Classes that a legend has room for."""

@@ -11,24 +11,24 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from fedbbpt import launch
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.models import open_ptm
 from fedbbpt.cli.view import RunView, decimals, size
-from fedbbpt.config import Job, read_job
 from fedbbpt.errors import InvalidInput
-from fedbbpt.evaluation import Comparison, compare
+from fedbbpt.federation import launch
+from fedbbpt.federation.evaluation import Comparison, compare
+from fedbbpt.federation.label_mapping import with_mapped_classes
+from fedbbpt.federation.outcome import PROMPT, SUMMARY, Outcome
+from fedbbpt.federation.processes import ProcessGroup
+from fedbbpt.federation.simulation import simulate as run_simulation
+from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm, Report
-from fedbbpt.job_file import job_text
-from fedbbpt.label_mapping import with_mapped_classes
+from fedbbpt.job.config import Job, read_job
+from fedbbpt.job.job_file import job_text
+from fedbbpt.job.settings import task_spec
 from fedbbpt.methods import METHODS
-from fedbbpt.outcome import PROMPT, SUMMARY, Outcome
-from fedbbpt.processes import ProcessGroup
 from fedbbpt.server.run_status import Result, RunStatus
-from fedbbpt.setup import task_spec
-from fedbbpt.simulation import simulate as run_simulation
-from fedbbpt.splits import Splits, prepare
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job; `fedbbpt init` writes one.")]
 Out = Annotated[Path, typer.Option(help="The folder for everything that the run leaves.")]

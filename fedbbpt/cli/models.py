@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.interfaces import Ptm
-from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import Precision
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ClientTls, connect

@@ -12,17 +12,17 @@ from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, show
 from fedbbpt.cli.roles import PAUSE_SECONDS
 from fedbbpt.client.agent import Agent
-from fedbbpt.client.grpc_link import GrpcLink
 from fedbbpt.client.keepsake import Keepsake
-from fedbbpt.client.owner import Unmeasured
+from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.unmeasured import Unmeasured
 from fedbbpt.codecs import CODECS
-from fedbbpt.config import read_job
 from fedbbpt.data.examples import Columns, label, read, read_table
+from fedbbpt.federation.splits import with_preset
+from fedbbpt.federation.white_boxes import AUXILIARY, owner_box, write_auxiliary
 from fedbbpt.interfaces import Hello
+from fedbbpt.job.config import read_job
 from fedbbpt.methods import owner_half
-from fedbbpt.splits import with_preset
 from fedbbpt.types import OWNER, Examples, LabelledExamples
-from fedbbpt.white_boxes import AUXILIARY, owner_box, write_auxiliary
 from fedbbpt.wire.channel import connect
 
 log = logging.getLogger(__name__)

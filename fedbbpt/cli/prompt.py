@@ -15,9 +15,9 @@ from fedbbpt.cli.models import open_ptm
 from fedbbpt.data.examples import Columns, read
 from fedbbpt.data.images import read_unlabelled
 from fedbbpt.errors import InvalidInput
-from fedbbpt.evaluation import measured, score_z
+from fedbbpt.federation.evaluation import measured, score_z
+from fedbbpt.federation.prompt_file import PromptCard, read_prompt
 from fedbbpt.interfaces import Ptm
-from fedbbpt.prompt_file import PromptCard, read_prompt
 from fedbbpt.types import Examples, LabelledExamples
 from fedbbpt.wire.channel import ClientTls
 

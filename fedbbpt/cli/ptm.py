@@ -14,8 +14,8 @@ from rich.table import Table
 from fedbbpt.cli import options
 from fedbbpt.cli.console import out
 from fedbbpt.errors import InvalidInput
-from fedbbpt.ptm.accounts import usage_of
-from fedbbpt.ptm.audit import Anchor, Record, read_audit
+from fedbbpt.ptm.tenants.accounts import usage_of
+from fedbbpt.ptm.tenants.audit import Anchor, Record, read_audit
 from fedbbpt.types import Usage
 
 TOKEN_BYTES = 32

@@ -15,11 +15,11 @@ from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr
 from fedbbpt.cli.lifetime import announce, until_done
 from fedbbpt.errors import InvalidInput
-from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.ray import cluster
 from fedbbpt.ptm.service import serve
-from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import Precision, Runtime
 
 

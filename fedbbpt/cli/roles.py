@@ -16,26 +16,26 @@ from fedbbpt.cli import options
 from fedbbpt.cli.console import log_to_stderr, show
 from fedbbpt.cli.lifetime import announce, until_done
 from fedbbpt.client.agent import Agent
-from fedbbpt.client.grpc_link import GrpcLink
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.client.remote import GrpcLink
 from fedbbpt.codecs import CODECS
-from fedbbpt.config import Job, read_job
 from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table
 from fedbbpt.data.partition import Rows, split
 from fedbbpt.errors import InvalidData, InvalidInput, InvalidJob, NoResultYet
+from fedbbpt.federation.outcome import PROMPT, STORE, prompt_card
+from fedbbpt.federation.prompt_file import write_prompt
+from fedbbpt.federation.splits import with_preset
+from fedbbpt.federation.white_boxes import announced, client_box
 from fedbbpt.interfaces import Hello, RunSettings, WhiteBox
+from fedbbpt.job.config import Job, read_job
+from fedbbpt.job.settings import make_coordinator, run_settings, task_spec
 from fedbbpt.methods import client_half, needs_scores, white_box
-from fedbbpt.outcome import PROMPT, STORE, prompt_card
-from fedbbpt.prompt_file import write_prompt
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.setup import make_coordinator, run_settings, task_spec
-from fedbbpt.splits import with_preset
 from fedbbpt.types import OWNER, LabelledExamples
-from fedbbpt.white_boxes import announced, client_box
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter
 

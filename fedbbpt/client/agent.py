@@ -7,7 +7,7 @@ from typing import Any
 from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.owner import Unmeasured
+from fedbbpt.client.unmeasured import Unmeasured
 from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.types import Arrays, Phase, Receipt, Task, Update

@@ -15,7 +15,7 @@ from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.tasks.sizes import prompts_of_a_call
 from fedbbpt.types import Array, ModelCard, PromptKind
 from fedbbpt.v1 import tensor_pb2
-from fedbbpt.wire import ptm_messages
+from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.tensors import to_message
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.section import Section, contradiction
+from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Output, PromptKind
 
 Caller: TypeAlias = Literal["tenant", "other", "nobody", "stranger"]

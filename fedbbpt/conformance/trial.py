@@ -23,7 +23,7 @@ from fedbbpt.types import (
     Prompts,
     TaskSpec,
 )
-from fedbbpt.wire import ptm_messages
+from fedbbpt.wire.messages import ptm_messages
 
 PROMPTS = 4
 """That a relation asks with."""

@@ -29,7 +29,7 @@ from fedbbpt.interfaces import Objective, Objectives, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim.cmaes import CmaEs, CmaState, Covariance
 from fedbbpt.optim.losses import finite
-from fedbbpt.section import contradiction
+from fedbbpt.toml.section import contradiction
 from fedbbpt.types import (
     Arrays,
     Losses,

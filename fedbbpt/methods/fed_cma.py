@@ -27,7 +27,7 @@ from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim import newton
 from fedbbpt.optim.cmaes import CmaEs, CmaState, sample
 from fedbbpt.optim.losses import finite
-from fedbbpt.section import contradiction
+from fedbbpt.toml.section import contradiction
 from fedbbpt.types import Arrays, Expansion, MethodSettings, Metrics, Population, Task, Update, merge, unpack
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf, WhiteBox
-from fedbbpt.section import Section
+from fedbbpt.toml.section import Section
 from fedbbpt.types import MethodSettings
 
 

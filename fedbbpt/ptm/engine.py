@@ -26,14 +26,15 @@ from fedbbpt.errors import (
     StoreError,
 )
 from fedbbpt.interfaces import Backend, ExamplesHandle, Scored
-from fedbbpt.ptm import digests, policy
-from fedbbpt.ptm.accounts import Reservation
-from fedbbpt.ptm.audit import AuditLog, Record
-from fedbbpt.ptm.handles import Kept
+from fedbbpt.ptm import digests
+from fedbbpt.ptm.checks import check_examples, check_filled, check_prompts, check_task, count
 from fedbbpt.ptm.scoring import Scoring
-from fedbbpt.ptm.tenancy import Limits, Tenancy
-from fedbbpt.ptm.tenants import OWNER, Tenant
-from fedbbpt.ptm.validation import check_examples, check_filled, check_prompts, check_task, count
+from fedbbpt.ptm.tenants import policy
+from fedbbpt.ptm.tenants.accounts import Reservation
+from fedbbpt.ptm.tenants.audit import AuditLog, Record
+from fedbbpt.ptm.tenants.handles import Kept
+from fedbbpt.ptm.tenants.registry import OWNER, Tenant
+from fedbbpt.ptm.tenants.state import Limits, Tenancy
 from fedbbpt.types import (
     ENVELOPE_BYTES,
     Budget,

@@ -28,12 +28,12 @@ from fedbbpt.errors import (
     UnknownTask,
 )
 from fedbbpt.interfaces import ExamplesHandle, Scored
-from fedbbpt.ptm.policy import check_labels
+from fedbbpt.ptm.checks import check_examples
+from fedbbpt.ptm.tenants.policy import check_labels
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.ptm.validation import check_examples
 from fedbbpt.types import Examples, ExampleSet, ModelCard, Perturbation, Prompts, TaskSpec, Usage
-from fedbbpt.wire import card_messages, ptm_messages, usage_messages
+from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.patience import Patience
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Backend, MicroBatch
-from fedbbpt.ptm.handles import Kept
-from fedbbpt.ptm.result_cache import ResultCache
+from fedbbpt.ptm.tenants.handles import Kept
+from fedbbpt.ptm.tenants.result_cache import ResultCache
 from fedbbpt.types import Prompts, Scores, Usage
 
 

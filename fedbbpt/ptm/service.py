@@ -23,15 +23,15 @@ from fedbbpt.errors import FedbbptError, Unauthenticated
 from fedbbpt.interfaces import Scored
 from fedbbpt.ptm.engine import Begun, Engine
 from fedbbpt.ptm.metrics import PtmMetrics
-from fedbbpt.ptm.replies import Attempts, Replies
-from fedbbpt.ptm.tenants import Tenant, Tenants
-from fedbbpt.ptm.under_way import UnderWay
+from fedbbpt.ptm.scheduling.workers import Workers
+from fedbbpt.ptm.tenants.idempotency import Attempts, Replies
+from fedbbpt.ptm.tenants.in_flight import UnderWay
+from fedbbpt.ptm.tenants.registry import Tenant, Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1 import ptm_pb2_grpc
-from fedbbpt.ptm.workers import Workers
-from fedbbpt.wire import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.admission import CALLERS, STRANGERS, Admission, Room
 from fedbbpt.wire.channel import ServerTls, bind, create_server
+from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
 
 NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
 

@@ -10,7 +10,7 @@ from fedbbpt.interfaces import Report
 from fedbbpt.server.run_status import Result, RunStatus
 from fedbbpt.v1 import run_pb2 as pb
 from fedbbpt.v1.run_pb2_grpc import RunServiceStub
-from fedbbpt.wire import operator_messages
+from fedbbpt.wire.messages import operator_messages
 from fedbbpt.wire.status import from_rpc_error
 
 CALL_SECONDS = 10.0

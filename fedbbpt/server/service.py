@@ -23,8 +23,8 @@ from fedbbpt.server.run_status import RunState
 from fedbbpt.types import TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
-from fedbbpt.wire import coordinator_messages, operator_messages
 from fedbbpt.wire.channel import ServerTls, bind, create_server
+from fedbbpt.wire.messages import coordinator_messages, operator_messages
 from fedbbpt.wire.tensors import CHUNK_BYTES, Assembler, bundle, chunk, chunks
 from fedbbpt.wire.traffic import TrafficMeter
 

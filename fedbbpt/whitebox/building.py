@@ -8,8 +8,8 @@ import transformers
 from fedbbpt.errors import InvalidInput
 from fedbbpt.interfaces import PromptSpace, Stage, WhiteBox
 from fedbbpt.prompts.deep import DeepSpace
-from fedbbpt.ptm.backends.checkpoint import Checkpoint, load, locate
-from fedbbpt.ptm.backends.encoding import Encoder
+from fedbbpt.ptm.models.checkpoint import Checkpoint, load, locate
+from fedbbpt.ptm.models.text.encoding import Encoder
 from fedbbpt.types import LabelledExamples, Precision, TaskSpec
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.auxiliary import LayerRange, derive

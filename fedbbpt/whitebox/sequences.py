@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedbbpt import seeds
-from fedbbpt.ptm.backends.encoding import Encoder
+from fedbbpt.ptm.models.text.encoding import Encoder
 from fedbbpt.types import LabelledExamples, TaskSpec
 
 

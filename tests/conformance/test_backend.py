@@ -11,7 +11,7 @@ import pytest
 
 from fedbbpt.errors import InvalidTask, InvalidTensor, PromptTooLong
 from fedbbpt.interfaces import Backend
-from fedbbpt.ptm.backends import load
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import (
     Examples,
     Injection,

@@ -20,10 +20,10 @@ from fedbbpt.errors import (
     UnknownExamples,
     UnsupportedPrompt,
 )
-from fedbbpt.evaluation import no_prompt
+from fedbbpt.federation.evaluation import no_prompt
 from fedbbpt.interfaces import Backend, Ptm
-from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import Examples, ImagePrompts, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire.channel import connect

@@ -22,10 +22,10 @@ from fedbbpt.errors import (
     UnknownTask,
 )
 from fedbbpt.interfaces import Ptm
-from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.ptm.tenancy import Limits
+from fedbbpt.ptm.tenants.state import Limits
 from fedbbpt.types import (
     Examples,
     LatentPrompts,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fedbbpt.errors import BudgetSpent, RateLimited
-from fedbbpt.ptm.accounts import Account, Reservation
-from fedbbpt.ptm.tenants import Tenant
+from fedbbpt.ptm.tenants.accounts import Account, Reservation
+from fedbbpt.ptm.tenants.registry import Tenant
 from fedbbpt.types import Usage
 
 RATE, BURST = 3.0, 7

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbbpt.ptm.fair_queue import FairQueue
+from fedbbpt.ptm.scheduling.fair_queue import FairQueue
 
 QUANTUM, LARGEST = 8, 40
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.owner import Unmeasured
+from fedbbpt.client.unmeasured import Unmeasured
 from fedbbpt.codecs import CODECS
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
+from fedbbpt.federation.white_boxes import client_box, owner_box, write_auxiliary
 from fedbbpt.interfaces import Hello, RunSettings
+from fedbbpt.job.settings import client_name, make_coordinator, run_settings
 from fedbbpt.methods import client_half, owner_half
-from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.setup import client_name, make_coordinator, run_settings
-from fedbbpt.simulation import simulate
-from fedbbpt.splits import prepare
 from fedbbpt.types import OWNER
-from fedbbpt.white_boxes import client_box, owner_box, write_auxiliary
 from tests.federation import Course, job, job_of_prefixes
 
 

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from fedbbpt.client.grpc_link import GrpcLink
-from fedbbpt.splits import Splits
+from fedbbpt.client.remote import GrpcLink
+from fedbbpt.federation.splits import Splits
 from fedbbpt.types import Receipt
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.wire.tensors import bundle

@@ -11,14 +11,14 @@ import grpc
 import numpy as np
 import pytest
 
-from fedbbpt.client.grpc_link import GrpcLink
+from fedbbpt.client.remote import GrpcLink
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import ChecksumMismatch, CoordinatorUnavailable
+from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Auxiliary, Hello
+from fedbbpt.job.settings import make_coordinator, run_settings
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import Serving, serve
-from fedbbpt.setup import make_coordinator, run_settings
-from fedbbpt.splits import Splits
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.channel import connect

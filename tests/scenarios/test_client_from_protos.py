@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.codecs import CODECS
-from fedbbpt.config import Job
 from fedbbpt.data.examples import write_jsonl
-from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import Splits
+from fedbbpt.job.config import Job
+from fedbbpt.job.settings import cohort_settings, run_settings
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import serve
-from fedbbpt.setup import cohort_settings, run_settings
-from fedbbpt.simulation import simulate
-from fedbbpt.splits import Splits
 from fedbbpt.types import Examples, LabelledExamples
 from fedbbpt.wire.traffic import TrafficMeter
 

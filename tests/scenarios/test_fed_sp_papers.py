@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.config import Job, read_job
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
+from fedbbpt.job.config import Job, read_job
 from fedbbpt.methods.fed_sp import FedSpConfig
-from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.simulation import simulate
-from fedbbpt.splits import prepare
+from fedbbpt.ptm.models.loading import load
 
 PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from fedbbpt.client.grpc_link import GrpcLink
+from fedbbpt.client.remote import GrpcLink
 from fedbbpt.errors import (
     ClientIdTaken,
     FedbbptError,
@@ -24,9 +24,9 @@ from fedbbpt.errors import (
     Unauthenticated,
     UnknownRun,
 )
+from fedbbpt.federation.splits import Splits
+from fedbbpt.job.settings import client_name
 from fedbbpt.server.run_status import RunState
-from fedbbpt.setup import client_name
-from fedbbpt.splits import Splits
 from fedbbpt.types import Receipt, Task, TaskId, Update
 from tests.federation import (
     CLIENTS,

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.client.grpc_link import GrpcLink
+from fedbbpt.client.remote import GrpcLink
 from fedbbpt.errors import StoreFull
+from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Member, Snapshot, Store
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS
 from fedbbpt.server.store import SqliteStore
-from fedbbpt.splits import Splits
 from fedbbpt.types import Receipt, TaskId, Update
 from tests.federation import CLIENTS, ROUNDS, AdvancingLoop, Course, OverGrpc, play, undisturbed
 

@@ -20,18 +20,19 @@ from fedbbpt.errors import (
     Unauthenticated,
 )
 from fedbbpt.interfaces import MicroBatch
-from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.planner import PlannedJob
+from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.service import Bounds
-from fedbbpt.ptm.tenancy import Limits
-from fedbbpt.ptm.tenants import OWNER, Tenant, Tenants
+from fedbbpt.ptm.tenants.registry import OWNER, Tenant, Tenants
+from fedbbpt.ptm.tenants.state import Limits
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, ExampleSet, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
-from fedbbpt.wire import channel, ptm_messages
+from fedbbpt.wire import channel
 from fedbbpt.wire.admission import Room
 from fedbbpt.wire.channel import connect
+from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error, retry_seconds
 from tests.scenarios.test_ptm_service import Gated, health
 

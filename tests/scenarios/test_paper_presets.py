@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbbpt.config import Job, read_job
-from fedbbpt.ptm.backends import load
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
+from fedbbpt.job.config import Job, read_job
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.simulation import simulate
-from fedbbpt.splits import prepare
+from fedbbpt.ptm.models.loading import load
 from tests.checkpoints import WORDS, save_checkpoint
 
 PAPERS = Path(__file__).parents[2] / "experiments" / "papers"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.simulation import simulate
-from fedbbpt.splits import prepare
 from fedbbpt.wire.channel import connect
 from tests.federation import job
 from tests.processes import END_SECONDS

@@ -15,8 +15,8 @@ import pytest
 from fedbbpt.conformance import cases
 from fedbbpt.conformance.suite import open_service, run
 from fedbbpt.errors import DeadlineExceeded, PolicyForbids, PtmUnavailable, Unauthenticated
-from fedbbpt.ptm.backends.fake import WIDTH, Fake
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import WIDTH, Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import (
@@ -31,8 +31,8 @@ from fedbbpt.types import (
     TaskSpec,
     TextPrompts,
 )
-from fedbbpt.wire import ptm_messages
 from fedbbpt.wire.channel import connect
+from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error
 from tests.processes import Machine, mentioning
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, Scores, TaskSpec, TextPrompts

@@ -30,18 +30,18 @@ from fedbbpt.errors import (
     UnsupportedPrompt,
 )
 from fedbbpt.interfaces import MicroBatch
-from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.planner import PlannedJob
+from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.service import Bounds
-from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, ModelCard, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.v1 import tensor_pb2
-from fedbbpt.wire import ptm_messages
 from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, connect
+from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from fedbbpt.codecs import CODECS
-from fedbbpt.config import Job
-from fedbbpt.job_file import job_text
+from fedbbpt.federation.outcome import METRICS, PROMPT, SUMMARY
+from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.job.config import Job
+from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_bpt import FedBptConfig
 from fedbbpt.methods.fed_cma import FedCmaConfig
-from fedbbpt.outcome import METRICS, PROMPT, SUMMARY
-from fedbbpt.splits import Splits, prepare
 from tests.federation import (
     CLIENTS,
     AdvancingLoop,

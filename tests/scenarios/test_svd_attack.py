@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pytest
 
 from fedbbpt.errors import BudgetSpent
-from fedbbpt.ptm.backends import load
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.ptm.tenants import Tenant, Tenants
+from fedbbpt.ptm.tenants.registry import Tenant, Tenants
 from fedbbpt.types import Examples, SoftPrompts, TaskSpec
 from fedbbpt.wire.channel import connect
 from tests.checkpoints import WORDS

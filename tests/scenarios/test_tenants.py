@@ -13,19 +13,19 @@ import trustme
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, RateLimited, Unauthenticated
 from fedbbpt.interfaces import MicroBatch
-from fedbbpt.ptm.audit import read_audit
-from fedbbpt.ptm.backends.fake import Fake
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.planner import PlannedJob
+from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.service import Bounds
-from fedbbpt.ptm.tenants import Tenant, Tenants
+from fedbbpt.ptm.tenants.audit import read_audit
+from fedbbpt.ptm.tenants.registry import Tenant, Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.tasks.criterion import cross_entropy
 from fedbbpt.types import Budget, Examples, Output, Prompts, Scores, TaskSpec, TextPrompts
-from fedbbpt.wire import ptm_messages
 from fedbbpt.wire.channel import ClientTls, ServerTls, connect
+from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import retry_seconds
 from tests.scenarios.test_ptm_service import Gated, error_of
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbbpt.config import Job, read_job
-from fedbbpt.job_file import job_text
-from fedbbpt.outcome import PROMPT, SUMMARY
+from fedbbpt.federation.outcome import PROMPT, SUMMARY
+from fedbbpt.job.config import Job, read_job
+from fedbbpt.job.job_file import job_text
 
 
 def cli(*arguments: str) -> str:

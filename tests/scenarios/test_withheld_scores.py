@@ -7,15 +7,15 @@ from typing import Any
 import grpc
 import pytest
 
-from fedbbpt.config import Job
 from fedbbpt.errors import OutputWithheld
-from fedbbpt.ptm.backends.fake import Fake
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
+from fedbbpt.job.config import Job
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.simulation import simulate
-from fedbbpt.splits import prepare
 from fedbbpt.types import Output
 from fedbbpt.wire.channel import connect
 from tests.federation import job

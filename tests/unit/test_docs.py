@@ -17,17 +17,17 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from fedbbpt import cli, errors, seeds
 from fedbbpt.cli.console import EXIT_CODES
-from fedbbpt.config import Job, parse_job
 from fedbbpt.interfaces import Report
-from fedbbpt.job_file import job_text
+from fedbbpt.job.config import Job, parse_job
+from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.server.checks import MEASURED, OPTIONAL
 from fedbbpt.types import LatentPrompts, Orders
-from fedbbpt.wire import ptm_messages
-from fedbbpt.wire.coordinator_messages import run_settings
+from fedbbpt.wire.messages import ptm_messages
+from fedbbpt.wire.messages.coordinator_messages import run_settings
 from fedbbpt.wire.status import code_of
 from fedbbpt.wire.tensors import Assembler, from_message
 
@@ -147,7 +147,7 @@ def test_exit_codes() -> None:
 
 
 def test_families_and_what_tells_them() -> None:
-    families = pytest.importorskip("fedbbpt.ptm.backends.families", exc_type=ImportError)
+    families = pytest.importorskip("fedbbpt.ptm.models.families", exc_type=ImportError)
     rows = table((ROOT / "docs/models.md").read_text(), "family")
     told = {ending: name.strip("`") for name, cells in rows.items() for ending in re.findall(r"`(\w+)`", cells[0])}
     assert told == families.ENDINGS and set(told.values()) == set(families.FAMILIES)

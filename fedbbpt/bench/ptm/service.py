@@ -9,7 +9,7 @@ from pathlib import Path
 from fedbbpt.bench.ptm.turns import Way
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.errors import FedbbptError
-from fedbbpt.processes import ProcessGroup
+from fedbbpt.federation.processes import ProcessGroup
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import LatentPrompts, Precision, Runtime, Scores, TaskSpec
 from fedbbpt.wire.channel import connect

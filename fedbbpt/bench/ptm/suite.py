@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedbbpt.bench.ptm import causal, device, health, memory, precision, replicas, throughput
 from fedbbpt.bench.ptm.figures import Figure
+from fedbbpt.bench.ptm.measurements import causal, device, health, memory, precision, replicas, throughput
 from fedbbpt.bench.ptm.service import service
 from fedbbpt.bench.ptm.turns import Note
 from fedbbpt.bench.ptm.workload import Workload, task_of

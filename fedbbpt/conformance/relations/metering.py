@@ -10,8 +10,8 @@ from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Answer, Broken, Trial
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Usage
-from fedbbpt.wire import ptm_messages
-from fedbbpt.wire.usage_messages import usage
+from fedbbpt.wire.messages import ptm_messages
+from fedbbpt.wire.messages.usage_messages import usage
 
 COUNTED = ("queries", "tokens", "cached_queries", "cost_micros")
 SECONDS = ("compute_seconds", "queue_seconds")

@@ -12,9 +12,9 @@ from typing import Any
 
 from fedbbpt.errors import InsecureAddress, InvalidInput
 from fedbbpt.interfaces import Backend
-from fedbbpt.ptm.audit import AuditLog
 from fedbbpt.ptm.ray.front import Settings
-from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.tenants.audit import AuditLog
+from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
 from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, is_loopback, probe
 

@@ -20,7 +20,7 @@ from fedbbpt.errors import NotFound, PolicyForbids
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.ray.backend import Replicas, ReplicatedBackend
 from fedbbpt.ptm.service import NAME, Bounds, PtmService
-from fedbbpt.ptm.tenants import Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import ModelCard
 from fedbbpt.wire.channel import is_loopback

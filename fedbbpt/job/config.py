@@ -1,0 +1,251 @@
+"""A job: one typed TOML file. What does not fit is refused with its line, its key, and what would be right."""
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidJob
+from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, LatentPromptSection, PromptSection
+from fedbbpt.methods import METHODS
+from fedbbpt.methods.fed_bbpt import FedBbptConfig
+from fedbbpt.methods.fed_bpt import FedBptConfig
+from fedbbpt.methods.fed_cma import FedCmaConfig
+from fedbbpt.methods.fed_sp import FedSpConfig
+from fedbbpt.methods.fedavg_bbt import FedavgBbtConfig
+from fedbbpt.methods.method import Method
+from fedbbpt.prompts import Space
+from fedbbpt.toml.section import Section, contradiction
+from fedbbpt.types import Precision
+
+
+class RunSection(Section):
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Names the run in logs and reports.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Every random draw follows from it.")
+    rounds: int = Field(50, ge=1, le=100_000, description="Server steps.")
+
+
+class PtmSection(Section):
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, or openai:MODEL@URL.",
+    )
+    address: str = Field(
+        "", description="HOST:PORT of a running PTM service, or several with commas; empty: `fedbbpt run` starts one."
+    )
+    revision: str = Field("", description="The only revision that the run accepts; empty: the one that clients find.")
+    threads: int = Field(0, ge=0, description="Threads of the model; 0: all cores.")
+    precision: Precision = Field(
+        Precision.FLOAT32, description="Of the model's layers; bfloat16 is faster and less exact."
+    )
+
+
+class TaskSection(Section):
+    preset: str = Field("", description="The labels and class texts of a known data set, such as trec.")
+    template: str = Field(
+        "", description="The input, with {prompt}, {text}, {text_pair}, {mask}. Empty: prompt, then text."
+    )
+    labels: tuple[str, ...] = Field((), description="The names of the classes in the data. Empty: taken from the data.")
+    classes: tuple[str, ...] = Field((), description="Label words or descriptions, in label order. Empty: the labels.")
+    mapping: Literal["given", "frequency"] = Field(
+        "given",
+        description="frequency: classes are labels of the model, those that it gives the server's examples most often.",
+    )
+    prompt: PromptSection = LatentPromptSection()
+
+    @model_validator(mode="after")
+    def _classes_fit_labels(self) -> "TaskSection":
+        for key in ("labels", "classes"):
+            if self.preset and getattr(self, key):
+                raise contradiction(key, f"task.preset = {self.preset!r} brings its own", "one of the two")
+        if self.classes and len(self.classes) != len(self.labels):
+            what = f"{len(self.classes)} classes for {len(self.labels)} labels"
+            raise contradiction("classes", what, "one class text for each of task.labels")
+        if self.classes and self.mapping == "frequency":
+            raise contradiction("mapping", "task.classes says what it would find", "one of the two")
+        if len(set(self.labels)) != len(self.labels):
+            raise contradiction("labels", "two labels are the same", "each once")
+        return self
+
+
+class DataSection(Section):
+    source: str = Field("demo", description="demo, a file, a folder with train/dev/test files, or a Hugging Face name.")
+    text_column: str = Field("text", description="The column of the input.")
+    pair_column: str = Field("text_pair", description="The column of a second input, where there is one.")
+    label_column: str = Field("label", description="The column of the label.")
+    shots_per_class: int = Field(16, ge=0, description="Training examples of each class; 0: all.")
+    shots: Literal["total", "client"] = Field(
+        "total", description="Whether shots_per_class counts over the whole federation, or at each client."
+    )
+    dev_shots_per_class: int = Field(16, ge=0, description="Dev examples of each class, or what there is; 0: all.")
+    server_share: float = Field(
+        0.0, ge=0, lt=1, description="The share of the training examples, of each class alike, that the server keeps."
+    )
+    partition: Literal["dirichlet", "iid", "shards", "column"] = Field(
+        "dirichlet", description="How examples go to clients."
+    )
+    alpha: float = Field(
+        0.5, gt=0, description="Of the Dirichlet partition: the smaller, the more different the clients."
+    )
+    partition_column: str = Field("", description="Of the partition by column: each of its values is a client.")
+
+    @model_validator(mode="after")
+    def _column_fits_partition(self) -> "DataSection":
+        if (self.partition == "column") != bool(self.partition_column):
+            what = f"{json.dumps(self.partition_column)} with data.partition = {json.dumps(self.partition)}"
+            raise contradiction("partition_column", what, 'a column and partition = "column", or neither')
+        return self
+
+
+class CohortSection(Section):
+    clients: int = Field(4, ge=1, le=10_000, description="The run begins when so many have joined.")
+    size: int = Field(0, ge=0, description="Clients asked in each round; 0: all.")
+    quorum: float = Field(
+        0.5, gt=0, le=1, description="The share of a round's cohort that must answer by its deadline."
+    )
+    deadline_seconds: float = Field(300.0, gt=0, le=7 * 86_400, description="After it a round goes on with its quorum.")
+
+    @model_validator(mode="after")
+    def _size_fits_clients(self) -> "CohortSection":
+        if self.size > self.clients:
+            fix = f"at most {self.clients}, or 0 for all"
+            raise contradiction("size", f"{self.size} of cohort.clients = {self.clients}", fix)
+        return self
+
+
+class CodecSection(Section):
+    uplink: Literal["float32", "float16", "int8"] = Field("float32", description="How updates travel.")
+
+
+MethodSection = Annotated[
+    FedCmaConfig | FedBptConfig | FedBbptConfig | FedSpConfig | FedavgBbtConfig, Field(discriminator="name")
+]
+
+
+class Job(Section):
+    """Everything that a run is, but for its data's content."""
+
+    run: RunSection = RunSection()
+    ptm: PtmSection = PtmSection()
+    task: TaskSection = TaskSection()
+    data: DataSection = DataSection()
+    method: MethodSection = FedCmaConfig()
+    cohort: CohortSection = CohortSection()
+    codec: CodecSection = CodecSection()
+
+    @model_validator(mode="after")
+    def _method_takes_prompt(self) -> "Job":
+        kind, kinds = self.task.prompt.kind, self.entry().spaces(self.method)
+        if kinds == {"deep"} and "prompt" not in self.task.model_fields_set:
+            return self.model_copy(update={"task": self.task.model_copy(update={"prompt": DeepPromptSection()})})
+        if kind not in kinds:
+            what = f"{json.dumps(kind)} is nothing that {self.method.name} can search over as it is configured"
+            raise contradiction("task.prompt.kind", what, " or ".join(map(json.dumps, sorted(kinds))))
+        return self
+
+    def space(self) -> Space:
+        return self.task.prompt.space(self.run.seed, len(self.task.labels))
+
+    def entry(self) -> Method:
+        return METHODS[self.method.name]
+
+    def digest(self, ptm_revision: str) -> str:
+        """Of what decides the run's course: a store that was begun with another digest is another run's."""
+        parts = self.model_dump_json(exclude={"ptm": {"address", "threads"}})
+        return hashlib.sha256(f"{parts}\n{ptm_revision}".encode()).hexdigest()
+
+
+def read_job(path: Path) -> Job:
+    """Raises InvalidJob with file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidJob(str(error), where=str(path), fix="a TOML file; `fedbbpt init` writes one") from None
+    return parse_job(text, str(path))
+
+
+def parse_job(text: str, name: str = "job") -> Job:
+    return job_of(parse_tables(text, name), text, name)
+
+
+def parse_tables(text: str, name: str) -> dict[str, Any]:
+    """Raises InvalidJob where it is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, place = str(error).partition(" (at line ")
+        where = f"{name}:{place.partition(',')[0]}" if place[:1].isdigit() else name
+        raise InvalidJob(f"not TOML: {what}", where=where) from None
+
+
+def job_of(tables: Mapping[str, Any], text: str, name: str) -> Job:
+    """The job that the tables make, most of which, or all, stand in `text`. Raises InvalidJob with its line."""
+    try:
+        # By way of JSON, because there strict means that a text is no number but a list is a tuple.
+        return Job.model_validate_json(json.dumps(tables, default=str), strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise _explain(problem, text, name) from None
+
+
+def _explain(problem: Any, text: str, name: str) -> InvalidJob:
+    """The first problem that pydantic found, in the words of the file."""
+    # A discriminated union puts what was chosen, a method or a kind of prompt, into the path; the file has no such key.
+    path = [str(part) for part in problem["loc"] if str(part) not in {*METHODS, *PROMPTS}]
+    key, where = ".".join(path), f"{name}:{_line(text, path)}"
+    if problem["type"] == "extra_forbidden":
+        known = _known(path[:-1], text)
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        fix = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        return InvalidJob(f"unknown key {key!r}", where=where, fix=fix)
+    if problem["type"].startswith("union_tag"):
+        tag, known = ("name", sorted(METHODS)) if key == "method" else ("kind", list(PROMPTS))
+        return InvalidJob(f"{key}.{tag} is missing or unknown", where=where, fix=f"one of {', '.join(known)}")
+    if problem["type"] == "contradiction":
+        context = problem["ctx"]
+        path += context["key"].split(".")
+        where = f"{name}:{_line(text, path)}"
+        return InvalidJob(f"{'.'.join(path)}: {context['what']}", where=where, fix=context["fix"])
+    message = str(problem["msg"])
+    value = problem["input"]
+    given = "" if isinstance(value, (dict, BaseModel)) else f" = {json.dumps(value, ensure_ascii=False)}"
+    return InvalidJob(f"{key}{given}: {message[0].lower()}{message[1:]}", where=where)
+
+
+def _known(path: list[str], text: str) -> list[str]:
+    """The keys that the table at `path` takes."""
+    section: type[BaseModel] = Job
+    for part in path:
+        if part == "method":
+            section = METHODS[tomllib.loads(text)["method"]["name"]].config
+        elif part == "prompt":
+            section = PROMPTS[tomllib.loads(text)["task"]["prompt"].get("kind", "latent")]
+        else:
+            section = type(section.model_fields[part].get_default(call_default_factory=True))
+    return list(section.model_fields)
+
+
+def _line(text: str, path: list[str]) -> int:
+    """The line of the key at `path`; where it stands on no line of its own, that of the nearest table or key above."""
+    table: list[str] = []
+    found, depth = 1, 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
+            here = table = re.split(r"\s*\.\s*", header[1])
+        elif key := re.match(r"\s*([A-Za-z0-9_.-]+|\"[^\"]*\")\s*=", line):
+            here = [*table, *key[1].strip('"').split(".")]
+        else:
+            continue
+        if len(here) > depth and here == path[: len(here)]:
+            found, depth = number, len(here)
+    return found
+
+
+assert set(CODECS) == {"float32", "float16", "int8"}, "the job's codecs are the registered ones"

@@ -1,0 +1,72 @@
+"""Writes job files, each key under its explanation, from the configuration's own types: they cannot grow stale."""
+
+import json
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from fedbbpt.job.config import Job
+from fedbbpt.methods import METHODS
+from fedbbpt.methods.method import MethodConfig
+
+_SECTIONS = {
+    "run": "The run as a whole.",
+    "ptm": "The pre-trained model that clients query.",
+    "task": "What the model is asked.",
+    "task.prompt": "The prompt that is searched.",
+    "data": "The examples, and how `run` and `simulate` share them out. Clients that join by hand bring their own.",
+    "method": "How the federation searches.",
+    "cohort": "Who takes part in a round, and how long it waits.",
+    "codec": "How updates travel.",
+}
+
+
+def job_text(job: Job) -> str:
+    """A TOML file that reads as `job`."""
+    lines = ["# A federation. `fedbbpt run THIS_FILE` runs it on this machine, as real processes.", ""]
+    for name, section in _tables(job):
+        lines += [f"# {_SECTIONS[name]}", f"[{name}]"]
+        for key, value in section:
+            if isinstance(value, BaseModel):
+                continue
+            field = type(section).model_fields[key]
+            note = _methods() if isinstance(section, MethodConfig) and key == "name" else field.description or ""
+            lines += [f"# {note}{_choices(field.annotation)}", f"{key} = {_toml(value)}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _tables(job: Job) -> list[tuple[str, BaseModel]]:
+    return [
+        ("run", job.run),
+        ("ptm", job.ptm),
+        ("task", job.task),
+        ("task.prompt", job.task.prompt),
+        ("data", job.data),
+        ("method", job.method),
+        ("cohort", job.cohort),
+        ("codec", job.codec),
+    ]
+
+
+def _methods() -> str:
+    return "One of " + ", ".join(sorted(METHODS)) + "."
+
+
+def _choices(annotation: Any) -> str:
+    """The values that a key may have, where they can be counted."""
+    if get_origin(annotation) is Literal:
+        values = get_args(annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        values = tuple(member.value for member in annotation)
+    else:
+        values = ()
+    return f" One of {', '.join(map(str, values))}." if len(values) > 1 else ""
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    # TOML's strings, numbers and booleans are written as JSON writes them, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

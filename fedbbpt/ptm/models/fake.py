@@ -1,0 +1,166 @@
+"""A model in closed form, for tests and examples: numpy, a millisecond to load, and a loss that can be learnt.
+
+A text is a hashed bag of words, x `[D]` the unit-length sum of its words' vectors; a class has c_k `[D]` made the same
+way. A prompt V `[L, D]` is a map that turns texts towards classes:
+
+    score_k(V, x) = 4 c_k . (x + V^T (A x) / sqrt(L)),   A `[L, D]` random and fixed
+
+Scores are linear in V, so the cross-entropy is smooth and convex in z and has what search can find. There are neither
+positions nor a LayerNorm, so all injections are the same.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt import seeds
+from fedbbpt.errors import InvalidTensor
+from fedbbpt.interfaces import MicroBatch
+from fedbbpt.prompts.projection import project
+from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
+from fedbbpt.ptm.digests import digest
+from fedbbpt.ptm.models.template import check_pairs, forbid_mask, parse
+from fedbbpt.ptm.models.text.truncation import perturb, truncate
+from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
+from fedbbpt.types import (
+    TEXT_MODEL_PROMPTS,
+    Examples,
+    Injection,
+    LatentPrompts,
+    ModelCard,
+    Perturbation,
+    Prompts,
+    Scores,
+    SoftPrompts,
+    TaskSpec,
+    TextPrompts,
+    TokenPrompts,
+)
+
+WIDTH = 32
+VOCABULARY = 4096
+MAX_TOKENS = 512
+LOGIT_SCALE = 4.0
+
+Vector = npt.NDArray[np.float32]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[Vector, Vector]:
+    """The word vectors `[vocabulary, D]`, of standard deviation 1 / sqrt(D), and A `[max_tokens, D]`."""
+    words = seeds.normals(1, (VOCABULARY, WIDTH)) / np.sqrt(WIDTH)
+    return words.astype(np.float32), seeds.normals(2, (MAX_TOKENS, WIDTH)).astype(np.float32)
+
+
+def _words(text: str) -> list[int]:
+    """A text's tokens: its words, each hashed to an id."""
+    found = re.findall(r"\w+|[^\w\s]", text.lower())
+    return [int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "little") % VOCABULARY for word in found]
+
+
+def _bag(tokens: Sequence[int]) -> Vector:
+    total: Vector = _tables()[0][list(tokens)].sum(axis=0)
+    return total / max(np.float32(np.sqrt((total * total).sum())), np.float32(1e-6))
+
+
+class Fake:
+    """Implements interfaces.Backend; a row is its tuple of word ids."""
+
+    threads = 1
+    hidden_size = 0
+
+    def __init__(self, *, token_budget: int = 1024) -> None:
+        self._token_budget = token_budget
+
+    def describe(self) -> ModelCard:
+        return ModelCard(
+            model="fake",
+            revision="fake-1",
+            family="fake",
+            prompt_kinds=TEXT_MODEL_PROMPTS,
+            injections=frozenset(Injection),
+            max_tokens=MAX_TOKENS,
+            max_prompts=MAX_PROMPTS,
+            max_examples=MAX_EXAMPLES,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            embedding_width=WIDTH,
+            score_noise=0.0,
+        )
+
+    def check(self, task: TaskSpec) -> None:
+        forbid_mask(parse(task))
+
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(task.classes)
+
+    def prepare(
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
+    ) -> Sequence[tuple[int, ...]]:
+        check_pairs(task, examples)
+        rows = []
+        for index, text in enumerate(examples.texts):
+            pair = _words(examples.pairs[index]) if examples.pairs is not None else []
+            tokens = truncate(_words(text), MAX_TOKENS - prompt_tokens - len(pair), index) + pair
+            if perturbation is not None:
+                rng = seeds.rng(perturbation.seed, "perturbation", index)
+                tokens = perturb(tokens, perturbation, rng, np.arange(VOCABULARY))
+            rows.append(tuple(tokens))
+        return rows
+
+    def tokens(self, row: tuple[int, ...]) -> int:
+        return len(row)
+
+    def identity(self, row: tuple[int, ...]) -> bytes:
+        return digest(*row)
+
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
+        vectors = _prompts(prompts)
+        batches = plan(
+            [len(v) for v in vectors],
+            [len(row) for row in rows],
+            wanted,
+            max_tokens=MAX_TOKENS,
+            token_budget=self._token_budget,
+        )
+        classes = np.stack([_bag(_words(text)) for text in task.classes])  # [K, D]
+        bags = [_bag(row) for row in rows]
+
+        def run(batch: MicroBatch) -> Scores:
+            pairs = zip(batch.prompts, batch.rows, strict=True)
+            return np.stack([_scores(vectors[p], bags[b], classes) for p, b in pairs])
+
+        return PlannedJob(batches, run)
+
+
+def _scores(v: Vector, x: Vector, classes: Vector) -> Scores:
+    """`[K]`"""
+    along = (_tables()[1][: len(v)] * x).sum(axis=1, keepdims=True)  # A x, [L, 1]
+    turned = x + (v * along).sum(axis=0) / np.float32(np.sqrt(max(1, len(v))))
+    scores: Scores = np.float32(LOGIT_SCALE) * (classes * turned).sum(axis=1)
+    return scores
+
+
+def _prompts(prompts: Prompts) -> Sequence[Vector]:
+    """The vectors `[L, D]` of each prompt."""
+    words, _ = _tables()
+    if isinstance(prompts, LatentPrompts):
+        tokens = prompts.projection.tokens
+        initial = np.zeros((tokens, WIDTH), np.float32)
+        if ids := _words(prompts.projection.initial_text):
+            initial = words[np.resize(ids, tokens)]
+        return list(project(prompts.projection, prompts.z, initial, float(words.std())))
+    if isinstance(prompts, SoftPrompts):
+        return list(prompts.embeddings)
+    if isinstance(prompts, TokenPrompts):
+        if prompts.ids.size and not 0 <= prompts.ids.min() <= prompts.ids.max() < VOCABULARY:
+            raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"0 to {VOCABULARY - 1}")
+        return list(words[prompts.ids])
+    if isinstance(prompts, TextPrompts):
+        return [words[np.array(_words(text)[: MAX_TOKENS + 1], np.int64)] for text in prompts.texts]
+    raise unsupported(prompts)

@@ -1,0 +1,72 @@
+"""The families of transformers that can be asked, and how a checkpoint tells its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.models.accelerate.runtimes import require
+from fedbbpt.ptm.models.checkpoint import CPU, load, locate, read_config
+from fedbbpt.ptm.models.image.clip import Clip
+from fedbbpt.ptm.models.image.image_classifier import ImageClassifier
+from fedbbpt.ptm.models.text.causal_lm import CausalLM
+from fedbbpt.ptm.models.text.dual_encoder import DualEncoder
+from fedbbpt.ptm.models.text.masked_lm import MaskedLM
+from fedbbpt.ptm.models.text.sequence_classifier import SequenceClassifier
+from fedbbpt.ptm.models.text.transformer import Transformer
+from fedbbpt.types import Precision, Runtime
+
+FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip] | type[ImageClassifier], Any]] = {
+    "dual-encoder": (DualEncoder, transformers.AutoModel),
+    "masked-lm": (MaskedLM, transformers.AutoModelForMaskedLM),
+    "causal-lm": (CausalLM, transformers.AutoModelForCausalLM),
+    "sequence-classifier": (SequenceClassifier, transformers.AutoModelForSequenceClassification),
+    "clip": (Clip, transformers.AutoModel),
+    "image-classifier": (ImageClassifier, transformers.AutoModelForImageClassification),
+}
+"""The backend and the class that loads its models."""
+
+ENDINGS = {
+    "ForMaskedLM": "masked-lm",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForSequenceClassification": "sequence-classifier",
+    "CLIPModel": "clip",
+    "ForImageClassification": "image-classifier",
+    "Model": "dual-encoder",
+}
+"""Of `architectures` in config.json; the first that fits counts."""
+
+
+def load_checkpoint(
+    model: str,
+    *,
+    family: str = "",
+    threads: int = 0,
+    precision: Precision = Precision.FLOAT32,
+    runtime: Runtime = Runtime.TORCH,
+    device: str = CPU,
+) -> Transformer[Any] | Clip | ImageClassifier:
+    """Raises InvalidInput where the model cannot be had, is of no family that we know, or of none for the runtime or
+    the device."""
+    folder = locate(model)
+    family = family or _family(folder)
+    if family not in FAMILIES:
+        raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
+    require(runtime, precision, family, model)
+    backend, auto_class = FAMILIES[family]
+    if device != CPU and (runtime is not Runtime.TORCH or not issubclass(backend, Transformer)):
+        raise InvalidInput(f"{device} computes models of texts, by torch", where=model, fix=f"device {CPU}")
+    return backend(load(model, folder, auto_class, family, precision, runtime, device), threads=threads)
+
+
+def _family(folder: Path) -> str:
+    names = read_config(folder).architectures or []
+    found = next((family for name in names for ending, family in ENDINGS.items() if name.endswith(ending)), "")
+    if not found:
+        raise InvalidInput(
+            f"architectures {names} tell no family", where=str(folder), fix=f"--family, one of {', '.join(FAMILIES)}"
+        )
+    return found

@@ -1,0 +1,81 @@
+"""CLIP and its like (arXiv 2103.00020): a class scores by how near its description lies to the image."""
+
+import hashlib
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fedbbpt.errors import InvalidInput, InvalidTask
+from fedbbpt.ptm.models.accelerate.packed_linear import pack
+from fedbbpt.ptm.models.checkpoint import Checkpoint
+from fedbbpt.ptm.models.image.image_model import ImageModel, Pixels
+from fedbbpt.ptm.models.image.preprocessor import read_preprocessor
+from fedbbpt.ptm.models.template import forbid_mask, parse
+from fedbbpt.types import Precision, Scores, TaskSpec
+
+CLASSES = 8192
+"""Texts whose vectors are remembered."""
+
+
+class Clip(ImageModel[Tensor]):
+    """score = exp(logit_scale) x cosine(image, class text), for example "a photo of a cat".
+
+    Pixels are brought to the mean and deviation that the checkpoint's preprocessor names. Images come in the model's
+    size: nothing is resized here.
+    """
+
+    family = "clip"
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
+        torch.set_num_threads(1)
+        if checkpoint.precision is not Precision.FLOAT32:
+            raise InvalidInput(f"{checkpoint.precision} is not to be had", where=checkpoint.name, fix="float32")
+        self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
+        pack(self._model.vision_model)
+        side = int(self._model.config.vision_config.image_size)
+        self._preprocess = read_preprocessor(checkpoint.folder)
+        self._max_tokens = checkpoint.max_tokens
+        # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
+        self._encode = lru_cache(maxsize=CLASSES)(self._encode_text)
+        revision = hashlib.sha256(f"{checkpoint.revision} {self._preprocess}".encode()).hexdigest()[:32]
+        super().__init__(checkpoint.name, revision, (3, side, side), threads=threads)
+        self.hidden_size = int(self._model.config.projection_dim)
+
+    def check(self, task: TaskSpec) -> None:
+        """The template has to be one, though there is no text that it could hold."""
+        forbid_mask(parse(task))
+        for text in task.classes:
+            tokens = len(self._tokenizer(text)["input_ids"])
+            if tokens > self._max_tokens:
+                raise InvalidTask(
+                    f"a description of {tokens} tokens", where="classes", fix=f"at most {self._max_tokens}"
+                )
+
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        """Descriptions that are the same to the model are one."""
+        return frozenset(" ".join(map(str, self._tokenizer(text)["input_ids"])) for text in task.classes)
+
+    def _columns(self, task: TaskSpec) -> Tensor:
+        return torch.stack([self._encode(text) for text in task.classes])
+
+    def _probe_columns(self) -> Tensor:
+        return torch.stack([self._encode_text(text) for text in ("a", "b")])
+
+    def _encode_text(self, text: str) -> Tensor:
+        """A unit vector `[D]`; each text alone, so that none is padded."""
+        with torch.inference_mode():
+            ids = torch.tensor([self._tokenizer(text)["input_ids"]])
+            return _unit(self._model.text_projection(self._model.text_model(input_ids=ids).pooler_output[0]))
+
+    def _read(self, image: Pixels, columns: Tensor) -> Scores:
+        with torch.inference_mode():
+            pooled = self._model.vision_model(pixel_values=self._preprocess(image)).pooler_output[0]
+            similar = (columns * _unit(self._model.visual_projection(pooled))).sum(-1)
+            scores: Scores = (self._model.logit_scale.exp() * similar).numpy()
+            return scores
+
+
+def _unit(vector: Tensor) -> Tensor:
+    unit: Tensor = vector / vector.norm()
+    return unit

@@ -1,0 +1,124 @@
+"""What all image models share: a prompt is added to the pixels, and each pair runs alone.
+
+So a pair's scores are the same bits in any company. On a CPU batches gain little: a ResNet-20 takes as long for an
+image alone as for one of 32. `threads` pairs run side by side, each on one thread. No torch here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from os import cpu_count
+from typing import Generic, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt import seeds
+from fedbbpt.errors import InvalidTensor
+from fedbbpt.interfaces import MicroBatch
+from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
+from fedbbpt.ptm.digests import digest
+from fedbbpt.ptm.scheduling.planner import PlannedJob
+from fedbbpt.types import Examples, ImagePrompts, ModelCard, Perturbation, PromptKind, Prompts, Scores, TaskSpec
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+Pixels: TypeAlias = npt.NDArray[np.float32]
+"""`[C, H, W]`, 0 to 1."""
+C = TypeVar("C")
+
+PAIRS = 16
+"""Between two looks at whether the caller still waits."""
+
+
+class ImageModel(ABC, Generic[C]):
+    """Implements interfaces.Backend; a row is an image `[C, H, W]`, and C is what a model makes of a task's classes."""
+
+    family: str
+    hidden_size = 0
+
+    def __init__(
+        self, name: str, revision: str, shape: tuple[int, int, int], *, labels: tuple[str, ...] = (), threads: int = 0
+    ) -> None:
+        """Called when `_read` works already."""
+        self.threads = threads or cpu_count() or 1
+        self._card = ModelCard(
+            model=name,
+            revision=revision,
+            family=self.family,
+            prompt_kinds=frozenset({PromptKind.IMAGE}),
+            injections=frozenset(),
+            max_tokens=shape[1] * shape[2],
+            max_prompts=MAX_PROMPTS,
+            max_examples=MAX_EXAMPLES,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            embedding_width=0,
+            score_noise=0.0,
+            image_shape=shape,
+            labels=labels,
+        )
+        self._card = replace(self._card, score_noise=self._measure_noise(shape))
+
+    @abstractmethod
+    def check(self, task: TaskSpec) -> None:
+        """Raises InvalidTask."""
+
+    @abstractmethod
+    def _columns(self, task: TaskSpec) -> C:
+        """What `_read` must know of the classes."""
+
+    @abstractmethod
+    def _probe_columns(self) -> C:
+        """Those of any classes, to measure with."""
+
+    @abstractmethod
+    def _read(self, image: Pixels, columns: C) -> Scores:
+        """The scores `[K]` of an image."""
+
+    def describe(self) -> ModelCard:
+        return self._card
+
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(task.classes)
+
+    def prepare(
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
+    ) -> Sequence[Image]:
+        assert examples.images is not None, "the card says images, and the service compares"
+        return list(examples.images)
+
+    def tokens(self, row: Image) -> int:
+        """An image is as long as it has pixels."""
+        return int(row.shape[1] * row.shape[2])
+
+    def identity(self, row: Image) -> bytes:
+        return digest(str(row.shape), row.tobytes())
+
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Image], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+        if not isinstance(prompts, ImagePrompts):
+            raise unsupported(prompts)
+        deltas = prompts.deltas
+        if deltas.shape[1] not in (1, len(rows)):
+            fix = f"one for each of {len(rows)} examples, or one for all"
+            raise InvalidTensor(f"{deltas.shape[1]} pictures in a prompt", where="image.deltas", fix=fix)
+        columns = self._columns(task)
+
+        def run(batch: MicroBatch) -> Scores:
+            pairs = zip(batch.prompts, batch.rows, strict=True)
+            return np.stack([self._pair(rows[b], deltas[p, min(b, deltas.shape[1] - 1)], columns) for p, b in pairs])
+
+        pairs = np.argwhere(wanted)
+        parts = [pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS)]
+        batches = [MicroBatch(part[:, 0], part[:, 1], len(part) * self._card.max_tokens) for part in parts]
+        return PlannedJob(tuple(batches), run)
+
+    def _pair(self, image: Image, delta: npt.NDArray[np.float32], columns: C) -> Scores:
+        """x' = clip(x + delta), and its scores."""
+        return self._read(np.clip(image.astype(np.float32) / np.float32(255) + delta, 0, 1), columns)
+
+    def _measure_noise(self, shape: tuple[int, int, int]) -> float:
+        """The standard deviation between the scores of pairs alone and in company."""
+        images = list(seeds.rng(0, "score-noise").integers(0, 256, (4, *shape), np.uint8))
+        still, columns = np.zeros(shape, np.float32), self._probe_columns()
+        together = np.stack([self._pair(image, still, columns) for image in images])
+        alone = np.stack([self._pair(image, still, columns) for image in reversed(images)])[::-1]
+        return float(np.std(together - alone))

@@ -1,0 +1,49 @@
+"""What image models share that give a logit for each label that they were trained with."""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+
+from fedbbpt.errors import InvalidTask
+from fedbbpt.ptm.models.image.image_model import ImageModel, Pixels
+from fedbbpt.ptm.models.template import forbid_mask, parse
+from fedbbpt.types import Scores, TaskSpec
+
+
+class LabelledImageModel(ImageModel[list[int]]):
+    """The classes of a task are labels of the model, by name, in any order."""
+
+    family = "image-classifier"
+
+    def __init__(
+        self, name: str, revision: str, shape: tuple[int, int, int], labels: tuple[str, ...], *, threads: int = 0
+    ) -> None:
+        """Called when `_logits` works already."""
+        self._numbers = {label: number for number, label in enumerate(labels)}
+        super().__init__(name, revision, shape, labels=labels, threads=threads)
+
+    @abstractmethod
+    def _logits(self, image: Pixels) -> Scores:
+        """`[C, H, W]` -> `[labels]`"""
+
+    def check(self, task: TaskSpec) -> None:
+        """The template has to be one, though there is no text that it could hold."""
+        forbid_mask(parse(task))
+        if unknown := [label for label in task.classes if label not in self._numbers]:
+            known = ", ".join(list(self._numbers)[:20])
+            raise InvalidTask(f"the model has no labels {unknown[:5]}", where="classes", fix=f"of {known}")
+
+    def _columns(self, task: TaskSpec) -> list[int]:
+        return [self._numbers[label] for label in task.classes]
+
+    def _probe_columns(self) -> list[int]:
+        return list(self._numbers.values())
+
+    def _read(self, image: Pixels, columns: list[int]) -> Scores:
+        return self._logits(image)[columns]
+
+
+def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """Those that occur twice with their numbers behind them: ImageNet has two cranes, a bird and a machine."""
+    times = Counter(labels)
+    return tuple(label if times[label] == 1 else f"{label} ({number})" for number, label in enumerate(labels))

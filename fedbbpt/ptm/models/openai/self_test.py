@@ -1,0 +1,108 @@
+"""What is asked of a model's server before it answers anybody: whether its scores can be had, and be trusted.
+
+It fails closed. The texts repeat " yes" and " no", so that every language model has these two among its likeliest next
+tokens; where a server strips the white space from tokens' texts, they are not found, and it is not taken.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt.errors import FedbbptError, InvalidRequest, InvalidTask, ScoreUnavailable, WrongService
+from fedbbpt.ptm.models.openai.completions import Completions, Label, Way
+
+PROBES = (
+    "Answer: yes no no yes no yes yes no yes",
+    "It is one or the other, and it goes on like this: no yes yes no no yes no yes yes no no",
+    "no no yes no yes yes no yes no",
+    "The answers to all of these questions are: yes yes no yes no no yes no yes no",
+)
+SPACE, WORDS = " ", ("yes", "no")
+DEPTHS = (1000, 100, 20, 5)
+"""For how many of the likeliest tokens servers can be asked: most for any number, vLLM for 20, OpenAI for 5."""
+MAX_NOISE = 0.25
+"""By how much a log-probability may differ when it is asked for again, in nats: GPUs round by the size of the batch,
+which makes some hundredths. More comes from more than one model, or from a temperature."""
+
+_WHERE = "the self-test of the model's server"
+
+
+def examine(completions: Completions) -> tuple[Way, float]:
+    """The best way to ask, and the standard deviation of a score that is asked for again, alone and in company.
+
+    Raises ScoreUnavailable, WrongService, and what asking raises.
+    """
+    labels = _labels(completions)
+    way = _find_way(completions, labels)
+    alone = _alone(completions, labels, way)
+    try:
+        company = _scores(completions, PROBES, labels, way)
+        back = _scores(completions, PROBES[::-1], labels, way)[::-1]
+        if _spread([alone, company, back]) <= MAX_NOISE:
+            return way, _noise([alone, company, back])
+    except (InvalidRequest, ScoreUnavailable, WrongService):
+        pass  # It takes one text a request, and no more.
+    repeats = [alone, *(_alone(completions, labels, way) for _ in range(2))]
+    if _spread(repeats) > MAX_NOISE:
+        what = f"the same text scores otherwise when it is asked again, by {_spread(repeats):.2g}"
+        raise ScoreUnavailable(what, where=_WHERE, fix=f"a server that differs by {MAX_NOISE} at most")
+    return replace(way, texts=1), _noise(repeats)
+
+
+def _labels(completions: Completions) -> tuple[Label, ...]:
+    try:
+        return completions.labels(WORDS[0], SPACE, WORDS)
+    except InvalidTask as error:
+        raise ScoreUnavailable(error.what, where=_WHERE, fix="another model") from None
+
+
+def _ways(completions: Completions) -> Iterator[Way]:
+    """Best first. Some servers refuse what they do not know, others ignore it."""
+    if completions.has_tokenizer:
+        yield Way(1, asks_for_ids=True, names_ids=True)
+        yield from (Way(depth, names_ids=True) for depth in DEPTHS)
+    yield from (Way(depth) for depth in DEPTHS)
+
+
+def _find_way(completions: Completions, labels: Sequence[Label]) -> Way:
+    """The first that gives a score to each label."""
+    problem: FedbbptError | None = None
+    for way in _ways(completions):
+        try:
+            (found,) = completions.ask(PROBES[:1], labels, way)
+        except InvalidRequest as error:
+            problem = problem or error
+            continue
+        if found.written.startswith(PROBES[0]):
+            raise WrongService("it echoes", where=_WHERE, fix="a server that answers with what follows a text")
+        missing = [label.text for label in labels if found.score(label) is None]
+        if not missing:
+            return way
+        what = f"{missing} are not among the {len(found.by_text)} tokens with a log-probability"
+        problem = ScoreUnavailable(what, where=_WHERE, fix="a server that gives more of them, or logprob_token_ids")
+    assert problem is not None, "there is a way that was tried"
+    raise problem
+
+
+def _scores(
+    completions: Completions, texts: Sequence[str], labels: Sequence[Label], way: Way
+) -> npt.NDArray[np.float64]:
+    """`[N, 2]`"""
+    scores = [[found.score(label) for label in labels] for found in completions.ask(texts, labels, way)]
+    if any(score is None for row in scores for score in row):
+        raise ScoreUnavailable(f"{list(WORDS)} are not always found", where=_WHERE, fix="a server that gives more")
+    return np.array(scores, np.float64)
+
+
+def _alone(completions: Completions, labels: Sequence[Label], way: Way) -> npt.NDArray[np.float64]:
+    return np.concatenate([_scores(completions, [text], labels, way) for text in PROBES])
+
+
+def _spread(repeats: Sequence[npt.NDArray[np.float64]]) -> float:
+    return float(np.ptp(repeats, axis=0).max())
+
+
+def _noise(repeats: Sequence[npt.NDArray[np.float64]]) -> float:
+    return float(np.sqrt(np.var(repeats, axis=0, ddof=1).mean()))

@@ -1,0 +1,62 @@
+"""Encoders without a head: a class scores by how near its description lies to the input."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fedbbpt.errors import InvalidTask
+from fedbbpt.ptm.models.checkpoint import Checkpoint
+from fedbbpt.ptm.models.template import forbid_mask, parse
+from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
+from fedbbpt.types import TaskSpec
+
+LOGIT_SCALE = 20.0
+CLASSES = 8192
+"""Texts whose vectors are remembered."""
+
+
+class DualEncoder(Transformer[Tensor]):
+    """score = 20 x cosine(mean-pooled prompt + text, mean-pooled description of the class)."""
+
+    family = "dual-encoder"
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
+        if getattr(checkpoint.model, "pooler", None) is not None:
+            checkpoint.model.pooler = None
+        # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
+        self._encode = lru_cache(maxsize=CLASSES)(self._encode_text)
+        super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+
+    def check(self, task: TaskSpec) -> None:
+        forbid_mask(parse(task))
+        for text in task.classes:
+            tokens = len(self._encoder.plain(text))
+            if tokens > self._card.max_tokens:
+                what = f"a description of {tokens} tokens"
+                raise InvalidTask(what, where="classes", fix=f"at most {self._card.max_tokens}")
+
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        """Descriptions that are the same to the model are one."""
+        return frozenset(" ".join(map(str, self._encoder.plain(text))) for text in task.classes)
+
+    def _columns(self, task: TaskSpec) -> Tensor:
+        return torch.stack([self._encode(text) for text in task.classes])
+
+    def _probe_columns(self) -> Tensor:
+        return torch.stack([self._encode_text(text) for text in ("a", "b")])
+
+    def _encode_text(self, text: str) -> Tensor:
+        """A unit vector `[D]`."""
+        ids = self._encoder.plain(text)
+        inputs = self._parts.lift(self._entrance.words(ids)[None]).repeat(-(-FEWEST_TOKENS // len(ids)), 1, 1)
+        return _unit(self._parts.read(inputs)[0].mean(0))
+
+    def _read(self, hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
+        return LOGIT_SCALE * (columns * _unit(hidden.mean(1))[:, None]).sum(-1)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """`[..., D]`"""
+    unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return unit

@@ -1,0 +1,83 @@
+"""What masked and causal language models share: label words, and a head that knows no others."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.models.checkpoint import Checkpoint
+from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
+from fedbbpt.types import TaskSpec
+
+Words: TypeAlias = tuple[tuple[int, ...], ...]
+"""The tokens of each class's label word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A task's label words, and a head that gives their logits, or those of the whole vocabulary where one has several
+    tokens."""
+
+    words: Words
+    head: Any
+
+    @property
+    def behind(self) -> int:
+        """How many tokens of a word are read: the last is only predicted."""
+        return max(map(len, self.words)) - 1
+
+
+class LanguageModel(Transformer[Labels]):
+    """A class scores by the logit of its label word, where each is one token.
+
+    The head runs on the hidden states that are read, one of each pair, and its decoder has the rows of the label words
+    only.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
+        decoder = checkpoint.model.get_output_embeddings()
+        if not isinstance(decoder, nn.Linear):
+            what = f"{type(checkpoint.model).__name__} has no linear decoder"
+            raise InvalidInput(what, where=checkpoint.name, fix="another model")
+        self._decoder = decoder
+        self._labels = lru_cache(maxsize=64)(self._fit_head)
+        super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+        self.hidden_size = decoder.in_features
+
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(str(token) for word in self._encoder.label_words(task) for token in word)
+
+    def _columns(self, task: TaskSpec) -> Labels:
+        return self._labels(self._encoder.label_words(task))
+
+    def _probe_columns(self) -> Labels:
+        return self._labels(((0,), (1,)))
+
+    def _fit_head(self, words: Words) -> Labels:
+        """Each task has a head of its own, so that tasks may be scored side by side. All share the weights."""
+        head = self._parts.head
+        if any(len(word) > 1 for word in words):
+            return Labels(words, head)
+        weight, bias = self._decoder.weight, self._decoder.bias
+        ids = [word[0] for word in words]
+        decoder = nn.Linear(weight.shape[1], len(ids), bias=bias is not None)
+        decoder.weight = nn.Parameter(weight[ids], requires_grad=False)
+        if bias is not None:
+            decoder.bias = nn.Parameter(bias[ids], requires_grad=False)
+        kept = (head.config, *head.parameters(), *head.buffers())
+        fitted = deepcopy(head, {id(each): each for each in kept})
+        fitted.set_output_embeddings(decoder)
+        return Labels(words, fitted)
+
+    def _read(self, hidden: Tensor, positions: Tensor, columns: Labels) -> Tensor:
+        return self._logits(hidden[torch.arange(len(hidden), device=hidden.device), positions], columns)
+
+    def _logits(self, states: Tensor, columns: Labels) -> Tensor:
+        """`[N, D]` -> `[N, K]`, or `[N, vocabulary]`."""
+        copies = -(-FEWEST_TOKENS // len(states))
+        logits: Tensor = columns.head(inputs_embeds=states.repeat(copies, 1)[None]).logits
+        return logits[0, : len(states)]

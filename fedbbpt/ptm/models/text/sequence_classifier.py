@@ -1,0 +1,67 @@
+"""Sequence classifiers: the logits of the labels that the model was trained with."""
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fedbbpt.errors import InvalidTask
+from fedbbpt.ptm.models.checkpoint import Checkpoint
+from fedbbpt.ptm.models.template import forbid_mask, parse
+from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
+from fedbbpt.types import TaskSpec
+
+
+class SequenceClassifier(Transformer[list[int]]):
+    """The classes of a task are labels of the model, by name, in any order."""
+
+    family = "sequence-classifier"
+    _place: int | None = None
+    """Of the one hidden state that the head looks at; None: it looks at all."""
+    _together = False
+    """Whether it takes several inputs at once; a causal model's only where it finds their ends by padding."""
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
+        config = checkpoint.model.config
+        self._labels = {str(label): index for index, label in config.id2label.items()}
+        # Inputs are never padded; a model that looks for padding would look in vain, and say so.
+        config.pad_token_id = None
+        super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+        self._card = replace(self._card, labels=tuple(self._labels))
+
+    def check(self, task: TaskSpec) -> None:
+        forbid_mask(parse(task))
+        if unknown := [label for label in task.classes if label not in self._labels]:
+            raise InvalidTask(f"the model has no labels {unknown}", where="classes", fix=f"of {sorted(self._labels)}")
+
+    def _columns(self, task: TaskSpec) -> list[int]:
+        return [self._labels[label] for label in task.classes]
+
+    def _probe_columns(self) -> list[int]:
+        return [0, len(self._labels) - 1]
+
+    def _check_parts(self, probe: Tensor, whole: Tensor | None) -> None:
+        """Finds out as well where the head looks, by what it gives."""
+        super()._check_parts(probe, whole)
+        with torch.inference_mode():
+            hidden = self._parts.read(self._parts.lift(probe))
+            logits = self._logits(hidden)
+            alike = partial(torch.allclose, rtol=1e-4, atol=1e-5)
+            self._place = next((place for place in (0, -1) if alike(self._logits(hidden[:, [place]]), logits)), None)
+            if self._place is not None:
+                with suppress(ValueError):
+                    several = self._logits(hidden[:, [self._place]].repeat(FEWEST_TOKENS, 1, 1))
+                    self._together = alike(several, logits.expand_as(several))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._parts.head(inputs_embeds=hidden).logits
+        return logits
+
+    def _read(self, hidden: Tensor, positions: Tensor, columns: list[int]) -> Tensor:
+        states = hidden if self._place is None else hidden[:, [self._place]]
+        if not self._together:
+            return torch.cat([self._logits(one[None]) for one in states])[:, columns]
+        copies = -(-FEWEST_TOKENS // len(states))
+        return self._logits(states.repeat(copies, 1, 1))[: len(states), columns]

@@ -1,0 +1,262 @@
+"""What all families share: pairs of one length run through the model's body together.
+
+A pair's scores are the same bits alone and in company, whatever `threads` is:
+
+- Each micro-batch runs on one thread, so that no kernel splits its rows by their number; callers run `threads`
+  micro-batches side by side.
+- A matrix product of less than four rows takes another kernel than larger ones: small micro-batches are filled up with
+  copies (`FEWEST_TOKENS`).
+- So are heads, where a pair is one row.
+- Some activations (SiLU, tanh-GELU) round the last elements of an array otherwise. Widths that are multiples of 32, as
+  those of published models are, leave no such rest.
+
+Whether all this holds for the model and the machine at hand is measured at the start: `score_noise`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from os import cpu_count
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedbbpt import seeds
+from fedbbpt.errors import InvalidInput
+from fedbbpt.interfaces import MicroBatch
+from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
+from fedbbpt.ptm.digests import digest
+from fedbbpt.ptm.models.accelerate.cuda_graphs import recorder
+from fedbbpt.ptm.models.accelerate.gpu import accelerated
+from fedbbpt.ptm.models.accelerate.packed_linear import pack
+from fedbbpt.ptm.models.accelerate.runtimes import exported
+from fedbbpt.ptm.models.accelerate.token_budget import find_token_budget, in_halves
+from fedbbpt.ptm.models.accelerate.upload import upload
+from fedbbpt.ptm.models.checkpoint import Checkpoint
+from fedbbpt.ptm.models.text.encoding import Encoder, Row
+from fedbbpt.ptm.models.text.injection import Entrance, Vectors
+from fedbbpt.ptm.models.text.model_parts import logits_of, take_apart
+from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
+from fedbbpt.types import (
+    TEXT_MODEL_PROMPTS,
+    Examples,
+    ModelCard,
+    Perturbation,
+    Precision,
+    Prompts,
+    Runtime,
+    Scores,
+    TaskSpec,
+)
+
+FEWEST_TOKENS = 16
+CPU_TOKENS = 1024
+"""Larger micro-batches leave a CPU's caches and gain nothing."""
+C = TypeVar("C")
+
+
+class Transformer(ABC, Generic[C]):
+    """Implements interfaces.Backend for one family; C is what the family makes of a task's classes.
+
+    `token_budget` bounds a micro-batch. 0: CPU_TOKENS, or what a warm-up finds on another device; there one is made
+    ready while another is computed. Jobs may be made and run in any threads. Torch's own are set to one, for the whole
+    process.
+    """
+
+    family: str
+    causal = False
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
+        torch.set_num_threads(1)
+        self._on_cpu = checkpoint.model.device.type == "cpu"
+        self.threads = (threads or cpu_count() or 1) if self._on_cpu else 2
+        self.hidden_size = int(checkpoint.model.config.hidden_size)
+        self._token_budget = token_budget or CPU_TOKENS
+        self._encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
+        probe = _probe(checkpoint.model.get_input_embeddings().weight, 1, FEWEST_TOKENS)
+        whole = logits_of(checkpoint.model, checkpoint.name, probe)
+        self._parts = take_apart(checkpoint.model)
+        in_torch, lowered = checkpoint.runtime is Runtime.TORCH, checkpoint.precision is Precision.BFLOAT16
+        if in_torch and self._on_cpu and not lowered:
+            pack(self._parts.body)
+        self._entrance = Entrance(self._parts, self._encoder)
+        self._card = ModelCard(
+            model=checkpoint.name,
+            revision=checkpoint.revision,
+            family=self.family,
+            prompt_kinds=TEXT_MODEL_PROMPTS,
+            injections=self._entrance.injections,
+            max_tokens=checkpoint.max_tokens,
+            max_prompts=MAX_PROMPTS,
+            max_examples=MAX_EXAMPLES,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            embedding_width=self._parts.words.embedding_dim,
+            score_noise=0.0,
+        )
+        self._check_parts(probe, whole)
+        if not in_torch:
+            self._parts = exported(self._parts, checkpoint, self.threads)
+        elif lowered:
+            self._parts = self._parts.lowered(torch.bfloat16)
+        if checkpoint.model.device.type == "cuda" and not self.causal:
+            with torch.inference_mode():
+                self._parts = accelerated(self._parts, self._entering, recorder())
+        if not (token_budget or self._on_cpu):
+            self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
+        self._card = replace(self._card, score_noise=self._measure_noise())
+
+    @abstractmethod
+    def check(self, task: TaskSpec) -> None:
+        """Raises InvalidTask."""
+
+    @abstractmethod
+    def _columns(self, task: TaskSpec) -> C:
+        """What `_read` must know of the classes."""
+
+    def _behind(self, columns: C) -> int:
+        """How many of the model's positions the classes take behind an input."""
+        return 0
+
+    @abstractmethod
+    def _probe_columns(self) -> C:
+        """The columns of any two classes, to measure with."""
+
+    def _noise_columns(self) -> C:
+        """Those that measure the most of what the family does."""
+        return self._probe_columns()
+
+    @abstractmethod
+    def _read(self, hidden: Tensor, positions: Tensor, columns: C) -> Tensor:
+        """The scores `[N, K]` of pairs from their last hidden states `[N, T, D]`, each at its position `[N]`."""
+
+    def describe(self) -> ModelCard:
+        return self._card
+
+    def prepare(
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
+    ) -> Sequence[Row]:
+        return self._encoder.rows(task, examples, prompt_tokens, perturbation)
+
+    def tokens(self, row: Row) -> int:
+        return len(row.ids)
+
+    def identity(self, row: Row) -> bytes:
+        return digest(np.array(row.ids, "<i8").tobytes(), row.front, row.slot, str(row.mask))
+
+    def columns(self, task: TaskSpec) -> frozenset[str]:
+        return frozenset(task.classes)
+
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+        with torch.inference_mode():
+            return self._job(self._entrance.vectors(prompts), rows, self._columns(task), wanted)
+
+    def _job(self, vectors: Vectors, rows: Sequence[Row], columns: C, wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+        batches = self._plan(vectors, rows, columns, wanted)
+
+        def run(batch: MicroBatch) -> Scores:
+            with torch.inference_mode():
+                return self._forward(batch, vectors, rows, columns)
+
+        return PlannedJob(batches, in_halves(run))
+
+    def _plan(
+        self, vectors: Vectors, rows: Sequence[Row], columns: C, wanted: npt.NDArray[np.bool_], **computed: Any
+    ) -> tuple[MicroBatch, ...]:
+        """`computed`: what of a pair is not computed with it, or besides it, as `plan` has it."""
+        return plan(
+            [len(each) for each in vectors.each],
+            [len(row.ids) for row in rows],
+            wanted,
+            max_tokens=self._card.max_tokens - self._behind(columns),
+            token_budget=self._token_budget,
+            **computed,
+        )
+
+    def _forward(self, batch: MicroBatch, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
+        """The scores `[N, K]` of the pairs."""
+        inputs = self._entrance.hidden(vectors, batch, rows)  # [N, T, D]
+        count, tokens, _ = inputs.shape
+        places = {row: vectors.place(rows[row], tokens) for row in set(batch.rows.tolist())}
+        # On a device, what is sent behind the body's launches would wait for their end, and the head for it.
+        positions = upload([places[row] for row in batch.rows.tolist()], inputs.device)
+        if count * tokens < FEWEST_TOKENS:
+            inputs = inputs.repeat(-(-FEWEST_TOKENS // (count * tokens)), 1, 1)
+        scores: Scores = self._run(inputs, positions, columns).cpu().numpy()
+        return scores
+
+    def _run(self, inputs: Tensor, positions: Tensor, columns: C) -> Tensor:
+        """The scores `[N, K]` of the first N of `inputs` `[N', T, D]`, read at `positions` `[N]`."""
+        return self._read(self._parts.read(inputs)[: len(positions)], positions, columns)
+
+    def _check_parts(self, probe: Tensor, whole: Tensor | None) -> None:
+        """Raises InvalidInput where the parts, taken from each other, do not give the logits that the whole gave."""
+        if whole is None:
+            return
+        theirs = whole[0, -1, [0, 1]] if whole.ndim == 3 else whole[0, [0, -1]]
+        try:
+            with torch.inference_mode():
+                position = torch.tensor([FEWEST_TOKENS - 1], device=probe.device)
+                ours = self._run(self._parts.lift(probe), position, self._probe_columns())[0]
+            same = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        except (AttributeError, TypeError, ValueError):
+            same = False
+        if not same:
+            what = f"a {self.family} whose head cannot be taken from its body"
+            raise InvalidInput(what, where=self._card.model, fix="another model")
+
+    def _measure_noise(self) -> float:
+        """The standard deviation between the scores of pairs alone and in company."""
+        rng = seeds.rng(0, "score-noise")
+        columns = self._noise_columns()
+        first = min(FEWEST_TOKENS, self._card.max_tokens // 3)
+        longest = min(40, self._card.max_tokens - first - self._behind(columns))
+        lengths = rng.integers(1, longest + 1, 6).repeat(2)
+        ids = [tuple(rng.integers(0, self._parts.words.num_embeddings, n).tolist()) for n in lengths]
+        rows = [Row(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]  # before the prompt, or behind
+        with torch.inference_mode():
+            vectors = list(_probe(self._parts.words.weight, 3, first))
+            together = self._all(Vectors(vectors, in_front=False), rows, columns)
+            alone = np.array(
+                [[self._all(Vectors([v], in_front=False), [row], columns)[0, 0] for row in rows] for v in vectors]
+            )
+        return float(np.std(together - alone))
+
+    def _entering(self, count: int, tokens: int) -> Tensor:
+        """Random inputs of the first layer, `[count, tokens, D]`, of fewer tokens where the model takes fewer."""
+        tokens = min(tokens, self._card.max_tokens)
+        return self._parts.lift(_probe(self._parts.words.weight, count, tokens))
+
+    def _seconds(self, tokens: int) -> float:
+        """What a micro-batch of about so many takes, from its prompts to its scores."""
+        length = min(128, self._card.max_tokens)
+        count, front = max(1, tokens // length), length // 2
+        columns, rows = self._probe_columns(), [Row((0,) * (length - front), 0, 0, None, 0)]
+        batch = MicroBatch(np.arange(count), np.zeros(count, np.int64), count * length)
+        with torch.inference_mode():
+            vectors = Vectors(list(_probe(self._parts.words.weight, count, front)))
+
+            def forward() -> float:
+                started = perf_counter()
+                self._forward(batch, vectors, rows, columns)
+                return perf_counter() - started
+
+            return min([forward() for _ in range(6)][2:])  # the first two warm up
+
+    def _all(self, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
+        """`[P, B, K]`"""
+        job = self._job(vectors, rows, columns, np.ones((len(vectors.each), len(rows)), bool))
+        parts = [job.run(batch) for batch in job.batches]
+        scores = np.empty((len(vectors.each), len(rows), parts[0].shape[1]), np.float32)
+        for batch, part in zip(job.batches, parts, strict=True):
+            scores[batch.prompts, batch.rows] = part
+        return scores
+
+
+def _probe(words: Tensor, count: int, tokens: int) -> Tensor:
+    """Random vectors `[count, tokens, D]` like those of the model's own words `[vocabulary, D]`."""
+    noise = seeds.rng(0, "probe").standard_normal((count, tokens, words.shape[1]), np.float32)
+    return words.std() * torch.from_numpy(noise).to(words.device)

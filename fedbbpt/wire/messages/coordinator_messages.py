@@ -1,0 +1,202 @@
+"""The nouns of joining, tasks and updates <-> messages of coordinator.proto and method.proto.
+
+A function named after a noun reads it from its message; one named after a message writes it. Arrays travel apart
+(`wire.tensors`). What cannot be read raises InvalidRequest.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from fedbbpt.errors import InvalidRequest, VersionMismatch
+from fedbbpt.interfaces import Auxiliary, Hello, RunSettings
+from fedbbpt.methods import METHODS
+from fedbbpt.types import (
+    Arrays,
+    MethodSettings,
+    Phase,
+    Receipt,
+    Task,
+    TaskId,
+    TaskSpec,
+    Update,
+)
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1 import method_pb2, tensor_pb2
+from fedbbpt.wire.messages.codes import read_code
+from fedbbpt.wire.messages.space_messages import space, write_space
+
+PROTOCOL_VERSION = 1
+
+
+_CODECS = {"float32": pb.CODEC_FLOAT32, "float16": pb.CODEC_FLOAT16, "int8": pb.CODEC_INT8}
+_PHASES = {
+    Phase.UPDATE: pb.PHASE_UPDATE,
+    Phase.EVALUATE: pb.PHASE_EVALUATE,
+    Phase.TUNE: pb.PHASE_TUNE,
+}
+_RECEIPTS = {
+    Receipt.COUNTED: pb.RECEIPT_COUNTED,
+    Receipt.DUPLICATE: pb.RECEIPT_DUPLICATE,
+    Receipt.TOO_LATE: pb.RECEIPT_TOO_LATE,
+    Receipt.REFUSED: pb.RECEIPT_REFUSED,
+}
+_CHOICES: Mapping[str, Mapping[str, int]] = {
+    "generator": {
+        "soft": method_pb2.FedBbptSettings.GENERATOR_SOFT,
+        "categorical": method_pb2.FedBbptSettings.GENERATOR_CATEGORICAL,
+        "visual": method_pb2.FedBbptSettings.GENERATOR_VISUAL,
+    },
+    "score_function": {
+        "true": method_pb2.FedBbptSettings.SCORE_FUNCTION_TRUE,
+        "signed": method_pb2.FedBbptSettings.SCORE_FUNCTION_SIGNED,
+    },
+    "local_covariance": {
+        "full": method_pb2.FedBptSettings.COVARIANCE_FULL,
+        "diagonal": method_pb2.FedBptSettings.COVARIANCE_DIAGONAL,
+        "identity": method_pb2.FedBptSettings.COVARIANCE_IDENTITY,
+    },
+}
+"""The settings of methods that are enumerations."""
+# A method's field is its name in snake case; its settings and their message have the same fields.
+_METHODS: Mapping[str, type[MethodSettings]] = {
+    name.replace("-", "_"): method.settings_type for name, method in METHODS.items()
+}
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+# Joining
+
+
+def join_request(hello: Hello) -> pb.JoinRequest:
+    return pb.JoinRequest(
+        protocol_version=PROTOCOL_VERSION,
+        client_id=hello.client_id,
+        client_key=hello.client_key,
+        codecs=[_CODECS[name] for name in sorted(hello.codecs)],
+        examples=hello.examples,
+    )
+
+
+def hello(request: pb.JoinRequest) -> Hello:
+    """Codecs of a newer client that are unknown here are left out. Raises VersionMismatch."""
+    if request.protocol_version != PROTOCOL_VERSION:
+        raise VersionMismatch(
+            f"protocol version {request.protocol_version}", where="protocol_version", fix=f"{PROTOCOL_VERSION}"
+        )
+    codecs = frozenset(name for name, code in _CODECS.items() if code in request.codecs)
+    return Hello(request.client_id, request.client_key, request.examples, codecs)
+
+
+def join_response(session: str, settings: RunSettings, heartbeat_seconds: float) -> pb.JoinResponse:
+    task = method_pb2.TaskSettings(
+        template=settings.task.template, classes=settings.task.classes, labels=settings.labels
+    )
+    write_space(task, settings.space)
+    method = method_pb2.MethodSettings()
+    name = next(name for name, known in _METHODS.items() if isinstance(settings.method, known))
+    chosen = getattr(method, name)
+    chosen.SetInParent()
+    for field in chosen.DESCRIPTOR.fields:
+        value = getattr(settings.method, field.name)
+        setattr(chosen, field.name, _CHOICES[field.name][value] if field.name in _CHOICES else value)
+    return pb.JoinResponse(
+        session=session,
+        run_id=settings.run_id,
+        task=task,
+        method=method,
+        codec=_CODECS[settings.codec],
+        ptm_address=settings.ptm_address,
+        ptm_revision=settings.ptm_revision,
+        rounds=settings.rounds,
+        max_update_bytes=settings.max_update_bytes,
+        heartbeat=_duration(heartbeat_seconds),
+        auxiliary=_auxiliary_message(settings.auxiliary),
+    )
+
+
+def _auxiliary_message(auxiliary: Auxiliary | None) -> pb.Auxiliary | None:
+    if auxiliary is None:
+        return None
+    return pb.Auxiliary(total_bytes=auxiliary.size_bytes, sha256=bytes.fromhex(auxiliary.sha256))
+
+
+def run_settings(response: pb.JoinResponse) -> RunSettings:
+    name = response.method.WhichOneof("method")
+    if name is None:
+        raise InvalidRequest("no method that is known here", where="method", fix=f"one of {sorted(_METHODS)}")
+    sent, settings = getattr(response.method, name), _METHODS[name]
+    return RunSettings(
+        run_id=response.run_id,
+        task=TaskSpec(response.task.template, tuple(response.task.classes)),
+        labels=tuple(response.task.labels),
+        space=space(response.task),
+        method=settings(**{field.name: _setting(sent, field.name) for field in sent.DESCRIPTOR.fields}),
+        codec=read_code(_CODECS, response.codec, "codec"),
+        rounds=response.rounds,
+        ptm_address=response.ptm_address,
+        ptm_revision=response.ptm_revision,
+        max_update_bytes=response.max_update_bytes,
+        auxiliary=_auxiliary(response.auxiliary) if response.HasField("auxiliary") else None,
+    )
+
+
+def _auxiliary(sent: pb.Auxiliary) -> Auxiliary:
+    if len(sent.sha256) != hashlib.sha256().digest_size:
+        raise InvalidRequest(f"{len(sent.sha256)} bytes", where="auxiliary.sha256", fix="the 32 of a SHA-256")
+    return Auxiliary(sent.total_bytes, sent.sha256.hex())
+
+
+def _setting(sent: Message, name: str) -> Any:
+    value = getattr(sent, name)
+    return read_code(_CHOICES[name], value, f"method.{name}") if name in _CHOICES else value
+
+
+# Tasks and updates
+
+
+def task_id(message: pb.TaskId) -> TaskId:
+    return TaskId(message.run_id, message.round, message.client_id, read_code(_PHASES, message.phase, "id.phase"))
+
+
+def _task_id_message(task_id: TaskId) -> pb.TaskId:
+    return pb.TaskId(
+        run_id=task_id.run_id, round=task_id.round, client_id=task_id.client_id, phase=_PHASES[task_id.phase]
+    )
+
+
+def task_header(task: Task, announced: tensor_pb2.TensorBundle) -> pb.TaskHeader:
+    return pb.TaskHeader(
+        id=_task_id_message(task.id), seed=task.seed, deadline=_duration(task.deadline_seconds), arrays=announced
+    )
+
+
+def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
+    return Task(task_id(header.id), header.seed, arrays, header.deadline.ToTimedelta().total_seconds())
+
+
+def update_header(session: str, task_id: TaskId, update: Update, announced: tensor_pb2.TensorBundle) -> pb.UpdateHeader:
+    return pb.UpdateHeader(
+        session=session, id=_task_id_message(task_id), weight=update.weight, metrics=update.metrics, arrays=announced
+    )
+
+
+def update(header: pb.UpdateHeader, arrays: Arrays) -> Update:
+    return Update(arrays, header.weight, dict(header.metrics))
+
+
+def submit_update_response(receipt: Receipt) -> pb.SubmitUpdateResponse:
+    return pb.SubmitUpdateResponse(receipt=_RECEIPTS[receipt])
+
+
+def receipt(code: pb.Receipt.ValueType) -> Receipt:
+    return read_code(_RECEIPTS, code, "receipt")

@@ -1,0 +1,83 @@
+"""A run as its operator sees it <-> messages of run.proto. What cannot be read raises InvalidRequest."""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from fedbbpt.errors import InvalidRequest
+from fedbbpt.interfaces import Report
+from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
+from fedbbpt.v1 import run_pb2
+from fedbbpt.wire import tensors
+from fedbbpt.wire.messages.codes import read_code
+
+_STATES = {
+    RunState.WAITING: run_pb2.RUN_STATE_WAITING,
+    RunState.RUNNING: run_pb2.RUN_STATE_RUNNING,
+    RunState.FINISHED: run_pb2.RUN_STATE_FINISHED,
+    RunState.STOPPED: run_pb2.RUN_STATE_STOPPED,
+}
+
+
+def round_report(report: Report) -> run_pb2.RoundReport:
+    return run_pb2.RoundReport(**asdict(report))
+
+
+def report(message: run_pb2.RoundReport) -> Report:
+    return Report(
+        round=message.round,
+        clients=message.clients,
+        dev_loss=message.dev_loss,
+        dev_accuracy=message.dev_accuracy if message.HasField("dev_accuracy") else None,
+        train_loss=message.train_loss if message.HasField("train_loss") else None,
+        queries=message.queries,
+        seconds=message.seconds,
+        bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
+        bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
+        dev_examples=message.dev_examples,
+    )
+
+
+def run(status: RunStatus) -> run_pb2.Run:
+    return run_pb2.Run(
+        run_id=status.run_id,
+        method=status.method,
+        state=_STATES[status.state],
+        round=status.round,
+        rounds=status.rounds,
+        members=[run_pb2.Member(**asdict(member)) for member in status.members],
+        last=None if status.last is None else round_report(status.last),
+        best=None if status.best is None else round_report(status.best),
+        queries=status.queries,
+        bytes_up=status.bytes_up,
+        bytes_down=status.bytes_down,
+    )
+
+
+def run_status(message: run_pb2.Run) -> RunStatus:
+    return RunStatus(
+        run_id=message.run_id,
+        method=message.method,
+        state=read_code(_STATES, message.state, "run.state"),
+        round=message.round,
+        rounds=message.rounds,
+        members=tuple(MemberStatus(m.client_id, m.connected, m.submitted, m.examples) for m in message.members),
+        last=report(message.last) if message.HasField("last") else None,
+        best=report(message.best) if message.HasField("best") else None,
+        queries=message.queries,
+        bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
+        bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
+    )
+
+
+def get_result_response(result: Result, status: RunStatus) -> run_pb2.GetResultResponse:
+    return run_pb2.GetResultResponse(
+        z=tensors.to_message(result.z), measured=round_report(result.measured), run=run(status)
+    )
+
+
+def result(response: run_pb2.GetResultResponse) -> Result:
+    z = tensors.from_message(response.z, where="z")
+    if z.dtype != np.float32 or z.ndim != 1:
+        raise InvalidRequest(f"{z.dtype} of shape {z.shape}", where="z", fix="float32 [n]")
+    return Result(z, report(response.measured))

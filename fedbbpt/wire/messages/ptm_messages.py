@@ -1,0 +1,260 @@
+"""The black box's nouns <-> messages of ptm.proto.
+
+A function named after a noun reads it from its message; one named after a message writes it. What cannot be read raises
+InvalidRequest, or the nearer error that ptm.proto names for its rpc. A message can hold millions of empty parts, and
+each would become an object: they are counted first.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor, UnsupportedPrompt
+from fedbbpt.interfaces import ExamplesHandle, Scored
+from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_PROMPTS, check_classes
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.types import (
+    DeepPrompts,
+    Examples,
+    ExampleSet,
+    ImagePrompts,
+    Injection,
+    LatentPrompts,
+    Output,
+    Perturbation,
+    Projection,
+    ProjectionKind,
+    Prompts,
+    SoftPrompts,
+    TaskSpec,
+    TextPrompts,
+    TokenPrompts,
+)
+from fedbbpt.v1 import tensor_pb2
+from fedbbpt.wire import tensors
+from fedbbpt.wire.messages.card_messages import INJECTIONS
+from fedbbpt.wire.messages.codes import known
+from fedbbpt.wire.messages.usage_messages import budget, budget_message, duration, usage, usage_message
+
+T = TypeVar("T")
+
+_ANSWERS = {
+    Output.LOSS_ONLY: ("losses", np.dtype(np.float64), 1),
+    Output.LABEL_ARGMAX: ("choices", np.dtype(np.int32), 2),
+    Output.LABEL_LOGPROBS: ("scores", np.dtype(np.float32), 3),
+    Output.LABEL_LOGITS: ("scores", np.dtype(np.float32), 3),
+}
+"""The part of `answer`, its type and its rank."""
+_PROJECTIONS = {
+    ProjectionKind.RADEMACHER: pb.Projection.KIND_RADEMACHER,
+    ProjectionKind.NORMAL: pb.Projection.KIND_NORMAL,
+}
+
+
+# The task
+
+
+def _task_message(task: TaskSpec) -> pb.Task:
+    return pb.Task(template=task.template, classes=task.classes)
+
+
+def _task(message: pb.Task) -> TaskSpec:
+    check_classes(len(message.classes))
+    return TaskSpec(message.template, tuple(message.classes))
+
+
+def register_task_request(task: TaskSpec) -> pb.RegisterTaskRequest:
+    return pb.RegisterTaskRequest(task=_task_message(task))
+
+
+def task(request: pb.RegisterTaskRequest) -> TaskSpec:
+    return _task(request.task)
+
+
+# Examples
+
+
+def register_examples_request(task_id: str, examples: ExampleSet) -> pb.RegisterExamplesRequest:
+    return pb.RegisterExamplesRequest(task_id=task_id, examples=_example_set_message(examples))
+
+
+def example_set(request: pb.RegisterExamplesRequest) -> ExampleSet:
+    """Raises InvalidExamples, InvalidTensor."""
+    return _example_set(request.examples)
+
+
+def _example_set_message(examples: ExampleSet) -> pb.ExampleSet:
+    inputs = examples.examples
+    message = pb.ExampleSet(prompt_tokens=examples.prompt_tokens)
+    if examples.perturbation is not None:
+        message.perturbation.CopyFrom(pb.Perturbation(rate=examples.perturbation.rate, seed=examples.perturbation.seed))
+    for row in range(len(inputs)):
+        one = message.examples.add()
+        if inputs.images is not None:
+            one.image.CopyFrom(tensors.to_message(inputs.images[row]))
+        else:
+            one.text = inputs.texts[row]
+        if inputs.pairs is not None:
+            one.text_pair = inputs.pairs[row]
+        if examples.labels is not None:
+            one.label = int(examples.labels[row])
+    return message
+
+
+def _example_set(message: pb.ExampleSet) -> ExampleSet:
+    if len(message.examples) > MAX_EXAMPLES:
+        what, fix = f"{len(message.examples)} examples", f"at most {MAX_EXAMPLES}"
+        raise InvalidExamples(what, where="examples", fix=fix)
+    perturbation = None
+    if message.HasField("perturbation"):
+        perturbation = Perturbation(message.perturbation.rate, message.perturbation.seed)
+    labels = _of_all([one.label for one in message.examples if one.HasField("label")], len(message.examples), "label")
+    array = None if labels is None else np.array(labels, np.int64)
+    return ExampleSet(_examples(message.examples), message.prompt_tokens, perturbation, array)
+
+
+def _of_all(found: Sequence[T], count: int, where: str) -> Sequence[T] | None:
+    """What all examples have, or None where none has it. Raises InvalidExamples where only some do."""
+    if found and len(found) < count:
+        what = f"{len(found)} of them for {count} examples"
+        raise InvalidExamples(what, where=where, fix="one for each example, or none at all")
+    return found or None
+
+
+def _examples(messages: Sequence[pb.Example]) -> Examples:
+    if images := [message.image for message in messages if message.HasField("image")]:
+        return _images(images, len(messages))
+    pairs = _of_all([one.text_pair for one in messages if one.HasField("text_pair")], len(messages), "text_pair")
+    return Examples(tuple(message.text for message in messages), None if pairs is None else tuple(pairs))
+
+
+def _images(messages: Sequence[tensor_pb2.Tensor], count: int) -> Examples:
+    images = [tensors.from_message(image, where=f"examples[{row}].image") for row, image in enumerate(messages)]
+    shapes = {(image.shape, image.dtype) for image in images}
+    if len(images) < count or len(shapes) > 1 or images[0].ndim != 3 or images[0].dtype != np.uint8:
+        what = f"{len(images)} images for {count} examples, of {len(shapes)} kinds"
+        raise InvalidExamples(what, where="image", fix="one uint8 [C, H, W] for each example, all of one shape")
+    return Examples(images=np.stack(images))
+
+
+def register_examples_response(handle: ExamplesHandle, time_to_live_seconds: float) -> pb.RegisterExamplesResponse:
+    return pb.RegisterExamplesResponse(
+        examples_id=handle.id,
+        count=handle.count,
+        tokens=handle.tokens,
+        time_to_live=duration(time_to_live_seconds),
+    )
+
+
+def examples_handle(response: pb.RegisterExamplesResponse) -> ExamplesHandle:
+    return ExamplesHandle(response.examples_id, response.count, response.tokens)
+
+
+# Prompts and scores
+
+
+def score_request(
+    examples: str | tuple[TaskSpec, ExampleSet], prompts: Prompts, idempotency_key: str = ""
+) -> pb.ScoreRequest:
+    """`examples`: a handle, or the examples themselves and their task."""
+    request = pb.ScoreRequest(idempotency_key=idempotency_key)
+    if isinstance(examples, str):
+        request.examples_id = examples
+    else:
+        task, inline = examples
+        request.inline.CopyFrom(pb.InlineExamples(task=_task_message(task), examples=_example_set_message(inline)))
+    if isinstance(prompts, LatentPrompts):
+        projection = pb.Projection(
+            kind=_PROJECTIONS[prompts.projection.kind],
+            seed=prompts.projection.seed,
+            tokens=prompts.projection.tokens,
+            scale=prompts.projection.scale,
+            initial_text=prompts.projection.initial_text,
+            injection=INJECTIONS[prompts.projection.injection],
+        )
+        request.latent.CopyFrom(pb.LatentPrompts(z=tensors.to_message(prompts.z), projection=projection))
+    elif isinstance(prompts, SoftPrompts):
+        embeddings = tensors.to_message(prompts.embeddings)
+        request.soft.CopyFrom(pb.SoftPrompts(embeddings=embeddings, injection=INJECTIONS[prompts.injection]))
+    elif isinstance(prompts, TokenPrompts):
+        request.tokens.CopyFrom(pb.TokenPrompts(ids=tensors.to_message(prompts.ids)))
+    elif isinstance(prompts, TextPrompts):
+        request.text.CopyFrom(pb.TextPrompts(texts=prompts.texts))
+    elif isinstance(prompts, ImagePrompts):
+        request.image.CopyFrom(pb.ImagePrompts(deltas=tensors.to_message(prompts.deltas)))
+    else:
+        request.deep.CopyFrom(pb.DeepPrompts(prefixes=tensors.to_message(prompts.prefixes)))
+    return request
+
+
+def scored_examples(request: pb.ScoreRequest) -> str | tuple[TaskSpec, ExampleSet]:
+    """A handle, or the examples themselves and their task. Raises InvalidRequest, InvalidExamples, InvalidTensor."""
+    kind = request.WhichOneof("examples")
+    if kind == "inline":
+        return _task(request.inline.task), _example_set(request.inline.examples)
+    if kind == "examples_id":
+        return request.examples_id
+    raise InvalidRequest("no examples", where="examples", fix="examples_id, or inline")
+
+
+def prompts(request: pb.ScoreRequest) -> Prompts:
+    """Raises InvalidRequest, InvalidTensor, UnsupportedPrompt."""
+    kind = request.WhichOneof("prompts")
+    if kind == "latent":
+        z = tensors.from_message(request.latent.z, where="latent.z")
+        return LatentPrompts(z, _projection(request.latent.projection))
+    if kind == "soft":
+        embeddings = tensors.from_message(request.soft.embeddings, where="soft.embeddings")
+        return SoftPrompts(embeddings, _injection(request.soft.injection, "soft.injection"))
+    if kind == "tokens":
+        return TokenPrompts(tensors.from_message(request.tokens.ids, where="tokens.ids"))
+    if kind == "text":
+        if len(request.text.texts) > MAX_PROMPTS:
+            raise InvalidTensor(f"{len(request.text.texts)} prompts", where="prompts", fix=f"at most {MAX_PROMPTS}")
+        return TextPrompts(tuple(request.text.texts))
+    if kind == "image":
+        return ImagePrompts(tensors.from_message(request.image.deltas, where="image.deltas"))
+    if kind == "deep":
+        return DeepPrompts(tensors.from_message(request.deep.prefixes, where="deep.prefixes"))
+    raise InvalidRequest("no prompts", where="prompts", fix="one of latent, soft, tokens, text, image, deep")
+
+
+def _injection(code: "pb.Injection.ValueType", where: str) -> Injection:
+    for injection in known(INJECTIONS, [code]):
+        return injection
+    raise UnsupportedPrompt(f"injection {code}", where=where, fix=f"one of {sorted(INJECTIONS)}")
+
+
+def _projection(message: pb.Projection) -> Projection:
+    kinds = known(_PROJECTIONS, [message.kind])
+    if not kinds:
+        fix = f"one of {sorted(_PROJECTIONS)}"
+        raise UnsupportedPrompt(f"projection {message.kind}", where="latent.projection.kind", fix=fix)
+    (kind,) = kinds
+    injection = _injection(message.injection, "latent.projection.injection")
+    return Projection(kind, message.seed, message.tokens, message.scale, message.initial_text, injection)
+
+
+def score_response(scored: Scored, examples_id: str) -> pb.ScoreResponse:
+    response = pb.ScoreResponse(
+        revision=scored.revision,
+        usage=usage_message(scored.usage),
+        examples_id=examples_id,
+        budget=budget_message(scored.budget),
+    )
+    part, _, _ = _ANSWERS[scored.output]
+    getattr(response, part).CopyFrom(tensors.to_message(scored.answer))
+    return response
+
+
+def scored(response: pb.ScoreResponse, output: Output) -> Scored:
+    """Of a service whose card says `output`. Raises InvalidTensor."""
+    part, dtype, rank = _ANSWERS[output]
+    if response.WhichOneof("answer") != part:
+        found = response.WhichOneof("answer")
+        raise InvalidTensor(f"an answer of {found}", where="answer", fix=f"{part}, as the service says of itself")
+    answer = tensors.from_message(getattr(response, part), where=part)
+    if answer.dtype != dtype or answer.ndim != rank:
+        raise InvalidTensor(f"{answer.dtype} of shape {answer.shape}", where=part, fix=f"{dtype} of rank {rank}")
+    return Scored(output, answer, response.revision, usage(response.usage), budget(response.budget))

@@ -1,0 +1,129 @@
+"""The client's shell: what it asks, what it keeps, and how long it waits."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedbbpt.client.agent import Agent
+from fedbbpt.client.keepsake import Keepsake
+from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidTensor, PtmUnavailable
+from fedbbpt.federation.splits import Splits
+from fedbbpt.interfaces import Hello, RunSettings
+from fedbbpt.job.settings import run_settings
+from fedbbpt.methods import client_half
+from fedbbpt.types import Arrays, Phase, Population, Receipt, Task, TaskId, Update
+from tests.federation import engine
+
+DIM, POPULATION = 6, 6
+ARRAYS: Arrays = {"mean": np.zeros(DIM, np.float32), "scale": np.full(DIM, 0.5, np.float32)}
+
+
+def task(round: int, phase: Phase = Phase.UPDATE) -> Task:
+    return Task(TaskId("run-1", round, "anna", phase), 7 + round, ARRAYS, 60.0)
+
+
+class Objectives(LocalObjectives):
+    """A PTM that is down for the first `failures` times."""
+
+    failures = 0
+
+    def loss(self, population: Population) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        if self.failures:
+            self.failures -= 1
+            raise PtmUnavailable("nobody answers")
+        return super().loss(population)
+
+
+def objectives(splits: Splits) -> Objectives:
+    settings = run_settings(splits.job, "run-1")
+    return Objectives(engine(), settings.task, settings.space, splits.train[0], splits.dev[0])
+
+
+def agent(splits: Splits, asked: LocalObjectives, codec: str = "float32", keepsake: Keepsake | None = None) -> Agent:
+    return Agent(client_half(run_settings(splits.job, "run-1"), asked), asked, CODECS[codec], keepsake)
+
+
+class Script:
+    """A link that brings these tasks, and notes what it gets."""
+
+    def __init__(self, *tasks: Task, receipts: list[Receipt]) -> None:
+        self._tasks, self._receipts = tasks, iter(receipts)
+        self.updates: list[tuple[TaskId, Update]] = []
+
+    def join(self, hello: Hello) -> RunSettings:
+        raise NotImplementedError
+
+    def tasks(self) -> Iterator[Task]:
+        yield from self._tasks
+
+    def submit(self, task_id: TaskId, update: Update) -> Receipt:
+        self.updates.append((task_id, update))
+        return next(self._receipts)
+
+    def leave(self) -> None: ...
+
+
+def same(one: Update, other: Update) -> bool:
+    bits = [{name: array.tobytes() for name, array in update.arrays.items()} for update in (one, other)]
+    return bits[0] == bits[1] and replace(one, arrays={}) == replace(other, arrays={})
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_answer_is_a_pure_function_of_the_task(splits: Splits, codec: str) -> None:
+    first, second = (agent(splits, objectives(splits), codec) for _ in range(2))
+    second.answer(task(0))
+    assert same(first.answer(task(1)), second.answer(task(1)))
+    assert not same(first.answer(task(1)), first.answer(task(2)))
+
+
+def test_an_answer_counts_its_own_queries(splits: Splits) -> None:
+    """Train and dev examples are as many: 10; a round costs P of each training example and 1 of each dev example."""
+    asked = objectives(splits)
+    answering = agent(splits, asked)
+    train, dev = len(splits.train[0]), len(splits.dev[0])
+    for round in range(2):
+        assert answering.answer(task(round)).metrics["queries"] == POPULATION * train + dev
+    evaluated = answering.answer(task(2, Phase.EVALUATE))
+    assert (evaluated.arrays, evaluated.metrics["queries"]) == ({}, dev)
+    assert asked.queries == 2 * (POPULATION * train + dev) + dev
+
+
+def test_what_was_kept_is_sent_without_asking_the_ptm_again(splits: Splits, tmp_path: Path) -> None:
+    before = agent(splits, objectives(splits), keepsake=Keepsake(tmp_path)).answer(task(0))
+    asked = objectives(splits)
+    after = agent(splits, asked, keepsake=Keepsake(tmp_path)).answer(task(0))
+    assert same(before, after) and asked.queries == 0
+    other = agent(splits, asked, keepsake=Keepsake(tmp_path)).answer(task(1))
+    assert not same(other, before) and asked.queries > 0
+
+
+def test_an_agent_waits_for_a_ptm_that_is_down(splits: Splits) -> None:
+    asked, waits = objectives(splits), list[int]()
+    asked.failures = 3
+    link = Script(task(0), receipts=[Receipt.COUNTED])
+    assert agent(splits, asked).run(link, lambda: waits.append(1)) == 1
+    assert len(waits) == 3
+    assert same(link.updates[0][1], agent(splits, objectives(splits)).answer(task(0)))
+
+
+def test_only_what_was_counted_counts(splits: Splits) -> None:
+    receipts = [Receipt.COUNTED, Receipt.TOO_LATE, Receipt.DUPLICATE, Receipt.REFUSED, Receipt.COUNTED]
+    link = Script(*map(task, range(5)), receipts=receipts)
+    assert agent(splits, objectives(splits)).run(link, lambda: None) == 2
+    assert [task_id.round for task_id, _ in link.updates] == [0, 1, 2, 3, 4]
+
+
+def test_an_error_that_waiting_does_not_mend_ends_it(splits: Splits) -> None:
+    class Broken(Objectives):
+        def loss(self, population: Population) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+            raise InvalidTensor("no good")
+
+    settings = run_settings(splits.job, "run-1")
+    asked = Broken(engine(), settings.task, settings.space, splits.train[0], splits.dev[0])
+    with pytest.raises(InvalidTensor):
+        agent(splits, asked).run(Script(task(0), receipts=[]), lambda: pytest.fail("it waited"))

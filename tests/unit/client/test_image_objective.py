@@ -1,0 +1,62 @@
+"""A client's losses on images: prompts are as large as inputs there, and have to fit into messages."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.federation.evaluation import no_prompt, score, score_z
+from fedbbpt.interfaces import Scored
+from fedbbpt.prompts.visual import ImageSpace
+from fedbbpt.ptm.checks import check_prompts, count
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.types import ENVELOPE_BYTES, Examples, LabelledExamples, ModelCard, Prompts, TaskSpec
+
+SPACE = ImageSpace((3, 8, 8), pooled=2, grid=2, widths=(4, 4), strength=1.0, seed=1)
+TASK = TaskSpec("{prompt} {text}", ("ship", "cat"))
+DRAW = np.random.default_rng(0)
+# Grey and smaller than the model's.
+DATA = LabelledExamples(Examples(images=DRAW.integers(0, 256, (7, 1, 5, 6), np.uint8)), np.arange(7) % 2)
+Z = DRAW.normal(0, 0.3, (5, SPACE.dim))
+
+
+class Narrow(Engine):
+    """Takes messages of so many pictures, and refuses more."""
+
+    def __init__(self, model: Path, pictures: int) -> None:
+        super().__init__(load(str(model), threads=1), lambda: 0.0)
+        self._pictures = pictures
+
+    def describe(self) -> ModelCard:  # type: ignore[override]  # asked by one caller
+        return replace(super().describe(), max_message_bytes=ENVELOPE_BYTES + self._pictures * (4 + 1) * 3 * 8 * 8)
+
+    def score(self, examples_id: str, prompts: Prompts) -> Scored:  # type: ignore[override]  # asked by one caller
+        check_prompts(prompts, self.describe())
+        scored = super().score(examples_id, prompts)
+        assert count(prompts) * scored.scores.shape[1] <= self._pictures
+        return scored
+
+
+@pytest.mark.parametrize("pictures", [1, 3, 10, 20])
+def test_narrow_messages_change_neither_losses_nor_their_price(image_classifier: Path, pictures: int) -> None:
+    """Kills: deltas of the first rows for all parts; losses in the order of the parts."""
+    wide = LocalObjectives(Engine(load(str(image_classifier)), lambda: 0.0), TASK, SPACE, DATA, DATA)
+    narrow = LocalObjectives(Narrow(image_classifier, pictures), TASK, SPACE, DATA, DATA)
+    assert np.array_equal(narrow.loss(Z), wide.loss(Z))
+    assert np.array_equal(narrow.each(Z), wide.each(Z))
+    assert narrow.measure(Z[0].astype(np.float32)) == wide.measure(Z[0].astype(np.float32))
+    assert narrow.queries == wide.queries == 2 * 5 * 7 + 7
+
+
+def test_a_measurement_in_narrow_messages_is_the_same(image_classifier: Path) -> None:
+    wide, narrow = Engine(load(str(image_classifier)), lambda: 0.0), Narrow(image_classifier, 2)
+    z = Z[0].astype(np.float32)
+    assert np.array_equal(
+        score_z(narrow, narrow.register_task(TASK), SPACE, z, DATA),
+        score_z(wide, wide.register_task(TASK), SPACE, z, DATA),
+    )
+    plain = score(narrow, narrow.register_task(TASK), SPACE, no_prompt, DATA)
+    assert plain.shape == (1, 7, 2)

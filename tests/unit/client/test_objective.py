@@ -1,0 +1,112 @@
+"""A client's losses, over a model in closed form, by what the PTM lets it have."""
+
+import numpy as np
+import pytest
+
+from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.errors import InvalidData, OutputWithheld
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.types import Examples, LabelledExamples, Output, Perturbation, Projection, ProjectionKind, TaskSpec
+from tests.tenants import ptm_of
+
+SPACE = LatentSpace(5, Projection(ProjectionKind.RADEMACHER, 3, 2, 1.0, ""))
+TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
+DATA = LabelledExamples(
+    Examples(tuple(f"{word} at the clinic, number {i}" for i in range(4) for word in ("parking", "payments"))),
+    np.tile(np.arange(2), 4),
+)
+Z = np.random.default_rng(0).normal(size=(3, 5))
+
+
+def test_the_loss_is_the_mean_of_that_of_each_example() -> None:
+    objectives = LocalObjectives(Engine(Fake(), lambda: 0.0), TASK, SPACE, DATA, DATA)
+    each = objectives.each(Z)
+    assert each.shape == (3, len(DATA))
+    assert (each.std(axis=1) > 0).all()
+    np.testing.assert_array_equal(each.mean(axis=1), objectives.loss(Z))
+    assert objectives.queries == 2 * Z.shape[0] * len(DATA)
+
+
+def test_perturbed_inputs_are_other_inputs_the_same_for_all_candidates_and_calls() -> None:
+    """Kills: a mask for each candidate, a new draw in each call, a handle that stays with the PTM."""
+    ptm = Engine(Fake(), lambda: 0.0)
+    objectives = LocalObjectives(ptm, TASK, SPACE, DATA, DATA)
+    handles = ptm.handles()
+    clean, perturbed = objectives.each(Z), objectives.each(Z, Perturbation(0.5, 1))
+    assert (perturbed != clean).any(axis=0).sum() > len(DATA) / 2
+    np.testing.assert_array_equal(objectives.each(Z[1:2], Perturbation(0.5, 1))[0], perturbed[1])
+    assert (objectives.each(Z, Perturbation(0.5, 2)) != perturbed).any()
+    np.testing.assert_array_equal(objectives.each(Z, Perturbation(0.0, 1)), clean)
+    assert ptm.handles() == handles
+
+
+def test_a_perturbed_objective_costs_twice_the_queries() -> None:
+    objectives = LocalObjectives(Engine(Fake(), lambda: 0.0), TASK, SPACE, DATA, DATA)
+    objectives.each(Z)
+    objectives.each(Z, Perturbation(0.5, 1))
+    assert objectives.queries == pytest.approx(2 * len(Z) * len(DATA))
+
+
+def test_the_expansion_asks_once_for_each_candidate_and_never_for_offsets() -> None:
+    space = LatentSpace(7, SPACE.projection, offsets=2)
+    objectives = LocalObjectives(Engine(Fake(), lambda: 0.0), TASK, space, DATA, DATA)
+    population = np.concatenate([Z, np.tile([0.5, -0.5], (3, 1))], axis=1)
+    found = objectives.expansion(population)
+    assert objectives.queries == len(Z) * len(DATA)
+    assert found.gradient.shape == (4,)
+    step = 1e-2 * np.eye(7)[5:]
+    up, down = objectives.loss(population[0] + step), objectives.loss(population[0] - step)
+    np.testing.assert_allclose(found.gradient[2:], (up - down) / 2e-2, atol=1e-4)
+    assert found.loss == pytest.approx(objectives.loss(population[:1])[0])
+
+
+def objectives(output: Output, min_examples: int = 2, data: LabelledExamples = DATA) -> LocalObjectives:
+    ptm = ptm_of(Engine(Fake(), lambda: 0.0), output=output, min_examples=min_examples)
+    return LocalObjectives(ptm, TASK, SPACE, data, DATA)
+
+
+@pytest.mark.parametrize("output", [Output.LABEL_LOGPROBS, Output.LOSS_ONLY])
+def test_losses_are_the_same_however_they_are_come_by(output: Output) -> None:
+    known, asked = objectives(Output.LABEL_LOGITS), objectives(output)
+    np.testing.assert_allclose(asked.loss(Z), known.loss(Z), rtol=1e-6)
+    assert asked.queries == known.queries
+    right, found = known.measure(Z[0].astype(np.float32)), asked.measure(Z[0].astype(np.float32))
+    assert found["dev_loss"] == pytest.approx(right["dev_loss"], rel=1e-6)
+    assert ("dev_correct" in found) == output.scores
+
+
+def test_parts_of_unlike_size_make_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: the mean of the parts' means."""
+    monkeypatch.setattr("fedbbpt.ptm.models.fake.MAX_EXAMPLES", 3)
+    np.testing.assert_allclose(objectives(Output.LOSS_ONLY).loss(Z), objectives(Output.LABEL_LOGITS).loss(Z), rtol=1e-6)
+
+
+def test_where_only_classes_are_given_the_loss_is_the_share_of_errors() -> None:
+    known, asked = objectives(Output.LABEL_LOGITS), objectives(Output.LABEL_ARGMAX)
+    for z, error in zip(Z, asked.loss(Z), strict=True):
+        right = known.measure(z.astype(np.float32))  # the dev examples are the training examples
+        assert error == pytest.approx(1 - right["dev_correct"] / right["dev_count"])
+        assert asked.measure(z.astype(np.float32))["dev_correct"] == right["dev_correct"]
+
+
+@pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
+def test_what_needs_scores_fails_before_the_first_query(output: Output) -> None:
+    ptm = ptm_of(Engine(Fake(), lambda: 0.0), output=output, min_examples=2)
+    with pytest.raises(OutputWithheld, match=f"gives {output}, and not the scores that the method needs"):
+        LocalObjectives(ptm, TASK, SPACE, DATA, DATA, scores_needed=True)
+    with pytest.raises(OutputWithheld, match="a search of offsets"):
+        LocalObjectives(ptm, TASK, LatentSpace(7, SPACE.projection, offsets=2), DATA, DATA)
+    unsuspecting = LocalObjectives(ptm, TASK, SPACE, DATA, DATA)
+    for ask in (unsuspecting.each, unsuspecting.expansion):
+        with pytest.raises(OutputWithheld):
+            ask(Z)
+    assert ptm.usage().queries == 0
+
+
+def test_too_few_different_examples_for_a_loss_are_told_of_at_the_start() -> None:
+    twice = DATA.take(np.array([0, 1, 2, 3, 0, 1, 2, 3]))
+    with pytest.raises(InvalidData, match="training examples: 4 different ones; at least 5"):
+        objectives(Output.LOSS_ONLY, min_examples=5, data=twice)
+    assert np.isfinite(objectives(Output.LOSS_ONLY, min_examples=4, data=twice).loss(Z)).all()

@@ -1,0 +1,90 @@
+"""A prompt is measured with the labels that belong to it, in parts of any size, and at the price that it says."""
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import OutputWithheld
+from fedbbpt.federation import evaluation
+from fedbbpt.federation.evaluation import compare, measured, no_prompt, score
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.tasks.criterion import cross_entropy
+from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, Prompts, TaskSpec
+from tests.tenants import ptm_of
+
+TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
+SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 11, 3, 1.0, ""))
+Z = np.linspace(-1, 1, 6).astype(np.float32)
+
+
+def prompted(examples: Examples) -> Prompts:
+    return SPACE.prompts(Z[None], examples)
+
+
+def examples(count: int, first: int = 0) -> LabelledExamples:
+    words = ("parking hours", "charges payments")
+    texts = tuple(f"{words[i % 2]} number {first + i}" for i in range(count))
+    return LabelledExamples(Examples(texts), np.arange(count) % 2)
+
+
+def engine() -> Engine:
+    return Engine(Fake(), lambda: 0.0)
+
+
+def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    ptm, data = engine(), examples(23)
+    task_id = ptm.register_task(TASK)
+    whole = score(ptm, task_id, SPACE, prompted, data)
+    monkeypatch.setattr(evaluation, "ROWS", 5)
+    told: list[int] = []
+    parts = score(ptm, task_id, SPACE, prompted, data, told.append)
+    assert parts.tobytes() == whole.tobytes()
+    assert told == [5, 5, 5, 4, 4]
+    assert ptm.handles() == 0
+
+
+def test_measured_is_accuracy_and_mean_cross_entropy() -> None:
+    scores = np.array([[[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]], np.float32)
+    data = LabelledExamples(Examples(("a", "b", "c")), np.array([0, 1, 1]))
+    found = measured(scores, data)
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert found.loss == pytest.approx(float(cross_entropy(scores, data.labels)[0]))
+    assert found.queries == 3
+
+
+def test_four_conditions_at_the_price_that_the_service_counted() -> None:
+    ptm, train, test = engine(), examples(8), examples(20, first=100)
+    told: list[int] = []
+    compared = compare(ptm, TASK, SPACE, Z, train, test, told.append)
+    assert compared.queries == sum(told) == ptm.usage().queries == 3 * 20 + 8
+    task_id = ptm.register_task(TASK)
+    assert compared.without == measured(score(ptm, task_id, SPACE, no_prompt, test), test)
+    assert compared.tuned == measured(score(ptm, task_id, SPACE, prompted, test), test)
+    # Without an initial text z = 0 is the zero vector, which turns the fake model nowhere.
+    assert compared.start.loss == pytest.approx(compared.without.loss, rel=1e-5)
+
+
+def test_the_control_sees_no_test_label() -> None:
+    """The bias is fitted on the training examples: turning the test labels round must not change it."""
+    train, test = examples(8), examples(20, first=100)
+    turned = LabelledExamples(test.examples, 1 - test.labels)
+    straight, other = (compare(engine(), TASK, SPACE, Z, train, part).bias for part in (test, turned))
+    assert straight is not None and other is not None and other.accuracy is not None
+    assert straight.accuracy == pytest.approx(1 - other.accuracy)
+
+
+@pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
+def test_without_scores_what_can_be_measured_is(output: Output) -> None:
+    train, test = examples(8), examples(20, first=100)
+    ptm = ptm_of(engine(), output=output)
+    whole, found = compare(engine(), TASK, SPACE, Z, train, test), compare(ptm, TASK, SPACE, Z, train, test)
+    assert found.bias is None and found.queries == ptm.usage().queries == 3 * 20
+    for name in ("without", "start", "tuned"):
+        right, measure = getattr(whole, name), getattr(found, name)
+        if output is Output.LOSS_ONLY:
+            assert measure.accuracy is None and measure.loss == pytest.approx(right.loss, rel=1e-6)
+        else:
+            assert measure.accuracy == right.accuracy and measure.loss is None
+    with pytest.raises(OutputWithheld, match=f"the PTM gives {output}"):
+        score(ptm, ptm.register_task(TASK), SPACE, no_prompt, test)

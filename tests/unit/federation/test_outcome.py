@@ -1,0 +1,78 @@
+"""What a run leaves: the summary's keys as documented, bytes for a client and round, files that read back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from fedbbpt.federation.evaluation import Comparison, Measured
+from fedbbpt.federation.outcome import METRICS, PROMPT, SUMMARY, Outcome
+from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.interfaces import Report
+from fedbbpt.job.config import Job
+from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.server.run_status import Result
+
+JOB = Job.model_validate(
+    {
+        "run": {"rounds": 1, "seed": 5},
+        "data": {"source": "/somewhere/questions.csv"},
+        "task": {"labels": ("visits", "billing"), "template": "{prompt} {text}", "prompt": {"dim": 3}},
+        "cohort": {"clients": 2},
+    }
+)
+FIRST = Report(0, 2, 0.7, 0.5, 0.65, queries=100, seconds=1.0, bytes_up=1000, bytes_down=3000)
+LAST = Report(1, 1, 0.6, 0.75, None, queries=10, seconds=0.5, bytes_up=200, bytes_down=600)
+COMPARISON = Comparison(
+    Measured(0.25, 1.5, 40), Measured(0.5, 1.25, 40), Measured(0.625, 1.0, 8), Measured(0.75, 0.5, 40)
+)
+
+
+def outcome(*reports: Report) -> Outcome:
+    result = Result(np.array([1.0, 2.0, 3.0], np.float32), LAST)
+    return Outcome(JOB, Fake().describe(), 8, result, reports, COMPARISON, seconds=12.34567)
+
+
+def test_summary() -> None:
+    assert outcome(FIRST, LAST).summary() == {
+        "method": "fed-cma",
+        "ptm": "fake",
+        "ptm_revision": "fake-1",
+        "task": "questions.csv",
+        "seed": 5,
+        "rounds": 1,
+        "best_round": 1,
+        "clients": 2,
+        "examples": 8,
+        "accuracy_before": 0.25,
+        "accuracy_start": 0.5,
+        "accuracy_bias_only": 0.625,
+        "accuracy_after": 0.75,
+        "loss_before": 1.5,
+        "loss_after": 0.5,
+        "dev_accuracy": 0.75,
+        "queries": 110,
+        "queries_evaluation": 128,
+        "bytes_up_per_client_round": 400,
+        "bytes_down_per_client_round": 1200,
+        "seconds": 12.346,
+    }
+
+
+def test_bytes_are_unknown_where_one_round_did_not_count_them() -> None:
+    uncounted = Report(1, 2, 0.6, 0.75, None, queries=10, seconds=0.5)
+    summary = outcome(FIRST, uncounted).summary()
+    assert summary["bytes_up_per_client_round"] is None
+    assert summary["bytes_down_per_client_round"] is None
+
+
+def test_files_read_back(tmp_path: Path) -> None:
+    made = outcome(FIRST, LAST)
+    made.write(tmp_path)
+    assert json.loads((tmp_path / SUMMARY).read_text()) == made.summary()
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [Report(**line) for line in lines] == [FIRST, LAST]
+    z, card = read_prompt(tmp_path / PROMPT)
+    assert z.tolist() == [1.0, 2.0, 3.0]
+    assert (card.best_round, card.queries, card.dev_accuracy, card.classes) == (1, 110, 0.75, ("visits", "billing"))
+    assert card.space == JOB.space()

@@ -1,0 +1,106 @@
+"""The tuned prompt comes back from its file with its card; a file that is something else is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.federation.prompt_file import PromptCard, read_prompt, write_prompt
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.text import TextSpace
+from fedbbpt.prompts.visual import ImageSpace
+from fedbbpt.types import Injection, Projection, ProjectionKind
+
+CARD = PromptCard(
+    run="r",
+    method="fed-cma",
+    ptm="fake",
+    ptm_revision="fake-1",
+    template="{prompt} {text}",
+    labels=("visits", "billing"),
+    classes=("visiting hours", "charges | payments"),
+    space=LatentSpace(3, Projection(ProjectionKind.NORMAL, 2**64 - 1, 4, 0.5, "", Injection.ADD)),
+    seed=3,
+    rounds=9,
+    best_round=8,
+    clients=4,
+    examples=64,
+    queries=1000,
+    dev_loss=0.25,
+    dev_accuracy=0.875,
+)
+Z = np.array([1.5, -2.0, 0.0], np.float32)
+
+
+def test_z_and_card_come_back(tmp_path: Path) -> None:
+    write_prompt(tmp_path / "prompt.safetensors", Z, CARD)
+    z, card = read_prompt(tmp_path / "prompt.safetensors")
+    assert z.tobytes() == Z.tobytes()
+    assert card == CARD
+    assert isinstance(card.space, LatentSpace) and card.space.projection.seed == 2**64 - 1
+
+
+def test_the_page_for_people_says_what_the_prompt_fits(tmp_path: Path) -> None:
+    write_prompt(tmp_path / "prompt.safetensors", Z, CARD)
+    page = (tmp_path / "prompt.md").read_text()
+    for fact in ("fake", "fake-1", "round 8", "0.875", "{prompt} {text}", "**visits**: visiting hours"):
+        assert fact in page
+
+
+def test_an_accuracy_that_nobody_knows_is_none(tmp_path: Path) -> None:
+    card = CARD.model_copy(update={"dev_accuracy": None})
+    write_prompt(tmp_path / "prompt.safetensors", Z, card)
+    assert read_prompt(tmp_path / "prompt.safetensors")[1] == card
+    assert "| dev accuracy | - (loss 0.2500)" in (tmp_path / "prompt.md").read_text()
+
+
+def test_a_prompt_of_words_comes_back_and_can_be_read_on_its_page(tmp_path: Path) -> None:
+    card = CARD.model_copy(update={"space": TextSpace(3, ("new york", "red", "office"), 24)})
+    write_prompt(tmp_path / "prompt.safetensors", np.array([2, 0, 2], np.float32), card)
+    z, read = read_prompt(tmp_path / "prompt.safetensors")
+    assert (z.tolist(), read) == ([2, 0, 2], card)
+    assert "3 of 3 candidate words: office new york office |" in (tmp_path / "prompt.md").read_text()
+
+
+def test_a_prompt_of_pictures_comes_back_and_its_page_says_how_they_are_drawn(tmp_path: Path) -> None:
+    space = ImageSpace((1, 2, 2), pooled=1, grid=1, widths=(2,), strength=0.5, seed=2**64 - 1)
+    card = CARD.model_copy(update={"space": space})
+    z = np.arange(space.dim, dtype=np.float32)
+    write_prompt(tmp_path / "prompt.safetensors", z, card)
+    again, read = read_prompt(tmp_path / "prompt.safetensors")
+    assert (again.tolist(), read) == (z.tolist(), card)
+    assert "channels 2 -> 1, from 1 x 1 to 2 x 2" in (tmp_path / "prompt.md").read_text()
+
+
+CARD_TEXT = {"card": CARD.model_dump_json()}
+BROKEN = {
+    "nothing": (b"", "not a prompt"),
+    "text": (b"[run]\nseed = 0\n", "not a prompt"),
+    "cut off": (save({"z": Z}, metadata=CARD_TEXT)[:-4], "not a prompt"),
+    "no card": (save({"z": Z}), "not a prompt"),
+    "another's card": (save({"z": Z}, metadata={"card": '{"run": "r"}'}), "not a prompt"),
+    "no z": (save({"y": Z}, metadata=CARD_TEXT), "not a prompt"),
+    "float64": (save({"z": Z.astype(np.float64)}, metadata=CARD_TEXT), "z is float64 (3,)"),
+    "a matrix": (save({"z": Z[None]}, metadata=CARD_TEXT), "z is float32 (1, 3)"),
+    "NaN": (save({"z": np.full(3, np.nan, np.float32)}, metadata=CARD_TEXT), "z is float32 (3,)"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files_are_refused_by_name(case: str, tmp_path: Path) -> None:
+    data, what = BROKEN[case]
+    path = tmp_path / "prompt.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(InvalidInput) as caught:
+        read_prompt(path)
+    assert caught.value.what.startswith(what)
+    assert caught.value.where == str(path)
+    assert caught.value.fix
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_prompt(tmp_path / "gone")
+    assert caught.value.where == str(tmp_path / "gone")

@@ -1,0 +1,115 @@
+"""fed-bbpt with a categorical generator: prompts made of words."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedbbpt import seeds
+from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidJob
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
+from fedbbpt.methods.fed_bbpt import METHOD, FedBbptConfig, settings
+from fedbbpt.optim.policy_gradient import PolicyGradient
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.text import TextSpace
+from fedbbpt.types import (
+    Examples,
+    Losses,
+    Perturbation,
+    Phase,
+    Population,
+    Projection,
+    ProjectionKind,
+    Task,
+    TaskId,
+    TextPrompts,
+    Update,
+)
+from tests.federation import engine, job, job_of_words
+
+SPACE = TextSpace(2, ("red", "green", "blue"), 16)
+CONFIG = FedBbptConfig(generator="categorical", local_steps=3, samples=4, learning_rate=0.1)
+THETA = np.array([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]])
+
+
+class Words:
+    weight = 6.0
+
+    def __init__(self) -> None:
+        self.asked: list[Population] = []
+
+    def loss(self, population: Population) -> Losses:
+        self.asked.append(population)
+        losses: Losses = population @ np.array([1.0, -2.0])
+        return losses
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        raise NotImplementedError
+
+
+def task(client: str) -> Task:
+    return Task(TaskId("run", 4, client, Phase.UPDATE), 21, {"theta": THETA.astype(np.float32)}, 1.0)
+
+
+def test_a_round_is_that_many_steps_of_the_policy_gradient_from_the_broadcast() -> None:
+    words = Words()
+    update, private = METHOD.client(settings(CONFIG), SPACE, words).update(task("a"), {})
+    search = PolicyGradient(4, 0.1, 0.01, 3.0)
+    state, probed = search.init(THETA), []
+    for j in range(3):
+        population = search.ask(state, seeds.derive(21, "a", j))
+        probed.append(Words().loss(population))
+        state = search.tell(state, population, probed[-1])
+    np.testing.assert_allclose(update.arrays["theta"], 6.0 * state.point)
+    np.testing.assert_allclose(update.arrays["loss"], 6.0 * np.mean(probed))
+    assert private == {}, "the moments begin anew in each round"
+
+
+def test_clients_draw_their_own_prompts() -> None:
+    one, other = Words(), Words()
+    METHOD.client(settings(CONFIG), SPACE, one).update(task("a"), {})
+    METHOD.client(settings(CONFIG), SPACE, other).update(task("b"), {})
+    assert not np.array_equal(one.asked[0], other.asked[0])
+
+
+def test_the_most_probable_words_are_the_prompt() -> None:
+    client = METHOD.client(settings(CONFIG), SPACE, Words())
+    z = client.prompt(task("a").arrays)
+    assert z.tolist() == [1, 0]
+    assert SPACE.prompts(z[None], Examples(("a sky",))) == TextPrompts(("green red",))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_average_is_distributions_again_though_codecs_round(codec: str) -> None:
+    server = METHOD.server(CONFIG, SPACE)
+    updates = []
+    for seed, (name, weight) in enumerate([("a", 3.0), ("b", 5.0)]):
+        theta = np.random.default_rng(seed).dirichlet(np.ones(3), 2)
+        arrays = {"theta": weight * theta, "loss": np.array([weight])}
+        rounded = CODECS[codec].decode(CODECS[codec].encode(arrays, np.random.default_rng(seed)))
+        updates.append(Update(rounded, weight, {}, name))
+    theta = server.step(server.init(0), updates, 0)[0].theta
+    assert (theta >= 0).all()
+    np.testing.assert_allclose(theta.sum(axis=1), 1, atol=1e-9)
+
+
+def test_numbers_are_nothing_to_choose_words_by() -> None:
+    latent = LatentSpace(2, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
+    with pytest.raises(InvalidJob) as caught:
+        METHOD.server(CONFIG, latent)
+    assert (caught.value.where, caught.value.fix) == ("task.prompt", 'kind = "text"')
+
+
+@pytest.mark.parametrize(("size", "rounds"), [(0, 30), (1, 90)])
+def test_a_federation_finds_better_words(data: Path, size: int, rounds: int) -> None:
+    """With the same number of queries, by three clients a round or by one."""
+    splits = prepare(job_of_words(job(data, rounds=rounds), size=size))
+    result, reports = simulate(splits, engine(), lambda status: None)
+    losses = np.array([report.train_loss for report in reports[:-1]], np.float64)
+    tenth = rounds // 10
+    assert losses[-tenth:].mean() < losses[:tenth].mean() - 0.03
+    assert result.measured.dev_examples == len(splits.dev[0]) * 3
+    assert result.measured.dev_loss < 0.6

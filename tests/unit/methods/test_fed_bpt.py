@@ -1,0 +1,376 @@
+"""fed-bpt's numbers against pycma, the reference implementation's and the paper's, and what its options do."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedbbpt import seeds
+from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidJob, InvalidTensor
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
+from fedbbpt.job.config import Job, parse_job
+from fedbbpt.methods.fed_bpt import (
+    METHOD,
+    FedBptConfig,
+    FedBptServer,
+    client_seed,
+    clip,
+    corrected_sigma,
+    settings,
+    shorten,
+    walk,
+)
+from fedbbpt.optim.cmaes import CmaEs, constants
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.projection import project
+from fedbbpt.server.checks import MEASURED, check_update
+from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
+from tests.federation import engine, job
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it warns where matplotlib is missing
+    import cma
+
+DIM = 10
+SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
+
+
+def task(client: str, round: int = 0, sigma: float = 1.0, seed: int = 4) -> Task:
+    arrays = {"mean": np.zeros(DIM, np.float32), "sigma": np.array([sigma], np.float32)}
+    return Task(TaskId("run", round, client, Phase.UPDATE), seed, arrays, 1.0)
+
+
+class Sphere:
+    weight = 17.0
+
+    def __init__(self) -> None:
+        self.asked: list[Population] = []
+        self.perturbations: set[Perturbation] = set()
+        self.perturbed = np.array([4.0, 4.0])
+
+    def loss(self, population: Population) -> Losses:
+        self.asked.append(population)
+        losses: Losses = ((population - 1) ** 2).sum(axis=1)
+        return losses
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        """Two examples, of which one is three times as hard as the other."""
+        if perturbation is None:
+            losses: npt.NDArray[np.float64] = self.loss(population)[:, None] * [0.5, 1.5]
+            return losses
+        self.perturbations.add(perturbation)
+        return np.tile(self.perturbed, (len(population), 1))
+
+
+def away(mean: npt.NDArray[np.float64]) -> float:
+    """The sphere's loss."""
+    return float(((mean - 1) ** 2).sum())
+
+
+def test_equation_6() -> None:
+    sigmas, losses = np.ones((10, 8)), np.arange(10.0)
+    assert corrected_sigma(sigmas, losses, local_population=5, parents="half") == pytest.approx(1.789, abs=5e-4)
+    assert corrected_sigma(sigmas, losses, local_population=5, parents="all") == pytest.approx(2.0)
+
+
+def test_equation_6_looks_at_the_better_half_only() -> None:
+    losses = np.array([3.0, 1.0, 4.0, 2.0])
+    sigmas = np.array([[9.0], [1.0], [9.0], [2.0]])
+    assert corrected_sigma(sigmas, losses, 5, "half") == pytest.approx(2 * np.sqrt((1 + 4) / (4 * 5)))
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 7])
+def test_equation_6_means_the_same_spread_for_any_number_of_clients(clients: int) -> None:
+    sigma = corrected_sigma(np.ones((clients, 8)), np.zeros(clients), 5, "half")
+    assert sigma == pytest.approx(np.sqrt(8 / 2.5))
+
+
+def as_the_reference(n: int, clients: int, **options: Any) -> Any:
+    """A search of the reference implementation (NVFlare, research/fed-bpt), which has pycma 3's rule of step sizes."""
+    given = {"popsize": clients, "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA, "verbose": -10, "seed": 1}
+    return cma.CMAEvolutionStrategy(np.zeros(n), 1.0, given | options)
+
+
+@pytest.mark.parametrize("parents", ["half", "all"])
+def test_the_server_walks_as_pycma_does(parents: str) -> None:
+    """Over clients whose means lie as far off as by chance, and one far beyond; its covariance hardly matters."""
+    n, clients, sigma, rng = 500, 10, 1.789, np.random.default_rng(0)
+    search = as_the_reference(n, clients, **({"CMA_mu": clients} if parents == "all" else {}))
+    config = FedBptConfig.model_validate({"name": "fed-bpt", "parents": parents})
+    server = FedBptServer(config, LatentSpace(n, SPACE.projection))
+    state = server.init(0)
+    for _ in range(4):
+        means = state.mean + sigma * rng.standard_normal((clients, n))
+        means[0] = state.mean + 50 * (means[0] - state.mean)
+        losses = ((means - 1) ** 2).mean(axis=1)
+        losses[0] = 0.0
+        sigmas = np.full(8, state.sigma)
+        spread = corrected_sigma(np.tile(sigmas, (clients, 1)), losses, 5, config.parents)
+        search.sigma = spread
+        search.ask()
+        search.tell([mean.copy() for mean in means], list(losses))
+        updates = [
+            Update({"mean": mean, "loss": np.array([loss]), "sigmas": sigmas}, 1.0, {})
+            for mean, loss in zip(means, losses, strict=True)
+        ]
+        before, (state, _) = state, server.step(state, updates, 0)
+        np.testing.assert_allclose(state.mean, search.mean, atol=2e-3)
+        assert state.sigma / before.sigma == pytest.approx(search.sigma / spread, rel=2e-4)
+
+
+@pytest.mark.parametrize("covariance", ["identity", "diagonal"])
+def test_a_replayable_search_walks_as_pycma_does(covariance: str) -> None:
+    """Without its mirror images, on the same candidates: at n = 500 no covariance learns anything in 8 generations."""
+    n = 500
+    config = FedBptConfig.model_validate({"name": "fed-bpt", "local_covariance": covariance})
+    search, theirs = as_the_reference(n, 5, CMA_mirrors=0), [1.0]
+
+    def tell(generation: int, population: Population) -> npt.NDArray[np.uint8]:
+        losses = ((population - 1) ** 2).sum(axis=1)
+        search.ask()
+        search.tell([candidate.copy() for candidate in population], list(losses))
+        theirs.append(search.sigma)
+        return np.argsort(losses)[:2].astype(np.uint8)
+
+    arrays = {"mean": np.zeros(n, np.float32), "sigma": np.ones(1, np.float32)}
+    mean, sigmas = walk(settings(config), arrays, 3, tell)
+    np.testing.assert_allclose(mean, search.mean, atol=0.02)
+    np.testing.assert_allclose(sigmas, theirs[:-1], rtol=1e-3)
+    assert sigmas[-1] < 0.99
+
+
+def test_local_weights_are_pycmas() -> None:
+    ours, theirs = constants(500, 5, "identity", "half"), as_the_reference(500, 5).sp.weights
+    np.testing.assert_allclose(ours.weights, [0.730, 0.270], atol=5e-4)
+    np.testing.assert_allclose(ours.weights, np.array(theirs)[:2], rtol=1e-12)
+    assert ours.mu_eff == pytest.approx(1.65, abs=5e-3)
+    assert ours.mu_eff == pytest.approx(theirs.mueff)
+
+
+def test_full_covariance_adapts_its_step_size_by_the_path_in_any_dimension() -> None:
+    """pycma by itself would compare two points along the last step from 300 dimensions on, and inject them."""
+    n, sphere = 320, Sphere()
+    client = METHOD.client(settings(FedBptConfig(perturb_rate=0.0)), LatentSpace(n, SPACE.projection), sphere)
+    start = {"mean": np.zeros(n, np.float32), "sigma": np.ones(1, np.float32)}
+    update, _ = client.update(Task(TaskId("run", 0, "a", Phase.UPDATE), 4, start, 1.0), {})
+    rng = seeds.rng(client_seed(4, "a", common=False), "fed-bpt")
+    search = as_the_reference(n, 5, randn=lambda *shape: rng.standard_normal(shape), seed=np.nan)
+    for sigma in update.arrays["sigmas"]:
+        assert sigma == search.sigma
+        population = search.ask()
+        search.tell(population, [away(candidate) for candidate in population])
+    np.testing.assert_array_equal(update.arrays["mean"], search.mean)
+
+
+def test_the_projections_entries_have_the_deviation_of_the_reference_implementation() -> None:
+    """alpha std / (sqrt(d) sigma): so that candidates of the first step size make prompts of deviation alpha std."""
+    d, alpha, sigma, std = 500, 0.8, 2.0, 0.05
+    projection = Projection(ProjectionKind.NORMAL, seed=3, tokens=4, scale=alpha / sigma, initial_text="")
+    entries = project(projection, np.eye(d, dtype=np.float32), np.zeros((4, 32), np.float32), std)
+    assert entries.std() == pytest.approx(alpha * std / (np.sqrt(d) * sigma), rel=0.02)
+    z = (sigma * seeds.normals(5, (50, d))).astype(np.float32)
+    assert project(projection, z, np.zeros((4, 32), np.float32), std).std() == pytest.approx(alpha * std, rel=0.05)
+
+
+def test_clips_as_pycma_does() -> None:
+    state = replace(CmaEs(5, 1.0, "identity").init(np.full(500, 3.0)), sigma=2.0)
+    direction = np.full(500, 1 / np.sqrt(500))
+    near, far = clip(np.stack([state.mean + 40 * direction, state.mean + 1000 * direction]), state)
+    np.testing.assert_allclose(near, state.mean + 40 * direction)
+    assert np.linalg.norm(far - state.mean) / 2.0 == pytest.approx(24.35, abs=0.01)
+    search = as_the_reference(500, 5)
+    search.mean, search.sigma = state.mean, 2.0
+    theirs = search.repair_genotype(state.mean + 1000 * direction, copy_if_changed=True)
+    np.testing.assert_allclose(far, theirs, rtol=1e-4)
+
+
+def test_a_client_sends_the_step_size_of_each_iteration_and_the_loss_of_its_mean() -> None:
+    sphere = Sphere()
+    client = METHOD.client(settings(FedBptConfig(perturb_rate=0.0)), SPACE, sphere)
+    update = client.update(task("a", sigma=0.25), {})[0]
+    assert update.weight == 1.0
+    assert update.arrays["sigmas"].shape == (8,)
+    assert update.arrays["sigmas"][0] == 0.25
+    assert update.arrays["loss"] == pytest.approx(((update.arrays["mean"] - 1) ** 2).sum())
+    assert update.arrays["loss"][0] < DIM
+    assert [len(population) for population in sphere.asked] == [5] * 8 + [1]
+
+
+def test_clients_draw_their_own_candidates_unless_told_otherwise() -> None:
+    for common in (False, True):
+        asked = []
+        for name in ("a", "b"):
+            sphere = Sphere()
+            METHOD.client(settings(FedBptConfig(common_seed=common)), SPACE, sphere).update(task(name), {})[0]
+            asked.append(sphere.asked[0])
+        assert np.array_equal(asked[0], asked[1]) == common
+
+
+def test_equation_7_is_the_mean_of_the_examples_ratios_and_in_the_reference_implementation_the_ratio_of_means() -> None:
+    for ratio, expected in (("examples", (0.5 / 2.0 + 1.5 / 6.0) / 2), ("means", 1.0 / 4.0)):
+        sphere = Sphere()
+        sphere.perturbed = np.array([2.0, 6.0])
+        config = FedBptConfig.model_validate({"name": "fed-bpt", "perturb_ratio": ratio})
+        update, _ = METHOD.client(settings(config), SPACE, sphere).update(task("a"), {})
+        assert update.arrays["loss"] == pytest.approx(expected * away(update.arrays["mean"]))
+    sphere.perturbed = np.array([6.0, 2.0])
+    losses = {}
+    for ratio in ("examples", "means"):
+        config = FedBptConfig.model_validate({"name": "fed-bpt", "perturb_ratio": ratio})
+        update, _ = METHOD.client(settings(config), SPACE, sphere).update(task("a"), {})
+        losses[ratio] = update.arrays["loss"][0] / away(update.arrays["mean"])
+    assert losses == pytest.approx({"examples": (0.5 / 6.0 + 1.5 / 2.0) / 2, "means": 1.0 / 4.0})
+
+
+def test_inputs_are_perturbed_at_the_papers_rate_once_for_a_client_and_round() -> None:
+    sphere = Sphere()
+    client = METHOD.client(settings(FedBptConfig()), SPACE, sphere)
+    for name, seed in (("a", 1), ("a", 2), ("b", 1)):
+        client.update(task(name, seed=seed), {})
+    assert {perturbation.rate for perturbation in sphere.perturbations} == {0.5}
+    assert len(sphere.perturbations) == 3
+
+
+@pytest.mark.parametrize("perturbed", [0.0, np.inf, np.nan])
+@pytest.mark.parametrize("ratio", ["examples", "means"])
+def test_a_perturbed_loss_of_nothing_makes_a_large_ratio_and_never_the_best(perturbed: float, ratio: str) -> None:
+    """A ratio to an infinite loss would be 0."""
+    sphere = Sphere()
+    sphere.perturbed = np.array([perturbed, perturbed])
+    config = FedBptConfig.model_validate({"name": "fed-bpt", "perturb_ratio": ratio})
+    update, _ = METHOD.client(settings(config), SPACE, sphere).update(task("a"), {})
+    assert 100.0 <= update.arrays["loss"][0] < np.inf
+
+
+def server_updates() -> list[Update]:
+    rng = np.random.default_rng(0)
+    return [
+        Update({"mean": rng.normal(size=DIM), "loss": np.array([float(k)]), "sigmas": np.ones(8)}, 1.0, {})
+        for k in range(4)
+    ]
+
+
+def test_the_server_recombines_the_better_half_or_all() -> None:
+    updates = server_updates()
+    means = np.stack([update.arrays["mean"] for update in updates])
+    for parents, count in (("half", 2), ("all", 4)):
+        server = FedBptServer(FedBptConfig(parents=parents), SPACE)
+        state, metrics = server.step(server.init(0), updates, 0)
+        weights, *_ = np.linalg.lstsq(means.T, state.mean)
+        assert (weights[:count] > 1e-3).all()
+        np.testing.assert_allclose(weights[count:], 0, atol=1e-12)
+        assert weights.sum() == pytest.approx(1.0)
+        assert metrics["train_loss"] == pytest.approx(1.5)
+
+
+def test_the_clients_step_size_follows_the_servers() -> None:
+    """Candidates no further off than chance give a smaller step, far ones a larger: by the same factor for both."""
+    server = FedBptServer(FedBptConfig(sigma=0.5), SPACE)
+    start = server.init(0)
+    near = [replace(u, arrays={**u.arrays, "mean": u.arrays["mean"] * 1e-3}) for u in server_updates()]
+    far = [replace(u, arrays={**u.arrays, "mean": np.full(DIM, 1e3)}) for u in server_updates()]
+    assert server.step(start, near, 0)[0].sigma < 0.5 < server.step(start, far, 0)[0].sigma
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, 1e200])
+def test_impossible_step_sizes_do_not_stop_the_search(sigma: float) -> None:
+    server = FedBptServer(FedBptConfig(), SPACE)
+    updates = [replace(u, arrays={**u.arrays, "sigmas": np.full(8, sigma)}) for u in server_updates()]
+    state, _ = server.step(server.init(0), updates, 0)
+    assert 0 < state.sigma < 10
+    assert np.isfinite(state.mean).all()
+
+
+def test_the_norm_guard_shortens_what_is_asked_and_what_is_sent_and_grows_by_one_a_round() -> None:
+    config = FedBptConfig(perturb_rate=0.0, norm_limit=1.5, norm_limit_top=3.0)
+    server, guarded = FedBptServer(config, SPACE), np.random.default_rng(0).normal(size=(6, DIM))
+    state = server.init(0)
+    for limit in (1.5, 2.5, 3.0, 3.0):
+        arrays = server.broadcast(state, 0)
+        assert arrays["limit"].tolist() == [limit]
+        for covariance in ("full", "identity"):
+            sphere = Sphere()
+            chosen = config.model_copy(update={"local_covariance": covariance})
+            client = METHOD.client(settings(chosen), SPACE, sphere)
+            update, _ = client.update(Task(TaskId("run", 0, "a", Phase.UPDATE), 4, arrays, 1.0), {})
+            lengths = [np.linalg.norm(candidate) for asked in sphere.asked for candidate in asked]
+            assert max(lengths) == pytest.approx(limit)
+            assert update.arrays["loss"] == pytest.approx(away(update.arrays["mean"]))
+        short = np.linalg.norm(guarded, axis=1) <= limit
+        np.testing.assert_array_equal(shorten(guarded, arrays)[short], guarded[short])
+        state, _ = server.step(state, server_updates(), 0)
+    assert "limit" not in FedBptServer(FedBptConfig(), SPACE).broadcast(state, 0)
+
+
+RANKS: dict[str, Any] = {"name": "fed-bpt", "uplink": "ranks", "local_covariance": "identity"}
+
+
+def test_ranks_cannot_be_replayed_through_a_full_covariance() -> None:
+    with pytest.raises(InvalidJob, match=r"job:3: method.uplink: ranks, and local_covariance is full.*'identity'"):
+        parse_job('[method]\nname = "fed-bpt"\nuplink = "ranks"\n')
+
+
+def test_orders_are_a_few_bytes_that_no_codec_touches() -> None:
+    """Kills: a codec that casts them, and int8 that rounds them at random."""
+    server = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE)
+    update, _ = METHOD.client(settings(FedBptConfig.model_validate(RANKS)), SPACE, Sphere()).update(task("a"), {})
+    assert update.arrays["orders"].nbytes + update.arrays["loss"].astype(np.float32).nbytes == 20
+    for codec in CODECS.values():
+        encoded = codec.encode(update.arrays, np.random.default_rng(0))
+        assert codec.decode(encoded)["orders"].tobytes() == update.arrays["orders"].tobytes()
+        check_update(replace(update, arrays=encoded, metrics=dict.fromkeys(MEASURED, 0.0)), codec, server.expected())
+
+
+GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
+
+
+@pytest.mark.parametrize(
+    ("orders", "what"),
+    [
+        (np.tile(np.array([3, 3], np.uint8), (8, 1)), r"orders: not the order of candidates; different .* from 0 to 4"),
+        (np.tile(np.array([3, 5], np.uint8), (8, 1)), r"orders: not the order of candidates"),
+        (np.concatenate([GOOD[:7], [[2, 2]]]).astype(np.uint8), r"orders: not the order of candidates"),
+        (GOOD[:, :1], r"orders: shape \(8, 1\); \(8, 2\)"),
+        (GOOD.astype(np.float32), r"orders: dtype float64; uint8"),
+    ],
+    ids=["twice", "beyond", "the last twice", "one place", "numbers"],
+)
+def test_what_is_no_order_is_refused(orders: npt.NDArray[Any], what: str) -> None:
+    expected = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE).expected()
+    metrics = dict.fromkeys(MEASURED, 0.0)
+    loss = np.ones(1, np.float32)
+    check_update(Update({"orders": GOOD, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
+    with pytest.raises(InvalidTensor, match=what):
+        check_update(Update({"orders": orders, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
+
+
+def test_numbers_do_not_come_as_bytes() -> None:
+    expected = FedBptServer(FedBptConfig(), SPACE).expected()
+    arrays: dict[str, npt.NDArray[Any]] = {"mean": np.ones(DIM, np.uint8), "loss": np.ones(1, np.float32)}
+    arrays["sigmas"] = np.ones(8, np.float32)
+    with pytest.raises(InvalidTensor, match="mean: dtype uint8; floating-point"):
+        check_update(Update(arrays, 1.0, dict.fromkeys(MEASURED, 0.0)), CODECS["float32"], expected)
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_a_run_by_ranks_is_the_run_by_means(common: bool, data: Path) -> None:
+    """Through the coordinator, who knows whose orders they are; the means lose a little to float32."""
+
+    def dev_losses(uplink: str, codec: str) -> list[float]:
+        method = {**RANKS, "uplink": uplink, "common_seed": common, "local_iterations": 3}
+        chosen = job(data, codec=codec).model_dump(mode="json") | {"method": method}
+        return [
+            report.dev_loss
+            for report in simulate(prepare(Job.model_validate(chosen)), engine(), lambda status: None)[1]
+        ]
+
+    ranks = dev_losses("ranks", "float32")
+    assert len(set(ranks)) == len(ranks) > 3
+    assert ranks == pytest.approx(dev_losses("mean", "float32"), rel=1e-5)
+    assert ranks == dev_losses("ranks", "float16")

@@ -1,0 +1,426 @@
+"""Models behind an HTTP server of OpenAI's protocol: a real one, on loopback, with the logits of a tiny checkpoint."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedbbpt.errors import (
+    BudgetSpent,
+    FedbbptError,
+    InsecureAddress,
+    InvalidExamples,
+    InvalidInput,
+    InvalidTask,
+    PromptTooLong,
+    PtmUnavailable,
+    RateLimited,
+    RevisionChanged,
+    ScoreUnavailable,
+    Unauthenticated,
+    UnsupportedPrompt,
+    WrongService,
+)
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.types import Examples, Perturbation, PromptKind, Scores, SoftPrompts, TaskSpec, TextPrompts
+from tests import jobs
+from tests.checkpoints import WORDS, save_checkpoint
+
+pytest.importorskip("transformers")
+pytest.importorskip("httpx2")
+
+from fedbbpt.ptm.models.openai.http import MAX_ANSWER_BYTES
+from fedbbpt.ptm.models.openai.language_model import OpenAICompatible, connect
+from fedbbpt.ptm.models.openai.self_test import PROBES
+from tests.openai_server import Manners, OpenAIServer
+
+TASK = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
+TEXTS = ("the film was very good", "dull", "who wrote this long book", "a story", "where is paris")
+PROMPTS = TextPrompts(("which kind of story", "so", ""))
+
+Refusal = tuple[int, dict[str, str], bytes]
+Start = Callable[..., OpenAICompatible]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = f"{WORDS} {' '.join(PROBES)}"
+    return save_checkpoint("gpt2", tmp_path_factory.mktemp("openai") / "gpt2", words=words, max_tokens=96)
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[OpenAIServer]:
+    server = OpenAIServer(folder)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    running.manners = Manners()
+    running.asked.clear()
+    return running
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """Seconds that were waited for."""
+    return []
+
+
+@pytest.fixture
+def start(server: OpenAIServer, pauses: list[float]) -> Iterator[Start]:
+    """A backend in front of the server, which begins with these manners."""
+    started: list[OpenAICompatible] = []
+
+    def begin(key: str = "", threads: int = 2, **manners: Any) -> OpenAICompatible:
+        for name, value in manners.items():
+            setattr(server.manners, name, value)
+        started.append(connect(server.name, key, threads=threads, pause=pauses.append))
+        server.asked.clear()
+        return started[-1]
+
+    yield begin
+    for backend in started:
+        backend.close()
+
+
+def ask(backend: Any, task: TaskSpec = TASK, prompts: TextPrompts = PROMPTS) -> Scores:
+    backend.check(task)
+    return jobs.score(backend, task, prompts, backend.prepare(task, Examples(TEXTS), 8, None))
+
+
+def softmax(scores: Scores) -> npt.NDArray[np.float64]:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True).astype(np.float64))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def refusal(status: int, error: str = "", **headers: str) -> Refusal:
+    return status, headers, json.dumps({"error": {"message": error, "code": error}}).encode()
+
+
+# Scores
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang", "llama.cpp", "openai"])
+@pytest.mark.parametrize("template", ["{prompt} {text} It was {mask}", "{text} the {prompt} {mask}"])
+def test_the_distribution_over_the_classes_is_that_of_the_model_itself(
+    start: Start, folder: Path, dialect: str, template: str
+) -> None:
+    """Kills: a label without its space; logits of another token; choices out of order; prompts glued to texts."""
+    task, prompts = TaskSpec(template, TASK.classes), TextPrompts((" which kind of story", " so"))
+    theirs = ask(load(str(folder), threads=1), task, prompts)
+    prompts = prompts if template.startswith("{prompt}") else TextPrompts(("which kind of story", "so"))
+    ours = ask(start(dialect=dialect), task, prompts)
+    assert np.abs(softmax(ours) - softmax(theirs)).max() < 1e-4
+    assert (np.exp(ours).sum(axis=-1) < 1).all(), "measured against the whole vocabulary"
+
+
+def test_vllm_is_asked_for_the_labels_alone_and_others_for_the_likeliest(start: Start, server: OpenAIServer) -> None:
+    ask(start())
+    assert all(len(body["logprob_token_ids"]) == 3 and body["logprobs"] == 1 for body in server.completions())
+    server.asked.clear()
+    ask(start(dialect="openai"))
+    assert all("logprob_token_ids" not in body and body["logprobs"] == 1000 for body in server.completions())
+
+
+def test_a_pair_scores_the_same_in_any_company_and_order(start: Start, server: OpenAIServer) -> None:
+    backend = start(threads=1)
+    assert backend.describe().score_noise == 0.0
+    together = ask(backend)
+    rows = backend.prepare(TASK, Examples(TEXTS), 8, None)
+    for p, b in np.ndindex(together.shape[:2]):
+        alone = jobs.score(backend, TASK, TextPrompts(PROMPTS.texts[p : p + 1]), rows[b : b + 1])
+        assert np.array_equal(alone[0, 0], together[p, b])
+    several = [body for body in server.completions() if isinstance(body["prompt"], list)]
+    assert sum(len(body["prompt"]) for body in several) == together.shape[0] * together.shape[1]
+
+
+def test_pairs_of_a_request_begin_alike(start: Start) -> None:
+    backend, wanted = start(threads=1), np.ones((8, 10), bool)
+    for template, same in (("{prompt} {text} is {mask}", "prompts"), ("{text} {prompt} is {mask}", "rows")):
+        task = TaskSpec(template, TASK.classes)
+        rows = backend.prepare(task, Examples(TEXTS * 2), 8, None)
+        job = backend.job(task, TextPrompts(tuple("abcdefgh")), rows, wanted)
+        inside = sum(len(np.unique(getattr(batch, same))) for batch in job.batches)
+        other = {"prompts": "rows", "rows": "prompts"}[same]
+        assert inside < sum(len(np.unique(getattr(batch, other))) for batch in job.batches)
+
+
+def test_a_server_that_takes_one_text_a_request_gets_one(start: Start, server: OpenAIServer) -> None:
+    scores = ask(start())
+    alone = start(one_text=True)
+    assert np.array_equal(ask(alone), scores)
+    assert all(isinstance(body["prompt"], str) for body in server.completions()[-len(TEXTS) * 3 :])
+
+
+def test_only_wanted_pairs_are_asked_for(start: Start, server: OpenAIServer) -> None:
+    backend = start()
+    rows = backend.prepare(TASK, Examples(TEXTS), 8, None)
+    wanted = np.zeros((3, 5), bool)
+    wanted[1, 2] = wanted[2, 4] = True
+    scores = jobs.run(backend, backend.job(TASK, PROMPTS, rows, wanted), (3, 5, 3))
+    assert np.array_equal(np.isfinite(scores).all(axis=2), wanted)
+    assert sorted(body["prompt"] for body in server.completions()) == [
+        " where is paris It was",
+        "so who wrote this long book It was",
+    ]
+    nothing = backend.job(TASK, PROMPTS, rows, np.zeros((3, 5), bool))
+    assert not nothing.batches
+
+
+def test_a_service_answers_from_it(start: Start, server: OpenAIServer) -> None:
+    engine = Engine(start(), lambda: 0.0)
+    handle = engine.register_examples(engine.register_task(TASK), Examples(TEXTS), 8)
+    first = engine.score(handle.id, PROMPTS)
+    asked = len(server.completions())
+    again = engine.score(handle.id, PROMPTS)
+    assert np.array_equal(again.scores, first.scores) and np.isfinite(first.scores).all()
+    assert (first.usage.queries, again.usage.cached_queries) == (15, 15) and len(server.completions()) == asked
+    engine.close()
+
+
+def test_a_label_that_the_server_does_not_tell_fails_the_call(start: Start, server: OpenAIServer) -> None:
+    """Kills: a probability of 0, or of the least likely token, in the place of one that is not known."""
+    backend = start(dialect="llama.cpp")
+    rows = backend.prepare(TASK, Examples(TEXTS), 8, None)
+    job = backend.job(TASK, PROMPTS, rows, np.ones((3, 5), bool))
+    for batch in job.batches:
+        job.run(batch)
+    server.manners.body = json.dumps(
+        {
+            "model": "tiny",
+            "system_fingerprint": "fp_1",
+            "choices": [
+                {"index": i, "text": "", "logprobs": {"content": [{"top_logprobs": [{"id": 5, "logprob": -0.1}]}]}}
+                for i in range(len(job.batches[0].rows))
+            ],
+        }
+    ).encode()
+    with pytest.raises(ScoreUnavailable, match=r"prompts\[0\], examples\[0\].* bad.* great"):
+        job.run(job.batches[0])
+
+
+# Its card and its limits
+
+
+def test_the_card(start: Start, server: OpenAIServer) -> None:
+    card = start().describe()
+    assert (card.model, card.family, card.prompt_kinds) == ("tiny", "openai-compatible", frozenset({PromptKind.TEXT}))
+    assert card.max_tokens == 95 and server.url not in str(card)
+    assert start(threads=3).describe() == card
+    assert start(fingerprint="fp_2").describe().revision != card.revision
+    assert start(max_model_len=None).describe().max_tokens == 2047
+
+
+def test_long_texts_lose_their_end_and_nothing_else(start: Start, server: OpenAIServer) -> None:
+    for dialect, least in (("vllm", 80), ("openai", 50)):
+        backend = start(dialect=dialect)
+        endless = "good story " * 200
+        (row,) = backend.prepare(TASK, Examples((endless,)), 5, None)
+        text = row.text("")
+        assert text.endswith(" It was") and endless.startswith(text.removesuffix(" It was").lstrip())
+        assert least <= backend.tokens(row) <= 90
+        jobs.score(backend, TASK, TextPrompts(("which kind",)), [row])
+        with pytest.raises(PromptTooLong, match="at most 95 together"):
+            jobs.score(backend, TASK, TextPrompts(("very " * 40,)), [row])
+        with pytest.raises(PromptTooLong, match="leave no room"):
+            backend.prepare(TASK, Examples((endless,)), 93, None)
+    backend = start(max_model_len=None)
+    (row,) = backend.prepare(TASK, Examples((endless,)), 5, None)
+    server.manners.max_model_len = 96
+    with pytest.raises(PromptTooLong, match="maximum context length"):
+        jobs.score(backend, TASK, PROMPTS, [row])
+
+
+def test_micro_batches_count_the_tokens_that_the_server_counts(start: Start, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    backend = start()
+    rows = backend.prepare(TASK, Examples(TEXTS), 8, None)
+    job = backend.job(TASK, PROMPTS, rows, np.ones((3, 5), bool))
+    texts = [row.text(prompt) for row in rows for prompt in PROMPTS.texts]
+    assert sum(batch.tokens for batch in job.batches) == sum(len(tokenizer(text)["input_ids"]) for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        (TaskSpec("{prompt} {mask} {text}", ("bad", "great")), "before the end"),
+        (TaskSpec("{prompt} {text} It was {mask}", ("bad", "great film")), "' great film' is not one token"),
+        (TaskSpec("{prompt} {text} A sto{mask}", ("ry", "p")), "'ry' is not one token to the model behind ' A sto'"),
+        (TaskSpec("{prompt} {text} {mask}", tuple(f"label{i}" for i in range(129))), "at most 128"),
+        (TaskSpec("{prompt}", ("bad", "great")), "no {text}"),
+    ],
+    ids=["mask within", "two tokens", "merged", "many", "no text"],
+)
+def test_tasks_that_it_cannot_score_are_refused(start: Start, task: TaskSpec, text: str) -> None:
+    with pytest.raises(InvalidTask, match=text):
+        start().check(task)
+
+
+def test_what_it_does_not_take_is_refused(start: Start) -> None:
+    backend = start()
+    with pytest.raises(InvalidExamples, match="vocabulary"):
+        backend.prepare(TASK, Examples(TEXTS), 0, Perturbation(0.5, 1))
+    with pytest.raises(InvalidExamples, match="second texts"):
+        backend.prepare(TASK, Examples(TEXTS, TEXTS), 0, None)
+    rows = backend.prepare(TASK, Examples(TEXTS), 0, None)
+    with pytest.raises(UnsupportedPrompt):
+        backend.job(TASK, SoftPrompts(np.zeros((1, 2, 4), np.float32)), rows, np.ones((1, 5), bool))
+
+
+def test_columns_are_the_label_tokens(start: Start) -> None:
+    other = TaskSpec("{prompt} {text} This story is {mask}", ("fine", "dull"))
+    for dialect in ("vllm", "openai"):
+        backend = start(dialect=dialect)
+        assert len(backend.columns(TASK) | backend.columns(other)) == 4
+        assert len(backend.columns(TASK) & backend.columns(other)) == 1
+
+
+# The self-test
+
+
+@pytest.mark.parametrize(
+    ("manners", "error", "text"),
+    [
+        ({"silent": True}, ScoreUnavailable, "no log-probabilities"),
+        ({"echoes": True}, WrongService, "echoes"),
+        ({"talks_on": True}, WrongService, "of 4 tokens for the next one"),
+        ({"dialect": "openai", "max_logprobs": 5}, ScoreUnavailable, "not among the"),
+        ({"dialect": "openai", "max_logprobs": 4}, FedbbptError, "at most 4"),
+        ({"dialect": "openai", "strips": True}, ScoreUnavailable, "not among the"),
+        ({"drift": 0.2}, ScoreUnavailable, "scores otherwise"),
+        ({"dialect": "openai", "sharpness": 0.9}, WrongService, "probabilities that sum to"),
+        ({"body": b"<html>"}, WrongService, "no JSON object"),
+        ({"body": b"[" * 100_000}, WrongService, "no JSON object"),
+        ({"body": b'{"choices": []}'}, WrongService, "choices .* for 1 texts"),
+        ({"body": b" " * (MAX_ANSWER_BYTES + 1)}, WrongService, "more than"),
+        ({"refusals": [(307, {"Location": "http://127.0.0.1:9/v1/models"}, b"")]}, WrongService, "redirects"),
+        ({"refusals": [refusal(401, "wrong key sk-1")]}, Unauthenticated, "HTTP 401"),
+        ({"refusals": [(200, {}, b'{"data": [{"id": "other"}]}')]}, InvalidInput, "no model 'tiny'.*one of other"),
+    ],
+    ids=[
+        "silent", "echoes", "talks on", "few likeliest", "too few", "strips", "drifts", "no probabilities", "no JSON",
+        "deep JSON", "no choices", "huge", "redirects", "wrong key", "no such model",
+    ],
+)  # fmt: skip
+def test_a_server_that_cannot_be_trusted_is_not_taken(
+    start: Start, manners: dict[str, Any], error: type[FedbbptError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        start(**manners)
+
+
+def test_noise_is_measured(start: Start) -> None:
+    assert 0.001 < start(drift=0.001).describe().score_noise < 0.02
+
+
+# Trouble later
+
+
+@pytest.fixture
+def later(start: Start, server: OpenAIServer) -> Callable[..., Scores]:
+    """Asks a server that has changed since the self-test."""
+    backend = start(threads=1)
+    rows = backend.prepare(TASK, Examples(TEXTS[:1]), 8, None)
+    backend.check(TASK)
+    job = backend.job(TASK, PROMPTS, rows, np.ones((3, 1), bool))
+
+    def ask(**manners: Any) -> Scores:
+        for name, value in manners.items():
+            setattr(server.manners, name, value)
+        return jobs.run(backend, job, (3, 1, 3))
+
+    return ask
+
+
+def test_a_busy_server_is_asked_again_when_it_says(later: Callable[..., Scores], pauses: list[float]) -> None:
+    calm = later()
+    past = {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    busy = [refusal(429, "rate_limit_exceeded", **{"Retry-After": "2.5"}), refusal(503, **past), refusal(500)]
+    assert np.array_equal(later(refusals=busy), calm)
+    assert pauses[:2] == [2.5, 0.0] and 0 <= pauses[2] <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("manners", "error", "text", "waits"),
+    [
+        ({"refusals": [refusal(503, "loading")], "refuses_for_ever": True}, PtmUnavailable, "HTTP 503.*loading", 4),
+        ({"refusals": [refusal(429, "slow down")], "refuses_for_ever": True}, RateLimited, "slow down", 4),
+        ({"refusals": [refusal(429, "later", **{"Retry-After": "3600"})]}, RateLimited, "later", 0),
+        ({"refusals": [refusal(429, "insufficient_quota")]}, BudgetSpent, "the service's account", 0),
+        ({"refusals": [refusal(401)]}, PtmUnavailable, "HTTP 401", 0),
+        ({"body": b"{"}, PtmUnavailable, "no JSON object", 0),
+        ({"one_text": True}, PtmUnavailable, r"choices \['0'\] for 3 texts", 0),
+        ({"fingerprint": "fp_2"}, RevisionChanged, "it was tiny fp_1 at the start, and is tiny fp_2", 0),
+    ],
+    ids=["away", "busy", "busy for long", "spent", "key withdrawn", "no JSON", "wrong count", "another model"],
+)
+def test_a_server_that_changes_its_manners_fails_the_call(
+    later: Callable[..., Scores],
+    pauses: list[float],
+    server: OpenAIServer,
+    manners: dict[str, Any],
+    error: type[FedbbptError],
+    text: str,
+    waits: int,
+) -> None:
+    with pytest.raises(error, match=text) as raised:
+        later(**manners)
+    assert len(pauses) == waits and server.url not in str(raised.value)
+
+
+def test_nobody_there(pauses: list[float]) -> None:
+    with pytest.raises(PtmUnavailable, match=r"/v1/models"):
+        connect("openai:tiny@http://127.0.0.1:9/v1", pause=pauses.append)
+    assert pauses
+
+
+# The key
+
+
+def test_the_key_is_in_one_header_and_in_no_text(
+    start: Start, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment\n")
+    server.manners.refusals = [refusal(503, "sk-environment is busy")]
+    ask(start())
+    assert {headers["Authorization"] for _, headers, _ in server.asked} == {"Bearer sk-environment"}
+    backend = start(key="sk-argument")
+    ask(backend)
+    assert {headers["Authorization"] for _, headers, _ in server.asked} == {"Bearer sk-argument"}
+    server.manners.refusals = [refusal(400, "sk-argument may not ask this")]
+    with pytest.raises(FedbbptError, match=r"\*\*\* may not"):
+        ask(backend)
+    assert "sk-" not in caplog.text and "*** is busy" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        ("openai:tiny@http://models.example.org/v1", InsecureAddress, "in clear"),
+        ("openai:tiny@https://me:sk-1@models.example.org/v1", InvalidInput, "a name or password"),
+        ("openai:tiny@http://127.0.0.1:8000/v1?key=sk-1", InvalidInput, "a question"),
+        ("openai:tiny", InvalidInput, "openai:MODEL@http://HOST:PORT/v1"),
+        ("openai:@http://127.0.0.1:8000/v1", InvalidInput, "openai:MODEL@http://HOST:PORT/v1"),
+    ],
+)
+def test_addresses_that_would_give_the_key_away_are_refused(model: str, error: type[FedbbptError], text: str) -> None:
+    with pytest.raises(error, match=text) as raised:
+        load(model, api_key="secret")
+    assert "sk-1" not in str(raised.value)
+
+
+def test_a_key_is_one_line() -> None:
+    with pytest.raises(InvalidInput, match="no key has"):
+        load("openai:tiny@http://127.0.0.1:8000/v1", api_key="one\ntwo")

@@ -1,0 +1,102 @@
+"""Where models come from, and what is refused."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.models.loading import load
+
+pytest.importorskip("transformers")
+from fedbbpt.ptm.models import checkpoint as checkpoints
+
+Checkpoint = Callable[[str], Path]
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Puts a package with MiniLM's name on the path."""
+    package = folder / checkpoints.MINILM_PACKAGE
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('must never be imported')")
+    monkeypatch.setattr(sys, "path", [str(folder)])
+    importlib.invalidate_caches()
+
+
+def test_minilm_with_other_weights_is_refused_and_never_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, tmp_path)
+    weights = tmp_path / checkpoints.MINILM_PACKAGE / "model" / "model.safetensors"
+    with pytest.raises(InvalidInput, match="No such file"):
+        checkpoints.locate("all-MiniLM-L6-v2")
+    weights.write_bytes(b"other weights")
+    with pytest.raises(InvalidInput, match="not the known ones"):
+        checkpoints.locate("all-MiniLM-L6-v2")
+
+
+def test_minilm_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    importlib.invalidate_caches()
+    with pytest.raises(InvalidInput, match=r"pip install 'fedbbpt\[demo\]'"):
+        checkpoints.locate("all-MiniLM-L6-v2")
+
+
+def test_without_torch_only_the_fake_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing: dict[str, ModuleType | None] = {"torch": None, "fedbbpt.ptm.models.families": None}
+    for name, module in missing.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert load("fake").describe().model == "fake"
+    with pytest.raises(InvalidInput, match=r"pip install 'fedbbpt\[ptm\]'"):
+        load("all-MiniLM-L6-v2")
+
+
+def test_weights_that_are_pickled_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    for file in checkpoint("bert-mlm").iterdir():
+        if file.suffix == ".json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(InvalidInput, match=r"no \*.safetensors"):
+        load(str(tmp_path))
+
+
+def test_a_torn_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    for file in checkpoint("bert-mlm").iterdir():
+        (tmp_path / file.name).write_bytes(
+            file.read_bytes()[:2000] if file.suffix == ".safetensors" else file.read_bytes()
+        )
+    with pytest.raises(InvalidInput, match="masked-lm"):
+        load(str(tmp_path))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"config\.json"):
+        load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForTokenClassification"]}')
+    with pytest.raises(InvalidInput, match="tell no family"):
+        load(str(tmp_path))
+    with pytest.raises(InvalidInput, match="unknown family"):
+        load(str(tmp_path), family="oracle")
+
+
+def test_code_that_comes_with_weights_never_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(InvalidInput):
+        load(str(tmp_path))
+
+
+def test_revisions_tell_weights_configuration_and_family_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("bert-mlm")
+    revisions = {load(str(folder), threads=1).describe().revision}
+    revisions.add(load(str(folder), family="dual-encoder", threads=1).describe().revision)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert load(str(tmp_path), threads=1).describe().revision in revisions  # the place does not matter
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-05'))
+    revisions.add(load(str(tmp_path), threads=1).describe().revision)
+    assert len(revisions) == 3

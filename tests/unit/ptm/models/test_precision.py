@@ -1,0 +1,66 @@
+"""bfloat16 is another revision, scores nearly the same, and leaves words, heads and positions as they are."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.types import Examples, LatentPrompts, Precision, Projection, ProjectionKind, Scores, TaskSpec
+
+TEXTS = Examples(("the film was very good", "who wrote this book", "a story", "where is paris", "so long and so dull"))
+PROJECTION = Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, initial_text="which kind of")
+Z = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
+TASKS = {
+    "bert-encoder": TaskSpec("{prompt} {text}", ("a number", "a person", "a place")),
+    "roberta-mlm": TaskSpec("{prompt} {text} It was {mask}.", ("bad", "great", "fine")),
+    "gpt2": TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine")),
+    "llama": TaskSpec("{prompt} {text} It was {mask}", ("bad", "great film", "not so very fine")),
+}
+
+
+def engine(folder: Path, precision: Precision) -> Engine:
+    return Engine(load(str(folder), threads=1, precision=precision), time.monotonic)
+
+
+def scores(ptm: Engine, task: TaskSpec) -> Scores:
+    handle = ptm.register_examples(ptm.register_task(task), TEXTS, 3)
+    return ptm.score(handle.id, LatentPrompts(Z, PROJECTION)).scores
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_scores_hardly_move(checkpoint: Callable[[str], Path], name: str) -> None:
+    """Kills: lowering rotary frequencies or the tied decoder, which moves scores much further."""
+    exact, fast = (engine(checkpoint(name), precision) for precision in Precision)
+    assert exact.describe().revision != fast.describe().revision
+    theirs, ours = scores(exact, TASKS[name]), scores(fast, TASKS[name])
+    centred = theirs - theirs.mean(axis=2, keepdims=True)
+    moved = ours - theirs - (ours - theirs).mean(axis=2, keepdims=True)
+    assert 0 < np.abs(moved).mean() < 0.05 * np.abs(centred).mean()
+
+
+def test_noise_is_measured_and_told(checkpoint: Callable[[str], Path]) -> None:
+    """Kills: a card that says 0 whatever the model does."""
+    from fedbbpt.ptm.models.checkpoint import load as read
+    from fedbbpt.ptm.models.families import FAMILIES
+    from fedbbpt.ptm.models.text.masked_lm import MaskedLM
+
+    class Coupled(MaskedLM):
+        def _read(self, hidden: Any, positions: Any, columns: Any) -> Any:
+            return super()._read(hidden, positions, columns) + 1e-2 * (len(hidden) - 1)
+
+    folder = checkpoint("roberta-mlm")
+    for family, noisy in ((MaskedLM, False), (Coupled, True)):
+        backend = family(read(str(folder), folder, FAMILIES["masked-lm"][1], "masked-lm", Precision.FLOAT32), threads=1)
+        assert (backend.describe().score_noise > 1e-2) is noisy
+
+
+@pytest.mark.parametrize("model", ["fake", "model.onnx"])
+def test_what_computes_by_itself_has_no_choice(model: str) -> None:
+    with pytest.raises(InvalidInput, match="bfloat16"):
+        load(model, precision=Precision.BFLOAT16)

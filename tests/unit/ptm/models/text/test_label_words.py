@@ -1,0 +1,100 @@
+"""Label words of several tokens score by the logarithm of their probability, as the plain transformers model has it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import InvalidTask
+from fedbbpt.ptm.checks import count
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.types import Examples, Prompts, Scores, SoftPrompts, TaskSpec, TextPrompts
+from tests import jobs
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+Checkpoint = Callable[[str], Path]
+WORDS = ("bad", "great film", "not so very fine", "great")
+TEXTS = ("the film was very good", "dull", "who wrote this long book")
+TASK = TaskSpec("{prompt} {text} It was {mask}", WORDS)
+
+
+def ask(folder: Path, prompts: Prompts, task: TaskSpec = TASK) -> tuple[Scores, int]:
+    """The scores, and the tokens that it took."""
+    backend = load(str(folder), threads=1)
+    backend.check(task)
+    wanted = np.ones((count(prompts), len(TEXTS)), bool)
+    job = backend.job(task, prompts, backend.prepare(task, Examples(TEXTS), 4, None), wanted)
+    scores = jobs.run(backend, job, (*wanted.shape, len(task.classes)))
+    return scores, sum(batch.tokens for batch in job.batches)
+
+
+def close(ours: Scores, theirs: list[Any]) -> None:
+    assert np.abs(ours - np.reshape(theirs, ours.shape)).max() < 1e-5 * max(1.0, np.abs(ours).max())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("soft", [False, True], ids=["text", "vectors"])
+def test_a_word_scores_the_sum_of_its_tokens_log_probabilities(checkpoint: Checkpoint, name: str, soft: bool) -> None:
+    """Kills: a mean; a first token that is not counted; keys and values of one word that the next one sees."""
+    folder = checkpoint(name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    table = model.get_input_embeddings()
+    vectors = np.random.default_rng(0).normal(0, 0.3, (2, 3, 32)).astype(np.float32)
+    texts = ("which kind of", "what")
+    theirs = []
+    for prompt in range(2):
+        for text in TEXTS:
+            start = "" if soft else texts[prompt]
+            before = tokenizer(f"{start} {text} It was", return_tensors="pt")["input_ids"]
+            for word in WORDS:
+                label = tokenizer(" " + word, return_tensors="pt")["input_ids"]
+                embedded = table(torch.cat([before, label], dim=1))
+                if soft:
+                    embedded = torch.cat([torch.tensor(vectors[prompt])[None], embedded], dim=1)
+                with torch.no_grad():
+                    logs = model(inputs_embeds=embedded).logits[0].log_softmax(-1)
+                predicted = logs[-label.shape[1] - 1 : -1]
+                theirs.append(predicted.gather(1, label[0][:, None]).sum())
+    scores, _ = ask(folder, SoftPrompts(vectors) if soft else TextPrompts(texts))
+    close(scores, theirs)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_single_tokens_score_alike_in_both_ways(checkpoint: Checkpoint, name: str) -> None:
+    """Logits and logarithms of probabilities differ by one number a pair: their softmax over classes is the same."""
+    single = TaskSpec(TASK.template, ("bad", "great"))
+    logits, read = ask(checkpoint(name), TextPrompts(("what",)), single)
+    scores, read_on = ask(checkpoint(name), TextPrompts(("what",)))
+    assert np.allclose(logits[..., 1] - logits[..., 0], scores[..., 3] - scores[..., 0], atol=1e-5)
+    assert (scores < 0).all() and read_on == read + len(TEXTS) * (1 + 3)  # "great film" and "not so very fine"
+
+
+def test_all_tokens_of_all_words_are_columns(checkpoint: Checkpoint) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
+    backend = load(str(checkpoint("llama")), threads=1)
+    assert backend.columns(TASK) == {str(token) for word in WORDS for token in tokenizer(" " + word)["input_ids"]}
+    assert backend.hidden_size == 32
+
+
+def test_masks_take_one_token(checkpoint: Checkpoint) -> None:
+    with pytest.raises(InvalidTask, match="one token each"):
+        load(str(checkpoint("bert-mlm")), threads=1).check(TaskSpec("{text} {mask}", WORDS))
+
+
+@pytest.mark.parametrize("name", ["gpt1", "bert-decoder"])
+def test_a_model_that_does_not_go_on_takes_one_token(checkpoint: Checkpoint, name: str) -> None:
+    """GPT keeps no keys and values; BERT's embeddings begin at position 0 whatever stands before."""
+    backend = load(str(checkpoint(name)), family="causal-lm", threads=1)
+    backend.check(TaskSpec("{text} {mask}", ("bad", "great")))
+    with pytest.raises(InvalidTask, match="does not go on"):
+        backend.check(TaskSpec("{text} {mask}", ("bad", "great film")))
+
+
+def test_a_word_that_the_model_has_no_room_for_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(InvalidTask, match="at most 47"):
+        load(str(checkpoint("llama")), threads=1).check(TaskSpec("{text} {mask}", ("bad", "great " * 50)))

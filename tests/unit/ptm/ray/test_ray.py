@@ -1,0 +1,204 @@
+"""A model on replicas gives the bits of one that is here, and what cannot be is said at once. Without Ray itself."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import replace
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbbpt import cli
+from fedbbpt.errors import FedbbptError, InvalidTask, PromptTooLong, RevisionChanged
+from fedbbpt.interfaces import Backend
+from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.ptm.ray.backend import ReplicatedBackend
+from fedbbpt.ptm.ray.model import Model, Pairs, Recent
+from fedbbpt.ptm.ray.scaling import QUEUED_TOKENS, QueuedTokens
+from fedbbpt.types import Examples, Injection, ModelCard, Perturbation, SoftPrompts, TaskSpec, TextPrompts
+from tests import jobs
+from tests.federation import AdvancingLoop
+
+TASK = TaskSpec("{prompt} {text} It was", ("bad", "great", "fine"))
+EXAMPLES = Examples(("the film was very good", "who wrote this book", "a story", "so long and so dull"))
+
+
+class Held:
+    """Pairs in a place that replicas can only read."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+        for array in (pairs.wanted, getattr(pairs.prompts, "embeddings", pairs.wanted)):
+            array.setflags(write=False)
+
+    def __await__(self) -> Generator[Any, None, Pairs]:
+        return self._pairs
+        yield
+
+
+class InTurn:
+    """Models in this process, each of which is asked what the one before was not."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *models: Model) -> None:
+        self._loop, self._turns = loop, cycle(models)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        answer = getattr(next(self._turns), method)(*arguments)
+        return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
+
+    def ship(self, pairs: Pairs) -> Awaitable[Pairs]:
+        return Held(pairs)
+
+
+@pytest.fixture(params=["fake", "gpt2"])
+def backend(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Callable[[], Backend[Any]]:
+    model = "fake" if request.param == "fake" else str(checkpoint(request.param))
+    return partial(load, model, threads=1)
+
+
+def soft(backend: Backend[Any], count: int) -> SoftPrompts:
+    shape = (count, 3, backend.describe().embedding_width)
+    return SoftPrompts(np.random.default_rng(1).normal(0, 0.3, shape).astype(np.float32), Injection.PREFIX)
+
+
+def test_the_bits_are_those_of_the_model_here(
+    backend: Callable[[], Backend[Any]], server_loop: asyncio.AbstractEventLoop
+) -> None:
+    """Also of some pairs only, of rows out of order and of several inputs, perturbed ones among them."""
+    here, there = backend(), ReplicatedBackend(InTurn(server_loop, Model(backend), Model(backend)), threads=3)
+    there.check(TASK)
+    assert there.describe() == here.describe() and there.hidden_size == here.hidden_size
+    assert there.columns(TASK) == here.columns(TASK)
+    found = []
+    for model in (here, there):
+        rows = [
+            *model.prepare(TASK, EXAMPLES, 4, None),
+            *model.prepare(TASK, EXAMPLES, 4, Perturbation(0.5, 1)),
+        ][::-1]
+        prompts, wanted = soft(model, 4), np.random.default_rng(3).random((4, len(rows))) < 0.6
+        job = model.job(TASK, prompts, rows, wanted)
+        found.append(
+            (
+                [model.tokens(row) for row in rows],
+                sum(batch.tokens for batch in job.batches),
+                jobs.run(model, job, (*wanted.shape, 3)).tobytes(),
+                jobs.score(model, TASK, TextPrompts(("a story", "who")), rows).tobytes(),
+            )
+        )
+    assert found[0] == found[1]
+
+
+def test_what_a_replica_refuses_its_caller_learns(server_loop: asyncio.AbstractEventLoop) -> None:
+    there = ReplicatedBackend(InTurn(server_loop, Model(Fake)), threads=1)
+    with pytest.raises(InvalidTask, match="or more than one"):
+        there.check(replace(TASK, template="{prompt}"))
+    with pytest.raises(PromptTooLong):
+        there.prepare(TASK, EXAMPLES, 600, None)
+    rows = there.prepare(TASK, EXAMPLES, 4, None)
+    with pytest.raises(PromptTooLong, match="register the examples with room"):
+        jobs.score(there, TASK, TextPrompts(("word " * 511,)), rows)
+
+
+class Newer(Fake):
+    def describe(self) -> ModelCard:
+        return replace(super().describe(), revision="fake-2")
+
+
+def test_replicas_of_different_models_are_no_model(server_loop: asyncio.AbstractEventLoop) -> None:
+    there = ReplicatedBackend(InTurn(server_loop, Model(Fake), Model(Newer)), threads=1)
+    rows = there.prepare(TASK, EXAMPLES, 4, None)
+    there.columns(TASK)
+    with pytest.raises(RevisionChanged, match="fake-2"):
+        jobs.score(there, TASK, soft(there, 2), rows)
+
+
+def test_what_was_made_of_late_is_not_made_again() -> None:
+    """Several at once wait for one; what does not fit gives way, and what failed is tried again."""
+    made: list[str] = []
+
+    async def make(name: str) -> str:
+        made.append(name)
+        await asyncio.sleep(0)
+        if name == "bad":
+            raise FedbbptError("bad")
+        return name
+
+    async def ask() -> None:
+        recent = Recent[str](10)
+        assert await asyncio.gather(*[recent.once("a", 6, partial(make, "a")) for _ in range(3)]) == ["a"] * 3
+        await recent.once("b", 4, partial(make, "b"))
+        await recent.once("a", 6, partial(make, "a"))
+        assert made == ["a", "b"]
+        await recent.once("c", 4, partial(make, "c"))  # b, which was used least recently, gives way
+        await recent.once("a", 6, partial(make, "a"))
+        await recent.once("b", 4, partial(make, "b"))
+        assert made == ["a", "b", "c", "b"]
+        for _ in range(2):
+            with pytest.raises(FedbbptError):
+                await recent.once("bad", 1, partial(make, "bad"))
+        assert made[4:] == ["bad", "bad"]
+
+    asyncio.run(ask())
+
+
+def test_what_nobody_has_used_for_long_is_kept_no_longer() -> None:
+    """Kills: inputs that stay with a replica because nothing else takes their room."""
+    loop = AdvancingLoop()
+    made: list[str] = []
+
+    async def make(name: str) -> str:
+        made.append(name)
+        return name
+
+    async def ask() -> None:
+        recent = Recent[str](10, seconds=100.0)
+        for name in "ab":
+            await recent.once(name, 1, partial(make, name))
+        await loop.advance(60.0)
+        await recent.once("a", 1, partial(make, "a"))
+        await loop.advance(60.0)
+        for _ in range(3):
+            await asyncio.sleep(0)  # what is due runs
+        assert "b" not in recent and "a" in recent
+        await recent.once("b", 1, partial(make, "b"))
+        assert made == ["a", "b", "b"]
+
+    loop.run_until_complete(ask())
+    loop.close()
+
+
+def test_there_are_as_many_replicas_as_queued_tokens_ask_for() -> None:
+    policy = QueuedTokens(1000)
+
+    def wanted(**reported: float) -> int:
+        return policy(SimpleNamespace(aggregated_metrics={QUEUED_TOKENS: reported} if reported else {}))[0]
+
+    assert [wanted(a=n) for n in (0.0, 1000.0, 1001.0, 5500.0)] == [1, 1, 2, 6]
+    assert wanted(a=2500.0, b=2500.0) == 3  # each reports the one queue that there is
+    assert wanted() == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--engine", "ray", "--tls-cert", "a", "--tls-key", "b"], "Ray has no TLS"),
+        (["--engine", "ray", "--host", "0.0.0.0"], "Ray has no TLS"),
+        (["--engine", "ray", "--replicas", "3..2"], "no number of replicas"),
+        (["--engine", "ray", "--ray-address", "ray://here:10001", "--audit", "a"], "another machine's"),
+        (["--replicas", "2"], "--engine ray"),
+    ],
+    ids=" ".join,
+)
+def test_what_ray_cannot_do_is_refused(
+    words: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fedbbpt", "ptm", "serve", "--model", "fake", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (3, 5) and text in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""With no room for a record nothing is counted and nothing is kept: the log and the account never part."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fedbbpt.errors import BudgetSpent, StoreFull
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.tenants.audit import read_audit
+from fedbbpt.ptm.tenants.registry import Tenant
+from fedbbpt.types import Examples, TaskSpec, TextPrompts
+from tests.unit.ptm.tenants.test_audit import largest_file
+
+TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
+EXAMPLES = Examples(("who wrote it", "how many people"))
+PROMPTS = TextPrompts(("which kind", "what"))
+ANNA = Tenant(name="anna", max_queries=6)
+
+
+def test_what_was_not_recorded_was_not_used(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    engine = Engine(Fake(), time.monotonic, tenants=[ANNA], audit_file=file)
+    task = engine.register_task(TASK, tenant=ANNA)
+    with largest_file(file.stat().st_size), pytest.raises(StoreFull):
+        engine.register_examples(task, EXAMPLES, 4, tenant=ANNA)
+    assert engine.handles(tenant=ANNA) == 0
+    handle = engine.register_examples(task, EXAMPLES, 4, tenant=ANNA).id
+    engine.release(handle, tenant=ANNA)
+    assert engine.handles(tenant=ANNA) == 0, "the registration that failed is not counted"
+
+    handle = engine.register_examples(task, EXAMPLES, 4, tenant=ANNA).id
+    with largest_file(file.stat().st_size), pytest.raises(StoreFull):
+        engine.score(handle, PROMPTS, tenant=ANNA)
+    assert engine.usage(tenant=ANNA).queries == 0 and engine.budget(tenant=ANNA).queries == 6
+    scored = engine.score(handle, PROMPTS, tenant=ANNA)
+    assert (scored.usage.queries, scored.usage.cached_queries) == (4, 0), "what was not billed is not known either"
+    with largest_file(file.stat().st_size), pytest.raises(BudgetSpent):
+        engine.score(handle, TextPrompts(("one", "two")), tenant=ANNA)  # and not that the disk is full: try again
+    engine.close()
+    assert sum(record["queries"] for record in read_audit(file) if record["kind"] == "score") == 4

@@ -1,0 +1,152 @@
+"""Answers by idempotency key."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from fedbbpt.errors import InvalidRequest
+from fedbbpt.ptm.tenants.idempotency import OVERHEAD_BYTES, Attempts, Replies
+
+
+class Maker:
+    """Makes answers when it is told to, and counts."""
+
+    def __init__(self) -> None:
+        self.made, self.gave_up, self.go = 0, False, asyncio.Event()
+
+    async def __call__(self, attempts: Attempts) -> bytes:
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.gave_up = True
+            raise
+        self.made += 1
+        return b"answer %d" % self.made
+
+
+def run(scenario: Callable[[Replies, Maker], Awaitable[None]]) -> None:
+    async def play() -> None:
+        await scenario(Replies(seconds=10.0, max_bytes=10_000, clock=lambda: 0.0), Maker())
+
+    asyncio.run(play())
+
+
+def test_the_same_call_gets_the_same_answer() -> None:
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        together = [asyncio.ensure_future(replies.once("key", b"request", maker)) for _ in range(2)]
+        maker.go.set()
+        assert await together[0] == await together[1] == await replies.once("key", b"request", maker)
+        assert await replies.once("other key", b"request", maker) == b"answer 2"
+
+    run(scenario)
+
+
+def test_a_key_of_another_request_is_refused() -> None:
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        maker.go.set()
+        await replies.once("key", b"request", maker)
+        with pytest.raises(InvalidRequest, match="another request"):
+            await replies.once("key", b"other", maker)
+        with pytest.raises(InvalidRequest, match="at most 64"):
+            await replies.once("k" * 65, b"request", maker)
+
+    run(scenario)
+
+
+def test_what_nobody_waits_for_is_given_up() -> None:
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        calls = [asyncio.ensure_future(replies.once("key", b"request", maker)) for _ in range(2)]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        await asyncio.wait({calls[0]})
+        assert not maker.gave_up  # one still waits
+        calls[1].cancel()
+        await asyncio.wait({calls[1]})
+        await asyncio.sleep(0)
+        assert maker.gave_up is True
+        maker.go.set()
+        assert await replies.once("key", b"request", maker) == b"answer 1"
+
+    run(scenario)
+
+
+def test_what_an_attempt_was_charged_for_is_told_to_the_next() -> None:
+    """Kills: an attempt that begins while the one before still counts; charges that only one more hears of."""
+
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        told: list[int] = []
+
+        async def computing(attempts: Attempts) -> bytes:
+            told.append(attempts.paid)
+            try:
+                await maker.go.wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)  # what runs comes to its end
+                await asyncio.sleep(0)
+                attempts.paid += 4
+                raise
+            return b"answer"
+
+        for attempt in (1, 2):
+            call = asyncio.ensure_future(replies.once("key", b"request", computing))
+            while len(told) < attempt:
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait({call})
+        maker.go.set()
+        assert await replies.once("key", b"request", computing) == b"answer"
+        assert told == [0, 4, 8]
+        with pytest.raises(InvalidRequest, match="another request"):
+            await replies.once("key", b"other", computing)
+
+    run(scenario)
+
+
+def test_an_answer_that_came_when_nobody_waited_is_kept() -> None:
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        async def finishing(attempts: Attempts) -> bytes:
+            maker.made += 1
+            try:
+                await maker.go.wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+            return b"answer %d" % maker.made
+
+        call = asyncio.ensure_future(replies.once("key", b"request", finishing))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait({call})
+        assert await replies.once("key", b"request", finishing) == b"answer 1"
+
+    run(scenario)
+
+
+def test_what_failed_is_made_anew() -> None:
+    async def scenario(replies: Replies, maker: Maker) -> None:
+        async def fail(attempts: Attempts) -> bytes:
+            raise ValueError("broken")
+
+        maker.go.set()
+        with pytest.raises(ValueError, match="broken"):
+            await replies.once("key", b"request", fail)
+        assert await replies.once("key", b"request", maker) == b"answer 1"
+
+    run(scenario)
+
+
+def test_answers_are_forgotten_by_age_and_by_bytes() -> None:
+    now = [0.0]
+
+    async def play() -> None:
+        replies, maker = Replies(seconds=10.0, max_bytes=2 * (8 + OVERHEAD_BYTES), clock=lambda: now[0]), Maker()
+        maker.go.set()
+        for key in "abc":
+            await replies.once(key, b"request", maker)
+        assert await replies.once("c", b"request", maker) == b"answer 3"
+        assert await replies.once("a", b"request", maker) == b"answer 4"  # three were too many
+        now[0] = 11.0
+        assert await replies.once("a", b"request", maker) == b"answer 5"
+
+    asyncio.run(play())

@@ -1,0 +1,27 @@
+"""The result cache: what was put is found, bit for bit, until more than fits has been used since."""
+
+import numpy as np
+
+from fedbbpt.ptm.tenants.result_cache import OVERHEAD_BYTES, ResultCache
+
+
+def row(value: float) -> np.ndarray:
+    return np.array([value, -value], np.float32)
+
+
+def test_what_was_used_least_recently_gives_way() -> None:
+    cache = ResultCache(2 * (row(0).nbytes + OVERHEAD_BYTES))
+    cache.put(b"a", row(0.1))
+    cache.put(b"b", row(0.2))
+    assert cache.get(b"a") is not None
+    cache.put(b"c", row(0.3))
+    assert cache.get(b"b") is None
+    for key, value in ((b"a", 0.1), (b"c", 0.3)):
+        found = cache.get(key)
+        assert found is not None and np.array_equal(found, row(value))
+
+
+def test_without_room_nothing_stays() -> None:
+    cache = ResultCache(0)
+    cache.put(b"a", row(0.1))
+    assert cache.get(b"a") is None

@@ -1,0 +1,234 @@
+"""What a tenant could ask of the engine that is out of all proportion, and that it is refused before it costs much."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedbbpt.errors import (
+    BudgetSpent,
+    InvalidExamples,
+    InvalidTask,
+    InvalidTensor,
+    PolicyForbids,
+    PromptTooLong,
+    StoreFull,
+    UnknownTask,
+)
+from fedbbpt.ptm.checks import check_prompts
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.ptm.scheduling.planner import PlannedJob
+from fedbbpt.ptm.tenants import accounts
+from fedbbpt.ptm.tenants.registry import Tenant
+from fedbbpt.ptm.tenants.state import Limits
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.types import (
+    Examples,
+    LatentPrompts,
+    Output,
+    Projection,
+    ProjectionKind,
+    Prompts,
+    TaskSpec,
+    TextPrompts,
+    TokenPrompts,
+)
+from fedbbpt.v1 import tensor_pb2
+from fedbbpt.wire.interceptors import status_of
+from fedbbpt.wire.messages import ptm_messages
+from fedbbpt.wire.tensors import from_message
+
+TASK = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
+EXAMPLES = Examples(("who was it", "how many films"))
+PROMPTS = TextPrompts(("which kind", "what"))
+PROJECTION = Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, "which")
+
+
+class Counting(Fake):
+    """Counts what it had to plan."""
+
+    planned = 0
+
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
+        self.planned += 1
+        return super().job(task, prompts, rows, wanted)
+
+
+def register(engine: Engine, tenant: Tenant, examples: Examples = EXAMPLES) -> str:
+    return engine.register_examples(engine.register_task(TASK, tenant=tenant), examples, 4, tenant=tenant).id
+
+
+def test_what_is_known_of_a_tenant_is_not_pushed_out_by_others() -> None:
+    """Or it would see by its bill how much they ask, and they by theirs."""
+    a, b = Tenant(name="a"), Tenant(name="b")
+    engine = Engine(Fake(), time.monotonic, Limits(cache_bytes=2000), tenants=[a, b])
+    mine, theirs = register(engine, a), register(engine, b)
+    engine.score(mine, PROMPTS, tenant=a)
+    engine.score(theirs, TextPrompts(tuple(map(str, range(100)))), tenant=b)
+    assert engine.score(mine, PROMPTS, tenant=a).usage.cached_queries == 4
+
+
+def test_a_call_beyond_the_budget_is_not_planned() -> None:
+    backend, tenant = Counting(), Tenant(name="a", max_queries=3)
+    engine = Engine(backend, time.monotonic, tenants=[tenant])
+    with pytest.raises(BudgetSpent, match="4 queries where 3 of 3 are left"):
+        engine.score(register(engine, tenant), PROMPTS, tenant=tenant)
+    assert backend.planned == 0
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (LatentPrompts(np.zeros((256, 1), np.float32), replace(PROJECTION, tokens=4000)), "fewer prompts"),
+        (TokenPrompts(np.zeros((256, 4000), np.int32)), "fewer prompts"),
+        (LatentPrompts(np.zeros((1, 1), np.float32), replace(PROJECTION, scale=1e36)), "scale 1e.36; at most 10000"),
+        (LatentPrompts(np.zeros((1, 1), np.float32), replace(PROJECTION, scale=-np.inf)), "scale -inf"),
+        (LatentPrompts(np.zeros((1, 1), np.float32), replace(PROJECTION, scale=np.nan)), "scale nan"),
+    ],
+    ids=["latent", "tokens", "scale", "-inf", "nan"],
+)
+def test_prompts_that_would_grow_beyond_bounds_are_refused(prompts: Prompts, message: str) -> None:
+    large = replace(Fake().describe(), max_tokens=4096, embedding_width=4096)
+    with pytest.raises(InvalidTensor, match=message):
+        check_prompts(prompts, large)
+
+
+def test_a_text_is_cut_before_its_tokens_become_vectors(checkpoint: Callable[[str], Path]) -> None:
+    for backend in (Fake(), load(str(checkpoint("bert-encoder")), threads=1)):
+        engine, most = Engine(backend, time.monotonic), backend.describe().max_tokens
+        handle = register(engine, Tenant(name="a"))
+        with pytest.raises(PromptTooLong, match=f"{most + 1} prompt tokens"):
+            engine.score(handle, TextPrompts(("." * 100 * most,)), tenant=Tenant(name="a"))
+
+
+def test_a_long_template_is_not_filled_with_many_examples() -> None:
+    engine = Engine(Fake(), time.monotonic)
+    task_id = engine.register_task(TaskSpec("{text} " + "a" * 90_000, TASK.classes))
+    with pytest.raises(InvalidExamples, match="1000 examples in a template of 90007 characters"):
+        engine.register_examples(task_id, Examples(("who",) * 1000), 4)
+
+
+def test_label_words_are_not_continued_without_end(checkpoint: Callable[[str], Path]) -> None:
+    words = tuple(f"{'who ' * 15}{n}" for n in range(80))
+    with pytest.raises(InvalidTask, match="at most 1024"):
+        load(str(checkpoint("gpt2")), threads=1).check(TaskSpec("{prompt} {text} {mask}", words))
+
+
+def test_label_tokens_are_bounded_where_they_have_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "MAX_LABEL_TOKENS", 4)
+    engine = Engine(Fake(), time.monotonic)
+    engine.register_task(TASK)
+    with pytest.raises(BudgetSpent, match="2 new label tokens where 1 of 4 are left"):
+        engine.register_task(TaskSpec("{text}", ("x", "y")))
+
+
+def test_parts_of_a_message_are_counted_before_they_are_read() -> None:
+    paired = [pb.Example(text="who", text_pair="it")] + [pb.Example()] * 10_000
+    with pytest.raises(InvalidExamples, match="10001 examples"):
+        ptm_messages.example_set(pb.RegisterExamplesRequest(examples=pb.ExampleSet(examples=paired)))
+    with pytest.raises(InvalidTask, match="1001 classes"):
+        ptm_messages.task(pb.RegisterTaskRequest(task=pb.Task(classes=[""] * 1001)))
+    with pytest.raises(InvalidTensor, match="257 prompts"):
+        ptm_messages.prompts(pb.ScoreRequest(text=pb.TextPrompts(texts=[""] * 257)))
+    with pytest.raises(InvalidTensor) as raised:
+        from_message(tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_INT8, shape=[1] * 100_000), where="z")
+    assert len(str(raised.value)) < 200
+
+
+def test_released_examples_take_no_bytes() -> None:
+    engine, tenant = Engine(Fake(), time.monotonic), Tenant(name="a")
+    handles = [register(engine, tenant, Examples(texts)) for texts in (("who",), ("who", "how"), ("who",))]
+    assert engine.kept_bytes > 0
+    for handle in handles:
+        engine.release(handle, tenant=tenant)
+    assert engine.kept_bytes == 0
+
+
+# What losses tell of single inputs
+
+
+def loss_only(**agreed: object) -> tuple[Engine, Tenant]:
+    tenant = Tenant.model_validate({"name": "a", "output": Output.LOSS_ONLY, **agreed})
+    return Engine(Fake(), time.monotonic, tenants=[tenant]), tenant
+
+
+def register_labelled(
+    engine: Engine, tenant: Tenant, texts: Sequence[str], labels: Sequence[int], task: TaskSpec = TASK, room: int = 4
+) -> None:
+    task_id = engine.register_task(task, tenant=tenant)
+    engine.register_examples(task_id, Examples(tuple(texts)), room, labels=np.array(labels), tenant=tenant)
+
+
+def test_texts_that_the_model_reads_alike_are_one() -> None:
+    engine, tenant = loss_only()
+    for texts, room in (
+        (["who was it" + " " * i for i in range(8)], 4),
+        (
+            [
+                "who was it",
+                "Who was it",
+                "WHO was it",
+                "who Was it",
+                "who was It",
+                "who WAS it",
+                "WHO WAS IT",
+                "who  was it",
+            ],
+            4,
+        ),
+        ([f"who was it {i}" for i in range(8)], 509),
+    ):
+        with pytest.raises(PolicyForbids, match="1 different"):
+            register_labelled(engine, tenant, texts, [0] * 8, room=room)
+
+
+def test_a_label_is_the_same_in_any_spelling_and_task() -> None:
+    engine, tenant = loss_only()
+    texts = [f"who {i}" for i in range(8)]
+    register_labelled(engine, tenant, texts, [0] * 8)
+    turned = TaskSpec(TASK.template + " ", TASK.classes[::-1])
+    register_labelled(engine, tenant, texts, [2] * 8, turned)
+    for task, spelled in ((TASK, ["WHO 0", *texts[1:]]), (turned, texts)):
+        with pytest.raises(PolicyForbids, match=r"examples\[0\].label: an input with another label"):
+            register_labelled(engine, tenant, spelled, [1] * 8, task)
+
+
+def test_no_loss_of_a_single_input_is_left_by_subtraction() -> None:
+    engine, tenant = loss_only(overlaps=False)
+    texts = [f"who {i}" for i in range(9)]
+    register_labelled(engine, tenant, texts[:8], [0] * 8)
+    with pytest.raises(PolicyForbids, match="1 new inputs"):
+        register_labelled(engine, tenant, texts, [0] * 9)
+
+
+# What others get to hear
+
+
+def test_errors_do_not_tell_where_files_are() -> None:
+    status = status_of(StoreFull("the disk is full", where="/srv/secret/audit.jsonl", fix="free some space"))
+    assert (
+        "secret" not in str(status) and b"free some space" in dict(status.trailing_metadata)["grpc-status-details-bin"]
+    )
+
+
+def test_a_model_is_not_called_by_its_place(checkpoint: Callable[[str], Path]) -> None:
+    folder = checkpoint("bert-encoder")
+    engine = Engine(load(str(folder), threads=1), time.monotonic)
+    assert engine.describe(tenant=Tenant(name="a")).model == folder.name
+
+
+def test_a_caller_writes_no_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    status_of(UnknownTask(f"no task\nWARNING forged \x1b[31m {'x' * 10_000}", where="task_id"))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(r"UnknownTask: task_id: no task\nWARNING forged \x1b[31m xxx")
+    assert len(record.getMessage()) < 1000

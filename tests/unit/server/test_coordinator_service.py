@@ -1,0 +1,331 @@
+"""The coordinator's services as a client in any language meets them: raw stubs, a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fedbbpt.codecs import CODECS
+from fedbbpt.interfaces import Hello, RunSettings
+from fedbbpt.methods.fed_cma import METHOD, FedCmaConfig
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.service import COORDINATOR_SERVICE, Serving, serve
+from fedbbpt.types import Phase, Projection, ProjectionKind, Receipt, Task, TaskSpec, Update
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1 import run_pb2
+from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from fedbbpt.v1.run_pb2_grpc import RunServiceStub
+from fedbbpt.wire.messages import coordinator_messages, operator_messages
+from fedbbpt.wire.tensors import Assembler, bundle, chunks
+from fedbbpt.wire.traffic import TrafficMeter
+
+SPACE = LatentSpace(5, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
+CONFIG = FedCmaConfig(population=6)
+METRICS = {"dev_loss": 2.0, "dev_correct": 3.0, "dev_count": 4.0, "queries": 10.0}
+
+
+def new_coordinator(traffic: TrafficMeter, clients: int, rounds: int) -> Coordinator:
+    task = TaskSpec("{prompt} {text}", ("bad", "good"))
+    settings = RunSettings("run-1", task, ("0", "1"), SPACE, METHOD.settings(CONFIG), "float32", rounds, "", "", 1000)
+    return Coordinator(
+        method_name="fed-cma",
+        method=METHOD.server(CONFIG, SPACE),
+        codec=CODECS["float32"],
+        settings=settings,
+        seed=3,
+        cohort=CohortSettings(clients, quorum=clients, deadline_seconds=300.0),
+        store=MemoryStore(),
+        traffic=traffic.read,
+    )
+
+
+class Client:
+    """What a client in another language has: the stubs, and the messages."""
+
+    def __init__(self, channel: grpc.aio.Channel, client_id: str = "anna") -> None:
+        self.stub, self.id, self.session = CoordinatorServiceStub(channel), client_id, ""
+
+    async def join(self, key: str = "key") -> pb.JoinResponse:
+        hello = Hello(self.id, key, 4, frozenset({"float32"}))
+        response: pb.JoinResponse = await self.stub.Join(coordinator_messages.join_request(hello))
+        self.session = response.session
+        return response
+
+    def stream(self) -> Any:
+        return self.stub.StreamTasks(pb.StreamTasksRequest(session=self.session))
+
+    async def submit(self, task: Task, update: Update, spoil: Callable[[pb.SubmitUpdateRequest], None]) -> Receipt:
+        announced, data = bundle(update.arrays)
+        header = coordinator_messages.update_header(self.session, task.id, update, announced)
+        parts = [pb.SubmitUpdateRequest(header=header), *(pb.SubmitUpdateRequest(chunk=c) for c in chunks(data))]
+        for part in parts:
+            spoil(part)
+        response = await self.stub.SubmitUpdate(iter(parts))
+        return coordinator_messages.receipt(response.receipt)
+
+    async def answer(self, task: Task, spoil: Callable[[pb.SubmitUpdateRequest], None] = lambda part: None) -> Receipt:
+        arrays = {} if task.id.phase is Phase.EVALUATE else {"losses": np.arange(6.0, dtype=np.float32)}
+        return await self.submit(task, Update(arrays, 4.0, METRICS), spoil)
+
+
+async def next_task(stream: Any) -> Task:
+    header: pb.TaskHeader | None = None
+    assembler: Assembler | None = None
+    while True:
+        response = await stream.read()
+        assert response is not grpc.aio.EOF
+        if response.HasField("task"):
+            header, assembler = response.task, Assembler(response.task.arrays, 10**6)
+        elif response.HasField("chunk"):
+            assert assembler is not None
+            assembler.add(response.chunk)
+        if header is not None and assembler is not None and assembler.complete:
+            return coordinator_messages.task(header, assembler.arrays())
+
+
+@asynccontextmanager
+async def serving(
+    clients: int = 1, rounds: int = 1, heartbeat_seconds: float = 10.0
+) -> AsyncIterator[tuple[Serving, grpc.aio.Channel]]:
+    traffic = TrafficMeter()
+    started = await serve(new_coordinator(traffic, clients, rounds), traffic, heartbeat_seconds=heartbeat_seconds)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{started.port}") as channel:
+            yield started, channel
+    finally:
+        await started.stop(grace_seconds=5.0)
+
+
+async def failure(call: Awaitable[Any]) -> str:
+    """The reason that the call's failure gives."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    details = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
+    info = error_details_pb2.ErrorInfo()
+    status_pb2.Status.FromString(details).details[0].Unpack(info)
+    reason: str = info.reason
+    return reason
+
+
+def test_a_run_from_join_to_finished() -> None:
+    async def scenario() -> None:
+        async with serving() as (started, channel):
+            client, operator = Client(channel), RunServiceStub(channel)
+            watch = aiter(operator.WatchRun(run_pb2.WatchRunRequest()))
+            assert (await anext(watch)).run.state == run_pb2.RUN_STATE_WAITING
+            no_result = await failure(operator.GetResult(run_pb2.GetResultRequest()))
+            assert no_result == "NoResultYet"
+
+            joined = await client.join()
+            assert coordinator_messages.run_settings(joined).space == SPACE
+            stream = client.stream()
+            first = await next_task(stream)
+            assert (first.id.round, first.id.phase) == (0, Phase.UPDATE)
+            assert set(first.arrays) == {"mean", "scale"}
+            assert await client.answer(first) is Receipt.COUNTED
+            assert await client.answer(first) is Receipt.DUPLICATE
+            last = await next_task(stream)
+            assert (last.id.round, last.id.phase) == (1, Phase.EVALUATE)
+            assert not np.array_equal(last.arrays["mean"], first.arrays["mean"])
+            assert await client.answer(last) is Receipt.COUNTED
+            finished = await stream.read()
+            assert finished.HasField("finished") and not finished.finished.stopped
+            assert await stream.read() is grpc.aio.EOF
+            await started.ended
+
+            result = await operator.GetResult(run_pb2.GetResultRequest())
+            assert operator_messages.result(result).measured.dev_accuracy == 0.75
+            assert result.run.queries == 20
+            seen = [response.run.state async for response in watch]
+            assert seen[-1] == run_pb2.RUN_STATE_FINISHED
+            assert await failure(client.join()) == "RunFinished"
+
+    asyncio.run(scenario())
+
+
+def test_bytes_are_counted_round_by_round() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, channel):
+            client = Client(channel)
+            await client.join()
+            task = await next_task(client.stream())
+            assert await client.answer(task) is Receipt.COUNTED
+            status = (await RunServiceStub(channel).GetRun(run_pb2.GetRunRequest())).run
+            if TrafficMeter().supported:
+                assert 24 < status.last.bytes_up < status.bytes_up < 10_000
+                assert 40 < status.last.bytes_down < status.bytes_down < 10_000
+
+    asyncio.run(scenario())
+
+
+def test_a_task_comes_again_on_a_new_stream_and_heartbeats_between() -> None:
+    async def scenario() -> None:
+        async with serving(heartbeat_seconds=0.01) as (_, channel):
+            client = Client(channel)
+            await client.join()
+            stream = client.stream()
+            task = await next_task(stream)
+            assert (await stream.read()).HasField("heartbeat")
+            stream.cancel()
+            again = await next_task(client.stream())
+            assert again.id == task.id
+            assert np.array_equal(again.arrays["mean"], task.arrays["mean"])
+
+    asyncio.run(scenario())
+
+
+def test_a_client_without_a_task_hears_heartbeats_while_others_come_and_go() -> None:
+    async def scenario() -> None:
+        async with serving(clients=3, heartbeat_seconds=0.2) as (_, channel):
+            client, restless = Client(channel), Client(channel, "ben")
+            await client.join()
+            heard = asyncio.ensure_future(client.stream().read())
+            async with asyncio.timeout(10.0):
+                while not heard.done():
+                    await restless.join()
+            assert heard.result().HasField("heartbeat")
+
+    asyncio.run(scenario())
+
+
+def test_the_newest_session_evicts_the_one_before() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, channel):
+            old, new = Client(channel), Client(channel)
+            await old.join()
+            stream = old.stream()
+            task = await next_task(stream)
+            assert await failure(Client(channel).join(key="thief")) == "ClientIdTaken"
+            await new.join()
+            assert await failure(stream.read()) == "SessionEvicted"
+            assert await failure(old.answer(task)) == "SessionEvicted"
+            assert (await next_task(new.stream())).id == task.id
+            assert await new.answer(task) is Receipt.COUNTED
+
+    asyncio.run(scenario())
+
+
+def test_an_operator_stops_the_run() -> None:
+    async def scenario() -> None:
+        async with serving(rounds=5) as (started, channel):
+            client = Client(channel)
+            await client.join()
+            stream = client.stream()
+            task = await next_task(stream)
+            stopped = await RunServiceStub(channel).StopRun(run_pb2.StopRunRequest())
+            assert stopped.run.state == run_pb2.RUN_STATE_RUNNING
+            assert await client.answer(task) is Receipt.COUNTED
+            finished = await stream.read()
+            assert finished.finished.stopped
+            await started.ended
+
+    asyncio.run(scenario())
+
+
+def _chunk(change: Callable[[pb.SubmitUpdateRequest], None]) -> Callable[[pb.SubmitUpdateRequest], None]:
+    return lambda part: change(part) if part.HasField("chunk") else None
+
+
+def _header(change: Callable[[pb.UpdateHeader], object]) -> Callable[[pb.SubmitUpdateRequest], None]:
+    def spoil(part: pb.SubmitUpdateRequest) -> None:
+        if part.HasField("header"):
+            change(part.header)
+
+    return spoil
+
+
+def _flip(part: pb.SubmitUpdateRequest) -> None:
+    part.chunk.data = bytes([part.chunk.data[0] ^ 1]) + part.chunk.data[1:]
+
+
+def _nan(part: pb.SubmitUpdateRequest) -> None:
+    part.CopyFrom(pb.SubmitUpdateRequest(chunk=next(chunks(np.full(6, np.nan, np.float32).tobytes()))))
+
+
+def _same_sum(header: pb.UpdateHeader) -> None:
+    header.arrays.crc32c = bundle({"losses": np.full(6, np.nan, np.float32)})[0].crc32c
+
+
+def _both(*spoils: Callable[[pb.SubmitUpdateRequest], None]) -> Callable[[pb.SubmitUpdateRequest], None]:
+    def spoil(part: pb.SubmitUpdateRequest) -> None:
+        for each in spoils:
+            each(part)
+
+    return spoil
+
+
+SPOILS: Iterable[tuple[Callable[[pb.SubmitUpdateRequest], None], str]] = (
+    (_chunk(_flip), "ChecksumMismatch"),
+    (_header(lambda header: setattr(header.arrays, "crc32c", 1)), "ChecksumMismatch"),
+    (_chunk(lambda part: setattr(part.chunk, "offset", 8)), "InvalidTensor"),
+    (_both(_header(_same_sum), _chunk(_nan)), "InvalidTensor"),
+    (_header(lambda header: setattr(header.arrays, "total_bytes", 10**9)), "MessageTooLarge"),
+    (_header(lambda header: setattr(header.arrays.tensors[0], "name", "mean")), "InvalidUpdate"),
+    (_header(lambda header: header.arrays.tensors[0].shape.append(1)), "InvalidTensor"),
+    (_header(lambda header: setattr(header, "weight", 0.0)), "InvalidUpdate"),
+    (_header(lambda header: header.metrics.pop("queries")), "InvalidUpdate"),
+    (_header(lambda header: setattr(header.id, "run_id", "run-2")), "UnknownRun"),
+    (_header(lambda header: setattr(header.id, "round", 1)), "UnknownRound"),
+    (_header(lambda header: setattr(header.id, "client_id", "berta")), "InvalidUpdate"),
+    (_header(lambda header: setattr(header.id, "phase", 7)), "InvalidRequest"),
+    (_header(lambda header: setattr(header, "session", "stale")), "SessionUnknown"),
+    (lambda part: part.ClearField("part"), "InvalidRequest"),
+    (_chunk(lambda part: part.header.SetInParent()), "InvalidRequest"),
+)
+
+
+@pytest.mark.parametrize(("spoil", "expected"), SPOILS)
+def test_bad_updates_are_refused_and_lose_nothing(
+    spoil: Callable[[pb.SubmitUpdateRequest], None], expected: str
+) -> None:
+    async def scenario() -> None:
+        async with serving() as (_, channel):
+            client = Client(channel)
+            await client.join()
+            task = await next_task(client.stream())
+            assert await failure(client.answer(task, spoil)) == expected
+            assert await client.answer(task) is Receipt.COUNTED
+
+    asyncio.run(scenario())
+
+
+def test_who_left_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        async with serving(clients=2) as (_, channel):
+            anna, berta = Client(channel), Client(channel, "berta")
+            await anna.join()
+            await berta.join()
+            task = await next_task(anna.stream())
+            for _ in range(2):
+                await berta.stub.Leave(pb.LeaveRequest(session=berta.session))
+            assert await failure(berta.stream().read()) == "SessionUnknown"
+            # The quorum is two: the round waits for somebody to take the place.
+            assert await anna.answer(task) is Receipt.COUNTED
+            clara = Client(channel, "clara")
+            await clara.join()
+            assert await clara.answer(await next_task(clara.stream())) is Receipt.COUNTED
+            status = (await RunServiceStub(channel).GetRun(run_pb2.GetRunRequest())).run
+            assert (status.last.clients, status.round) == (2, 1)
+            assert [member.client_id for member in status.members] == ["anna", "clara"]
+
+    asyncio.run(scenario())
+
+
+def test_health() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, channel):
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            for name in ("", COORDINATOR_SERVICE):
+                response = await health.Check(health_pb2.HealthCheckRequest(service=name))
+                assert response.status == health_pb2.HealthCheckResponse.SERVING
+
+    asyncio.run(scenario())

@@ -1,0 +1,226 @@
+"""FedSP's models: the auxiliary one shares and counts as published, and each stage trains its own part and no other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from fedbbpt.errors import InvalidInput  # noqa: E402
+from fedbbpt.interfaces import Stage  # noqa: E402
+from fedbbpt.prompts.deep import DeepSpace  # noqa: E402
+from fedbbpt.ptm.models.text.encoding import Encoder  # noqa: E402
+from fedbbpt.types import Examples, LabelledExamples, TaskSpec  # noqa: E402
+from fedbbpt.whitebox import auxiliary_file  # noqa: E402
+from fedbbpt.whitebox.auxiliary import LayerRange, derive, layer_list, parameter_count, skeleton, weights  # noqa: E402
+from fedbbpt.whitebox.building import client_box, make_auxiliary, owner_box  # noqa: E402
+from fedbbpt.whitebox.distill import distil, hidden_error  # noqa: E402
+from fedbbpt.whitebox.sequences import answered, batch, batches  # noqa: E402
+
+TASK = TaskSpec("{text} it is a{mask}", (" number", " place name"))
+DATA = LabelledExamples(
+    Examples(("how many people", "how many long films", "which place", "where is paris", "who wrote two", "in what")),
+    np.array([0, 0, 1, 1, 0, 1]),
+)
+SPACES = {
+    "llama": DeepSpace(layers=2, heads=2, width=8, tokens=3, seed=1, std=0.1),
+    "gpt2": DeepSpace(layers=2, heads=4, width=8, tokens=3, seed=1, std=0.1),
+    "opt": DeepSpace(layers=2, heads=4, width=8, tokens=3, seed=1, std=0.1),
+}
+STAGE = Stage(steps=4, batch_size=4, learning_rate=0.01, weight_decay=0.01, epsilon=1e-8, warmup=0.25)
+GPT2_XL: dict[str, Any] = {"n_embd": 1600, "n_layer": 48, "n_head": 25}
+OPT_1_3B: dict[str, Any] = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 32,
+    "ffn_dim": 8192,
+    "word_embed_proj_dim": 2048,
+}
+
+each_family = pytest.mark.parametrize("name", SPACES)
+
+
+def full(folder: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.fixture
+def auxiliary(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
+    """The file of an auxiliary model of a tiny checkpoint."""
+
+    def make(name: str, mode: Literal["share", "drop"] = "share") -> Path:
+        layers, stage = LayerRange(0, 1, mode), Stage(0, 4, 5e-3, 0.01, 1e-8, 0.1)
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(make_auxiliary(str(checkpoint(name)), layers, stage, TASK, DATA, seed=0))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("config", "whole", "shared", "prefix"),
+    [
+        (transformers.GPT2Config(**GPT2_XL), 1_557_611_200, 112_793_600, DeepSpace(48, 25, 64, 40, 0, 0.02)),
+        (transformers.OPTConfig(**OPT_1_3B), 1_315_758_080, 157_517_824, DeepSpace(24, 32, 64, 40, 0, 0.02)),
+    ],
+    ids=["gpt2-xl", "opt-1.3b"],
+)
+def test_counts_are_the_published_ones(config: Any, whole: int, shared: int, prefix: DeepSpace) -> None:
+    """On the meta device, so without weights."""
+    with torch.device("meta"):
+        assert parameter_count(skeleton(config, LayerRange(0, config.num_hidden_layers, "share"))) == whole
+        model = skeleton(config, LayerRange(0, 1, "share"))
+        assert parameter_count(model) == shared
+        assert len(layer_list(model)[1]) == config.num_hidden_layers
+        assert parameter_count(skeleton(config, LayerRange(0, 1, "drop"))) == shared
+    assert prefix.dim == {112_793_600: 6_144_000, 157_517_824: 3_932_160}[shared]
+
+
+@each_family
+def test_a_shared_layer_is_one_in_all_its_places(checkpoint: Callable[[str], Path], name: str) -> None:
+    """Kills: copies of the layer, and one layer whose places all write into the same keys and values."""
+    teacher = full(checkpoint(name))
+    model = derive(teacher, LayerRange(1, 1, "share"))
+    first, second = layer_list(model)[1]
+    assert [id(p) for p in first.parameters()] == [id(p) for p in second.parameters()]
+    taken = layer_list(teacher)[1][1]
+    for ours, theirs in zip(first.parameters(), taken.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    past = model(torch.tensor([[5, 6, 7]]), use_cache=True).cache
+    assert [layer.keys.shape[2] for layer in past.layers] == [3, 3]
+
+
+@each_family
+def test_all_layers_make_the_full_model(checkpoint: Callable[[str], Path], name: str) -> None:
+    teacher = full(checkpoint(name))
+    model = derive(teacher, LayerRange(0, 2, "share")).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(model(ids).logits, teacher(ids).logits)
+    assert parameter_count(model) == parameter_count(teacher)
+
+
+def test_dropping_leaves_the_others_out(checkpoint: Callable[[str], Path]) -> None:
+    model = derive(full(checkpoint("llama")), LayerRange(1, 1, "drop"))
+    assert len(layer_list(model)[1]) == model.config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize("layers", [LayerRange(2, 1, "share"), LayerRange(0, 3, "share"), LayerRange(1, 2, "drop")])
+def test_layers_that_are_not_there(checkpoint: Callable[[str], Path], layers: LayerRange) -> None:
+    with pytest.raises(InvalidInput, match="of 2"):
+        derive(full(checkpoint("llama")), layers)
+
+
+@each_family
+def test_distillation_brings_the_last_hidden_states_nearer(checkpoint: Callable[[str], Path], name: str) -> None:
+    folder = checkpoint(name)
+    teacher = full(folder)
+    student = derive(teacher, LayerRange(0, 1, "share"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    sequences = answered(Encoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    whole = batch(sequences)
+    before = float(hidden_error(teacher, student.eval(), whole).detach())
+    distil(teacher, student, sequences, Stage(30, 6, 3e-3, 0.01, 1e-8, 0.1), seed=0)
+    assert float(hidden_error(teacher, student.eval(), whole).detach()) < before / 2
+
+
+def test_what_fills_a_batch_up_changes_nothing(checkpoint: Callable[[str], Path]) -> None:
+    """Kills: a loss over the tokens that are not there."""
+    folder = checkpoint("llama")
+    teacher, tokenizer = full(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    student = derive(teacher, LayerRange(0, 1, "share")).eval()
+    sequences = answered(Encoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    errors = [float(hidden_error(teacher, student, batch([one])).detach()) * len(one.ids) for one in sequences]
+    together = float(hidden_error(teacher, student, batch(sequences)).detach())
+    assert together == pytest.approx(sum(errors) / sum(len(one.ids) for one in sequences), rel=1e-4)
+
+
+@each_family
+def test_a_file_gives_back_model_and_tokenizer(
+    checkpoint: Callable[[str], Path], auxiliary: Callable[..., Path], name: str
+) -> None:
+    model, tokenizer, max_tokens = auxiliary_file.read(auxiliary(name))
+    expected = weights(derive(full(checkpoint(name)), LayerRange(0, 1, "share")))
+    found = weights(model)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[each], expected[each]) for each in found)
+    theirs = transformers.AutoTokenizer.from_pretrained(checkpoint(name))
+    assert tokenizer("who wrote this book")["input_ids"] == theirs("who wrote this book")["input_ids"]
+    assert max_tokens == 48
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(InvalidInput, match="no auxiliary model"):
+        auxiliary_file.read(path)
+
+
+@each_family
+def test_each_stage_changes_its_own_part(auxiliary: Callable[..., Path], name: str) -> None:
+    space = SPACES[name]
+    box = client_box(auxiliary(name), space, TASK, DATA)
+    z = np.zeros(space.dim, np.float32)
+    aligned = box.align({}, z, STAGE, seed=1)
+    again = box.align(aligned, z, STAGE, seed=2)
+    assert all(not np.array_equal(aligned[each], again[each]) for each in aligned)
+    tuned, loss = box.tune(aligned, z, STAGE, seed=3)
+    assert np.isfinite(loss) and np.abs(tuned).max() > 1e-3
+    # The weights of a tuning stage are those that it was given: one step with no learning rate gives them back.
+    still = box.align(aligned, tuned, Stage(1, 4, 0.0 + 1e-30, 0.0, 1e-8, 0.0), seed=4)
+    assert all(np.array_equal(aligned[each], still[each]) for each in aligned)
+
+
+def test_stages_are_functions_of_their_arguments(auxiliary: Callable[..., Path]) -> None:
+    """Kills: weights that stay in the model from the call before, and draws from torch's global generator."""
+    path, z = auxiliary("gpt2"), np.full(SPACES["gpt2"].dim, 0.1, np.float32)  # which has dropout
+    one, other = (client_box(path, SPACES["gpt2"], TASK, DATA) for _ in range(2))
+    drifted = one.align({}, z, STAGE, seed=1)
+    one.tune(drifted, z, STAGE, seed=2)
+    torch.manual_seed(5)
+    for begun in ({}, drifted):
+        a, b = one.align(begun, z, STAGE, seed=3), other.align(begun, z, STAGE, seed=3)
+        assert all(np.array_equal(a[each], b[each]) for each in a)
+        (c, loss), (d, same) = one.tune(begun, z, STAGE, seed=3), other.tune(begun, z, STAGE, seed=3)
+        assert np.array_equal(c, d) and loss == same
+
+
+def test_a_shallower_model_answers_for_all_layers(auxiliary: Callable[..., Path]) -> None:
+    """It tunes the mean of their prefixes, which all of them get."""
+    space = SPACES["llama"]
+    box = client_box(auxiliary("llama", "drop"), space, TASK, DATA)
+    z, _ = box.tune({}, np.zeros(space.dim, np.float32), STAGE, seed=1)
+    first, second = space.prefixes(z[None])[0]
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_a_prefix_tuned_through_the_full_model_lowers_its_loss(checkpoint: Callable[[str], Path]) -> None:
+    space = SPACES["llama"]
+    box = owner_box(str(checkpoint("llama")), space, TASK, DATA)
+    z, losses = np.zeros(space.dim, np.float32), []
+    for seed in range(4):
+        z, loss = box.tune({}, z, Stage(20, 6, 0.2, 0.01, 1e-8, 0.1), seed)
+        losses.append(loss)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_prefix_of_another_shape_is_refused(checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(InvalidInput, match="2 layers, 2 heads and width 8"):
+        owner_box(str(checkpoint("llama")), SPACES["gpt2"], TASK, DATA)
+
+
+@pytest.mark.parametrize("size", [1, 4, 6, 10])
+def test_batches_take_all_before_they_take_one_again(checkpoint: Callable[[str], Path], size: int) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
+    sequences = answered(Encoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    drawn = batches(sequences, size, seed=3)
+    taken: list[tuple[int, ...]] = []
+    for _ in range(6):
+        each = next(drawn)
+        assert len(each.ids) == min(size, 6)
+        taken += [tuple(ids[there].tolist()) for ids, there in zip(each.ids, each.there, strict=True)]
+    counts = {one.ids: taken.count(one.ids) for one in sequences}
+    assert max(counts.values()) - min(counts.values()) <= 1

@@ -1,0 +1,133 @@
+"""What the coordinator and its clients and operators say survives the wire as it was."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import InvalidRequest, VersionMismatch
+from fedbbpt.interfaces import Hello, Report, RunSettings
+from fedbbpt.methods.fed_bbpt import FedBbptSettings
+from fedbbpt.methods.fed_bpt import FedBptSettings
+from fedbbpt.methods.fed_cma import FedCmaSettings
+from fedbbpt.methods.fedavg_bbt import FedavgBbtSettings
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.visual import ImageSpace
+from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
+from fedbbpt.types import (
+    Injection,
+    MethodSettings,
+    Phase,
+    Projection,
+    ProjectionKind,
+    Receipt,
+    Task,
+    TaskId,
+    TaskSpec,
+    Update,
+)
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1 import run_pb2
+from fedbbpt.wire.messages import coordinator_messages, operator_messages
+from fedbbpt.wire.tensors import Assembler, bundle, chunks
+
+METHODS: list[MethodSettings] = [
+    FedCmaSettings(20, candidates_sent=True, expansion_sent=True),
+    FedBptSettings(5, 8, 0.5, common_seed=False, local_covariance="full", ratio_of_means=True, orders_sent=False),
+    FedBptSettings(6, 9, 0.0, common_seed=True, local_covariance="diagonal", ratio_of_means=False, orders_sent=True),
+    FedBbptSettings(
+        "categorical", 3, 2, 0.1, 0.602, 10.0, 0.05, 0.101, 0.9, 16, 32, 2**64 - 1, 20, 1e-4, 0.01, 3.0, "signed"
+    ),
+    FedBbptSettings("visual", 1, 5, 0.01, 0.4, 1.0, 0.01, 0.1, 0.9, 8, 16, 0, 20, 1e-4, 0.01, 3.0, "true"),
+    FedavgBbtSettings(20, 4, best_sent=True),
+]
+REPORT = Report(3, 4, 0.1 + 0.2, 1 / 3, 0.7, 1000, 1.5, 10, 20, 96)
+BARE = Report(0, 1, math.inf, None, None, 0, 0.0)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_settings(method: MethodSettings) -> None:
+    space = LatentSpace(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was", Injection.CONCAT))
+    task = TaskSpec("{prompt} {text}", ("bad", "good"))
+    settings = RunSettings("run-1", task, ("neg", "pos"), space, method, "int8", 50, "[::1]:7000", "sha256:1", 2**20)
+    response = coordinator_messages.join_response("session", settings, 2.5)
+    received = pb.JoinResponse.FromString(response.SerializeToString())
+    assert coordinator_messages.run_settings(received) == settings
+    assert received.session == "session"
+    assert received.heartbeat.ToTimedelta().total_seconds() == 2.5
+
+
+def test_the_space_of_pictures() -> None:
+    space = ImageSpace((3, 224, 224), 16, 7, (32, 64, 32, 32, 16), 0.3, 2**64 - 1)
+    task = TaskSpec("{prompt} {text}", ("bad", "good"))
+    settings = RunSettings("run-1", task, ("neg", "pos"), space, METHODS[0], "int8", 50, "", "", 2**20)
+    response = coordinator_messages.join_response("session", settings, 2.5)
+    received = pb.JoinResponse.FromString(response.SerializeToString())
+    assert coordinator_messages.run_settings(received) == settings
+    del received.task.image.image[:]
+    with pytest.raises(InvalidRequest, match="C, H and W"):
+        coordinator_messages.run_settings(received)
+
+
+def test_a_method_of_a_newer_server_is_refused() -> None:
+    latent = {"projection": "PROJECTION_NORMAL", "injection": "INJECTION_PREFIX"}
+    response = pb.JoinResponse(task={"latent": latent})  # type: ignore[arg-type]  # protobuf takes dicts, its stubs do not
+    with pytest.raises(InvalidRequest, match="no method"):
+        coordinator_messages.run_settings(response)
+
+
+def test_hello() -> None:
+    hello = Hello("client-1", "key", 16, frozenset({"float32", "int8"}))
+    request = coordinator_messages.join_request(hello)
+    assert coordinator_messages.hello(request) == hello
+    request.codecs.append(99)  # type: ignore[arg-type]  # a codec of the future
+    assert coordinator_messages.hello(request) == hello
+    request.protocol_version = 2
+    with pytest.raises(VersionMismatch, match="protocol version 2; 1"):
+        coordinator_messages.hello(request)
+
+
+def test_tasks_and_updates() -> None:
+    task = Task(TaskId("run-1", 3, "client-1", Phase.UPDATE), 2**64 - 1, {"mean": np.ones(3, np.float32)}, 0.5)
+    announced, data = bundle(task.arrays)
+    header = pb.TaskHeader.FromString(coordinator_messages.task_header(task, announced).SerializeToString())
+    assembler = Assembler(header.arrays, len(data))
+    for chunk in chunks(data):
+        assembler.add(chunk)
+    read = coordinator_messages.task(header, assembler.arrays())
+    assert (read.id, read.seed, read.deadline_seconds) == (task.id, task.seed, task.deadline_seconds)
+    assert np.array_equal(read.arrays["mean"], task.arrays["mean"])
+
+    update = Update({}, 0.1, {"dev_loss": 0.1 + 0.2, "queries": 20.0})
+    sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0])
+    assert coordinator_messages.update(sent, {}) == update
+    assert coordinator_messages.task_id(sent.id) == task.id
+    sent.id.phase = pb.PHASE_UNSPECIFIED
+    with pytest.raises(InvalidRequest, match=r"id\.phase: 0 is unknown"):
+        coordinator_messages.task_id(sent.id)
+
+
+def test_receipts() -> None:
+    for receipt in Receipt:
+        assert coordinator_messages.receipt(coordinator_messages.submit_update_response(receipt).receipt) is receipt
+
+
+@pytest.mark.parametrize("state", RunState)
+@pytest.mark.parametrize("report", [REPORT, BARE, None])
+def test_status(state: RunState, report: Report | None) -> None:
+    members = (MemberStatus("a", True, False, 16), MemberStatus("b", False, True, 2))
+    counted = None if report is None else 0
+    status = RunStatus("run-1", "fed-cma", state, 3, 50, members, report, report, 2**40, counted, counted)
+    message = run_pb2.Run.FromString(operator_messages.run(status).SerializeToString())
+    assert operator_messages.run_status(message) == status
+
+
+def test_result() -> None:
+    z = np.asarray([0.1, -2.5], np.float32)
+    status = RunStatus("run-1", "fed-cma", RunState.FINISHED, 3, 3, (), REPORT, REPORT, 0, None, None)
+    response = operator_messages.get_result_response(Result(z, REPORT), status)
+    read = operator_messages.result(run_pb2.GetResultResponse.FromString(response.SerializeToString()))
+    assert read.z.dtype == np.float32
+    assert np.array_equal(read.z, z)
+    assert read.measured == REPORT
+    assert operator_messages.run_status(response.run) == status
