@@ -10,31 +10,34 @@ one leaves the old one as it was.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import OutputWithheld
 from fedbbpt.types import (
-    UNLIMITED,
-    Array,
     Arrays,
-    Budget,
+    Auxiliary,
     Examples,
+    ExamplesHandle,
     Expansion,
+    Hello,
     Losses,
+    Member,
     MethodSettings,
     Metrics,
+    MicroBatch,
     ModelCard,
     Orders,
-    Output,
     Perturbation,
     Population,
     Prompts,
     Receipt,
+    Scored,
     Scores,
+    Snapshot,
+    Stage,
     Task,
     TaskId,
     TaskSpec,
@@ -172,20 +175,6 @@ class Objectives(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stretch of white-box training by AdamW, begun with a fresh optimizer."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    """At its highest."""
-    weight_decay: float
-    epsilon: float
-    warmup: float
-    """The share of the steps in which the learning rate rises from 0; then it falls to 0."""
-
-
 class WhiteBox(Protocol):
     """A model that is trained where it stands, for methods whose clients hold one instead of asking the PTM.
 
@@ -221,16 +210,6 @@ class Codec(Protocol):
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays: ...
 
     def decode(self, arrays: Arrays) -> Arrays: ...
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """N pairs that are computed together: prompt `prompts[i]` with row `rows[i]`, both `[N]`."""
-
-    prompts: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    tokens: int
-    """That it takes to compute them."""
 
 
 class Job(Protocol):
@@ -298,49 +277,6 @@ class Backend(Protocol[R]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ExamplesHandle:
-    """Names examples that the PTM service keeps."""
-
-    id: str
-    count: int
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """An answer of the PTM, as its card's `output` says.
-
-    float32 `[P, B, K]` scores (LABEL_LOGITS, LABEL_LOGPROBS), int32 `[P, B]` classes (LABEL_ARGMAX), or float64 `[P]`
-    mean losses (LOSS_ONLY). Asked for another, it raises OutputWithheld.
-    """
-
-    output: Output
-    answer: Array
-    revision: str
-    usage: Usage
-    budget: Budget = UNLIMITED
-
-    @property
-    def scores(self) -> Scores:
-        return self._given(self.output.scores, "a score for each class")
-
-    @property
-    def choices(self) -> npt.NDArray[np.int32]:
-        """The classes with the highest scores `[P, B]`."""
-        return self._given(self.output is Output.LABEL_ARGMAX, "classes")
-
-    @property
-    def losses(self) -> Losses:
-        return self._given(self.output is Output.LOSS_ONLY, "losses")
-
-    def _given(self, given: bool, wanted: str) -> Array:
-        if not given:
-            fix = f"what can be done with {self.output}, or another agreement with the provider"
-            raise OutputWithheld(f"the PTM does not give {wanted}", where="output", fix=fix)
-        return self.answer
-
-
 class Ptm(Protocol):
     """The black box as a client sees it: in this process, or behind gRPC."""
 
@@ -364,57 +300,6 @@ class Ptm(Protocol):
     def release(self, examples_id: str) -> None: ...
 
     def usage(self) -> Usage: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A client as the store knows it: part of every cohort from round `since` to before round `until`."""
-
-    client_id: str
-    client_key: str
-    examples: int
-    since: int
-    until: int | None = None
-    counted: int | None = None
-    """The last closed round that counted its update: an answer to that one is a duplicate, not late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a closed round measured; its prompt is the one that the round began with."""
-
-    round: int
-    clients: int
-    dev_loss: float
-    """Mean cross-entropy, or the share of wrong answers where the PTM gives classes only."""
-    dev_accuracy: float | None
-    """None where it was not measured, as where the PTM gives losses only."""
-    train_loss: float | None
-    queries: int
-    seconds: float
-    bytes_up: int | None = None
-    bytes_down: int | None = None
-    dev_examples: int = 0
-    """On which dev_loss and dev_accuracy were measured."""
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """The best prompt has the highest: the lowest dev loss, which is steadier on few examples than accuracy."""
-        return -self.dev_loss, self.dev_accuracy or 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The durable truth between two rounds: `round` stands open, `state` is the method's before it."""
-
-    round: int
-    state: Arrays
-    best: Report | None = None
-    best_z: npt.NDArray[np.float32] | None = None
-    queries: int = 0
-    stopped_after: int | None = None
-    """The last round of a run that an operator stopped."""
-    reports: tuple[Report, ...] = field(default=())
 
 
 class Store(Protocol):
@@ -442,25 +327,6 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """How a client enters a run."""
-
-    client_id: str
-    client_key: str
-    """Random, made once and kept; tells a client that comes back from another that took its name."""
-    examples: int
-    codecs: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Auxiliary:
-    """Announces an auxiliary model: the length and the SHA-256 of its file, in hexadecimal."""
-
-    size_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Hello, Link, Ptm, Report, RunSettings, Store
+from fedbbpt.interfaces import Link, Ptm, RunSettings, Store
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import client_name, cohort_settings, run_settings
 from fedbbpt.methods import client_half, needs_scores
@@ -32,10 +32,9 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.remote import Operator
-from fedbbpt.server.run_status import Result, RunStatus
 from fedbbpt.server.service import HEARTBEAT_SECONDS, Serving, serve
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import Receipt, Task, TaskId, Update
+from fedbbpt.types import Hello, Receipt, Report, Result, RunStatus, Task, TaskId, Update
 from fedbbpt.wire.channel import ClientTls, ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter
 

@@ -23,12 +23,12 @@ from fedbbpt.federation.outcome import PROMPT, SUMMARY, Outcome
 from fedbbpt.federation.processes import ProcessGroup
 from fedbbpt.federation.simulation import simulate as run_simulation
 from fedbbpt.federation.splits import Splits, prepare
-from fedbbpt.interfaces import Ptm, Report
+from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.settings import task_spec
 from fedbbpt.methods import METHODS
-from fedbbpt.server.run_status import Result, RunStatus
+from fedbbpt.types import Report, Result, RunStatus
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job; `fedbbpt init` writes one.")]
 Out = Annotated[Path, typer.Option(help="The folder for everything that the run leaves.")]

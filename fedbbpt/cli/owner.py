@@ -19,10 +19,9 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.data.examples import Columns, label, read, read_table
 from fedbbpt.federation.splits import with_preset
 from fedbbpt.federation.white_boxes import AUXILIARY, owner_box, write_auxiliary
-from fedbbpt.interfaces import Hello
 from fedbbpt.job.config import read_job
 from fedbbpt.methods import owner_half
-from fedbbpt.types import OWNER, Examples, LabelledExamples
+from fedbbpt.types import OWNER, Examples, Hello, LabelledExamples
 from fedbbpt.wire.channel import connect
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from fedbbpt.federation.outcome import PROMPT, STORE, prompt_card
 from fedbbpt.federation.prompt_file import write_prompt
 from fedbbpt.federation.splits import with_preset
 from fedbbpt.federation.white_boxes import announced, client_box
-from fedbbpt.interfaces import Hello, RunSettings, WhiteBox
+from fedbbpt.interfaces import RunSettings, WhiteBox
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import make_coordinator, run_settings, task_spec
 from fedbbpt.methods import client_half, needs_scores, white_box
@@ -35,7 +35,7 @@ from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import OWNER, LabelledExamples
+from fedbbpt.types import OWNER, Hello, LabelledExamples
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ServerTls, connect
 from fedbbpt.wire.traffic import TrafficMeter
 

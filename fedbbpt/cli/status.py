@@ -13,7 +13,7 @@ from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.view import RunView, decimals, size
 from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import Operator
-from fedbbpt.server.run_status import RunStatus
+from fedbbpt.types import RunStatus
 from fedbbpt.wire.channel import connect
 
 Coordinator = Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")]

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fedbbpt.interfaces import Report
+from fedbbpt.types import Report
 
 _LAST = 8
 _CURVE = "▁▂▃▄▅▆▇█"

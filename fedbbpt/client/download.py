@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from fedbbpt.errors import ChecksumMismatch
-from fedbbpt.interfaces import Auxiliary
+from fedbbpt.types import Auxiliary
 
 
 class Download:

@@ -26,8 +26,8 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Auxiliary, Hello, RunSettings
-from fedbbpt.types import Receipt, Task, TaskId, Update
+from fedbbpt.interfaces import RunSettings
+from fedbbpt.types import Auxiliary, Hello, Receipt, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.messages import coordinator_messages

@@ -10,7 +10,6 @@ import numpy as np
 from fedbbpt.conformance.cases import Caller
 from fedbbpt.conformance.inputs import Inputs, count
 from fedbbpt.conformance.target import Refused, Target
-from fedbbpt.interfaces import Scored
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
     Array,
@@ -21,6 +20,7 @@ from fedbbpt.types import (
     Perturbation,
     PromptKind,
     Prompts,
+    Scored,
     TaskSpec,
 )
 from fedbbpt.wire.messages import ptm_messages

@@ -17,13 +17,11 @@ from fedbbpt.federation.outcome import STORE, SUMMARY
 from fedbbpt.federation.processes import ProcessGroup
 from fedbbpt.federation.splits import Splits
 from fedbbpt.federation.white_boxes import AUXILIARY, check_shard
-from fedbbpt.interfaces import Report
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.settings import client_name, cohort_settings
 from fedbbpt.server.remote import Operator
-from fedbbpt.server.run_status import Result, RunStatus
-from fedbbpt.types import OWNER
+from fedbbpt.types import OWNER, Report, Result, RunStatus
 from fedbbpt.wire.channel import connect
 
 PTM_START_SECONDS = 600.0

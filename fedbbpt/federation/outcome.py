@@ -9,11 +9,9 @@ from typing import Any
 
 from fedbbpt.federation.evaluation import Comparison
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
-from fedbbpt.interfaces import Report
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.server.run_status import Result
-from fedbbpt.types import ModelCard
+from fedbbpt.types import ModelCard, Report, Result
 
 SUMMARY, METRICS, PROMPT, STORE = "summary.json", "metrics.jsonl", "prompt.safetensors", "run.db"
 

@@ -18,12 +18,11 @@ from fedbbpt.client.unmeasured import Unmeasured
 from fedbbpt.codecs import CODECS
 from fedbbpt.federation.splits import Splits
 from fedbbpt.federation.white_boxes import AUXILIARY, check_shard, client_box, owner_box, write_auxiliary
-from fedbbpt.interfaces import ClientHalf, Hello, Ptm, Report, RunSettings
+from fedbbpt.interfaces import ClientHalf, Ptm, RunSettings
 from fedbbpt.job.settings import client_name, make_coordinator, run_settings
 from fedbbpt.methods import client_half, needs_scores, owner_half, white_box
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.server.run_status import Result, RunStatus
-from fedbbpt.types import OWNER, Task, Update
+from fedbbpt.types import OWNER, Hello, Report, Result, RunStatus, Task, Update
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedbbpt.errors import InvalidInput, InvalidJob
-from fedbbpt.interfaces import Auxiliary, RunSettings, WhiteBox
+from fedbbpt.interfaces import RunSettings, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.methods.fed_sp import FedSpConfig
-from fedbbpt.types import LabelledExamples
+from fedbbpt.types import Auxiliary, LabelledExamples
 
 AUXILIARY = "auxiliary.safetensors"
 

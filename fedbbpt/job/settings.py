@@ -4,11 +4,11 @@ import math
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidJob
-from fedbbpt.interfaces import Auxiliary, RunSettings, Store
+from fedbbpt.interfaces import RunSettings, Store
 from fedbbpt.job.config import Job
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator, Traffic
-from fedbbpt.types import TaskSpec
+from fedbbpt.types import Auxiliary, TaskSpec
 
 MAX_UPDATE_BYTES = 64 * 1024 * 1024
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from fedbbpt import seeds
-from fedbbpt.interfaces import PromptSpace, Stage, WhiteBox
+from fedbbpt.interfaces import PromptSpace, WhiteBox
 from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim.losses import finite
-from fedbbpt.types import Arrays, MethodSettings, Metrics, Task, Update, merge, unpack
+from fedbbpt.types import Arrays, MethodSettings, Metrics, Stage, Task, Update, merge, unpack
 
 
 class FedSpConfig(MethodConfig):

@@ -25,7 +25,7 @@ from fedbbpt.errors import (
     PolicyForbids,
     StoreError,
 )
-from fedbbpt.interfaces import Backend, ExamplesHandle, Scored
+from fedbbpt.interfaces import Backend
 from fedbbpt.ptm import digests
 from fedbbpt.ptm.checks import check_examples, check_filled, check_prompts, check_task, count
 from fedbbpt.ptm.scoring import Scoring
@@ -40,9 +40,11 @@ from fedbbpt.types import (
     Budget,
     Examples,
     ExampleSet,
+    ExamplesHandle,
     ModelCard,
     Perturbation,
     Prompts,
+    Scored,
     TaskSpec,
     Usage,
 )

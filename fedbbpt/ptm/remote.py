@@ -27,12 +27,21 @@ from fedbbpt.errors import (
     UnknownExamples,
     UnknownTask,
 )
-from fedbbpt.interfaces import ExamplesHandle, Scored
 from fedbbpt.ptm.checks import check_examples
 from fedbbpt.ptm.tenants.policy import check_labels
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.types import Examples, ExampleSet, ModelCard, Perturbation, Prompts, TaskSpec, Usage
+from fedbbpt.types import (
+    Examples,
+    ExampleSet,
+    ExamplesHandle,
+    ModelCard,
+    Perturbation,
+    Prompts,
+    Scored,
+    TaskSpec,
+    Usage,
+)
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.patience import Patience
 

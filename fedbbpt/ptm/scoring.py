@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.interfaces import Backend, MicroBatch
+from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.tenants.handles import Kept
 from fedbbpt.ptm.tenants.result_cache import ResultCache
-from fedbbpt.types import Prompts, Scores, Usage
+from fedbbpt.types import MicroBatch, Prompts, Scores, Usage
 
 
 class Scoring:

@@ -20,7 +20,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import FedbbptError, Unauthenticated
-from fedbbpt.interfaces import Scored
 from fedbbpt.ptm.engine import Begun, Engine
 from fedbbpt.ptm.metrics import PtmMetrics
 from fedbbpt.ptm.scheduling.workers import Workers
@@ -29,6 +28,7 @@ from fedbbpt.ptm.tenants.in_flight import UnderWay
 from fedbbpt.ptm.tenants.registry import Tenant, Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1 import ptm_pb2_grpc
+from fedbbpt.types import Scored
 from fedbbpt.wire.admission import CALLERS, STRANGERS, Admission, Room
 from fedbbpt.wire.channel import ServerTls, bind, create_server
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages

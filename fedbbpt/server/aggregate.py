@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fedbbpt.interfaces import Report, ServerHalf, Snapshot
-from fedbbpt.types import Arrays, Metrics, Phase, Update, pack
+from fedbbpt.interfaces import ServerHalf
+from fedbbpt.types import Arrays, Metrics, Phase, Report, Snapshot, Update, pack
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedbbpt.errors import InvalidHello, InvalidTensor, InvalidUpdate
-from fedbbpt.interfaces import Codec, Hello
-from fedbbpt.types import Array, Orders, Update
+from fedbbpt.interfaces import Codec
+from fedbbpt.types import Array, Hello, Orders, Update
 
 MAX_NAME_LENGTH = 128
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidJob
-from fedbbpt.interfaces import Member
+from fedbbpt.types import Member
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,15 +26,32 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Codec, Hello, Member, Report, RunSettings, ServerHalf, Snapshot, Store
+from fedbbpt.interfaces import Codec, RunSettings, ServerHalf, Store
 from fedbbpt.server.aggregate import aggregate, tuned
 from fedbbpt.server.checks import check_hello, check_update
 from fedbbpt.server.cohort import CohortSettings, sample
 from fedbbpt.server.ledger import Ledger
 from fedbbpt.server.round import Acknowledge, Close, Enrolled, Extend, Keep, Round, Submitted, Tick, step
-from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus, state_of
 from fedbbpt.server.sessions import Sessions
-from fedbbpt.types import OWNER, Arrays, Phase, Receipt, Task, TaskId, Update, pack
+from fedbbpt.types import (
+    OWNER,
+    Arrays,
+    Hello,
+    Member,
+    MemberStatus,
+    Phase,
+    Receipt,
+    Report,
+    Result,
+    RunState,
+    RunStatus,
+    Snapshot,
+    Task,
+    TaskId,
+    Update,
+    pack,
+    state_of,
+)
 
 log = logging.getLogger(__name__)
 

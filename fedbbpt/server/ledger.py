@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from fedbbpt.interfaces import Member, Snapshot, Store
-from fedbbpt.types import TaskId, Update
+from fedbbpt.interfaces import Store
+from fedbbpt.types import Member, Snapshot, TaskId, Update
 
 
 class Ledger:

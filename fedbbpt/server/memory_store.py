@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedbbpt.interfaces import Member, Snapshot
-from fedbbpt.types import TaskId, Update
+from fedbbpt.types import Member, Snapshot, TaskId, Update
 
 
 class MemoryStore:

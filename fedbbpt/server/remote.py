@@ -6,8 +6,7 @@ from typing import TypeVar
 import grpc
 
 from fedbbpt.errors import CoordinatorUnavailable
-from fedbbpt.interfaces import Report
-from fedbbpt.server.run_status import Result, RunStatus
+from fedbbpt.types import Report, Result, RunStatus
 from fedbbpt.v1 import run_pb2 as pb
 from fedbbpt.v1.run_pb2_grpc import RunServiceStub
 from fedbbpt.wire.messages import operator_messages

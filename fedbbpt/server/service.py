@@ -19,8 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import InvalidRequest
 from fedbbpt.server.coordinator import Coordinator
-from fedbbpt.server.run_status import RunState
-from fedbbpt.types import TaskId, Update
+from fedbbpt.types import RunState, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import ServerTls, bind, create_server

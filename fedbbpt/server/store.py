@@ -18,8 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
-from fedbbpt.interfaces import Member, Report, Snapshot
-from fedbbpt.types import Arrays, TaskId, Update
+from fedbbpt.types import Arrays, Member, Report, Snapshot, TaskId, Update
 
 T = TypeVar("T")
 

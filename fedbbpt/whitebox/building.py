@@ -6,11 +6,11 @@ from typing import Any
 import transformers
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.interfaces import PromptSpace, Stage, WhiteBox
+from fedbbpt.interfaces import PromptSpace, WhiteBox
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.ptm.models.checkpoint import Checkpoint, load, locate
 from fedbbpt.ptm.models.text.encoding import Encoder
-from fedbbpt.types import LabelledExamples, Precision, TaskSpec
+from fedbbpt.types import LabelledExamples, Precision, Stage, TaskSpec
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.auxiliary import LayerRange, derive
 from fedbbpt.whitebox.distill import distil, written

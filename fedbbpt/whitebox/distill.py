@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedbbpt import seeds
-from fedbbpt.interfaces import Stage
+from fedbbpt.types import Stage
 from fedbbpt.whitebox.optimise import minimise, reproducible
 from fedbbpt.whitebox.sequences import Answered, Batch, batches
 

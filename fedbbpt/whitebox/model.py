@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.interfaces import Stage
 from fedbbpt.prompts.deep import DeepSpace
-from fedbbpt.types import Arrays
+from fedbbpt.types import Arrays, Stage
 from fedbbpt.whitebox import auxiliary
 from fedbbpt.whitebox.optimise import minimise, reproducible
 from fedbbpt.whitebox.sequences import Answered, Batch, batches

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from fedbbpt.interfaces import Stage
+from fedbbpt.types import Stage
 
 
 def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], stage: Stage) -> list[float]:

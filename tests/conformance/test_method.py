@@ -9,7 +9,7 @@ import pytest
 
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
-from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf, Stage
+from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
@@ -25,6 +25,7 @@ from fedbbpt.types import (
     Population,
     Projection,
     ProjectionKind,
+    Stage,
     Task,
     TaskId,
     Update,

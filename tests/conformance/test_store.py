@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbbpt.interfaces import Member, Report, Snapshot, Store
+from fedbbpt.interfaces import Store
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import Array, Arrays, Phase, TaskId, Update
+from fedbbpt.types import Array, Arrays, Member, Phase, Report, Snapshot, TaskId, Update
 
 
 @pytest.fixture(params=["memory", "sqlite"])

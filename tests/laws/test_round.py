@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fedbbpt.interfaces import Member
 from fedbbpt.server.cohort import sample
 from fedbbpt.server.round import Acknowledge, Close, Effect, Enrolled, Event, Extend, Keep, Round, Submitted, Tick, step
-from fedbbpt.types import Phase, Receipt
+from fedbbpt.types import Member, Phase, Receipt
 
 CLIENTS = [f"client-{i}" for i in range(5)]
 clients = st.sampled_from(CLIENTS)

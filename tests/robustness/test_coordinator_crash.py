@@ -12,14 +12,27 @@ import pytest
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import StoreFull
-from fedbbpt.interfaces import Hello, Member, RunSettings, Snapshot, Store
+from fedbbpt.interfaces import RunSettings, Store
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import Orders, Phase, Projection, ProjectionKind, Receipt, Task, TaskId, TaskSpec, Update
+from fedbbpt.types import (
+    Hello,
+    Member,
+    Orders,
+    Phase,
+    Projection,
+    ProjectionKind,
+    Receipt,
+    Snapshot,
+    Task,
+    TaskId,
+    TaskSpec,
+    Update,
+)
 
 CLIENTS = ["anna", "berta", "clara"]
 ROUNDS = 3

@@ -11,13 +11,13 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.federation.white_boxes import client_box, owner_box, write_auxiliary
-from fedbbpt.interfaces import Hello, RunSettings
+from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import client_name, make_coordinator, run_settings
 from fedbbpt.methods import client_half, owner_half
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.types import OWNER
+from fedbbpt.types import OWNER, Hello
 from tests.federation import Course, job, job_of_prefixes
 
 

@@ -13,11 +13,10 @@ from fedbbpt.data.examples import write_jsonl
 from fedbbpt.federation.outcome import PROMPT, SUMMARY
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.federation.splits import Splits, prepare
-from fedbbpt.interfaces import Report
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.settings import client_name
 from fedbbpt.server.remote import Operator
-from fedbbpt.server.run_status import RunStatus
+from fedbbpt.types import Report, RunStatus
 from fedbbpt.wire.channel import connect
 from tests.federation import CLIENTS, Course, job, undisturbed
 from tests.processes import Launcher, Machine, free_port, mentioning, wait_for_end

@@ -15,10 +15,10 @@ from fedbbpt.client.remote import GrpcLink
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import ChecksumMismatch, CoordinatorUnavailable
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Auxiliary, Hello
 from fedbbpt.job.settings import make_coordinator, run_settings
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import Serving, serve
+from fedbbpt.types import Auxiliary, Hello
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.channel import connect

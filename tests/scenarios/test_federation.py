@@ -26,8 +26,7 @@ from fedbbpt.errors import (
 )
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.settings import client_name
-from fedbbpt.server.run_status import RunState
-from fedbbpt.types import Receipt, Task, TaskId, Update
+from fedbbpt.types import Receipt, RunState, Task, TaskId, Update
 from tests.federation import (
     CLIENTS,
     DEADLINE_SECONDS,

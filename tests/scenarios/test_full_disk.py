@@ -8,10 +8,10 @@ import pytest
 from fedbbpt.client.remote import GrpcLink
 from fedbbpt.errors import StoreFull
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Member, Snapshot, Store
+from fedbbpt.interfaces import Store
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS
 from fedbbpt.server.store import SqliteStore
-from fedbbpt.types import Receipt, TaskId, Update
+from fedbbpt.types import Member, Receipt, Snapshot, TaskId, Update
 from tests.federation import CLIENTS, ROUNDS, AdvancingLoop, Course, OverGrpc, play, undisturbed
 
 

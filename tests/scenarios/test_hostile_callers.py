@@ -19,7 +19,6 @@ from fedbbpt.errors import (
     PtmUnavailable,
     Unauthenticated,
 )
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
@@ -28,7 +27,7 @@ from fedbbpt.ptm.service import Bounds
 from fedbbpt.ptm.tenants.registry import OWNER, Tenant, Tenants
 from fedbbpt.ptm.tenants.state import Limits
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.types import Examples, ExampleSet, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
+from fedbbpt.types import Examples, ExampleSet, MicroBatch, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire import channel
 from fedbbpt.wire.admission import Room
 from fedbbpt.wire.channel import connect

@@ -29,7 +29,6 @@ from fedbbpt.errors import (
     UnknownExamples,
     UnsupportedPrompt,
 )
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
@@ -38,7 +37,7 @@ from fedbbpt.ptm.service import Bounds
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.types import Examples, ModelCard, Prompts, Scores, TaskSpec, TextPrompts
+from fedbbpt.types import Examples, MicroBatch, ModelCard, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, connect
 from fedbbpt.wire.messages import ptm_messages

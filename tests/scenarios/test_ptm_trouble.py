@@ -13,12 +13,11 @@ import pytest
 
 from fedbbpt.errors import DeadlineExceeded, FedbbptError, PtmUnavailable, RevisionChanged
 from fedbbpt.federation.splits import Splits, prepare
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.types import ModelCard, Prompts, Scores, TaskSpec
+from fedbbpt.types import MicroBatch, ModelCard, Prompts, Scores, TaskSpec
 from fedbbpt.wire.channel import connect
 from tests.federation import CLIENTS, DEADLINE_SECONDS, ROUNDS, InProcess, job, play, undisturbed
 

@@ -12,7 +12,6 @@ import pytest
 import trustme
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, RateLimited, Unauthenticated
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
@@ -23,7 +22,7 @@ from fedbbpt.ptm.tenants.registry import Tenant, Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.tasks.criterion import cross_entropy
-from fedbbpt.types import Budget, Examples, Output, Prompts, Scores, TaskSpec, TextPrompts
+from fedbbpt.types import Budget, Examples, MicroBatch, Output, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire.channel import ClientTls, ServerTls, connect
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import retry_seconds

@@ -17,7 +17,6 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from fedbbpt import cli, errors, seeds
 from fedbbpt.cli.console import EXIT_CODES
-from fedbbpt.interfaces import Report
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS
@@ -25,7 +24,7 @@ from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.server.checks import MEASURED, OPTIONAL
-from fedbbpt.types import LatentPrompts, Orders
+from fedbbpt.types import LatentPrompts, Orders, Report
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.messages.coordinator_messages import run_settings
 from fedbbpt.wire.status import code_of

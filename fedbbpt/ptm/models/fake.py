@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.prompts.projection import project
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.ptm.digests import digest
@@ -31,6 +30,7 @@ from fedbbpt.types import (
     Examples,
     Injection,
     LatentPrompts,
+    MicroBatch,
     ModelCard,
     Perturbation,
     Prompts,

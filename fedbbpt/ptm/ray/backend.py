@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.ray.model import Inputs, Pairs, Shipped
-from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scores, TaskSpec
+from fedbbpt.types import Examples, MicroBatch, ModelCard, Perturbation, Prompts, Scores, TaskSpec
 
 TASKS = 1024
 """Whose columns are remembered."""

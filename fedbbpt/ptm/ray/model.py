@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import RevisionChanged
-from fedbbpt.interfaces import Backend, Job, MicroBatch
-from fedbbpt.types import Examples, ModelCard, Perturbation, Prompts, Scores, TaskSpec
+from fedbbpt.interfaces import Backend, Job
+from fedbbpt.types import Examples, MicroBatch, ModelCard, Perturbation, Prompts, Scores, TaskSpec
 
 T = TypeVar("T")
 

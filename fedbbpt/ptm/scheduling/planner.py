@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import PromptTooLong
-from fedbbpt.interfaces import MicroBatch
-from fedbbpt.types import Scores
+from fedbbpt.types import MicroBatch, Scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Protocol
 
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.scheduling.fair_queue import FairQueue
+from fedbbpt.types import MicroBatch
 
 
 class Work(Protocol):

@@ -13,10 +13,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
-from fedbbpt.interfaces import Auxiliary, Hello, RunSettings
+from fedbbpt.interfaces import RunSettings
 from fedbbpt.methods import METHODS
 from fedbbpt.types import (
     Arrays,
+    Auxiliary,
+    Hello,
     MethodSettings,
     Phase,
     Receipt,

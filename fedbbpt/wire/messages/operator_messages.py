@@ -5,8 +5,7 @@ from dataclasses import asdict
 import numpy as np
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.interfaces import Report
-from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
+from fedbbpt.types import MemberStatus, Report, Result, RunState, RunStatus
 from fedbbpt.v1 import run_pb2
 from fedbbpt.wire import tensors
 from fedbbpt.wire.messages.codes import read_code

@@ -11,13 +11,13 @@ from typing import TypeVar
 import numpy as np
 
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor, UnsupportedPrompt
-from fedbbpt.interfaces import ExamplesHandle, Scored
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_PROMPTS, check_classes
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
     DeepPrompts,
     Examples,
     ExampleSet,
+    ExamplesHandle,
     ImagePrompts,
     Injection,
     LatentPrompts,
@@ -26,6 +26,7 @@ from fedbbpt.types import (
     Projection,
     ProjectionKind,
     Prompts,
+    Scored,
     SoftPrompts,
     TaskSpec,
     TextPrompts,

@@ -16,13 +16,12 @@ import typer.main
 from fedbbpt import cli, errors
 from fedbbpt.cli.console import EXIT_CODES, exit_code
 from fedbbpt.federation.prompt_file import read_prompt
-from fedbbpt.interfaces import Report
 from fedbbpt.job.config import read_job
 from fedbbpt.methods import METHODS
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.tenants.registry import Tenant, Tenants
-from fedbbpt.types import Output
+from fedbbpt.types import Output, Report
 from fedbbpt.wire.channel import ServerTls
 
 COMMANDS = (Path(__file__).parents[3] / "docs/commands.md").read_text()

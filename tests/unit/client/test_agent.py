@@ -13,10 +13,10 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidTensor, PtmUnavailable
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Hello, RunSettings
+from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import run_settings
 from fedbbpt.methods import client_half
-from fedbbpt.types import Arrays, Phase, Population, Receipt, Task, TaskId, Update
+from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, Task, TaskId, Update
 from tests.federation import engine
 
 DIM, POPULATION = 6, 6

@@ -8,12 +8,11 @@ import pytest
 
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.federation.evaluation import no_prompt, score, score_z
-from fedbbpt.interfaces import Scored
 from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.ptm.checks import check_prompts, count
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.types import ENVELOPE_BYTES, Examples, LabelledExamples, ModelCard, Prompts, TaskSpec
+from fedbbpt.types import ENVELOPE_BYTES, Examples, LabelledExamples, ModelCard, Prompts, Scored, TaskSpec
 
 SPACE = ImageSpace((3, 8, 8), pooled=2, grid=2, widths=(4, 4), strength=1.0, seed=1)
 TASK = TaskSpec("{prompt} {text}", ("ship", "cat"))

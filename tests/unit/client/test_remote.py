@@ -8,8 +8,7 @@ import pytest
 from fedbbpt.client.remote import GrpcLink
 from fedbbpt.errors import CoordinatorUnavailable, InvalidHello
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Hello
-from fedbbpt.types import Receipt
+from fedbbpt.types import Hello, Receipt
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.patience import LONGEST_PAUSE_SECONDS
 from tests.federation import ROUNDS, AdvancingLoop, OverGrpc, play, undisturbed

@@ -8,10 +8,9 @@ import numpy as np
 from fedbbpt.federation.evaluation import Comparison, Measured
 from fedbbpt.federation.outcome import METRICS, PROMPT, SUMMARY, Outcome
 from fedbbpt.federation.prompt_file import read_prompt
-from fedbbpt.interfaces import Report
 from fedbbpt.job.config import Job
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.server.run_status import Result
+from fedbbpt.types import Report, Result
 
 JOB = Job.model_validate(
     {

@@ -5,7 +5,7 @@ from pathlib import Path
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job
-from fedbbpt.server.run_status import RunState, RunStatus
+from fedbbpt.types import RunState, RunStatus
 from tests.federation import CLIENTS, ROUNDS, engine, job, undisturbed
 
 

@@ -14,7 +14,7 @@ from fedbbpt.errors import (
     UnknownExamples,
     UnknownTask,
 )
-from fedbbpt.interfaces import Job, MicroBatch
+from fedbbpt.interfaces import Job
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.scheduling.planner import PlannedJob
@@ -23,6 +23,7 @@ from fedbbpt.ptm.tenants.state import Limits
 from fedbbpt.types import (
     Examples,
     LatentPrompts,
+    MicroBatch,
     Projection,
     ProjectionKind,
     Prompts,

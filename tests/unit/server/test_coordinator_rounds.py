@@ -33,20 +33,24 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Hello, Member, Report, RunSettings, Snapshot
+from fedbbpt.interfaces import RunSettings
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS, Coordinator
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.server.run_status import RunState
 from fedbbpt.types import (
     Arrays,
+    Hello,
+    Member,
     MethodSettings,
     Metrics,
     Phase,
     Projection,
     ProjectionKind,
     Receipt,
+    Report,
+    RunState,
+    Snapshot,
     Task,
     TaskId,
     TaskSpec,

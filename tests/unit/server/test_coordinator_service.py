@@ -12,14 +12,14 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedbbpt.codecs import CODECS
-from fedbbpt.interfaces import Hello, RunSettings
+from fedbbpt.interfaces import RunSettings
 from fedbbpt.methods.fed_cma import METHOD, FedCmaConfig
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import COORDINATOR_SERVICE, Serving, serve
-from fedbbpt.types import Phase, Projection, ProjectionKind, Receipt, Task, TaskSpec, Update
+from fedbbpt.types import Hello, Phase, Projection, ProjectionKind, Receipt, Task, TaskSpec, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import run_pb2
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub

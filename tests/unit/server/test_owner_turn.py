@@ -8,13 +8,11 @@ import pytest
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidUpdate
-from fedbbpt.interfaces import Hello
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import make_coordinator, run_settings
 from fedbbpt.server.coordinator import Coordinator
-from fedbbpt.server.run_status import RunState
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import OWNER, Phase, Receipt, Task, Update
+from fedbbpt.types import OWNER, Hello, Phase, Receipt, RunState, Task, Update
 
 CLIENTS = ("anna", "bert")
 MEASURED = {"dev_loss": 1.0, "dev_correct": 1.0, "dev_count": 2.0, "queries": 3.0}

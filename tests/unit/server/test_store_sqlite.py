@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
-from fedbbpt.interfaces import Member, Snapshot
 from fedbbpt.server.store import SCHEMA_VERSION, RunRecord, SqliteStore
-from fedbbpt.types import Phase, TaskId, Update
+from fedbbpt.types import Member, Phase, Snapshot, TaskId, Update
 
 RUN = RunRecord("run-1", 2**64 - 1, "digest", "2026-01-01T00:00:00+00:00")
 SNAPSHOT = Snapshot(1, {"mean": np.ones(3)})

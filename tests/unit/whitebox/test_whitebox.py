@@ -11,10 +11,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fedbbpt.errors import InvalidInput  # noqa: E402
-from fedbbpt.interfaces import Stage  # noqa: E402
 from fedbbpt.prompts.deep import DeepSpace  # noqa: E402
 from fedbbpt.ptm.models.text.encoding import Encoder  # noqa: E402
-from fedbbpt.types import Examples, LabelledExamples, TaskSpec  # noqa: E402
+from fedbbpt.types import Examples, LabelledExamples, Stage, TaskSpec  # noqa: E402
 from fedbbpt.whitebox import auxiliary_file  # noqa: E402
 from fedbbpt.whitebox.auxiliary import LayerRange, derive, layer_list, parameter_count, skeleton, weights  # noqa: E402
 from fedbbpt.whitebox.building import client_box, make_auxiliary, owner_box  # noqa: E402

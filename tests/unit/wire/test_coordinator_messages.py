@@ -6,21 +6,26 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
-from fedbbpt.interfaces import Hello, Report, RunSettings
+from fedbbpt.interfaces import RunSettings
 from fedbbpt.methods.fed_bbpt import FedBbptSettings
 from fedbbpt.methods.fed_bpt import FedBptSettings
 from fedbbpt.methods.fed_cma import FedCmaSettings
 from fedbbpt.methods.fedavg_bbt import FedavgBbtSettings
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.visual import ImageSpace
-from fedbbpt.server.run_status import MemberStatus, Result, RunState, RunStatus
 from fedbbpt.types import (
+    Hello,
     Injection,
+    MemberStatus,
     MethodSettings,
     Phase,
     Projection,
     ProjectionKind,
     Receipt,
+    Report,
+    Result,
+    RunState,
+    RunStatus,
     Task,
     TaskId,
     TaskSpec,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor, OutputWithheld
-from fedbbpt.interfaces import ExamplesHandle, Scored
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
     Budget,
     Examples,
     ExampleSet,
+    ExamplesHandle,
     Injection,
     LatentPrompts,
     Output,
@@ -21,6 +21,7 @@ from fedbbpt.types import (
     Projection,
     ProjectionKind,
     Prompts,
+    Scored,
     SoftPrompts,
     TaskSpec,
     TextPrompts,

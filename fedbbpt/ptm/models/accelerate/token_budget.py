@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from fedbbpt.errors import Overloaded
-from fedbbpt.interfaces import MicroBatch
-from fedbbpt.types import Scores
+from fedbbpt.types import MicroBatch, Scores
 
 MOST_TOKENS = 2**20
 GAIN = 1.01

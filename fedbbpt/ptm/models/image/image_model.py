@@ -15,11 +15,20 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.types import Examples, ImagePrompts, ModelCard, Perturbation, PromptKind, Prompts, Scores, TaskSpec
+from fedbbpt.types import (
+    Examples,
+    ImagePrompts,
+    MicroBatch,
+    ModelCard,
+    Perturbation,
+    PromptKind,
+    Prompts,
+    Scores,
+    TaskSpec,
+)
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 Pixels: TypeAlias = npt.NDArray[np.float32]

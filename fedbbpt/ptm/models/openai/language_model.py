@@ -31,7 +31,6 @@ from fedbbpt.errors import (
     Unauthenticated,
     WrongService,
 )
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.openai.completions import Completions, Label, NextToken
@@ -40,7 +39,17 @@ from fedbbpt.ptm.models.openai.http import Server
 from fedbbpt.ptm.models.openai.self_test import examine
 from fedbbpt.ptm.models.template import Place, check_pairs, parse
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.types import Examples, ModelCard, Perturbation, PromptKind, Prompts, Scores, TaskSpec, TextPrompts
+from fedbbpt.types import (
+    Examples,
+    MicroBatch,
+    ModelCard,
+    Perturbation,
+    PromptKind,
+    Prompts,
+    Scores,
+    TaskSpec,
+    TextPrompts,
+)
 
 log = logging.getLogger(__name__)
 

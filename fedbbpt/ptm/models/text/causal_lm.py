@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTask
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.models.accelerate.token_budget import in_halves
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import Place, parse
@@ -22,7 +21,7 @@ from fedbbpt.ptm.models.text.language_model import Labels, LanguageModel, Words
 from fedbbpt.ptm.models.text.shared_prefix import cut, rest
 from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.types import Examples, Perturbation, PromptKind, Scores, TaskSpec
+from fedbbpt.types import Examples, MicroBatch, Perturbation, PromptKind, Scores, TaskSpec
 
 MEMORY_BYTES = 512 * 2**20
 """Of what rows begin with, kept from job to job."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.checks import check_prompt_bytes, unsupported
 from fedbbpt.ptm.models.accelerate.latent_projection import Projector
 from fedbbpt.ptm.models.accelerate.upload import upload
@@ -24,6 +23,7 @@ from fedbbpt.types import (
     DeepPrompts,
     Injection,
     LatentPrompts,
+    MicroBatch,
     Prompts,
     SoftPrompts,
     TextPrompts,

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.models.text.encoding import Row
 from fedbbpt.ptm.models.text.injection import Vectors
 from fedbbpt.ptm.models.text.key_value_cache import Beginning, Start
-from fedbbpt.types import Injection
+from fedbbpt.types import Injection, MicroBatch
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 

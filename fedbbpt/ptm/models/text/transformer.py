@@ -27,7 +27,6 @@ from torch import Tensor
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.accelerate.cuda_graphs import recorder
@@ -44,6 +43,7 @@ from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
 from fedbbpt.types import (
     TEXT_MODEL_PROMPTS,
     Examples,
+    MicroBatch,
     ModelCard,
     Perturbation,
     Precision,

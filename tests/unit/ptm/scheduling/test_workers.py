@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import Overloaded
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.scheduling.workers import Workers
+from fedbbpt.types import MicroBatch
 
 
 class Work:

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidInput, Overloaded
-from fedbbpt.interfaces import MicroBatch
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.types import Scores
+from fedbbpt.types import MicroBatch, Scores
 
 torch = pytest.importorskip("torch")
 
