@@ -29,7 +29,7 @@ from fedbbpt.wire.tensors import from_message, to_message
 from tests.checkpoints import WORDS, save_checkpoint
 from tests.relay import Break, Forward, Relay
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CASES = {case.name: case for case in read(profiles())}
 SLOW = {"core/message-limit"}
 PRICE = 'currency = "EUR"\nmicros_per_query = 7\nmicros_per_cached_query = 2\nmicros_per_thousand_tokens = 900\n'

@@ -61,7 +61,7 @@ def test_a_command_that_no_group_started_reads_nothing(monkeypatch: pytest.Monke
 
 CTRL_C = """
 import signal
-from fedbbpt.processes import _ctrl_c_waits
+from fedbbpt.federation.processes import _ctrl_c_waits
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 done = []
