@@ -14,7 +14,6 @@ from fedbbpt.tasks.sizes import examples_of_a_handle
 from fedbbpt.types import Examples
 
 onnx = pytest.importorskip("onnx")
-RESNET = Path(__file__).parents[6] / "shared/weights/resnet20-cifar10.onnx"
 
 
 def copy(model: Path, folder: Path, labels: object = None) -> Path:
@@ -80,9 +79,38 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         load(str(path))
 
 
-@pytest.mark.skipif(not RESNET.exists(), reason="the weights are not here")
-def test_a_real_classifier_scores_the_same_bits_in_any_company() -> None:
-    card = load(str(RESNET), threads=2).describe()
+@pytest.fixture
+def residual_network(tmp_path: Path) -> Path:
+    """A classifier of images `[3, 32, 32]` into 10 classes: convolutions with a residual connection, then a pool."""
+    draw = np.random.default_rng(5)
+    shapes = {"stem": (16, 3, 3, 3), "first": (16, 16, 3, 3), "second": (16, 16, 3, 3), "head": (16, 10)}
+    weights = [
+        onnx.numpy_helper.from_array(draw.normal(0, 0.2, shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    make = onnx.helper
+    nodes = [
+        make.make_node("Conv", ["pixels", "stem"], ["a"], pads=[1] * 4),
+        make.make_node("Relu", ["a"], ["b"]),
+        make.make_node("Conv", ["b", "first"], ["c"], pads=[1] * 4),
+        make.make_node("Relu", ["c"], ["d"]),
+        make.make_node("Conv", ["d", "second"], ["e"], pads=[1] * 4),
+        make.make_node("Add", ["b", "e"], ["f"]),
+        make.make_node("Relu", ["f"], ["g"]),
+        make.make_node("GlobalAveragePool", ["g"], ["h"]),
+        make.make_node("Flatten", ["h"], ["i"]),
+        make.make_node("MatMul", ["i", "head"], ["logits"]),
+    ]
+    pixels = make.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, ["batch", 3, 32, 32])
+    logits = make.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 10])
+    graph = make.make_graph(nodes, "residual", [pixels], [logits], weights)
+    path = tmp_path / "residual.onnx"
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_residual_network_scores_the_same_bits_in_any_batch(residual_network: Path) -> None:
+    card = load(str(residual_network), threads=2).describe()
     assert card.image_shape == (3, 32, 32) and len(card.labels) == 10 and card.score_noise == 0.0
     many = Examples(images=np.zeros((10_000, 3, 32, 32), np.uint8))
     assert np.isclose(examples_of_a_handle(card, many), card.max_message_bytes / (5 * 3 * 32 * 32), rtol=0.01)
