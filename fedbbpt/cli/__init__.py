@@ -45,7 +45,7 @@ def main() -> None:
     # The C core's own log lines say nothing to users that our errors do not say.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        app()
+        app(prog_name="fedbbpt")
     except FedbbptError as error:
         sys.exit(fail(error))
     except OSError as error:
