@@ -65,6 +65,15 @@ class FedbbptError(Exception):
         return f"{place}{self.what}" + (f"; {self.fix}" if self.fix else "")
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message that is not empty, or else the name of the error's class.
+
+    Other libraries raise errors of many lines, of which the user's message shows one.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
 class InvalidInput(FedbbptError): ...
 
 

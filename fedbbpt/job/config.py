@@ -1,10 +1,7 @@
 """A job: one typed TOML file. What does not fit is refused with its line, its key, and what would be right."""
 
-import difflib
 import hashlib
 import json
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +19,7 @@ from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.fedavg_bbt import FedavgBbtConfig
 from fedbbpt.methods.method import Method
 from fedbbpt.prompts import Space
+from fedbbpt.toml.problems import KeyPath, Problem, first_problem, line_of, parse_toml
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Precision
 
@@ -172,80 +170,50 @@ def read_job(path: Path) -> Job:
 
 
 def parse_job(text: str, name: str = "job") -> Job:
-    return job_of(parse_tables(text, name), text, name)
-
-
-def parse_tables(text: str, name: str) -> dict[str, Any]:
-    """Raises InvalidJob where it is not TOML."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, _, place = str(error).partition(" (at line ")
-        where = f"{name}:{place.partition(',')[0]}" if place[:1].isdigit() else name
-        raise InvalidJob(f"not TOML: {what}", where=where) from None
+    return job_of(parse_toml(text, name, InvalidJob), text, name)
 
 
 def job_of(tables: Mapping[str, Any], text: str, name: str) -> Job:
-    """The job that the tables make, most of which, or all, stand in `text`. Raises InvalidJob with its line."""
+    """Returns the job that the tables of the TOML `text` describe; some tables may have been added to the text's own.
+
+    Raises:
+        InvalidJob: A key or value is wrong. The message has the line in `text` and the file `name`.
+    """
     try:
-        # By way of JSON, because there strict means that a text is no number but a list is a tuple.
+        # Validated as JSON, where pydantic's strict mode rejects a string for a number but takes a list for a tuple.
         return Job.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise _explain(problem, text, name) from None
+        problem = _unknown_kind(error) or first_problem(
+            error, lambda path: _known_keys(path, tables), unions={("method",), ("task", "prompt")}
+        )
+        raise InvalidJob(problem.what, where=f"{name}:{line_of(text, problem.path)}", fix=problem.fix) from None
 
 
-def _explain(problem: Any, text: str, name: str) -> InvalidJob:
-    """The first problem that pydantic found, in the words of the file."""
-    # A discriminated union puts what was chosen, a method or a kind of prompt, into the path; the file has no such key.
-    path = [str(part) for part in problem["loc"] if str(part) not in {*METHODS, *PROMPTS}]
-    key, where = ".".join(path), f"{name}:{_line(text, path)}"
-    if problem["type"] == "extra_forbidden":
-        known = _known(path[:-1], text)
-        close = difflib.get_close_matches(path[-1], known, n=1)
-        fix = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-        return InvalidJob(f"unknown key {key!r}", where=where, fix=fix)
-    if problem["type"].startswith("union_tag"):
-        tag, known = ("name", sorted(METHODS)) if key == "method" else ("kind", list(PROMPTS))
-        return InvalidJob(f"{key}.{tag} is missing or unknown", where=where, fix=f"one of {', '.join(known)}")
-    if problem["type"] == "contradiction":
-        context = problem["ctx"]
-        path += context["key"].split(".")
-        where = f"{name}:{_line(text, path)}"
-        return InvalidJob(f"{'.'.join(path)}: {context['what']}", where=where, fix=context["fix"])
-    message = str(problem["msg"])
-    value = problem["input"]
-    given = "" if isinstance(value, (dict, BaseModel)) else f" = {json.dumps(value, ensure_ascii=False)}"
-    return InvalidJob(f"{key}{given}: {message[0].lower()}{message[1:]}", where=where)
+def _unknown_kind(error: ValidationError) -> Problem | None:
+    """The problem of a method or a kind of prompt that does not exist, if that is the first."""
+    first = error.errors()[0]
+    if not first["type"].startswith("union_tag"):
+        return None
+    path = tuple(map(str, first["loc"]))
+    key, known = ("name", sorted(METHODS)) if path == ("method",) else ("kind", list(PROMPTS))
+    return Problem(path, f"{'.'.join(path)}.{key} is missing or unknown", f"one of {', '.join(known)}")
 
 
-def _known(path: list[str], text: str) -> list[str]:
-    """The keys that the table at `path` takes."""
-    section: type[BaseModel] = Job
-    for part in path:
-        if part == "method":
-            section = METHODS[tomllib.loads(text)["method"]["name"]].config
-        elif part == "prompt":
-            section = PROMPTS[tomllib.loads(text)["task"]["prompt"].get("kind", "latent")]
-        else:
-            section = type(section.model_fields[part].get_default(call_default_factory=True))
+def _known_keys(path: KeyPath, tables: Mapping[str, Any]) -> list[str]:
+    """The keys of the section at `path`; none where there is no section."""
+    section: type[BaseModel]
+    match path:
+        case ():
+            section = Job
+        case ("method",):
+            section = METHODS[tables["method"]["name"]].config
+        case ("task", "prompt"):
+            section = PROMPTS[tables["task"]["prompt"].get("kind", "latent")]
+        case (name,) if name in Job.model_fields:
+            section = type(Job.model_fields[name].default)
+        case _:
+            return []
     return list(section.model_fields)
-
-
-def _line(text: str, path: list[str]) -> int:
-    """The line of the key at `path`; where it stands on no line of its own, that of the nearest table or key above."""
-    table: list[str] = []
-    found, depth = 1, 0
-    for number, line in enumerate(text.split("\n"), start=1):
-        if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-            here = table = re.split(r"\s*\.\s*", header[1])
-        elif key := re.match(r"\s*([A-Za-z0-9_.-]+|\"[^\"]*\")\s*=", line):
-            here = [*table, *key[1].strip('"').split(".")]
-        else:
-            continue
-        if len(here) > depth and here == path[: len(here)]:
-            found, depth = number, len(here)
-    return found
 
 
 assert set(CODECS) == {"float32", "float16", "int8"}, "the job's codecs are the registered ones"

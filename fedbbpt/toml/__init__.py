@@ -1,0 +1,1 @@
+"""Typed sections of TOML files, and error messages that speak of the file's own keys."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from fedbbpt.errors import InvalidInput, InvalidJob
-from fedbbpt.job.config import Job, job_of, parse_tables
+from fedbbpt.job.config import Job, job_of
+from fedbbpt.toml.problems import parse_toml
 
 Learns: TypeAlias = Literal["together", "pooled", "alone"]
 
@@ -29,7 +30,7 @@ class Row:
 
     @property
     def learns(self) -> Learns:
-        value = parse_tables(self.text, self.where).get("learns", "together")
+        value = parse_toml(self.text, self.where, InvalidJob).get("learns", "together")
         if value not in get_args(Learns):
             raise InvalidJob(f"learns = {value!r}", where=self.where, fix=f"one of {', '.join(get_args(Learns))}")
         found: Learns = value
@@ -37,7 +38,7 @@ class Row:
 
     def job(self, grid: dict[str, Any], initial_text: str) -> Job:
         """The grid's job with what the row says. Raises InvalidJob with the row's line."""
-        tables = parse_tables(self.text, self.where)
+        tables = parse_toml(self.text, self.where, InvalidJob)
         tables.pop("learns", None)
         task, cohort = self._table(tables, "task"), self._table(tables, "cohort")
         strange = [*sorted(tables.keys() - OWN), *sorted(f"task.{key}" for key in task.keys() - {"prompt"})]

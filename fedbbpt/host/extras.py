@@ -1,0 +1,39 @@
+"""Optional packages: an import that fails tells the user which extra of fedbbpt to install."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from fedbbpt.errors import InvalidInput
+
+
+@contextmanager
+def needs_extra(extra: str, *, where: str, alternative: str = "") -> Iterator[None]:
+    """Surrounds imports that need the packages of an extra of fedbbpt.
+
+    Args:
+        extra: The extra's name in pyproject.toml, such as `ptm`.
+        where: What the user asked for that needs the extra: an option, a method, a model.
+        alternative: What the user can do instead of installing it.
+
+    Raises:
+        InvalidInput: A package is not installed. The message has the `pip install` command.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "a package").partition(".")[0]
+        if package == "fedbbpt":  # a mistake in this project, which no installation repairs
+            raise
+        raise _missing(package, extra, where, alternative) from None
+
+
+def require_package(package: str, extra: str, *, where: str, alternative: str = "") -> None:
+    """Raises InvalidInput, as `needs_extra` does, if `package` is not installed. Does not import it."""
+    if find_spec(package) is None:
+        raise _missing(package, extra, where, alternative)
+
+
+def _missing(package: str, extra: str, where: str, alternative: str) -> InvalidInput:
+    fix = f"pip install 'fedbbpt[{extra}]'" + (f", or {alternative}" if alternative else "")
+    return InvalidInput(f"{package} is not installed", where=where, fix=fix)

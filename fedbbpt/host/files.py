@@ -1,0 +1,47 @@
+"""Files that survive a crash: atomic writes, durable names, and digests."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
+    """Replaces the file at `path`, so that a reader or a crash finds the old content or the new, never a mixture.
+
+    The new content is on disk when this returns. It is first written beside the file, under the name NAME.partial.
+
+    Args:
+        path: The file. Its folder must exist.
+        data: The content; a `str` is encoded as UTF-8.
+        mode: The permissions of the file, reduced by the process's umask. 0o600 keeps a secret from other users.
+
+    Raises:
+        OSError: The file could not be written. The old content is still there.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable: after a crash, its new and renamed files are found under those names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Returns the SHA-256 digest of a file's content as 64 hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
