@@ -13,7 +13,7 @@ import trustme
 
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.wire.channel import ClientTls, ServerTls
+from fedbbpt.wire.tls import ClientTls, ServerTls
 from tests.checkpoints import save_checkpoint
 from tests.federation import AdvancingLoop, Security, job, write_data
 

@@ -35,7 +35,8 @@ from fedbbpt.server.remote import Operator
 from fedbbpt.server.service import HEARTBEAT_SECONDS, Serving, serve
 from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.types import Hello, Receipt, Report, Result, RunStatus, Task, TaskId, Update
-from fedbbpt.wire.channel import ClientTls, ServerTls, connect
+from fedbbpt.wire.channel import connect
+from fedbbpt.wire.tls import ClientTls, ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import Precision
-from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ClientTls, connect
+from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
+from fedbbpt.wire.tls import ClientTls
 
 
 @contextmanager

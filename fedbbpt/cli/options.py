@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.wire.channel import ClientTls, ServerTls
+from fedbbpt.wire.tls import ClientTls, ServerTls
 
 _SECURITY, _DATA = "Security", "Data"
 

@@ -19,7 +19,7 @@ from fedbbpt.federation.evaluation import measured, score_z
 from fedbbpt.federation.prompt_file import PromptCard, read_prompt
 from fedbbpt.interfaces import Ptm
 from fedbbpt.types import Examples, LabelledExamples
-from fedbbpt.wire.channel import ClientTls
+from fedbbpt.wire.tls import ClientTls
 
 _PATIENCE = 5.0
 """Seconds; somebody sits and waits."""

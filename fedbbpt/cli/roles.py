@@ -36,7 +36,8 @@ from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.types import OWNER, Hello, LabelledExamples
-from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ServerTls, connect
+from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
+from fedbbpt.wire.tls import ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from fedbbpt.conformance.trial import Broken, Skipped, Tenant, Trial
 from fedbbpt.errors import FedbbptError, InvalidInput, Unauthenticated
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Injection, ModelCard, PromptKind
-from fedbbpt.wire.channel import ClientTls
 from fedbbpt.wire.messages.card_messages import model_card
+from fedbbpt.wire.tls import ClientTls
 
 FRESH_ROWS = 10**4
 STRANGER = "a token that nobody was given"

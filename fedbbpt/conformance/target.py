@@ -13,8 +13,9 @@ from grpc_status import rpc_status
 
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, ClientTls, connect
+from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
 from fedbbpt.wire.status import DOMAIN
+from fedbbpt.wire.tls import ClientTls
 
 OVERLOADED_TIMES = 20
 """A call is made again so often where the service says when."""

@@ -2,7 +2,7 @@
 
 The event loop never computes. What a tenant changes in the engine runs in a thread of its own, which makes it safe;
 micro-batches run in `Workers`, the fairest next. A caller that cancels or runs out of time gives up what waits. It is
-known before its message is read (`Admission`), and how much a tenant has under way is bounded (`UnderWay`).
+known before its message is read (`AdmissionInterceptor`), and how much a tenant has under way is bounded (`UnderWay`).
 """
 
 import asyncio
@@ -29,9 +29,10 @@ from fedbbpt.ptm.tenants.registry import Tenant, Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1 import ptm_pb2_grpc
 from fedbbpt.types import Scored
-from fedbbpt.wire.admission import CALLERS, STRANGERS, Admission, Room
-from fedbbpt.wire.channel import ServerTls, bind, create_server
+from fedbbpt.wire.admission import ANONYMOUS_LIMITS, IDENTIFIED_LIMITS, AdmissionInterceptor, CallerLimits
+from fedbbpt.wire.channel import bind, create_server
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
+from fedbbpt.wire.tls import ServerTls
 
 NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
 
@@ -49,9 +50,10 @@ class Bounds:
     """Of a tenant's open requests; one is always taken."""
     planned_calls: int = 16
     """Of a tenant, whose prompts take memory; its other calls wait."""
-    callers: Room = CALLERS
-    """Of each tenant."""
-    strangers: Room = STRANGERS
+    tenant_calls: CallerLimits = IDENTIFIED_LIMITS
+    """Limits of each tenant's calls."""
+    anonymous_calls: CallerLimits = ANONYMOUS_LIMITS
+    """Limits of all calls of health and reflection together."""
     quantum: int = 1024
     """Tokens of a tenant's turn."""
     reply_seconds: float = 600.0
@@ -84,10 +86,10 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         for under_way in self._under_way.values():
             under_way.close()
 
-    def caller(self, context: Context) -> str:
-        """The name of its tenant. Raises Unauthenticated."""
+    def caller(self, context: Context) -> Tenant:
+        """Returns the tenant that calls. Raises Unauthenticated."""
         try:
-            return self._tenant(context).name
+            return self._tenant(context)
         except Unauthenticated as error:
             self.metrics.ended("any", type(error).__name__)
             raise
@@ -304,7 +306,8 @@ async def serve(
     """A started server of the PTM, of its health and of reflection. Raises PortTaken, InsecureAddress."""
     bounds = bounds or Bounds()
     service = PtmService(engine, tenants or Tenants.anyone(), bounds)
-    server = create_server(interceptors=[Admission(service.caller, bounds.callers, bounds.strangers)])
+    admission = AdmissionInterceptor(service.caller, bounds.tenant_calls, bounds.anonymous_calls)
+    server = create_server(interceptors=[admission])
     ptm_pb2_grpc.add_PtmServiceServicer_to_server(service, server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -22,9 +22,10 @@ from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.types import RunState, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
-from fedbbpt.wire.channel import ServerTls, bind, create_server
+from fedbbpt.wire.channel import bind, create_server
 from fedbbpt.wire.messages import coordinator_messages, operator_messages
 from fedbbpt.wire.tensors import CHUNK_BYTES, Assembler, bundle, chunk, chunks
+from fedbbpt.wire.tls import ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name

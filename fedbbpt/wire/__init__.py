@@ -1,1 +1,1 @@
-"""The only translators between our types and what gRPC carries."""
+"""gRPC: channels, servers and interceptors, and the translation between types, errors and messages."""

@@ -1,53 +1,68 @@
-"""Who calls is known before anything is read of what he sends.
+"""Identifies the caller and applies its limits before reading any of its request.
 
-gRPC hands a servicer the caller and the message together, once all of it is there: anybody could have megabytes parsed
-before he is asked for a token, or take up calls for ever by never sending the message. So all requests come as streams
-here, and those are not read before their caller is let in.
+gRPC calls a servicer only once the whole message has arrived and is parsed. Without a token, anybody could have
+megabytes parsed, or hold calls open for ever by never sending the message. `AdmissionInterceptor` therefore serves
+every rpc as if its request were a stream, and reads that stream only after it has admitted the caller.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from fedbbpt.errors import DeadlineExceeded, InvalidRequest, Overloaded
-from fedbbpt.wire.interceptors import OPEN_SERVICES, Context, Continuation, Handler, answers, behaviour_of
+from fedbbpt.wire.interceptors import OPEN_SERVICES, Context, Continuation, Handler, behaviour_of, responses
 
 REFLECTION = "/grpc.reflection."
 
 
+class Caller(Protocol):
+    """An identified caller. Calls with the same name share one set of limits."""
+
+    @property
+    def name(self) -> str: ...
+
+
+C = TypeVar("C", bound=Caller)
+
+_CALLER: ContextVar[Any] = ContextVar("caller")
+"""The caller of the rpc that the current asyncio task serves; gRPC serves each rpc in a task of its own."""
+
+
 @dataclass(frozen=True, slots=True)
-class Room:
-    """Of one caller."""
+class CallerLimits:
+    """Limits of one caller."""
 
     calls: int
-    """Open at a time."""
+    """Open calls."""
     arriving: int
-    """Messages that arrive at a time, which is memory; others wait for their turn."""
+    """Messages received at the same time, which bounds memory; further messages wait."""
     seconds: float
-    """Within which a message has to arrive."""
+    """Time within which a message must arrive completely."""
 
 
-CALLERS = Room(calls=1024, arriving=8, seconds=120.0)
-STRANGERS = Room(calls=1024, arriving=64, seconds=10.0)
-"""All together who need no token: probes, clients that watch a service's health, and whoever reads its API."""
+IDENTIFIED_LIMITS = CallerLimits(calls=1024, arriving=8, seconds=120.0)
+"""Default limits of each identified caller."""
+ANONYMOUS_LIMITS = CallerLimits(calls=1024, arriving=64, seconds=10.0)
+"""Default limits that all calls of health and reflection share, as those services need no token."""
 
 
-class _Desk:
-    """What of its room a caller has taken."""
+class _CallerLoad:
+    """What a caller uses of its limits at the moment."""
 
-    def __init__(self, room: Room) -> None:
-        self._room, self._calls = room, 0
-        self._arriving = asyncio.Semaphore(room.arriving)
+    def __init__(self, limits: CallerLimits) -> None:
+        self._limits, self._calls = limits, 0
+        self._arriving = asyncio.Semaphore(limits.arriving)
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
-        """Raises Overloaded."""
-        if self._calls >= self._room.calls:
+        """Counts a call as open. Raises Overloaded."""
+        if self._calls >= self._limits.calls:
             raise Overloaded(f"{self._calls} calls are open", where="calls", fix="wait for one of them to end")
         self._calls += 1
         try:
@@ -55,56 +70,66 @@ class _Desk:
         finally:
             self._calls -= 1
 
-    async def message(self, requests: AsyncIterator[bytes]) -> bytes:
-        """The one that there is. Raises DeadlineExceeded, InvalidRequest."""
+    async def receive(self, requests: AsyncIterator[bytes]) -> bytes:
+        """Returns the request's only message. Raises DeadlineExceeded, InvalidRequest."""
         async with self._arriving:
             try:
-                found = await asyncio.wait_for(anext(requests, None), self._room.seconds)
+                found = await asyncio.wait_for(anext(requests, None), self._limits.seconds)
             except TimeoutError:
-                what = f"no message within {self._room.seconds:g} seconds"
-                raise DeadlineExceeded(what, where="request", fix="a faster line, or a smaller message") from None
+                what = f"no message within {self._limits.seconds:g} seconds"
+                raise DeadlineExceeded(what, where="request", fix="a faster connection, or a smaller message") from None
         if found is None:
-            raise InvalidRequest("no message", where="request", fix="one")
+            raise InvalidRequest("no message", where="request", fix="one message")
         return found
 
 
-class Admission(grpc.aio.ServerInterceptor):
-    """Stands behind `Errors`. For one event loop."""
+class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
+    """Comes after `ErrorInterceptor`. For one event loop."""
 
-    def __init__(self, identify: Callable[[Context], str], callers: Room, strangers: Room) -> None:
-        """`identify` gives a caller's name, or raises Unauthenticated."""
-        self._identify, self._room = identify, callers
-        self._desks: dict[str, _Desk] = {}
-        self._strangers = _Desk(strangers)
+    def __init__(self, identify: Callable[[Context], C], limits: CallerLimits, anonymous: CallerLimits) -> None:
+        """`identify` returns the caller, or raises Unauthenticated; it is called once for each call.
 
-    def _desk(self, context: Context) -> _Desk:
-        name = self._identify(context)
-        if name not in self._desks:
-            self._desks[name] = _Desk(self._room)
-        return self._desks[name]
+        `anonymous` are the limits of health and reflection, for all calls together.
+        """
+        self._identify, self._limits = identify, limits
+        self._loads: dict[str, _CallerLoad] = {}
+        self._anonymous = _CallerLoad(anonymous)
+
+    def caller(self) -> C:
+        """Returns the caller of the rpc that the current task serves. Not for health and reflection."""
+        caller: C = _CALLER.get()
+        return caller
+
+    def _identified(self, context: Context) -> _CallerLoad:
+        caller = self._identify(context)
+        _CALLER.set(caller)
+        if caller.name not in self._loads:
+            self._loads[caller.name] = _CallerLoad(self._limits)
+        return self._loads[caller.name]
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         handler = await continuation(details)
         if handler is None:
             return None
-        behaviour, for_all = behaviour_of(handler), details.method.startswith((*OPEN_SERVICES, REFLECTION))
+        behaviour, anonymous = behaviour_of(handler), details.method.startswith((*OPEN_SERVICES, REFLECTION))
 
         @asynccontextmanager
         async def admitted(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            desk = self._strangers if for_all else self._desk(context)
-            async with desk.call():
+            load = self._anonymous if anonymous else self._identified(context)
+            async with load.call():
                 if handler.request_streaming:
                     yield requests
                     return
                 try:
-                    request = handler.request_deserializer(await desk.message(requests))
+                    request = handler.request_deserializer(await load.receive(requests))
                 except DecodeError:
-                    raise InvalidRequest("no message of this rpc", where="request", fix="the proto's") from None
+                    what = "the message cannot be parsed"
+                    raise InvalidRequest(what, where="request", fix="this rpc's request message") from None
                 yield request
 
         async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             async with admitted(requests, context) as request:
-                async for response in answers(behaviour, request, context):
+                async for response in responses(behaviour, request, context):
                     yield response
 
         async def unary(requests: AsyncIterator[Any], context: Context) -> Any:

@@ -1,6 +1,6 @@
-"""Several servers of one service behind one channel: calls go round, and past a server that is down or not well.
+"""Several servers of one service on one channel: calls are distributed round robin over the healthy ones.
 
-A server's health is what it answers to grpc.health.v1 for itself as a whole; one that knows no such question is well.
+A server is healthy if it reports SERVING for the empty service name of grpc.health.v1, or does not have that service.
 """
 
 import json
@@ -23,18 +23,27 @@ _ROUND_ROBIN = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An address as gRPC takes it."""
+    """An address in the form that gRPC needs."""
 
     name: str
+    """The name to open the channel with."""
     hosts: tuple[str, ...]
+    """The distinct hosts, as written in the address."""
     options: tuple[tuple[str, str], ...] = ()
+    """Channel options that this address needs."""
 
 
 def target(address: str, *, tls: bool) -> Target:
-    """Of HOST:PORT, of several with commas between, or of dns:///NAME:PORT, a name that stands for several servers.
+    """Returns the target of an address.
 
-    Hosts of a list are looked up here, once. Raises InvalidInput where an item is no HOST:PORT, or where there is TLS
-    and the hosts have different names, and Unavailable where no host is known.
+    Args:
+        address: HOST:PORT, several of them separated by commas, or dns:///NAME:PORT for a name that has the addresses
+            of several servers. The hosts of a list are resolved here, once.
+        tls: whether the channel uses TLS.
+
+    Raises:
+        InvalidInput: an item of a list is not HOST:PORT, or the hosts of a list differ although `tls` is true.
+        Unavailable: none of the hosts of a list can be resolved.
     """
     if "," not in address:
         host = address.removeprefix(_DNS).rpartition(":")[0]
@@ -42,10 +51,10 @@ def target(address: str, *, tls: bool) -> Target:
     servers = [_host_and_port(item, address) for item in address.split(",")]
     hosts = tuple(dict.fromkeys(host for host, _ in servers))
     if tls and len(hosts) > 1:
-        # A channel has one name, and every certificate is checked against it.
+        # A channel has one name, and checks the certificates of all servers against it.
         fix = f"one name with several ports, or {_DNS}NAME:PORT with a name for all of them"
-        raise InvalidInput(f"{len(hosts)} names of hosts behind TLS", where=address, fix=fix)
-    # Without it the whole list would be the name.
+        raise InvalidInput(f"{len(hosts)} different host names with TLS", where=address, fix=fix)
+    # Without this option, gRPC would use the whole list as the authority.
     authority = ("grpc.default_authority", ":".join(servers[0]))
     return Target(_resolved(servers, address), hosts, (_ROUND_ROBIN, authority))
 
@@ -53,19 +62,24 @@ def target(address: str, *, tls: bool) -> Target:
 def _host_and_port(item: str, address: str) -> tuple[str, str]:
     host, _, port = item.strip().rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidInput(f"{item!r} is no HOST:PORT", where=address, fix="HOST:PORT,HOST:PORT,...")
+        raise InvalidInput(f"{item!r} is not HOST:PORT", where=address, fix="HOST:PORT,HOST:PORT,...")
     return host, port
 
 
 def _resolved(servers: Sequence[tuple[str, str]], address: str) -> str:
-    """All servers' addresses, of the kind that more of them have: a list holds no names, and one kind only."""
+    """Returns gRPC's name for a list of servers. It may contain addresses of one family only, and no host names.
+
+    Chooses the family (IPv4 or IPv6) that more of the servers have.
+    """
     by_scheme = {scheme: [_places(*server, family) for server in servers] for scheme, family in _FAMILIES.items()}
     scheme, found = max(by_scheme.items(), key=lambda item: sum(map(bool, item[1])))
     if not any(found):
-        raise Unavailable("no host of the list is known", where=address, fix="names that can be looked up from here")
+        raise Unavailable(
+            "none of the hosts can be resolved", where=address, fix="host names that this machine can resolve"
+        )
     for (host, port), places in zip(servers, found, strict=True):
         if not places:
-            log.warning("%s:%s is left out: there is no %s address of that name", host, port, scheme)
+            log.warning("%s:%s is not used: the name has no %s address", host, port, scheme)
     return f"{scheme}:{','.join(dict.fromkeys(place for places in found for place in places))}"
 
 

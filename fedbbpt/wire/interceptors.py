@@ -1,6 +1,7 @@
-"""What stands before every servicer: errors become statuses in one place, and callers show their token.
+"""The interceptors of every server: translate errors into statuses, limit open calls, check tokens.
 
-Servicers raise our own errors and never abort: `context.abort` raises a bare Exception that cannot be told from a bug.
+Servicers raise this package's errors and never call `context.abort`, because that raises a bare Exception, which cannot
+be told from a bug.
 """
 
 import hmac
@@ -18,17 +19,18 @@ from fedbbpt.wire.status import logged, to_status
 
 log = logging.getLogger(__name__)
 
-# One shape for all four kinds of rpc: what grpc's stubs say of handlers fits its synchronous servers only.
+# grpc's type stubs describe the handlers of its synchronous servers only.
 Handler = Any
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = Any
 Status = Any
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)
-"""Probes carry no token."""
+"""Prefixes of the methods that need no token, since health probes carry none."""
 
 
 def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
+    """Returns the function of a handler, whichever of the four kinds of rpc it serves."""
     found = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     assert found is not None, "gRPC gives each handler one behaviour"
     behaviour: Callable[[Any, Context], Any] = found
@@ -36,7 +38,7 @@ def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
 
 
 def _with_behaviour(handler: Handler, behaviour: Callable[[Any, Context], Any]) -> Handler:
-    """The same rpc, served by `behaviour`."""
+    """Returns a handler of the same rpc that calls `behaviour`."""
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -46,8 +48,11 @@ def _with_behaviour(handler: Handler, behaviour: Callable[[Any, Context], Any]) 
     return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
 
-async def answers(behaviour: Callable[[Any, Context], Any], request: Any, context: Context) -> AsyncIterator[Any]:
-    """Of an rpc whose responses are a stream; none where it writes them by itself, as the health service does."""
+async def responses(behaviour: Callable[[Any, Context], Any], request: Any, context: Context) -> AsyncIterator[Any]:
+    """Yields the responses of a streaming rpc.
+
+    Yields nothing if the behaviour is a coroutine that writes to the context itself, as the health service's is.
+    """
     answer = behaviour(request, context)
     if inspect.isawaitable(answer):
         await answer
@@ -56,8 +61,11 @@ async def answers(behaviour: Callable[[Any, Context], Any], request: Any, contex
         yield response
 
 
-class Errors(grpc.aio.ServerInterceptor):
-    """Gives each FedbbptError its status. Anything else is a bug: its trace goes to the log, not to the caller."""
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends a call that raises a FedbbptError with that error's status.
+
+    Any other exception is a bug: its traceback goes to the log, and the caller gets INTERNAL without details.
+    """
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         handler = await continuation(details)
@@ -67,7 +75,7 @@ class Errors(grpc.aio.ServerInterceptor):
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                async for response in answers(behaviour, request, context):
+                async for response in responses(behaviour, request, context):
                     yield response
             except Exception as error:
                 await _abort(context, error)
@@ -89,7 +97,7 @@ async def _abort(context: Context, error: Exception) -> None:
 
 
 def status_of(error: Exception) -> Status:
-    """With code, details and trailing metadata; the log hears of the error."""
+    """Logs the error and returns its status: code, details and trailing metadata."""
     if isinstance(error, FedbbptError):
         log.warning("%s", logged(error))
     else:
@@ -98,14 +106,14 @@ def status_of(error: Exception) -> Status:
     return rpc_status.to_status(to_status(error))
 
 
-class Crowd(grpc.aio.ServerInterceptor):
-    """Refuses calls beyond so many that are open. Stands behind `Errors`.
+class ConcurrencyLimitInterceptor(grpc.aio.ServerInterceptor):
+    """Rejects a call while `limit` others are open. Comes after `ErrorInterceptor`.
 
-    gRPC has such a bound as well; its refusal does not say that the same call may come again.
+    gRPC has such a limit as well, but its rejection does not tell the client that it may retry.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most, self._open = most, 0
+    def __init__(self, limit: int) -> None:
+        self._limit, self._open = limit, 0
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         handler = await continuation(details)
@@ -115,7 +123,7 @@ class Crowd(grpc.aio.ServerInterceptor):
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._one_more():
-                async for response in answers(behaviour, request, context):
+                async for response in responses(behaviour, request, context):
                     yield response
 
         async def unary(request: Any, context: Context) -> Any:
@@ -126,7 +134,7 @@ class Crowd(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _one_more(self) -> Iterator[None]:
-        if self._open >= self._most:
+        if self._open >= self._limit:
             raise Overloaded(f"{self._open} calls are open", where="calls", fix="try again")
         self._open += 1
         try:
@@ -135,27 +143,30 @@ class Crowd(grpc.aio.ServerInterceptor):
             self._open -= 1
 
 
-class BearerAuth(grpc.aio.ServerInterceptor):
-    """Lets in who shows one of the tokens as `authorization: Bearer TOKEN`. Stands behind `Errors`."""
+class TokenInterceptor(grpc.aio.ServerInterceptor):
+    """Rejects a call that does not show one of the tokens as `authorization: Bearer TOKEN`.
+
+    Comes after `ErrorInterceptor`.
+    """
 
     def __init__(self, tokens: Collection[str]) -> None:
         self._tokens = [f"Bearer {token}".encode() for token in tokens]
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         handler = await continuation(details)
-        if handler is None or details.method.startswith(OPEN_SERVICES) or self._known(details):
+        if handler is None or details.method.startswith(OPEN_SERVICES) or self._shows_token(details):
             return handler
 
-        async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
+        async def reject(requests: AsyncIterator[bytes], context: Context) -> None:
             raise Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")
 
-        # As if requests were a stream: one that nobody asks for is neither waited for nor parsed.
-        return grpc.stream_unary_rpc_method_handler(refuse)
+        # A handler of request streams neither waits for the message nor parses it unless it asks for it.
+        return grpc.stream_unary_rpc_method_handler(reject)
 
-    def _known(self, details: grpc.HandlerCallDetails) -> bool:
+    def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
         shown = [value for key, value in details.invocation_metadata or () if key == "authorization"]
         if len(shown) != 1:
-            return False  # one caller has one name: services tell callers apart by what they show
+            return False  # services identify callers by their token, so a call with two tokens is ambiguous
         given = shown[0].encode() if isinstance(shown[0], str) else shown[0]
-        # All are compared, so that the time taken tells nothing about the tokens.
+        # A list, not a generator: comparing all tokens keeps the duration independent of which one matches.
         return any([hmac.compare_digest(token, given) for token in self._tokens])

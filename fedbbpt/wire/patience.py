@@ -1,4 +1,4 @@
-"""Making an idempotent call again until somebody answers, with growing, jittered pauses."""
+"""Retries of idempotent calls, with exponential backoff and jitter."""
 
 import logging
 import random
@@ -21,20 +21,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """After one of the errors `again` a call is made again, until `seconds` have passed since the first of them.
+    """Which errors are retried, and for how long.
 
-    So a call that breaks after a long time is made again all the same. Never sooner than the other side asks for, and
-    not at all where that is too late. What nobody of ours raised counts as `unavailable`.
+    Time counts from the first error of a call, so a call that fails after running for a long time is still retried. A
+    retry never comes sooner than the service asks for; if that would be too late, the error is raised at once.
     """
 
     seconds: float
+    """How long to retry after the first error."""
     unavailable: type[Unavailable]
+    """The error to raise for statuses that no fedbbpt service sent."""
     again: tuple[type[FedbbptError], ...]
+    """The errors after which a call is retried."""
     clock: Callable[[], float] = time.monotonic
+    """Returns seconds, from any origin."""
     pause: Callable[[float], None] = time.sleep
+    """Waits for a number of seconds."""
 
     def call(self, call: Callable[[], T]) -> T:
-        """Raises the last call's error."""
+        """Returns the result of `call`. Raises the last error once it is not retried."""
         give_up, pause_seconds = None, FIRST_PAUSE_SECONDS
         while True:
             try:

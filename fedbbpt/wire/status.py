@@ -1,7 +1,7 @@
-"""Errors <-> gRPC status, by one total table.
+"""Translates errors to gRPC statuses and back, with one table that covers every error.
 
-An error travels as a code and google.rpc details: ErrorInfo (its reason names our class, its metadata hold where and
-fix), BadRequest for input, RetryInfo where trying again may help, QuotaFailure where a budget is spent.
+A status has a code and google.rpc details: ErrorInfo (its reason is the error's class, its metadata are `where` and
+`fix`), BadRequest for invalid input, RetryInfo if a retry may help, QuotaFailure if a budget is spent.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from fedbbpt.errors import FedbbptError, Unavailable
 
 DOMAIN = "fedbbpt"
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 1e9
-"""What callers are asked to wait where nobody knows better; more than the most, no message holds."""
+"""Default delay in RetryInfo, and the largest one, as google.protobuf.Duration holds no more than about 1e11 s."""
 MAX_TEXT = 300
-"""Characters of a text. HTTP/2 takes 8 KiB of metadata, and a caller may be quoted."""
+"""Characters of a text in a status. Metadata is limited to 8 KiB, and texts may quote the caller's input."""
 
 Code = grpc.StatusCode
 CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
@@ -43,10 +43,10 @@ CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
     errors.InsecureAddress: Code.FAILED_PRECONDITION,
     errors.FedbbptError: Code.INTERNAL,
 }
-"""The nearest ancestor in the tree decides."""
+"""The code of each error; classes that are not listed have the code of their nearest listed ancestor."""
 
 RETRYABLE = (errors.Overloaded, errors.RateLimited, errors.StoreError, errors.Unavailable)
-"""Trying the same call again may help."""
+"""Errors after which the same call may succeed later."""
 
 _CLASSES = {
     name: member
@@ -56,12 +56,13 @@ _CLASSES = {
 
 
 def code_of(error: FedbbptError) -> grpc.StatusCode:
+    """Returns the gRPC status code of an error."""
     return next(CODES[ancestor] for ancestor in type(error).__mro__ if ancestor in CODES)
 
 
 def to_status(error: FedbbptError) -> status_pb2.Status:
-    """The status whose details let `from_rpc_error` build the same error again."""
-    # Where the other side keeps its files is nobody's business.
+    """Returns the status of an error, with the details from which `from_rpc_error` restores it."""
+    # The path of a store must not leave the machine.
     where = "" if isinstance(error, errors.StoreError) else _cut(error.where)
     seconds = error.seconds if isinstance(error, errors.RateLimited) else RETRY_SECONDS
     error = type(error)(_cut(error.what), where=where, fix=_cut(error.fix))
@@ -81,7 +82,7 @@ def to_status(error: FedbbptError) -> status_pb2.Status:
 
 
 def logged(error: FedbbptError) -> str:
-    """On one line and of bounded length, whatever a caller wrote that is quoted in it."""
+    """Returns one log line of bounded length; it escapes unprintable characters, as errors may quote the caller."""
     text = f"{type(error).__name__}: {type(error)(_cut(error.what), where=_cut(error.where), fix=_cut(error.fix))}"
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
@@ -97,8 +98,11 @@ def _pack(detail: Message) -> any_pb2.Any:
 
 
 def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> FedbbptError:
-    """The error that the other side raised; where no fedbbpt service did, `unavailable` or the nearest we have."""
-    assert isinstance(error, grpc.Call), "every error of a call that was made is its call"
+    """Returns the error that the service raised.
+
+    For a status that no fedbbpt service sent, returns the closest error, or else one of class `unavailable`.
+    """
+    assert isinstance(error, grpc.Call), "grpc raises the call itself as its error"
     status = rpc_status.from_call(error)
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
@@ -112,14 +116,14 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
     if code is Code.UNIMPLEMENTED:
         return errors.WrongService(text, fix="the address of the other service, or the same version on both sides")
     if code is Code.RESOURCE_EXHAUSTED:
-        # gRPC itself refuses two things, and only its words tell them apart.
+        # gRPC itself uses this code for large messages and for too many calls; only the text differs.
         return errors.MessageTooLarge(text) if "larger than max" in text else errors.Overloaded(text)
     return unavailable(f"{code.name}: {text}")
 
 
 def retry_seconds(error: grpc.RpcError) -> float:
-    """How long the other side asks its caller to wait before the same call; 0 where it does not say."""
-    assert isinstance(error, grpc.Call), "every error of a call that was made is its call"
+    """Returns how many seconds the service asks to wait before a retry; 0 without RetryInfo."""
+    assert isinstance(error, grpc.Call), "grpc raises the call itself as its error"
     status = rpc_status.from_call(error)
     for detail in status.details if status is not None else ():
         info = error_details_pb2.RetryInfo()

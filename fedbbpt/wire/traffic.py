@@ -1,7 +1,6 @@
-"""Bytes on the wire, as the kernel counts them on this process's own sockets.
+"""Bytes on the wire, as the kernel counts them for the sockets of this process.
 
-HTTP/2 framing and TLS are included, retransmissions are not. Linux only (TCP_INFO); elsewhere the counts are None, and
-reports say so.
+The counts include HTTP/2 framing and TLS, but no retransmissions. They need Linux (TCP_INFO); elsewhere they are None.
 """
 
 import ipaddress
@@ -13,11 +12,11 @@ import sys
 
 _TCP_INFO_BYTES = 136
 _ACKED_AND_RECEIVED = struct.Struct("=QQ")
-_ACKED_AND_RECEIVED_OFFSET = 120  # of tcpi_bytes_acked in struct tcp_info
+_ACKED_AND_RECEIVED_OFFSET = 120  # offset of tcpi_bytes_acked in struct tcp_info
 
 
 def _peer_key(peer: str) -> tuple[str, int] | None:
-    """`ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711` (brackets percent-encoded) as address and port."""
+    """Parses `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711` (brackets percent-encoded) into address and port."""
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return None
@@ -26,18 +25,18 @@ def _peer_key(peer: str) -> tuple[str, int] | None:
 
 
 def _plain(host: str) -> str:
-    """One spelling for an address that a dual-stack socket shows as IPv4 in IPv6."""
+    """Normalises an address: a dual-stack socket shows IPv4 addresses mapped into IPv6."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
 
 
 def _sockets() -> dict[tuple[str, int], tuple[int, int]]:
-    """(received, sent) by peer, of all connected TCP sockets of this process."""
+    """Returns (received, sent) by peer for all connected TCP sockets of this process."""
     found: dict[tuple[str, int], tuple[int, int]] = {}
     for entry in os.listdir("/proc/self/fd"):
         try:
-            # Asked first: where `socket` raises, nobody closes the duplicate.
+            # Checked first, because `socket.socket` does not close the duplicate if it raises.
             if not stat.S_ISSOCK(os.stat(int(entry)).st_mode):
                 continue
             with socket.socket(fileno=os.dup(int(entry))) as connection:
@@ -53,7 +52,7 @@ def _sockets() -> dict[tuple[str, int], tuple[int, int]]:
 
 
 class TrafficMeter:
-    """Bytes from and to the peers that called, since this process started."""
+    """Counts the bytes from and to the registered peers since this process started."""
 
     def __init__(self) -> None:
         self._peers: set[tuple[str, int]] = set()
@@ -62,21 +61,21 @@ class TrafficMeter:
         self.supported = sys.platform == "linux"
 
     def register(self, peer: str) -> None:
-        """Takes note of a caller, by gRPC's name for it."""
+        """Counts a caller's connection from now on. `peer` is the peer name that gRPC gives."""
         key = _peer_key(peer)
         if key is not None:
             self._peers.add(key)
 
     def read(self) -> tuple[int, int] | None:
-        """(received, sent) over all callers so far; None where the operating system does not count.
+        """Returns (received, sent) over all callers so far, or None if the operating system does not count.
 
-        A connection that has closed keeps the count of its last reading.
+        A closed connection keeps the count of its last reading.
         """
         if not self.supported:
             return None
         now = _sockets()
         for peer, (received, sent) in list(self._seen.items()):
-            # A connection whose count fell is a new one that got the old one's port.
+            # A count that fell belongs to a new connection with the old one's port.
             if peer not in now or now[peer][0] < received:
                 self._closed = (self._closed[0] + received, self._closed[1] + sent)
                 del self._seen[peer]

@@ -29,7 +29,7 @@ from fedbbpt.ptm.tenants.state import Limits
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, ExampleSet, MicroBatch, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire import channel
-from fedbbpt.wire.admission import Room
+from fedbbpt.wire.admission import CallerLimits
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error, retry_seconds
@@ -127,8 +127,8 @@ def test_what_a_stranger_sends_is_not_parsed(ptm_servers: Any) -> None:
 
 
 def test_a_caller_has_so_many_calls_and_so_much_time(ptm_servers: Any, unsent: Callable[..., Unsent]) -> None:
-    room = Room(calls=2, arriving=2, seconds=3.0)
-    tenants, bounds = Tenants.of_tokens(["one", "two"]), Bounds(callers=room, strangers=room)
+    limits = CallerLimits(calls=2, arriving=2, seconds=3.0)
+    tenants, bounds = Tenants.of_tokens(["one", "two"]), Bounds(tenant_calls=limits, anonymous_calls=limits)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, bounds=bounds)
     callers = {"one": SCORE, "": "/grpc.health.v1.Health/Check"}
     calls = {token: [unsent(port, token).open(path) for _ in range(3)] for token, path in callers.items()}

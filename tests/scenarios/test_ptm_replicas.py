@@ -12,7 +12,8 @@ from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, Scores, TaskSpec, TextPrompts
-from fedbbpt.wire.channel import ClientTls, connect
+from fedbbpt.wire.channel import connect
+from fedbbpt.wire.tls import ClientTls
 from tests.federation import Security
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))

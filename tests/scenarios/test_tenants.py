@@ -23,9 +23,10 @@ from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.tasks.criterion import cross_entropy
 from fedbbpt.types import Budget, Examples, MicroBatch, Output, Prompts, Scores, TaskSpec, TextPrompts
-from fedbbpt.wire.channel import ClientTls, ServerTls, connect
+from fedbbpt.wire.channel import connect
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import retry_seconds
+from fedbbpt.wire.tls import ClientTls, ServerTls
 from tests.scenarios.test_ptm_service import Gated, error_of
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))

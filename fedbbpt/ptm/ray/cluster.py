@@ -16,7 +16,8 @@ from fedbbpt.ptm.ray.front import Settings
 from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
-from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, is_loopback, probe
+from fedbbpt.wire.addresses import check_port_free, is_loopback
+from fedbbpt.wire.channel import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def serve(
         log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
     if not address:
         port = port or _free_port()
-        probe("0.0.0.0", port)
+        check_port_free("0.0.0.0", port)
         # Whoever reaches a cluster's ports can run code in it, unless he lacks its token. This one nobody knows.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ |= ENVIRONMENT | OWN | token
@@ -101,7 +102,7 @@ def serve(
     if audit is not None:
         AuditLog(audit).close()  # what is wrong with it is said here, and not by the front to nobody
     if metrics is not None:
-        probe(*metrics)
+        check_port_free(*metrics)
     settings = Settings(tenants, size.batches, is_loopback(host), audit and audit.absolute(), metrics)
     if address:
         deployment.connect(address, ENVIRONMENT)

@@ -23,7 +23,7 @@ from fedbbpt.ptm.service import NAME, Bounds, PtmService
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import ModelCard
-from fedbbpt.wire.channel import is_loopback
+from fedbbpt.wire.addresses import is_loopback
 from fedbbpt.wire.interceptors import status_of
 
 M = TypeVar("M", bound=Message)

@@ -22,7 +22,7 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.tenants.registry import Tenant, Tenants
 from fedbbpt.types import Output, Report
-from fedbbpt.wire.channel import ServerTls
+from fedbbpt.wire.tls import ServerTls
 
 COMMANDS = (Path(__file__).parents[3] / "docs/commands.md").read_text()
 WORDS = {"billing": "invoice charge pay refund", "tests": "scan blood result lab", "visits": "parking hours entrance"}
@@ -248,17 +248,21 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
         3,
         "k.pem: No such file",
     ),
-    "no identity": (
+    "unusable certificate": (
         ("ptm", "serve", "--model", "fake", "--tls-cert", "job.toml", "--tls-key", "job.toml"),
         3,
-        "job.toml, job.toml: no identity",
+        "job.toml, job.toml: certificate and key cannot be used",
     ),
     "no token": (("ptm", "serve", "--model", "fake", "--token-file", "empty"), 3, "empty: no token in it"),
-    "open to all": (("ptm", "serve", "--model", "fake", "--host", "0.0.0.0"), 5, "0.0.0.0: anybody on the network"),
+    "open to all": (
+        ("ptm", "serve", "--model", "fake", "--host", "0.0.0.0"),
+        5,
+        "0.0.0.0: without TLS, anybody on the network",
+    ),
     "a token in clear": (
         ("status", "--coordinator", "hub.example.org:7000", "--token-file", "token"),
         5,
-        "hub.example.org:7000: a token would go in clear",
+        "hub.example.org:7000: a token would be sent without encryption",
     ),
     "nobody there": (("status", "--coordinator", "127.0.0.1:1"), 4, "127.0.0.1:1: nobody answers"),
 }

@@ -1,4 +1,4 @@
-"""What an update and a task weigh: the README's table, and what codecs make of it."""
+"""Bytes of updates and broadcasts: the table of the README, and the effect of codecs."""
 
 import re
 from pathlib import Path
@@ -20,8 +20,8 @@ def blank(form: tuple[int, ...] | Orders) -> Array:
     return np.zeros((form.rows, form.places), np.uint8) if isinstance(form, Orders) else np.ones(form)
 
 
-def weigh(method: str, codec: str = "float32", dim: int = 100, **options: Any) -> tuple[int, int]:
-    """Bytes of arrays up and down, of one client and round with the default settings but for `options`."""
+def array_bytes(method: str, codec: str = "float32", dim: int = 100, **options: Any) -> tuple[int, int]:
+    """Returns bytes of arrays up and down for one client and round, with default settings except for `options`."""
     job = Job.model_validate({"method": {"name": method, **options}, "task": {"prompt": {"dim": dim}}})
     server = job.entry().server(job.method, job.space())
     update = {name: blank(form) for name, form in server.expected().items()}
@@ -34,23 +34,23 @@ BLACK_BOX = [name for name, method in METHODS.items() if not method.white_box]
 
 
 @pytest.mark.parametrize("method", BLACK_BOX)
-def test_the_table_of_the_readme(method: str) -> None:
+def test_bytes_are_those_of_the_readme(method: str) -> None:
     row = next(line for line in README.splitlines() if line.startswith(f"| `{method}`"))
     told = re.search(r"\| (\d+) / (\d+) \|$", row)
     assert told is not None
-    assert (int(told[1]), int(told[2])) == weigh(method)
+    assert (int(told[1]), int(told[2])) == array_bytes(method)
 
 
 @pytest.mark.parametrize("method", BLACK_BOX)
-def test_codecs_shorten_the_way_up(method: str) -> None:
-    (full, _), (half, _), (quarter, _) = (weigh(method, codec) for codec in ("float32", "float16", "int8"))
+def test_codecs_shrink_updates(method: str) -> None:
+    (full, _), (half, _), (quarter, _) = (array_bytes(method, codec) for codec in ("float32", "float16", "int8"))
     arrays = len(METHODS[method].server(METHODS[method].config(name=method), Job().space()).expected())
     assert half == full / 2
     assert quarter == full / 4 + 4 * arrays
 
 
-def test_fed_bpt_at_the_papers_size_sends_two_kilobytes_or_twenty_bytes() -> None:
+def test_fed_bpt_at_the_size_of_the_paper_sends_two_kilobytes_or_twenty_bytes() -> None:
     ranks = {"uplink": "ranks", "local_covariance": "identity"}
-    assert weigh("fed-bpt", dim=500) == (4 * (500 + 1 + 8), 4 * (500 + 1))
-    assert weigh("fed-bpt", dim=500, **ranks) == (8 * 2 + 4, 4 * (500 + 1))
-    assert weigh("fed-bpt", codec="float16", dim=500, **ranks)[0] == 8 * 2 + 2
+    assert array_bytes("fed-bpt", dim=500) == (4 * (500 + 1 + 8), 4 * (500 + 1))
+    assert array_bytes("fed-bpt", dim=500, **ranks) == (8 * 2 + 4, 4 * (500 + 1))
+    assert array_bytes("fed-bpt", codec="float16", dim=500, **ranks)[0] == 8 * 2 + 2

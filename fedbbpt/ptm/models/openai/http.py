@@ -4,7 +4,6 @@ Nothing is followed to another address, TLS certificates are verified, and an an
 in one header and in no text, and errors, which travel to callers, do not say where the server is.
 """
 
-import ipaddress
 import json
 import logging
 import random
@@ -28,6 +27,7 @@ from fedbbpt.errors import (
     Unauthenticated,
     WrongService,
 )
+from fedbbpt.wire.addresses import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Server:
     ) -> None:
         """Raises InvalidInput for what is no such URL, InsecureAddress where the key would go in clear."""
         found = _parse(url)
-        local = _is_loopback(found.host)
+        local = is_loopback(found.host)
         self.url = str(found.copy_with(path=found.path.rstrip("/")))
         self.root = self.url.removesuffix("/v1")
         """Where what is not of OpenAI's protocol is found."""
@@ -169,13 +169,6 @@ def _parse(url: str) -> httpx2.URL:
     if found.userinfo or found.query or found.fragment:
         raise InvalidInput("a name or password, a question or a fragment in it", where=where, fix=fix)
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read(response: httpx2.Response, where: str) -> bytes:
