@@ -19,7 +19,7 @@ import numpy as np
 
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.federation.simulation import simulate
@@ -31,8 +31,8 @@ from fedbbpt.methods import client_half, needs_scores
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.server.coordinator import Coordinator
-from fedbbpt.server.remote import Operator
-from fedbbpt.server.service import HEARTBEAT_SECONDS, Serving, serve
+from fedbbpt.server.remote import RemoteRun
+from fedbbpt.server.service import HEARTBEAT_SECONDS, CoordinatorServer, serve
 from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.types import Hello, Receipt, Report, Result, RunStatus, Task, TaskId, Update
 from fedbbpt.wire.channel import connect
@@ -361,7 +361,7 @@ class OverGrpc(Federation):
         self._store, traffic = self._open_store(), TrafficMeter()
         coordinator = self._coordinator(self._store, traffic)
         tls, tokens = (self._security.server, [self._security.token]) if self._security else (None, [])
-        self._serving: Serving = self._run(
+        self._serving: CoordinatorServer = self._run(
             serve(coordinator, traffic, port=port, tls=tls, tokens=tokens, heartbeat_seconds=self._heartbeat_seconds)
         )
         self.port = self._serving.port
@@ -376,8 +376,8 @@ class OverGrpc(Federation):
             return connect(address, token=token or "")
         return connect(address, self._security.client, self._security.token if token is None else token)
 
-    def link(self) -> GrpcLink:
-        return GrpcLink(self.channel())
+    def link(self) -> RemoteCoordinator:
+        return RemoteCoordinator(self.channel())
 
     def advance(self, seconds: float) -> None:
         self._run(self._loop.advance(seconds))
@@ -387,10 +387,10 @@ class OverGrpc(Federation):
         self._start(self.port)
 
     def watch(self) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]:
-        return Operator(self.channel()).watch()
+        return RemoteRun(self.channel()).watch()
 
     def result(self) -> Result:
-        return Operator(self.channel()).result()
+        return RemoteRun(self.channel()).result()
 
     def close(self) -> None:
         self._run(self._serving.stop(grace_seconds=0.0))

@@ -13,7 +13,7 @@ from fedbbpt.cli.console import err, log_to_stderr, show
 from fedbbpt.cli.roles import PAUSE_SECONDS
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.client.unmeasured import Unmeasured
 from fedbbpt.codecs import CODECS
 from fedbbpt.data.examples import Columns, label, read, read_table
@@ -78,7 +78,7 @@ def owner_join(
     keepsake, table = Keepsake(state), read_table(data, Columns(text_column, pair_column, label_column))
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
-        link = GrpcLink(channel)
+        link = RemoteCoordinator(channel)
         settings = link.join(Hello(OWNER, keepsake.client_key(), len(table.labels), frozenset(CODECS)))
         half = owner_half(settings, owner_box(settings, label(table, settings.labels), model))
         agent = Agent(half, Unmeasured(len(table.labels)), CODECS[settings.codec], keepsake)

@@ -18,7 +18,7 @@ from fedbbpt.cli.lifetime import announce, until_done
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.codecs import CODECS
 from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table
 from fedbbpt.data.partition import Rows, split
@@ -186,7 +186,7 @@ def client_join(
     keepsake = Keepsake(folder)
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
-        link = GrpcLink(channel)
+        link = RemoteCoordinator(channel)
         table = read_table(data, columns)
         kept, held_out = (np.arange(len(table.labels)), None) if dev else _hold_out(table)
         settings = link.join(Hello(name, keepsake.client_key(), len(kept), frozenset(CODECS)))
@@ -212,7 +212,7 @@ def client_join(
     show(result, json, title="finished")
 
 
-def _auxiliary_box(link: GrpcLink, settings: RunSettings, train: LabelledExamples, folder: Path) -> WhiteBox:
+def _auxiliary_box(link: RemoteCoordinator, settings: RunSettings, train: LabelledExamples, folder: Path) -> WhiteBox:
     if settings.auxiliary is None:
         fix = "a coordinator with --auxiliary"
         raise InvalidInput("the run has no auxiliary model for its clients", where="--coordinator", fix=fix)

@@ -12,7 +12,7 @@ from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.view import RunView, decimals, size
 from fedbbpt.errors import CoordinatorUnavailable
-from fedbbpt.server.remote import Operator
+from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import RunStatus
 from fedbbpt.wire.channel import connect
 
@@ -32,7 +32,7 @@ def status(
     log_to_stderr(logging.WARNING)
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
-        operator = Operator(channel)
+        operator = RemoteRun(channel)
         now = _ask(operator.status, coordinator)
         if watch:
             now = _watch(operator, now, json)
@@ -54,7 +54,7 @@ def stop(
     log_to_stderr(logging.WARNING)
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
-        _print(_ask(Operator(channel).stop, coordinator), json)
+        _print(_ask(RemoteRun(channel).stop, coordinator), json)
 
 
 def _ask(call: Callable[[], RunStatus], coordinator: str) -> RunStatus:
@@ -65,7 +65,7 @@ def _ask(call: Callable[[], RunStatus], coordinator: str) -> RunStatus:
         raise CoordinatorUnavailable(f"nobody answers ({error.what})", where=coordinator, fix=fix) from None
 
 
-def _watch(operator: Operator, now: RunStatus, as_json: bool) -> RunStatus:
+def _watch(operator: RemoteRun, now: RunStatus, as_json: bool) -> RunStatus:
     with RunView(err, f"{now.run_id}: {now.method}", now.rounds) as view:
         for now, news in operator.watch():
             view.note(f"{now.state}, {sum(member.connected for member in now.members)} clients connected")

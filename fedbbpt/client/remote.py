@@ -45,7 +45,7 @@ AGAIN = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
 """After these the same call is made again: the other side was not ready, or the line changed or swallowed bytes."""
 
 
-class GrpcLink:
+class RemoteCoordinator:
     """`interfaces.Link` over a channel.
 
     A call that lasts longer than `call_seconds` is made again. Gives up with the last call's error after

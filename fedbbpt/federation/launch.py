@@ -20,7 +20,7 @@ from fedbbpt.federation.white_boxes import AUXILIARY, check_shard
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.settings import client_name, cohort_settings
-from fedbbpt.server.remote import Operator
+from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import OWNER, Report, Result, RunStatus
 from fedbbpt.wire.channel import connect
 
@@ -92,7 +92,7 @@ def run_federation(
         group.start(OWNER, ["owner", "join", "--coordinator", address, *mine])
     quorum = cohort_settings(job).quorum
     with connect(address) as channel:
-        operator = Operator(channel)
+        operator = RemoteRun(channel)
         events: Queue[Event] = Queue()
         threading.Thread(target=_watch, args=(operator, events), daemon=True, name="watch").start()
         reports: list[Report] = []
@@ -133,7 +133,7 @@ def _make_auxiliary(group: ProcessGroup, out: Path, shard: list[str], note: Call
     return path
 
 
-def _watch(operator: Operator, events: Queue[Event]) -> None:
+def _watch(operator: RemoteRun, events: Queue[Event]) -> None:
     """In a thread of its own, so that the launcher can look after its processes meanwhile."""
     try:
         for event in operator.watch():

@@ -1,10 +1,10 @@
-"""From one committed state of a run to the next: a pure function of the updates that were counted."""
+"""The step from one committed state of a run to the next: a pure function of the counted updates."""
 
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,33 +13,48 @@ from fedbbpt.types import Arrays, Metrics, Phase, Report, Snapshot, Update, pack
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S")
+
 
 def aggregate(
-    method: ServerHalf[Any],
+    method: ServerHalf[S],
+    state: S,
     snapshot: Snapshot,
-    phase: Phase,
     updates: Sequence[Update],
+    *,
+    phase: Phase,
     seed: int,
     seconds: float,
     traffic: tuple[int, int] | None = None,
     window: int = 1,
 ) -> Snapshot:
-    """The snapshot after `snapshot.round`.
+    """Returns the snapshot after round `snapshot.round`.
 
-    `updates` come decoded, sorted by client id; `seed` is that of the tasks; `traffic` is bytes up and down. The dev
-    measurements are of the prompt that the round began with, so it is that prompt which may become the best: by what
-    the last `window` rounds measured together.
+    The dev measurements of a round are of the prompt that the round began with, so this is the prompt that may become
+    the best. It is compared by the measurements of the last `window` rounds together.
+
+    Args:
+        method: the server's half of the run's method.
+        state: the method's state before the round, restored from `snapshot.state`.
+        snapshot: the committed state of the run before the round.
+        updates: the counted updates, decoded, sorted by client id.
+        phase: the phase of the round's tasks; only an UPDATE changes the method's state.
+        seed: the seed of the round's tasks.
+        seconds: the duration of the round.
+        traffic: the round's bytes up and down; None if they are not metered.
+        window: the number of rounds over which dev measurements are pooled.
     """
     total: dict[str, float] = {}
     for update in updates:
         for name, value in update.metrics.items():
             total[name] = total.get(name, 0.0) + value
     count, queries = total["dev_count"], round(total["queries"])
-    # Some clients may have a PTM that lets them know, and others none.
+    # The PTMs of some clients may give accuracies, and those of others losses only.
     known = all("dev_correct" in update.metrics for update in updates if update.metrics["dev_count"])
-    state, metrics = (
-        _step(method, snapshot, updates, seed) if phase is Phase.UPDATE else (snapshot.state, dict[str, float]())
-    )
+    next_state = snapshot.state
+    metrics: Metrics = {}
+    if phase is Phase.UPDATE:
+        next_state, metrics = _step(method, state, snapshot, updates, seed)
     report = Report(
         round=snapshot.round,
         clients=len(updates),
@@ -53,15 +68,15 @@ def aggregate(
         dev_examples=round(count),
     )
     reports = (*snapshot.reports, report)
-    measured = pooled(reports[-window:])
+    measured = pool(reports[-window:])
     best, best_z = snapshot.best, snapshot.best_z
-    # What came before the first full window was measured on too little to be compared with.
+    # Reports before the first full window pool too few dev examples to be compared with.
     if best is None or len(reports) <= window or measured.rank >= best.rank:
-        best, best_z = measured, method.prompt(method.restore(snapshot.state))
+        best, best_z = measured, method.prompt(state)
     return replace(
         snapshot,
         round=snapshot.round + 1,
-        state=state,
+        state=next_state,
         best=best,
         best_z=best_z,
         queries=snapshot.queries + queries,
@@ -69,10 +84,10 @@ def aggregate(
     )
 
 
-def pooled(reports: Sequence[Report]) -> Report:
-    """The last of the reports, with dev loss and accuracy over the dev examples of all of them.
+def pool(reports: Sequence[Report]) -> Report:
+    """Returns the last report, with dev loss and dev accuracy over the dev examples of all the reports.
 
-    Where a round asks only some clients, its own measurement says more of their examples than of its prompt.
+    Where a round samples only some clients, its own measurement depends more on their examples than on its prompt.
     """
     if len(reports) == 1:
         return reports[0]
@@ -87,23 +102,27 @@ def pooled(reports: Sequence[Report]) -> Report:
     )
 
 
-def tuned(method: ServerHalf[Any], snapshot: Snapshot, updates: Sequence[Update], seed: int) -> Snapshot:
-    """The snapshot after the owner's turn: the same round, from another prompt."""
-    return replace(snapshot, state=_step(method, snapshot, updates, seed)[0])
+def apply_owner_update(
+    method: ServerHalf[S], state: S, snapshot: Snapshot, updates: Sequence[Update], seed: int
+) -> Snapshot:
+    """Returns the snapshot after the model owner's turn: the same round, with the prompt that the owner tuned."""
+    return replace(snapshot, state=_step(method, state, snapshot, updates, seed)[0])
 
 
-def _step(method: ServerHalf[Any], snapshot: Snapshot, updates: Sequence[Update], seed: int) -> tuple[Arrays, Metrics]:
-    """The next state. Where the arithmetic fails the old one stands: one bad round does not end a run."""
+def _step(
+    method: ServerHalf[S], state: S, snapshot: Snapshot, updates: Sequence[Update], seed: int
+) -> tuple[Arrays, Metrics]:
+    """Returns the next state, or the old one if the arithmetic fails: one bad round does not end a run."""
     try:
-        # Overflow shows in the result, which is checked.
+        # An overflow shows in the result, which is checked below.
         with np.errstate(all="ignore"):
-            state, metrics = method.step(method.restore(snapshot.state), updates, seed)
+            found, metrics = method.step(state, updates, seed)
     except (ArithmeticError, np.linalg.LinAlgError):
         log.exception("round %d: the step failed; the state stays as it was", snapshot.round)
         return snapshot.state, {}
-    packed = pack(state)
-    unsound = [name for name, array in packed.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if unsound:
-        log.error("round %d: the step made %s infinite or NaN; the state stays as it was", snapshot.round, unsound)
+    packed = pack(found)
+    broken = [name for name, array in packed.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if broken:
+        log.error("round %d: the step made %s infinite or NaN; the state stays as it was", snapshot.round, broken)
         return snapshot.state, {}
     return packed, metrics

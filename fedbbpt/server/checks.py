@@ -1,7 +1,8 @@
-"""What a coordinator takes from a client, and what it refuses before anything is stored."""
+"""Validation of everything that a client sends to the coordinator, before any of it is stored."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,15 +13,15 @@ from fedbbpt.types import Array, Hello, Orders, Update
 MAX_NAME_LENGTH = 128
 
 MEASURED = frozenset({"dev_loss", "dev_count", "queries"})
-"""Every update has these: sums over the client's dev examples, and what the task cost it."""
+"""Metrics that every update has: sums over the client's dev examples, and the queries that the task cost."""
 OPTIONAL = frozenset({"dev_correct", "train_loss"})
-"""`dev_correct` is missing where the client's PTM gives losses only."""
+"""Metrics that an update may have. `dev_correct` is missing where the client's PTM gives losses only."""
 MAX_COUNT = 2.0**32
-"""Of one task, so that a whole run's sums fit the 64 bits of a database and of the wire."""
+"""The largest count in one update. The sums of a whole run then fit the 64 bits of the database and of the wire."""
 
 
 def check_hello(hello: Hello, codec: str) -> None:
-    """Raises InvalidHello."""
+    """Raises InvalidHello unless the client may join a run that uses `codec`."""
     for name, value in (("client_id", hello.client_id), ("client_key", hello.client_key)):
         if not 0 < len(value) <= MAX_NAME_LENGTH or not value.isprintable():
             fix = f"1 to {MAX_NAME_LENGTH} printable characters"
@@ -31,8 +32,18 @@ def check_hello(hello: Hello, codec: str) -> None:
         raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
 
 
-def check_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...] | Orders]) -> None:
-    """Raises InvalidTensor, InvalidUpdate. `expected` gives the decoded arrays, as `ServerHalf.expected` does."""
+def decode_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...] | Orders]) -> Update:
+    """Returns the update with its arrays decoded, once everything in it is valid.
+
+    Args:
+        update: as the client sent it, with encoded arrays.
+        codec: the codec of the run.
+        expected: the decoded arrays by name, as `ServerHalf.expected` gives them.
+
+    Raises:
+        InvalidTensor: an array has the wrong shape or type, or holds NaN or infinite elements.
+        InvalidUpdate: the weight, the metrics or the names of the arrays are wrong.
+    """
     if not (math.isfinite(update.weight) and update.weight > 0):
         raise InvalidUpdate(f"{update.weight}", where="weight", fix="a finite number above 0")
     _check_metrics(update.metrics)
@@ -44,6 +55,7 @@ def check_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int,
             _check_orders(decoded[name], form, name)
         else:
             _check_numbers(decoded[name], form, name)
+    return replace(update, arrays=decoded)
 
 
 def _check_numbers(array: Array, shape: tuple[int, ...], where: str) -> None:

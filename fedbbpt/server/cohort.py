@@ -1,4 +1,4 @@
-"""Who takes part in a round: a pure function of committed facts, so that nothing has to be stored about it."""
+"""The cohort of a round: a pure function of committed facts, so that a round's cohort need not be stored."""
 
 import math
 from collections.abc import Iterable
@@ -11,22 +11,22 @@ from fedbbpt.types import Member
 
 @dataclass(frozen=True, slots=True)
 class CohortSettings:
-    """When a run starts and a round closes."""
+    """The conditions for a run to start and for a round to close. Raises InvalidJob if no round could ever close."""
 
     clients: int
-    """The run starts when so many have joined."""
+    """The number of clients that must join before the run starts."""
     quorum: int
-    """A round closes with no fewer updates than this."""
+    """The smallest number of updates that a round closes with."""
     deadline_seconds: float
-    """After this a round closes without those who are missing, if there is a quorum."""
+    """The time after which a round with a quorum closes without the missing clients."""
     size: int | None = None
-    """Clients of a round; None or 0 takes all."""
+    """The number of clients in a round; None or 0 takes all."""
     owner: bool = False
-    """Whether the model's owner has a turn between two rounds of the clients, and the run waits for it too."""
+    """Whether the model's owner has a turn between two rounds of the clients. The run then waits for the owner too."""
 
     @property
     def window(self) -> int:
-        """In so many rounds as many clients are asked as take part."""
+        """The number of rounds in which as many clients are sampled as take part in the run."""
         return math.ceil(self.clients / self.size) if self.size else 1
 
     def __post_init__(self) -> None:
@@ -40,10 +40,10 @@ class CohortSettings:
 
 
 def sample(members: Iterable[Member], seed: int, round: int, size: int | None) -> tuple[str, ...]:
-    """The ids of the round's clients, sorted; the model's owner is none of them where it has a turn of its own.
+    """Returns the ids of the round's clients, sorted: `size` of the members that take part, or all of them.
 
-    Each member draws a number of its own and the lowest are taken: where one member goes, at most one other takes its
-    place, and nobody else's part changes.
+    Each member draws its own number, and the lowest numbers are taken. So when a member leaves, at most one other
+    member takes its place and the rest of the cohort stays the same.
     """
     eligible = [m.client_id for m in members if m.since <= round and (m.until is None or round < m.until)]
     ranked = sorted(eligible, key=lambda client_id: (seeds.derive(seed, "cohort", round, client_id), client_id))

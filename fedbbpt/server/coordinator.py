@@ -1,16 +1,17 @@
-"""The coordinator of one run: the one synchronous writer of its truth.
+"""The coordinator of one run: the only writer of the run's state, and synchronous.
 
-It knows no socket and no clock: time comes in as `now`, in seconds on any clock that does not run backwards. Whatever
-it holds in memory follows from what the store holds; the store is written first, memory is changed when that succeeded,
-and only then is anybody told. So a StoreError leaves everything as it was, and the same call works again later; and a
-coordinator that was killed goes on with the same round. Not thread-safe: one caller at a time.
+It knows no socket and no clock: time comes in as `now`, in seconds on any clock that does not run backwards. Its memory
+follows from the store. Each change is written to the store first, then made in memory, and only then acknowledged. So a
+StoreError leaves everything as it was and the same call works again later, and a coordinator that was killed continues
+the same round. Not thread-safe: one caller at a time.
 
-Above 300 lines: the one place where clients, rounds and the operator meet. What each decides lies in its own file.
+Above 300 lines, because clients, rounds and the operator meet here. The rules that each follows are in files of their
+own: `round`, `cohort`, `checks`, `aggregate`.
 """
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,12 +28,22 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.interfaces import Codec, RunSettings, ServerHalf, Store
-from fedbbpt.server.aggregate import aggregate, tuned
-from fedbbpt.server.checks import check_hello, check_update
+from fedbbpt.server.aggregate import aggregate, apply_owner_update
+from fedbbpt.server.cached_store import CachedStore
+from fedbbpt.server.checks import check_hello, decode_update
 from fedbbpt.server.cohort import CohortSettings, sample
-from fedbbpt.server.ledger import Ledger
-from fedbbpt.server.round import Acknowledge, Close, Enrolled, Extend, Keep, Round, Submitted, Tick, step
-from fedbbpt.server.sessions import Sessions
+from fedbbpt.server.round import (
+    CloseRound,
+    CohortChanged,
+    ExtendRound,
+    Round,
+    SendReceipt,
+    StoreUpdate,
+    TimePassed,
+    UpdateSubmitted,
+    step,
+)
+from fedbbpt.server.sessions import SessionTable
 from fedbbpt.types import (
     OWNER,
     Arrays,
@@ -58,14 +69,18 @@ log = logging.getLogger(__name__)
 STORE_RETRY_SECONDS = 1.0
 
 Traffic = Callable[[], tuple[int, int] | None]
-"""Bytes up and down since the process started; None where nobody counts."""
+"""Returns the bytes up and down since the process started; None if they are not metered."""
 
 
 class Coordinator:
-    """Rounds 0 to rounds - 1 search, round `rounds` measures what the search ended with, then the run is finished.
+    """Runs the rounds of one run: rounds 0 to `rounds` - 1 search, and round `rounds` measures the final prompt.
 
-    Where the model's owner takes part, it has a turn at the beginning of each round but the first: a round of one, of
-    which the clients hear nothing, and which ends with a commit of its own. That the turn is over shows in `counted`.
+    If the model's owner takes part, it has a turn at the beginning of each round except the first. A turn is a round
+    with one member, hidden from the clients, that ends with a commit of its own; the owner's `Member.counted` then says
+    that the turn of this round is over.
+
+    Each stored update is decoded once, when it arrives or when the process starts, and the method's state is restored
+    once, when its round opens.
     """
 
     def __init__(
@@ -80,64 +95,76 @@ class Coordinator:
         store: Store,
         traffic: Traffic = lambda: None,
     ) -> None:
-        """Begins the run, or goes on with the one that the store holds. Raises StoreError."""
+        """Begins a run, or continues the run in the store.
+
+        Raises:
+            StoreError: the store cannot be read.
+            InvalidTensor, InvalidUpdate: an update in the store does not fit the method.
+        """
         self.settings = settings
         self.version = 0
-        """Grows whenever `status` changed."""
+        """Grows with every change of `status`."""
         self.turn = 0
-        """Grows whenever `task_for` answers somebody differently, but for having submitted."""
+        """Grows with every change of a client's `task_for`, except the change that the client's own update makes."""
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
-        self._ledger, self._sessions = Ledger(store), Sessions()
+        self._store, self._sessions = CachedStore(store), SessionTable()
         self._retry_at: float | None = None
-        snapshot = self._ledger.snapshot
+        snapshot = self._store.snapshot
         self._round: Round
+        self._state: Any
+        """The method's state before the open round."""
+        self._updates: dict[str, Update]
+        """The decoded updates of the open round by client id; the store holds the same ones, encoded."""
         self._opened: float | None
-        self._begin(frozenset(self._ledger.updates(snapshot.round)) if snapshot else frozenset())
+        self._begin(self._store.updates(snapshot.round) if snapshot else {})
 
     # Clients
 
     def join(self, hello: Hello, now: float) -> tuple[str, RunSettings]:
-        """A new session's token, and what the client must know; the client's session before is evicted.
+        """Returns a new session's token and the settings of the run, and evicts the client's session before.
 
         Raises InvalidHello, ClientIdTaken, RunFinished, StoreError.
         """
         check_hello(hello, self.settings.codec)
         if self.state.ended:
             raise RunFinished("the run has ended", where=self.settings.run_id, fix="a new run")
-        known = self._ledger.members.get(hello.client_id)
+        known = self._store.members.get(hello.client_id)
         if known is not None and not secrets.compare_digest(known.client_key.encode(), hello.client_key.encode()):
-            # Nobody is shut out of a name whose owner is gone: its key may have been lost with its disk.
+            # A client that lost its key, perhaps with its disk, gets its id back once its last stream has ended.
             if self._sessions.live(hello.client_id):
                 fix = "another id, or stop the other client"
                 raise ClientIdTaken("a live client has this id", where=hello.client_id, fix=fix)
-            log.warning("client %s comes back with another key", hello.client_id)
+            log.warning("client %s joins again with another key", hello.client_id)
         since = known.since if known is not None and self._takes_part(known) else self._entry_round()
         counted = known.counted if known is not None else None
         self._admit(Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted))
         session = self._sessions.open(hello.client_id)
         self.version += 1
-        self.turn += known is not None  # whose session before may be waiting
+        self.turn += known is not None  # a stream of the evicted session may be waiting
         self.tick(now)
         return session, self.settings
 
     def client_of(self, session: str) -> str:
-        """Whose session it is. Raises SessionUnknown, SessionEvicted."""
+        """Returns the id of the client that has this session. Raises SessionUnknown, SessionEvicted."""
         return self._sessions.client(session)
 
     def connected(self, session: str) -> None:
-        """A stream of tasks begins. Raises SessionUnknown, SessionEvicted."""
+        """Records that a stream of tasks began. Raises SessionUnknown, SessionEvicted."""
         self._sessions.client(session)
         self._sessions.connected(session)
         self.version += 1
 
     def disconnected(self, session: str) -> None:
-        """A stream of tasks that was `connected` is over."""
+        """Records that a stream of tasks ended; `connected` has recorded its beginning."""
         self._sessions.disconnected(session)
         self.version += 1
 
     def task_for(self, session: str) -> Task | None:
-        """The client's open task, until it is answered. Raises SessionUnknown, SessionEvicted."""
+        """Returns the client's open task; None if it has answered it, or has none.
+
+        Raises SessionUnknown, SessionEvicted.
+        """
         client_id = self._sessions.client(session)
         if self._round.closed or client_id not in self._round.missing:
             return None
@@ -145,37 +172,42 @@ class Coordinator:
         return Task(task_id, self._task_seed, self._broadcast, self._cohort.deadline_seconds)
 
     def submit(self, session: str, task_id: TaskId, update: Update, now: float) -> Receipt:
-        """Takes a client's answer, encoded as it came. The receipt holds, whatever happens to this process after.
+        """Takes a client's update, encoded as it came. A receipt COUNTED survives a crash of this process.
 
         Raises SessionUnknown, SessionEvicted, UnknownRun, UnknownRound, InvalidUpdate, InvalidTensor, StoreError.
         """
         client_id = self._sessions.client(session)
         self._check_task_id(task_id, client_id)
-        member = self._ledger.members[client_id]
-        following, effects = step(self._round, Submitted(client_id, task_id.round, member.counted))
-        if Keep(client_id) in effects:
-            check_update(update, self._codec, {} if task_id.phase is Phase.EVALUATE else self._method.expected())
-            self._ledger.put_update(task_id, update)
-        (receipt,) = (effect.receipt for effect in effects if isinstance(effect, Acknowledge))
+        member = self._store.members[client_id]
+        following, effects = step(self._round, UpdateSubmitted(client_id, task_id.round, member.counted))
+        if StoreUpdate(client_id) in effects:
+            decoded = self._decode(client_id, update)
+            self._store.put_update(task_id, update)
+            self._updates[client_id] = decoded
+        (receipt,) = (effect.receipt for effect in effects if isinstance(effect, SendReceipt))
         self._round = following
         if not self._takes_part(member):
-            # It lapsed, but here it is: slow is not dead.
+            # The client lapsed because it was slow, and its late answer shows that it is alive.
             self._admit(replace(member, since=self._entry_round(), until=None))
         self.version += 1
         self.tick(now)
         return receipt
 
     def leave(self, session: str, now: float) -> None:
-        """The client answers no more tasks. A session that is not valid has nothing to leave. Raises StoreError."""
+        """Ends the client's membership. Does nothing if the session is not valid. Raises StoreError."""
         try:
             client_id = self._sessions.client(session)
         except (SessionUnknown, SessionEvicted):
             return
         until = self._round.number + (client_id in self._round.received)
-        self._admit(replace(self._ledger.members[client_id], until=until))
+        self._admit(replace(self._store.members[client_id], until=until))
         self._sessions.close(session)
         self.turn += 1
         self.tick(now)
+
+    def _decode(self, client_id: str, update: Update) -> Update:
+        expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected()
+        return replace(decode_update(update, self._codec, expected), client_id=client_id)
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
         if task_id.run_id != self.settings.run_id:
@@ -195,38 +227,38 @@ class Coordinator:
         return member.until is None or member.until > self._round.number
 
     def _entry_round(self) -> int:
-        """Whoever comes in the midst of a round takes part from the next, unless this one cannot have a quorum else."""
+        """Returns the next round, or the open one if that is short of a quorum without this client."""
         number = self._round.number
         return number + (self.state is RunState.RUNNING and len(self._round.cohort) >= self._round.quorum)
 
     def _admit(self, member: Member) -> None:
-        self._ledger.put_member(member)
+        self._store.put_member(member)
         self._enrol()
 
     def _enrol(self) -> None:
         before = self._round
-        self._round, _ = step(before, Enrolled(self._sample(before.number)))
+        self._round, _ = step(before, CohortChanged(self._sample(before.number)))
         self.version += 1
         self.turn += self._round.cohort != before.cohort
 
     def _sample(self, number: int) -> tuple[str, ...]:
         turn = self._owners_turn(number)
-        asked = [m for m in self._ledger.members.values() if self._is_owner(m.client_id) == turn]
+        asked = [m for m in self._store.members.values() if self._is_owner(m.client_id) == turn]
         return sample(asked, self._seed, number, self._cohort.size)
 
     def _is_owner(self, client_id: str) -> bool:
         return self._cohort.owner and client_id == OWNER
 
     def _owners_turn(self, number: int) -> bool:
-        owner = self._ledger.members.get(OWNER)
+        owner = self._store.members.get(OWNER)
         return self._cohort.owner and number > 0 and (owner is None or owner.counted != number)
 
     # Rounds
 
     def tick(self, now: float) -> None:
-        """Does what is due. Call it once at the start, and at `next_deadline`.
+        """Starts the run, closes the round or extends it, if that is due. Call it at the start and at `next_deadline`.
 
-        A store that fails is tried again: whoever submitted has its receipt, and the round waits.
+        If the store fails, the next tick tries again: the round waits, and its clients have their receipts.
         """
         self._retry_at = None
         try:
@@ -237,31 +269,36 @@ class Coordinator:
             self._retry_at = now + STORE_RETRY_SECONDS
 
     def next_deadline(self) -> float | None:
-        """When `tick` will have something to do, if nothing else happens before."""
+        """Returns the time of the next tick, if no client or operator calls before; None if no tick is due."""
         if self._retry_at is not None:
             return self._retry_at
         return None if self._round.closed else self._round.deadline
 
     def _start_when_enough(self) -> None:
-        present = [self._is_owner(m.client_id) for m in self._ledger.members.values() if self._takes_part(m)]
+        present = [self._is_owner(m.client_id) for m in self._store.members.values() if self._takes_part(m)]
         enough = present.count(False) >= self._cohort.clients and present.count(True) == self._cohort.owner
-        if self._ledger.snapshot is None and enough:
-            self._ledger.commit(self._first_snapshot())
-            self._begin()
+        if self._store.snapshot is None and enough:
+            self._store.commit(self._first_snapshot())
+            self._begin({})
 
     def _first_snapshot(self) -> Snapshot:
         return Snapshot(0, pack(self._method.init(seeds.derive(self._seed, "server"))))
 
-    def _begin(self, received: frozenset[str] = frozenset()) -> None:
-        """The round that the ledger says stands open; one that takes nothing where none does."""
-        snapshot, running = self._ledger.snapshot, self.state is RunState.RUNNING
+    def _begin(self, stored: Mapping[str, Update]) -> None:
+        """Opens the round that follows from the store, with the updates that the store holds of it.
+
+        If the run is not running, the round is a closed one, which takes no updates.
+        """
+        snapshot, running = self._store.snapshot, self.state is RunState.RUNNING
         number = snapshot.round if snapshot else 0
         owners_turn = self._owners_turn(number)
-        received = frozenset(client_id for client_id in received if self._is_owner(client_id) == owners_turn)
+        received = frozenset(client_id for client_id in stored if self._is_owner(client_id) == owners_turn)
         self._task_seed = seeds.derive(self._seed, "task", number)
+        self._state = None
         self._broadcast: Arrays = {}
         if snapshot and running:
-            self._broadcast = self._method.broadcast(self._method.restore(snapshot.state), self._task_seed)
+            self._state = self._method.restore(snapshot.state)
+            self._broadcast = self._method.broadcast(self._state, self._task_seed)
         self._round = Round(
             number=number,
             phase=self._phase(number, owners_turn),
@@ -271,6 +308,7 @@ class Coordinator:
             received=received,
             closed=not running,
         )
+        self._updates = {client_id: self._decode(client_id, stored[client_id]) for client_id in received if running}
         self._opened = None
         self.version += 1
         self.turn += 1
@@ -283,63 +321,63 @@ class Coordinator:
     def _advance(self, now: float) -> None:
         while True:
             self._opened = now if self._opened is None else self._opened
-            following, effects = step(self._round, Tick(now))
+            following, effects = step(self._round, TimePassed(now))
             match effects:
-                case (Close() as close,):
+                case (CloseRound() as close,):
                     self._close(close, now - self._opened)
-                case (Extend(missing),):
+                case (ExtendRound(missing),):
                     self._extend(missing, following)
                 case _:
                     self._round = following
                     return
 
-    def _close(self, close: Close, seconds: float) -> None:
-        snapshot, members, number = self._ledger.snapshot, self._ledger.members, self._round.number
-        assert snapshot is not None, "a round stands open"
-        stored = self._ledger.updates(number)
-        updates = [
-            replace(stored[client_id], arrays=self._codec.decode(stored[client_id].arrays), client_id=client_id)
-            for client_id in close.clients
-        ]
+    def _close(self, close: CloseRound, seconds: float) -> None:
+        snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
+        assert snapshot is not None, "a round is open"
+        updates = [self._updates[client_id] for client_id in close.clients]
         counted = [replace(members[client_id], counted=number) for client_id in close.clients]
         if self._round.phase is Phase.TUNE:
-            self._ledger.commit(tuned(self._method, snapshot, updates, self._task_seed), counted)
+            tuned = apply_owner_update(self._method, self._state, snapshot, updates, self._task_seed)
+            self._store.commit(tuned, counted)
             log.info("round %d: the owner has tuned the prompt", number)
             opened = self._opened
-            self._begin()
-            self._opened = opened  # time and bytes of the turn belong to the round
+            self._begin({})
+            self._opened = opened  # the round's time and bytes include the owner's turn
             return
         traffic = self._traffic()
-        spent = traffic and (traffic[0] - self._traffic_before[0], traffic[1] - self._traffic_before[1])
         following = aggregate(
             self._method,
+            self._state,
             snapshot,
-            self._round.phase,
             updates,
-            self._task_seed,
-            seconds,
-            spent,
-            self._cohort.window,
+            phase=self._round.phase,
+            seed=self._task_seed,
+            seconds=seconds,
+            traffic=traffic and (traffic[0] - self._traffic_before[0], traffic[1] - self._traffic_before[1]),
+            window=self._cohort.window,
         )
         lapsed = [replace(members[client_id], until=number + 1) for client_id in close.missing]
-        self._ledger.commit(following, counted + lapsed)
+        self._store.commit(following, counted + lapsed)
         self._traffic_before = traffic or (0, 0)
         log.info(
             "round %d: closed with %d clients; missing: %s", number, len(counted), ", ".join(close.missing) or "none"
         )
-        self._begin()
+        self._begin({})
 
     def _extend(self, missing: tuple[str, ...], following: Round) -> None:
-        """Whoever is gone gives its place to others, and the round waits; one that was to be the last is given up."""
-        snapshot, members, number = self._ledger.snapshot, self._ledger.members, self._round.number
-        assert snapshot is not None, "a round stands open"
+        """Gives the places of clients without a stream to others, and waits for them.
+
+        A round that was to be the last of a stopped run is given up instead.
+        """
+        snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
+        assert snapshot is not None, "a round is open"
         log.warning("round %d: no quorum by its deadline; missing: %s", number, ", ".join(missing) or "none")
         if snapshot.stopped_after is not None:
-            self._ledger.commit(replace(snapshot, stopped_after=number - 1))
-            self._begin()
+            self._store.commit(replace(snapshot, stopped_after=number - 1))
+            self._begin({})
             return
         gone = [replace(members[m], until=number) for m in missing if not self._sessions.live(m)]
-        self._ledger.commit(snapshot, gone)
+        self._store.commit(snapshot, gone)
         self._round = following
         self._enrol()
 
@@ -347,22 +385,24 @@ class Coordinator:
 
     @property
     def state(self) -> RunState:
-        return state_of(self._ledger.snapshot, self.settings.rounds)
+        """Whether the run waits for clients, is running, or has ended."""
+        return state_of(self._store.snapshot, self.settings.rounds)
 
     def stop(self, now: float) -> None:
-        """Ends the run after the round that stands open, at once if none does. Idempotent. Raises StoreError."""
-        snapshot = self._ledger.snapshot
+        """Ends the run after the open round, or at once if none is open. Idempotent. Raises StoreError."""
+        snapshot = self._store.snapshot
         if snapshot is None:
-            self._ledger.commit(replace(self._first_snapshot(), stopped_after=-1))
-            self._begin()
+            self._store.commit(replace(self._first_snapshot(), stopped_after=-1))
+            self._begin({})
         elif snapshot.stopped_after is None and snapshot.round < self.settings.rounds:
-            self._ledger.commit(replace(snapshot, stopped_after=snapshot.round))
+            self._store.commit(replace(snapshot, stopped_after=snapshot.round))
             self.version += 1
         self.tick(now)
 
     def status(self) -> RunStatus:
-        snapshot, traffic = self._ledger.snapshot, self._traffic()
-        members = sorted(filter(self._takes_part, self._ledger.members.values()), key=lambda member: member.client_id)
+        """Returns the progress of the run, and the clients that take part."""
+        snapshot, traffic = self._store.snapshot, self._traffic()
+        members = sorted(filter(self._takes_part, self._store.members.values()), key=lambda member: member.client_id)
         return RunStatus(
             run_id=self.settings.run_id,
             method=self._method_name,
@@ -383,13 +423,13 @@ class Coordinator:
         )
 
     def reports(self, since_round: int) -> tuple[Report, ...]:
-        """What the closed rounds from `since_round` on measured."""
-        snapshot = self._ledger.snapshot
+        """Returns the reports of the closed rounds, from round `since_round` on."""
+        snapshot = self._store.snapshot
         return snapshot.reports[max(0, since_round) :] if snapshot else ()
 
     def result(self) -> Result:
-        """Raises NoResultYet."""
-        snapshot = self._ledger.snapshot
+        """Returns the best prompt so far. Raises NoResultYet before the first round has closed."""
+        snapshot = self._store.snapshot
         if snapshot is None or snapshot.best is None or snapshot.best_z is None:
             raise NoResultYet("no round has been measured", where=self.settings.run_id, fix="wait for the first round")
         return Result(snapshot.best_z, snapshot.best)

@@ -1,4 +1,4 @@
-"""A `Store` that lasts as long as its process: for simulation."""
+"""A `Store` in memory, which lasts as long as its process: for simulation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from fedbbpt.types import Member, Snapshot, TaskId, Update
 
 
 class MemoryStore:
-    """Holds the values themselves: states are values, and nobody writes into an array that was handed over."""
+    """Holds the stored values themselves, without copies: no one writes into an array after handing it over."""
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
@@ -34,4 +34,4 @@ class MemoryStore:
         self._updates = {key: update for key, update in self._updates.items() if key[0] >= snapshot.round}
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Does nothing: there is no resource to release."""

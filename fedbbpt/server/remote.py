@@ -1,4 +1,4 @@
-"""The operator's view of a run behind gRPC. An edge file."""
+"""The operator's view of a run on a remote coordinator, over gRPC."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -17,19 +17,26 @@ CALL_SECONDS = 10.0
 T = TypeVar("T")
 
 
-class Operator:
-    """Every call may raise CoordinatorUnavailable, and what the coordinator raises."""
+class RemoteRun:
+    """A run on a remote coordinator.
+
+    Every call may raise CoordinatorUnavailable, and the errors of the coordinator's own method.
+    """
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = RunServiceStub(channel)
 
     def status(self) -> RunStatus:
+        """Returns the progress of the run, and the clients that take part."""
         return operator_messages.run_status(
             self._call(lambda: self._stub.GetRun(pb.GetRunRequest(), timeout=CALL_SECONDS)).run
         )
 
     def watch(self, since_round: int = 0) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]:
-        """The status at once and after each change, each with the rounds that closed since; ends with the run."""
+        """Yields the status now and after each change, with the reports of the rounds closed since; ends with the run.
+
+        The first reports are those from round `since_round` on.
+        """
         try:
             for response in self._stub.WatchRun(pb.WatchRunRequest(since_round=since_round)):
                 yield operator_messages.run_status(response.run), tuple(map(operator_messages.report, response.reports))
@@ -37,11 +44,13 @@ class Operator:
             raise from_rpc_error(error, CoordinatorUnavailable) from None
 
     def stop(self) -> RunStatus:
+        """Ends the run after the open round, and returns its status. Idempotent."""
         return operator_messages.run_status(
             self._call(lambda: self._stub.StopRun(pb.StopRunRequest(), timeout=CALL_SECONDS)).run
         )
 
     def result(self) -> Result:
+        """Returns the best prompt so far. Raises NoResultYet before the first round has closed."""
         return operator_messages.result(
             self._call(lambda: self._stub.GetResult(pb.GetResultRequest(), timeout=CALL_SECONDS))
         )

@@ -1,8 +1,8 @@
 """A round as a pure state machine: `step(round, event) -> (round, effects)`.
 
-It decides who is counted, what each client is told and when the round closes; it knows no store, clock or wire.
-Effects are carried out in order, and the new round holds only once they have succeeded: a client is told COUNTED after
-its update is stored, and a close that failed is asked for again by the next tick.
+It decides which updates count, which receipt each client gets and when the round closes. It knows no store, clock or
+wire. The caller carries out the effects in order and adopts the new round only once they have succeeded. So a client
+gets COUNTED only after its update is stored, and a close that failed is requested again by the next tick.
 """
 
 from collections.abc import Iterable
@@ -14,103 +14,111 @@ from fedbbpt.types import Phase, Receipt
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: its cohort, and those of it whose update is stored."""
+    """One round: its cohort, and which clients of the cohort have a stored update."""
 
     number: int
     phase: Phase
     cohort: frozenset[str]
     quorum: int
-    """The round closes with no fewer updates than this."""
+    """The smallest number of updates that the round closes with."""
     deadline_seconds: float
     received: frozenset[str] = frozenset()
+    """The clients whose update is stored."""
     deadline: float | None = None
-    """On the caller's clock; None until the first tick."""
+    """On the caller's clock, in seconds; None until the first tick."""
     closed: bool = False
 
     @property
     def missing(self) -> frozenset[str]:
+        """The clients of the cohort that have not answered yet."""
         return self.cohort - self.received
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """A client answers a task of `round`; `counted` is the last closed round that counted it."""
+class UpdateSubmitted:
+    """A client answers its task of `round`."""
 
     client_id: str
     round: int
-    counted: int | None = None
+    last_counted: int | None = None
+    """The last closed round that counted an update of this client."""
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolled:
-    """Clients came or went: the cohort is now these, and whoever was counted already."""
+class CohortChanged:
+    """Clients joined, left or lapsed. Clients with a stored update stay in the cohort in any case."""
 
     cohort: Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class TimePassed:
+    """It is `now`, in seconds on the caller's clock."""
+
     now: float
 
 
-Event: TypeAlias = Submitted | Enrolled | Tick
+Event: TypeAlias = UpdateSubmitted | CohortChanged | TimePassed
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
-    """Store the update, durably."""
+class StoreUpdate:
+    """Store the update of this client durably."""
 
     client_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledge:
+class SendReceipt:
+    """Answer the client with this receipt."""
+
     client_id: str
     receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
-    """Aggregate these clients' updates; the missing lapse."""
+class CloseRound:
+    """Aggregate the updates of `clients`; the `missing` lapse."""
 
     clients: tuple[str, ...]
     missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Extend:
-    """The deadline passed without a quorum, and a new one was set; nothing is lost."""
+class ExtendRound:
+    """The deadline passed without a quorum. The round has a new deadline and keeps the updates that it has."""
 
     missing: tuple[str, ...]
 
 
-Effect: TypeAlias = Keep | Acknowledge | Close | Extend
+Effect: TypeAlias = StoreUpdate | SendReceipt | CloseRound | ExtendRound
 
 
 def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
+    """Returns the round after an event, and the effects that the caller must carry out before it adopts that round."""
     match event:
-        case Submitted():
-            return _submitted(round, event)
-        case Enrolled(cohort):
+        case UpdateSubmitted():
+            return _submit(round, event)
+        case CohortChanged(cohort):
             return (round if round.closed else replace(round, cohort=frozenset(cohort) | round.received)), ()
-        case Tick(now):
-            return _tick(round, now)
+        case TimePassed(now):
+            return _pass_time(round, now)
 
 
-def _submitted(round: Round, event: Submitted) -> tuple[Round, tuple[Effect, ...]]:
-    """A client answers one task after the other, so the last that counted is all that it can come back with."""
+def _submit(round: Round, event: UpdateSubmitted) -> tuple[Round, tuple[Effect, ...]]:
+    # A client answers its tasks one after another, so only the last counted update can arrive a second time.
     client, current = event.client_id, event.round == round.number
-    if event.round == event.counted or (current and client in round.received):
-        return round, (Acknowledge(client, Receipt.DUPLICATE),)
+    if event.round == event.last_counted or (current and client in round.received):
+        return round, (SendReceipt(client, Receipt.DUPLICATE),)
     if not current or round.closed:
-        return round, (Acknowledge(client, Receipt.TOO_LATE),)
+        return round, (SendReceipt(client, Receipt.TOO_LATE),)
     if client not in round.cohort:
-        return round, (Acknowledge(client, Receipt.REFUSED),)
+        return round, (SendReceipt(client, Receipt.REFUSED),)
     counted = replace(round, received=round.received | {client})
-    return counted, (Keep(client), Acknowledge(client, Receipt.COUNTED))
+    return counted, (StoreUpdate(client), SendReceipt(client, Receipt.COUNTED))
 
 
-def _tick(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
+def _pass_time(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
     if round.closed:
         return round, ()
     if round.deadline is None:
@@ -119,7 +127,7 @@ def _tick(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
     due = now >= round.deadline
     missing = tuple(sorted(round.missing))
     if len(round.received) >= round.quorum and (due or not missing):
-        return replace(round, closed=True), (Close(tuple(sorted(round.received)), missing),)
+        return replace(round, closed=True), (CloseRound(tuple(sorted(round.received)), missing),)
     if due:
-        return replace(round, deadline=now + round.deadline_seconds), (Extend(missing),)
+        return replace(round, deadline=now + round.deadline_seconds), (ExtendRound(missing),)
     return round, ()

@@ -1,8 +1,8 @@
-"""The coordinator behind gRPC. An edge file: waiting and time live here, and nowhere else on the server.
+"""The gRPC services of a coordinator. Waiting and time are here, and nowhere else on the server.
 
-The coordinator is called on the event loop itself, never from a thread: one loop is one writer, and no call has to wait
-for another's turn. A call costs a synced commit, the last one of a round a step of the method too: milliseconds,
-against heartbeats of seconds.
+The coordinator is called on the event loop itself, never from a thread. So there is one writer, and no call waits for a
+lock. A call costs a synchronous commit, and the last call of a round a step of the method too: milliseconds, against
+heartbeats of seconds.
 """
 
 import asyncio
@@ -36,23 +36,24 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class LiveRun:
-    """A coordinator on this event loop, and those who wait for it to change."""
+    """A coordinator on this event loop, with events for the coroutines that wait for it to change."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
         self.changed = asyncio.Event()
-        """Of the next change of the status. Take it before you look; it is set once and then replaced."""
+        """Set at the next change of the status, and then replaced. Take it before you read the status."""
         self.turned = asyncio.Event()
-        """Of the next change of anybody's task."""
+        """Set at the next change of a client's task, and then replaced. Take it before you read the task."""
         self._version, self._turn = coordinator.version, coordinator.turn
 
     @staticmethod
     def now() -> float:
+        """Returns the time on the event loop's clock, in seconds."""
         return asyncio.get_running_loop().time()
 
     @contextmanager
     def waking(self) -> Iterator[Coordinator]:
-        """Wakes whom the calls made inside concern."""
+        """Gives the coordinator, and then sets the events of what the calls inside have changed."""
         try:
             yield self.coordinator
         finally:
@@ -66,7 +67,7 @@ class LiveRun:
                 self.changed = asyncio.Event()
 
     async def keep_time(self) -> None:
-        """Ticks whenever something is due, until the run has ended."""
+        """Ticks at each deadline of the coordinator, until the run has ended."""
         with self.waking() as coordinator:
             coordinator.tick(self.now())
         while not self.coordinator.state.ended:
@@ -88,6 +89,8 @@ async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
+    """The rpcs of the clients; coordinator.proto documents them."""
+
     def __init__(self, run: LiveRun, traffic: TrafficMeter, heartbeat_seconds: float, auxiliary: Path | None) -> None:
         self._run, self._traffic, self._heartbeat_seconds = run, traffic, heartbeat_seconds
         self._auxiliary = auxiliary
@@ -120,9 +123,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._traffic.register(context.peer())
         with self._run.waking() as coordinator:
             coordinator.connected(request.session)
-        # Not `finally`: a generator that nobody reads on is left lying until it is collected.
+        # Not `finally`: a generator that is no longer read runs it only when it is garbage-collected.
         gone = partial(self._disconnected, request.session)
-        context.add_done_callback(gone)  # type: ignore[arg-type]  # the stubs want a class that they made up
+        context.add_done_callback(gone)  # type: ignore[arg-type]  # the stubs ask for a class that grpc does not have
         sent: TaskId | None = None
         spoken_at = self._run.now()
         while not coordinator.state.ended:
@@ -133,7 +136,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 for chunk in chunks(data):
                     yield pb.StreamTasksResponse(chunk=chunk)
                 sent, spoken_at = task.id, self._run.now()
-            # What is left of the interval: turns that bring this client nothing must not keep it in silence.
+            # Wait for the rest of the interval only: other clients' tasks must not delay this client's heartbeat.
             elif not await _set_within(turned, spoken_at + self._heartbeat_seconds - self._run.now()):
                 yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat())
                 spoken_at = self._run.now()
@@ -160,7 +163,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             part = request.WhichOneof("part")
             if part == "header" and header is None:
                 header = request.header
-                self._run.coordinator.client_of(header.session)  # no stranger's bytes are kept, not even for a while
+                self._run.coordinator.client_of(header.session)  # before any bytes of a stranger are buffered
                 assembler = Assembler(header.arrays, self._run.coordinator.settings.max_update_bytes)
             elif part == "chunk" and assembler is not None:
                 assembler.add(request.chunk)
@@ -177,6 +180,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
 
 class RunService(run_pb2_grpc.RunServiceServicer):
+    """The rpcs of the operators; run.proto documents them."""
+
     def __init__(self, run: LiveRun) -> None:
         self._run = run
 
@@ -189,11 +194,11 @@ class RunService(run_pb2_grpc.RunServiceServicer):
     async def WatchRun(
         self, request: run_pb2.WatchRunRequest, context: Context
     ) -> AsyncIterator[run_pb2.WatchRunResponse]:
-        told = max(0, request.since_round)
+        sent = max(0, request.since_round)
         while True:
             changed, ended = self._run.changed, self._run.coordinator.state.ended
-            news = self._run.coordinator.reports(told)
-            told += len(news)
+            news = self._run.coordinator.reports(sent)
+            sent += len(news)
             yield run_pb2.WatchRunResponse(run=self._status(), reports=map(operator_messages.round_report, news))
             if ended:
                 return
@@ -210,15 +215,16 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """A started server. `ended` is done when the run has ended, and raises what broke the coordinator, if anything."""
+class CoordinatorServer:
+    """A started gRPC server of a coordinator."""
 
     server: grpc.aio.Server
     port: int
     ended: asyncio.Task[None]
+    """Done when the run has ended. Raises the error of a coordinator that failed."""
 
     async def stop(self, grace_seconds: float) -> None:
-        """Takes no more calls; streams have `grace_seconds` to hear how the run ended."""
+        """Accepts no more calls; open streams have `grace_seconds` to receive the end of the run."""
         self.ended.cancel()
         await self.server.stop(grace_seconds)
 
@@ -234,11 +240,23 @@ async def serve(
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     auxiliary: Path | None = None,
-) -> Serving:
-    """Serves a run, its operators, its health and reflection. Raises PortTaken, InsecureAddress.
+) -> CoordinatorServer:
+    """Starts a server for the clients and the operators of a run, with health checks and reflection.
 
-    `traffic` is the meter that the coordinator reads: it learns here whose bytes to count. `auxiliary` is the file that
-    the run's settings announce.
+    Args:
+        coordinator: the run.
+        traffic: the meter that the coordinator reads; the service registers the clients' connections with it.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        tls: the server's certificate and key; None serves without TLS.
+        tokens: the bearer tokens that are accepted; empty accepts every caller.
+        insecure: whether to serve without TLS on an address that other machines can reach.
+        heartbeat_seconds: the longest silence of a stream of tasks.
+        auxiliary: the file of the auxiliary model that the run's settings announce.
+
+    Raises:
+        PortTaken: another process listens on the port.
+        InsecureAddress: other machines can reach the address, there is no TLS, and `insecure` is false.
     """
     run, server = LiveRun(coordinator), create_server(tokens)
     service = CoordinatorService(run, traffic, heartbeat_seconds, auxiliary)
@@ -252,4 +270,4 @@ async def serve(
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     bound = bind(server, host, port, tls, insecure=insecure)
     await server.start()
-    return Serving(server, bound, asyncio.create_task(run.keep_time()))
+    return CoordinatorServer(server, bound, asyncio.create_task(run.keep_time()))

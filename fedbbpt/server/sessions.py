@@ -1,4 +1,4 @@
-"""Who is here. Lasts as long as the process: after a restart every client joins again."""
+"""The sessions of the clients. They last as long as the process: after a restart every client joins again."""
 
 import secrets
 from collections import Counter
@@ -6,22 +6,23 @@ from collections import Counter
 from fedbbpt.errors import SessionEvicted, SessionUnknown
 
 MAX_EVICTED = 10_000
-"""Remembered; older ones are unknown."""
+"""How many evicted sessions are remembered. Older ones are refused as unknown."""
 
 
-class Sessions:
-    """One session a client: the newest is the valid one, the ones before are evicted.
+class SessionTable:
+    """One session for each client: the newest is valid, and it evicts the one before.
 
-    Tokens come from the operating system; no result depends on them.
+    Session tokens come from the operating system; no result depends on them.
     """
 
     def __init__(self) -> None:
         self._clients: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
-        self._evicted: dict[str, None] = {}  # in order
+        self._evicted: dict[str, None] = {}  # a dict, because it keeps the order
         self._streams: Counter[str] = Counter()
 
     def open(self, client_id: str) -> str:
+        """Returns the token of a new session, and evicts the client's session before."""
         before = self._tokens.get(client_id)
         if before is not None:
             self._evicted[before] = None
@@ -33,7 +34,7 @@ class Sessions:
         return token
 
     def client(self, token: str) -> str:
-        """Whose session it is. Raises SessionEvicted, SessionUnknown."""
+        """Returns the id of the client that has this session. Raises SessionEvicted, SessionUnknown."""
         if token in self._clients:
             return self._clients[token]
         if token in self._evicted:
@@ -41,18 +42,20 @@ class Sessions:
         raise SessionUnknown("no such session", where="session", fix="join again")
 
     def close(self, token: str) -> None:
+        """Ends a valid session."""
         client_id = self._clients.pop(token)
         del self._tokens[client_id]
 
     def connected(self, token: str) -> None:
-        """A stream of the session begins."""
+        """Records that the session opened a stream of tasks."""
         self._streams[token] += 1
 
     def disconnected(self, token: str) -> None:
+        """Records that a stream of the session ended."""
         self._streams[token] -= 1
         if not self._streams[token]:
             del self._streams[token]
 
     def live(self, client_id: str) -> bool:
-        """Whether the client's valid session holds a stream open."""
+        """Returns whether the client's valid session has a stream open."""
         return self._streams[self._tokens.get(client_id, "")] > 0

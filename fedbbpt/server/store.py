@@ -1,8 +1,8 @@
-"""The durable truth of one run in one SQLite file, through SQLAlchemy Core.
+"""The durable state of one run in one SQLite file, through SQLAlchemy Core.
 
-Write-ahead log with a full sync at every commit, so that what was acknowledged survives a power cut; locked for as long
-as it is open, so that a second coordinator learns of the first at once. Arrays are stored as safetensors, so the file
-can be read without this package; wire messages are never stored.
+A write-ahead log with a full sync at every commit: an acknowledged update survives a power cut. The file is locked
+while it is open, so a second coordinator fails at once. Arrays are stored as safetensors, so the file can be read
+without this package; wire messages are never stored.
 """
 
 import sqlite3
@@ -29,7 +29,7 @@ _run = sa.Table(
     "run",
     _schema,
     sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("seed", sa.Text, nullable=False),  # 64 bits without a sign do not fit an SQLite integer
+    sa.Column("seed", sa.Text, nullable=False),  # an unsigned 64-bit number does not fit an SQLite integer
     sa.Column("job_digest", sa.Text, nullable=False),
     sa.Column("created", sa.Text, nullable=False),
 )
@@ -73,22 +73,30 @@ _update = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What a database is about. `created` is a time in ISO 8601."""
+    """The identity of the run in a database."""
 
     run_id: str
     seed: int
     job_digest: str
     created: str
+    """The time of creation, in ISO 8601."""
 
 
 class SqliteStore:
-    """A `Store` in a file. `run` is the record that the file holds: its run id and seed outlive a restart."""
+    """A `Store` in a file.
+
+    `run` is the record in the file, which may be older than the record that was passed: the run id and the seed of the
+    first start remain valid after a restart.
+    """
 
     def __init__(self, path: Path, run: RunRecord) -> None:
-        """Opens the file, or makes it for `run`.
+        """Opens the file, or creates it for `run`.
 
-        Raises StoreLocked where another coordinator has it open, StoreTooNew, StoreMismatch where it holds another job
-        or something else altogether, StoreError where it cannot be opened.
+        Raises:
+            StoreLocked: another coordinator has the file open.
+            StoreTooNew: a newer version of this package wrote the file.
+            StoreMismatch: the file holds another job, or is not the database of a run.
+            StoreError: the file cannot be opened.
         """
         self._path = path
         engine = sa.create_engine(
@@ -97,7 +105,7 @@ class SqliteStore:
             connect_args={"timeout": 0, "check_same_thread": False},
         )
         sa.event.listen(engine, "connect", _configure)
-        # The driver's own transactions leave out DDL and PRAGMA; ours begin here.
+        # The driver's own transactions exclude DDL and PRAGMA, so transactions begin here instead.
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN EXCLUSIVE"))
         self._engine = engine
         try:
@@ -113,7 +121,7 @@ class SqliteStore:
             raise StoreTooNew(f"schema version {version}", where=str(self._path), fix=fix)
         if version == 0:
             if sa.inspect(connection).get_table_names():
-                raise StoreMismatch("a database of something else", where=str(self._path), fix="another file")
+                raise StoreMismatch("a database of another program", where=str(self._path), fix="another file")
             _schema.create_all(connection)
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute(sa.insert(_run).values(**asdict(run) | {"seed": str(run.seed)}))
@@ -209,7 +217,7 @@ def _replace_members(connection: sa.Connection, members: Sequence[Member]) -> No
 
 
 def _save_arrays(arrays: Arrays) -> bytes:
-    # safetensors copies memory as it lies; a transposed view would come back in another order.
+    # safetensors copies the memory as it is, so a transposed view would come back in another order.
     return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
 
 
@@ -219,17 +227,17 @@ def _load_arrays(data: bytes) -> Arrays:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """SQLite's failures as ours. The transaction has been rolled back: what was stored before still stands."""
+    """Translates SQLite's errors to StoreError. The failed transaction has been rolled back."""
     try:
         yield
     except (sa.exc.DBAPIError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the others say more
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind of error
         where = str(path)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreLocked("another process has it open", where=where, fix="stop the other coordinator") from error
         if code == sqlite3.SQLITE_FULL:
-            raise StoreFull("the disk is full", where=where, fix="free some space; the run goes on then") from error
+            raise StoreFull("the disk is full", where=where, fix="free some space; the run then continues") from error
         if code == sqlite3.SQLITE_NOTADB:
             raise StoreMismatch("not a database", where=where, fix="another file") from error
         raise StoreError(str(cause), where=where) from error

@@ -1,4 +1,4 @@
-"""Laws of `server.round.step`, held against a model that counts what was stored, told and closed."""
+"""Laws of `server.round.step`, checked against a model that counts updates stored, receipts sent and rounds closed."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fedbbpt.server.cohort import sample
-from fedbbpt.server.round import Acknowledge, Close, Effect, Enrolled, Event, Extend, Keep, Round, Submitted, Tick, step
+from fedbbpt.server.round import (
+    CloseRound,
+    CohortChanged,
+    Effect,
+    Event,
+    ExtendRound,
+    Round,
+    SendReceipt,
+    StoreUpdate,
+    TimePassed,
+    UpdateSubmitted,
+    step,
+)
 from fedbbpt.types import Member, Phase, Receipt
 
 CLIENTS = [f"client-{i}" for i in range(5)]
@@ -18,10 +30,10 @@ DEADLINE_SECONDS = 10.0
 
 
 class Rounds(RuleBasedStateMachine):
-    """One round under any order of answers, repeats, comings, goings and time.
+    """One round under any order of answers, repeated answers, changes of the cohort, and ticks.
 
-    Kills: counting a repeat again, closing below the quorum or twice, telling COUNTED without Keep, forgetting who was
-    counted when the cohort changes, a deadline that loses what was received, a close that does not wait.
+    Kills: counting a repeat again, closing below the quorum or twice, a receipt COUNTED without StoreUpdate, forgetting
+    who was counted when the cohort changes, a deadline that loses received updates, a close that does not wait.
     """
 
     def __init__(self) -> None:
@@ -29,41 +41,41 @@ class Rounds(RuleBasedStateMachine):
         self.round = Round(NUMBER, Phase.UPDATE, frozenset(CLIENTS[:3]), quorum=2, deadline_seconds=DEADLINE_SECONDS)
         self.now = 0.0
         self.kept: list[str] = []
-        self.closes: list[Close] = []
+        self.closes: list[CloseRound] = []
 
     def feed(self, event: Event) -> tuple[Effect, ...]:
         before = self.round
         after, effects = step(before, event)
-        assert step(before, event) == (after, effects), "the machine is a function"
+        assert step(before, event) == (after, effects), "step is a pure function"
         self.round = after
-        self.kept += [effect.client_id for effect in effects if isinstance(effect, Keep)]
-        self.closes += [effect for effect in effects if isinstance(effect, Close)]
+        self.kept += [effect.client_id for effect in effects if isinstance(effect, StoreUpdate)]
+        self.closes += [effect for effect in effects if isinstance(effect, CloseRound)]
         return effects
 
     @rule(client=clients)
     def answer(self, client: str) -> None:
         before = self.round
-        effects = self.feed(Submitted(client, NUMBER))
+        effects = self.feed(UpdateSubmitted(client, NUMBER))
         if client in before.received:
-            assert effects == (Acknowledge(client, Receipt.DUPLICATE),)
+            assert effects == (SendReceipt(client, Receipt.DUPLICATE),)
         elif before.closed:
-            assert effects == (Acknowledge(client, Receipt.TOO_LATE),)
+            assert effects == (SendReceipt(client, Receipt.TOO_LATE),)
         elif client not in before.cohort:
-            assert effects == (Acknowledge(client, Receipt.REFUSED),)
+            assert effects == (SendReceipt(client, Receipt.REFUSED),)
         else:
-            assert effects == (Keep(client), Acknowledge(client, Receipt.COUNTED))
+            assert effects == (StoreUpdate(client), SendReceipt(client, Receipt.COUNTED))
 
     @rule(client=clients, round=st.integers(0, NUMBER - 1), counted=st.none() | st.integers(0, NUMBER - 1))
-    def answer_late(self, client: str, round: int, counted: int | None) -> None:
+    def answer_a_closed_round(self, client: str, round: int, counted: int | None) -> None:
         before = self.round
         receipt = Receipt.DUPLICATE if round == counted else Receipt.TOO_LATE
-        assert self.feed(Submitted(client, round, counted)) == (Acknowledge(client, receipt),)
+        assert self.feed(UpdateSubmitted(client, round, counted)) == (SendReceipt(client, receipt),)
         assert self.round == before
 
     @rule(cohort=cohorts)
-    def enrol(self, cohort: frozenset[str]) -> None:
+    def change_cohort(self, cohort: frozenset[str]) -> None:
         received = self.round.received
-        assert self.feed(Enrolled(cohort)) == ()
+        assert self.feed(CohortChanged(cohort)) == ()
         assert self.round.received == received <= self.round.cohort
         if not self.round.closed:
             assert self.round.cohort == cohort | received
@@ -72,16 +84,16 @@ class Rounds(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
         before = self.round
-        effects = self.feed(Tick(self.now))
+        effects = self.feed(TimePassed(self.now))
         due = before.deadline is not None and self.now >= before.deadline
         if before.closed:
             assert effects == ()
         elif len(before.received) < before.quorum:
             assert self.round.received == before.received
             assert not self.round.closed
-            assert effects == ((Extend(tuple(sorted(before.missing))),) if due else ())
+            assert effects == ((ExtendRound(tuple(sorted(before.missing))),) if due else ())
         elif due or not before.missing:
-            assert effects == (Close(tuple(sorted(before.received)), tuple(sorted(before.missing))),)
+            assert effects == (CloseRound(tuple(sorted(before.received)), tuple(sorted(before.missing))),)
         else:
             assert effects == ()
 
@@ -112,8 +124,8 @@ def _members(ids: frozenset[str]) -> Iterator[Member]:
 
 
 @given(ids=st.frozensets(clients, min_size=1), seed=st.integers(0, 2**64 - 1), size=st.integers(1, 5))
-def test_who_goes_is_replaced_by_at_most_one(ids: frozenset[str], seed: int, size: int) -> None:
-    """Kills: a shuffle of the members, which reshuffles everybody when one of them goes."""
+def test_a_member_that_leaves_is_replaced_by_at_most_one_other(ids: frozenset[str], seed: int, size: int) -> None:
+    """Kills: a shuffle of the members, which reshuffles the whole cohort when one of them leaves."""
     cohort = set(sample(_members(ids), seed, 7, size))
     assert len(cohort) == min(size, len(ids))
     for gone in ids:

@@ -15,7 +15,7 @@ from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.settings import client_name
-from fedbbpt.server.remote import Operator
+from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import Report, RunStatus
 from fedbbpt.wire.channel import connect
 from tests.federation import CLIENTS, Course, job, undisturbed
@@ -42,7 +42,7 @@ class ByHand:
 
     def __init__(self, machine: Machine, ptm: str, splits: Splits) -> None:
         self.machine, self.ptm, self.port = machine, ptm, free_port()
-        self.operator = Operator(connect(f"127.0.0.1:{self.port}"))
+        self.operator = RemoteRun(connect(f"127.0.0.1:{self.port}"))
         job = splits.job
         (machine.folder / "job.toml").write_text(job_text(job))
         for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True)):

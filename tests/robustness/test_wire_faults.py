@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.federation.splits import Splits
 from fedbbpt.types import Receipt
 from fedbbpt.v1 import coordinator_pb2 as pb
@@ -185,7 +185,7 @@ class BadLine:
         self._port = asyncio.run_coroutine_threadsafe(self.proxy.start(), loop).result()
 
     def client(self, index: int, call_seconds: float = 30.0) -> Client:
-        link = GrpcLink(self.federation.channel(self._port), call_seconds=call_seconds, pause=self._pause)
+        link = RemoteCoordinator(self.federation.channel(self._port), call_seconds=call_seconds, pause=self._pause)
         return self.federation.client(index, link=link, ptm=engine())
 
     def _pause(self, seconds: float) -> None:

@@ -11,13 +11,13 @@ import grpc
 import numpy as np
 import pytest
 
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import ChecksumMismatch, CoordinatorUnavailable
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.settings import make_coordinator, run_settings
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.server.service import Serving, serve
+from fedbbpt.server.service import CoordinatorServer, serve
 from fedbbpt.types import Auxiliary, Hello
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
@@ -40,15 +40,15 @@ class Line:
         settings = replace(run_settings(splits.job, "run-1"), auxiliary=announced)
         coordinator = make_coordinator(splits.job, settings, MemoryStore())
         self._loop = loop
-        self._serving: Serving = self._run(serve(coordinator, TrafficMeter(), auxiliary=path))
+        self._serving: CoordinatorServer = self._run(serve(coordinator, TrafficMeter(), auxiliary=path))
         self.proxy = Proxy(self._serving.port)
         self.port = self._run(self.proxy.start())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def link(self) -> GrpcLink:
-        link = GrpcLink(connect(f"127.0.0.1:{self.port}"), pause=lambda seconds: None)
+    def link(self) -> RemoteCoordinator:
+        link = RemoteCoordinator(connect(f"127.0.0.1:{self.port}"), pause=lambda seconds: None)
         link.join(HELLO)
         return link
 

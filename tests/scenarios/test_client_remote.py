@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.errors import CoordinatorUnavailable, InvalidHello
 from fedbbpt.federation.splits import Splits
 from fedbbpt.types import Hello, Receipt
@@ -40,7 +40,7 @@ def federation(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> It
 def test_pauses_grow_and_patience_ends() -> None:
     waiting = Waiting()
     with connect("127.0.0.1:1") as channel, pytest.raises(CoordinatorUnavailable):
-        GrpcLink(channel, patience_seconds=60.0, clock=waiting.clock, pause=waiting.pause).join(HELLO)
+        RemoteCoordinator(channel, patience_seconds=60.0, clock=waiting.clock, pause=waiting.pause).join(HELLO)
     assert 60.0 < waiting.now <= 60.0 + LONGEST_PAUSE_SECONDS
     assert max(waiting.pauses[:3]) <= 0.4
     assert 1.0 < max(waiting.pauses) <= LONGEST_PAUSE_SECONDS
@@ -48,7 +48,7 @@ def test_pauses_grow_and_patience_ends() -> None:
 
 def test_what_trying_again_does_not_mend_is_not_tried_again(federation: OverGrpc) -> None:
     waiting = Waiting()
-    link = GrpcLink(federation.channel(), clock=waiting.clock, pause=waiting.pause)
+    link = RemoteCoordinator(federation.channel(), clock=waiting.clock, pause=waiting.pause)
     with pytest.raises(InvalidHello):
         link.join(Hello("anna", "key", 0, frozenset({"float32"})))
     assert waiting.pauses == []

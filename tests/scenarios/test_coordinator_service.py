@@ -18,7 +18,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.server.service import COORDINATOR_SERVICE, Serving, serve
+from fedbbpt.server.service import COORDINATOR_SERVICE, CoordinatorServer, serve
 from fedbbpt.types import Hello, Phase, Projection, ProjectionKind, Receipt, Task, TaskSpec, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import run_pb2
@@ -95,7 +95,7 @@ async def next_task(stream: Any) -> Task:
 @asynccontextmanager
 async def serving(
     clients: int = 1, rounds: int = 1, heartbeat_seconds: float = 10.0
-) -> AsyncIterator[tuple[Serving, grpc.aio.Channel]]:
+) -> AsyncIterator[tuple[CoordinatorServer, grpc.aio.Channel]]:
     traffic = TrafficMeter()
     started = await serve(new_coordinator(traffic, clients, rounds), traffic, heartbeat_seconds=heartbeat_seconds)
     try:

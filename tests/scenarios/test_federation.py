@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.errors import (
     ClientIdTaken,
     FedbbptError,
@@ -314,7 +314,7 @@ def test_without_the_token_nobody_gets_in(
 ) -> None:
     federation = OverGrpc(splits, tmp_path / "run.db", server_loop, security)
     clients = federation.clients()
-    stranger = GrpcLink(federation.channel(token=token))
+    stranger = RemoteCoordinator(federation.channel(token=token))
     with pytest.raises(Unauthenticated):
         stranger.join(clients[0].hello)
     play(clients, ROUNDS + 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.client.remote import GrpcLink
+from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.errors import StoreFull
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Store
@@ -35,7 +35,7 @@ class SmallDisk(SqliteStore):
 
     def _need_room(self, too_large: bool = False) -> None:
         if self.full or too_large:
-            raise StoreFull("the disk is full", fix="free some space; the run goes on then")
+            raise StoreFull("the disk is full", fix="free some space; the run then continues")
 
 
 class OnSmallDisk(OverGrpc):
@@ -46,9 +46,9 @@ class OnSmallDisk(OverGrpc):
     def make_room(self, seconds: float = 0.0) -> None:
         self.disk.full = False
 
-    def patient(self) -> GrpcLink:
+    def patient(self) -> RemoteCoordinator:
         """A link during whose first pause somebody makes room."""
-        return GrpcLink(self.channel(), pause=self.make_room)
+        return RemoteCoordinator(self.channel(), pause=self.make_room)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_who_joins_or_submits_tries_again(federation: OnSmallDisk, expected: Cou
 def test_whoever_gives_up_is_told_why(federation: OnSmallDisk, expected: Course) -> None:
     anna, *others = federation.clients()
     task = anna.task()
-    hasty = federation.client(0, link=GrpcLink(federation.channel(), patience_seconds=0.0))
+    hasty = federation.client(0, link=RemoteCoordinator(federation.channel(), patience_seconds=0.0))
     federation.disk.full = True
     with pytest.raises(StoreFull, match="free some space"):
         hasty.submit(task)

@@ -29,7 +29,7 @@ from fedbbpt.methods.fed_bpt import (
 from fedbbpt.optim.cmaes import CmaEs, constants
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.projection import project
-from fedbbpt.server.checks import MEASURED, check_update
+from fedbbpt.server.checks import MEASURED, decode_update
 from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
 from tests.federation import engine, job
 
@@ -324,7 +324,7 @@ def test_orders_are_a_few_bytes_that_no_codec_touches() -> None:
     for codec in CODECS.values():
         encoded = codec.encode(update.arrays, np.random.default_rng(0))
         assert codec.decode(encoded)["orders"].tobytes() == update.arrays["orders"].tobytes()
-        check_update(replace(update, arrays=encoded, metrics=dict.fromkeys(MEASURED, 0.0)), codec, server.expected())
+        decode_update(replace(update, arrays=encoded, metrics=dict.fromkeys(MEASURED, 0.0)), codec, server.expected())
 
 
 GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
@@ -345,9 +345,9 @@ def test_what_is_no_order_is_refused(orders: npt.NDArray[Any], what: str) -> Non
     expected = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE).expected()
     metrics = dict.fromkeys(MEASURED, 0.0)
     loss = np.ones(1, np.float32)
-    check_update(Update({"orders": GOOD, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
+    decode_update(Update({"orders": GOOD, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
     with pytest.raises(InvalidTensor, match=what):
-        check_update(Update({"orders": orders, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
+        decode_update(Update({"orders": orders, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
 
 
 def test_numbers_do_not_come_as_bytes() -> None:
@@ -355,7 +355,7 @@ def test_numbers_do_not_come_as_bytes() -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"mean": np.ones(DIM, np.uint8), "loss": np.ones(1, np.float32)}
     arrays["sigmas"] = np.ones(8, np.float32)
     with pytest.raises(InvalidTensor, match="mean: dtype uint8; floating-point"):
-        check_update(Update(arrays, 1.0, dict.fromkeys(MEASURED, 0.0)), CODECS["float32"], expected)
+        decode_update(Update(arrays, 1.0, dict.fromkeys(MEASURED, 0.0)), CODECS["float32"], expected)
 
 
 @pytest.mark.parametrize("common", [False, True])

@@ -317,7 +317,7 @@ def test_at_the_deadline_a_quorum_goes_on_and_the_missing_lapse_until_they_show_
     assert bench.task("clara") is None
     bench.answer("anna")
     assert bench.submit("clara", id_of("clara", 0)) is Receipt.TOO_LATE
-    assert bench.task("clara") is None, "the round that stands open has its cohort"
+    assert bench.task("clara") is None, "the cohort of the open round does not change"
     bench.answer("berta")
     bench.answer("anna", "berta", "clara")
     assert (bench.last.round, bench.last.clients) == (2, 3)

@@ -75,7 +75,7 @@ def test_another_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
-    with pytest.raises(StoreMismatch, match="something else"):
+    with pytest.raises(StoreMismatch, match="another program"):
         SqliteStore(path, RUN)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("recipes",)]

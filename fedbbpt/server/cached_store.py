@@ -1,13 +1,16 @@
-"""What the store holds, at hand: every write goes to the store first, and into memory once that succeeded."""
+"""A write-through cache of the store: each write goes to the store first, and into memory once that succeeded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedbbpt.interfaces import Store
 from fedbbpt.types import Member, Snapshot, TaskId, Update
 
 
-class Ledger:
-    """Members and snapshot of one run. Every method may raise StoreError, and has changed nothing then."""
+class CachedStore:
+    """The members and the snapshot of one run, in memory and in its store.
+
+    Every method may raise StoreError, and has changed nothing in that case.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -15,18 +18,21 @@ class Ledger:
         self.snapshot = store.load()
 
     def put_member(self, member: Member) -> None:
+        """Stores a member; a member that is stored already is not written again."""
         if self.members.get(member.client_id) != member:
             self._store.put_member(member)
             self.members[member.client_id] = member
 
     def put_update(self, task_id: TaskId, update: Update) -> None:
+        """Stores an update, encoded as the client sent it. Updates are not cached."""
         self._store.put_update(task_id, update)
 
-    def updates(self, round: int) -> dict[str, Update]:
-        """By client id, in its order."""
-        return dict(sorted(self._store.updates(round).items()))
+    def updates(self, round: int) -> Mapping[str, Update]:
+        """Returns the stored updates of a round by client id."""
+        return self._store.updates(round)
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        """Stores the snapshot and the changed members in one transaction."""
         self._store.commit(snapshot, members)
         self.snapshot = snapshot
         self.members |= {member.client_id: member for member in members}
