@@ -24,7 +24,7 @@ def write_auxiliary(job: Job, shard: LabelledExamples, path: Path) -> None:
         raise InvalidJob(f"{job.method.name} has no auxiliary model", where="method.name", fix='"fed-sp"')
     with _torch():
         from fedbbpt.whitebox.auxiliary import LayerRange
-        from fedbbpt.whitebox.building import make_auxiliary
+        from fedbbpt.whitebox.roles import make_auxiliary
     layers = LayerRange(job.method.start, job.method.cell, job.method.mode)
     made = make_auxiliary(job.ptm.model, layers, job.method.distillation(), task_spec(job), shard, job.run.seed)
     partial = path.with_suffix(".partial")
@@ -52,15 +52,15 @@ def check_shard(job: Job, shard: LabelledExamples) -> None:
 def client_box(settings: RunSettings, train: LabelledExamples, path: Path) -> WhiteBox:
     """The auxiliary model in the file `path`, on these examples. Raises InvalidInput, InvalidTask."""
     with _torch():
-        from fedbbpt.whitebox import building
-    return building.client_box(path, settings.space, settings.task, train)
+        from fedbbpt.whitebox import roles
+    return roles.client_box(path, settings.space, settings.task, train)
 
 
 def owner_box(settings: RunSettings, shard: LabelledExamples, model: str) -> WhiteBox:
     """The full model, on the owner's examples. Raises InvalidInput, InvalidTask."""
     with _torch():
-        from fedbbpt.whitebox import building
-    return building.owner_box(model, settings.space, settings.task, shard)
+        from fedbbpt.whitebox import roles
+    return roles.owner_box(model, settings.space, settings.task, shard)
 
 
 @contextmanager

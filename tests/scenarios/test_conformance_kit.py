@@ -120,7 +120,7 @@ def test_a_service_in_front_of_another_server_passes(tmp_path: Path, start: Star
     """Over HTTP to a real server of OpenAI's protocol, and over gRPC to whoever asks."""
     pytest.importorskip("torch")
     pytest.importorskip("httpx2")
-    from fedbbpt.ptm.models.openai.language_model import connect
+    from fedbbpt.ptm.models.openai.backend import connect
     from fedbbpt.ptm.models.openai.self_test import WORDS as PROBES
     from tests.openai_server import OpenAIServer
 

@@ -35,8 +35,8 @@ from tests.checkpoints import WORDS, save_checkpoint
 pytest.importorskip("transformers")
 pytest.importorskip("httpx2")
 
+from fedbbpt.ptm.models.openai.backend import OpenAICompatible, connect
 from fedbbpt.ptm.models.openai.http import MAX_ANSWER_BYTES
-from fedbbpt.ptm.models.openai.language_model import OpenAICompatible, connect
 from fedbbpt.ptm.models.openai.self_test import PROBES
 from tests.openai_server import Manners, OpenAIServer
 

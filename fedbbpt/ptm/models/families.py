@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.ptm.models.accelerate.runtimes import require
+from fedbbpt.ptm.models.accelerate.exported_layers import require
 from fedbbpt.ptm.models.checkpoint import CPU, load, locate, read_config
 from fedbbpt.ptm.models.image.clip import Clip
 from fedbbpt.ptm.models.image.image_classifier import ImageClassifier

@@ -39,7 +39,7 @@ def load(
         return Fake()
     if behind_server:
         try:
-            from fedbbpt.ptm.models.openai.language_model import connect
+            from fedbbpt.ptm.models.openai.backend import connect
         except ModuleNotFoundError as error:
             raise InvalidInput(
                 f"{error.name} is not installed", where="model", fix="pip install 'fedbbpt[openai]'"

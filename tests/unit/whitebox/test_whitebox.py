@@ -16,8 +16,8 @@ from fedbbpt.ptm.models.text.encoding import Encoder  # noqa: E402
 from fedbbpt.types import Examples, LabelledExamples, Stage, TaskSpec  # noqa: E402
 from fedbbpt.whitebox import auxiliary_file  # noqa: E402
 from fedbbpt.whitebox.auxiliary import LayerRange, derive, layer_list, parameter_count, skeleton, weights  # noqa: E402
-from fedbbpt.whitebox.building import client_box, make_auxiliary, owner_box  # noqa: E402
-from fedbbpt.whitebox.distill import distil, hidden_error  # noqa: E402
+from fedbbpt.whitebox.distillation import distil, hidden_error  # noqa: E402
+from fedbbpt.whitebox.roles import client_box, make_auxiliary, owner_box  # noqa: E402
 from fedbbpt.whitebox.sequences import answered, batch, batches  # noqa: E402
 
 TASK = TaskSpec("{text} it is a{mask}", (" number", " place name"))

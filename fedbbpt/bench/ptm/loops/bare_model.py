@@ -17,7 +17,7 @@ from fedbbpt.ptm.models.checkpoint import load, locate
 from fedbbpt.ptm.models.families import FAMILIES
 from fedbbpt.ptm.models.text.dual_encoder import LOGIT_SCALE
 from fedbbpt.ptm.models.text.encoding import Encoder, Row
-from fedbbpt.ptm.models.text.model_parts import take_apart
+from fedbbpt.ptm.models.text.split_model import take_apart
 from fedbbpt.types import Injection, LatentPrompts, Precision, TaskSpec
 
 Pairs: TypeAlias = Sequence[tuple[int, int]]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedbbpt.ptm.models.accelerate.cuda_graphs import Graphs, Record
 from fedbbpt.ptm.models.accelerate.fused_layers import fuse
-from fedbbpt.ptm.models.text.model_parts import Parts
+from fedbbpt.ptm.models.text.split_model import Parts
 
 log = logging.getLogger(__name__)
 

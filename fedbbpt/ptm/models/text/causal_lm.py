@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTask
-from fedbbpt.ptm.models.accelerate.token_budget import in_halves
+from fedbbpt.ptm.models.accelerate.micro_batch_size import in_halves
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import Place, parse
 from fedbbpt.ptm.models.text import key_values

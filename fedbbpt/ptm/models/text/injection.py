@@ -18,7 +18,7 @@ from fedbbpt.ptm.checks import check_prompt_bytes, unsupported
 from fedbbpt.ptm.models.accelerate.latent_projection import Projector
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.text.encoding import Encoder, Row
-from fedbbpt.ptm.models.text.model_parts import Parts
+from fedbbpt.ptm.models.text.split_model import Parts
 from fedbbpt.types import (
     DeepPrompts,
     Injection,

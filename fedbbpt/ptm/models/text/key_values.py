@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from fedbbpt.ptm.models.text.model_parts import Parts
+from fedbbpt.ptm.models.text.split_model import Parts
 
 Past: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
 """Each layer's keys and values, both `[N, heads, T, width]`. Never changed once it is there."""

@@ -30,15 +30,15 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.accelerate.cuda_graphs import recorder
+from fedbbpt.ptm.models.accelerate.exported_layers import exported
 from fedbbpt.ptm.models.accelerate.gpu import accelerated
+from fedbbpt.ptm.models.accelerate.micro_batch_size import find_token_budget, in_halves
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
-from fedbbpt.ptm.models.accelerate.runtimes import exported
-from fedbbpt.ptm.models.accelerate.token_budget import find_token_budget, in_halves
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.text.encoding import Encoder, Row
 from fedbbpt.ptm.models.text.injection import Entrance, Vectors
-from fedbbpt.ptm.models.text.model_parts import logits_of, take_apart
+from fedbbpt.ptm.models.text.split_model import logits_of, take_apart
 from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
 from fedbbpt.types import (
     TEXT_MODEL_PROMPTS,

@@ -14,7 +14,7 @@ from fedbbpt.ptm.models.accelerate.cuda_graphs import Launch  # noqa: E402
 from fedbbpt.ptm.models.accelerate.fused_layers import fuse  # noqa: E402
 from fedbbpt.ptm.models.accelerate.gpu import accelerated  # noqa: E402
 from fedbbpt.ptm.models.loading import load  # noqa: E402
-from fedbbpt.ptm.models.text.model_parts import Parts, take_apart  # noqa: E402
+from fedbbpt.ptm.models.text.split_model import Parts, take_apart  # noqa: E402
 from fedbbpt.types import Examples, Injection, Scores, SoftPrompts, TaskSpec  # noqa: E402
 from tests.jobs import score  # noqa: E402
 

@@ -63,9 +63,9 @@ def test_bfloat16_moves_scores_a_little(checkpoint: Callable[[str], Path]) -> No
 @pytest.mark.parametrize("runtime", OTHERS)
 def test_threads_ask_side_by_side(checkpoint: Callable[[str], Path], runtime: Runtime) -> None:
     """Kills: one request for all threads; an answer that the next one overwrites."""
-    from fedbbpt.ptm.models.accelerate.runtimes import exported
+    from fedbbpt.ptm.models.accelerate.exported_layers import exported
     from fedbbpt.ptm.models.checkpoint import load as load_checkpoint
-    from fedbbpt.ptm.models.text.model_parts import take_apart
+    from fedbbpt.ptm.models.text.split_model import take_apart
 
     folder = checkpoint("bert-encoder")
     loaded = load_checkpoint("", folder, transformers.AutoModel, "dual-encoder", Precision.FLOAT32, runtime)
@@ -86,7 +86,7 @@ def test_threads_ask_side_by_side(checkpoint: Callable[[str], Path], runtime: Ru
 def test_layers_that_give_something_else_are_refused(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, runtime: Runtime
 ) -> None:
-    from fedbbpt.ptm.models.accelerate.runtimes import TOLERANCE
+    from fedbbpt.ptm.models.accelerate.exported_layers import TOLERANCE
 
     monkeypatch.setitem(TOLERANCE, Precision.FLOAT32, 0.0)
     with pytest.raises(InvalidInput, match="gives other hidden states than torch"):

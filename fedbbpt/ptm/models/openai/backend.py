@@ -34,7 +34,7 @@ from fedbbpt.errors import (
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.openai.completions import Completions, Label, NextToken
-from fedbbpt.ptm.models.openai.filled_text import Filler, Row
+from fedbbpt.ptm.models.openai.filled_template import Filler, Row
 from fedbbpt.ptm.models.openai.http import Server
 from fedbbpt.ptm.models.openai.self_test import examine
 from fedbbpt.ptm.models.template import Place, check_pairs, parse

@@ -13,7 +13,7 @@ from fedbbpt.ptm.models.text.encoding import Encoder
 from fedbbpt.types import LabelledExamples, Precision, Stage, TaskSpec
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.auxiliary import LayerRange, derive
-from fedbbpt.whitebox.distill import distil, written
+from fedbbpt.whitebox.distillation import distil, written
 from fedbbpt.whitebox.model import CausalWhiteBox
 from fedbbpt.whitebox.sequences import Answered, answered
 

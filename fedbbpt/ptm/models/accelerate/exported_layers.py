@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.text.model_parts import Parts
+from fedbbpt.ptm.models.text.split_model import Parts
 from fedbbpt.types import Array, Precision, Runtime
 
 ENCODERS = frozenset({"dual-encoder", "masked-lm", "sequence-classifier"})

@@ -12,7 +12,7 @@ from fedbbpt.types import MicroBatch, Scores
 
 torch = pytest.importorskip("torch")
 
-from fedbbpt.ptm.models.accelerate.token_budget import MOST_TOKENS, find_token_budget, in_halves  # noqa: E402
+from fedbbpt.ptm.models.accelerate.micro_batch_size import MOST_TOKENS, find_token_budget, in_halves  # noqa: E402
 
 
 def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
