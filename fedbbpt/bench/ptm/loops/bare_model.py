@@ -17,7 +17,7 @@ from fedbbpt.ptm.models.checkpoint import load, locate
 from fedbbpt.ptm.models.families import FAMILIES
 from fedbbpt.ptm.models.text.dual_encoder import LOGIT_SCALE
 from fedbbpt.ptm.models.text.encoding import Encoder, Row
-from fedbbpt.ptm.models.text.split_model import take_apart
+from fedbbpt.ptm.models.text.split_model import split_model
 from fedbbpt.types import Injection, LatentPrompts, Precision, TaskSpec
 
 Pairs: TypeAlias = Sequence[tuple[int, int]]
@@ -38,23 +38,23 @@ class BareModel:
         """Of each text, in tokens, with a prompt."""
         if family != "dual-encoder":
             _keep_columns(checkpoint.model, [word[0] for word in encoder.label_words(task)])
-        self._parts = take_apart(checkpoint.model)
+        self._model = split_model(checkpoint.model)
         if precision is Precision.BFLOAT16:
-            self._parts = self._parts.lowered(torch.bfloat16)
+            self._model = self._model.with_dtype(torch.bfloat16)
         elif packed:
-            pack(self._parts.body)
-        self._std = float(self._parts.words.weight.std())
+            pack(self._model.body)
+        self._std = float(self._model.word_embeddings.weight.std())
         self._classes: Tensor | None = None
         with torch.inference_mode():
-            self._words: list[Tensor] = [self._parts.words(torch.tensor(row.ids)) for row in self._rows]
+            self._words: list[Tensor] = [self._model.word_embeddings(torch.tensor(row.ids)) for row in self._rows]
             if family == "dual-encoder":
                 described = [torch.tensor([encoder.plain(text)]) for text in task.classes]
-                means = [self.read(self._parts.words(ids)).mean(1) for ids in described]
+                means = [self.read(self._model.word_embeddings(ids)).mean(1) for ids in described]
                 self._classes = _unit(torch.cat(means))
 
     def vectors(self, prompts: LatentPrompts) -> list[Tensor]:
         """Of each prompt, `[L, D]`."""
-        initial = np.zeros((self._prompt_tokens, self._parts.words.embedding_dim), np.float32)
+        initial = np.zeros((self._prompt_tokens, self._model.word_embeddings.embedding_dim), np.float32)
         return list(torch.from_numpy(project(prompts.projection, prompts.z, initial, self._std)))
 
     def joined(self, vectors: Sequence[Tensor], pairs: Pairs) -> list[Tensor]:
@@ -70,7 +70,7 @@ class BareModel:
 
     def read(self, inputs: Tensor, **mask: Tensor) -> Tensor:
         """The last hidden states `[N, T, D]` of `inputs` `[N, T, D]`."""
-        return self._parts.read(self._parts.lift(inputs), **mask)
+        return self._model.run_body(self._model.apply_embedding_block(inputs), **mask)
 
     def scores(self, hidden: Tensor, pairs: Pairs, mask: Tensor | None = None) -> Tensor:
         """`[N, K]`; `mask` `[N, T]` is 0 where an input has ended."""
@@ -79,7 +79,7 @@ class BareModel:
             return LOGIT_SCALE * (_unit(means)[:, None] * self._classes).sum(-1)
         places = [self._place(self._rows[b]) for _, b in pairs]
         read = hidden[torch.arange(len(places)), places]
-        logits: Tensor = self._parts.head(inputs_embeds=read[:, None]).logits[:, 0]
+        logits: Tensor = self._model.head(inputs_embeds=read[:, None]).logits[:, 0]
         return logits
 
     def _place(self, row: Row) -> int:

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.text.split_model import Parts
+from fedbbpt.ptm.models.text.split_model import SplitModel
 from fedbbpt.types import Array, Precision, Runtime
 
 ENCODERS = frozenset({"dual-encoder", "masked-lm", "sequence-classifier"})
@@ -53,7 +53,7 @@ def require(runtime: Runtime, precision: Precision, family: str, model: str) -> 
         raise InvalidInput(f"{runtime} has no {precision} on this machine", where=model, fix=f"float32, or {_FIX}")
 
 
-def exported(parts: Parts, checkpoint: Checkpoint, threads: int) -> Parts:
+def exported(model: SplitModel, checkpoint: Checkpoint, threads: int) -> SplitModel:
     """The parts with a body that `checkpoint.runtime` computes, in so many calls side by side, each on one thread.
 
     Raises InvalidInput where it cannot, or gives something else than torch.
@@ -62,13 +62,13 @@ def exported(parts: Parts, checkpoint: Checkpoint, threads: int) -> Parts:
     longest = min(checkpoint.max_tokens, LONGEST_PROBE)
     try:
         with torch.inference_mode(), TemporaryDirectory() as folder:
-            probes = [_probe(parts, *shape) for shape in ((16, 1), (3, 7), (2, longest // 2), (1, longest))]
-            if not _looks_ahead(parts, probes[-1]):
+            probes = [_probe(model, *shape) for shape in ((16, 1), (3, 7), (2, longest // 2), (1, longest))]
+            if not _looks_ahead(model, probes[-1]):
                 raise InvalidInput(f"{runtime} computes encoders, and this reads forwards", where=name, fix=_FIX)
             path = Path(folder, "layers.onnx")
-            _export(parts.body, probes[1], path)
+            _export(model.body, probes[1], path)
             layers = _onnxruntime(path) if runtime is Runtime.ONNXRUNTIME else _openvino(path, precision, threads)
-            apart = np.max([_apart(layers, parts, probe) for probe in probes])
+            apart = np.max([_apart(layers, model, probe) for probe in probes])
     except InvalidInput:
         raise
     except Exception as error:  # exporters, runtimes and the models' own code raise whatever they like
@@ -77,7 +77,7 @@ def exported(parts: Parts, checkpoint: Checkpoint, threads: int) -> Parts:
     if not apart <= TOLERANCE[precision]:  # nor where it is not a number
         what = f"{runtime} gives other hidden states than torch, by {apart:.1g} of the largest"
         raise InvalidInput(what, where=name, fix=_FIX)
-    return parts.computed_by(_Body(layers))
+    return model.with_body(_Body(layers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,20 +177,20 @@ class _AsModule(nn.Module):
         return hidden
 
 
-def _probe(parts: Parts, count: int, tokens: int) -> Tensor:
+def _probe(model: SplitModel, count: int, tokens: int) -> Tensor:
     """What any words are where they enter the first layer, `[count, tokens, D]`."""
-    ids = seeds.rng(0, "runtime", count, tokens).integers(0, parts.words.num_embeddings, (count, tokens))
-    return parts.lift(parts.words(torch.from_numpy(ids)))
+    ids = seeds.rng(0, "runtime", count, tokens).integers(0, model.word_embeddings.num_embeddings, (count, tokens))
+    return model.apply_embedding_block(model.word_embeddings(torch.from_numpy(ids)))
 
 
-def _looks_ahead(parts: Parts, probe: Tensor) -> bool:
+def _looks_ahead(model: SplitModel, probe: Tensor) -> bool:
     """Whether the first hidden state knows the last word."""
     changed = probe.clone()
     changed[:, -1] *= -1
-    return not torch.equal(parts.read(changed)[:, 0], parts.read(probe)[:, 0])
+    return not torch.equal(model.run_body(changed)[:, 0], model.run_body(probe)[:, 0])
 
 
-def _apart(layers: Layers, parts: Parts, probe: Tensor) -> float:
+def _apart(layers: Layers, model: SplitModel, probe: Tensor) -> float:
     """The largest difference, as a share of torch's largest number."""
-    theirs = parts.read(probe).numpy()
+    theirs = model.run_body(probe).numpy()
     return float(abs(layers(probe.numpy()) - theirs).max() / abs(theirs).max())

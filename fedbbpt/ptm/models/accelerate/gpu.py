@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedbbpt.ptm.models.accelerate.cuda_graphs import Graphs, Record
 from fedbbpt.ptm.models.accelerate.fused_layers import fuse
-from fedbbpt.ptm.models.text.split_model import Parts
+from fedbbpt.ptm.models.text.split_model import SplitModel
 
 log = logging.getLogger(__name__)
 
@@ -26,56 +26,56 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """How far hidden states may lie from the plain layers', as a share of the largest of those."""
 
 
-def accelerated(parts: Parts, probe: Callable[[int, int], Tensor], record: Record) -> Parts:
+def accelerated(model: SplitModel, probe: Callable[[int, int], Tensor], record: Record) -> SplitModel:
     """`probe(count, tokens)` gives inputs like the model's own `[count, tokens, D]`.
 
     For models that are asked for all of an input at once. Causal ones go on from keys and values that each layer has
     kept: layers would be compiled for each state of those, and graphs hold none.
     """
     length = min(LENGTH, probe(1, LENGTH).shape[1])
-    _fuse(parts, probe, length)
-    return replace(parts, body=_recorded(parts, probe, length, record))
+    _fuse(model, probe, length)
+    return replace(model, body=_recorded(model, probe, length, record))
 
 
-def _fuse(parts: Parts, probe: Callable[[int, int], Tensor], length: int) -> None:
+def _fuse(model: SplitModel, probe: Callable[[int, int], Tensor], length: int) -> None:
     large = probe(LARGE // length, length)
-    plain, seconds = parts.read(large), _seconds(parts, large)
+    plain, seconds = model.run_body(large), _seconds(model, large)
     try:
-        undo = fuse(parts.body)
+        undo = fuse(model.body)
     except LookupError:
         return
     try:
-        fused = parts.read(large)
+        fused = model.run_body(large)
         for shape in ((1, length), (2, length), (16, 1)):  # of one input, and of one token, there is code of its own
-            parts.read(probe(*shape))
+            model.run_body(probe(*shape))
         apart = float((fused - plain).abs().max() / plain.abs().max())
-        gain = seconds / _seconds(parts, large)
+        gain = seconds / _seconds(model, large)
     except Exception as error:  # compilers raise whatever they like: there may be none on the machine
         log.warning("layers are not fused: %s", str(error).strip().partition("\n")[0] or type(error).__name__)
         undo()
         return
     log.info("fused layers are %.2f times as fast, and apart by %.1g of the largest number", gain, apart)
-    if gain < GAIN or not apart <= TOLERANCE[parts.dtype]:
+    if gain < GAIN or not apart <= TOLERANCE[model.dtype]:
         undo()
 
 
-def _recorded(parts: Parts, probe: Callable[[int, int], Tensor], length: int, record: Record) -> Any:
+def _recorded(model: SplitModel, probe: Callable[[int, int], Tensor], length: int, record: Record) -> Any:
     """The body with graphs up to the size where one is slower."""
     most, tokens = 0, length
     while tokens <= LARGEST_GRAPH:
         inputs = probe(tokens // length, length)
-        graphs = replace(parts, body=Graphs(parts.body, tokens, record))
-        if _seconds(parts, inputs) < LOSS * _seconds(graphs, inputs):
+        graphs = replace(model, body=Graphs(model.body, tokens, record))
+        if _seconds(model, inputs) < LOSS * _seconds(graphs, inputs):
             break
         most, tokens = tokens, 2 * tokens
     log.info("launches for up to %d tokens are recorded", most)
-    return Graphs(parts.body, most, record) if most else parts.body
+    return Graphs(model.body, most, record) if most else model.body
 
 
-def _seconds(parts: Parts, inputs: Tensor) -> float:
+def _seconds(model: SplitModel, inputs: Tensor) -> float:
     def read() -> float:
         started = perf_counter()
-        parts.read(inputs)[-1, -1, -1].item()  # waits for the device
+        model.run_body(inputs)[-1, -1, -1].item()  # waits for the device
         return perf_counter() - started
 
     return min([read() for _ in range(8)][2:])  # the first two warm up, and record

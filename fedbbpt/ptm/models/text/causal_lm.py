@@ -51,7 +51,7 @@ class CausalLM(LanguageModel):
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         if self._continues:
             with torch.inference_mode():
-                shape = key_values.shape(self._parts, self._some_words())
+                shape = key_values.shape(self._model, self._some_words())
             kinds = self._card.prompt_kinds | ({PromptKind.DEEP} if shape else set())
             self._card = replace(self._card, prompt_kinds=kinds, prefix_shape=shape)
 
@@ -79,10 +79,10 @@ class CausalLM(LanguageModel):
     def _behind(self, columns: Labels) -> int:
         return columns.behind
 
-    def _check_parts(self, probe: Tensor, whole: Tensor | None) -> None:
-        super()._check_parts(probe, whole)
+    def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
+        super()._check_split(probe, whole)
         with torch.inference_mode():
-            self._continues = key_values.goes_on(self._parts, self._some_words())
+            self._continues = key_values.goes_on(self._model, self._some_words())
 
     def _some_words(self) -> Tensor:
         return self._entrance.words(range(FEWEST_TOKENS))[None]
@@ -94,7 +94,7 @@ class CausalLM(LanguageModel):
         if not self._continues:
             return super()._job(vectors, rows, columns, wanted)
         if vectors.deep is not None:
-            vectors = replace(vectors, deep=vectors.deep.to(self._parts.dtype))
+            vectors = replace(vectors, deep=vectors.deep.to(self._model.dtype))
         pieces = cut(vectors, rows, self._entrance.words, fewest=FEWEST_TOKENS)
         continued = sum(len(word) - 1 for word in columns.words)
         batches = self._plan(vectors, rows, columns, wanted, shared=pieces.lengths, behind=continued)
@@ -117,7 +117,7 @@ class CausalLM(LanguageModel):
 
     def _read_starts(self, starts: Sequence[Start]) -> list[Past]:
         words = torch.stack([start.words() for start in starts])
-        _, read = read_on(self._parts, self._parts.lift(words))
+        _, read = read_on(self._model, self._model.apply_embedding_block(words))
         if len(starts) == 1:
             return [read]
         return [tuple((k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in read) for i in range(len(starts))]
@@ -126,8 +126,8 @@ class CausalLM(LanguageModel):
         """The scores `[N, K]` of `words` `[N, T, D]`, each behind its past."""
         count, tokens, _ = words.shape
         copies = -(-FEWEST_TOKENS // (count * tokens))
-        inputs = self._parts.lift(words).repeat(copies, 1, 1)
-        hidden, read = read_on(self._parts, inputs, key_values.together([*pasts] * copies))
+        inputs = self._model.apply_embedding_block(words).repeat(copies, 1, 1)
+        hidden, read = read_on(self._model, inputs, key_values.together([*pasts] * copies))
         if columns.behind:
             return self._read_words(hidden[:count], read, columns)
         return self._logits(hidden[:count, -1], columns)
@@ -136,7 +136,7 @@ class CausalLM(LanguageModel):
         """Each input is read once, and each word of several tokens behind it."""
         if not columns.behind:
             return super()._run(inputs, positions, columns)
-        hidden, read = read_on(self._parts, inputs)
+        hidden, read = read_on(self._model, inputs)
         return self._read_words(hidden[: len(positions)], read, columns)
 
     def _read_words(self, hidden: Tensor, read: Past, columns: Labels) -> Tensor:
@@ -147,8 +147,8 @@ class CausalLM(LanguageModel):
         behind = tuple((k[:count].repeat(copies, 1, 1, 1), v[:count].repeat(copies, 1, 1, 1)) for k, v in read)
         states = [hidden[:, -1:]]
         for ids in continued:
-            words = self._parts.lift(self._entrance.words(ids)[None]).repeat(count * copies, 1, 1)
-            states.append(read_on(self._parts, words, behind)[0][:count])
+            words = self._model.apply_embedding_block(self._entrance.words(ids)[None]).repeat(count * copies, 1, 1)
+            states.append(read_on(self._model, words, behind)[0][:count])
         ends = torch.cat(states, dim=1)  # [N, 1 + sum (len w_k - 1), D]
         logs = self._logits(ends.flatten(0, 1), columns).log_softmax(-1)
         return torch.stack(_word_scores(logs.reshape(*ends.shape[:2], -1), columns.words), dim=1)

@@ -49,8 +49,10 @@ class DualEncoder(Transformer[Tensor]):
     def _encode_text(self, text: str) -> Tensor:
         """A unit vector `[D]`."""
         ids = self._encoder.plain(text)
-        inputs = self._parts.lift(self._entrance.words(ids)[None]).repeat(-(-FEWEST_TOKENS // len(ids)), 1, 1)
-        return _unit(self._parts.read(inputs)[0].mean(0))
+        inputs = self._model.apply_embedding_block(self._entrance.words(ids)[None]).repeat(
+            -(-FEWEST_TOKENS // len(ids)), 1, 1
+        )
+        return _unit(self._model.run_body(inputs)[0].mean(0))
 
     def _read(self, hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
         return LOGIT_SCALE * (columns * _unit(hidden.mean(1))[:, None]).sum(-1)

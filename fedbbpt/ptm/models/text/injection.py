@@ -18,7 +18,7 @@ from fedbbpt.ptm.checks import check_prompt_bytes, unsupported
 from fedbbpt.ptm.models.accelerate.latent_projection import Projector
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.text.encoding import Encoder, Row
-from fedbbpt.ptm.models.text.split_model import Parts
+from fedbbpt.ptm.models.text.split_model import SplitModel
 from fedbbpt.types import (
     DeepPrompts,
     Injection,
@@ -60,15 +60,15 @@ class Vectors:
 class Entrance:
     """Makes vectors of prompts, and hidden states of prompts and rows, for one model and its tokenizer."""
 
-    def __init__(self, parts: Parts, encoder: Encoder) -> None:
-        self._parts, self._encoder = parts, encoder
-        self._device = parts.words.weight.device
-        self._project = Projector(parts.words.weight)
-        self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if parts.block is None else Injection)
+    def __init__(self, model: SplitModel, encoder: Encoder) -> None:
+        self._model, self._encoder = model, encoder
+        self._device = model.word_embeddings.weight.device
+        self._project = Projector(model.word_embeddings.weight)
+        self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if model.embedding_block is None else Injection)
 
     def words(self, ids: npt.ArrayLike) -> Tensor:
         """`[..., T]` -> `[..., T, D]`."""
-        vectors: Tensor = self._parts.words(upload(np.asarray(ids, np.int64), self._device))
+        vectors: Tensor = self._model.word_embeddings(upload(np.asarray(ids, np.int64), self._device))
         return vectors
 
     def vectors(self, prompts: Prompts) -> Vectors:
@@ -79,13 +79,13 @@ class Entrance:
             embeddings = upload(prompts.embeddings, self._device)
             return _continuous(embeddings, prompts.injection, torch.zeros_like(embeddings[0]))
         if isinstance(prompts, TokenPrompts):
-            last = self._parts.words.num_embeddings - 1
+            last = self._model.word_embeddings.num_embeddings - 1
             if not 0 <= prompts.ids.min() <= prompts.ids.max() <= last:
                 raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
             return Vectors([self.words(ids) for ids in prompts.ids], in_front=False)
         if isinstance(prompts, TextPrompts):
             found = self._encoder.inputs(prompts.texts)
-            check_prompt_bytes(sum(map(len, found)), self._parts.words.embedding_dim)
+            check_prompt_bytes(sum(map(len, found)), self._model.word_embeddings.embedding_dim)
             return Vectors([self.words(ids) for ids in found], in_front=False)
         if isinstance(prompts, DeepPrompts):
             deep = upload(prompts.prefixes, self._device)
@@ -95,7 +95,7 @@ class Entrance:
     def _projected(self, prompts: LatentPrompts) -> Vectors:
         """Under `add` the initial text stands in the input, and A z alone is the vector."""
         projection = prompts.projection
-        initial = torch.zeros(projection.tokens, self._parts.words.embedding_dim, device=self._device)
+        initial = torch.zeros(projection.tokens, self._model.word_embeddings.embedding_dim, device=self._device)
         if ids := self._encoder.tokenise([projection.initial_text])[0]:
             initial = self.words(np.resize(ids, projection.tokens))
         around = torch.zeros_like(initial) if projection.injection is Injection.ADD else initial
@@ -112,15 +112,15 @@ class Entrance:
         if len(set(shapes)) == 1:
             return self._alike(vectors, batch.prompts, batch.rows, rows, shapes[0][1])
         groups = [np.flatnonzero([shapes[row] == shape for row in which]) for shape in dict.fromkeys(shapes)]
-        parts = [
+        model = [
             self._alike(vectors, batch.prompts[group], batch.rows[group], rows, joint)
             for group, (_, joint) in zip(groups, dict.fromkeys(shapes), strict=True)
         ]
-        return torch.cat(parts)[upload(np.argsort(np.concatenate(groups)), self._device)]
+        return torch.cat(model)[upload(np.argsort(np.concatenate(groups)), self._device)]
 
     def _alike(self, vectors: Vectors, prompts: Numbers, numbers: Numbers, rows: Sequence[Row], joint: int) -> Tensor:
         """The same for prompts `[N]` with rows `[N]` of one length, in which they have one place."""
-        lift = self._parts.lift
+        lift = self._model.apply_embedding_block
         words = self._of_each(numbers, lambda some: self.words([rows[row].ids for row in some]))
         if vectors.injection is Injection.CONCAT:
             words = lift(words)

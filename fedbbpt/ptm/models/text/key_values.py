@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from fedbbpt.ptm.models.text.split_model import Parts
+from fedbbpt.ptm.models.text.split_model import SplitModel
 
 Past: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
 """Each layer's keys and values, both `[N, heads, T, width]`. Never changed once it is there."""
@@ -17,12 +17,12 @@ _ROTATED_BY_LENGTH = "dynamic", "longrope"
 """Kinds of rotary positions whose keys depend on how long the whole input is."""
 
 
-def read_on(parts: Parts, inputs: Tensor, past: Past = ()) -> tuple[Tensor, Past]:
+def read_on(model: SplitModel, inputs: Tensor, past: Past = ()) -> tuple[Tensor, Past]:
     """The last hidden states `[N, T, D]` of what follows on `past`, and the past with it."""
     cache = DynamicCache()
     layers: list[Any] = cache.layers
     layers += [_layer(keys, values) for keys, values in past]
-    hidden = parts.read(inputs, cache=cache, use_cache=True)
+    hidden = model.run_body(inputs, cache=cache, use_cache=True)
     return hidden, tuple((layer.keys, layer.values) for layer in layers)
 
 
@@ -46,23 +46,23 @@ def bytes_of(past: Past) -> int:
     return sum(each.nbytes for layer in past for each in layer)
 
 
-def goes_on(parts: Parts, words: Tensor) -> bool:
+def goes_on(model: SplitModel, words: Tensor) -> bool:
     """Whether the model, going on behind half of `words` `[1, T, D]`, ends where it does in one go."""
-    if any(kind in str(getattr(parts.body.config, "rope_parameters", None)) for kind in _ROTATED_BY_LENGTH):
+    if any(kind in str(getattr(model.body.config, "rope_parameters", None)) for kind in _ROTATED_BY_LENGTH):
         return False
-    first, second = (parts.lift(half) for half in words.chunk(2, dim=1))
+    first, second = (model.apply_embedding_block(half) for half in words.chunk(2, dim=1))
     try:
-        whole = parts.read(parts.lift(words))
-        _, past = read_on(parts, first)
-        hidden, _ = read_on(parts, second, past)
+        whole = model.run_body(model.apply_embedding_block(words))
+        _, past = read_on(model, first)
+        hidden, _ = read_on(model, second, past)
         return torch.allclose(hidden, whole[:, first.shape[1] :], rtol=1e-3, atol=1e-3)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
         return False
 
 
-def shape(parts: Parts, words: Tensor) -> tuple[int, int, int] | None:
+def shape(model: SplitModel, words: Tensor) -> tuple[int, int, int] | None:
     """(layers, heads, width) of keys and values; None where layers differ."""
-    _, past = read_on(parts, parts.lift(words))
+    _, past = read_on(model, model.apply_embedding_block(words))
     shapes = {(each.shape[1], each.shape[3]) for layer in past for each in layer}
     (heads, width), *others = shapes
     return None if others else (len(past), heads, width)

@@ -59,7 +59,7 @@ class LanguageModel(Transformer[Labels]):
 
     def _fit_head(self, words: Words) -> Labels:
         """Each task has a head of its own, so that tasks may be scored side by side. All share the weights."""
-        head = self._parts.head
+        head = self._model.head
         if any(len(word) > 1 for word in words):
             return Labels(words, head)
         weight, bias = self._decoder.weight, self._decoder.bias

@@ -42,11 +42,11 @@ class SequenceClassifier(Transformer[list[int]]):
     def _probe_columns(self) -> list[int]:
         return [0, len(self._labels) - 1]
 
-    def _check_parts(self, probe: Tensor, whole: Tensor | None) -> None:
+    def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
         """Finds out as well where the head looks, by what it gives."""
-        super()._check_parts(probe, whole)
+        super()._check_split(probe, whole)
         with torch.inference_mode():
-            hidden = self._parts.read(self._parts.lift(probe))
+            hidden = self._model.run_body(self._model.apply_embedding_block(probe))
             logits = self._logits(hidden)
             alike = partial(torch.allclose, rtol=1e-4, atol=1e-5)
             self._place = next((place for place in (0, -1) if alike(self._logits(hidden[:, [place]]), logits)), None)
@@ -56,7 +56,7 @@ class SequenceClassifier(Transformer[list[int]]):
                     self._together = alike(several, logits.expand_as(several))
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._parts.head(inputs_embeds=hidden).logits
+        logits: Tensor = self._model.head(inputs_embeds=hidden).logits
         return logits
 
     def _read(self, hidden: Tensor, positions: Tensor, columns: list[int]) -> Tensor:

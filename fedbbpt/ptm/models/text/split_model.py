@@ -16,36 +16,36 @@ from fedbbpt.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class SplitModel:
     """`block` is what stands between word embeddings and the first layer where that ends in a LayerNorm (positions,
     token types, the LayerNorm); None where the body does what there is of it. `head` is None where there is none."""
 
-    words: nn.Embedding
-    block: nn.Module | None
+    word_embeddings: nn.Embedding
+    embedding_block: nn.Module | None
     body: Any
     head: Any
     dtype: torch.dtype = torch.float32
     """What torch's body computes in; all that goes in and comes out is float32."""
 
-    def lift(self, words: Tensor) -> Tensor:
+    def apply_embedding_block(self, words: Tensor) -> Tensor:
         """What word embeddings `[N, T, D]` are behind the embedding block."""
-        if self.block is None:
+        if self.embedding_block is None:
             return words
-        lifted: Tensor = self.block(input_ids=None, inputs_embeds=words)
-        return lifted
+        embedded: Tensor = self.embedding_block(input_ids=None, inputs_embeds=words)
+        return embedded
 
-    def read(self, inputs: Tensor, **cached: Any) -> Tensor:
+    def run_body(self, inputs: Tensor, **cached: Any) -> Tensor:
         """The body's last hidden states `[N, T, D]` of what enters its first layer."""
         hidden: Tensor = self.body(inputs_embeds=inputs.to(self.dtype), **cached).last_hidden_state
         return hidden.float()
 
-    def lowered(self, dtype: torch.dtype) -> "Parts":
+    def with_dtype(self, dtype: torch.dtype) -> "SplitModel":
         """Changes the body. Words and heads stay as they are: they take little time, and scores hang on them."""
         for weight in self._body_weights():  # and no buffers: the frequencies of rotary positions are among them
             weight.data = weight.data.to(dtype)
         return replace(self, dtype=dtype)
 
-    def computed_by(self, body: Any) -> "Parts":
+    def with_body(self, body: Any) -> "SplitModel":
         """Lets the weights of torch's body go, which are in the other one."""
         for weight in self._body_weights():
             weight.data = weight.data.new_empty(0)
@@ -53,11 +53,11 @@ class Parts:
 
     def _body_weights(self) -> Iterator[nn.Parameter]:
         """Those that are neither the words' nor the head's as well."""
-        kept = set(map(id, (*self.words.parameters(), *(self.head.parameters() if self.head else ()))))
+        kept = set(map(id, (*self.word_embeddings.parameters(), *(self.head.parameters() if self.head else ()))))
         return (weight for weight in self.body.parameters() if id(weight) not in kept)
 
 
-def take_apart(model: Any) -> Parts:
+def split_model(model: Any) -> SplitModel:
     """Changes the model. Its body ends without a pooler; one that the head needs is kept in the head."""
     words, body = model.get_input_embeddings(), model.base_model
     head = None if body is model else model
@@ -65,10 +65,10 @@ def take_apart(model: Any) -> Parts:
         setattr(model, model.base_model_prefix, _BodyStandIn(getattr(body, "pooler", None)))
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
-    return Parts(words, _take_block(body, words.embedding_dim), body, head)
+    return SplitModel(words, _take_embedding_block(body, words.embedding_dim), body, head)
 
 
-def logits_of(model: Any, name: str, probe: Tensor) -> Tensor | None:
+def whole_model_logits(model: Any, name: str, probe: Tensor) -> Tensor | None:
     """The whole model's logits, None where it has no head. Raises InvalidInput where it takes no vectors."""
     try:
         with torch.inference_mode():
@@ -77,7 +77,7 @@ def logits_of(model: Any, name: str, probe: Tensor) -> Tensor | None:
         raise InvalidInput(f"it takes no vectors: {error}", where=name, fix="another model") from None
 
 
-def _take_block(body: Any, width: int) -> nn.Module | None:
+def _take_embedding_block(body: Any, width: int) -> nn.Module | None:
     """The body's embedding block, with a stand-in left in its place; None, and the body as it was, where it has none
     that ends in a LayerNorm and can be asked alone."""
     block = getattr(body, "embeddings", None)
@@ -88,8 +88,8 @@ def _take_block(body: Any, width: int) -> nn.Module | None:
         with torch.inference_mode():
             whole = body(inputs_embeds=probe).last_hidden_state
             body.embeddings = _BlockStandIn()
-            lifted = block(input_ids=None, inputs_embeds=probe)
-            same = torch.allclose(body(inputs_embeds=lifted).last_hidden_state, whole, rtol=1e-3, atol=1e-3)
+            embedded = block(input_ids=None, inputs_embeds=probe)
+            same = torch.allclose(body(inputs_embeds=embedded).last_hidden_state, whole, rtol=1e-3, atol=1e-3)
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError):
         same = False
     if not same:

@@ -38,7 +38,7 @@ from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.text.encoding import Encoder, Row
 from fedbbpt.ptm.models.text.injection import Entrance, Vectors
-from fedbbpt.ptm.models.text.split_model import logits_of, take_apart
+from fedbbpt.ptm.models.text.split_model import split_model, whole_model_logits
 from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
 from fedbbpt.types import (
     TEXT_MODEL_PROMPTS,
@@ -78,12 +78,12 @@ class Transformer(ABC, Generic[C]):
         self._token_budget = token_budget or CPU_TOKENS
         self._encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
         probe = _probe(checkpoint.model.get_input_embeddings().weight, 1, FEWEST_TOKENS)
-        whole = logits_of(checkpoint.model, checkpoint.name, probe)
-        self._parts = take_apart(checkpoint.model)
+        whole = whole_model_logits(checkpoint.model, checkpoint.name, probe)
+        self._model = split_model(checkpoint.model)
         in_torch, lowered = checkpoint.runtime is Runtime.TORCH, checkpoint.precision is Precision.BFLOAT16
         if in_torch and self._on_cpu and not lowered:
-            pack(self._parts.body)
-        self._entrance = Entrance(self._parts, self._encoder)
+            pack(self._model.body)
+        self._entrance = Entrance(self._model, self._encoder)
         self._card = ModelCard(
             model=checkpoint.name,
             revision=checkpoint.revision,
@@ -94,17 +94,17 @@ class Transformer(ABC, Generic[C]):
             max_prompts=MAX_PROMPTS,
             max_examples=MAX_EXAMPLES,
             max_message_bytes=MAX_MESSAGE_BYTES,
-            embedding_width=self._parts.words.embedding_dim,
+            embedding_width=self._model.word_embeddings.embedding_dim,
             score_noise=0.0,
         )
-        self._check_parts(probe, whole)
+        self._check_split(probe, whole)
         if not in_torch:
-            self._parts = exported(self._parts, checkpoint, self.threads)
+            self._model = exported(self._model, checkpoint, self.threads)
         elif lowered:
-            self._parts = self._parts.lowered(torch.bfloat16)
+            self._model = self._model.with_dtype(torch.bfloat16)
         if checkpoint.model.device.type == "cuda" and not self.causal:
             with torch.inference_mode():
-                self._parts = accelerated(self._parts, self._entering, recorder())
+                self._model = accelerated(self._model, self._entering, recorder())
         if not (token_budget or self._on_cpu):
             self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
         self._card = replace(self._card, score_noise=self._measure_noise())
@@ -190,9 +190,9 @@ class Transformer(ABC, Generic[C]):
 
     def _run(self, inputs: Tensor, positions: Tensor, columns: C) -> Tensor:
         """The scores `[N, K]` of the first N of `inputs` `[N', T, D]`, read at `positions` `[N]`."""
-        return self._read(self._parts.read(inputs)[: len(positions)], positions, columns)
+        return self._read(self._model.run_body(inputs)[: len(positions)], positions, columns)
 
-    def _check_parts(self, probe: Tensor, whole: Tensor | None) -> None:
+    def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
         """Raises InvalidInput where the parts, taken from each other, do not give the logits that the whole gave."""
         if whole is None:
             return
@@ -200,7 +200,7 @@ class Transformer(ABC, Generic[C]):
         try:
             with torch.inference_mode():
                 position = torch.tensor([FEWEST_TOKENS - 1], device=probe.device)
-                ours = self._run(self._parts.lift(probe), position, self._probe_columns())[0]
+                ours = self._run(self._model.apply_embedding_block(probe), position, self._probe_columns())[0]
             same = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
         except (AttributeError, TypeError, ValueError):
             same = False
@@ -215,10 +215,10 @@ class Transformer(ABC, Generic[C]):
         first = min(FEWEST_TOKENS, self._card.max_tokens // 3)
         longest = min(40, self._card.max_tokens - first - self._behind(columns))
         lengths = rng.integers(1, longest + 1, 6).repeat(2)
-        ids = [tuple(rng.integers(0, self._parts.words.num_embeddings, n).tolist()) for n in lengths]
+        ids = [tuple(rng.integers(0, self._model.word_embeddings.num_embeddings, n).tolist()) for n in lengths]
         rows = [Row(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]  # before the prompt, or behind
         with torch.inference_mode():
-            vectors = list(_probe(self._parts.words.weight, 3, first))
+            vectors = list(_probe(self._model.word_embeddings.weight, 3, first))
             together = self._all(Vectors(vectors, in_front=False), rows, columns)
             alone = np.array(
                 [[self._all(Vectors([v], in_front=False), [row], columns)[0, 0] for row in rows] for v in vectors]
@@ -228,7 +228,7 @@ class Transformer(ABC, Generic[C]):
     def _entering(self, count: int, tokens: int) -> Tensor:
         """Random inputs of the first layer, `[count, tokens, D]`, of fewer tokens where the model takes fewer."""
         tokens = min(tokens, self._card.max_tokens)
-        return self._parts.lift(_probe(self._parts.words.weight, count, tokens))
+        return self._model.apply_embedding_block(_probe(self._model.word_embeddings.weight, count, tokens))
 
     def _seconds(self, tokens: int) -> float:
         """What a micro-batch of about so many takes, from its prompts to its scores."""
@@ -237,7 +237,7 @@ class Transformer(ABC, Generic[C]):
         columns, rows = self._probe_columns(), [Row((0,) * (length - front), 0, 0, None, 0)]
         batch = MicroBatch(np.arange(count), np.zeros(count, np.int64), count * length)
         with torch.inference_mode():
-            vectors = Vectors(list(_probe(self._parts.words.weight, count, front)))
+            vectors = Vectors(list(_probe(self._model.word_embeddings.weight, count, front)))
 
             def forward() -> float:
                 started = perf_counter()

@@ -65,17 +65,17 @@ def test_threads_ask_side_by_side(checkpoint: Callable[[str], Path], runtime: Ru
     """Kills: one request for all threads; an answer that the next one overwrites."""
     from fedbbpt.ptm.models.accelerate.exported_layers import exported
     from fedbbpt.ptm.models.checkpoint import load as load_checkpoint
-    from fedbbpt.ptm.models.text.split_model import take_apart
+    from fedbbpt.ptm.models.text.split_model import split_model
 
     folder = checkpoint("bert-encoder")
     loaded = load_checkpoint("", folder, transformers.AutoModel, "dual-encoder", Precision.FLOAT32, runtime)
-    parts = exported(take_apart(loaded.model), loaded, 2)
+    model = exported(split_model(loaded.model), loaded, 2)
     draw = torch.Generator().manual_seed(0)
     inputs = [torch.randn(3, 5 + i % 4, 32, generator=draw) for i in range(40)]
 
     def read(each: Any) -> Any:
         with torch.inference_mode():
-            return parts.read(each)
+            return model.run_body(each)
 
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(read, inputs))

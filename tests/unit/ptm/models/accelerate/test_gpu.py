@@ -14,7 +14,7 @@ from fedbbpt.ptm.models.accelerate.cuda_graphs import Launch  # noqa: E402
 from fedbbpt.ptm.models.accelerate.fused_layers import fuse  # noqa: E402
 from fedbbpt.ptm.models.accelerate.gpu import accelerated  # noqa: E402
 from fedbbpt.ptm.models.loading import load  # noqa: E402
-from fedbbpt.ptm.models.text.split_model import Parts, take_apart  # noqa: E402
+from fedbbpt.ptm.models.text.split_model import SplitModel, split_model  # noqa: E402
 from fedbbpt.types import Examples, Injection, Scores, SoftPrompts, TaskSpec  # noqa: E402
 from tests.jobs import score  # noqa: E402
 
@@ -31,16 +31,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-def encoder(folder: Path) -> Parts:
-    return take_apart(transformers.AutoModelForMaskedLM.from_pretrained(folder).eval())
+def encoder(folder: Path) -> SplitModel:
+    return split_model(transformers.AutoModelForMaskedLM.from_pretrained(folder).eval())
 
 
-def probe(parts: Parts) -> Callable[[int, int], Any]:
+def probe(model: SplitModel) -> Callable[[int, int], Any]:
     def inputs(count: int, tokens: int) -> Any:
         noise = torch.randn(
-            count, min(tokens, 24), parts.words.embedding_dim, generator=torch.Generator().manual_seed(0)
+            count, min(tokens, 24), model.word_embeddings.embedding_dim, generator=torch.Generator().manual_seed(0)
         )
-        return parts.lift(noise)
+        return model.apply_embedding_block(noise)
 
     return inputs
 
@@ -54,39 +54,39 @@ def test_a_machine_that_cannot_fuse_computes_the_plain_layers(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str
 ) -> None:
     """Kills: a service that needs a C compiler to start; layers that stay compiled, and fail in the first job."""
-    parts = encoder(checkpoint("bert-mlm"))
-    inputs = probe(parts)
+    model = encoder(checkpoint("bert-mlm"))
+    inputs = probe(model)
     if compiler == "none":
         monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "cc"),))
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     else:
-        parts.body.config.num_hidden_layers = 77
+        model.body.config.num_hidden_layers = 77
     with torch.inference_mode():
-        plain = parts.read(inputs(3, 9))
+        plain = model.run_body(inputs(3, 9))
         for _ in range(3):
-            assert torch.equal(accelerated(parts, inputs, by_hand).read(inputs(3, 9)), plain)
+            assert torch.equal(accelerated(model, inputs, by_hand).run_body(inputs(3, 9)), plain)
 
 
 def test_layers_that_were_fused_are_put_back(checkpoint: Checkpoint) -> None:
-    parts = encoder(checkpoint("bert-mlm"))
-    layers = list(parts.body.encoder.layer)
-    undo = fuse(parts.body)
-    assert not any(one is other for one, other in zip(parts.body.encoder.layer, layers, strict=True))
+    model = encoder(checkpoint("bert-mlm"))
+    layers = list(model.body.encoder.layer)
+    undo = fuse(model.body)
+    assert not any(one is other for one, other in zip(model.body.encoder.layer, layers, strict=True))
     undo()
-    assert all(one is other for one, other in zip(parts.body.encoder.layer, layers, strict=True))
+    assert all(one is other for one, other in zip(model.body.encoder.layer, layers, strict=True))
 
 
 def test_what_cannot_be_recorded_is_computed_without(checkpoint: Checkpoint) -> None:
-    parts = encoder(checkpoint("bert-mlm"))
+    model = encoder(checkpoint("bert-mlm"))
 
     def record(launch: Launch) -> Launch:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     with torch.inference_mode():
-        plain = parts.read(probe(parts)(3, 9))
-        found = accelerated(parts, probe(parts), record)
+        plain = model.run_body(probe(model)(3, 9))
+        found = accelerated(model, probe(model), record)
         for _ in range(3):
-            assert torch.equal(found.read(probe(parts)(3, 9)), plain)
+            assert torch.equal(found.run_body(probe(model)(3, 9)), plain)
 
 
 def ask(folder: Path, template: str, device: str) -> list[Scores]:
