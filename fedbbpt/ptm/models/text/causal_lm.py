@@ -15,15 +15,15 @@ from fedbbpt.ptm.models.template import Place, parse
 from fedbbpt.ptm.models.text import key_values
 from fedbbpt.ptm.models.text.encoding import Row
 from fedbbpt.ptm.models.text.injection import Vectors
-from fedbbpt.ptm.models.text.key_value_cache import Memory, Start
-from fedbbpt.ptm.models.text.key_values import Past, read_on
+from fedbbpt.ptm.models.text.key_value_cache import KeyValueCache, Prefix
+from fedbbpt.ptm.models.text.key_values import KeyValues, forward_with_cache
 from fedbbpt.ptm.models.text.language_model import Labels, LanguageModel, Words
-from fedbbpt.ptm.models.text.shared_prefix import cut, rest
+from fedbbpt.ptm.models.text.shared_prefix import find_shared_prefixes, remainder
 from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import Examples, MicroBatch, Perturbation, PromptKind, Scores, TaskSpec
 
-MEMORY_BYTES = 512 * 2**20
+CACHE_BYTES = 512 * 2**20
 """Of what rows begin with, kept from job to job."""
 
 MAX_CONTINUED = 1024
@@ -47,11 +47,11 @@ class CausalLM(LanguageModel):
     causal = True
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
-        self._memory = Memory(MEMORY_BYTES, self._read_starts)
+        self._cache = KeyValueCache(CACHE_BYTES, self._compute_prefixes)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
-        if self._continues:
+        if self._reuses_key_values:
             with torch.inference_mode():
-                shape = key_values.shape(self._model, self._some_words())
+                shape = key_values.layer_shape(self._model, self._probe_words())
             kinds = self._card.prompt_kinds | ({PromptKind.DEEP} if shape else set())
             self._card = replace(self._card, prompt_kinds=kinds, prefix_shape=shape)
 
@@ -66,7 +66,7 @@ class CausalLM(LanguageModel):
         if behind > self._card.max_tokens - 2:
             fix = f"at most {self._card.max_tokens - 1}"
             raise InvalidTask(f"a label word of {behind + 1} tokens", where="classes", fix=fix)
-        if behind and not self._continues:
+        if behind and not self._reuses_key_values:
             what = "label words of several tokens, and the model does not go on from what it has read"
             raise InvalidTask(what, where="classes", fix="words of one token each")
 
@@ -82,20 +82,20 @@ class CausalLM(LanguageModel):
     def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
         super()._check_split(probe, whole)
         with torch.inference_mode():
-            self._continues = key_values.goes_on(self._model, self._some_words())
+            self._reuses_key_values = key_values.supports_key_values(self._model, self._probe_words())
 
-    def _some_words(self) -> Tensor:
+    def _probe_words(self) -> Tensor:
         return self._entrance.words(range(FEWEST_TOKENS))[None]
 
     def _noise_columns(self) -> Labels:
-        return self._labels(((0,), (1, 0, 1))) if self._continues else super()._noise_columns()
+        return self._labels(((0,), (1, 0, 1))) if self._reuses_key_values else super()._noise_columns()
 
     def _job(self, vectors: Vectors, rows: Sequence[Row], columns: Labels, wanted: npt.NDArray[np.bool_]) -> PlannedJob:
-        if not self._continues:
+        if not self._reuses_key_values:
             return super()._job(vectors, rows, columns, wanted)
         if vectors.deep is not None:
             vectors = replace(vectors, deep=vectors.deep.to(self._model.dtype))
-        pieces = cut(vectors, rows, self._entrance.words, fewest=FEWEST_TOKENS)
+        pieces = find_shared_prefixes(vectors, rows, self._entrance.words, fewest=FEWEST_TOKENS)
         continued = sum(len(word) - 1 for word in columns.words)
         batches = self._plan(vectors, rows, columns, wanted, shared=pieces.lengths, behind=continued)
 
@@ -104,42 +104,44 @@ class CausalLM(LanguageModel):
                 if not (starts := pieces.of(batch)):
                     return self._forward(batch, vectors, rows, columns)
                 pairs = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
-                rests = [rest(vectors, p, rows[b], int(pieces.lengths[p, b]), self._entrance.words) for p, b in pairs]
-                pasts = self._memory.pasts(starts, at_a_time=self._at_a_time(int(pieces.lengths[pairs[0]])))
-                scores: Scores = self._go_on(pasts, torch.stack(rests), columns).cpu().numpy()
+                rests = [
+                    remainder(vectors, p, rows[b], int(pieces.lengths[p, b]), self._entrance.words) for p, b in pairs
+                ]
+                pasts = self._cache.get(starts, batch_size=self._prefixes_per_pass(int(pieces.lengths[pairs[0]])))
+                scores: Scores = self._score_remainders(pasts, torch.stack(rests), columns).cpu().numpy()
                 return scores
 
         return PlannedJob(pieces.counted(batches), in_halves(run))
 
-    def _at_a_time(self, tokens: int) -> int:
+    def _prefixes_per_pass(self, tokens: int) -> int:
         """How many beginnings of so many tokens. On a CPU, threads share them out."""
         return 1 if self._on_cpu else max(1, self._token_budget // tokens)
 
-    def _read_starts(self, starts: Sequence[Start]) -> list[Past]:
+    def _compute_prefixes(self, starts: Sequence[Prefix]) -> list[KeyValues]:
         words = torch.stack([start.words() for start in starts])
-        _, read = read_on(self._model, self._model.apply_embedding_block(words))
+        _, read = forward_with_cache(self._model, self._model.apply_embedding_block(words))
         if len(starts) == 1:
             return [read]
         return [tuple((k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in read) for i in range(len(starts))]
 
-    def _go_on(self, pasts: Sequence[Past], words: Tensor, columns: Labels) -> Tensor:
+    def _score_remainders(self, pasts: Sequence[KeyValues], words: Tensor, columns: Labels) -> Tensor:
         """The scores `[N, K]` of `words` `[N, T, D]`, each behind its past."""
         count, tokens, _ = words.shape
         copies = -(-FEWEST_TOKENS // (count * tokens))
         inputs = self._model.apply_embedding_block(words).repeat(copies, 1, 1)
-        hidden, read = read_on(self._model, inputs, key_values.together([*pasts] * copies))
+        hidden, read = forward_with_cache(self._model, inputs, key_values.stack([*pasts] * copies))
         if columns.behind:
-            return self._read_words(hidden[:count], read, columns)
+            return self._score_label_words(hidden[:count], read, columns)
         return self._logits(hidden[:count, -1], columns)
 
     def _run(self, inputs: Tensor, positions: Tensor, columns: Labels) -> Tensor:
         """Each input is read once, and each word of several tokens behind it."""
         if not columns.behind:
             return super()._run(inputs, positions, columns)
-        hidden, read = read_on(self._model, inputs)
-        return self._read_words(hidden[: len(positions)], read, columns)
+        hidden, read = forward_with_cache(self._model, inputs)
+        return self._score_label_words(hidden[: len(positions)], read, columns)
 
-    def _read_words(self, hidden: Tensor, read: Past, columns: Labels) -> Tensor:
+    def _score_label_words(self, hidden: Tensor, read: KeyValues, columns: Labels) -> Tensor:
         """The scores `[N, K]` of words behind inputs that ended in `hidden` `[N, T, D]` and left `read`."""
         count = len(hidden)
         continued = [word[:-1] for word in columns.words if len(word) > 1]
@@ -148,7 +150,7 @@ class CausalLM(LanguageModel):
         states = [hidden[:, -1:]]
         for ids in continued:
             words = self._model.apply_embedding_block(self._entrance.words(ids)[None]).repeat(count * copies, 1, 1)
-            states.append(read_on(self._model, words, behind)[0][:count])
+            states.append(forward_with_cache(self._model, words, behind)[0][:count])
         ends = torch.cat(states, dim=1)  # [N, 1 + sum (len w_k - 1), D]
         logs = self._logits(ends.flatten(0, 1), columns).log_softmax(-1)
         return torch.stack(_word_scores(logs.reshape(*ends.shape[:2], -1), columns.words), dim=1)

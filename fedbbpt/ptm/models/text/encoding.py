@@ -16,7 +16,7 @@ import numpy as np
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidExamples, InvalidTask
 from fedbbpt.ptm.models.template import Piece, Place, check_pairs, parse
-from fedbbpt.ptm.models.text.key_value_cache import Beginning
+from fedbbpt.ptm.models.text.key_value_cache import CacheSlot
 from fedbbpt.ptm.models.text.truncation import perturb, truncate
 from fedbbpt.types import Examples, Perturbation, TaskSpec
 
@@ -36,7 +36,7 @@ class Row:
     slot: int
     mask: int | None
     text: int
-    beginning: Beginning = field(default_factory=Beginning, compare=False, repr=False)
+    cache_slot: CacheSlot = field(default_factory=CacheSlot, compare=False, repr=False)
 
 
 TOKENISED_CHARACTERS = 2**20

@@ -18,21 +18,21 @@ from torch import Tensor
 
 from fedbbpt.ptm.models.text.encoding import Row
 from fedbbpt.ptm.models.text.injection import Vectors
-from fedbbpt.ptm.models.text.key_value_cache import Beginning, Start
+from fedbbpt.ptm.models.text.key_value_cache import CacheSlot, Prefix
 from fedbbpt.types import Injection, MicroBatch
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class SharedPrefixes:
     lengths: Numbers
     """Of what stands before the cut, `[P, B]`; 0: the pair is not cut."""
     numbers: Numbers
     """Of the start of each pair, `[P, B]`."""
-    starts: Sequence[Start]
+    starts: Sequence[Prefix]
 
-    def of(self, batch: MicroBatch) -> list[Start]:
+    def of(self, batch: MicroBatch) -> list[Prefix]:
         """Those of its N pairs; empty where they are not cut."""
         if not len(batch.rows) or not self.lengths[batch.prompts[0], batch.rows[0]]:
             return []
@@ -40,7 +40,7 @@ class Cut:
 
     def counted(self, batches: Sequence[MicroBatch]) -> tuple[MicroBatch, ...]:
         """With the tokens of those starts that have to be read, each once."""
-        unread = [start.lasting or start.beginning.past is None for start in self.starts]
+        unread = [start.lasting or start.slot.key_values is None for start in self.starts]
         counted = []
         for batch in batches:
             own = self.numbers[batch.prompts, batch.rows][: len(self.of(batch))]
@@ -52,35 +52,37 @@ class Cut:
         return tuple(counted)
 
 
-def cut(vectors: Vectors, rows: Sequence[Row], words: Callable[[Sequence[int]], Tensor], *, fewest: int) -> Cut:
+def find_shared_prefixes(
+    vectors: Vectors, rows: Sequence[Row], words: Callable[[Sequence[int]], Tensor], *, fewest: int
+) -> SharedPrefixes:
     """Of all pairs. What has fewer than `fewest` tokens before the cut, or none behind it, stays whole."""
     prompts = np.array([len(prompt) for prompt in vectors.each], np.int64)
     lengths = np.zeros((len(prompts), len(rows)), np.int64)
     numbers = np.zeros_like(lengths)
     if vectors.deep is not None:
         pasts = [tuple((keys[None], values[None]) for keys, values in prompt) for prompt in vectors.deep]
-        starts = [Start(Beginning(past), partial(words, ())) for past in pasts]
-        return Cut(lengths + prompts[:, None], numbers + np.arange(len(starts))[:, None], starts)
+        starts = [Prefix(CacheSlot(past), partial(words, ())) for past in pasts]
+        return SharedPrefixes(lengths + prompts[:, None], numbers + np.arange(len(starts))[:, None], starts)
     if vectors.injection not in (Injection.PREFIX, Injection.PLACE):
-        return Cut(lengths, numbers, ())
+        return SharedPrefixes(lengths, numbers, ())
     starts, known = [], {}
     for column, row in enumerate(rows):
         joint = vectors.joint(row)
         before = row.ids[:joint]
         if joint > row.text:
             lengths[:, column], numbers[:, column] = joint, len(starts)
-            starts.append(Start(row.beginning, partial(words, before), lasting=True))
+            starts.append(Prefix(row.cache_slot, partial(words, before), lasting=True))
             continue
         if before not in known:
             known[before] = len(starts)
-            starts += [Start(Beginning(), partial(_joined, words, before, prompt)) for prompt in vectors.each]
+            starts += [Prefix(CacheSlot(), partial(_joined, words, before, prompt)) for prompt in vectors.each]
         lengths[:, column], numbers[:, column] = joint + prompts, known[before] + np.arange(len(prompts))
     behind = np.add.outer(prompts, [len(row.ids) for row in rows]) - lengths
     lengths[(lengths < fewest) | (behind == 0)] = 0
-    return Cut(lengths, numbers, starts)
+    return SharedPrefixes(lengths, numbers, starts)
 
 
-def rest(vectors: Vectors, prompt: int, row: Row, before: int, words: Callable[[Sequence[int]], Tensor]) -> Tensor:
+def remainder(vectors: Vectors, prompt: int, row: Row, before: int, words: Callable[[Sequence[int]], Tensor]) -> Tensor:
     """What stands behind the cut of a pair `[T, D]`, with `before` tokens before it."""
     if vectors.deep is not None:
         return words(row.ids)

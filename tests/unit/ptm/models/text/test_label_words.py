@@ -69,9 +69,9 @@ def test_single_tokens_score_alike_in_both_ways(checkpoint: Checkpoint, name: st
     """Logits and logarithms of probabilities differ by one number a pair: their softmax over classes is the same."""
     single = TaskSpec(TASK.template, ("bad", "great"))
     logits, read = ask(checkpoint(name), TextPrompts(("what",)), single)
-    scores, read_on = ask(checkpoint(name), TextPrompts(("what",)))
+    scores, computed = ask(checkpoint(name), TextPrompts(("what",)))
     assert np.allclose(logits[..., 1] - logits[..., 0], scores[..., 3] - scores[..., 0], atol=1e-5)
-    assert (scores < 0).all() and read_on == read + len(TEXTS) * (1 + 3)  # "great film" and "not so very fine"
+    assert (scores < 0).all() and computed == read + len(TEXTS) * (1 + 3)  # "great film" and "not so very fine"
 
 
 def test_all_tokens_of_all_words_are_columns(checkpoint: Checkpoint) -> None:

@@ -17,7 +17,7 @@ from tests import jobs
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fedbbpt.ptm.models.text.key_value_cache import Beginning, Memory, Start  # noqa: E402
+from fedbbpt.ptm.models.text.key_value_cache import CacheSlot, KeyValueCache, Prefix  # noqa: E402
 
 Checkpoint = Callable[[str], Path]
 TEXTS = (
@@ -117,8 +117,8 @@ def test_keys_that_hang_on_the_whole_length_are_not_shared(checkpoint: Checkpoin
     assert tokens(backend, task, rows) == 3 * sum(18 + backend.tokens(row) for row in rows)
 
 
-def start(read: Beginning | None = None) -> Start:
-    return Start(read or Beginning(), lambda: torch.zeros(4, 2), lasting=True)
+def start(read: CacheSlot | None = None) -> Prefix:
+    return Prefix(read or CacheSlot(), lambda: torch.zeros(4, 2), lasting=True)
 
 
 def some_past() -> Any:
@@ -139,14 +139,14 @@ def test_what_one_thread_reads_another_waits_for() -> None:
             done.set()
         return [some_past() for _ in some]
 
-    memory = Memory(10**6, reading)
-    first = Thread(target=lambda: memory.pasts([slow]))
+    memory = KeyValueCache(10**6, reading)
+    first = Thread(target=lambda: memory.get([slow]))
     first.start()
     assert begun.wait(60)
-    pasts = memory.pasts([slow, other])
+    pasts = memory.get([slow, other])
     first.join()
     assert read == [slow, other]
-    assert pasts[0] is slow.beginning.past and pasts[1] is other.beginning.past
+    assert pasts[0] is slow.slot.key_values and pasts[1] is other.slot.key_values
 
 
 def test_a_reading_that_fails_is_tried_again() -> None:
@@ -158,28 +158,28 @@ def test_a_reading_that_fails_is_tried_again() -> None:
             raise RuntimeError("out of memory")
         return [some_past() for _ in some]
 
-    memory, one = Memory(10**6, read), start()
+    memory, one = KeyValueCache(10**6, read), start()
     with pytest.raises(RuntimeError):
-        memory.pasts([one])
-    assert len(memory.pasts([one])) == 1
+        memory.get([one])
+    assert len(memory.get([one])) == 1
 
 
 def test_the_least_recently_used_give_way() -> None:
-    memory = Memory(3 * 64, lambda some: [some_past() for _ in some])
+    memory = KeyValueCache(3 * 64, lambda some: [some_past() for _ in some])
     first, second, third, fourth = (start() for _ in range(4))
-    memory.pasts([first, second, third])
-    memory.pasts([first])
-    memory.pasts([fourth])
-    assert [one.beginning.past is None for one in (first, second, third, fourth)] == [False, True, False, False]
+    memory.get([first, second, third])
+    memory.get([first])
+    memory.get([fourth])
+    assert [one.slot.key_values is None for one in (first, second, third, fourth)] == [False, True, False, False]
 
 
 def test_a_row_that_is_gone_takes_what_was_read_of_it(checkpoint: Checkpoint) -> None:
-    memory = Memory(2 * 64, lambda some: [some_past() for _ in some])
+    memory = KeyValueCache(2 * 64, lambda some: [some_past() for _ in some])
     first, second = start(), start()
-    freed = ref(memory.pasts([first])[0][0][0])
+    freed = ref(memory.get([first])[0][0][0])
     del first
     gc.collect()
     assert freed() is None
     third = start()
-    memory.pasts([second, third])  # there is room for both
-    assert second.beginning.past is not None and third.beginning.past is not None
+    memory.get([second, third])  # there is room for both
+    assert second.slot.key_values is not None and third.slot.key_values is not None
