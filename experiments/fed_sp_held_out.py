@@ -21,7 +21,7 @@ from fedbbpt.federation.white_boxes import AUXILIARY, write_auxiliary
 from fedbbpt.job.config import read_job
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.ptm.models.checkpoint import locate
-from fedbbpt.ptm.models.text.encoding import Encoder
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.model import answer_loss
 from fedbbpt.whitebox.sequences import answered, batch
@@ -47,7 +47,7 @@ with tempfile.TemporaryDirectory() as folder:
 full = transformers.AutoModelForCausalLM.from_pretrained(locate(job.ptm.model))
 space = job.space()
 assert isinstance(space, DeepSpace)
-test = answered(Encoder(tokenizer, max_tokens, causal=True), card.task(), splits.test, space.tokens)
+test = answered(ExampleEncoder(tokenizer, max_tokens, causal=True), card.task(), splits.test, space.tokens)
 
 
 def loss(model: Any, prefix: npt.NDArray[np.float32]) -> float:

@@ -9,7 +9,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.interfaces import PromptSpace, WhiteBox
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.ptm.models.checkpoint import Checkpoint, load, locate
-from fedbbpt.ptm.models.text.encoding import Encoder
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.types import LabelledExamples, Precision, Stage, TaskSpec
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.auxiliary import LayerRange, derive
@@ -31,13 +31,13 @@ def make_auxiliary(
     checkpoint = _load(model)
     student = derive(checkpoint.model, layers)
     if stage.steps:
-        encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
+        encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
         sequences = answered(encoder, task, shard, 0) if len(shard) else _written(checkpoint, encoder, seed)
         distil(checkpoint.model, student, sequences, stage, seed)
     return auxiliary_file.pack(student, layers, locate(model))
 
 
-def _written(checkpoint: Checkpoint, encoder: Encoder, seed: int) -> tuple[Answered, ...]:
+def _written(checkpoint: Checkpoint, encoder: ExampleEncoder, seed: int) -> tuple[Answered, ...]:
     config = checkpoint.model.config
     first = next((id for id in (config.bos_token_id, config.eos_token_id) if id is not None), 0)
     return written(checkpoint.model, [first], WRITTEN, min(checkpoint.max_tokens, WRITTEN_TOKENS), seed)
@@ -46,13 +46,13 @@ def _written(checkpoint: Checkpoint, encoder: Encoder, seed: int) -> tuple[Answe
 def client_box(path: Path, space: PromptSpace, task: TaskSpec, train: LabelledExamples) -> WhiteBox:
     """The auxiliary model in the file `path`. Raises InvalidInput, InvalidTask."""
     model, tokenizer, max_tokens = auxiliary_file.read(path)
-    return _box(model, Encoder(tokenizer, max_tokens, causal=True), space, task, train)
+    return _box(model, ExampleEncoder(tokenizer, max_tokens, causal=True), space, task, train)
 
 
 def owner_box(model: str, space: PromptSpace, task: TaskSpec, shard: LabelledExamples) -> WhiteBox:
     """The full model: a folder, or a name on the hub. Raises InvalidInput, InvalidTask."""
     checkpoint = _load(model)
-    encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
+    encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
     return _box(checkpoint.model, encoder, space, task, shard)
 
 
@@ -60,7 +60,9 @@ def _load(model: str) -> Checkpoint:
     return load(model, locate(model), transformers.AutoModelForCausalLM, "causal-lm", Precision.FLOAT32)
 
 
-def _box(model: Any, encoder: Encoder, space: PromptSpace, task: TaskSpec, data: LabelledExamples) -> CausalWhiteBox:
+def _box(
+    model: Any, encoder: ExampleEncoder, space: PromptSpace, task: TaskSpec, data: LabelledExamples
+) -> CausalWhiteBox:
     if not isinstance(space, DeepSpace):
         raise InvalidInput("prompts that are not deep", where="task.prompt.kind", fix='"deep"')
     return CausalWhiteBox(model, space, answered(encoder, task, data, space.tokens))

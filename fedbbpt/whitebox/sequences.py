@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedbbpt import seeds
-from fedbbpt.ptm.models.text.encoding import Encoder
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.types import LabelledExamples, TaskSpec
 
 
@@ -31,10 +31,12 @@ class Batch:
     """bool: whether it is of the answer."""
 
 
-def answered(encoder: Encoder, task: TaskSpec, data: LabelledExamples, prompt_tokens: int) -> tuple[Answered, ...]:
+def answered(
+    encoder: ExampleEncoder, task: TaskSpec, data: LabelledExamples, prompt_tokens: int
+) -> tuple[Answered, ...]:
     """As the PTM service reads them (`ptm.backends.causal_lm`): the same tokens, cut to the same room."""
     words = encoder.label_words(task)
-    rows = encoder.rows(task, data.examples, prompt_tokens + max(map(len, words)) - 1, None)
+    rows = encoder.encode(task, data.examples, prompt_tokens + max(map(len, words)) - 1, None)
     return tuple(
         Answered(row.ids + words[label], len(row.ids)) for row, label in zip(rows, data.labels.tolist(), strict=True)
     )

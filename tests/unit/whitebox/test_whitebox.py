@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from fedbbpt.errors import InvalidInput  # noqa: E402
 from fedbbpt.prompts.deep import DeepSpace  # noqa: E402
-from fedbbpt.ptm.models.text.encoding import Encoder  # noqa: E402
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder  # noqa: E402
 from fedbbpt.types import Examples, LabelledExamples, Stage, TaskSpec  # noqa: E402
 from fedbbpt.whitebox import auxiliary_file  # noqa: E402
 from fedbbpt.whitebox.auxiliary import LayerRange, derive, layer_list, parameter_count, skeleton, weights  # noqa: E402
@@ -119,7 +119,7 @@ def test_distillation_brings_the_last_hidden_states_nearer(checkpoint: Callable[
     teacher = full(folder)
     student = derive(teacher, LayerRange(0, 1, "share"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    sequences = answered(Encoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    sequences = answered(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
     whole = batch(sequences)
     before = float(hidden_error(teacher, student.eval(), whole).detach())
     distil(teacher, student, sequences, Stage(30, 6, 3e-3, 0.01, 1e-8, 0.1), seed=0)
@@ -131,7 +131,7 @@ def test_what_fills_a_batch_up_changes_nothing(checkpoint: Callable[[str], Path]
     folder = checkpoint("llama")
     teacher, tokenizer = full(folder), transformers.AutoTokenizer.from_pretrained(folder)
     student = derive(teacher, LayerRange(0, 1, "share")).eval()
-    sequences = answered(Encoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    sequences = answered(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
     errors = [float(hidden_error(teacher, student, batch([one])).detach()) * len(one.ids) for one in sequences]
     together = float(hidden_error(teacher, student, batch(sequences)).detach())
     assert together == pytest.approx(sum(errors) / sum(len(one.ids) for one in sequences), rel=1e-4)
@@ -214,7 +214,7 @@ def test_a_prefix_of_another_shape_is_refused(checkpoint: Callable[[str], Path])
 @pytest.mark.parametrize("size", [1, 4, 6, 10])
 def test_batches_take_all_before_they_take_one_again(checkpoint: Callable[[str], Path], size: int) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
-    sequences = answered(Encoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    sequences = answered(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
     drawn = batches(sequences, size, seed=3)
     taken: list[tuple[int, ...]] = []
     for _ in range(6):

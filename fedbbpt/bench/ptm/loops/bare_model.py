@@ -16,7 +16,7 @@ from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.checkpoint import load, locate
 from fedbbpt.ptm.models.families import FAMILIES
 from fedbbpt.ptm.models.text.dual_encoder import LOGIT_SCALE
-from fedbbpt.ptm.models.text.encoding import Encoder, Row
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder, TokenisedExample
 from fedbbpt.ptm.models.text.split_model import split_model
 from fedbbpt.types import Injection, LatentPrompts, Precision, TaskSpec
 
@@ -31,8 +31,8 @@ class BareModel:
         self, model: str, family: str, task: TaskSpec, workload: Workload, precision: Precision, *, packed: bool = True
     ) -> None:
         checkpoint = load(model, locate(model), FAMILIES[family][1], family, precision)
-        encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=family == "causal-lm")
-        self._rows: Sequence[Row] = encoder.rows(task, workload.texts(), workload.prompt_tokens, None)
+        encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=family == "causal-lm")
+        self._rows: Sequence[TokenisedExample] = encoder.encode(task, workload.texts(), workload.prompt_tokens, None)
         self._prompt_tokens, self._in_front = workload.prompt_tokens, workload.injection is Injection.PREFIX
         self.lengths = [len(row.ids) + workload.prompt_tokens for row in self._rows]
         """Of each text, in tokens, with a prompt."""
@@ -48,7 +48,7 @@ class BareModel:
         with torch.inference_mode():
             self._words: list[Tensor] = [self._model.word_embeddings(torch.tensor(row.ids)) for row in self._rows]
             if family == "dual-encoder":
-                described = [torch.tensor([encoder.plain(text)]) for text in task.classes]
+                described = [torch.tensor([encoder.encode_text(text)]) for text in task.classes]
                 means = [self.read(self._model.word_embeddings(ids)).mean(1) for ids in described]
                 self._classes = _unit(torch.cat(means))
 
@@ -65,8 +65,8 @@ class BareModel:
             found.append(torch.cat([self._words[b][:joint], vectors[p], self._words[b][joint:]]))
         return found
 
-    def _joint(self, row: Row) -> int:
-        return row.front if self._in_front else row.slot
+    def _joint(self, row: TokenisedExample) -> int:
+        return row.front_index if self._in_front else row.prompt_index
 
     def read(self, inputs: Tensor, **mask: Tensor) -> Tensor:
         """The last hidden states `[N, T, D]` of `inputs` `[N, T, D]`."""
@@ -82,11 +82,11 @@ class BareModel:
         logits: Tensor = self._model.head(inputs_embeds=read[:, None]).logits[:, 0]
         return logits
 
-    def _place(self, row: Row) -> int:
+    def _place(self, row: TokenisedExample) -> int:
         """Of the mask, or of the last token."""
-        if row.mask is None:
+        if row.mask_index is None:
             return len(row.ids) - 1 + self._prompt_tokens
-        return row.mask + self._prompt_tokens * (row.mask >= self._joint(row))
+        return row.mask_index + self._prompt_tokens * (row.mask_index >= self._joint(row))
 
 
 def _keep_columns(model: nn.Module, ids: list[int]) -> None:

@@ -34,7 +34,7 @@ from fedbbpt.errors import (
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.openai.completions import Completions, Label, NextToken
-from fedbbpt.ptm.models.openai.filled_template import Filler, Row
+from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFiller
 from fedbbpt.ptm.models.openai.http import Server
 from fedbbpt.ptm.models.openai.self_test import examine
 from fedbbpt.ptm.models.template import Place, check_pairs, parse
@@ -144,16 +144,19 @@ class OpenAICompatible:
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[Row]:
+    ) -> Sequence[FilledTemplate]:
         if perturbation is not None:
             what = "random tokens of a vocabulary that is not known here"
             raise InvalidExamples(what, where="perturbation", fix="none; a model behind HTTP takes texts as they are")
         check_pairs(task, examples)
-        filler, room = Filler(parse(task), partial(self._count, special=True)), self._card.max_tokens - prompt_tokens
+        filler, room = (
+            TemplateFiller(parse(task), partial(self._count, special=True)),
+            self._card.max_tokens - prompt_tokens,
+        )
         indices = range(len(examples))
         pairs = examples.pairs or [""] * len(examples)
         with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(lambda i: filler.row(examples.texts[i], pairs[i], room, i), indices))
+            return list(pool.map(lambda i: filler.fill(examples.texts[i], pairs[i], room, i), indices))
 
     def _count(self, text: str, *, special: bool = False) -> int:
         if self._completions.has_tokenizer:
@@ -161,13 +164,15 @@ class OpenAICompatible:
                 return len(self._completions.tokenise(text, special=special)) if text else 0
         return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
-    def tokens(self, row: Row) -> int:
+    def tokens(self, row: FilledTemplate) -> int:
         return row.tokens
 
-    def identity(self, row: Row) -> bytes:
+    def identity(self, row: FilledTemplate) -> bytes:
         return digest(row.before, row.space, row.after)
 
-    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[FilledTemplate], wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
         """Pairs of one request begin alike, as far as the template allows it: servers keep what they have read."""
         if not isinstance(prompts, TextPrompts):
             raise unsupported(prompts)

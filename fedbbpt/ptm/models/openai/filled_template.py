@@ -8,7 +8,7 @@ from fedbbpt.ptm.models.template import Piece, Place
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FilledTemplate:
     """`space` stands before a prompt, and nowhere where that is empty."""
 
     before: str
@@ -21,13 +21,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Filler:
+class TemplateFiller:
     """`count` gives a text's tokens, special ones included."""
 
     pieces: Sequence[Piece]
     count: Callable[[str], int]
 
-    def row(self, text: str, pair: str, room: int, index: int) -> Row:
+    def fill(self, text: str, pair: str, room: int, index: int) -> FilledTemplate:
         """Of at most `room` tokens: the end of the text is cut off, nothing else.
 
         It is cut by characters, to the share of its tokens that there is room for, until it fits. Raises PromptTooLong
@@ -49,7 +49,7 @@ class Filler:
             )
         return row
 
-    def _filled(self, text: str, pair: str) -> Row:
+    def _filled(self, text: str, pair: str) -> FilledTemplate:
         slot = next(index for index, piece in enumerate(self.pieces) if piece.place is Place.PROMPT)
         values = {Place.TEXT: text, Place.TEXT_PAIR: pair, None: ""}
 
@@ -58,4 +58,4 @@ class Filler:
             return "".join(piece.text + values[piece.place] for piece in pieces if piece.place is not Place.MASK)
 
         before, after = fill(self.pieces[:slot]), fill(self.pieces[slot + 1 :])
-        return Row(before, self.pieces[slot].text, after, self.count(before + after))
+        return FilledTemplate(before, self.pieces[slot].text, after, self.count(before + after))

@@ -13,7 +13,7 @@ from fedbbpt.ptm.models.accelerate.micro_batch_size import in_halves
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import Place, parse
 from fedbbpt.ptm.models.text import key_values
-from fedbbpt.ptm.models.text.encoding import Row
+from fedbbpt.ptm.models.text.encoding import TokenisedExample
 from fedbbpt.ptm.models.text.injection import Vectors
 from fedbbpt.ptm.models.text.key_value_cache import KeyValueCache, Prefix
 from fedbbpt.ptm.models.text.key_values import KeyValues, forward_with_cache
@@ -72,7 +72,7 @@ class CausalLM(LanguageModel):
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[Row]:
+    ) -> Sequence[TokenisedExample]:
         behind = max(map(len, self._encoder.label_words(task))) - 1
         return super().prepare(task, examples, prompt_tokens + behind, perturbation)
 
@@ -90,7 +90,9 @@ class CausalLM(LanguageModel):
     def _noise_columns(self) -> Labels:
         return self._labels(((0,), (1, 0, 1))) if self._reuses_key_values else super()._noise_columns()
 
-    def _job(self, vectors: Vectors, rows: Sequence[Row], columns: Labels, wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+    def _job(
+        self, vectors: Vectors, rows: Sequence[TokenisedExample], columns: Labels, wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
         if not self._reuses_key_values:
             return super()._job(vectors, rows, columns, wanted)
         if vectors.deep is not None:

@@ -31,14 +31,14 @@ class DualEncoder(Transformer[Tensor]):
     def check(self, task: TaskSpec) -> None:
         forbid_mask(parse(task))
         for text in task.classes:
-            tokens = len(self._encoder.plain(text))
+            tokens = len(self._encoder.encode_text(text))
             if tokens > self._card.max_tokens:
                 what = f"a description of {tokens} tokens"
                 raise InvalidTask(what, where="classes", fix=f"at most {self._card.max_tokens}")
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
         """Descriptions that are the same to the model are one."""
-        return frozenset(" ".join(map(str, self._encoder.plain(text))) for text in task.classes)
+        return frozenset(" ".join(map(str, self._encoder.encode_text(text))) for text in task.classes)
 
     def _columns(self, task: TaskSpec) -> Tensor:
         return torch.stack([self._encode(text) for text in task.classes])
@@ -48,7 +48,7 @@ class DualEncoder(Transformer[Tensor]):
 
     def _encode_text(self, text: str) -> Tensor:
         """A unit vector `[D]`."""
-        ids = self._encoder.plain(text)
+        ids = self._encoder.encode_text(text)
         inputs = self._model.apply_embedding_block(self._entrance.words(ids)[None]).repeat(
             -(-FEWEST_TOKENS // len(ids)), 1, 1
         )

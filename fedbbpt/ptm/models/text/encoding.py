@@ -22,7 +22,7 @@ from fedbbpt.types import Examples, Perturbation, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenisedExample:
     """A tokenised example without its prompt.
 
     Vectors join before `ids[front]`, behind the first special token where there is one, be it the model's own or the
@@ -32,10 +32,10 @@ class Row:
     """
 
     ids: tuple[int, ...]
-    front: int
-    slot: int
-    mask: int | None
-    text: int
+    front_index: int
+    prompt_index: int
+    mask_index: int | None
+    text_index: int
     cache_slot: CacheSlot = field(default_factory=CacheSlot, compare=False, repr=False)
 
 
@@ -43,7 +43,7 @@ TOKENISED_CHARACTERS = 2**20
 """At a time: a tokenizer takes some hundred bytes for each token, and a message holds many of one character."""
 
 
-class Encoder:
+class ExampleEncoder:
     """Turns examples into rows for one tokenizer. For several threads at once."""
 
     def __init__(self, tokenizer: Any, max_tokens: int, *, causal: bool = False) -> None:
@@ -70,7 +70,7 @@ class Encoder:
             )
         return [list(ids) for ids in found["input_ids"]]
 
-    def inputs(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenise_bounded(self, texts: Sequence[str]) -> list[list[int]]:
         """Of texts that callers choose: of each one token more than the model takes, at most."""
         found: list[list[int]] = []
         begun, characters = 0, 0
@@ -81,7 +81,7 @@ class Encoder:
                 begun, characters = end, 0
         return found
 
-    def plain(self, text: str) -> list[int]:
+    def encode_text(self, text: str) -> list[int]:
         """A text alone, between the model's special tokens."""
         return [*self._before, *self.tokenise([text])[0], *self._after]
 
@@ -102,19 +102,19 @@ class Encoder:
             raise InvalidTask("two label words are the same tokens", where="classes", fix="different words")
         return tuple(words)
 
-    def rows(
+    def encode(
         self,
         task: TaskSpec,
         examples: Examples,
         prompt_tokens: int,
         perturbation: Perturbation | None,
-    ) -> list[Row]:
+    ) -> list[TokenisedExample]:
         """Texts lose their ends where they leave no room for the rest and `prompt_tokens`; nothing else is ever cut."""
         check_pairs(task, examples)
         pieces = parse(task)
         spaces = {piece.place: piece.text for piece in pieces if piece.place}
-        texts = self.inputs([spaces[Place.TEXT] + text for text in examples.texts])
-        pairs = self.inputs([spaces.get(Place.TEXT_PAIR, "") + text for text in examples.pairs or ()])
+        texts = self.tokenise_bounded([spaces[Place.TEXT] + text for text in examples.texts])
+        pairs = self.tokenise_bounded([spaces.get(Place.TEXT_PAIR, "") + text for text in examples.pairs or ()])
         literals = {piece: self._literal(piece) for piece in pieces if piece.place in (None, Place.MASK)}
         fixed = len(self._before) + len(self._after) + sum(len(literals.get(piece, [])) for piece in pieces)
         rows = []
@@ -127,7 +127,7 @@ class Encoder:
                 rng = seeds.rng(perturbation.seed, "perturbation", index)
                 text = perturb(text, perturbation, rng, self._vocabulary)
                 pair = perturb(pair, perturbation, rng, self._vocabulary)
-            rows.append(self._row(pieces, {**literals, **_places(pieces, text, pair)}))
+            rows.append(self._assemble(pieces, {**literals, **_places(pieces, text, pair)}))
         return rows
 
     def _literal(self, piece: Piece) -> list[int]:
@@ -135,7 +135,7 @@ class Encoder:
             return self._mask
         return self.tokenise([piece.text], special=True)[0]
 
-    def _row(self, pieces: Sequence[Piece], tokens: dict[Piece, list[int]]) -> Row:
+    def _assemble(self, pieces: Sequence[Piece], tokens: dict[Piece, list[int]]) -> TokenisedExample:
         ids, slot, mask, own = list(self._before), 0, None, []
         for piece in pieces:
             if piece.place is Place.PROMPT:
@@ -146,7 +146,7 @@ class Encoder:
                 own.append(len(ids))
             ids += tokens.get(piece, [])
         ids += self._after
-        return Row(tuple(ids), int(bool(self._before) or ids[0] in self._special), slot, mask, own[0])
+        return TokenisedExample(tuple(ids), int(bool(self._before) or ids[0] in self._special), slot, mask, own[0])
 
 
 def _places(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:

@@ -17,7 +17,7 @@ from fedbbpt.errors import InvalidTensor
 from fedbbpt.ptm.checks import check_prompt_bytes, unsupported
 from fedbbpt.ptm.models.accelerate.latent_projection import Projector
 from fedbbpt.ptm.models.accelerate.upload import upload
-from fedbbpt.ptm.models.text.encoding import Encoder, Row
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder, TokenisedExample
 from fedbbpt.ptm.models.text.split_model import SplitModel
 from fedbbpt.types import (
     DeepPrompts,
@@ -47,20 +47,20 @@ class Vectors:
     in_front: bool = True
     deep: Tensor | None = None
 
-    def joint(self, row: Row) -> int:
-        return row.front if self.in_front else row.slot
+    def joint(self, row: TokenisedExample) -> int:
+        return row.front_index if self.in_front else row.prompt_index
 
-    def place(self, row: Row, tokens: int) -> int:
+    def place(self, row: TokenisedExample, tokens: int) -> int:
         """Where a pair of so many tokens is read: at its mask, which moves with a prompt before it, or at its end."""
-        if row.mask is None:
+        if row.mask_index is None:
             return tokens - 1
-        return row.mask + (tokens - len(row.ids)) * (row.mask >= self.joint(row))
+        return row.mask_index + (tokens - len(row.ids)) * (row.mask_index >= self.joint(row))
 
 
 class Entrance:
     """Makes vectors of prompts, and hidden states of prompts and rows, for one model and its tokenizer."""
 
-    def __init__(self, model: SplitModel, encoder: Encoder) -> None:
+    def __init__(self, model: SplitModel, encoder: ExampleEncoder) -> None:
         self._model, self._encoder = model, encoder
         self._device = model.word_embeddings.weight.device
         self._project = Projector(model.word_embeddings.weight)
@@ -84,7 +84,7 @@ class Entrance:
                 raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
             return Vectors([self.words(ids) for ids in prompts.ids], in_front=False)
         if isinstance(prompts, TextPrompts):
-            found = self._encoder.inputs(prompts.texts)
+            found = self._encoder.tokenise_bounded(prompts.texts)
             check_prompt_bytes(sum(map(len, found)), self._model.word_embeddings.embedding_dim)
             return Vectors([self.words(ids) for ids in found], in_front=False)
         if isinstance(prompts, DeepPrompts):
@@ -101,7 +101,7 @@ class Entrance:
         around = torch.zeros_like(initial) if projection.injection is Injection.ADD else initial
         return _continuous(self._project(projection, prompts.z, around), projection.injection, initial)
 
-    def hidden(self, vectors: Vectors, batch: MicroBatch, rows: Sequence[Row]) -> Tensor:
+    def hidden(self, vectors: Vectors, batch: MicroBatch, rows: Sequence[TokenisedExample]) -> Tensor:
         """What enters the model's first layer, `[N, L + T, D]`, for N pairs of one length.
 
         Pairs repeat their rows and prompts: those whose rows are alike are joined together, and what a row or a prompt
@@ -112,13 +112,15 @@ class Entrance:
         if len(set(shapes)) == 1:
             return self._alike(vectors, batch.prompts, batch.rows, rows, shapes[0][1])
         groups = [np.flatnonzero([shapes[row] == shape for row in which]) for shape in dict.fromkeys(shapes)]
-        model = [
+        parts = [
             self._alike(vectors, batch.prompts[group], batch.rows[group], rows, joint)
             for group, (_, joint) in zip(groups, dict.fromkeys(shapes), strict=True)
         ]
-        return torch.cat(model)[upload(np.argsort(np.concatenate(groups)), self._device)]
+        return torch.cat(parts)[upload(np.argsort(np.concatenate(groups)), self._device)]
 
-    def _alike(self, vectors: Vectors, prompts: Numbers, numbers: Numbers, rows: Sequence[Row], joint: int) -> Tensor:
+    def _alike(
+        self, vectors: Vectors, prompts: Numbers, numbers: Numbers, rows: Sequence[TokenisedExample], joint: int
+    ) -> Tensor:
         """The same for prompts `[N]` with rows `[N]` of one length, in which they have one place."""
         lift = self._model.apply_embedding_block
         words = self._of_each(numbers, lambda some: self.words([rows[row].ids for row in some]))

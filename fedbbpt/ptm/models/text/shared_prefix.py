@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedbbpt.ptm.models.text.encoding import Row
+from fedbbpt.ptm.models.text.encoding import TokenisedExample
 from fedbbpt.ptm.models.text.injection import Vectors
 from fedbbpt.ptm.models.text.key_value_cache import CacheSlot, Prefix
 from fedbbpt.types import Injection, MicroBatch
@@ -53,7 +53,7 @@ class SharedPrefixes:
 
 
 def find_shared_prefixes(
-    vectors: Vectors, rows: Sequence[Row], words: Callable[[Sequence[int]], Tensor], *, fewest: int
+    vectors: Vectors, rows: Sequence[TokenisedExample], words: Callable[[Sequence[int]], Tensor], *, fewest: int
 ) -> SharedPrefixes:
     """Of all pairs. What has fewer than `fewest` tokens before the cut, or none behind it, stays whole."""
     prompts = np.array([len(prompt) for prompt in vectors.each], np.int64)
@@ -69,7 +69,7 @@ def find_shared_prefixes(
     for column, row in enumerate(rows):
         joint = vectors.joint(row)
         before = row.ids[:joint]
-        if joint > row.text:
+        if joint > row.text_index:
             lengths[:, column], numbers[:, column] = joint, len(starts)
             starts.append(Prefix(row.cache_slot, partial(words, before), lasting=True))
             continue
@@ -82,7 +82,9 @@ def find_shared_prefixes(
     return SharedPrefixes(lengths, numbers, starts)
 
 
-def remainder(vectors: Vectors, prompt: int, row: Row, before: int, words: Callable[[Sequence[int]], Tensor]) -> Tensor:
+def remainder(
+    vectors: Vectors, prompt: int, row: TokenisedExample, before: int, words: Callable[[Sequence[int]], Tensor]
+) -> Tensor:
     """What stands behind the cut of a pair `[T, D]`, with `before` tokens before it."""
     if vectors.deep is not None:
         return words(row.ids)

@@ -36,7 +36,7 @@ from fedbbpt.ptm.models.accelerate.micro_batch_size import find_token_budget, in
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.text.encoding import Encoder, Row
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder, TokenisedExample
 from fedbbpt.ptm.models.text.injection import Entrance, Vectors
 from fedbbpt.ptm.models.text.split_model import split_model, whole_model_logits
 from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
@@ -76,7 +76,7 @@ class Transformer(ABC, Generic[C]):
         self.threads = (threads or cpu_count() or 1) if self._on_cpu else 2
         self.hidden_size = int(checkpoint.model.config.hidden_size)
         self._token_budget = token_budget or CPU_TOKENS
-        self._encoder = Encoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
+        self._encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
         probe = _probe(checkpoint.model.get_input_embeddings().weight, 1, FEWEST_TOKENS)
         whole = whole_model_logits(checkpoint.model, checkpoint.name, probe)
         self._model = split_model(checkpoint.model)
@@ -138,23 +138,27 @@ class Transformer(ABC, Generic[C]):
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[Row]:
-        return self._encoder.rows(task, examples, prompt_tokens, perturbation)
+    ) -> Sequence[TokenisedExample]:
+        return self._encoder.encode(task, examples, prompt_tokens, perturbation)
 
-    def tokens(self, row: Row) -> int:
+    def tokens(self, row: TokenisedExample) -> int:
         return len(row.ids)
 
-    def identity(self, row: Row) -> bytes:
-        return digest(np.array(row.ids, "<i8").tobytes(), row.front, row.slot, str(row.mask))
+    def identity(self, row: TokenisedExample) -> bytes:
+        return digest(np.array(row.ids, "<i8").tobytes(), row.front_index, row.prompt_index, str(row.mask_index))
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
         return frozenset(task.classes)
 
-    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[TokenisedExample], wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
         with torch.inference_mode():
             return self._job(self._entrance.vectors(prompts), rows, self._columns(task), wanted)
 
-    def _job(self, vectors: Vectors, rows: Sequence[Row], columns: C, wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+    def _job(
+        self, vectors: Vectors, rows: Sequence[TokenisedExample], columns: C, wanted: npt.NDArray[np.bool_]
+    ) -> PlannedJob:
         batches = self._plan(vectors, rows, columns, wanted)
 
         def run(batch: MicroBatch) -> Scores:
@@ -164,7 +168,12 @@ class Transformer(ABC, Generic[C]):
         return PlannedJob(batches, in_halves(run))
 
     def _plan(
-        self, vectors: Vectors, rows: Sequence[Row], columns: C, wanted: npt.NDArray[np.bool_], **computed: Any
+        self,
+        vectors: Vectors,
+        rows: Sequence[TokenisedExample],
+        columns: C,
+        wanted: npt.NDArray[np.bool_],
+        **computed: Any,
     ) -> tuple[MicroBatch, ...]:
         """`computed`: what of a pair is not computed with it, or besides it, as `plan` has it."""
         return plan(
@@ -176,7 +185,7 @@ class Transformer(ABC, Generic[C]):
             **computed,
         )
 
-    def _forward(self, batch: MicroBatch, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
+    def _forward(self, batch: MicroBatch, vectors: Vectors, rows: Sequence[TokenisedExample], columns: C) -> Scores:
         """The scores `[N, K]` of the pairs."""
         inputs = self._entrance.hidden(vectors, batch, rows)  # [N, T, D]
         count, tokens, _ = inputs.shape
@@ -216,7 +225,9 @@ class Transformer(ABC, Generic[C]):
         longest = min(40, self._card.max_tokens - first - self._behind(columns))
         lengths = rng.integers(1, longest + 1, 6).repeat(2)
         ids = [tuple(rng.integers(0, self._model.word_embeddings.num_embeddings, n).tolist()) for n in lengths]
-        rows = [Row(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]  # before the prompt, or behind
+        rows = [
+            TokenisedExample(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)
+        ]  # before the prompt, or behind
         with torch.inference_mode():
             vectors = list(_probe(self._model.word_embeddings.weight, 3, first))
             together = self._all(Vectors(vectors, in_front=False), rows, columns)
@@ -234,7 +245,7 @@ class Transformer(ABC, Generic[C]):
         """What a micro-batch of about so many takes, from its prompts to its scores."""
         length = min(128, self._card.max_tokens)
         count, front = max(1, tokens // length), length // 2
-        columns, rows = self._probe_columns(), [Row((0,) * (length - front), 0, 0, None, 0)]
+        columns, rows = self._probe_columns(), [TokenisedExample((0,) * (length - front), 0, 0, None, 0)]
         batch = MicroBatch(np.arange(count), np.zeros(count, np.int64), count * length)
         with torch.inference_mode():
             vectors = Vectors(list(_probe(self._model.word_embeddings.weight, count, front)))
@@ -246,7 +257,7 @@ class Transformer(ABC, Generic[C]):
 
             return min([forward() for _ in range(6)][2:])  # the first two warm up
 
-    def _all(self, vectors: Vectors, rows: Sequence[Row], columns: C) -> Scores:
+    def _all(self, vectors: Vectors, rows: Sequence[TokenisedExample], columns: C) -> Scores:
         """`[P, B, K]`"""
         job = self._job(vectors, rows, columns, np.ones((len(vectors.each), len(rows)), bool))
         parts = [job.run(batch) for batch in job.batches]

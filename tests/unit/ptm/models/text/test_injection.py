@@ -119,7 +119,7 @@ def test_vectors_stand_behind_a_special_token_of_the_template(checkpoint: Checkp
     backend = load(str(checkpoint("llama")), threads=1)
     for template, front in (("<s>{text}", 1), ("so <s>{text}", 0), ("{text}", 0)):
         (row,) = backend.prepare(TaskSpec(template, ("bad", "great")), Examples(("<s> dull",)), TOKENS, None)
-        assert row.front == front
+        assert row.front_index == front
 
 
 @pytest.mark.parametrize("injection", Injection)

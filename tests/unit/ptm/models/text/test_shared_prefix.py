@@ -49,7 +49,7 @@ def plain(folder: Path, rows: Sequence[Any], space: str, classes: tuple[str, ...
 
     def score(prompt: Any, row: Any, word: list[int]) -> float:
         embedded = table(torch.tensor([*row.ids, *word]))
-        embedded = torch.cat([embedded[: row.slot], torch.tensor(prompt), embedded[row.slot :]])
+        embedded = torch.cat([embedded[: row.prompt_index], torch.tensor(prompt), embedded[row.prompt_index :]])
         logits = model(inputs_embeds=embedded[None]).logits[0, -len(word) - 1 : -1]
         found = logits if single else logits.log_softmax(-1)
         return sum(float(found[i, token]) for i, token in enumerate(word))
