@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.ptm.models.accelerate.exported_layers import require
+from fedbbpt.ptm.models.accelerate.exported_layers import check_runtime
 from fedbbpt.ptm.models.checkpoint import CPU, load, locate, read_config
 from fedbbpt.ptm.models.image.clip import Clip
 from fedbbpt.ptm.models.image.image_classifier import ImageClassifier
@@ -28,7 +28,7 @@ FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip] | type[ImageCla
 }
 """The backend and the class that loads its models."""
 
-ENDINGS = {
+ARCHITECTURE_SUFFIXES = {
     "ForMaskedLM": "masked-lm",
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
@@ -40,7 +40,7 @@ ENDINGS = {
 """Of `architectures` in config.json; the first that fits counts."""
 
 
-def load_checkpoint(
+def load_backend(
     model: str,
     *,
     family: str = "",
@@ -55,7 +55,7 @@ def load_checkpoint(
     family = family or _family(folder)
     if family not in FAMILIES:
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
-    require(runtime, precision, family, model)
+    check_runtime(runtime, precision, family, model)
     backend, auto_class = FAMILIES[family]
     if device != CPU and (runtime is not Runtime.TORCH or not issubclass(backend, Transformer)):
         raise InvalidInput(f"{device} computes models of texts, by torch", where=model, fix=f"device {CPU}")
@@ -64,7 +64,9 @@ def load_checkpoint(
 
 def _family(folder: Path) -> str:
     names = read_config(folder).architectures or []
-    found = next((family for name in names for ending, family in ENDINGS.items() if name.endswith(ending)), "")
+    found = next(
+        (family for name in names for ending, family in ARCHITECTURE_SUFFIXES.items() if name.endswith(ending)), ""
+    )
     if not found:
         raise InvalidInput(
             f"architectures {names} tell no family", where=str(folder), fix=f"--family, one of {', '.join(FAMILIES)}"

@@ -54,9 +54,9 @@ def load(
             ) from None
         return OnnxClassifier(Path(model), threads=threads)
     try:
-        from fedbbpt.ptm.models.families import load_checkpoint
+        from fedbbpt.ptm.models.families import load_backend
     except ModuleNotFoundError as error:
         raise InvalidInput(
             f"{error.name} is not installed", where="model", fix="pip install 'fedbbpt[ptm]', or the model \"fake\""
         ) from None
-    return load_checkpoint(model, family=family, threads=threads, precision=precision, runtime=runtime, device=device)
+    return load_backend(model, family=family, threads=threads, precision=precision, runtime=runtime, device=device)

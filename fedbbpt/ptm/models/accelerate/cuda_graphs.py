@@ -25,7 +25,7 @@ SHAPES = 256
 """That are remembered; the least recently used are forgotten first."""
 
 
-class Graphs:
+class GraphedBody:
     """A model's body, asked as torch's is, in any threads. Inputs of more than `most_tokens`, and those that come with
     anything else, go to the body itself.
 
@@ -51,17 +51,17 @@ class Graphs:
         with self._lock:
             if launch := self._shapes.get(shape):
                 self._shapes.move_to_end(shape)
-                inputs, outputs = self._places(shape)
+                inputs, outputs = self._buffers(shape)
                 inputs.copy_(inputs_embeds)
                 launch()
                 return BaseModelOutput(outputs.clone())
             # Also what is recorded next is computed as it is first: what a thread needs for its first launches cannot
             # be made while they are recorded.
             found = self._body(inputs_embeds=inputs_embeds)
-            self._meet(shape, inputs_embeds, found.last_hidden_state)
+            self._record_if_repeated(shape, inputs_embeds, found.last_hidden_state)
             return found
 
-    def _meet(self, shape: torch.Size, inputs: Tensor, hidden: Tensor) -> None:
+    def _record_if_repeated(self, shape: torch.Size, inputs: Tensor, hidden: Tensor) -> None:
         """Records what has come before."""
         if shape not in self._shapes:
             self._shapes[shape] = None
@@ -72,21 +72,21 @@ class Graphs:
             self._inputs, self._outputs = (
                 each.new_empty(self._most_tokens, each.shape[2]) for each in (inputs, hidden)
             )
-        source, target = self._places(shape)
+        source, target = self._buffers(shape)
         try:
             self._shapes[shape] = self._record(lambda: target.copy_(self._body(inputs_embeds=source).last_hidden_state))
         except RuntimeError as error:  # the body does what cannot be recorded, or memory ends
             log.warning("launches are recorded no longer: %s", str(error).partition("\n")[0])
             self._most_tokens = 0
 
-    def _places(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def _buffers(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Where inputs of a shape are read from, and hidden states written to."""
         count, tokens, _ = shape
         inputs, outputs = (each[: count * tokens].view(count, tokens, -1) for each in (self._inputs, self._outputs))
         return inputs, outputs
 
 
-def recorder() -> Record:
+def cuda_recorder() -> Record:
     """CUDA's. What it records shares the memory between inputs and outputs."""
     first = torch.cuda.CUDAGraph()
     with torch.cuda.graph(first):

@@ -28,7 +28,7 @@ from fedbbpt.types import Array, Precision, Runtime
 ENCODERS = frozenset({"dual-encoder", "masked-lm", "sequence-classifier"})
 TOLERANCE = {Precision.FLOAT32: 1e-4, Precision.BFLOAT16: 0.1}
 """How far hidden states may lie from torch's, as a share of the largest of those."""
-LONGEST_PROBE = 1024
+MAX_PROBE_TOKENS = 1024
 """Tokens; what is longer is not compared, since it takes too long."""
 
 Layers: TypeAlias = Callable[[Array], Array]
@@ -39,7 +39,7 @@ _INPUT, _OUTPUT = "inputs", "hidden"
 _FIX = "--engine torch"
 
 
-def require(runtime: Runtime, precision: Precision, family: str, model: str) -> None:
+def check_runtime(runtime: Runtime, precision: Precision, family: str, model: str) -> None:
     """Raises InvalidInput where the runtime is not installed, or has no such families or precision."""
     if runtime is Runtime.TORCH:
         return
@@ -53,22 +53,22 @@ def require(runtime: Runtime, precision: Precision, family: str, model: str) -> 
         raise InvalidInput(f"{runtime} has no {precision} on this machine", where=model, fix=f"float32, or {_FIX}")
 
 
-def exported(model: SplitModel, checkpoint: Checkpoint, threads: int) -> SplitModel:
+def export_body(model: SplitModel, checkpoint: Checkpoint, threads: int) -> SplitModel:
     """The parts with a body that `checkpoint.runtime` computes, in so many calls side by side, each on one thread.
 
     Raises InvalidInput where it cannot, or gives something else than torch.
     """
     name, runtime, precision = checkpoint.name, checkpoint.runtime, checkpoint.precision
-    longest = min(checkpoint.max_tokens, LONGEST_PROBE)
+    longest = min(checkpoint.max_tokens, MAX_PROBE_TOKENS)
     try:
         with torch.inference_mode(), TemporaryDirectory() as folder:
             probes = [_probe(model, *shape) for shape in ((16, 1), (3, 7), (2, longest // 2), (1, longest))]
-            if not _looks_ahead(model, probes[-1]):
+            if not _is_bidirectional(model, probes[-1]):
                 raise InvalidInput(f"{runtime} computes encoders, and this reads forwards", where=name, fix=_FIX)
             path = Path(folder, "layers.onnx")
             _export(model.body, probes[1], path)
             layers = _onnxruntime(path) if runtime is Runtime.ONNXRUNTIME else _openvino(path, precision, threads)
-            apart = np.max([_apart(layers, model, probe) for probe in probes])
+            apart = np.max([_relative_error(layers, model, probe) for probe in probes])
     except InvalidInput:
         raise
     except Exception as error:  # exporters, runtimes and the models' own code raise whatever they like
@@ -77,11 +77,11 @@ def exported(model: SplitModel, checkpoint: Checkpoint, threads: int) -> SplitMo
     if not apart <= TOLERANCE[precision]:  # nor where it is not a number
         what = f"{runtime} gives other hidden states than torch, by {apart:.1g} of the largest"
         raise InvalidInput(what, where=name, fix=_FIX)
-    return model.with_body(_Body(layers))
+    return model.with_body(_ExportedBody(layers))
 
 
 @dataclass(frozen=True, slots=True)
-class _Body:
+class _ExportedBody:
     """Is asked as torch's body is."""
 
     layers: Layers
@@ -154,7 +154,7 @@ def _export(body: Any, probe: Tensor, path: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in its __all__
         torch.onnx.export(
-            _AsModule(body).eval(),
+            _TensorToTensor(body).eval(),
             (probe,),
             str(path),
             input_names=[_INPUT],
@@ -165,7 +165,7 @@ def _export(body: Any, probe: Tensor, path: Path) -> None:
         )
 
 
-class _AsModule(nn.Module):
+class _TensorToTensor(nn.Module):
     """The exporter takes modules from tensors to tensors."""
 
     def __init__(self, body: Any) -> None:
@@ -183,14 +183,14 @@ def _probe(model: SplitModel, count: int, tokens: int) -> Tensor:
     return model.apply_embedding_block(model.word_embeddings(torch.from_numpy(ids)))
 
 
-def _looks_ahead(model: SplitModel, probe: Tensor) -> bool:
+def _is_bidirectional(model: SplitModel, probe: Tensor) -> bool:
     """Whether the first hidden state knows the last word."""
     changed = probe.clone()
     changed[:, -1] *= -1
     return not torch.equal(model.run_body(changed)[:, 0], model.run_body(probe)[:, 0])
 
 
-def _apart(layers: Layers, model: SplitModel, probe: Tensor) -> float:
+def _relative_error(layers: Layers, model: SplitModel, probe: Tensor) -> float:
     """The largest difference, as a share of torch's largest number."""
     theirs = model.run_body(probe).numpy()
     return float(abs(layers(probe.numpy()) - theirs).max() / abs(theirs).max())

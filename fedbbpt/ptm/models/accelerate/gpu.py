@@ -9,36 +9,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedbbpt.ptm.models.accelerate.cuda_graphs import Graphs, Record
+from fedbbpt.ptm.models.accelerate.cuda_graphs import GraphedBody, Record
 from fedbbpt.ptm.models.accelerate.fused_layers import fuse
 from fedbbpt.ptm.models.text.split_model import SplitModel
 
 log = logging.getLogger(__name__)
 
-GAIN = 1.02
+MIN_FUSION_SPEEDUP = 1.02
 """What layers have to gain to be fused."""
-LOSS = 0.98
+MIN_GRAPH_SPEEDUP = 0.98
 """What a graph may lose: it spares Python the launches, so that another thread gets on."""
-LENGTH = 128
-LARGE, LARGEST_GRAPH = 2**15, 2**16
+PROBE_TOKENS = 128
+FUSION_PROBE_TOKENS, MAX_GRAPH_TOKENS = 2**15, 2**16
 """Tokens: of the inputs that layers are measured with, and of those that are recorded at most."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """How far hidden states may lie from the plain layers', as a share of the largest of those."""
 
 
-def accelerated(model: SplitModel, probe: Callable[[int, int], Tensor], record: Record) -> SplitModel:
+def accelerate_body(model: SplitModel, probe: Callable[[int, int], Tensor], record: Record) -> SplitModel:
     """`probe(count, tokens)` gives inputs like the model's own `[count, tokens, D]`.
 
     For models that are asked for all of an input at once. Causal ones go on from keys and values that each layer has
     kept: layers would be compiled for each state of those, and graphs hold none.
     """
-    length = min(LENGTH, probe(1, LENGTH).shape[1])
-    _fuse(model, probe, length)
-    return replace(model, body=_recorded(model, probe, length, record))
+    length = min(PROBE_TOKENS, probe(1, PROBE_TOKENS).shape[1])
+    _fuse_if_faster(model, probe, length)
+    return replace(model, body=_graph_if_faster(model, probe, length, record))
 
 
-def _fuse(model: SplitModel, probe: Callable[[int, int], Tensor], length: int) -> None:
-    large = probe(LARGE // length, length)
+def _fuse_if_faster(model: SplitModel, probe: Callable[[int, int], Tensor], length: int) -> None:
+    large = probe(FUSION_PROBE_TOKENS // length, length)
     plain, seconds = model.run_body(large), _seconds(model, large)
     try:
         undo = fuse(model.body)
@@ -55,21 +55,21 @@ def _fuse(model: SplitModel, probe: Callable[[int, int], Tensor], length: int) -
         undo()
         return
     log.info("fused layers are %.2f times as fast, and apart by %.1g of the largest number", gain, apart)
-    if gain < GAIN or not apart <= TOLERANCE[model.dtype]:
+    if gain < MIN_FUSION_SPEEDUP or not apart <= TOLERANCE[model.dtype]:
         undo()
 
 
-def _recorded(model: SplitModel, probe: Callable[[int, int], Tensor], length: int, record: Record) -> Any:
+def _graph_if_faster(model: SplitModel, probe: Callable[[int, int], Tensor], length: int, record: Record) -> Any:
     """The body with graphs up to the size where one is slower."""
     most, tokens = 0, length
-    while tokens <= LARGEST_GRAPH:
+    while tokens <= MAX_GRAPH_TOKENS:
         inputs = probe(tokens // length, length)
-        graphs = replace(model, body=Graphs(model.body, tokens, record))
-        if _seconds(model, inputs) < LOSS * _seconds(graphs, inputs):
+        graphs = replace(model, body=GraphedBody(model.body, tokens, record))
+        if _seconds(model, inputs) < MIN_GRAPH_SPEEDUP * _seconds(graphs, inputs):
             break
         most, tokens = tokens, 2 * tokens
     log.info("launches for up to %d tokens are recorded", most)
-    return Graphs(model.body, most, record) if most else model.body
+    return GraphedBody(model.body, most, record) if most else model.body
 
 
 def _seconds(model: SplitModel, inputs: Tensor) -> float:

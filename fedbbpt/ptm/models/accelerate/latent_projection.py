@@ -12,17 +12,17 @@ from fedbbpt.prompts.projection import blocks, check_norm, factor, project
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.types import MAX_VECTOR_NORM, Projection, ProjectionKind
 
-MATRICES = 4
+CACHED_MATRICES = 4
 """That are kept on a device: the clients of a run share theirs."""
 
 
-class Projector:
+class LatentProjector:
     def __init__(self, words: Tensor) -> None:
         """`words` `[vocabulary, D]` are the model's, which tell how far a vector should go."""
         self._device = words.device
         self._std = float(words.std())
         self._longest = float(torch.linalg.vector_norm(words, dim=1).max())
-        self._matrix = lru_cache(maxsize=MATRICES)(self._load)
+        self._matrix = lru_cache(maxsize=CACHED_MATRICES)(self._load)
 
     def __call__(self, projection: Projection, z: npt.NDArray[np.float32], initial: Tensor) -> Tensor:
         """`[P, L, D]` of z `[P, n]` around `initial` `[L, D]`, which are words or zeros.

@@ -9,8 +9,8 @@ import torch
 from fedbbpt.errors import Overloaded
 from fedbbpt.types import MicroBatch, Scores
 
-MOST_TOKENS = 2**20
-GAIN = 1.01
+MAX_BUDGET = 2**20
+MIN_SPEEDUP = 1.01
 """By what doubling has to be faster, in tokens per second."""
 
 
@@ -20,24 +20,24 @@ def find_token_budget(seconds: Callable[[int], float], *, first: int) -> int:
     `seconds` says how long a micro-batch of so many tokens takes, and raises torch.OutOfMemoryError.
     """
     best, rate = first, first / seconds(first)
-    while best < MOST_TOKENS:
+    while best < MAX_BUDGET:
         try:
             doubled = 2 * best / seconds(2 * best)
         except torch.OutOfMemoryError:
             return max(first, best // 2)
-        if doubled < GAIN * rate:
+        if doubled < MIN_SPEEDUP * rate:
             return best
         best, rate = 2 * best, doubled
     return best
 
 
-def in_halves(run: Callable[[MicroBatch], Scores]) -> Callable[[MicroBatch], Scores]:
+def split_on_out_of_memory(run: Callable[[MicroBatch], Scores]) -> Callable[[MicroBatch], Scores]:
     """Runs a micro-batch, and where memory ends its halves, one after the other.
 
     How much there is can change at any time, as others use the device. Raises Overloaded where one pair has no room.
     """
 
-    def halved(batch: MicroBatch) -> Scores:
+    def run_in_halves(batch: MicroBatch) -> Scores:
         try:
             return run(batch)
         except torch.OutOfMemoryError:
@@ -46,10 +46,12 @@ def in_halves(run: Callable[[MicroBatch], Scores]) -> Callable[[MicroBatch], Sco
                 raise Overloaded("the device has no memory for one pair", where="device", fix=fix) from None
         half = len(batch.rows) // 2
         torch.cuda.empty_cache()
-        return np.concatenate([halved(_part(batch, slice(half))), halved(_part(batch, slice(half, None)))])
+        return np.concatenate(
+            [run_in_halves(_slice(batch, slice(half))), run_in_halves(_slice(batch, slice(half, None)))]
+        )
 
-    return halved
+    return run_in_halves
 
 
-def _part(batch: MicroBatch, part: slice) -> MicroBatch:
+def _slice(batch: MicroBatch, part: slice) -> MicroBatch:
     return replace(batch, prompts=batch.prompts[part], rows=batch.rows[part])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-ROWS = 64
+PACKED_FOR_ROWS = 64
 """For which weights are packed; any number may come."""
 
 
@@ -20,7 +20,7 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """`weight` `[out, in]`"""
         super().__init__()
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS)
         self._bias = bias
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from fedbbpt.ptm.models.image.preprocessor import read_preprocessor
 from fedbbpt.ptm.models.template import forbid_mask, parse
 from fedbbpt.types import Precision, Scores, TaskSpec
 
-CLASSES = 8192
+CACHED_TEXTS = 8192
 """Texts whose vectors are remembered."""
 
 
@@ -37,7 +37,7 @@ class Clip(ImageModel[Tensor]):
         self._preprocess = read_preprocessor(checkpoint.folder)
         self._max_tokens = checkpoint.max_tokens
         # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
-        self._encode = lru_cache(maxsize=CLASSES)(self._encode_text)
+        self._encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode_text)
         revision = hashlib.sha256(f"{checkpoint.revision} {self._preprocess}".encode()).hexdigest()[:32]
         super().__init__(checkpoint.name, revision, (3, side, side), threads=threads)
         self.hidden_size = int(self._model.config.projection_dim)

@@ -9,7 +9,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.image.image_model import Pixels
-from fedbbpt.ptm.models.image.labelled_image_model import LabelledImageModel, distinct
+from fedbbpt.ptm.models.image.labelled_image_model import LabelledImageModel, unique_labels
 from fedbbpt.ptm.models.image.preprocessor import read_preprocessor, shape_of
 from fedbbpt.types import Precision, Scores
 
@@ -28,7 +28,7 @@ class ImageClassifier(LabelledImageModel):
         if sides is None:
             what, fix = "no size of its images", "image_size in config.json, or size in preprocessor_config.json"
             raise InvalidInput(what, where=str(checkpoint.folder), fix=fix)
-        labels = distinct([str(config.id2label[number]) for number in range(config.num_labels)])
+        labels = unique_labels([str(config.id2label[number]) for number in range(config.num_labels)])
         told = f"{checkpoint.revision} {self._preprocess} {sides}"
         revision = hashlib.sha256(told.encode()).hexdigest()[:32]
         ends = [part for part in self._model.modules() if isinstance(part, nn.Linear)]

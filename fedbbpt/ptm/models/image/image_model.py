@@ -35,7 +35,7 @@ Pixels: TypeAlias = npt.NDArray[np.float32]
 """`[C, H, W]`, 0 to 1."""
 C = TypeVar("C")
 
-PAIRS = 16
+PAIRS_PER_BATCH = 16
 """Between two looks at whether the caller still waits."""
 
 
@@ -116,7 +116,7 @@ class ImageModel(ABC, Generic[C]):
             return np.stack([self._pair(rows[b], deltas[p, min(b, deltas.shape[1] - 1)], columns) for p, b in pairs])
 
         pairs = np.argwhere(wanted)
-        parts = [pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS)]
+        parts = [pairs[start : start + PAIRS_PER_BATCH] for start in range(0, len(pairs), PAIRS_PER_BATCH)]
         batches = [MicroBatch(part[:, 0], part[:, 1], len(part) * self._card.max_tokens) for part in parts]
         return PlannedJob(tuple(batches), run)
 

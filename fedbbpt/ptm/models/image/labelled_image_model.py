@@ -43,7 +43,7 @@ class LabelledImageModel(ImageModel[list[int]]):
         return self._logits(image)[columns]
 
 
-def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+def unique_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Those that occur twice with their numbers behind them: ImageNet has two cranes, a bird and a machine."""
     times = Counter(labels)
     return tuple(label if times[label] == 1 else f"{label} ({number})" for number, label in enumerate(labels))

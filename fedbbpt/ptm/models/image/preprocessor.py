@@ -14,7 +14,7 @@ from fedbbpt.ptm.models.image.image_model import Pixels
 
 FILE = "preprocessor_config.json"
 
-_OTHERWISE = ("do_flip_channel_order", "include_top", "rescale_offset")
+_UNSUPPORTED = ("do_flip_channel_order", "include_top", "rescale_offset")
 """What some processors do beside or in place of the usual, each in its own way."""
 
 
@@ -43,7 +43,7 @@ def read_preprocessor(folder: Path, channels: int = 3) -> Preprocessor:
         mean, deviation = _colours(told, channels)
         shape = shape_of(told.get("crop_size" if told.get("do_center_crop") else "size"))
         scale = told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0
-        if not math.isclose(scale, 1 / 255, rel_tol=1e-6) or any(told.get(name) for name in _OTHERWISE):
+        if not math.isclose(scale, 1 / 255, rel_tol=1e-6) or any(told.get(name) for name in _UNSUPPORTED):
             raise ValueError("pixels that are not brought to 0 to 1 and normalised, and nothing else")
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         what, fix = f"no image_mean and image_std: {error}", f"{channels} numbers each, for pixels of 0 to 1"

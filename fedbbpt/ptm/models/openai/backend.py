@@ -33,11 +33,11 @@ from fedbbpt.errors import (
 )
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
 from fedbbpt.ptm.digests import digest
-from fedbbpt.ptm.models.openai.completions import Completions, Label, NextToken
+from fedbbpt.ptm.models.openai.completions import Completions, LabelWord, NextToken
 from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFiller
 from fedbbpt.ptm.models.openai.http import Server
-from fedbbpt.ptm.models.openai.self_test import examine
-from fedbbpt.ptm.models.template import Place, check_pairs, parse
+from fedbbpt.ptm.models.openai.self_test import self_test
+from fedbbpt.ptm.models.template import Placeholder, check_pairs, parse
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import (
     Examples,
@@ -54,8 +54,8 @@ from fedbbpt.types import (
 log = logging.getLogger(__name__)
 
 SPELLING = "openai:MODEL@http://HOST:PORT/v1"
-KEY = "OPENAI_API_KEY"
-REQUESTS = 8
+KEY_VARIABLE = "OPENAI_API_KEY"
+CONCURRENT_REQUESTS = 8
 """At a time, unless said otherwise."""
 MAX_TOKENS = 2048
 """Of a text, where the server does not tell; it refuses what is too long for it."""
@@ -66,7 +66,7 @@ MAX_LABELS = 128
 
 _VERSION = 1
 """Of what is asked here; a part of the revision."""
-_TOLD = ("id", "root", "parent", "owned_by", "max_model_len", "meta")
+_REVISION_FIELDS = ("id", "root", "parent", "owned_by", "max_model_len", "meta")
 """Of a listed model. `created` is no property of it: most servers give the time of the question."""
 
 
@@ -77,8 +77,8 @@ def connect(
     found = re.fullmatch(r"openai:(.+?)@(https?://.+)", model)
     if found is None:
         raise InvalidInput(f"no model of a server: {model.partition('//')[0]!r}", where="model", fix=SPELLING)
-    threads = threads or REQUESTS
-    server = Server(found[2], key or os.environ.get(KEY, "").strip(), connections=threads, pause=pause)
+    threads = threads or CONCURRENT_REQUESTS
+    server = Server(found[2], key or os.environ.get(KEY_VARIABLE, "").strip(), connections=threads, pause=pause)
     try:
         return OpenAICompatible(server, found[1], threads=threads)
     except BaseException:
@@ -92,7 +92,9 @@ class OpenAICompatible:
     family = "openai-compatible"
     hidden_size = 0
 
-    def __init__(self, server: Server, model: str, *, threads: int = REQUESTS, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(
+        self, server: Server, model: str, *, threads: int = CONCURRENT_REQUESTS, max_tokens: int = MAX_TOKENS
+    ) -> None:
         """Raises InvalidInput for a model that the server does not have, and whatever its self-test finds.
 
         `max_tokens` counts where the server does not tell.
@@ -101,7 +103,7 @@ class OpenAICompatible:
         self._server = server
         listed = _find(server, model)
         self._completions = Completions(server, model)
-        self._way, noise = examine(self._completions)
+        self._form, noise = self_test(self._completions)
         self._labels = lru_cache(maxsize=256)(self._find_labels)
         told = listed.get("max_model_len")
         self._card = ModelCard(
@@ -125,22 +127,22 @@ class OpenAICompatible:
         return self._card
 
     def check(self, task: TaskSpec) -> None:
-        if any(piece.place is Place.MASK for piece in parse(task)[:-1]):
+        if any(piece.placeholder is Placeholder.MASK for piece in parse(task)[:-1]):
             raise InvalidTask("{mask} before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"')
-        if self._way.asks_for_ids and len(task.classes) > MAX_LABELS:
+        if self._form.requests_label_ids and len(task.classes) > MAX_LABELS:
             raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_LABELS}")
         self._labels(task)
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
         return frozenset(label.text if label.id is None else str(label.id) for label in self._labels(task))
 
-    def _find_labels(self, task: TaskSpec) -> tuple[Label, ...]:
+    def _find_labels(self, task: TaskSpec) -> tuple[LabelWord, ...]:
         """As they are tokenised behind the end of the template."""
         pieces = parse(task)
-        space = pieces[-1].text if pieces[-1].place is Place.MASK else ""
-        ends = [piece for piece in pieces if piece.place is not Place.MASK][-1]
-        with _still_a_server():
-            return self._completions.labels(ends.text if ends.place is None else ".", space, task.classes)
+        space = pieces[-1].text if pieces[-1].placeholder is Placeholder.MASK else ""
+        ends = [piece for piece in pieces if piece.placeholder is not Placeholder.MASK][-1]
+        with _server_trouble_is_unavailability():
+            return self._completions.labels(ends.text if ends.placeholder is None else ".", space, task.classes)
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
@@ -160,7 +162,7 @@ class OpenAICompatible:
 
     def _count(self, text: str, *, special: bool = False) -> int:
         if self._completions.has_tokenizer:
-            with _still_a_server():
+            with _server_trouble_is_unavailability():
                 return len(self._completions.tokenise(text, special=special)) if text else 0
         return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
@@ -185,17 +187,19 @@ class OpenAICompatible:
                 where=f"prompts[{prompt}], examples[{row}]",
                 fix=f"at most {self._card.max_tokens} together; register the examples with room for the prompt",
             )
-        pieces = [piece.place for piece in parse(task)]
-        prompt_first = pieces.index(Place.PROMPT) < pieces.index(Place.TEXT)
+        pieces = [piece.placeholder for piece in parse(task)]
+        prompt_first = pieces.index(Placeholder.PROMPT) < pieces.index(Placeholder.TEXT)
         pairs = np.argwhere(wanted) if prompt_first else np.argwhere(wanted.T)[:, ::-1]
-        size = min(self._way.texts, -(-len(pairs) // self.threads))  # no thread is left without
+        size = min(self._form.texts_per_request, -(-len(pairs) // self.threads))  # no thread is left without
         parts = np.array_split(pairs, -(-len(pairs) // size)) if size else []
         labels = self._labels(task)
 
         def run(batch: MicroBatch) -> Scores:
             named = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
-            with _still_a_server():
-                found = self._completions.ask([rows[b].text(prompts.texts[p]) for p, b in named], labels, self._way)
+            with _server_trouble_is_unavailability():
+                found = self._completions.next_tokens(
+                    [rows[b].text(prompts.texts[p]) for p, b in named], labels, self._form
+                )
             scores = [_scores(one, labels, *pair) for one, pair in zip(found, named, strict=True)]
             return np.array(scores, np.float32)
 
@@ -204,7 +208,7 @@ class OpenAICompatible:
 
 
 @contextmanager
-def _still_a_server() -> Iterator[None]:
+def _server_trouble_is_unavailability() -> Iterator[None]:
     """What went well in the self-test and does not now is no fault of the caller's."""
     try:
         yield
@@ -213,7 +217,7 @@ def _still_a_server() -> Iterator[None]:
         raise PtmUnavailable(error.what, where=error.where, fix="a look into the service's log") from None
 
 
-def _scores(found: NextToken, labels: Sequence[Label], prompt: int, row: int) -> list[float]:
+def _scores(found: NextToken, labels: Sequence[LabelWord], prompt: int, row: int) -> list[float]:
     """`[K]`"""
     scores = [found.score(label) for label in labels]
     if missing := [label.text for label, score in zip(labels, scores, strict=True) if score is None]:
@@ -236,6 +240,6 @@ def _find(server: Server, model: str) -> Mapping[str, Any]:
 
 def _revision(server: Server, listed: Mapping[str, Any], identity: tuple[str, str] | None) -> str:
     """Nobody sees the weights, so it is of all that server and model say of themselves, and of their address."""
-    told = {name: listed[name] for name in _TOLD if name in listed}
+    told = {name: listed[name] for name in _REVISION_FIELDS if name in listed}
     text = json.dumps([_VERSION, server.url, told, identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

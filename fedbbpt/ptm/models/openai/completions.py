@@ -23,7 +23,7 @@ _WHERE = "the model's server"
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class LabelWord:
     """A label word, with the white space before it, and its token where the server tells it."""
 
     text: str
@@ -31,16 +31,16 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RequestForm:
     """How a server is asked."""
 
-    top: int
+    top_logprobs: int
     """For so many of the likeliest tokens."""
-    asks_for_ids: bool = False
+    requests_label_ids: bool = False
     """For the labels' tokens themselves (vLLM)."""
-    names_ids: bool = False
+    tokens_as_ids: bool = False
     """For ids in the place of tokens' texts (vLLM)."""
-    texts: int = 16
+    texts_per_request: int = 16
     """In one request."""
 
 
@@ -53,7 +53,7 @@ class NextToken:
     written: str
     """That one, as it stands in the text, white space and all."""
 
-    def score(self, label: Label) -> float | None:
+    def score(self, label: LabelWord) -> float | None:
         """None where the server does not tell it."""
         if label.id is not None and self.by_id:
             found = self.by_id.get(label.id)
@@ -86,13 +86,13 @@ class Completions:
             raise WrongService("no list of token ids", where=_WHERE)
         return tokens
 
-    def labels(self, stem: str, space: str, words: Sequence[str]) -> tuple[Label, ...]:
+    def labels(self, stem: str, space: str, words: Sequence[str]) -> tuple[LabelWord, ...]:
         """The words behind a text that ends in `stem` and goes on with `space`. Raises InvalidTask.
 
         Without a tokenizer nobody knows whether they are single tokens: one that is not has no score later.
         """
         if not self.has_tokenizer:
-            return tuple(Label(space + word) for word in words)
+            return tuple(LabelWord(space + word) for word in words)
         before = self.tokenise(stem)
         labels = []
         for word in words:
@@ -100,23 +100,23 @@ class Completions:
             if len(tokens) != len(before) + 1 or tokens[:-1] != before:
                 what = f"label word {space + word!r} is not one token to the model behind {stem!r}"
                 raise InvalidTask(what, where="classes", fix="words of one token each")
-            labels.append(Label(space + word, tokens[-1]))
+            labels.append(LabelWord(space + word, tokens[-1]))
         if len({label.id for label in labels}) < len(labels):
             raise InvalidTask("two label words are the same token", where="classes", fix="different words")
         return tuple(labels)
 
-    def ask(self, texts: Sequence[str], labels: Sequence[Label], way: Way) -> list[NextToken]:
+    def next_tokens(self, texts: Sequence[str], labels: Sequence[LabelWord], form: RequestForm) -> list[NextToken]:
         """One for each text, by one request. Raises what Server.post raises, ScoreUnavailable and RevisionChanged."""
         body: dict[str, Any] = {
             "model": self._model,
             "prompt": texts[0] if len(texts) == 1 else list(texts),
             "max_tokens": 1,
             "temperature": 0,
-            "logprobs": way.top,
+            "logprobs": form.top_logprobs,
         }
-        if way.asks_for_ids:
+        if form.requests_label_ids:
             body["logprob_token_ids"] = [label.id for label in labels]
-        if way.names_ids:
+        if form.tokens_as_ids:
             body["return_tokens_as_token_ids"] = True
         answer = self._server.post(f"{self._server.url}/completions", body)
         self._check_identity(answer)

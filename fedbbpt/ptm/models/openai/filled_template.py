@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedbbpt.errors import PromptTooLong
-from fedbbpt.ptm.models.template import Piece, Place
+from fedbbpt.ptm.models.template import Piece, Placeholder
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,14 @@ class TemplateFiller:
         return row
 
     def _filled(self, text: str, pair: str) -> FilledTemplate:
-        slot = next(index for index, piece in enumerate(self.pieces) if piece.place is Place.PROMPT)
-        values = {Place.TEXT: text, Place.TEXT_PAIR: pair, None: ""}
+        slot = next(index for index, piece in enumerate(self.pieces) if piece.placeholder is Placeholder.PROMPT)
+        values = {Placeholder.TEXT: text, Placeholder.TEXT_PAIR: pair, None: ""}
 
         def fill(pieces: Sequence[Piece]) -> str:
             """Without the mask, and the space before it: both are the label's."""
-            return "".join(piece.text + values[piece.place] for piece in pieces if piece.place is not Place.MASK)
+            return "".join(
+                piece.text + values[piece.placeholder] for piece in pieces if piece.placeholder is not Placeholder.MASK
+            )
 
         before, after = fill(self.pieces[:slot]), fill(self.pieces[slot + 1 :])
         return FilledTemplate(before, self.pieces[slot].text, after, self.count(before + after))

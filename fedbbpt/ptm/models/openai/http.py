@@ -38,13 +38,13 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 120.0
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_REASON_CHARACTERS = 200
 
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TOO_LONG = ("context_length_exceeded", "exceed_context_size", "maximum context length", "max_model_len")
 """In what servers say of a prompt that is longer than their model: OpenAI, llama.cpp, SGLang, vLLM."""
 _FIX = "a server of OpenAI's protocol, and its base URL, which mostly ends in /v1"
 
 
-class _Failed(Exception):
+class _Retryable(Exception):
     """A call that may be made again, after so many seconds if the server said when."""
 
     def __init__(self, problem: FedbbptError, after_seconds: float | None = None) -> None:
@@ -87,7 +87,7 @@ class Server:
 
     def get(self, url: str) -> Mapping[str, Any]:
         """What `post` does, without a body."""
-        return self._ask("GET", url, None)
+        return self._call("GET", url, None)
 
     def post(self, url: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The JSON object of the answer.
@@ -95,15 +95,15 @@ class Server:
         Raises PtmUnavailable, RateLimited, BudgetSpent, Unauthenticated, PromptTooLong, InvalidRequest where the server
         refuses the body, and WrongService where what answers is no such server.
         """
-        return self._ask("POST", url, json.dumps(body).encode())
+        return self._call("POST", url, json.dumps(body).encode())
 
-    def _ask(self, method: str, url: str, body: bytes | None) -> Mapping[str, Any]:
+    def _call(self, method: str, url: str, body: bytes | None) -> Mapping[str, Any]:
         """Calls are pure, so that they can be made again."""
         longest_pause = FIRST_PAUSE_SECONDS
         for attempt in range(ATTEMPTS):
             try:
-                return self._once(method, url, body)
-            except _Failed as failed:
+                return self._call_once(method, url, body)
+            except _Retryable as failed:
                 problem, after = failed.problem, failed.after_seconds
             if attempt == ATTEMPTS - 1 or (after or 0.0) > LONGEST_PAUSE_SECONDS:
                 break
@@ -112,7 +112,7 @@ class Server:
             longest_pause = min(2 * longest_pause, LONGEST_PAUSE_SECONDS)
         raise problem
 
-    def _once(self, method: str, url: str, body: bytes | None) -> Mapping[str, Any]:
+    def _call_once(self, method: str, url: str, body: bytes | None) -> Mapping[str, Any]:
         where = f"the model's server, {url.removeprefix(self.root)}"
         try:
             with self._client.stream(method, url, content=body) as response:
@@ -121,7 +121,7 @@ class Server:
             # Not again: it may be computed, and paid, already.
             raise PtmUnavailable(f"no answer in {ANSWER_SECONDS:.0f} seconds", where=where) from None
         except httpx2.TransportError as error:
-            raise _Failed(PtmUnavailable(str(error) or type(error).__name__, where=where)) from None
+            raise _Retryable(PtmUnavailable(str(error) or type(error).__name__, where=where)) from None
         if response.status_code != 200:
             raise self._problem(response, self._reason(text), where)
         answer = _object(text)
@@ -133,9 +133,9 @@ class Server:
         status = response.status_code
         if status == 429 and "insufficient_quota" in reason:
             return BudgetSpent("the service's account with the model's provider is spent", where=where)
-        if status in _AGAIN:
+        if status in _RETRYABLE_STATUS:
             kind = RateLimited if status == 429 else PtmUnavailable
-            return _Failed(kind(f"HTTP {status} {reason}".strip(), where=where), _retry_after(response))
+            return _Retryable(kind(f"HTTP {status} {reason}".strip(), where=where), _retry_after(response))
         if status in (401, 403):
             # What such answers say quotes the key.
             return Unauthenticated(f"HTTP {status}", where=where, fix="a key that the model's server knows")

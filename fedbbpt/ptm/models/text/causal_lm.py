@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTask
-from fedbbpt.ptm.models.accelerate.micro_batch_size import in_halves
+from fedbbpt.ptm.models.accelerate.micro_batch_size import split_on_out_of_memory
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.template import Place, parse
+from fedbbpt.ptm.models.template import Placeholder, parse
 from fedbbpt.ptm.models.text import key_values
 from fedbbpt.ptm.models.text.encoding import TokenisedExample
-from fedbbpt.ptm.models.text.injection import Vectors
+from fedbbpt.ptm.models.text.injection import PromptVectors
 from fedbbpt.ptm.models.text.key_value_cache import KeyValueCache, Prefix
 from fedbbpt.ptm.models.text.key_values import KeyValues, forward_with_cache
-from fedbbpt.ptm.models.text.language_model import Labels, LanguageModel, Words
+from fedbbpt.ptm.models.text.language_model import LabelHead, LabelTokens, LanguageModel
 from fedbbpt.ptm.models.text.shared_prefix import find_shared_prefixes, remainder
 from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS
 from fedbbpt.ptm.scheduling.planner import PlannedJob
@@ -56,7 +56,7 @@ class CausalLM(LanguageModel):
             self._card = replace(self._card, prompt_kinds=kinds, prefix_shape=shape)
 
     def check(self, task: TaskSpec) -> None:
-        if any(piece.place is Place.MASK for piece in parse(task)[:-1]):
+        if any(piece.placeholder is Placeholder.MASK for piece in parse(task)[:-1]):
             raise InvalidTask("{mask} before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"')
         words = self._encoder.label_words(task)
         behind = max(map(len, words)) - 1
@@ -76,8 +76,8 @@ class CausalLM(LanguageModel):
         behind = max(map(len, self._encoder.label_words(task))) - 1
         return super().prepare(task, examples, prompt_tokens + behind, perturbation)
 
-    def _behind(self, columns: Labels) -> int:
-        return columns.behind
+    def _extra_tokens(self, columns: LabelHead) -> int:
+        return columns.extra_tokens
 
     def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
         super()._check_split(probe, whole)
@@ -85,19 +85,23 @@ class CausalLM(LanguageModel):
             self._reuses_key_values = key_values.supports_key_values(self._model, self._probe_words())
 
     def _probe_words(self) -> Tensor:
-        return self._entrance.words(range(FEWEST_TOKENS))[None]
+        return self._injector.embed_tokens(range(FEWEST_TOKENS))[None]
 
-    def _noise_columns(self) -> Labels:
+    def _noise_columns(self) -> LabelHead:
         return self._labels(((0,), (1, 0, 1))) if self._reuses_key_values else super()._noise_columns()
 
     def _job(
-        self, vectors: Vectors, rows: Sequence[TokenisedExample], columns: Labels, wanted: npt.NDArray[np.bool_]
+        self,
+        vectors: PromptVectors,
+        rows: Sequence[TokenisedExample],
+        columns: LabelHead,
+        wanted: npt.NDArray[np.bool_],
     ) -> PlannedJob:
         if not self._reuses_key_values:
             return super()._job(vectors, rows, columns, wanted)
         if vectors.deep is not None:
             vectors = replace(vectors, deep=vectors.deep.to(self._model.dtype))
-        pieces = find_shared_prefixes(vectors, rows, self._entrance.words, fewest=FEWEST_TOKENS)
+        pieces = find_shared_prefixes(vectors, rows, self._injector.embed_tokens, fewest=FEWEST_TOKENS)
         continued = sum(len(word) - 1 for word in columns.words)
         batches = self._plan(vectors, rows, columns, wanted, shared=pieces.lengths, behind=continued)
 
@@ -107,13 +111,14 @@ class CausalLM(LanguageModel):
                     return self._forward(batch, vectors, rows, columns)
                 pairs = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
                 rests = [
-                    remainder(vectors, p, rows[b], int(pieces.lengths[p, b]), self._entrance.words) for p, b in pairs
+                    remainder(vectors, p, rows[b], int(pieces.lengths[p, b]), self._injector.embed_tokens)
+                    for p, b in pairs
                 ]
                 pasts = self._cache.get(starts, batch_size=self._prefixes_per_pass(int(pieces.lengths[pairs[0]])))
                 scores: Scores = self._score_remainders(pasts, torch.stack(rests), columns).cpu().numpy()
                 return scores
 
-        return PlannedJob(pieces.counted(batches), in_halves(run))
+        return PlannedJob(pieces.counted(batches), split_on_out_of_memory(run))
 
     def _prefixes_per_pass(self, tokens: int) -> int:
         """How many beginnings of so many tokens. On a CPU, threads share them out."""
@@ -126,24 +131,24 @@ class CausalLM(LanguageModel):
             return [read]
         return [tuple((k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in read) for i in range(len(starts))]
 
-    def _score_remainders(self, pasts: Sequence[KeyValues], words: Tensor, columns: Labels) -> Tensor:
+    def _score_remainders(self, pasts: Sequence[KeyValues], words: Tensor, columns: LabelHead) -> Tensor:
         """The scores `[N, K]` of `words` `[N, T, D]`, each behind its past."""
         count, tokens, _ = words.shape
         copies = -(-FEWEST_TOKENS // (count * tokens))
         inputs = self._model.apply_embedding_block(words).repeat(copies, 1, 1)
         hidden, read = forward_with_cache(self._model, inputs, key_values.stack([*pasts] * copies))
-        if columns.behind:
+        if columns.extra_tokens:
             return self._score_label_words(hidden[:count], read, columns)
         return self._logits(hidden[:count, -1], columns)
 
-    def _run(self, inputs: Tensor, positions: Tensor, columns: Labels) -> Tensor:
+    def _run(self, inputs: Tensor, positions: Tensor, columns: LabelHead) -> Tensor:
         """Each input is read once, and each word of several tokens behind it."""
-        if not columns.behind:
+        if not columns.extra_tokens:
             return super()._run(inputs, positions, columns)
         hidden, read = forward_with_cache(self._model, inputs)
         return self._score_label_words(hidden[: len(positions)], read, columns)
 
-    def _score_label_words(self, hidden: Tensor, read: KeyValues, columns: Labels) -> Tensor:
+    def _score_label_words(self, hidden: Tensor, read: KeyValues, columns: LabelHead) -> Tensor:
         """The scores `[N, K]` of words behind inputs that ended in `hidden` `[N, T, D]` and left `read`."""
         count = len(hidden)
         continued = [word[:-1] for word in columns.words if len(word) > 1]
@@ -151,14 +156,16 @@ class CausalLM(LanguageModel):
         behind = tuple((k[:count].repeat(copies, 1, 1, 1), v[:count].repeat(copies, 1, 1, 1)) for k, v in read)
         states = [hidden[:, -1:]]
         for ids in continued:
-            words = self._model.apply_embedding_block(self._entrance.words(ids)[None]).repeat(count * copies, 1, 1)
+            words = self._model.apply_embedding_block(self._injector.embed_tokens(ids)[None]).repeat(
+                count * copies, 1, 1
+            )
             states.append(forward_with_cache(self._model, words, behind)[0][:count])
         ends = torch.cat(states, dim=1)  # [N, 1 + sum (len w_k - 1), D]
         logs = self._logits(ends.flatten(0, 1), columns).log_softmax(-1)
         return torch.stack(_word_scores(logs.reshape(*ends.shape[:2], -1), columns.words), dim=1)
 
 
-def _word_scores(logs: Tensor, words: Words) -> list[Tensor]:
+def _word_scores(logs: Tensor, words: LabelTokens) -> list[Tensor]:
     """Of each word, `[N]`: `logs` `[N, S, vocabulary]` stand behind the input, then behind each word's tokens but its
     last."""
     scores, start = [], 1

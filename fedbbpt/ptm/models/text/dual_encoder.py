@@ -12,7 +12,7 @@ from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
 from fedbbpt.types import TaskSpec
 
 LOGIT_SCALE = 20.0
-CLASSES = 8192
+CACHED_TEXTS = 8192
 """Texts whose vectors are remembered."""
 
 
@@ -25,7 +25,7 @@ class DualEncoder(Transformer[Tensor]):
         if getattr(checkpoint.model, "pooler", None) is not None:
             checkpoint.model.pooler = None
         # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
-        self._encode = lru_cache(maxsize=CLASSES)(self._encode_text)
+        self._encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode_text)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
 
     def check(self, task: TaskSpec) -> None:
@@ -49,7 +49,7 @@ class DualEncoder(Transformer[Tensor]):
     def _encode_text(self, text: str) -> Tensor:
         """A unit vector `[D]`."""
         ids = self._encoder.encode_text(text)
-        inputs = self._model.apply_embedding_block(self._entrance.words(ids)[None]).repeat(
+        inputs = self._model.apply_embedding_block(self._injector.embed_tokens(ids)[None]).repeat(
             -(-FEWEST_TOKENS // len(ids)), 1, 1
         )
         return _unit(self._model.run_body(inputs)[0].mean(0))

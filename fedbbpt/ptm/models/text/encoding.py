@@ -15,7 +15,7 @@ import numpy as np
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidExamples, InvalidTask
-from fedbbpt.ptm.models.template import Piece, Place, check_pairs, parse
+from fedbbpt.ptm.models.template import Piece, Placeholder, check_pairs, parse
 from fedbbpt.ptm.models.text.key_value_cache import CacheSlot
 from fedbbpt.ptm.models.text.truncation import perturb, truncate
 from fedbbpt.types import Examples, Perturbation, TaskSpec
@@ -91,7 +91,7 @@ class ExampleEncoder:
         Raises InvalidTask for words that the vocabulary lacks, words that fall together, and words of several tokens
         where there is one mask to fill.
         """
-        space = next((piece.text for piece in parse(task) if piece.place is Place.MASK), "")
+        space = next((piece.text for piece in parse(task) if piece.placeholder is Placeholder.MASK), "")
         words = [tuple(tokens) for tokens in self.tokenise([space + word for word in task.classes])]
         for text, tokens in zip(task.classes, words, strict=True):
             if not tokens or self._tokenizer.unk_token_id in tokens or (len(tokens) > 1 and not self._causal):
@@ -112,10 +112,10 @@ class ExampleEncoder:
         """Texts lose their ends where they leave no room for the rest and `prompt_tokens`; nothing else is ever cut."""
         check_pairs(task, examples)
         pieces = parse(task)
-        spaces = {piece.place: piece.text for piece in pieces if piece.place}
-        texts = self.tokenise_bounded([spaces[Place.TEXT] + text for text in examples.texts])
-        pairs = self.tokenise_bounded([spaces.get(Place.TEXT_PAIR, "") + text for text in examples.pairs or ()])
-        literals = {piece: self._literal(piece) for piece in pieces if piece.place in (None, Place.MASK)}
+        spaces = {piece.placeholder: piece.text for piece in pieces if piece.placeholder}
+        texts = self.tokenise_bounded([spaces[Placeholder.TEXT] + text for text in examples.texts])
+        pairs = self.tokenise_bounded([spaces.get(Placeholder.TEXT_PAIR, "") + text for text in examples.pairs or ()])
+        literals = {piece: self._literal(piece) for piece in pieces if piece.placeholder in (None, Placeholder.MASK)}
         fixed = len(self._before) + len(self._after) + sum(len(literals.get(piece, [])) for piece in pieces)
         rows = []
         for index, text in enumerate(texts):
@@ -131,18 +131,18 @@ class ExampleEncoder:
         return rows
 
     def _literal(self, piece: Piece) -> list[int]:
-        if piece.place is Place.MASK:
+        if piece.placeholder is Placeholder.MASK:
             return self._mask
         return self.tokenise([piece.text], special=True)[0]
 
     def _assemble(self, pieces: Sequence[Piece], tokens: dict[Piece, list[int]]) -> TokenisedExample:
         ids, slot, mask, own = list(self._before), 0, None, []
         for piece in pieces:
-            if piece.place is Place.PROMPT:
+            if piece.placeholder is Placeholder.PROMPT:
                 slot = len(ids)
-            elif piece.place is Place.MASK and self._mask:
+            elif piece.placeholder is Placeholder.MASK and self._mask:
                 mask = len(ids)
-            elif piece.place in (Place.TEXT, Place.TEXT_PAIR):
+            elif piece.placeholder in (Placeholder.TEXT, Placeholder.TEXT_PAIR):
                 own.append(len(ids))
             ids += tokens.get(piece, [])
         ids += self._after
@@ -150,5 +150,5 @@ class ExampleEncoder:
 
 
 def _places(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:
-    tokens = {Place.TEXT: text, Place.TEXT_PAIR: pair}
-    return {piece: tokens[piece.place] for piece in pieces if piece.place in tokens}
+    tokens = {Placeholder.TEXT: text, Placeholder.TEXT_PAIR: pair}
+    return {piece: tokens[piece.placeholder] for piece in pieces if piece.placeholder in tokens}

@@ -13,25 +13,25 @@ from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
 from fedbbpt.types import TaskSpec
 
-Words: TypeAlias = tuple[tuple[int, ...], ...]
+LabelTokens: TypeAlias = tuple[tuple[int, ...], ...]
 """The tokens of each class's label word."""
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelHead:
     """A task's label words, and a head that gives their logits, or those of the whole vocabulary where one has several
     tokens."""
 
-    words: Words
+    words: LabelTokens
     head: Any
 
     @property
-    def behind(self) -> int:
+    def extra_tokens(self) -> int:
         """How many tokens of a word are read: the last is only predicted."""
         return max(map(len, self.words)) - 1
 
 
-class LanguageModel(Transformer[Labels]):
+class LanguageModel(Transformer[LabelHead]):
     """A class scores by the logit of its label word, where each is one token.
 
     The head runs on the hidden states that are read, one of each pair, and its decoder has the rows of the label words
@@ -51,17 +51,17 @@ class LanguageModel(Transformer[Labels]):
     def columns(self, task: TaskSpec) -> frozenset[str]:
         return frozenset(str(token) for word in self._encoder.label_words(task) for token in word)
 
-    def _columns(self, task: TaskSpec) -> Labels:
+    def _columns(self, task: TaskSpec) -> LabelHead:
         return self._labels(self._encoder.label_words(task))
 
-    def _probe_columns(self) -> Labels:
+    def _probe_columns(self) -> LabelHead:
         return self._labels(((0,), (1,)))
 
-    def _fit_head(self, words: Words) -> Labels:
+    def _fit_head(self, words: LabelTokens) -> LabelHead:
         """Each task has a head of its own, so that tasks may be scored side by side. All share the weights."""
         head = self._model.head
         if any(len(word) > 1 for word in words):
-            return Labels(words, head)
+            return LabelHead(words, head)
         weight, bias = self._decoder.weight, self._decoder.bias
         ids = [word[0] for word in words]
         decoder = nn.Linear(weight.shape[1], len(ids), bias=bias is not None)
@@ -71,12 +71,12 @@ class LanguageModel(Transformer[Labels]):
         kept = (head.config, *head.parameters(), *head.buffers())
         fitted = deepcopy(head, {id(each): each for each in kept})
         fitted.set_output_embeddings(decoder)
-        return Labels(words, fitted)
+        return LabelHead(words, fitted)
 
-    def _read(self, hidden: Tensor, positions: Tensor, columns: Labels) -> Tensor:
+    def _read(self, hidden: Tensor, positions: Tensor, columns: LabelHead) -> Tensor:
         return self._logits(hidden[torch.arange(len(hidden), device=hidden.device), positions], columns)
 
-    def _logits(self, states: Tensor, columns: Labels) -> Tensor:
+    def _logits(self, states: Tensor, columns: LabelHead) -> Tensor:
         """`[N, D]` -> `[N, K]`, or `[N, vocabulary]`."""
         copies = -(-FEWEST_TOKENS // len(states))
         logits: Tensor = columns.head(inputs_embeds=states.repeat(copies, 1)[None]).logits

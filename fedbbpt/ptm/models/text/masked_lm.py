@@ -1,7 +1,7 @@
 """Masked language models (BERT, RoBERTa and their like): the label words' logits at the template's {mask}."""
 
 from fedbbpt.errors import InvalidTask
-from fedbbpt.ptm.models.template import Place, parse
+from fedbbpt.ptm.models.template import Placeholder, parse
 from fedbbpt.ptm.models.text.language_model import LanguageModel
 from fedbbpt.types import TaskSpec
 
@@ -12,6 +12,6 @@ class MaskedLM(LanguageModel):
     family = "masked-lm"
 
     def check(self, task: TaskSpec) -> None:
-        if all(piece.place is not Place.MASK for piece in parse(task)):
+        if all(piece.placeholder is not Placeholder.MASK for piece in parse(task)):
             raise InvalidTask("no {mask}", where="template", fix='for example "{prompt} {text} It was {mask}."')
         self._encoder.label_words(task)

@@ -18,9 +18,9 @@ class SequenceClassifier(Transformer[list[int]]):
     """The classes of a task are labels of the model, by name, in any order."""
 
     family = "sequence-classifier"
-    _place: int | None = None
+    _read_position: int | None = None
     """Of the one hidden state that the head looks at; None: it looks at all."""
-    _together = False
+    _batched = False
     """Whether it takes several inputs at once; a causal model's only where it finds their ends by padding."""
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
@@ -49,19 +49,21 @@ class SequenceClassifier(Transformer[list[int]]):
             hidden = self._model.run_body(self._model.apply_embedding_block(probe))
             logits = self._logits(hidden)
             alike = partial(torch.allclose, rtol=1e-4, atol=1e-5)
-            self._place = next((place for place in (0, -1) if alike(self._logits(hidden[:, [place]]), logits)), None)
-            if self._place is not None:
+            self._read_position = next(
+                (place for place in (0, -1) if alike(self._logits(hidden[:, [place]]), logits)), None
+            )
+            if self._read_position is not None:
                 with suppress(ValueError):
-                    several = self._logits(hidden[:, [self._place]].repeat(FEWEST_TOKENS, 1, 1))
-                    self._together = alike(several, logits.expand_as(several))
+                    several = self._logits(hidden[:, [self._read_position]].repeat(FEWEST_TOKENS, 1, 1))
+                    self._batched = alike(several, logits.expand_as(several))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self._model.head(inputs_embeds=hidden).logits
         return logits
 
     def _read(self, hidden: Tensor, positions: Tensor, columns: list[int]) -> Tensor:
-        states = hidden if self._place is None else hidden[:, [self._place]]
-        if not self._together:
+        states = hidden if self._read_position is None else hidden[:, [self._read_position]]
+        if not self._batched:
             return torch.cat([self._logits(one[None]) for one in states])[:, columns]
         copies = -(-FEWEST_TOKENS // len(states))
         return self._logits(states.repeat(copies, 1, 1))[: len(states), columns]

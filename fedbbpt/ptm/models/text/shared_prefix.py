@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from fedbbpt.ptm.models.text.encoding import TokenisedExample
-from fedbbpt.ptm.models.text.injection import Vectors
+from fedbbpt.ptm.models.text.injection import PromptVectors
 from fedbbpt.ptm.models.text.key_value_cache import CacheSlot, Prefix
 from fedbbpt.types import Injection, MicroBatch
 
-Numbers: TypeAlias = npt.NDArray[np.int64]
+Indices: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefixes:
-    lengths: Numbers
+    lengths: Indices
     """Of what stands before the cut, `[P, B]`; 0: the pair is not cut."""
-    numbers: Numbers
+    numbers: Indices
     """Of the start of each pair, `[P, B]`."""
     starts: Sequence[Prefix]
 
@@ -53,7 +53,7 @@ class SharedPrefixes:
 
 
 def find_shared_prefixes(
-    vectors: Vectors, rows: Sequence[TokenisedExample], words: Callable[[Sequence[int]], Tensor], *, fewest: int
+    vectors: PromptVectors, rows: Sequence[TokenisedExample], words: Callable[[Sequence[int]], Tensor], *, fewest: int
 ) -> SharedPrefixes:
     """Of all pairs. What has fewer than `fewest` tokens before the cut, or none behind it, stays whole."""
     prompts = np.array([len(prompt) for prompt in vectors.each], np.int64)
@@ -67,7 +67,7 @@ def find_shared_prefixes(
         return SharedPrefixes(lengths, numbers, ())
     starts, known = [], {}
     for column, row in enumerate(rows):
-        joint = vectors.joint(row)
+        joint = vectors.join_index(row)
         before = row.ids[:joint]
         if joint > row.text_index:
             lengths[:, column], numbers[:, column] = joint, len(starts)
@@ -75,7 +75,7 @@ def find_shared_prefixes(
             continue
         if before not in known:
             known[before] = len(starts)
-            starts += [Prefix(CacheSlot(), partial(_joined, words, before, prompt)) for prompt in vectors.each]
+            starts += [Prefix(CacheSlot(), partial(_prefix_vectors, words, before, prompt)) for prompt in vectors.each]
         lengths[:, column], numbers[:, column] = joint + prompts, known[before] + np.arange(len(prompts))
     behind = np.add.outer(prompts, [len(row.ids) for row in rows]) - lengths
     lengths[(lengths < fewest) | (behind == 0)] = 0
@@ -83,15 +83,15 @@ def find_shared_prefixes(
 
 
 def remainder(
-    vectors: Vectors, prompt: int, row: TokenisedExample, before: int, words: Callable[[Sequence[int]], Tensor]
+    vectors: PromptVectors, prompt: int, row: TokenisedExample, before: int, words: Callable[[Sequence[int]], Tensor]
 ) -> Tensor:
     """What stands behind the cut of a pair `[T, D]`, with `before` tokens before it."""
     if vectors.deep is not None:
         return words(row.ids)
-    joint = vectors.joint(row)
+    joint = vectors.join_index(row)
     behind = words(row.ids[joint:])
     return behind if before > joint else torch.cat([vectors.each[prompt], behind])
 
 
-def _joined(words: Callable[[Sequence[int]], Tensor], before: Sequence[int], prompt: Tensor) -> Tensor:
+def _prefix_vectors(words: Callable[[Sequence[int]], Tensor], before: Sequence[int], prompt: Tensor) -> Tensor:
     return torch.cat([words(before), prompt])

@@ -29,15 +29,15 @@ from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.digests import digest
-from fedbbpt.ptm.models.accelerate.cuda_graphs import recorder
-from fedbbpt.ptm.models.accelerate.exported_layers import exported
-from fedbbpt.ptm.models.accelerate.gpu import accelerated
-from fedbbpt.ptm.models.accelerate.micro_batch_size import find_token_budget, in_halves
+from fedbbpt.ptm.models.accelerate.cuda_graphs import cuda_recorder
+from fedbbpt.ptm.models.accelerate.exported_layers import export_body
+from fedbbpt.ptm.models.accelerate.gpu import accelerate_body
+from fedbbpt.ptm.models.accelerate.micro_batch_size import find_token_budget, split_on_out_of_memory
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder, TokenisedExample
-from fedbbpt.ptm.models.text.injection import Entrance, Vectors
+from fedbbpt.ptm.models.text.injection import PromptInjector, PromptVectors
 from fedbbpt.ptm.models.text.split_model import split_model, whole_model_logits
 from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
 from fedbbpt.types import (
@@ -83,13 +83,13 @@ class Transformer(ABC, Generic[C]):
         in_torch, lowered = checkpoint.runtime is Runtime.TORCH, checkpoint.precision is Precision.BFLOAT16
         if in_torch and self._on_cpu and not lowered:
             pack(self._model.body)
-        self._entrance = Entrance(self._model, self._encoder)
+        self._injector = PromptInjector(self._model, self._encoder)
         self._card = ModelCard(
             model=checkpoint.name,
             revision=checkpoint.revision,
             family=self.family,
             prompt_kinds=TEXT_MODEL_PROMPTS,
-            injections=self._entrance.injections,
+            injections=self._injector.injections,
             max_tokens=checkpoint.max_tokens,
             max_prompts=MAX_PROMPTS,
             max_examples=MAX_EXAMPLES,
@@ -99,12 +99,12 @@ class Transformer(ABC, Generic[C]):
         )
         self._check_split(probe, whole)
         if not in_torch:
-            self._model = exported(self._model, checkpoint, self.threads)
+            self._model = export_body(self._model, checkpoint, self.threads)
         elif lowered:
             self._model = self._model.with_dtype(torch.bfloat16)
         if checkpoint.model.device.type == "cuda" and not self.causal:
             with torch.inference_mode():
-                self._model = accelerated(self._model, self._entering, recorder())
+                self._model = accelerate_body(self._model, self._first_layer_probe, cuda_recorder())
         if not (token_budget or self._on_cpu):
             self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
         self._card = replace(self._card, score_noise=self._measure_noise())
@@ -117,7 +117,7 @@ class Transformer(ABC, Generic[C]):
     def _columns(self, task: TaskSpec) -> C:
         """What `_read` must know of the classes."""
 
-    def _behind(self, columns: C) -> int:
+    def _extra_tokens(self, columns: C) -> int:
         """How many of the model's positions the classes take behind an input."""
         return 0
 
@@ -154,10 +154,10 @@ class Transformer(ABC, Generic[C]):
         self, task: TaskSpec, prompts: Prompts, rows: Sequence[TokenisedExample], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         with torch.inference_mode():
-            return self._job(self._entrance.vectors(prompts), rows, self._columns(task), wanted)
+            return self._job(self._injector.prompt_vectors(prompts), rows, self._columns(task), wanted)
 
     def _job(
-        self, vectors: Vectors, rows: Sequence[TokenisedExample], columns: C, wanted: npt.NDArray[np.bool_]
+        self, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C, wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         batches = self._plan(vectors, rows, columns, wanted)
 
@@ -165,11 +165,11 @@ class Transformer(ABC, Generic[C]):
             with torch.inference_mode():
                 return self._forward(batch, vectors, rows, columns)
 
-        return PlannedJob(batches, in_halves(run))
+        return PlannedJob(batches, split_on_out_of_memory(run))
 
     def _plan(
         self,
-        vectors: Vectors,
+        vectors: PromptVectors,
         rows: Sequence[TokenisedExample],
         columns: C,
         wanted: npt.NDArray[np.bool_],
@@ -180,16 +180,18 @@ class Transformer(ABC, Generic[C]):
             [len(each) for each in vectors.each],
             [len(row.ids) for row in rows],
             wanted,
-            max_tokens=self._card.max_tokens - self._behind(columns),
+            max_tokens=self._card.max_tokens - self._extra_tokens(columns),
             token_budget=self._token_budget,
             **computed,
         )
 
-    def _forward(self, batch: MicroBatch, vectors: Vectors, rows: Sequence[TokenisedExample], columns: C) -> Scores:
+    def _forward(
+        self, batch: MicroBatch, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C
+    ) -> Scores:
         """The scores `[N, K]` of the pairs."""
-        inputs = self._entrance.hidden(vectors, batch, rows)  # [N, T, D]
+        inputs = self._injector.first_layer_inputs(vectors, batch, rows)  # [N, T, D]
         count, tokens, _ = inputs.shape
-        places = {row: vectors.place(rows[row], tokens) for row in set(batch.rows.tolist())}
+        places = {row: vectors.read_position(rows[row], tokens) for row in set(batch.rows.tolist())}
         # On a device, what is sent behind the body's launches would wait for their end, and the head for it.
         positions = upload([places[row] for row in batch.rows.tolist()], inputs.device)
         if count * tokens < FEWEST_TOKENS:
@@ -222,7 +224,7 @@ class Transformer(ABC, Generic[C]):
         rng = seeds.rng(0, "score-noise")
         columns = self._noise_columns()
         first = min(FEWEST_TOKENS, self._card.max_tokens // 3)
-        longest = min(40, self._card.max_tokens - first - self._behind(columns))
+        longest = min(40, self._card.max_tokens - first - self._extra_tokens(columns))
         lengths = rng.integers(1, longest + 1, 6).repeat(2)
         ids = [tuple(rng.integers(0, self._model.word_embeddings.num_embeddings, n).tolist()) for n in lengths]
         rows = [
@@ -230,13 +232,13 @@ class Transformer(ABC, Generic[C]):
         ]  # before the prompt, or behind
         with torch.inference_mode():
             vectors = list(_probe(self._model.word_embeddings.weight, 3, first))
-            together = self._all(Vectors(vectors, in_front=False), rows, columns)
+            together = self._all(PromptVectors(vectors, in_front=False), rows, columns)
             alone = np.array(
-                [[self._all(Vectors([v], in_front=False), [row], columns)[0, 0] for row in rows] for v in vectors]
+                [[self._all(PromptVectors([v], in_front=False), [row], columns)[0, 0] for row in rows] for v in vectors]
             )
         return float(np.std(together - alone))
 
-    def _entering(self, count: int, tokens: int) -> Tensor:
+    def _first_layer_probe(self, count: int, tokens: int) -> Tensor:
         """Random inputs of the first layer, `[count, tokens, D]`, of fewer tokens where the model takes fewer."""
         tokens = min(tokens, self._card.max_tokens)
         return self._model.apply_embedding_block(_probe(self._model.word_embeddings.weight, count, tokens))
@@ -248,7 +250,7 @@ class Transformer(ABC, Generic[C]):
         columns, rows = self._probe_columns(), [TokenisedExample((0,) * (length - front), 0, 0, None, 0)]
         batch = MicroBatch(np.arange(count), np.zeros(count, np.int64), count * length)
         with torch.inference_mode():
-            vectors = Vectors(list(_probe(self._model.word_embeddings.weight, count, front)))
+            vectors = PromptVectors(list(_probe(self._model.word_embeddings.weight, count, front)))
 
             def forward() -> float:
                 started = perf_counter()
@@ -257,7 +259,7 @@ class Transformer(ABC, Generic[C]):
 
             return min([forward() for _ in range(6)][2:])  # the first two warm up
 
-    def _all(self, vectors: Vectors, rows: Sequence[TokenisedExample], columns: C) -> Scores:
+    def _all(self, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C) -> Scores:
         """`[P, B, K]`"""
         job = self._job(vectors, rows, columns, np.ones((len(vectors.each), len(rows)), bool))
         parts = [job.run(batch) for batch in job.batches]

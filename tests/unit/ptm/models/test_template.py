@@ -3,30 +3,30 @@
 import pytest
 
 from fedbbpt.errors import InvalidExamples
-from fedbbpt.ptm.models.template import Piece, Place, check_pairs, parse
+from fedbbpt.ptm.models.template import Piece, Placeholder, check_pairs, parse
 from fedbbpt.types import Examples, TaskSpec
 
 
-def pieces(template: str) -> list[tuple[str, Place | None]]:
-    return [(piece.text, piece.place) for piece in parse(TaskSpec(template, ("a", "b")))]
+def pieces(template: str) -> list[tuple[str, Placeholder | None]]:
+    return [(piece.text, piece.placeholder) for piece in parse(TaskSpec(template, ("a", "b")))]
 
 
 def test_white_space_belongs_to_the_place_behind_it() -> None:
     assert pieces("{prompt} {text} It was {mask}.") == [
-        ("", Place.PROMPT),
-        (" ", Place.TEXT),
+        ("", Placeholder.PROMPT),
+        (" ", Placeholder.TEXT),
         (" It was", None),
-        (" ", Place.MASK),
+        (" ", Placeholder.MASK),
         (".", None),
     ]
 
 
 def test_the_prompt_stands_first_where_it_is_left_out() -> None:
-    assert parse(TaskSpec("Q: {text}", ("a", "b")))[0] == Piece("", Place.PROMPT)
+    assert parse(TaskSpec("Q: {text}", ("a", "b")))[0] == Piece("", Placeholder.PROMPT)
 
 
 def test_braces_can_be_written() -> None:
-    assert pieces("{{x}} {text}") == [("", Place.PROMPT), ("{", None), ("x}", None), (" ", Place.TEXT)]
+    assert pieces("{{x}} {text}") == [("", Placeholder.PROMPT), ("{", None), ("x}", None), (" ", Placeholder.TEXT)]
 
 
 def test_second_texts_and_their_place_come_together() -> None:

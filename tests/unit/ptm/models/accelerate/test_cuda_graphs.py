@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fedbbpt.ptm.models.accelerate.cuda_graphs import SHAPES, Graphs, Launch, Record, recorder  # noqa: E402
+from fedbbpt.ptm.models.accelerate.cuda_graphs import SHAPES, GraphedBody, Launch, Record, cuda_recorder  # noqa: E402
 
 WIDTH, MOST = 8, 64
 
@@ -34,7 +34,7 @@ def by_hand(launch: Launch) -> Launch:
 
 RECORDS: dict[str, tuple[str, Callable[[], Record]]] = {"by hand": ("cpu", lambda: by_hand)}
 if torch.cuda.is_available():
-    RECORDS["cuda"] = ("cuda", recorder)
+    RECORDS["cuda"] = ("cuda", cuda_recorder)
 
 
 def inputs(count: int, tokens: int, device: str, seed: int = 0) -> Any:
@@ -45,7 +45,7 @@ def inputs(count: int, tokens: int, device: str, seed: int = 0) -> Any:
 def test_repeated_launches_give_the_bits_of_the_body(device: str, record: Callable[[], Record]) -> None:
     """Kills: outputs that are handed out and written over; memory of one shape used by another; stale inputs."""
     body = Body()
-    graphs = Graphs(body, MOST, record())
+    graphs = GraphedBody(body, MOST, record())
     shapes = [(2, 3), (4, 16), (1, 7), (3, 2)]
     asked = [(shape, seed) for seed in range(4) for shape in shapes]
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def test_a_shape_is_recorded_when_it_comes_again() -> None:
         recorded.append(launch)
         return launch
 
-    graphs = Graphs(Body(), MOST, record)
+    graphs = GraphedBody(Body(), MOST, record)
     for calls, expected in ((1, 0), (1, 1), (3, 1)):
         for _ in range(calls):
             graphs(inputs_embeds=inputs(2, 5, "cpu"))
@@ -72,7 +72,7 @@ def test_what_is_large_or_comes_with_a_past_goes_to_the_body_itself() -> None:
     def record(launch: Launch) -> Launch:
         raise AssertionError("recorded")
 
-    graphs = Graphs(Body(), MOST, record)
+    graphs = GraphedBody(Body(), MOST, record)
     for _ in range(3):
         graphs(inputs_embeds=inputs(1, MOST + 1, "cpu"))
         assert graphs(inputs_embeds=torch.zeros(1, 1, WIDTH), shift=2.0).last_hidden_state.max() == 2.0
@@ -85,7 +85,7 @@ def test_the_shape_that_was_used_least_recently_is_forgotten() -> None:
         recorded.append(launch)
         return launch
 
-    graphs = Graphs(Body(), SHAPES + 1, record)
+    graphs = GraphedBody(Body(), SHAPES + 1, record)
     for tokens in (1, 1, *range(2, SHAPES + 2)):  # the first one leaves
         graphs(inputs_embeds=inputs(1, tokens, "cpu"))
     assert len(recorded) == 1
@@ -100,7 +100,7 @@ def test_what_cannot_be_recorded_is_computed_without() -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     body = Body()
-    graphs = Graphs(body, MOST, record)
+    graphs = GraphedBody(body, MOST, record)
     for seed in range(4):
         given = inputs(2, 5, "cpu", seed)
         assert torch.equal(graphs(inputs_embeds=given).last_hidden_state, body(inputs_embeds=given).last_hidden_state)
@@ -110,7 +110,9 @@ def test_what_cannot_be_recorded_is_computed_without() -> None:
 def test_a_thread_may_begin_with_a_shape_that_another_one_has_seen() -> None:
     """Kills: recording the first launches that a thread makes, whose libraries are not ready."""
     body = torch.nn.Linear(WIDTH, WIDTH).cuda().requires_grad_(False)
-    graphs = Graphs(lambda inputs_embeds: SimpleNamespace(last_hidden_state=body(inputs_embeds)), MOST, recorder())
+    graphs = GraphedBody(
+        lambda inputs_embeds: SimpleNamespace(last_hidden_state=body(inputs_embeds)), MOST, cuda_recorder()
+    )
     given = inputs(2, 5, "cuda")
 
     def ask() -> Any:

@@ -63,13 +63,13 @@ def test_bfloat16_moves_scores_a_little(checkpoint: Callable[[str], Path]) -> No
 @pytest.mark.parametrize("runtime", OTHERS)
 def test_threads_ask_side_by_side(checkpoint: Callable[[str], Path], runtime: Runtime) -> None:
     """Kills: one request for all threads; an answer that the next one overwrites."""
-    from fedbbpt.ptm.models.accelerate.exported_layers import exported
+    from fedbbpt.ptm.models.accelerate.exported_layers import export_body
     from fedbbpt.ptm.models.checkpoint import load as load_checkpoint
     from fedbbpt.ptm.models.text.split_model import split_model
 
     folder = checkpoint("bert-encoder")
     loaded = load_checkpoint("", folder, transformers.AutoModel, "dual-encoder", Precision.FLOAT32, runtime)
-    model = exported(split_model(loaded.model), loaded, 2)
+    model = export_body(split_model(loaded.model), loaded, 2)
     draw = torch.Generator().manual_seed(0)
     inputs = [torch.randn(3, 5 + i % 4, 32, generator=draw) for i in range(40)]
 

@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from fedbbpt.ptm.models.accelerate.cuda_graphs import Launch  # noqa: E402
 from fedbbpt.ptm.models.accelerate.fused_layers import fuse  # noqa: E402
-from fedbbpt.ptm.models.accelerate.gpu import accelerated  # noqa: E402
+from fedbbpt.ptm.models.accelerate.gpu import accelerate_body  # noqa: E402
 from fedbbpt.ptm.models.loading import load  # noqa: E402
 from fedbbpt.ptm.models.text.split_model import SplitModel, split_model  # noqa: E402
 from fedbbpt.types import Examples, Injection, Scores, SoftPrompts, TaskSpec  # noqa: E402
@@ -64,7 +64,7 @@ def test_a_machine_that_cannot_fuse_computes_the_plain_layers(
     with torch.inference_mode():
         plain = model.run_body(inputs(3, 9))
         for _ in range(3):
-            assert torch.equal(accelerated(model, inputs, by_hand).run_body(inputs(3, 9)), plain)
+            assert torch.equal(accelerate_body(model, inputs, by_hand).run_body(inputs(3, 9)), plain)
 
 
 def test_layers_that_were_fused_are_put_back(checkpoint: Checkpoint) -> None:
@@ -84,7 +84,7 @@ def test_what_cannot_be_recorded_is_computed_without(checkpoint: Checkpoint) -> 
 
     with torch.inference_mode():
         plain = model.run_body(probe(model)(3, 9))
-        found = accelerated(model, probe(model), record)
+        found = accelerate_body(model, probe(model), record)
         for _ in range(3):
             assert torch.equal(found.run_body(probe(model)(3, 9)), plain)
 

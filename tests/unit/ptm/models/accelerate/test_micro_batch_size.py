@@ -12,7 +12,7 @@ from fedbbpt.types import MicroBatch, Scores
 
 torch = pytest.importorskip("torch")
 
-from fedbbpt.ptm.models.accelerate.micro_batch_size import MOST_TOKENS, find_token_budget, in_halves  # noqa: E402
+from fedbbpt.ptm.models.accelerate.micro_batch_size import MAX_BUDGET, find_token_budget, split_on_out_of_memory  # noqa: E402
 
 
 def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
@@ -31,7 +31,7 @@ def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
     [
         (seconds(0.0), 1024),  # a larger one is not faster
         (seconds(1.0), 512 * 1024),  # twice as many are less than 1 % faster
-        (seconds(1e9), MOST_TOKENS),
+        (seconds(1e9), MAX_BUDGET),
         (seconds(1e9, memory=10_000), 4096),  # half of the 8 Ki that there was room for
         (seconds(1e9, memory=1024), 1024),
     ],
@@ -65,7 +65,7 @@ def test_where_memory_ends_a_micro_batch_is_computed_in_parts(room: int) -> None
         return np.stack([10 * batch.prompts + batch.rows], axis=1).astype(np.float32)
 
     prompts, rows = np.repeat(np.arange(3), 4)[:11], np.tile(np.arange(4), 3)[:11]
-    scores = in_halves(run)(MicroBatch(prompts, rows, 110))
+    scores = split_on_out_of_memory(run)(MicroBatch(prompts, rows, 110))
     assert scores[:, 0].tolist() == (10 * prompts + rows).tolist()
     assert asked == list(zip(prompts.tolist(), rows.tolist(), strict=True))
 
@@ -75,4 +75,4 @@ def test_a_pair_that_has_no_room_may_be_asked_again_later() -> None:
         raise torch.OutOfMemoryError("no room")
 
     with pytest.raises(Overloaded, match="no memory"):
-        in_halves(run)(MicroBatch(np.zeros(3, np.int64), np.zeros(3, np.int64), 30))
+        split_on_out_of_memory(run)(MicroBatch(np.zeros(3, np.int64), np.zeros(3, np.int64), 30))

@@ -56,7 +56,7 @@ class Plain:
         self.model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
         self.words = self.model.get_input_embeddings()
         initial = self.tokenizer(INITIAL, add_special_tokens=False)["input_ids"]
-        self.carriers = [int(token) for token in np.resize(initial, TOKENS)]
+        self.carrier_words = [int(token) for token in np.resize(initial, TOKENS)]
 
     def az(self) -> Any:
         """scale x std x (A z) / sqrt(n), `[P, L, D]`."""
@@ -93,7 +93,7 @@ def test_add_puts_words_in_the_text_and_a_z_behind_their_layernorm(checkpoint: C
             def change(hidden: Any, az: Any = az) -> Any:
                 return torch.cat([hidden[:1], hidden[1 : 1 + TOKENS] + az, hidden[1 + TOKENS :]])
 
-            theirs.append(plain.scores([ids[0], *plain.carriers, *ids[1:]], change))
+            theirs.append(plain.scores([ids[0], *plain.carrier_words, *ids[1:]], change))
     close(ask(checkpoint(name), latent(Injection.ADD)), theirs)
 
 
@@ -102,7 +102,7 @@ def test_add_puts_words_in_the_text_and_a_z_behind_their_layernorm(checkpoint: C
 def test_concat_leaves_the_input_its_positions(checkpoint: Checkpoint, name: str, place: int) -> None:
     """The published code puts the vectors before the first special token: without positions that is the same."""
     plain = Plain(checkpoint(name))
-    initial = plain.words(torch.tensor(plain.carriers)).detach()
+    initial = plain.words(torch.tensor(plain.carrier_words)).detach()
     theirs = []
     for az in plain.az():
         for ids in plain.inputs():
