@@ -24,7 +24,7 @@ from fedbbpt.ptm.models.checkpoint import locate
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.model import answer_loss
-from fedbbpt.whitebox.sequences import answered, batch
+from fedbbpt.whitebox.sequences import answered_examples, pad_batch
 
 parser = argparse.ArgumentParser()
 parser.add_argument("run", type=Path)
@@ -47,7 +47,7 @@ with tempfile.TemporaryDirectory() as folder:
 full = transformers.AutoModelForCausalLM.from_pretrained(locate(job.ptm.model))
 space = job.space()
 assert isinstance(space, DeepSpace)
-test = answered(ExampleEncoder(tokenizer, max_tokens, causal=True), card.task(), splits.test, space.tokens)
+test = answered_examples(ExampleEncoder(tokenizer, max_tokens, causal=True), card.task(), splits.test, space.tokens)
 
 
 def loss(model: Any, prefix: npt.NDArray[np.float32]) -> float:
@@ -55,7 +55,7 @@ def loss(model: Any, prefix: npt.NDArray[np.float32]) -> float:
     total, tokens = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(test), 50):
-            some = batch(test[start : start + 50])
+            some = pad_batch(test[start : start + 50])
             said = int(some.answer.sum())
             total += said * float(answer_loss(model.eval(), torch.from_numpy(prefix), some))
             tokens += said

@@ -1,4 +1,4 @@
-"""A real HTTP server of OpenAI's protocol on loopback, with a checkpoint's own logits, and manners that can be spoilt.
+"""A real HTTP server of OpenAI's protocol on loopback, with a checkpoint's own logits, and faults that a test turns on.
 
 It speaks four dialects: "vllm" tokenises, takes logprob_token_ids and names tokens by ids on demand; "sglang"
 tokenises; "llama.cpp" tokenises and lists log-probabilities with ids; "openai" does not, and refuses what it does not
@@ -21,29 +21,29 @@ ARGUMENTS = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
 
 
 @dataclass
-class Manners:
+class Behaviour:
     """How the server answers; a test changes them while it runs."""
 
     dialect: str = "vllm"
     max_logprobs: int = 1000
     max_model_len: int | None = 96
     fingerprint: str = "fp_1"
-    one_text: bool = False
+    first_text_only: bool = False
     """Answers the first text of a list alone."""
-    silent: bool = False
+    omits_logprobs: bool = False
     """Of log-probabilities."""
     echoes: bool = False
-    talks_on: bool = False
+    ignores_max_tokens: bool = False
     """Ignores max_tokens."""
-    strips: bool = False
+    strips_spaces: bool = False
     """Loses the spaces of tokens' texts, as decoding single tokens does with some tokenizers."""
     sharpness: float = 1.0
     """Multiplies log-probabilities; below 1, they sum to more than 1."""
     drift: float = 0.0
     """By how much each answer differs from the one before."""
     refusals: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
-    """Given before anything else, one after the other; the last again and again if `refuses_for_ever`."""
-    refuses_for_ever: bool = False
+    """Given before anything else, one after the other; the last again and again if `repeats_last_refusal`."""
+    repeats_last_refusal: bool = False
     body: bytes | None = None
     """In the place of what a completion would answer."""
 
@@ -55,7 +55,7 @@ class _Quiet(ThreadingHTTPServer):
 
 class OpenAIServer:
     def __init__(self, folder: Path) -> None:
-        self.manners = Manners()
+        self.behaviour = Behaviour()
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         """(path, headers, body) of each request."""
         self.lock = threading.Lock()
@@ -110,58 +110,63 @@ class OpenAIServer:
         self._thread.join()
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-        manners = self.manners
-        if manners.refusals:
-            last = manners.refuses_for_ever and len(manners.refusals) == 1
-            return manners.refusals[0] if last else manners.refusals.pop(0)
+        behaviour = self.behaviour
+        if behaviour.refusals:
+            last = behaviour.repeats_last_refusal and len(behaviour.refusals) == 1
+            return behaviour.refusals[0] if last else behaviour.refusals.pop(0)
         if path == "/v1/models":
-            listed = {"id": MODEL, "object": "model", "created": self._answers, "max_model_len": manners.max_model_len}
+            listed = {
+                "id": MODEL,
+                "object": "model",
+                "created": self._answers,
+                "max_model_len": behaviour.max_model_len,
+            }
             return _json({"object": "list", "data": [listed]})
-        if path == "/tokenize" and manners.dialect != "openai":
+        if path == "/tokenize" and behaviour.dialect != "openai":
             part, special = "prompt", "add_special_tokens"
-            if manners.dialect == "llama.cpp":
+            if behaviour.dialect == "llama.cpp":
                 part, special = "content", "add_special"
             return _json({"tokens": self._tokenizer(body[part], add_special_tokens=body[special])["input_ids"]})
         if path != "/v1/completions":
             return _json({"detail": "Not Found"}, 404)
-        if manners.body is not None:
-            return 200, {}, manners.body
+        if behaviour.body is not None:
+            return 200, {}, behaviour.body
         return self._completion(body)
 
     def _completion(self, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-        manners = self.manners
-        if manners.dialect == "openai" and (unknown := body.keys() - ARGUMENTS):
+        behaviour = self.behaviour
+        if behaviour.dialect == "openai" and (unknown := body.keys() - ARGUMENTS):
             return _refusal(f"Unrecognized request arguments: {sorted(unknown)}")
-        if body["logprobs"] > manners.max_logprobs:
-            return _refusal(f"logprobs of {body['logprobs']}, at most {manners.max_logprobs}")
+        if body["logprobs"] > behaviour.max_logprobs:
+            return _refusal(f"logprobs of {body['logprobs']}, at most {behaviour.max_logprobs}")
         texts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
         inputs = [self._tokenizer(text)["input_ids"] for text in texts]
-        if manners.max_model_len is not None and max(map(len, inputs)) >= manners.max_model_len:
-            return _refusal(f"This model's maximum context length is {manners.max_model_len} tokens")
-        if manners.one_text:
+        if behaviour.max_model_len is not None and max(map(len, inputs)) >= behaviour.max_model_len:
+            return _refusal(f"This model's maximum context length is {behaviour.max_model_len} tokens")
+        if behaviour.first_text_only:
             texts = texts[:1]
         self._answers += 1
         choices = [self._choice(i, text, ids, body) for i, (text, ids) in enumerate(zip(texts, inputs, strict=False))]
-        answer = {"model": MODEL, "system_fingerprint": manners.fingerprint, "choices": choices}
+        answer = {"model": MODEL, "system_fingerprint": behaviour.fingerprint, "choices": choices}
         return _json({**answer, "usage": {"prompt_tokens": sum(map(len, inputs))}})
 
     def _choice(self, index: int, text: str, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
-        manners = self.manners
+        behaviour = self.behaviour
         with torch.inference_mode():
-            values = self._model(torch.tensor([ids])).logits[0, -1].log_softmax(-1) * manners.sharpness
-        values = values - manners.drift * self._answers
+            values = self._model(torch.tensor([ids])).logits[0, -1].log_softmax(-1) * behaviour.sharpness
+        values = values - behaviour.drift * self._answers
         top = [int(token) for token in values.topk(min(body["logprobs"], len(values))).indices]
-        shown = body.get("logprob_token_ids") if manners.dialect == "vllm" else None
+        shown = body.get("logprob_token_ids") if behaviour.dialect == "vllm" else None
         tokens = list(dict.fromkeys([top[0], *(shown or top)]))
         written = self._tokenizer.decode([top[0]])
-        positions = 1 + 3 * manners.talks_on
-        choice = {"index": index, "text": (text if manners.echoes else "") + written, "logprobs": None}
-        if manners.silent:
+        positions = 1 + 3 * behaviour.ignores_max_tokens
+        choice = {"index": index, "text": (text if behaviour.echoes else "") + written, "logprobs": None}
+        if behaviour.omits_logprobs:
             return choice
-        if manners.dialect == "llama.cpp":
+        if behaviour.dialect == "llama.cpp":
             listed = [{"id": token, "token": self._token(token), "logprob": float(values[token])} for token in tokens]
             return {**choice, "logprobs": {"content": [{**listed[0], "top_logprobs": listed}] * positions}}
-        named = manners.dialect == "vllm" and body.get("return_tokens_as_token_ids")
+        named = behaviour.dialect == "vllm" and body.get("return_tokens_as_token_ids")
         names = [f"token_id:{token}" if named else self._token(token) for token in tokens]
         by_name: dict[str, float] = {}
         for name, token in zip(names, tokens, strict=True):
@@ -170,7 +175,7 @@ class OpenAIServer:
 
     def _token(self, token: int) -> str:
         text: str = self._tokenizer.decode([token])
-        return text.lstrip() if self.manners.strips else text
+        return text.lstrip() if self.behaviour.strips_spaces else text
 
 
 def _json(answer: dict[str, Any], status: int = 200) -> tuple[int, dict[str, str], bytes]:

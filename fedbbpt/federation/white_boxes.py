@@ -53,14 +53,14 @@ def client_box(settings: RunSettings, train: LabelledExamples, path: Path) -> Wh
     """The auxiliary model in the file `path`, on these examples. Raises InvalidInput, InvalidTask."""
     with _torch():
         from fedbbpt.whitebox import roles
-    return roles.client_box(path, settings.space, settings.task, train)
+    return roles.client_white_box(path, settings.space, settings.task, train)
 
 
 def owner_box(settings: RunSettings, shard: LabelledExamples, model: str) -> WhiteBox:
     """The full model, on the owner's examples. Raises InvalidInput, InvalidTask."""
     with _torch():
         from fedbbpt.whitebox import roles
-    return roles.owner_box(model, settings.space, settings.task, shard)
+    return roles.owner_white_box(model, settings.space, settings.task, shard)
 
 
 @contextmanager

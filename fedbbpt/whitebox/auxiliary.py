@@ -25,7 +25,7 @@ class LayerRange:
     mode: Literal["share", "drop"]
 
 
-def skeleton(config: Any, layers: LayerRange) -> Any:
+def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
     """The auxiliary model of a full model's configuration, with whatever weights its architecture begins with.
 
     Under `torch.device("meta")` it has shapes and no weights. Raises InvalidInput where the model has no such layers.
@@ -42,12 +42,12 @@ def skeleton(config: Any, layers: LayerRange) -> Any:
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # transformers says nothing of it
     if layers.mode == "share":
         _, decoder = layer_list(model)
-        decoder.extend([_twin(decoder[i % layers.cell], i) for i in range(layers.cell, depth)])
+        decoder.extend([_shared_copy(decoder[i % layers.cell], i) for i in range(layers.cell, depth)])
         model.config.num_hidden_layers = depth
     return model
 
 
-def _twin(layer: nn.Module, index: int) -> nn.Module:
+def _shared_copy(layer: nn.Module, index: int) -> nn.Module:
     """The same parameters in another place: a layer knows its place, since it has keys and values of its own there."""
     same: dict[int, Any] = {id(tensor): tensor for tensor in (*layer.parameters(), *layer.buffers())}
     same |= {id(module.config): module.config for module in layer.modules() if hasattr(module, "config")}
@@ -68,9 +68,9 @@ def layer_list(model: Any) -> tuple[str, nn.ModuleList]:
     return next(name for name, module in model.named_modules() if module is found), found
 
 
-def derive(full: Any, layers: LayerRange) -> Any:
+def extract_auxiliary(full: Any, layers: LayerRange) -> Any:
     """The auxiliary model of a full one, with its weights, before any distillation."""
-    model = skeleton(full.config, layers)
+    model = untrained_auxiliary(full.config, layers)
     name, _ = layer_list(model)
     sources = {source: parameter.numpy(force=True) for source, parameter in full.named_parameters()}
 

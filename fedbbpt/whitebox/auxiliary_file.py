@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.whitebox.auxiliary import LayerRange, load_weights, skeleton, weights
+from fedbbpt.whitebox.auxiliary import LayerRange, load_weights, untrained_auxiliary, weights
 
 _CONFIG = "config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
@@ -40,7 +40,7 @@ def read(path: Path) -> tuple[Any, Any, int]:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-            model = skeleton(config, LayerRange(**json.loads(about["layers"])))
+            model = untrained_auxiliary(config, LayerRange(**json.loads(about["layers"])))
             load_weights(model, {name: file.get_tensor(name) for name in file.keys()})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         fix = "the file that `fedbbpt owner auxiliary` wrote"

@@ -13,33 +13,35 @@ from torch import nn
 from fedbbpt import seeds
 from fedbbpt.types import Stage
 from fedbbpt.whitebox.optimise import minimise, reproducible
-from fedbbpt.whitebox.sequences import Answered, Batch, batches
+from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
 
 
-def hidden_error(teacher: Any, student: Any, batch: Batch) -> torch.Tensor:
+def hidden_state_error(teacher: Any, student: Any, batch: Batch) -> torch.Tensor:
     """The mean over the tokens that are there and over the hidden width."""
-    mask = batch.there.long()
+    mask = batch.valid.long()
     with torch.no_grad():
         target = teacher.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False).last_hidden_state
     found = student.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False).last_hidden_state
-    return nn.functional.mse_loss(found[batch.there], target[batch.there])
+    return nn.functional.mse_loss(found[batch.valid], target[batch.valid])
 
 
-def distil(teacher: Any, student: Any, sequences: Sequence[Answered], stage: Stage, seed: int) -> list[float]:
+def distil(teacher: Any, student: Any, sequences: Sequence[AnsweredExample], stage: Stage, seed: int) -> list[float]:
     """Trains all of the student's parameters; returns the losses, one a step."""
-    drawn = batches(sequences, stage.batch_size, seed)
+    drawn = draw_batches(sequences, stage.batch_size, seed)
     teacher.eval()
     student.train().requires_grad_(True)
     with reproducible(seed):
-        return minimise(list(student.parameters()), lambda: hidden_error(teacher, student, next(drawn)), stage)
+        return minimise(list(student.parameters()), lambda: hidden_state_error(teacher, student, next(drawn)), stage)
 
 
-def written(teacher: Any, start: Sequence[int], count: int, tokens: int, seed: int) -> tuple[Answered, ...]:
+def generate_sequences(
+    teacher: Any, start: Sequence[int], count: int, tokens: int, seed: int
+) -> tuple[AnsweredExample, ...]:
     """What the model itself writes: something to distil on where its owner has no data."""
     texts = []
     with reproducible(seeds.derive(seed, "written")), torch.inference_mode():
-        for _ in range(0, count, _AT_ONCE):
-            begun = torch.tensor([list(start)] * _AT_ONCE)
+        for _ in range(0, count, _TEXTS_PER_PASS):
+            begun = torch.tensor([list(start)] * _TEXTS_PER_PASS)
             texts += teacher.generate(
                 begun,
                 attention_mask=torch.ones_like(begun),
@@ -50,7 +52,7 @@ def written(teacher: Any, start: Sequence[int], count: int, tokens: int, seed: i
                 eos_token_id=None,
                 use_cache=True,
             ).tolist()
-    return tuple(Answered(tuple(text), len(start)) for text in texts[:count])
+    return tuple(AnsweredExample(tuple(text), len(start)) for text in texts[:count])
 
 
-_AT_ONCE = 16
+_TEXTS_PER_PASS = 16

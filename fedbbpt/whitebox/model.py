@@ -18,10 +18,10 @@ from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.types import Arrays, Stage
 from fedbbpt.whitebox import auxiliary
 from fedbbpt.whitebox.optimise import minimise, reproducible
-from fedbbpt.whitebox.sequences import Answered, Batch, batches
+from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
 
 
-def cache_of(prefix: Tensor, count: int) -> DynamicCache:
+def prefix_cache(prefix: Tensor, count: int) -> DynamicCache:
     """Keys and values `[layers, 2, heads, L, width]`, for each of `count` sequences."""
     past = DynamicCache()
     for index, (keys, values) in enumerate(prefix.unbind(0)):
@@ -32,9 +32,9 @@ def cache_of(prefix: Tensor, count: int) -> DynamicCache:
 def answer_loss(model: Any, prefix: Tensor, batch: Batch) -> Tensor:
     """The mean cross-entropy, in nats, of the answers' tokens."""
     count, tokens = len(batch.ids), prefix.shape[3]
-    mask = torch.cat([torch.ones(count, tokens, dtype=torch.long), batch.there.long()], dim=1)
+    mask = torch.cat([torch.ones(count, tokens, dtype=torch.long), batch.valid.long()], dim=1)
     hidden = model.base_model(
-        input_ids=batch.ids, attention_mask=mask, cache=cache_of(prefix, count), use_cache=True
+        input_ids=batch.ids, attention_mask=mask, cache=prefix_cache(prefix, count), use_cache=True
     ).last_hidden_state
     said = batch.answer[:, 1:]
     logits = model.get_output_embeddings()(hidden[:, :-1][said])
@@ -44,7 +44,7 @@ def answer_loss(model: Any, prefix: Tensor, batch: Batch) -> Tensor:
 class CausalWhiteBox:
     """A model, and what it is trained on."""
 
-    def __init__(self, model: Any, space: DeepSpace, sequences: Sequence[Answered]) -> None:
+    def __init__(self, model: Any, space: DeepSpace, sequences: Sequence[AnsweredExample]) -> None:
         """Raises InvalidInput where the prefix does not fit the model."""
         self._model, self._space, self._sequences = model, space, sequences
         self._first: Arrays | None = None
@@ -82,7 +82,7 @@ class CausalWhiteBox:
         return self._flat(prefix.detach()), float(np.mean(losses))
 
     def _minimise(self, parameters: list[nn.Parameter], prefix: Tensor, stage: Stage, seed: int) -> list[float]:
-        drawn = batches(self._sequences, stage.batch_size, seed)
+        drawn = draw_batches(self._sequences, stage.batch_size, seed)
         self._model.train()
         with reproducible(seed):
             return minimise(parameters, lambda: answer_loss(self._model, prefix, next(drawn)), stage)

@@ -12,12 +12,12 @@ from fedbbpt.ptm.models.checkpoint import Checkpoint, load, locate
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.types import LabelledExamples, Precision, Stage, TaskSpec
 from fedbbpt.whitebox import auxiliary_file
-from fedbbpt.whitebox.auxiliary import LayerRange, derive
-from fedbbpt.whitebox.distillation import distil, written
+from fedbbpt.whitebox.auxiliary import LayerRange, extract_auxiliary
+from fedbbpt.whitebox.distillation import distil, generate_sequences
 from fedbbpt.whitebox.model import CausalWhiteBox
-from fedbbpt.whitebox.sequences import Answered, answered
+from fedbbpt.whitebox.sequences import AnsweredExample, answered_examples
 
-WRITTEN, WRITTEN_TOKENS = 512, 64
+GENERATED_TEXTS, GENERATED_TOKENS = 512, 64
 """Texts that the full model writes to be distilled on, where its owner has no data, and their length."""
 
 
@@ -29,40 +29,46 @@ def make_auxiliary(
     Raises InvalidInput.
     """
     checkpoint = _load(model)
-    student = derive(checkpoint.model, layers)
+    student = extract_auxiliary(checkpoint.model, layers)
     if stage.steps:
         encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
-        sequences = answered(encoder, task, shard, 0) if len(shard) else _written(checkpoint, encoder, seed)
+        sequences = (
+            answered_examples(encoder, task, shard, 0)
+            if len(shard)
+            else _generated_sequences(checkpoint, encoder, seed)
+        )
         distil(checkpoint.model, student, sequences, stage, seed)
     return auxiliary_file.pack(student, layers, locate(model))
 
 
-def _written(checkpoint: Checkpoint, encoder: ExampleEncoder, seed: int) -> tuple[Answered, ...]:
+def _generated_sequences(checkpoint: Checkpoint, encoder: ExampleEncoder, seed: int) -> tuple[AnsweredExample, ...]:
     config = checkpoint.model.config
     first = next((id for id in (config.bos_token_id, config.eos_token_id) if id is not None), 0)
-    return written(checkpoint.model, [first], WRITTEN, min(checkpoint.max_tokens, WRITTEN_TOKENS), seed)
+    return generate_sequences(
+        checkpoint.model, [first], GENERATED_TEXTS, min(checkpoint.max_tokens, GENERATED_TOKENS), seed
+    )
 
 
-def client_box(path: Path, space: PromptSpace, task: TaskSpec, train: LabelledExamples) -> WhiteBox:
+def client_white_box(path: Path, space: PromptSpace, task: TaskSpec, train: LabelledExamples) -> WhiteBox:
     """The auxiliary model in the file `path`. Raises InvalidInput, InvalidTask."""
     model, tokenizer, max_tokens = auxiliary_file.read(path)
-    return _box(model, ExampleEncoder(tokenizer, max_tokens, causal=True), space, task, train)
+    return _white_box(model, ExampleEncoder(tokenizer, max_tokens, causal=True), space, task, train)
 
 
-def owner_box(model: str, space: PromptSpace, task: TaskSpec, shard: LabelledExamples) -> WhiteBox:
+def owner_white_box(model: str, space: PromptSpace, task: TaskSpec, shard: LabelledExamples) -> WhiteBox:
     """The full model: a folder, or a name on the hub. Raises InvalidInput, InvalidTask."""
     checkpoint = _load(model)
     encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
-    return _box(checkpoint.model, encoder, space, task, shard)
+    return _white_box(checkpoint.model, encoder, space, task, shard)
 
 
 def _load(model: str) -> Checkpoint:
     return load(model, locate(model), transformers.AutoModelForCausalLM, "causal-lm", Precision.FLOAT32)
 
 
-def _box(
+def _white_box(
     model: Any, encoder: ExampleEncoder, space: PromptSpace, task: TaskSpec, data: LabelledExamples
 ) -> CausalWhiteBox:
     if not isinstance(space, DeepSpace):
         raise InvalidInput("prompts that are not deep", where="task.prompt.kind", fix='"deep"')
-    return CausalWhiteBox(model, space, answered(encoder, task, data, space.tokens))
+    return CausalWhiteBox(model, space, answered_examples(encoder, task, data, space.tokens))

@@ -13,7 +13,7 @@ from fedbbpt.types import LabelledExamples, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredExample:
     """A tokenised input with its answer, which is `ids` from `answer` on."""
 
     ids: tuple[int, ...]
@@ -25,24 +25,25 @@ class Batch:
     """N sequences, filled up at their ends to `[N, T]`."""
 
     ids: Tensor
-    there: Tensor
+    valid: Tensor
     """bool: whether a token is a sequence's own."""
     answer: Tensor
     """bool: whether it is of the answer."""
 
 
-def answered(
+def answered_examples(
     encoder: ExampleEncoder, task: TaskSpec, data: LabelledExamples, prompt_tokens: int
-) -> tuple[Answered, ...]:
+) -> tuple[AnsweredExample, ...]:
     """As the PTM service reads them (`ptm.backends.causal_lm`): the same tokens, cut to the same room."""
     words = encoder.label_words(task)
     rows = encoder.encode(task, data.examples, prompt_tokens + max(map(len, words)) - 1, None)
     return tuple(
-        Answered(row.ids + words[label], len(row.ids)) for row, label in zip(rows, data.labels.tolist(), strict=True)
+        AnsweredExample(row.ids + words[label], len(row.ids))
+        for row, label in zip(rows, data.labels.tolist(), strict=True)
     )
 
 
-def batch(sequences: Sequence[Answered]) -> Batch:
+def pad_batch(sequences: Sequence[AnsweredExample]) -> Batch:
     longest = max(len(sequence.ids) for sequence in sequences)
     place = torch.arange(longest)
     lengths = torch.tensor([len(sequence.ids) for sequence in sequences])[:, None]
@@ -52,11 +53,11 @@ def batch(sequences: Sequence[Answered]) -> Batch:
     return Batch(ids, there, there & (place >= starts))
 
 
-def batches(sequences: Sequence[Answered], size: int, seed: int) -> Iterator[Batch]:
+def draw_batches(sequences: Sequence[AnsweredExample], size: int, seed: int) -> Iterator[Batch]:
     """Without end: one shuffled pass over all after the other."""
     waiting: list[int] = []
     for passing in count():
         waiting += seeds.rng(seed, "batches", passing).permutation(len(sequences)).tolist()
         while len(waiting) >= size or (len(waiting) >= len(sequences) and waiting):
-            yield batch([sequences[index] for index in waiting[:size]])
+            yield pad_batch([sequences[index] for index in waiting[:size]])
             waiting = waiting[size:]

@@ -38,7 +38,7 @@ pytest.importorskip("httpx2")
 from fedbbpt.ptm.models.openai.backend import OpenAICompatible, connect
 from fedbbpt.ptm.models.openai.http import MAX_ANSWER_BYTES
 from fedbbpt.ptm.models.openai.self_test import PROBES
-from tests.openai_server import Manners, OpenAIServer
+from tests.openai_server import Behaviour, OpenAIServer
 
 TASK = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
 TEXTS = ("the film was very good", "dull", "who wrote this long book", "a story", "where is paris")
@@ -64,7 +64,7 @@ def running(folder: Path) -> Iterator[OpenAIServer]:
 @pytest.fixture
 def server(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    running.manners = Manners()
+    running.behaviour = Behaviour()
     running.asked.clear()
     return running
 
@@ -77,12 +77,12 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def start(server: OpenAIServer, pauses: list[float]) -> Iterator[Start]:
-    """A backend in front of the server, which begins with these manners."""
+    """A backend in front of the server, which begins with this behaviour."""
     started: list[OpenAICompatible] = []
 
-    def begin(key: str = "", threads: int = 2, **manners: Any) -> OpenAICompatible:
-        for name, value in manners.items():
-            setattr(server.manners, name, value)
+    def begin(key: str = "", threads: int = 2, **behaviour: Any) -> OpenAICompatible:
+        for name, value in behaviour.items():
+            setattr(server.behaviour, name, value)
         started.append(connect(server.name, key, threads=threads, pause=pauses.append))
         server.asked.clear()
         return started[-1]
@@ -156,7 +156,7 @@ def test_pairs_of_a_request_begin_alike(start: Start) -> None:
 
 def test_a_server_that_takes_one_text_a_request_gets_one(start: Start, server: OpenAIServer) -> None:
     scores = ask(start())
-    alone = start(one_text=True)
+    alone = start(first_text_only=True)
     assert np.array_equal(ask(alone), scores)
     assert all(isinstance(body["prompt"], str) for body in server.completions()[-len(TEXTS) * 3 :])
 
@@ -194,7 +194,7 @@ def test_a_label_that_the_server_does_not_tell_fails_the_call(start: Start, serv
     job = backend.job(TASK, PROMPTS, rows, np.ones((3, 5), bool))
     for batch in job.batches:
         job.run(batch)
-    server.manners.body = json.dumps(
+    server.behaviour.body = json.dumps(
         {
             "model": "tiny",
             "system_fingerprint": "fp_1",
@@ -235,7 +235,7 @@ def test_long_texts_lose_their_end_and_nothing_else(start: Start, server: OpenAI
             backend.prepare(TASK, Examples((endless,)), 93, None)
     backend = start(max_model_len=None)
     (row,) = backend.prepare(TASK, Examples((endless,)), 5, None)
-    server.manners.max_model_len = 96
+    server.behaviour.max_model_len = 96
     with pytest.raises(PromptTooLong, match="maximum context length"):
         jobs.score(backend, TASK, PROMPTS, [row])
 
@@ -290,14 +290,14 @@ def test_columns_are_the_label_tokens(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("manners", "error", "text"),
+    ("behaviour", "error", "text"),
     [
-        ({"silent": True}, ScoreUnavailable, "no log-probabilities"),
+        ({"omits_logprobs": True}, ScoreUnavailable, "no log-probabilities"),
         ({"echoes": True}, WrongService, "echoes"),
-        ({"talks_on": True}, WrongService, "of 4 tokens for the next one"),
+        ({"ignores_max_tokens": True}, WrongService, "of 4 tokens for the next one"),
         ({"dialect": "openai", "max_logprobs": 5}, ScoreUnavailable, "not among the"),
         ({"dialect": "openai", "max_logprobs": 4}, FedbbptError, "at most 4"),
-        ({"dialect": "openai", "strips": True}, ScoreUnavailable, "not among the"),
+        ({"dialect": "openai", "strips_spaces": True}, ScoreUnavailable, "not among the"),
         ({"drift": 0.2}, ScoreUnavailable, "scores otherwise"),
         ({"dialect": "openai", "sharpness": 0.9}, WrongService, "probabilities that sum to"),
         ({"body": b"<html>"}, WrongService, "no JSON object"),
@@ -309,15 +309,16 @@ def test_columns_are_the_label_tokens(start: Start) -> None:
         ({"refusals": [(200, {}, b'{"data": [{"id": "other"}]}')]}, InvalidInput, "no model 'tiny'.*one of other"),
     ],
     ids=[
-        "silent", "echoes", "talks on", "few likeliest", "too few", "strips", "drifts", "no probabilities", "no JSON",
-        "deep JSON", "no choices", "huge", "redirects", "wrong key", "no such model",
+        "omits log-probabilities", "echoes", "ignores max_tokens", "few likeliest", "too few", "strips spaces",
+        "drifts", "no probabilities", "no JSON", "deep JSON", "no choices", "huge", "redirects", "wrong key",
+        "no such model",
     ],
 )  # fmt: skip
 def test_a_server_that_cannot_be_trusted_is_not_taken(
-    start: Start, manners: dict[str, Any], error: type[FedbbptError], text: str
+    start: Start, behaviour: dict[str, Any], error: type[FedbbptError], text: str
 ) -> None:
     with pytest.raises(error, match=text):
-        start(**manners)
+        start(**behaviour)
 
 
 def test_noise_is_measured(start: Start) -> None:
@@ -335,9 +336,9 @@ def later(start: Start, server: OpenAIServer) -> Callable[..., Scores]:
     backend.check(TASK)
     job = backend.job(TASK, PROMPTS, rows, np.ones((3, 1), bool))
 
-    def ask(**manners: Any) -> Scores:
-        for name, value in manners.items():
-            setattr(server.manners, name, value)
+    def ask(**behaviour: Any) -> Scores:
+        for name, value in behaviour.items():
+            setattr(server.behaviour, name, value)
         return jobs.run(backend, job, (3, 1, 3))
 
     return ask
@@ -352,15 +353,15 @@ def test_a_busy_server_is_asked_again_when_it_says(later: Callable[..., Scores],
 
 
 @pytest.mark.parametrize(
-    ("manners", "error", "text", "waits"),
+    ("behaviour", "error", "text", "waits"),
     [
-        ({"refusals": [refusal(503, "loading")], "refuses_for_ever": True}, PtmUnavailable, "HTTP 503.*loading", 4),
-        ({"refusals": [refusal(429, "slow down")], "refuses_for_ever": True}, RateLimited, "slow down", 4),
+        ({"refusals": [refusal(503, "loading")], "repeats_last_refusal": True}, PtmUnavailable, "HTTP 503.*loading", 4),
+        ({"refusals": [refusal(429, "slow down")], "repeats_last_refusal": True}, RateLimited, "slow down", 4),
         ({"refusals": [refusal(429, "later", **{"Retry-After": "3600"})]}, RateLimited, "later", 0),
         ({"refusals": [refusal(429, "insufficient_quota")]}, BudgetSpent, "the service's account", 0),
         ({"refusals": [refusal(401)]}, PtmUnavailable, "HTTP 401", 0),
         ({"body": b"{"}, PtmUnavailable, "no JSON object", 0),
-        ({"one_text": True}, PtmUnavailable, r"choices \['0'\] for 3 texts", 0),
+        ({"first_text_only": True}, PtmUnavailable, r"choices \['0'\] for 3 texts", 0),
         ({"fingerprint": "fp_2"}, RevisionChanged, "it was tiny fp_1 at the start, and is tiny fp_2", 0),
     ],
     ids=["away", "busy", "busy for long", "spent", "key withdrawn", "no JSON", "wrong count", "another model"],
@@ -369,13 +370,13 @@ def test_a_server_that_changes_its_manners_fails_the_call(
     later: Callable[..., Scores],
     pauses: list[float],
     server: OpenAIServer,
-    manners: dict[str, Any],
+    behaviour: dict[str, Any],
     error: type[FedbbptError],
     text: str,
     waits: int,
 ) -> None:
     with pytest.raises(error, match=text) as raised:
-        later(**manners)
+        later(**behaviour)
     assert len(pauses) == waits and server.url not in str(raised.value)
 
 
@@ -393,13 +394,13 @@ def test_the_key_is_in_one_header_and_in_no_text(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment\n")
-    server.manners.refusals = [refusal(503, "sk-environment is busy")]
+    server.behaviour.refusals = [refusal(503, "sk-environment is busy")]
     ask(start())
     assert {headers["Authorization"] for _, headers, _ in server.asked} == {"Bearer sk-environment"}
     backend = start(key="sk-argument")
     ask(backend)
     assert {headers["Authorization"] for _, headers, _ in server.asked} == {"Bearer sk-argument"}
-    server.manners.refusals = [refusal(400, "sk-argument may not ask this")]
+    server.behaviour.refusals = [refusal(400, "sk-argument may not ask this")]
     with pytest.raises(FedbbptError, match=r"\*\*\* may not"):
         ask(backend)
     assert "sk-" not in caplog.text and "*** is busy" in caplog.text

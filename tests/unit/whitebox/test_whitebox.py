@@ -15,10 +15,17 @@ from fedbbpt.prompts.deep import DeepSpace  # noqa: E402
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder  # noqa: E402
 from fedbbpt.types import Examples, LabelledExamples, Stage, TaskSpec  # noqa: E402
 from fedbbpt.whitebox import auxiliary_file  # noqa: E402
-from fedbbpt.whitebox.auxiliary import LayerRange, derive, layer_list, parameter_count, skeleton, weights  # noqa: E402
-from fedbbpt.whitebox.distillation import distil, hidden_error  # noqa: E402
-from fedbbpt.whitebox.roles import client_box, make_auxiliary, owner_box  # noqa: E402
-from fedbbpt.whitebox.sequences import answered, batch, batches  # noqa: E402
+from fedbbpt.whitebox.auxiliary import (  # noqa: E402
+    LayerRange,
+    extract_auxiliary,
+    layer_list,
+    parameter_count,
+    untrained_auxiliary,
+    weights,
+)
+from fedbbpt.whitebox.distillation import distil, hidden_state_error  # noqa: E402
+from fedbbpt.whitebox.roles import client_white_box, make_auxiliary, owner_white_box  # noqa: E402
+from fedbbpt.whitebox.sequences import answered_examples, draw_batches, pad_batch  # noqa: E402
 
 TASK = TaskSpec("{text} it is a{mask}", (" number", " place name"))
 DATA = LabelledExamples(
@@ -71,11 +78,11 @@ def auxiliary(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[...
 def test_counts_are_the_published_ones(config: Any, whole: int, shared: int, prefix: DeepSpace) -> None:
     """On the meta device, so without weights."""
     with torch.device("meta"):
-        assert parameter_count(skeleton(config, LayerRange(0, config.num_hidden_layers, "share"))) == whole
-        model = skeleton(config, LayerRange(0, 1, "share"))
+        assert parameter_count(untrained_auxiliary(config, LayerRange(0, config.num_hidden_layers, "share"))) == whole
+        model = untrained_auxiliary(config, LayerRange(0, 1, "share"))
         assert parameter_count(model) == shared
         assert len(layer_list(model)[1]) == config.num_hidden_layers
-        assert parameter_count(skeleton(config, LayerRange(0, 1, "drop"))) == shared
+        assert parameter_count(untrained_auxiliary(config, LayerRange(0, 1, "drop"))) == shared
     assert prefix.dim == {112_793_600: 6_144_000, 157_517_824: 3_932_160}[shared]
 
 
@@ -83,7 +90,7 @@ def test_counts_are_the_published_ones(config: Any, whole: int, shared: int, pre
 def test_a_shared_layer_is_one_in_all_its_places(checkpoint: Callable[[str], Path], name: str) -> None:
     """Kills: copies of the layer, and one layer whose places all write into the same keys and values."""
     teacher = full(checkpoint(name))
-    model = derive(teacher, LayerRange(1, 1, "share"))
+    model = extract_auxiliary(teacher, LayerRange(1, 1, "share"))
     first, second = layer_list(model)[1]
     assert [id(p) for p in first.parameters()] == [id(p) for p in second.parameters()]
     taken = layer_list(teacher)[1][1]
@@ -96,44 +103,46 @@ def test_a_shared_layer_is_one_in_all_its_places(checkpoint: Callable[[str], Pat
 @each_family
 def test_all_layers_make_the_full_model(checkpoint: Callable[[str], Path], name: str) -> None:
     teacher = full(checkpoint(name))
-    model = derive(teacher, LayerRange(0, 2, "share")).eval()
+    model = extract_auxiliary(teacher, LayerRange(0, 2, "share")).eval()
     ids = torch.tensor([[5, 6, 7, 8]])
     assert torch.equal(model(ids).logits, teacher(ids).logits)
     assert parameter_count(model) == parameter_count(teacher)
 
 
 def test_dropping_leaves_the_others_out(checkpoint: Callable[[str], Path]) -> None:
-    model = derive(full(checkpoint("llama")), LayerRange(1, 1, "drop"))
+    model = extract_auxiliary(full(checkpoint("llama")), LayerRange(1, 1, "drop"))
     assert len(layer_list(model)[1]) == model.config.num_hidden_layers == 1
 
 
 @pytest.mark.parametrize("layers", [LayerRange(2, 1, "share"), LayerRange(0, 3, "share"), LayerRange(1, 2, "drop")])
 def test_layers_that_are_not_there(checkpoint: Callable[[str], Path], layers: LayerRange) -> None:
     with pytest.raises(InvalidInput, match="of 2"):
-        derive(full(checkpoint("llama")), layers)
+        extract_auxiliary(full(checkpoint("llama")), layers)
 
 
 @each_family
 def test_distillation_brings_the_last_hidden_states_nearer(checkpoint: Callable[[str], Path], name: str) -> None:
     folder = checkpoint(name)
     teacher = full(folder)
-    student = derive(teacher, LayerRange(0, 1, "share"))
+    student = extract_auxiliary(teacher, LayerRange(0, 1, "share"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    sequences = answered(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
-    whole = batch(sequences)
-    before = float(hidden_error(teacher, student.eval(), whole).detach())
+    sequences = answered_examples(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    whole = pad_batch(sequences)
+    before = float(hidden_state_error(teacher, student.eval(), whole).detach())
     distil(teacher, student, sequences, Stage(30, 6, 3e-3, 0.01, 1e-8, 0.1), seed=0)
-    assert float(hidden_error(teacher, student.eval(), whole).detach()) < before / 2
+    assert float(hidden_state_error(teacher, student.eval(), whole).detach()) < before / 2
 
 
 def test_what_fills_a_batch_up_changes_nothing(checkpoint: Callable[[str], Path]) -> None:
     """Kills: a loss over the tokens that are not there."""
     folder = checkpoint("llama")
     teacher, tokenizer = full(folder), transformers.AutoTokenizer.from_pretrained(folder)
-    student = derive(teacher, LayerRange(0, 1, "share")).eval()
-    sequences = answered(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
-    errors = [float(hidden_error(teacher, student, batch([one])).detach()) * len(one.ids) for one in sequences]
-    together = float(hidden_error(teacher, student, batch(sequences)).detach())
+    student = extract_auxiliary(teacher, LayerRange(0, 1, "share")).eval()
+    sequences = answered_examples(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    errors = [
+        float(hidden_state_error(teacher, student, pad_batch([one])).detach()) * len(one.ids) for one in sequences
+    ]
+    together = float(hidden_state_error(teacher, student, pad_batch(sequences)).detach())
     assert together == pytest.approx(sum(errors) / sum(len(one.ids) for one in sequences), rel=1e-4)
 
 
@@ -142,7 +151,7 @@ def test_a_file_gives_back_model_and_tokenizer(
     checkpoint: Callable[[str], Path], auxiliary: Callable[..., Path], name: str
 ) -> None:
     model, tokenizer, max_tokens = auxiliary_file.read(auxiliary(name))
-    expected = weights(derive(full(checkpoint(name)), LayerRange(0, 1, "share")))
+    expected = weights(extract_auxiliary(full(checkpoint(name)), LayerRange(0, 1, "share")))
     found = weights(model)
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[each], expected[each]) for each in found)
@@ -161,7 +170,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 @each_family
 def test_each_stage_changes_its_own_part(auxiliary: Callable[..., Path], name: str) -> None:
     space = SPACES[name]
-    box = client_box(auxiliary(name), space, TASK, DATA)
+    box = client_white_box(auxiliary(name), space, TASK, DATA)
     z = np.zeros(space.dim, np.float32)
     aligned = box.align({}, z, STAGE, seed=1)
     again = box.align(aligned, z, STAGE, seed=2)
@@ -176,7 +185,7 @@ def test_each_stage_changes_its_own_part(auxiliary: Callable[..., Path], name: s
 def test_stages_are_functions_of_their_arguments(auxiliary: Callable[..., Path]) -> None:
     """Kills: weights that stay in the model from the call before, and draws from torch's global generator."""
     path, z = auxiliary("gpt2"), np.full(SPACES["gpt2"].dim, 0.1, np.float32)  # which has dropout
-    one, other = (client_box(path, SPACES["gpt2"], TASK, DATA) for _ in range(2))
+    one, other = (client_white_box(path, SPACES["gpt2"], TASK, DATA) for _ in range(2))
     drifted = one.align({}, z, STAGE, seed=1)
     one.tune(drifted, z, STAGE, seed=2)
     torch.manual_seed(5)
@@ -190,7 +199,7 @@ def test_stages_are_functions_of_their_arguments(auxiliary: Callable[..., Path])
 def test_a_shallower_model_answers_for_all_layers(auxiliary: Callable[..., Path]) -> None:
     """It tunes the mean of their prefixes, which all of them get."""
     space = SPACES["llama"]
-    box = client_box(auxiliary("llama", "drop"), space, TASK, DATA)
+    box = client_white_box(auxiliary("llama", "drop"), space, TASK, DATA)
     z, _ = box.tune({}, np.zeros(space.dim, np.float32), STAGE, seed=1)
     first, second = space.prefixes(z[None])[0]
     np.testing.assert_allclose(first, second, atol=1e-6)
@@ -198,7 +207,7 @@ def test_a_shallower_model_answers_for_all_layers(auxiliary: Callable[..., Path]
 
 def test_a_prefix_tuned_through_the_full_model_lowers_its_loss(checkpoint: Callable[[str], Path]) -> None:
     space = SPACES["llama"]
-    box = owner_box(str(checkpoint("llama")), space, TASK, DATA)
+    box = owner_white_box(str(checkpoint("llama")), space, TASK, DATA)
     z, losses = np.zeros(space.dim, np.float32), []
     for seed in range(4):
         z, loss = box.tune({}, z, Stage(20, 6, 0.2, 0.01, 1e-8, 0.1), seed)
@@ -208,18 +217,18 @@ def test_a_prefix_tuned_through_the_full_model_lowers_its_loss(checkpoint: Calla
 
 def test_a_prefix_of_another_shape_is_refused(checkpoint: Callable[[str], Path]) -> None:
     with pytest.raises(InvalidInput, match="2 layers, 2 heads and width 8"):
-        owner_box(str(checkpoint("llama")), SPACES["gpt2"], TASK, DATA)
+        owner_white_box(str(checkpoint("llama")), SPACES["gpt2"], TASK, DATA)
 
 
 @pytest.mark.parametrize("size", [1, 4, 6, 10])
 def test_batches_take_all_before_they_take_one_again(checkpoint: Callable[[str], Path], size: int) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
-    sequences = answered(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
-    drawn = batches(sequences, size, seed=3)
+    sequences = answered_examples(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    drawn = draw_batches(sequences, size, seed=3)
     taken: list[tuple[int, ...]] = []
     for _ in range(6):
         each = next(drawn)
         assert len(each.ids) == min(size, 6)
-        taken += [tuple(ids[there].tolist()) for ids, there in zip(each.ids, each.there, strict=True)]
+        taken += [tuple(ids[there].tolist()) for ids, there in zip(each.ids, each.valid, strict=True)]
     counts = {one.ids: taken.count(one.ids) for one in sequences}
     assert max(counts.values()) - min(counts.values()) <= 1

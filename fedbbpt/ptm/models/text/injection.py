@@ -38,7 +38,8 @@ class PromptVectors:
     """The prompts of one call. Continuous ones join in front, tokens, text and `place` at the template's place.
 
     `each` is `[L, D]` for each prompt; `carrier_words` `[L, D]` are the words that `add` puts into the text. Deep
-    prompts join no input: where `deep` holds them, `[P, layers, 2, heads, L, width]`, `each` only says how long they are.
+    prompts join no input: where `deep` holds them, `[P, layers, 2, heads, L, width]`, `each` only says how long they
+    are.
     """
 
     each: Sequence[Tensor]
