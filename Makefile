@@ -1,6 +1,7 @@
 # make demo   a whole federation on this machine
 # make test   every check
 # make fix    format, and mend what a tool can mend
+# make docs   the documentation as a site, in build/site
 # make protos generate the Python code of protos/ again
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PROTOS := .venv-protos
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 DATA ?=
 
-.PHONY: demo test check-format check-lint check-types check-floors check-protos check-tests fix protos clean
+.PHONY: demo test check-format check-lint check-types check-floors check-protos check-tests fix protos docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedbbpt demo --out demo-run $(if $(DATA),--data $(DATA))
@@ -42,6 +43,9 @@ fix: $(VENV)/.dev
 
 protos: $(PROTOS)/.done
 	protos/generate.sh
+
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
 
 clean:
 	rm -rf $(VENV) $(PROTOS) build *.egg-info demo-run
