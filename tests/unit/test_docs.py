@@ -150,7 +150,7 @@ def test_families_and_what_tells_them() -> None:
     families = pytest.importorskip("fedbbpt.ptm.models.families", exc_type=ImportError)
     rows = table((ROOT / "docs/models.md").read_text(), "family")
     told = {ending: name.strip("`") for name, cells in rows.items() for ending in re.findall(r"`(\w+)`", cells[0])}
-    assert told == families.ENDINGS and set(told.values()) == set(families.FAMILIES)
+    assert told == families.ARCHITECTURE_SUFFIXES and set(told.values()) == set(families.FAMILIES)
 
 
 # The protocol's page
