@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 import transformers
 
+from fedbbpt.federation import assemble
 from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.federation.run_folder import AUXILIARY
 from fedbbpt.federation.splits import prepare
-from fedbbpt.federation.white_boxes import AUXILIARY, write_auxiliary
 from fedbbpt.job.config import read_job
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.ptm.models.checkpoint import locate
@@ -42,7 +43,7 @@ with tempfile.TemporaryDirectory() as folder:
     path = arguments.run / AUXILIARY
     if not path.exists():
         path = Path(folder, AUXILIARY)
-        write_auxiliary(splits.job, splits.server, path)
+        assemble.make_auxiliary(splits.job, splits.server, path)
     small, tokenizer, max_tokens = auxiliary_file.read(path)
 full = transformers.AutoModelForCausalLM.from_pretrained(locate(job.ptm.model))
 space = job.space()

@@ -17,17 +17,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fedbbpt.client.agent import Agent
-from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.client.remote import RemoteCoordinator
-from fedbbpt.codecs import CODECS
 from fedbbpt.errors import SessionUnknown, UnknownRound
+from fedbbpt.federation import assemble
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Link, Ptm, RunSettings, Store
 from fedbbpt.job.config import Job
-from fedbbpt.job.settings import client_name, cohort_settings, run_settings
-from fedbbpt.methods import client_half, needs_scores
+from fedbbpt.job.settings import run_settings
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.server.coordinator import Coordinator
@@ -141,9 +138,7 @@ class Client:
         self.link, self.hello = link, hello
         self.settings: RunSettings = link.join(hello)
         train, dev = splits.train[index % CLIENTS], splits.dev[index % CLIENTS]
-        task, space, needed = self.settings.task, self.settings.space, needs_scores(self.settings)
-        objectives = LocalObjectives(ptm, task, space, train, dev, scores_needed=needed)
-        self.agent = Agent(client_half(self.settings, objectives), objectives, CODECS[self.settings.codec])
+        self.agent = assemble.client(self.settings, train, dev, ptm)
         self._tasks: Any = link.tasks()
 
     def task(self) -> Task:
@@ -179,7 +174,7 @@ class Federation(ABC):
         self.splits, self._path, self._ptm = splits, path, engine()
 
     def client(self, index: int, key: str = "key", link: Link | None = None, ptm: Ptm | None = None) -> Client:
-        hello = Hello(client_name(index), key, len(self.splits.train[index % CLIENTS]), frozenset(CODECS))
+        hello = assemble.hello(assemble.client_name(index), key, len(self.splits.train[index % CLIENTS]))
         return Client(link or self.link(), hello, self.splits, index, ptm or self._ptm)
 
     def clients(self) -> list[Client]:
@@ -210,16 +205,8 @@ class Federation(ABC):
 
     def _coordinator(self, store: Store, traffic: TrafficMeter) -> Coordinator:
         job = self.splits.job
-        return Coordinator(
-            method_name=job.method.name,
-            method=job.entry().server(job.method, job.space()),
-            codec=CODECS[job.codec.uplink],
-            settings=replace(run_settings(job, RUN_ID), max_update_bytes=10_000),
-            seed=job.run.seed,
-            cohort=cohort_settings(job),
-            store=store,
-            traffic=traffic.read,
-        )
+        settings = replace(run_settings(job, RUN_ID), max_update_bytes=10_000)
+        return assemble.coordinator(job, settings, store, traffic.read)
 
     @abstractmethod
     def link(self) -> Link: ...

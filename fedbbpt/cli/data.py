@@ -82,7 +82,7 @@ def draw(splits: Splits, path: Path) -> None:
         for index, (label, top) in enumerate(zip(labels, tops, strict=True)):
             axes.stairs(top, edges, baseline=top - counts[:, index], fill=True, color=colours(index), label=label)
         if len(counts) <= _NAMED:
-            axes.set_xticks(range(len(counts)), splits.owners)
+            axes.set_xticks(range(len(counts)), splits.titles)
         axes.set_xlabel(splits.job.data.partition_column or "client")
         axes.set_ylabel("training examples")
         if len(labels) <= _LEGEND:
@@ -95,7 +95,7 @@ def _counts(splits: Splits) -> dict[str, Any]:
     classes = len(splits.job.task.labels)
     return {
         "labels": splits.job.task.labels,
-        "counts": dict(zip(splits.owners, splits.histogram().tolist(), strict=True)),
+        "counts": dict(zip(splits.titles, splits.histogram().tolist(), strict=True)),
         "server_counts": np.bincount(splits.server.labels, minlength=classes).tolist(),
     }
 

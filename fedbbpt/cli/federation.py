@@ -18,9 +18,8 @@ from fedbbpt.cli.view import RunView, decimals, size
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import launch
 from fedbbpt.federation.evaluation import Comparison, compare
-from fedbbpt.federation.label_mapping import with_mapped_classes
-from fedbbpt.federation.outcome import PROMPT, SUMMARY, Outcome
 from fedbbpt.federation.processes import ProcessGroup
+from fedbbpt.federation.run_folder import PROMPT, SUMMARY, FinishedRun, prepare_folder
 from fedbbpt.federation.simulation import simulate as run_simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
@@ -107,12 +106,12 @@ def simulate(
     """Run the same federation in this one process, without a network; it ends with the same prompt, bit for bit."""
     log_to_stderr(logging.WARNING)
     job = changed(read_job(job_file), data, seed)
-    launch.prepare_folder(out_folder)
+    prepare_folder(out_folder)
     started = time.monotonic()
     splits = _prepared(job, json)
     asked = splits.job.ptm
     with open_ptm(asked.address, asked.model, threads=asked.threads, precision=asked.precision) as ptm:
-        splits = with_mapped_classes(splits, ptm)
+        splits = splits.with_mapped_classes(ptm)
         with _view(splits.job) as view:
             result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
         _finish(splits, ptm, result, reports, out_folder, started, json)
@@ -142,7 +141,7 @@ def _prepared(job: Job, as_json: bool) -> Splits:
 def shares(splits: Splits) -> Table:
     """Who trains on what: classes down, clients across, the first of them where there are many, then the server."""
     counts, labels = splits.histogram(), splits.job.task.labels
-    columns = list(zip(splits.owners, counts, strict=True))[:_CLIENTS_SHOWN]
+    columns = list(zip(splits.titles, counts, strict=True))[:_CLIENTS_SHOWN]
     if len(counts) > _CLIENTS_SHOWN:
         columns.append((f"{len(counts) - _CLIENTS_SHOWN} others", counts[_CLIENTS_SHOWN:].sum(axis=0)))
     if len(splits.server):
@@ -158,7 +157,7 @@ def shares(splits: Splits) -> Table:
 
 def _run(job: Job, folder: Path, as_json: bool) -> None:
     log_to_stderr(logging.WARNING)
-    launch.prepare_folder(folder)
+    prepare_folder(folder)
     started = time.monotonic()
     splits = _prepared(job, as_json)
     with ProcessGroup(folder / "logs") as group:
@@ -166,7 +165,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
             address = launch.start_ptm(group, splits.job, folder, view.note)
             with open_ptm(address, "", revision=splits.job.ptm.revision) as ptm:
                 revision = ptm.describe().revision
-                splits = with_mapped_classes(splits, ptm)
+                splits = splits.with_mapped_classes(ptm)
 
                 def watch(status: RunStatus, news: tuple[Report, ...]) -> None:
                     view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")
@@ -204,20 +203,20 @@ def _finish(
         bar = progress.add_task("measuring on the test examples", total=3 * len(splits.test) + len(train))
         advance: Callable[[int], None] = lambda done: progress.advance(bar, done)  # noqa: E731
         compared = compare(ptm, task_spec(job), job.space(), result.z, train, splits.test, advance)
-    outcome = Outcome(job, ptm.describe(), len(train), result, reports, compared, seconds)
-    outcome.write(folder)
+    finished = FinishedRun(job, ptm.describe(), len(train), result, reports, compared, seconds)
+    finished.write(folder)
     if as_json:
-        show(outcome.summary(), as_json=True)
+        show(finished.summary(), as_json=True)
         return
-    out.print(_results(outcome, compared))
+    out.print(_results(finished, compared))
     told = f"{folder}/ holds the prompt and its card, the summary, the metrics. Try it:"
     out.print(told, style="dim", highlight=False)
     given = '--text "..."' if splits.test.examples.images is None else "--images FILE.npz"
     out.print(f"  fedbbpt predict --prompt {folder / PROMPT} {given}", highlight=False)
 
 
-def _results(outcome: Outcome, compared: Comparison) -> Table:
-    summary = outcome.summary()
+def _results(finished: FinishedRun, compared: Comparison) -> Table:
+    summary = finished.summary()
     table = Table(title="on the test examples", title_justify="left", show_header=False, box=None)
     rows = (
         ("accuracy before tuning, no prompt", compared.without),

@@ -11,17 +11,14 @@ import typer
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, show
 from fedbbpt.cli.roles import PAUSE_SECONDS
-from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
-from fedbbpt.client.unmeasured import Unmeasured
-from fedbbpt.codecs import CODECS
 from fedbbpt.data.examples import Columns, label, read, read_table
-from fedbbpt.federation.splits import with_preset
-from fedbbpt.federation.white_boxes import AUXILIARY, owner_box, write_auxiliary
+from fedbbpt.federation import assemble
+from fedbbpt.federation.run_folder import AUXILIARY
+from fedbbpt.federation.task_completion import with_preset
 from fedbbpt.job.config import read_job
-from fedbbpt.methods import owner_half
-from fedbbpt.types import OWNER, Examples, Hello, LabelledExamples
+from fedbbpt.types import OWNER, Examples, LabelledExamples
 from fedbbpt.wire.channel import connect
 
 log = logging.getLogger(__name__)
@@ -49,7 +46,7 @@ def owner_auxiliary(
     columns = Columns(text_column, pair_column, label_column)
     shard = read(data, job.task.labels, columns) if data else LabelledExamples(Examples(), np.zeros(0, np.int64))
     with err.status(f"distilling {job.ptm.model}"):
-        write_auxiliary(job, shard, out)
+        assemble.make_auxiliary(job, shard, out)
     print(f"the auxiliary model is in {out}, {out.stat().st_size} bytes", flush=True)
 
 
@@ -79,9 +76,8 @@ def owner_join(
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
         link = RemoteCoordinator(channel)
-        settings = link.join(Hello(OWNER, keepsake.client_key(), len(table.labels), frozenset(CODECS)))
-        half = owner_half(settings, owner_box(settings, label(table, settings.labels), model))
-        agent = Agent(half, Unmeasured(len(table.labels)), CODECS[settings.codec], keepsake)
+        settings = link.join(assemble.hello(OWNER, keepsake.client_key(), len(table.labels)))
+        agent = assemble.owner(settings, label(table, settings.labels), model, keepsake=keepsake)
         log.info("joined %s as the model's owner with %d examples", settings.run_id, len(table.labels))
         counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
     show({"run": settings.run_id, "client": OWNER, "updates": counted}, json, title="finished")

@@ -12,10 +12,11 @@ from rich.table import Table
 from fedbbpt.cli import options
 from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.models import open_ptm
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.examples import Columns, read
 from fedbbpt.data.images import read_unlabelled
 from fedbbpt.errors import InvalidInput
-from fedbbpt.federation.evaluation import measured, score_z
+from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.prompt_file import PromptCard, read_prompt
 from fedbbpt.interfaces import Ptm
 from fedbbpt.types import Examples, LabelledExamples
@@ -61,7 +62,7 @@ def predict(
         _open(ptm, card, tls, token) as box,
     ):
         data = LabelledExamples(examples, np.zeros(len(names), np.int64))
-        scores = score_z(box, box.register_task(card.task()), card.space, z, data)[0].astype(np.float64)
+        scores = PromptScorer(box, card.task(), card.space).scores(data, z[None])[0].astype(np.float64)
     likely = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
     kind = "text" if images is None else "image"
@@ -117,8 +118,8 @@ def evaluate(
         err.status("asking the model"),
         _open(ptm, card, tls, token) as box,
     ):
-        scores = score_z(box, box.register_task(card.task()), card.space, z, examples)
-    whole = measured(scores, examples)
+        scores = PromptScorer(box, card.task(), card.space).scores(examples, z[None])
+    whole = Measured.of_scores(scores, examples)
     right = scores[0].argmax(axis=1) == examples.labels
     rows = {name: examples.labels == index for index, name in enumerate(card.labels)}
     result: dict[str, Any] = {

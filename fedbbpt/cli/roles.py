@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,27 +16,22 @@ import typer
 from fedbbpt.cli import options
 from fedbbpt.cli.console import log_to_stderr, show
 from fedbbpt.cli.lifetime import announce, until_done
-from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
-from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.client.remote import RemoteCoordinator
-from fedbbpt.codecs import CODECS
 from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table
 from fedbbpt.data.partition import Rows, split
 from fedbbpt.errors import InvalidData, InvalidInput, InvalidJob, NoResultYet
-from fedbbpt.federation.outcome import PROMPT, STORE, prompt_card
+from fedbbpt.federation import assemble
 from fedbbpt.federation.prompt_file import write_prompt
-from fedbbpt.federation.splits import with_preset
-from fedbbpt.federation.white_boxes import announced, client_box
-from fedbbpt.interfaces import RunSettings, WhiteBox
+from fedbbpt.federation.run_folder import PROMPT, STORE, prompt_card
+from fedbbpt.federation.task_completion import with_preset
 from fedbbpt.job.config import Job, read_job
-from fedbbpt.job.settings import make_coordinator, run_settings, task_spec
-from fedbbpt.methods import client_half, needs_scores, white_box
+from fedbbpt.job.settings import run_settings, task_spec
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import OWNER, Hello, LabelledExamples
+from fedbbpt.types import OWNER, LabelledExamples
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
 from fedbbpt.wire.tls import ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
@@ -119,9 +115,9 @@ async def _coordinate(
     record = RunRecord(run_id, job.run.seed, job.digest(ptm_revision), datetime.now(UTC).isoformat())
     store, traffic = SqliteStore(store_path, record), TrafficMeter()
     try:
-        model = announced(auxiliary) if auxiliary else None
+        model = assemble.announced_auxiliary(auxiliary) if auxiliary else None
         settings = run_settings(job, store.run.run_id, ptm_address, ptm_revision, model)
-        run = make_coordinator(job, settings, store, traffic.read)
+        run = assemble.coordinator(job, settings, store, traffic.read)
         serving = await serve_coordinator(
             run, traffic, host, port, tls=tls, tokens=tokens, insecure=insecure, auxiliary=auxiliary
         )
@@ -189,7 +185,7 @@ def client_join(
         link = RemoteCoordinator(channel)
         table = read_table(data, columns)
         kept, held_out = (np.arange(len(table.labels)), None) if dev else _hold_out(table)
-        settings = link.join(Hello(name, keepsake.client_key(), len(kept), frozenset(CODECS)))
+        settings = link.join(assemble.hello(name, keepsake.client_key(), len(kept)))
         whole = label(table, settings.labels)
         if not one_class:
             _check_classes(whole, settings.labels, data)
@@ -202,21 +198,12 @@ def client_join(
         ptm_tls = options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True)
         with connect(address, ptm_tls, ptm_token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as ptm_channel:
             box = RemotePtm(ptm_channel, settings.ptm_revision)
-            needed = needs_scores(settings)
-            objectives = LocalObjectives(box, settings.task, settings.space, train, measured_on, scores_needed=needed)
-            asked = _auxiliary_box(link, settings, train, folder) if white_box(settings) else objectives
-            agent = Agent(client_half(settings, asked), objectives, CODECS[settings.codec], keepsake)
+            fetch = partial(link.fetch_auxiliary, folder=folder)
+            agent = assemble.client(settings, train, measured_on, box, keepsake=keepsake, fetch_auxiliary=fetch)
             log.info("joined %s as %s with %d examples", settings.run_id, name, len(train))
             counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
-    result = {"run": settings.run_id, "client": name, "updates": counted, "queries": objectives.queries}
+    result = {"run": settings.run_id, "client": name, "updates": counted, "queries": agent.queries}
     show(result, json, title="finished")
-
-
-def _auxiliary_box(link: RemoteCoordinator, settings: RunSettings, train: LabelledExamples, folder: Path) -> WhiteBox:
-    if settings.auxiliary is None:
-        fix = "a coordinator with --auxiliary"
-        raise InvalidInput("the run has no auxiliary model for its clients", where="--coordinator", fix=fix)
-    return client_box(settings, train, link.fetch_auxiliary(settings.auxiliary, folder))
 
 
 def _hold_out(table: Table) -> tuple[Rows, Rows]:

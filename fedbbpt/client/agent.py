@@ -4,6 +4,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
@@ -45,6 +48,15 @@ class Agent:
         if self._keepsake:
             self._keepsake.save(task.id, update, self._kept_private(task))
         return update
+
+    def prompt(self, task: Task) -> npt.NDArray[np.float32]:
+        """Returns the prompt z `[n]` that a task's round begins with."""
+        return self._half.prompt(task.arrays)
+
+    @property
+    def queries(self) -> int:
+        """The number of queries of this client so far: pairs of a prompt and an example."""
+        return self._objectives.queries
 
     def _kept_private(self, task: Task) -> Arrays:
         if self._private is None:

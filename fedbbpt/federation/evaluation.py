@@ -1,65 +1,56 @@
-"""How good a prompt is on labelled examples that nobody tuned on, beside the controls that it has to beat."""
+"""Measures a tuned prompt on test examples, beside the baselines that it has to beat."""
 
-import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.data.images import fit
+from fedbbpt.client.asking import NoPrompt, Progress, PromptScorer
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.tasks import bias
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
-from fedbbpt.tasks.sizes import examples_of_a_handle
-from fedbbpt.types import (
-    Array,
-    Examples,
-    ImagePrompts,
-    LabelledExamples,
-    Output,
-    Prompts,
-    Scores,
-    TaskSpec,
-    TextPrompts,
-)
-
-ROWS = 256
-"""The most examples of one handle, and so how often progress is told."""
-
-
-def no_prompt(examples: Examples) -> Prompts:
-    """The inputs as they are."""
-    if examples.images is None:
-        return TextPrompts(("",))
-    return ImagePrompts(np.zeros((1, 1, *examples.images.shape[1:]), np.float32))
+from fedbbpt.types import LabelledExamples, Output, Scores, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """As much as the PTM's output lets one know."""
+    """How good one prompt is on labelled examples, as far as the PTM's output tells."""
 
     accuracy: float | None
-    """None where it gives losses only."""
+    """The share of right answers; None if the PTM gives losses only."""
     loss: float | None
-    """Mean cross-entropy in nats; None where it gives classes only."""
+    """The mean cross-entropy in nats; None if the PTM gives classes only."""
     queries: int
+    """The number of examples."""
+
+    @staticmethod
+    def of(judgement: Judgement) -> "Measured":
+        """Returns the measurement of the only prompt of a judgement."""
+        accuracy = None if judgement.correct is None else float(judgement.correct[0]) / judgement.examples
+        loss = None if judgement.losses is None else float(judgement.losses[0])
+        return Measured(accuracy, loss, judgement.examples)
+
+    @staticmethod
+    def of_scores(scores: Scores, data: LabelledExamples) -> "Measured":
+        """Returns the measurement of one prompt from its scores `[1, B, K]` on labelled examples."""
+        return Measured.of(judge(Output.LABEL_LOGITS, [scores], [data.labels]))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One test set under four conditions."""
+    """Four measurements on the same test examples."""
 
     without: Measured
-    """The template alone, no prompt: zero-shot."""
+    """The template alone, without a prompt: zero-shot."""
     start: Measured
     """The prompt that the search began with, z = 0."""
     bias: Measured | None
-    """No prompt, one offset for each class, fitted on the pooled training examples; None where there are no scores."""
+    """No prompt, but one offset for each class, fitted on all training examples; None if the PTM gives no scores."""
     tuned: Measured
 
     @property
     def queries(self) -> int:
+        """The queries of all measurements together."""
         conditions = (self.without, self.start, self.bias, self.tuned)
         return sum(measured.queries for measured in conditions if measured is not None)
 
@@ -71,104 +62,41 @@ def compare(
     z: npt.NDArray[np.float32],
     train: LabelledExamples,
     test: LabelledExamples,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda queries: None,
 ) -> Comparison:
-    """Tells `progress` how many of the queries are done: 3 x test + train, or 3 x test where the PTM gives no scores.
+    """Measures the prompt z `[n]` and its baselines on test examples.
 
-    Raises OutputWithheld where it gives none and the space has offsets.
+    The comparison costs 3 x test + train queries, or 3 x test if the PTM gives no scores.
+
+    Args:
+        ptm: The model to query.
+        task: The template and the class texts.
+        space: The space of z.
+        z: The tuned prompt.
+        train: The training examples of all clients, on which the offsets of the baseline are fitted.
+        test: Examples that nobody tuned on.
+        progress: Receives the number of further queries that are done.
+
+    Raises:
+        OutputWithheld: The PTM gives no scores, and the space has offsets.
     """
-    task_id = ptm.register_task(task)
-    output = ptm.describe().output
-    if not output.scores:
+    prompted, plain = PromptScorer(ptm, task, space), PromptScorer(ptm, task, NoPrompt(space.prompt_tokens))
+    start, tuned = np.zeros_like(z)[None], z[None]
+    if not prompted.card.output.scores:
         if space.offsets:
-            require_scores(output, "a prompt with offsets")
-
-        def asked(prompts: Callable[[Examples], Prompts]) -> Measured:
-            answers = list(_answers(ptm, task_id, space, prompts, test, progress))
-            found = judge(output, [answer for answer, _ in answers], [part.labels for _, part in answers])
-            return _measured(found)
-
+            require_scores(prompted.card.output, "a prompt with offsets")
         return Comparison(
-            without=asked(no_prompt),
-            start=asked(lambda examples: space.prompts(np.zeros_like(z)[None], examples)),
+            without=Measured.of(plain.judge(test, NoPrompt.Z, progress)),
+            start=Measured.of(prompted.judge(test, start, progress)),
             bias=None,
-            tuned=asked(lambda examples: space.prompts(z[None], examples)),
+            tuned=Measured.of(prompted.judge(test, tuned, progress)),
         )
-
-    def of(z: npt.NDArray[np.float32]) -> Measured:
-        return measured(score_z(ptm, task_id, space, z, test, progress), test)
-
-    plain, shots = (score(ptm, task_id, space, no_prompt, data, progress) for data in (test, train))
-    offsets = bias.fit(shots[0], train.labels).astype(np.float32)
-    shifted = measured(plain + offsets, test)
+    scores, train_scores = (plain.scores(data, NoPrompt.Z, progress) for data in (test, train))
+    offsets = bias.fit(train_scores[0], train.labels).astype(np.float32)
+    shifted = Measured.of_scores(scores + offsets, test)
     return Comparison(
-        without=measured(plain, test),
-        start=of(np.zeros_like(z)),
+        without=Measured.of_scores(scores, test),
+        start=Measured.of(prompted.judge(test, start, progress)),
         bias=Measured(shifted.accuracy, shifted.loss, len(train)),
-        tuned=of(z),
+        tuned=Measured.of(prompted.judge(test, tuned, progress)),
     )
-
-
-def measured(scores: Scores, data: LabelledExamples) -> Measured:
-    """`[1, B, K]` against labels `[B]`."""
-    return _measured(judge(Output.LABEL_LOGITS, [scores], [data.labels]))
-
-
-def _measured(found: Judgement) -> Measured:
-    """Of one prompt."""
-    accuracy = None if found.correct is None else float(found.correct[0]) / found.examples
-    loss = None if found.losses is None else float(found.losses[0])
-    return Measured(accuracy, loss, found.examples)
-
-
-def score_z(
-    ptm: Ptm,
-    task_id: str,
-    space: PromptSpace,
-    z: npt.NDArray[np.float32],
-    data: LabelledExamples,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Scores:
-    """What z `[dim]` stands for, prompt and offsets: `[1, B, K]`. Raises OutputWithheld."""
-
-    def prompts(examples: Examples) -> Prompts:
-        return space.prompts(z[None], examples)
-
-    return space.shifted(score(ptm, task_id, space, prompts, data, progress), z[None])
-
-
-def score(
-    ptm: Ptm,
-    task_id: str,
-    space: PromptSpace,
-    prompts: Callable[[Examples], Prompts],
-    data: LabelledExamples,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Scores:
-    """`[P, B, K]`, some rows at a time; images are brought to the model's shape. Raises OutputWithheld."""
-    require_scores(ptm.describe().output, "this")
-    return np.concatenate([answer for answer, _ in _answers(ptm, task_id, space, prompts, data, progress)], axis=1)
-
-
-def _answers(
-    ptm: Ptm,
-    task_id: str,
-    space: PromptSpace,
-    prompts: Callable[[Examples], Prompts],
-    data: LabelledExamples,
-    progress: Callable[[int], None],
-) -> Iterator[tuple[Array, LabelledExamples]]:
-    """Of one part of the data after the other, all about as long."""
-    card = ptm.describe()
-    data = LabelledExamples(fit(data.examples, card.image_shape), data.labels)
-    number = math.ceil(len(data) / min(ROWS, examples_of_a_handle(card, data.examples)))
-    for rows in np.array_split(np.arange(len(data)), number):
-        part = data.take(rows)
-        labels = part.labels if card.output is Output.LOSS_ONLY else None
-        handle = ptm.register_examples(task_id, part.examples, space.prompt_tokens, None, labels)
-        try:
-            answer = ptm.score(handle.id, prompts(part.examples)).answer
-        finally:
-            ptm.release(handle.id)
-        yield answer, part
-        progress(len(part))

@@ -12,14 +12,13 @@ from queue import Empty, Queue
 from typing import TypeAlias
 
 from fedbbpt.data.examples import write
-from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, StoreMismatch
-from fedbbpt.federation.outcome import STORE, SUMMARY
+from fedbbpt.errors import CoordinatorUnavailable, FedbbptError
+from fedbbpt.federation import assemble
 from fedbbpt.federation.processes import ProcessGroup
+from fedbbpt.federation.run_folder import AUXILIARY, STORE
 from fedbbpt.federation.splits import Splits
-from fedbbpt.federation.white_boxes import AUXILIARY, check_shard
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
-from fedbbpt.job.settings import client_name, cohort_settings
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import OWNER, Report, Result, RunStatus
 from fedbbpt.wire.channel import connect
@@ -32,13 +31,6 @@ LOOK_SECONDS = 0.2
 
 Watch: TypeAlias = Callable[[RunStatus, tuple[Report, ...]], None]
 Event: TypeAlias = tuple[RunStatus, tuple[Report, ...]] | FedbbptError
-
-
-def prepare_folder(out: Path) -> None:
-    """Makes OUT. One with an unfinished run is gone on with; a finished run is never written over."""
-    if (out / SUMMARY).exists():
-        raise StoreMismatch("holds a finished run", where=str(out), fix="another --out")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def start_ptm(group: ProcessGroup, job: Job, out: Path, note: Callable[[str], None]) -> str:
@@ -66,7 +58,7 @@ def run_federation(
     """Starts coordinator and clients, and follows the run to its end."""
     job = splits.job
     (out / "data").mkdir(exist_ok=True)
-    check_shard(job, splits.server)
+    assemble.check_owner_has_data(job, splits.server)
     (out / "job.toml").write_text(job_text(job), encoding="utf-8")
     told = ["--ptm", ptm_address, "--ptm-revision", revision]
     shard = (
@@ -81,7 +73,7 @@ def run_federation(
     group.start("coordinator", ["coordinator", "serve", str(out / "job.toml"), *places, *told])
     address = group.address("coordinator", file, START_SECONDS)
     note(f"starting {len(splits.train)} clients")
-    names = [client_name(index) for index in range(len(splits.train))]
+    names = [assemble.client_name(index) for index in range(len(splits.train))]
     for name, train, dev in zip(names, splits.train, splits.dev, strict=True):
         train_file = write(out / "data" / f"{name}.train", train, job.task.labels)
         dev_file = write(out / "data" / f"{name}.dev", dev, job.task.labels)
@@ -90,7 +82,7 @@ def run_federation(
     if job.entry().owner_takes_part(job.method):
         mine = ["--model", job.ptm.model, *shard, "--state", str(out / "clients" / OWNER)]
         group.start(OWNER, ["owner", "join", "--coordinator", address, *mine])
-    quorum = cohort_settings(job).quorum
+    quorum = assemble.cohort(job).quorum
     with connect(address) as channel:
         operator = RemoteRun(channel)
         events: Queue[Event] = Queue()

@@ -1,4 +1,4 @@
-"""The tuned prompt as a file: z in safetensors, with a model card inside it, and the same card for people beside it."""
+"""The file of a tuned prompt: the vector z in safetensors, a card of how it was tuned, and a page with that card."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +10,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.files import atomic_write
 from fedbbpt.prompts import Space
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.types import Examples, Precision, TaskSpec
 
 
 class PromptCard(BaseModel):
-    """What one must know to use the prompt, and to trust it."""
+    """How a prompt was tuned, and what is needed to use it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,7 +25,7 @@ class PromptCard(BaseModel):
     method: str
     ptm: str
     ptm_revision: str
-    """Scores were measured with this revision; another may answer otherwise."""
+    """The revision that the prompt was measured with; another may score differently."""
     ptm_precision: Precision = Precision.FLOAT32
     template: str
     labels: tuple[str, ...]
@@ -38,20 +39,28 @@ class PromptCard(BaseModel):
     queries: int
     dev_loss: float
     dev_accuracy: float | None
-    """None where the PTM gave the clients losses only."""
+    """None if the PTM gave the clients losses only."""
 
     def task(self) -> TaskSpec:
+        """Returns the task that the PTM scores."""
         return TaskSpec(self.template, self.classes)
 
 
 def write_prompt(path: Path, z: npt.NDArray[np.float32], card: PromptCard) -> None:
-    """Writes PATH and, for people, the card beside it as .md."""
-    path.write_bytes(save({"z": z}, metadata={"card": card.model_dump_json()}))
-    path.with_suffix(".md").write_text(_page(card, z), encoding="utf-8")
+    """Writes the prompt z `[n]` and its card to `path`, and a page for people beside it, with the suffix .md.
+
+    Each file is replaced atomically.
+    """
+    atomic_write(path, save({"z": z}, metadata={"card": card.model_dump_json()}))
+    atomic_write(path.with_suffix(".md"), _page(card, z))
 
 
 def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
-    """z `[n]` and its card. Raises InvalidInput naming the file."""
+    """Returns the prompt z `[n]` and its card.
+
+    Raises:
+        InvalidInput: The file is missing or is not a prompt.
+    """
     fix = "the prompt.safetensors of a finished run"
     try:
         with safe_open(path, framework="numpy") as file:

@@ -1,7 +1,7 @@
 """A federation in one process: the same coordinator, agents, methods, codecs and model, but no gRPC and no clock.
 
-Not a second engine: it calls by function what the services call by wire, so that for the same seed it ends with the
-same prompt, bit for bit.
+The simulation is not a second engine: it calls as functions what the services call over the network. With the same
+seed it ends with the same prompt, bit for bit.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,85 +13,93 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.client.agent import Agent
-from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.unmeasured import Unmeasured
-from fedbbpt.codecs import CODECS
+from fedbbpt.federation import assemble
+from fedbbpt.federation.run_folder import AUXILIARY
 from fedbbpt.federation.splits import Splits
-from fedbbpt.federation.white_boxes import AUXILIARY, check_shard, client_box, owner_box, write_auxiliary
-from fedbbpt.interfaces import ClientHalf, Ptm, RunSettings
-from fedbbpt.job.settings import client_name, make_coordinator, run_settings
-from fedbbpt.methods import client_half, needs_scores, owner_half, white_box
+from fedbbpt.interfaces import Ptm
+from fedbbpt.job.settings import run_settings
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.types import OWNER, Hello, Report, Result, RunStatus, Task, Update
+from fedbbpt.types import OWNER, Report, Result, RunStatus, Task, Update
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """A closed round: the status after it, and all that its clients were asked and answered, encoded as it travels."""
+class SimulatedRound:
+    """A closed round: its report, the status after it, and every message of it as it would travel."""
 
     status: RunStatus
+    report: Report
     z: npt.NDArray[np.float32]
-    """`[n]`, the prompt that the round began with and measured on dev data."""
+    """`[n]`, the prompt that the round began with and measured on dev examples."""
     exchanges: tuple[tuple[Task, Update], ...]
+    """Each task with the encoded update that answered it."""
 
 
 class Simulation:
-    """A run that is played round by round, for as long as somebody asks for the next.
+    """A run that advances by one round whenever the next is asked for.
 
-    No time passes, so no deadline does: whoever is asked answers.
+    No time passes, so no deadline expires: every client that is asked answers.
     """
 
     def __init__(self, splits: Splits, ptm: Ptm) -> None:
+        """Lets every client join, and registers its examples with `ptm`.
+
+        Raises:
+            InvalidJob: The model's owner is to train, and `splits.server` has no examples.
+            FedbbptError: A client cannot take part, for the reasons that `assemble.client` gives.
+        """
         job = splits.job
-        check_shard(job, splits.server)
-        self._coordinator = make_coordinator(job, run_settings(job, "simulation"), MemoryStore())
-        self._clients: dict[str, tuple[ClientHalf, Agent]] = {}
+        assemble.check_owner_has_data(job, splits.server)
         with TemporaryDirectory() as folder:
-            auxiliary = Path(folder, AUXILIARY)
+            path, auxiliary = Path(folder, AUXILIARY), None
             if job.entry().white_box:
-                write_auxiliary(job, splits.server, auxiliary)
+                assemble.make_auxiliary(job, splits.server, path)
+                auxiliary = assemble.announced_auxiliary(path)
+            settings = run_settings(job, "simulation", auxiliary=auxiliary)
+            self._coordinator = assemble.coordinator(job, settings, MemoryStore())
+            self._agents: dict[str, Agent] = {}
             for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True)):
-                session, settings = self._join(client_name(index), len(train))
-                objectives = LocalObjectives(
-                    ptm, settings.task, settings.space, train, dev, scores_needed=needs_scores(settings)
-                )
-                asked = client_box(settings, train, auxiliary) if white_box(settings) else objectives
-                half = client_half(settings, asked)
-                self._clients[session] = half, Agent(half, objectives, CODECS[settings.codec])
+                agent = assemble.client(settings, train, dev, ptm, fetch_auxiliary=lambda announced: path)
+                self._join(assemble.client_name(index), len(train), agent)
         if job.entry().owner_takes_part(job.method):
-            session, settings = self._join(OWNER, len(splits.server))
-            half = owner_half(settings, owner_box(settings, splits.server, job.ptm.model))
-            self._clients[session] = half, Agent(half, Unmeasured(len(splits.server)), CODECS[settings.codec])
+            self._join(OWNER, len(splits.server), assemble.owner(settings, splits.server, job.ptm.model))
 
-    def _join(self, name: str, examples: int) -> tuple[str, RunSettings]:
-        return self._coordinator.join(Hello(name, "simulated", examples, frozenset(CODECS)), now=0.0)
+    def _join(self, name: str, examples: int, agent: Agent) -> None:
+        session, _ = self._coordinator.join(assemble.hello(name, "simulated", examples), now=0.0)
+        self._agents[session] = agent
 
-    def rounds(self) -> Iterator[Played]:
+    def rounds(self) -> Iterator[SimulatedRound]:
+        """Yields each round as it closes, until the run has ended."""
         exchanges: list[tuple[Task, Update]] = []
         shown = 0
         while not self._coordinator.state.ended:
-            for session, (half, agent) in self._clients.items():
+            for session, agent in self._agents.items():
                 task = self._coordinator.task_for(session)
                 if task is not None:
                     update = agent.answer(task)
                     exchanges.append((task, update))
                     self._coordinator.submit(session, task.id, update, now=0.0)
-                if self._coordinator.reports(shown):
+                if reports := self._coordinator.reports(shown):
                     shown += 1
-                    yield Played(self._coordinator.status(), half.prompt(exchanges[-1][0].arrays), tuple(exchanges))
+                    z = agent.prompt(exchanges[-1][0])
+                    yield SimulatedRound(self._coordinator.status(), reports[0], z, tuple(exchanges))
                     exchanges = []
 
     def result(self) -> Result:
-        """Raises NoResultYet."""
+        """Returns the best prompt so far. Raises NoResultYet before the first round has closed."""
         return self._coordinator.result()
 
 
-def simulate(splits: Splits, ptm: Ptm, watch: Callable[[RunStatus], None]) -> tuple[Result, tuple[Report, ...]]:
-    """The result, and what each round measured; `watch` sees the status after each."""
+def simulate(
+    splits: Splits, ptm: Ptm, watch: Callable[[RunStatus], None] = lambda status: None
+) -> tuple[Result, tuple[Report, ...]]:
+    """Simulates a run to its end; `watch` receives the status after each round.
+
+    Returns:
+        The best prompt, and the report of each round.
+    """
     simulation = Simulation(splits, ptm)
     reports: list[Report] = []
-    for played in simulation.rounds():
-        watch(played.status)
-        assert played.status.last is not None, "a round has closed"
-        reports.append(played.status.last)
+    for closed in simulation.rounds():
+        watch(closed.status)
+        reports.append(closed.report)
     return simulation.result(), tuple(reports)

@@ -1,4 +1,4 @@
-"""From a job to data: what each client of a federation on one machine trains on, and what nobody trains on."""
+"""Reads the data of a job and shares them out: what each client trains on, and what nobody trains on."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,39 +9,44 @@ import numpy.typing as npt
 from fedbbpt import seeds
 from fedbbpt.data import demo, partition
 from fedbbpt.data.examples import SUFFIXES, Columns, check_trainable, in_order, label, label_names, read_table
-from fedbbpt.data.ngrams import pmi_ngrams
 from fedbbpt.data.partition import Partition, Rows
 from fedbbpt.errors import InvalidData, InvalidJob
+from fedbbpt.federation.task_completion import with_candidates, with_mapped_classes, with_preset, with_task
+from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
-from fedbbpt.job.prompt_sections import TextPromptSection
-from fedbbpt.tasks.presets import PRESETS
 from fedbbpt.types import Examples, LabelledExamples
 
 FRACTIONS = (0.6, 0.2, 0.2)
-"""Train, dev and test of a source that has no splits of its own."""
+"""Shares of train, dev and test examples in a source that is not split already."""
 
 SHARDS_PER_CLIENT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """A job whose task is complete, and its data by client."""
+    """A job whose task is complete, and its data, shared out to clients."""
 
     job: Job
     train: tuple[LabelledExamples, ...]
+    """Each client's training examples."""
     dev: tuple[LabelledExamples, ...]
+    """Each client's dev examples."""
     test: LabelledExamples
     server: LabelledExamples
-    """What the server itself may train on, and no client has; often nothing."""
-    owners: tuple[str, ...]
-    """Each client's value of the partition column, or its number."""
+    """Training examples that the server has and no client; often none."""
+    titles: tuple[str, ...]
+    """Each client's title in tables: its value of the partition column, or its number."""
+
+    def with_mapped_classes(self, ptm: Ptm) -> "Splits":
+        """Returns the splits with the classes of the job mapped to labels of the model, if the job asks for it."""
+        return replace(self, job=with_mapped_classes(self.job, self.server, ptm))
 
     def pooled(self) -> LabelledExamples:
-        """All clients' training examples in one place, which a federation never has; for controls only."""
+        """Returns all clients' training examples in one place, which a federation never has; for baselines only."""
         return _concatenate(self.train)
 
     def histogram(self) -> npt.NDArray[np.int64]:
-        """Training examples of each class at each client, `[clients, K]`."""
+        """Returns how many training examples of each class each client has, `[clients, K]`."""
         classes = len(self.job.task.labels)
         return np.stack([np.bincount(part.labels, minlength=classes) for part in self.train])
 
@@ -54,12 +59,17 @@ class _Source:
     train: LabelledExamples
     dev: LabelledExamples
     test: LabelledExamples
-    owners: tuple[str, ...] = ()
-    """Of each training example, where a column names them."""
+    partition_values: tuple[str, ...] = ()
+    """Each training example's value of the partition column, if the job has one."""
 
 
 def prepare(job: Job) -> Splits:
-    """Reads, cuts and shares out, all by the run's seed. Raises InvalidData, InvalidJob."""
+    """Reads, splits and shares out the data of a job. The job's seed determines every choice.
+
+    Raises:
+        InvalidJob: The job does not fit its data.
+        InvalidData: The data cannot be read, or are too few for the job.
+    """
     job = with_preset(job)
     source = _demo(job) if job.data.source == "demo" else _read(job)
     job, train, dev = source.job, source.train, source.dev
@@ -74,32 +84,16 @@ def prepare(job: Job) -> Splits:
     if len(dev) < clients:
         what, fix = f"{len(dev)} dev examples for {clients} clients", "a larger data.dev_shots_per_class, or 0 for all"
         raise InvalidData(what, where=data.source, fix=f"{fix}; or fewer clients")
-    # Dev metrics add up over clients, so it does not matter who measures which example.
+    # Dev metrics are summed over clients, so it does not matter which client measures which example.
     dev_parts = partition.iid(dev.labels, clients, seeds.derive(seed, "dev"))
-    rows, parts, owners = _share_out(source)
+    rows, parts, titles = _share_out(source)
     server = train.take(rows)
-    job = _with_candidates(job, server)
-    return Splits(job, tuple(map(train.take, parts)), tuple(map(dev.take, dev_parts)), source.test, server, owners)
-
-
-def _with_candidates(job: Job, server: LabelledExamples) -> Job:
-    """The job with the words that it leaves to the data: out of the server's own, since all who take part see them."""
-    prompt = job.task.prompt
-    if not isinstance(prompt, TextPromptSection) or prompt.candidates:
-        return job
-    if not len(server):
-        fix = "a data.server_share above 0 to take them from, or a list of words"
-        raise InvalidJob("task.prompt.candidates is empty", where="job", fix=fix)
-    candidates = pmi_ngrams(server.examples.texts, prompt.vocabulary)
-    if len(candidates) < 2:
-        what = f"{len(candidates)} words in the server's {len(server)} examples"
-        raise InvalidData(what, where=job.data.source, fix="a larger data.server_share, or task.prompt.candidates")
-    changed = prompt.model_copy(update={"candidates": candidates})
-    return job.model_copy(update={"task": job.task.model_copy(update={"prompt": changed})})
+    job = with_candidates(job, server)
+    return Splits(job, tuple(map(train.take, parts)), tuple(map(dev.take, dev_parts)), source.test, server, titles)
 
 
 def _share_out(source: _Source) -> tuple[Rows, Partition, tuple[str, ...]]:
-    """The server's and each client's rows of the training examples, and the clients' names."""
+    """The server's and each client's rows of the training examples, and the clients' titles."""
     data, seed, clients, labels = source.job.data, source.job.run.seed, source.job.cohort.clients, source.train.labels
     rows = np.arange(len(labels))
     if data.shots == "total" and data.shots_per_class:
@@ -110,7 +104,7 @@ def _share_out(source: _Source) -> tuple[Rows, Partition, tuple[str, ...]]:
     if data.server_share and not len(server):
         what = f"data.server_share = {data.server_share} of {len(rows)} examples is nothing"
         raise InvalidData(what, where=data.source, fix="a larger share, or more examples")
-    owners = tuple(map(str, range(clients)))
+    titles = tuple(map(str, range(clients)))
     match data.partition:
         case "iid":
             parts = partition.iid(labels[rest], clients, seed)
@@ -119,29 +113,29 @@ def _share_out(source: _Source) -> tuple[Rows, Partition, tuple[str, ...]]:
         case "shards":
             parts = partition.shards(labels[rest], clients, SHARDS_PER_CLIENT, seed)
         case "column":
-            owners = _owners(source)
-            parts = partition.by_owner([source.owners[row] for row in rest], owners)
+            titles = _distinct_values(source)
+            parts = partition.by_owner([source.partition_values[row] for row in rest], titles)
     if data.shots == "client" and data.shots_per_class:
         if data.partition == "iid":
             _check_shots(labels[rest], clients, source.job)
         parts = partition.few(labels[rest], parts, data.shots_per_class, seeds.derive(seed, "train"))
-    return server, tuple(rest[part] for part in parts), owners
+    return server, tuple(rest[part] for part in parts), titles
 
 
-def _owners(source: _Source) -> tuple[str, ...]:
-    """The values of the partition column in order: as many as there are clients."""
-    owners, job = in_order(set(source.owners)), source.job
-    if len(owners) != job.cohort.clients:
+def _distinct_values(source: _Source) -> tuple[str, ...]:
+    """The distinct values of the partition column in order: as many as there are clients."""
+    values, job = in_order(set(source.partition_values)), source.job
+    if len(values) != job.cohort.clients:
         what = (
-            f"data.partition_column = {job.data.partition_column!r} has {len(owners)} values in the training examples"
+            f"data.partition_column = {job.data.partition_column!r} has {len(values)} values in the training examples"
         )
-        fix = f"cohort.clients = {len(owners)}, not {job.cohort.clients}; or another column"
+        fix = f"cohort.clients = {len(values)}, not {job.cohort.clients}; or another column"
         raise InvalidJob(what, where="job", fix=fix)
-    return owners
+    return values
 
 
 def _check_shots(labels: Rows, holders: int, job: Job) -> None:
-    """Raises InvalidData unless there are the job's shots of each class for so many holders."""
+    """Raises InvalidData unless every one of `holders` can have the job's shots of each class."""
     counts, shots = np.bincount(labels), job.data.shots_per_class
     rarest = int(np.where(counts, counts, len(labels) + 1).argmin())
     most = int(counts[rarest]) // holders
@@ -153,31 +147,8 @@ def _check_shots(labels: Rows, holders: int, job: Job) -> None:
         raise InvalidData(what, where=job.data.source, fix=f"{fix}, or more examples")
 
 
-def with_preset(job: Job) -> Job:
-    """The job with its preset's labels and class texts written out."""
-    name = job.task.preset
-    if not name:
-        return job
-    if name not in PRESETS:
-        raise InvalidJob(f"task.preset = {name!r} is unknown", where="job", fix=f"one of {', '.join(PRESETS)}")
-    return with_task(job, tuple(PRESETS[name]), tuple(PRESETS[name].values()), "")
-
-
-def with_task(job: Job, labels: tuple[str, ...], classes: tuple[str, ...], template: str) -> Job:
-    """The job with what it leaves to the data: `labels` and `classes` hold where it names none."""
-    task = job.task
-    named = task.labels or labels
-    changes = {
-        "preset": "",
-        "labels": named,
-        "classes": task.classes or (classes if named == labels else named),
-        "template": task.template or template,
-    }
-    return job.model_copy(update={"task": task.model_copy(update=changes)})
-
-
 def _demo(job: Job) -> _Source:
-    # The questions stay the same for all seeds, so that seeds differ in shots, partition and search alone.
+    # The questions are the same for all seeds, so that runs differ only in their shots, partition and search.
     made = demo.questions(seed=0)
     if job.task.labels not in ((), made.labels):
         raise InvalidJob(
@@ -206,19 +177,19 @@ def _read(job: Job) -> _Source:
     labels = job.task.labels or label_names(*tables)
     template = "{prompt} {text} {text_pair}" if tables[0].examples.pairs else "{prompt} {text}"
     job = with_task(job, labels, labels, template)
-    owners = tables[0].owners
+    values = tables[0].owners
     if len(tables) == 1:
         whole = label(tables[0], labels)
-        cut = partition.split(whole.labels, FRACTIONS, job.run.seed)
-        train, dev, test = map(whole.take, cut)
-        owners = tuple(owners[row] for row in cut[0]) if owners else ()
+        rows = partition.split(whole.labels, FRACTIONS, job.run.seed)
+        train, dev, test = map(whole.take, rows)
+        values = tuple(values[row] for row in rows[0]) if values else ()
     else:
         train, dev, test = (label(table, labels) for table in tables)
-    return _Source(job, train, dev, test, owners)
+    return _Source(job, train, dev, test, values)
 
 
 def _file(folder: Path, name: str) -> Path:
-    """FOLDER/NAME with a known ending."""
+    """The path of the file FOLDER/NAME with a known suffix."""
     found = sorted(
         path for path in folder.glob(f"{name}.*") if path.name.removesuffix(".gz").rpartition(".")[2] in SUFFIXES
     )

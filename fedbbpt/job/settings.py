@@ -1,20 +1,20 @@
-"""From a job to what its roles are built with: one reading of it, for real processes and for simulation."""
+"""The settings of a run: what its clients are told when they join, derived from the job."""
 
-import math
-
-from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidJob
-from fedbbpt.interfaces import RunSettings, Store
+from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.config import Job
-from fedbbpt.server.cohort import CohortSettings
-from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.types import Auxiliary, TaskSpec
 
 MAX_UPDATE_BYTES = 64 * 1024 * 1024
+DEFAULT_TEMPLATE = "{prompt} {text}"
 
 
 def task_spec(job: Job) -> TaskSpec:
-    """Raises InvalidJob where the job leaves its classes to data that is not here."""
+    """Returns the template and the class texts that the PTM scores.
+
+    Raises:
+        InvalidJob: The job leaves its classes to the data, or to the model, and nothing has completed them.
+    """
     task = job.task
     if len(task.labels) < 2:
         raise InvalidJob(
@@ -23,13 +23,24 @@ def task_spec(job: Job) -> TaskSpec:
     if task.mapping != "given":
         what = f"task.mapping = {task.mapping!r} needs data and the model, which are not here"
         raise InvalidJob(what, where="job", fix="task.classes, as `fedbbpt run` or `simulate` found them")
-    return TaskSpec(task.template or "{prompt} {text}", task.classes or task.labels)
+    return TaskSpec(task.template or DEFAULT_TEMPLATE, task.classes or task.labels)
 
 
 def run_settings(
     job: Job, run_id: str, ptm_address: str = "", ptm_revision: str = "", auxiliary: Auxiliary | None = None
 ) -> RunSettings:
-    """What clients learn when they join."""
+    """Returns what clients of the run are told when they join.
+
+    Args:
+        job: The job, with its task complete.
+        run_id: Identifies the run; no other run of the same job has it.
+        ptm_address: The addresses of the PTM service; empty if each client knows its own.
+        ptm_revision: The only revision of the PTM that clients may use; empty for the one that the job names.
+        auxiliary: The model that clients of a white-box method fetch and train.
+
+    Raises:
+        InvalidJob: The job's task is not complete.
+    """
     return RunSettings(
         run_id=run_id,
         task=task_spec(job),
@@ -43,29 +54,3 @@ def run_settings(
         max_update_bytes=MAX_UPDATE_BYTES,
         auxiliary=auxiliary,
     )
-
-
-def cohort_settings(job: Job) -> CohortSettings:
-    cohort = job.cohort
-    quorum = math.ceil(cohort.quorum * (cohort.size or cohort.clients))
-    owner = job.entry().owner_takes_part(job.method)
-    return CohortSettings(cohort.clients, quorum, cohort.deadline_seconds, cohort.size or None, owner=owner)
-
-
-def make_coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic = lambda: None) -> Coordinator:
-    """Begins the job's run, or goes on with the one in the store. Raises StoreError."""
-    return Coordinator(
-        method_name=job.method.name,
-        method=job.entry().server(job.method, job.space()),
-        codec=CODECS[job.codec.uplink],
-        settings=settings,
-        seed=job.run.seed,
-        cohort=cohort_settings(job),
-        store=store,
-        traffic=traffic,
-    )
-
-
-def client_name(index: int) -> str:
-    """Of a client that the framework itself starts; sorts as the index does."""
-    return f"client-{index:04d}"

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fedbbpt.client.asking import NoPrompt
 from fedbbpt.errors import (
     FedbbptError,
     InvalidExamples,
@@ -20,7 +21,6 @@ from fedbbpt.errors import (
     UnknownExamples,
     UnsupportedPrompt,
 )
-from fedbbpt.federation.evaluation import no_prompt
 from fedbbpt.interfaces import Backend, Ptm
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
@@ -118,7 +118,9 @@ def test_a_picture_for_all_is_that_picture_for_each(ptm: Ptm) -> None:
 def test_colours_end_at_black_and_white(ptm: Ptm) -> None:
     bright = np.ones((1, 1, 3, 8, 8), np.float32)
     assert np.array_equal(ask(ptm, ImagePrompts(bright)), ask(ptm, ImagePrompts(bright), IMAGES[::-1]))
-    assert not np.array_equal(ask(ptm, ImagePrompts(bright)), ask(ptm, no_prompt(Examples(images=IMAGES))))
+    assert not np.array_equal(
+        ask(ptm, ImagePrompts(bright)), ask(ptm, NoPrompt(0).prompts(NoPrompt.Z, Examples(images=IMAGES)))
+    )
 
 
 def test_a_split_population_and_a_part_of_the_rows_score_as_the_whole(ptm: Ptm) -> None:

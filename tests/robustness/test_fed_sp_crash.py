@@ -5,19 +5,15 @@ from pathlib import Path
 
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
-from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.unmeasured import Unmeasured
-from fedbbpt.codecs import CODECS
+from fedbbpt.federation import assemble
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
-from fedbbpt.federation.white_boxes import client_box, owner_box, write_auxiliary
 from fedbbpt.interfaces import RunSettings
-from fedbbpt.job.settings import client_name, make_coordinator, run_settings
-from fedbbpt.methods import client_half, owner_half
+from fedbbpt.job.settings import run_settings
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.types import OWNER, Hello
+from fedbbpt.types import OWNER
 from tests.federation import Course, job, job_of_prefixes
 
 
@@ -27,21 +23,21 @@ def test_an_answer_at_a_time(data: Path, tmp_path: Path, checkpoint: Callable[[s
     splits = prepare(job_of_prefixes(job(data, rounds=2, clients=2), checkpoint("llama")))
     ptm = Engine(load(splits.job.ptm.model, threads=1), lambda: 0.0)
     auxiliary = tmp_path / "auxiliary.safetensors"
-    write_auxiliary(splits.job, splits.server, auxiliary)
+    assemble.make_auxiliary(splits.job, splits.server, auxiliary)
 
     def born(name: str, settings: RunSettings) -> Agent:
         keepsake = Keepsake(tmp_path / name)
         if name == OWNER:
-            half = owner_half(settings, owner_box(settings, splits.server, splits.job.ptm.model))
-            return Agent(half, Unmeasured(len(splits.server)), CODECS[settings.codec], keepsake)
-        index = names.index(name)
-        objectives = LocalObjectives(ptm, settings.task, settings.space, splits.train[index], splits.dev[index])
-        half = client_half(settings, client_box(settings, splits.train[index], auxiliary))
-        return Agent(half, objectives, CODECS[settings.codec], keepsake)
+            return assemble.owner(settings, splits.server, splits.job.ptm.model, keepsake=keepsake)
+        train, dev = splits.train[names.index(name)], splits.dev[names.index(name)]
+        return assemble.client(
+            settings, train, dev, ptm, keepsake=keepsake, fetch_auxiliary=lambda announced: auxiliary
+        )
 
-    names = [client_name(0), client_name(1), OWNER]
-    coordinator = make_coordinator(splits.job, run_settings(splits.job, "simulation"), MemoryStore())
-    sessions = {name: coordinator.join(Hello(name, "key", 5, frozenset(CODECS)), 0.0) for name in names}
+    names = [assemble.client_name(0), assemble.client_name(1), OWNER]
+    settings = run_settings(splits.job, "simulation", auxiliary=assemble.announced_auxiliary(auxiliary))
+    coordinator = assemble.coordinator(splits.job, settings, MemoryStore())
+    sessions = {name: coordinator.join(assemble.hello(name, "key", 5), 0.0) for name in names}
     answers = 0
     while not coordinator.state.ended:
         for name, (session, settings) in sessions.items():

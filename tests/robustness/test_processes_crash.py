@@ -10,11 +10,11 @@ from threading import Timer
 import pytest
 
 from fedbbpt.data.examples import write_jsonl
-from fedbbpt.federation.outcome import PROMPT, SUMMARY
+from fedbbpt.federation.assemble import client_name
 from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.federation.run_folder import PROMPT, SUMMARY
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.job_file import job_text
-from fedbbpt.job.settings import client_name
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import Report, RunStatus
 from fedbbpt.wire.channel import connect

@@ -14,8 +14,9 @@ import pytest
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import ChecksumMismatch, CoordinatorUnavailable
+from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
-from fedbbpt.job.settings import make_coordinator, run_settings
+from fedbbpt.job.settings import run_settings
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import CoordinatorServer, serve
 from fedbbpt.types import Auxiliary, Hello
@@ -38,7 +39,7 @@ class Line:
 
     def __init__(self, splits: Splits, path: Path, loop: AdvancingLoop, announced: Auxiliary) -> None:
         settings = replace(run_settings(splits.job, "run-1"), auxiliary=announced)
-        coordinator = make_coordinator(splits.job, settings, MemoryStore())
+        coordinator = assemble.coordinator(splits.job, settings, MemoryStore())
         self._loop = loop
         self._serving: CoordinatorServer = self._run(serve(coordinator, TrafficMeter(), auxiliary=path))
         self.proxy = Proxy(self._serving.port)

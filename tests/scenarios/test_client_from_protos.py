@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fedbbpt.codecs import CODECS
 from fedbbpt.data.examples import write_jsonl
+from fedbbpt.federation import assemble
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.config import Job
-from fedbbpt.job.settings import cohort_settings, run_settings
+from fedbbpt.job.settings import run_settings
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import serve
 from fedbbpt.types import Examples, LabelledExamples
@@ -47,19 +46,11 @@ def test_the_client_from_protos(server_loop: asyncio.AbstractEventLoop, ptm_serv
     write_jsonl(tmp_path / "data.jsonl", data, JOB.task.labels)
     rows = np.arange(len(data))
     dev, train = data.take(rows[::4]), data.take(rows[rows % 4 > 0])
-    splits = Splits(JOB, (train,), (dev,), dev, server=dev.take(rows[:0]), owners=("0",))
+    splits = Splits(JOB, (train,), (dev,), dev, server=dev.take(rows[:0]), titles=("0",))
     expected, _ = simulate(splits, Engine(Fake(), lambda: 0.0), lambda status: None)
 
     ptm_port = ptm_servers.start(Engine(Fake(), lambda: 0.0))
-    coordinator = Coordinator(
-        method_name=JOB.method.name,
-        method=JOB.entry().server(JOB.method, JOB.space()),
-        codec=CODECS["float32"],
-        settings=run_settings(JOB, "run", f"127.0.0.1:{ptm_port}"),
-        seed=JOB.run.seed,
-        cohort=cohort_settings(JOB),
-        store=MemoryStore(),
-    )
+    coordinator = assemble.coordinator(JOB, run_settings(JOB, "run", f"127.0.0.1:{ptm_port}"), MemoryStore())
     serving = asyncio.run_coroutine_threadsafe(serve(coordinator, TrafficMeter()), server_loop).result()
     try:
         assert example().main(f"127.0.0.1:{serving.port}", str(tmp_path / "data.jsonl")) == ROUNDS + 1

@@ -24,8 +24,8 @@ from fedbbpt.errors import (
     Unauthenticated,
     UnknownRun,
 )
+from fedbbpt.federation.assemble import client_name
 from fedbbpt.federation.splits import Splits
-from fedbbpt.job.settings import client_name
 from fedbbpt.types import Receipt, RunState, Task, TaskId, Update
 from tests.federation import (
     CLIENTS,

@@ -4,23 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.errors import ChildFailed, FedbbptError, StoreMismatch
-from fedbbpt.federation.launch import prepare_folder, run_federation, start_ptm
-from fedbbpt.federation.outcome import SUMMARY
+from fedbbpt.errors import ChildFailed, FedbbptError
+from fedbbpt.federation.launch import run_federation, start_ptm
 from fedbbpt.federation.processes import ProcessGroup
+from fedbbpt.federation.run_folder import prepare_folder
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.config import Job
-
-
-def test_a_folder_with_an_unfinished_run_is_taken_and_one_with_a_finished_run_is_not(tmp_path: Path) -> None:
-    out = tmp_path / "a" / "run"
-    prepare_folder(out)
-    (out / "run.db").write_bytes(b"kept")
-    prepare_folder(out)
-    assert (out / "run.db").read_bytes() == b"kept"
-    (out / SUMMARY).write_text("{}")
-    with pytest.raises(StoreMismatch, match="finished run"):
-        prepare_folder(out)
 
 
 def test_a_ptm_that_runs_already_is_not_started(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedbbpt.codecs import CODECS
-from fedbbpt.federation.outcome import METRICS, PROMPT, SUMMARY
+from fedbbpt.federation.run_folder import METRICS, PROMPT, SUMMARY
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text

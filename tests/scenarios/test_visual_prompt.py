@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbbpt.federation.outcome import PROMPT, SUMMARY
+from fedbbpt.federation.run_folder import PROMPT, SUMMARY
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedbbpt.federation.evaluation import no_prompt, score
+from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.settings import task_spec
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.tasks import bias
 from fedbbpt.tasks.criterion import accuracy
-from fedbbpt.types import Examples, LabelledExamples, Scores, TextPrompts
+from fedbbpt.types import LabelledExamples, Scores
 
 ROOM = 32
 """Tokens that texts leave for a prompt in words."""
@@ -36,13 +36,9 @@ class Setting:
 
     def scores(self, prompt: str, data: LabelledExamples) -> Scores:
         """`[B, K]`"""
-        space = TextSpace(1, (prompt,), ROOM if prompt else 0)
-
-        def prompts(examples: Examples) -> TextPrompts:
-            return TextPrompts((prompt,))
-
-        task_id = self.ptm.register_task(task_spec(self.splits.job))
-        scores: Scores = score(self.ptm, task_id, space, prompts if prompt else no_prompt, data)[0]
+        space = TextSpace(1, (prompt,), ROOM) if prompt else NoPrompt(0)
+        scorer = PromptScorer(self.ptm, task_spec(self.splits.job), space)
+        scores: Scores = scorer.scores(data, np.zeros((1, space.dim), np.float32))[0]
         return scores
 
     def accuracy(self, scores: Scores) -> float:

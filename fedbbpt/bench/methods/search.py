@@ -7,7 +7,6 @@ examples are scored when the search is over, at a few rounds.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,8 @@ import numpy.typing as npt
 from fedbbpt.bench.methods.records import Point
 from fedbbpt.bench.methods.rows import Learns
 from fedbbpt.bench.methods.traffic import weigh
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
-from fedbbpt.federation.evaluation import score
 from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
@@ -50,9 +49,9 @@ def federations(splits: Splits, learns: Learns) -> tuple[Splits, ...]:
         return (splits,)
     job = splits.job
     alone = job.model_copy(update={"cohort": job.cohort.model_copy(update={"clients": 1, "size": 0})})
-    shares = zip(splits.train, splits.dev, splits.owners, strict=True)
+    shares = zip(splits.train, splits.dev, splits.titles, strict=True)
     return tuple(
-        replace(splits, job=alone, train=(train,), dev=(dev,), owners=(owner,)) for train, dev, owner in shares
+        replace(splits, job=alone, train=(train,), dev=(dev,), titles=(title,)) for train, dev, title in shares
     )
 
 
@@ -73,8 +72,7 @@ def play(parts: Sequence[Splits], ptm: Ptm, budget: int) -> tuple[Turn, ...]:
 def _steps(splits: Splits, ptm: Ptm) -> Iterator[Step]:
     queries = answers = bytes_up = bytes_down = 0
     for played in Simulation(splits, ptm).rounds():
-        report = played.status.last
-        assert report is not None, "a round has closed"
+        report = played.report
         measuring = sum(round(update.metrics["dev_count"]) for _, update in played.exchanges)
         yield Step(played.z, report.rank, queries + measuring, answers, bytes_up, bytes_down)
         up, down = weigh(played.exchanges)
@@ -113,11 +111,5 @@ def checkpoints(rounds: int) -> list[int]:
 
 def accuracies(z: npt.NDArray[np.float32], splits: Splits, test: LabelledExamples, ptm: Ptm) -> npt.NDArray[np.float64]:
     """Of each z `[P, n]` on the test examples: `[P]`."""
-    space, task_id = splits.job.space(), ptm.register_task(task_spec(splits.job))
-    size = ptm.describe().max_prompts
-    found = []
-    for start in range(0, len(z), size):
-        part = z[start : start + size]
-        scores = score(ptm, task_id, space, partial(space.prompts, part), test)
-        found.append(accuracy(space.shifted(scores, part), test.labels))
-    return np.concatenate(found)
+    scores = PromptScorer(ptm, task_spec(splits.job), splits.job.space()).scores(test, z)
+    return accuracy(scores, test.labels)

@@ -9,8 +9,9 @@ import pytest
 
 from fedbbpt.bench.methods.search import CHECKPOINTS, Turn, accuracies, checkpoints, curve, federations, play
 from fedbbpt.bench.methods.traffic import weigh
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
-from fedbbpt.federation.evaluation import measured, score_z
+from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.simulation import Simulation, simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.settings import task_spec
@@ -47,10 +48,8 @@ def test_the_curve_ends_where_the_run_ends(data: Path) -> None:
     turns = play([splits], engine(), BUDGET)
     result, _ = undisturbed(splits, turns)
     points = curve(turns, [splits], splits.test, engine())
-    ptm, space = engine(), splits.job.space()
-    task_id = ptm.register_task(task_spec(splits.job))
-    scores = score_z(ptm, task_id, space, result.z, splits.test)
-    assert points[-1].best == measured(scores, splits.test).accuracy
+    scorer = PromptScorer(engine(), task_spec(splits.job), splits.job.space())
+    assert points[-1].best == Measured.of(scorer.judge(splits.test, result.z[None])).accuracy
     assert points[0].last == points[0].best
     assert points[-1].queries == turns[-1][0].queries
     assert [point.round for point in points] == checkpoints(len(turns))
@@ -62,10 +61,9 @@ def test_accuracies_are_those_of_the_prompts_one_by_one(data: Path) -> None:
     made["task"]["prompt"]["offsets"] = True
     splits = prepare(type(job(data)).model_validate(made))
     z = np.random.default_rng(0).normal(size=(5, splits.job.space().dim)).astype(np.float32) * 3
-    ptm = engine()
-    task_id = ptm.register_task(task_spec(splits.job))
-    apart = [measured(score_z(ptm, task_id, splits.job.space(), one, splits.test), splits.test).accuracy for one in z]
-    np.testing.assert_array_equal(accuracies(z, splits, splits.test, ptm), apart)
+    scorer = PromptScorer(engine(), task_spec(splits.job), splits.job.space())
+    apart = [Measured.of(scorer.judge(splits.test, one[None])).accuracy for one in z]
+    np.testing.assert_array_equal(accuracies(z, splits, splits.test, engine()), apart)
     assert len(set(apart)) > 1
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.federation.evaluation import no_prompt, score, score_z
 from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.ptm.checks import check_prompts, count
 from fedbbpt.ptm.engine import Engine
@@ -52,10 +52,9 @@ def test_narrow_messages_change_neither_losses_nor_their_price(image_classifier:
 
 def test_a_measurement_in_narrow_messages_is_the_same(image_classifier: Path) -> None:
     wide, narrow = Engine(load(str(image_classifier)), lambda: 0.0), Narrow(image_classifier, 2)
-    z = Z[0].astype(np.float32)
+    z = Z[:1].astype(np.float32)
     assert np.array_equal(
-        score_z(narrow, narrow.register_task(TASK), SPACE, z, DATA),
-        score_z(wide, wide.register_task(TASK), SPACE, z, DATA),
+        PromptScorer(narrow, TASK, SPACE).scores(DATA, z), PromptScorer(wide, TASK, SPACE).scores(DATA, z)
     )
-    plain = score(narrow, narrow.register_task(TASK), SPACE, no_prompt, DATA)
+    plain = PromptScorer(narrow, TASK, NoPrompt(0)).scores(DATA, NoPrompt.Z)
     assert plain.shape == (1, 7, 2)

@@ -3,23 +3,19 @@
 import numpy as np
 import pytest
 
+from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.errors import OutputWithheld
-from fedbbpt.federation import evaluation
-from fedbbpt.federation.evaluation import compare, measured, no_prompt, score
+from fedbbpt.federation.evaluation import Measured, compare
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.criterion import cross_entropy
-from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, Prompts, TaskSpec
+from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, TaskSpec
 from tests.tenants import ptm_of
 
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
 SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 11, 3, 1.0, ""))
 Z = np.linspace(-1, 1, 6).astype(np.float32)
-
-
-def prompted(examples: Examples) -> Prompts:
-    return SPACE.prompts(Z[None], examples)
 
 
 def examples(count: int, first: int = 0) -> LabelledExamples:
@@ -32,22 +28,10 @@ def engine() -> Engine:
     return Engine(Fake(), lambda: 0.0)
 
 
-def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    ptm, data = engine(), examples(23)
-    task_id = ptm.register_task(TASK)
-    whole = score(ptm, task_id, SPACE, prompted, data)
-    monkeypatch.setattr(evaluation, "ROWS", 5)
-    told: list[int] = []
-    parts = score(ptm, task_id, SPACE, prompted, data, told.append)
-    assert parts.tobytes() == whole.tobytes()
-    assert told == [5, 5, 5, 4, 4]
-    assert ptm.handles() == 0
-
-
 def test_measured_is_accuracy_and_mean_cross_entropy() -> None:
     scores = np.array([[[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]], np.float32)
     data = LabelledExamples(Examples(("a", "b", "c")), np.array([0, 1, 1]))
-    found = measured(scores, data)
+    found = Measured.of_scores(scores, data)
     assert found.accuracy == pytest.approx(2 / 3)
     assert found.loss == pytest.approx(float(cross_entropy(scores, data.labels)[0]))
     assert found.queries == 3
@@ -58,9 +42,9 @@ def test_four_conditions_at_the_price_that_the_service_counted() -> None:
     told: list[int] = []
     compared = compare(ptm, TASK, SPACE, Z, train, test, told.append)
     assert compared.queries == sum(told) == ptm.usage().queries == 3 * 20 + 8
-    task_id = ptm.register_task(TASK)
-    assert compared.without == measured(score(ptm, task_id, SPACE, no_prompt, test), test)
-    assert compared.tuned == measured(score(ptm, task_id, SPACE, prompted, test), test)
+    plain, prompted = PromptScorer(ptm, TASK, NoPrompt(SPACE.prompt_tokens)), PromptScorer(ptm, TASK, SPACE)
+    assert compared.without == Measured.of_scores(plain.scores(test, NoPrompt.Z), test)
+    assert compared.tuned == Measured.of_scores(prompted.scores(test, Z[None]), test)
     # Without an initial text z = 0 is the zero vector, which turns the fake model nowhere.
     assert compared.start.loss == pytest.approx(compared.without.loss, rel=1e-5)
 
@@ -87,4 +71,4 @@ def test_without_scores_what_can_be_measured_is(output: Output) -> None:
         else:
             assert measure.accuracy == right.accuracy and measure.loss is None
     with pytest.raises(OutputWithheld, match=f"the PTM gives {output}"):
-        score(ptm, ptm.register_task(TASK), SPACE, no_prompt, test)
+        PromptScorer(ptm, TASK, SPACE).scores(test, Z[None])

@@ -9,7 +9,8 @@ import pytest
 
 from fedbbpt.data.ngrams import pmi_ngrams
 from fedbbpt.errors import FedbbptError, InvalidData, InvalidJob
-from fedbbpt.federation.splits import Splits, prepare, with_preset
+from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.federation.task_completion import with_preset
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.prompt_sections import TextPromptSection
 
@@ -172,8 +173,8 @@ def test_each_value_of_a_column_is_a_client(folder: bool, tmp_path: Path) -> Non
         for name in ("dev", "test"):
             write(tmp_path / f"{name}.csv", rows(name, 6))
     splits = prepare(job(source, data=BY_HOSPITAL, cohort={"clients": 3}))
-    assert splits.owners == ("a", "b", "c")
-    for owner, part in zip(splits.owners, splits.train, strict=True):
+    assert splits.titles == ("a", "b", "c")
+    for owner, part in zip(splits.titles, splits.train, strict=True):
         assert len(part) > 0 and all(text.startswith(owner) for text in part.examples.texts)
     assert splits.histogram().sum() == (60 if folder else 36)
 

@@ -8,8 +8,9 @@ import pytest
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidUpdate
+from fedbbpt.federation import assemble
 from fedbbpt.job.config import Job
-from fedbbpt.job.settings import make_coordinator, run_settings
+from fedbbpt.job.settings import run_settings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.types import OWNER, Hello, Phase, Receipt, RunState, Task, Update
@@ -40,7 +41,7 @@ class Run:
 
     def _open(self) -> None:
         self._store = SqliteStore(self._path, RunRecord("run-1", 0, JOB.digest(""), "2026-01-01T00:00:00+00:00"))
-        self.coordinator: Coordinator = make_coordinator(JOB, run_settings(JOB, "run-1"), self._store)
+        self.coordinator: Coordinator = assemble.coordinator(JOB, run_settings(JOB, "run-1"), self._store)
         self.coordinator.tick(self.now)
         self._sessions: dict[str, str] = {}
 

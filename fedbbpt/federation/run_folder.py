@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: the prompt, a summary, and a line of metrics for each round."""
+"""The folder of a run: the names of its files, and the results that a finished run leaves in it."""
 
 import dataclasses
 import json
@@ -7,29 +7,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.evaluation import Comparison
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
+from fedbbpt.host.files import atomic_write
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.types import ModelCard, Report, Result
 
-SUMMARY, METRICS, PROMPT, STORE = "summary.json", "metrics.jsonl", "prompt.safetensors", "run.db"
+SUMMARY = "summary.json"
+METRICS = "metrics.jsonl"
+"""A line of JSON for each round."""
+PROMPT = "prompt.safetensors"
+STORE = "run.db"
+"""The coordinator's database."""
+AUXILIARY = "auxiliary.safetensors"
+"""The model that clients of fed-sp train."""
+
+
+def prepare_folder(folder: Path) -> None:
+    """Creates the folder of a run, or accepts that of an unfinished run, which then continues.
+
+    Raises:
+        StoreMismatch: The folder holds a finished run, which is never overwritten.
+    """
+    if (folder / SUMMARY).exists():
+        raise StoreMismatch("holds a finished run", where=str(folder), fix="another --out")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finished run, measured. The job's task is complete."""
+class FinishedRun:
+    """A finished run and the measurements of its prompt on test examples."""
 
     job: Job
+    """The job, with its task complete."""
     ptm: ModelCard
     examples: int
+    """Training examples of all clients together."""
     result: Result
     reports: tuple[Report, ...]
     comparison: Comparison
     seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """Flat, for people and scripts. None is what nobody counted, or what the PTM does not let one know."""
+        """Returns the run's figures as a flat dictionary. None stands for a figure that could not be measured."""
         compared = self.comparison
         return {
             "method": self.job.method.name,
@@ -61,17 +83,29 @@ class Outcome:
         return round(sum(known) / answers) if len(known) == len(counts) and answers else None
 
     def card(self) -> PromptCard:
+        """Returns the card of the run's prompt."""
         queries = sum(report.queries for report in self.reports)
         return prompt_card(self.job, self.job.ptm.model, self.ptm.revision, self.examples, self.result, queries)
 
     def write(self, folder: Path) -> None:
+        """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
         write_prompt(folder / PROMPT, self.result.z, self.card())
         lines = [json.dumps(dataclasses.asdict(report)) for report in self.reports]
-        (folder / METRICS).write_text("\n".join(lines) + "\n")
-        (folder / SUMMARY).write_text(json.dumps(self.summary(), indent=2) + "\n")
+        atomic_write(folder / METRICS, "\n".join(lines) + "\n")
+        atomic_write(folder / SUMMARY, json.dumps(self.summary(), indent=2) + "\n")
 
 
 def prompt_card(job: Job, ptm: str, revision: str, examples: int, result: Result, queries: int) -> PromptCard:
+    """Returns the card of a job's prompt.
+
+    Args:
+        job: The job, with its task complete.
+        ptm: The model's name.
+        revision: The model's revision.
+        examples: Training examples of all clients together.
+        result: The prompt and its measurement on dev examples.
+        queries: Queries of the whole run.
+    """
     task, measured = task_spec(job), result.measured
     return PromptCard(
         run=job.run.name,

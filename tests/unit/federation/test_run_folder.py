@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.evaluation import Comparison, Measured
-from fedbbpt.federation.outcome import METRICS, PROMPT, SUMMARY, Outcome
 from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.federation.run_folder import METRICS, PROMPT, SUMMARY, FinishedRun, prepare_folder
 from fedbbpt.job.config import Job
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import Report, Result
@@ -27,9 +29,9 @@ COMPARISON = Comparison(
 )
 
 
-def outcome(*reports: Report) -> Outcome:
+def outcome(*reports: Report) -> FinishedRun:
     result = Result(np.array([1.0, 2.0, 3.0], np.float32), LAST)
-    return Outcome(JOB, Fake().describe(), 8, result, reports, COMPARISON, seconds=12.34567)
+    return FinishedRun(JOB, Fake().describe(), 8, result, reports, COMPARISON, seconds=12.34567)
 
 
 def test_summary() -> None:
@@ -75,3 +77,14 @@ def test_files_read_back(tmp_path: Path) -> None:
     assert z.tolist() == [1.0, 2.0, 3.0]
     assert (card.best_round, card.queries, card.dev_accuracy, card.classes) == (1, 110, 0.75, ("visits", "billing"))
     assert card.space == JOB.space()
+
+
+def test_a_folder_with_an_unfinished_run_is_taken_and_one_with_a_finished_run_is_not(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "run"
+    prepare_folder(out)
+    (out / "run.db").write_bytes(b"kept")
+    prepare_folder(out)
+    assert (out / "run.db").read_bytes() == b"kept"
+    (out / SUMMARY).write_text("{}")
+    with pytest.raises(StoreMismatch, match="finished run"):
+        prepare_folder(out)

@@ -1,0 +1,176 @@
+"""Asks a PTM about labelled examples: registers them, scores prompts on them, and judges the answers.
+
+Everything here respects the limits of the PTM's card: examples go into handles that fit a message, prompts into calls
+that fit, and images are brought to the shape that the model takes.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt.data.images import fit
+from fedbbpt.interfaces import PromptSpace, Ptm
+from fedbbpt.tasks.judgement import Judgement, judge, require_scores
+from fedbbpt.tasks.sizes import examples_of_a_handle, prompts_of_a_call
+from fedbbpt.types import (
+    Array,
+    Examples,
+    ImagePrompts,
+    LabelledExamples,
+    Output,
+    Perturbation,
+    Prompts,
+    Scores,
+    TaskSpec,
+    TextPrompts,
+)
+
+PROGRESS_ROWS = 256
+"""Examples that are scored between two reports of progress, at most."""
+
+Progress = Callable[[int], None]
+"""Receives the number of queries that were answered since it was last called."""
+
+
+class NoPrompt:
+    """The prompt space of a single point: examples without any prompt.
+
+    `prompt_tokens` is the room that texts leave anyway, so that they are truncated as they are with a prompt.
+    """
+
+    dim = 0
+    offsets = 0
+    Z: ClassVar[npt.NDArray[np.float32]] = np.zeros((1, 0), np.float32)
+    """The population of the only point, `[1, 0]`."""
+
+    def __init__(self, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+
+    def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts:
+        if examples.images is None:
+            return TextPrompts(("",) * len(z))
+        return ImagePrompts(np.zeros((len(z), 1, *examples.images.shape[1:]), np.float32))
+
+    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
+        return scores
+
+
+class RegisteredPart:
+    """Examples that a PTM keeps under one handle."""
+
+    def __init__(self, handle: str, data: LabelledExamples, prompts_per_call: Callable[[], int]) -> None:
+        self.handle, self.data = handle, data
+        self._prompts_per_call = prompts_per_call
+
+    @cached_property
+    def prompts_per_call(self) -> int:
+        """How many prompts one call may score on these examples."""
+        return self._prompts_per_call()
+
+    def under(self, handle: str) -> "RegisteredPart":
+        """Returns the same part under another handle, which the PTM keeps a perturbed copy under."""
+        return RegisteredPart(handle, self.data, lambda: self.prompts_per_call)
+
+
+class PromptScorer:
+    """Scores prompts of one space on labelled examples of one task. Every query of a PTM by a client is counted here.
+
+    Labels stay in this process, unless the PTM answers with losses only, for which it needs them.
+    """
+
+    def __init__(self, ptm: Ptm, task: TaskSpec, space: PromptSpace) -> None:
+        self._ptm, self._task, self._space = ptm, task, space
+        self.card = ptm.describe()
+        self.queries = 0
+        """Pairs of a prompt and an example that were scored so far."""
+
+    @cached_property
+    def _task_id(self) -> str:
+        return self._ptm.register_task(self._task)
+
+    def parts(self, data: LabelledExamples, most: int | None = None) -> list[LabelledExamples]:
+        """Returns the examples in parts of about equal length, each of which fits one handle.
+
+        Args:
+            data: The examples; images are brought to the model's shape.
+            most: The largest length of a part, if the PTM's own limit is not enough.
+        """
+        data = LabelledExamples(fit(data.examples, self.card.image_shape), data.labels)
+        limit = examples_of_a_handle(self.card, data.examples)
+        number = math.ceil(len(data) / min(limit, most or limit))
+        return [data.take(rows) for rows in np.array_split(np.arange(len(data)), max(1, number))]
+
+    def register(self, part: LabelledExamples) -> RegisteredPart:
+        """Registers one of `parts` with the PTM. Raises InvalidTask if the PTM cannot score the task."""
+        return RegisteredPart(self._handle(part), part, lambda: self._prompts_per_call(part))
+
+    @contextmanager
+    def perturbed(self, parts: Sequence[RegisteredPart], perturbation: Perturbation) -> Iterator[list[RegisteredPart]]:
+        """Registers perturbed copies of the parts and releases them at the end of the `with` block."""
+        registered: list[RegisteredPart] = []
+        try:
+            for part in parts:
+                registered.append(part.under(self._handle(part.data, perturbation)))
+            yield registered
+        finally:
+            for part in registered:
+                self._ptm.release(part.handle)
+
+    def _handle(self, part: LabelledExamples, perturbation: Perturbation | None = None) -> str:
+        labels = part.labels if self.card.output is Output.LOSS_ONLY else None
+        room = self._space.prompt_tokens
+        return self._ptm.register_examples(self._task_id, part.examples, room, perturbation, labels).id
+
+    def _prompts_per_call(self, part: LabelledExamples) -> int:
+        one = self._space.prompts(np.zeros((1, self._space.dim)), part.examples)
+        return prompts_of_a_call(self.card, one, len(part), len(self._task.classes))
+
+    def ask(self, part: RegisteredPart, population: npt.NDArray[np.floating]) -> Array:
+        """Returns the PTM's answer for a population `[P, dim]`, with the offsets of each candidate added to its scores.
+
+        The answer is `[P, B, K]` scores, `[P, B]` classes or `[P]` losses, depending on the PTM's output.
+        """
+        answers: list[Array] = []
+        size = part.prompts_per_call if len(population) > 1 else 1
+        for start in range(0, len(population), size):
+            z = population[start : start + size]
+            scored = self._ptm.score(part.handle, self._space.prompts(z, part.data.examples))
+            self.queries += len(z) * len(part.data)
+            answers.append(self._space.shifted(scored.scores, z) if scored.output.scores else scored.answer)
+        return np.concatenate(answers)
+
+    def scores(
+        self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress = lambda queries: None
+    ) -> Scores:
+        """Returns the scores `[P, B, K]` of a population `[P, dim]` on examples that are registered for this call only.
+
+        Raises:
+            OutputWithheld: The PTM does not give scores.
+        """
+        require_scores(self.card.output, "this measurement")
+        return np.concatenate([answer for answer, _ in self._answers(data, population, progress)], axis=1)
+
+    def judge(
+        self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress = lambda queries: None
+    ) -> Judgement:
+        """Returns what the PTM's answers say of a population `[P, dim]` on examples registered for this call only."""
+        answers, labels = zip(*self._answers(data, population, progress), strict=True)
+        return judge(self.card.output, answers, labels)
+
+    def _answers(
+        self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress
+    ) -> Iterator[tuple[Array, npt.NDArray[np.int64]]]:
+        """Each part's answer and labels. One part is registered at a time, however large `data` is."""
+        for part in self.parts(data, PROGRESS_ROWS):
+            registered = self.register(part)
+            try:
+                answer = self.ask(registered, population)
+            finally:
+                self._ptm.release(registered.handle)
+            yield answer, part.labels
+            progress(len(population) * len(part))

@@ -1,0 +1,171 @@
+"""Builds the roles of a federation: the coordinator, a client, and the owner of the model.
+
+The command line, the simulation and the tests build each role here, so that a client is the same object whether it
+reaches its coordinator by function calls or over gRPC. Torch is imported only where a method trains a model (FedSP).
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from fedbbpt.client.agent import Agent
+from fedbbpt.client.keepsake import Keepsake
+from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.client.unmeasured import Unmeasured
+from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidInput, InvalidJob
+from fedbbpt.host.extras import needs_extra
+from fedbbpt.host.files import atomic_write, sha256_of_file
+from fedbbpt.interfaces import Objectives, Ptm, RunSettings, Store, WhiteBox
+from fedbbpt.job.config import Job
+from fedbbpt.job.settings import task_spec
+from fedbbpt.methods import client_half, needs_scores, owner_half, white_box
+from fedbbpt.methods.fed_sp import FedSpConfig
+from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.coordinator import Coordinator, Traffic
+from fedbbpt.types import Auxiliary, Hello, LabelledExamples
+
+
+def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic = lambda: None) -> Coordinator:
+    """Returns the coordinator of a job's run: of a new run, or of the unfinished one in the store.
+
+    Args:
+        job: The job, with its task complete.
+        settings: What clients are told when they join.
+        store: The run's durable state.
+        traffic: Returns the bytes that clients have sent and received so far, or None if nobody counts them.
+
+    Raises:
+        StoreError: The store holds another run, or cannot be read.
+    """
+    return Coordinator(
+        method_name=job.method.name,
+        method=job.entry().server(job.method, job.space()),
+        codec=CODECS[job.codec.uplink],
+        settings=settings,
+        seed=job.run.seed,
+        cohort=cohort(job),
+        store=store,
+        traffic=traffic,
+    )
+
+
+def cohort(job: Job) -> CohortSettings:
+    """Returns when a job's run starts and when its rounds close."""
+    section = job.cohort
+    quorum = math.ceil(section.quorum * (section.size or section.clients))
+    owner = job.entry().owner_takes_part(job.method)
+    return CohortSettings(section.clients, quorum, section.deadline_seconds, section.size or None, owner=owner)
+
+
+def client_name(index: int) -> str:
+    """Returns the id of a client that the framework itself starts. Ids sort in the order of the indices."""
+    return f"client-{index:04d}"
+
+
+def hello(name: str, key: str, examples: int) -> Hello:
+    """Returns what a client says when it joins.
+
+    Args:
+        name: The client's id in the run.
+        key: A secret that only this client knows; it joins again with the same one.
+        examples: The number of its training examples.
+    """
+    return Hello(name, key, examples, frozenset(CODECS))
+
+
+def client(
+    settings: RunSettings,
+    train: LabelledExamples,
+    dev: LabelledExamples,
+    ptm: Ptm,
+    *,
+    keepsake: Keepsake | None = None,
+    fetch_auxiliary: Callable[[Auxiliary], Path] | None = None,
+) -> Agent:
+    """Returns a client of a run, with its examples registered with the PTM.
+
+    Args:
+        settings: What the coordinator told the client when it joined.
+        train: The examples that the client tunes on.
+        dev: The examples that the client measures each round's prompt on.
+        ptm: The model that the client queries.
+        keepsake: The client's folder, from which it recovers after a crash; None keeps nothing.
+        fetch_auxiliary: Returns the path of the run's auxiliary model. Called for a white-box method only.
+
+    Raises:
+        OutputWithheld: The PTM gives this client less than the run's method or prompt needs.
+        InvalidData: The PTM gives losses only, and over more different examples than the client has.
+        InvalidInput: The method trains a model, and the run has none for its clients, or torch is not installed.
+    """
+    objectives = LocalObjectives(ptm, settings.task, settings.space, train, dev, scores_needed=needs_scores(settings))
+    asked: Objectives | WhiteBox = objectives
+    if white_box(settings):
+        if settings.auxiliary is None or fetch_auxiliary is None:
+            fix = "a coordinator that was started with --auxiliary"
+            raise InvalidInput("the run has no auxiliary model for its clients", where="coordinator", fix=fix)
+        asked = _auxiliary_model(settings, train, fetch_auxiliary(settings.auxiliary))
+    return Agent(client_half(settings, asked), objectives, CODECS[settings.codec], keepsake)
+
+
+def owner(settings: RunSettings, train: LabelledExamples, model: str, *, keepsake: Keepsake | None = None) -> Agent:
+    """Returns the owner of the model, who tunes the prompt through the whole model between two client rounds.
+
+    Args:
+        settings: What the coordinator told the owner when it joined.
+        train: The owner's examples.
+        model: The full model: a local folder, or a Hugging Face name.
+        keepsake: The owner's folder, from which it recovers after a crash; None keeps nothing.
+
+    Raises:
+        InvalidInput: The run's method has no turn for the owner, the model cannot be loaded, or torch is missing.
+        InvalidTask: The model cannot score the run's classes.
+    """
+    with needs_extra("ptm", where="method fed-sp"):
+        from fedbbpt.whitebox import roles
+    half = owner_half(settings, roles.owner_white_box(model, settings.space, settings.task, train))
+    return Agent(half, Unmeasured(len(train)), CODECS[settings.codec], keepsake)
+
+
+def _auxiliary_model(settings: RunSettings, train: LabelledExamples, path: Path) -> WhiteBox:
+    with needs_extra("ptm", where="method fed-sp"):
+        from fedbbpt.whitebox import roles
+    return roles.client_white_box(path, settings.space, settings.task, train)
+
+
+def make_auxiliary(job: Job, shard: LabelledExamples, path: Path) -> None:
+    """Distils the auxiliary model of a job's full model, which clients train, and writes it to `path`.
+
+    Args:
+        job: A job with the method fed-sp.
+        shard: The owner's examples to distil on. Without any, the full model writes texts of its own.
+        path: The file to write, atomically.
+
+    Raises:
+        InvalidJob: The job's method has no auxiliary model.
+        InvalidInput: The full model cannot be loaded, or torch is not installed.
+    """
+    if not isinstance(job.method, FedSpConfig):
+        raise InvalidJob(f"{job.method.name} has no auxiliary model", where="method.name", fix='"fed-sp"')
+    with needs_extra("ptm", where="method fed-sp"):
+        from fedbbpt.whitebox import roles
+        from fedbbpt.whitebox.auxiliary import LayerRange
+    layers = LayerRange(job.method.start, job.method.cell, job.method.mode)
+    distillation = job.method.distillation()
+    atomic_write(path, roles.make_auxiliary(job.ptm.model, layers, distillation, task_spec(job), shard, job.run.seed))
+
+
+def announced_auxiliary(path: Path) -> Auxiliary:
+    """Returns the size and digest of an auxiliary model, which clients verify. Raises InvalidInput without a file."""
+    try:
+        return Auxiliary(path.stat().st_size, sha256_of_file(path))
+    except OSError as error:
+        fix = "the file that `fedbbpt owner auxiliary` wrote"
+        raise InvalidInput(error.strerror or str(error), where=str(path), fix=fix) from None
+
+
+def check_owner_has_data(job: Job, shard: LabelledExamples) -> None:
+    """Raises InvalidJob if the owner of the model has a turn in each round but no examples to train on."""
+    if job.entry().owner_takes_part(job.method) and not len(shard):
+        fix = "a share above 0, or method.server_shard = false"
+        raise InvalidJob("data.server_share = 0, and method.server_shard is on", where="job", fix=fix)
