@@ -19,7 +19,7 @@ import grpc
 from fedbbpt.ptm.v1 import ptm_pb2 as ptm
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.v1 import coordinator_pb2 as pb
-from fedbbpt.v1 import method_pb2, tensor_pb2
+from fedbbpt.v1 import method_pb2, prompt_pb2, tensor_pb2
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 
 Vector = Sequence[float]
@@ -59,18 +59,9 @@ class BlackBox:
         task_id = self._stub.RegisterTask(ptm.RegisterTaskRequest(task=asked)).task_id
         self._labels, self._classes = [label for _, label in examples], len(task.classes)
         prompt = task.latent
-        kind = "KIND_" + method_pb2.LatentSpace.Projection.Name(prompt.projection).removeprefix("PROJECTION_")
-        self._offsets = prompt.offsets
-        self._projection = ptm.Projection(
-            kind=ptm.Projection.Kind.Value(kind),
-            seed=prompt.seed,
-            tokens=prompt.tokens,
-            scale=prompt.scale,
-            initial_text=prompt.initial_text,
-            injection=ptm.Injection.Value(method_pb2.LatentSpace.Injection.Name(prompt.injection)),
-        )
+        self._projection, self._offsets = prompt.projection, prompt.offsets
         texts = [ptm.Example(text=text) for text, _ in examples]
-        kept = ptm.ExampleSet(examples=texts, prompt_tokens=prompt.tokens)
+        kept = ptm.ExampleSet(examples=texts, prompt_tokens=prompt.projection.tokens)
         request = ptm.RegisterExamplesRequest(task_id=task_id, examples=kept)
         self._examples_id = self._stub.RegisterExamples(request).examples_id
 
@@ -80,7 +71,7 @@ class BlackBox:
         data = b"".join(struct.pack(f"<{dim}f", *z[:dim]) for z in candidates)
         shape = [len(candidates), dim]
         z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=shape, data=data)
-        latent = ptm.LatentPrompts(z=z, projection=self._projection)
+        latent = prompt_pb2.LatentPrompts(z=z, projection=self._projection)
         key = secrets.token_hex(16)  # one who tries again sends the same key
         request = ptm.ScoreRequest(examples_id=self._examples_id, latent=latent, idempotency_key=key)
         answer = self._stub.Score(request)

@@ -25,8 +25,8 @@ void check_tokens(long tokens) {
   if (tokens >= kMaxTokens) throw invalid("PromptTooLong", what, "prompts", fix);
 }
 
-void check_injection(pb::Injection injection, const std::string& where) {
-  if (injection != pb::INJECTION_PREFIX) throw unsupported("another injection", where, "INJECTION_PREFIX");
+void check_injection(prompt_pb::Injection injection, const std::string& where) {
+  if (injection != prompt_pb::INJECTION_PREFIX) throw unsupported("another injection", where, "INJECTION_PREFIX");
 }
 
 // The finite float32 elements of a tensor of that rank whose sizes are 1 or more.
@@ -66,7 +66,7 @@ std::vector<double> embed(const Tokens& words) {
   return vectors;
 }
 
-std::vector<Prompt> read_text(const pb::TextPrompts& message) {
+std::vector<Prompt> read_text(const prompt_pb::TextPrompts& message) {
   check_count(message.texts_size());
   std::vector<Prompt> prompts;
   for (const std::string& text : message.texts()) {
@@ -77,7 +77,7 @@ std::vector<Prompt> read_text(const pb::TextPrompts& message) {
   return prompts;
 }
 
-std::vector<Prompt> read_soft(const pb::SoftPrompts& message) {
+std::vector<Prompt> read_soft(const prompt_pb::SoftPrompts& message) {
   const std::string where = "soft.embeddings";
   check_injection(message.injection(), "soft.injection");
   const std::vector<float> vectors = floats(message.embeddings(), 3, where);
@@ -95,12 +95,12 @@ std::vector<Prompt> read_soft(const pb::SoftPrompts& message) {
   return prompts;
 }
 
-std::vector<Prompt> read_latent(const pb::LatentPrompts& message) {
+std::vector<Prompt> read_latent(const prompt_pb::LatentPrompts& message) {
   const std::string where = "latent.projection";
-  const pb::Projection& projection = message.projection();
+  const prompt_pb::Projection& projection = message.projection();
   check_injection(projection.injection(), where + ".injection");
-  if (projection.kind() != pb::Projection::KIND_RADEMACHER && projection.kind() != pb::Projection::KIND_NORMAL)
-    throw unsupported("another kind of projection", where + ".kind", "KIND_RADEMACHER or KIND_NORMAL");
+  if (projection.kind() != prompt_pb::PROJECTION_KIND_RADEMACHER && projection.kind() != prompt_pb::PROJECTION_KIND_NORMAL)
+    throw unsupported("another kind of projection", where + ".kind", "PROJECTION_KIND_RADEMACHER or PROJECTION_KIND_NORMAL");
   const std::vector<float> z = floats(message.z(), 2, "latent.z");
   const long count = message.z().shape(0), n = message.z().shape(1);
   check_count(count);
@@ -116,7 +116,7 @@ std::vector<Prompt> read_latent(const pb::LatentPrompts& message) {
   std::vector<double> initial(size);
   if (const auto words = embed(tokenize(projection.initial_text())); !words.empty())
     for (long i = 0; i < size; ++i) initial[i] = words[i % words.size()];
-  const std::vector<double> a = projection.kind() == pb::Projection::KIND_NORMAL ? normals(projection.seed(), size * n)
+  const std::vector<double> a = projection.kind() == prompt_pb::PROJECTION_KIND_NORMAL ? normals(projection.seed(), size * n)
                                                                                  : signs(projection.seed(), size * n);
   const double factor = projection.scale() * kStd / std::sqrt(n);
   std::vector<Prompt> prompts;

@@ -1,4 +1,4 @@
-// Prompts, read from messages of ptm.proto and checked. What cannot be taken is thrown as a Refusal.
+// Reads prompts from messages of prompt.proto and checks them. Throws a Refusal for prompts that the model cannot take.
 #pragma once
 
 #include <vector>
@@ -7,6 +7,7 @@
 #include "model.h"
 
 namespace pb = fedbbpt::ptm::v1;
+namespace prompt_pb = fedbbpt::v1;
 
 constexpr int kMaxPrompts = 256;
 constexpr double kMaxLatent = 1e4;

@@ -80,9 +80,9 @@ grpc::Status LinearPtm::Describe(grpc::ServerContext*, const pb::DescribeRequest
   response->set_model("linear");
   response->set_revision(revision_);
   response->set_family("linear");
-  for (const auto kind : {pb::PROMPT_KIND_LATENT, pb::PROMPT_KIND_SOFT, pb::PROMPT_KIND_TEXT})
+  for (const auto kind : {prompt_pb::PROMPT_KIND_LATENT, prompt_pb::PROMPT_KIND_SOFT, prompt_pb::PROMPT_KIND_TEXT})
     response->add_prompt_kinds(kind);
-  response->add_injections(pb::INJECTION_PREFIX);
+  response->add_injections(prompt_pb::INJECTION_PREFIX);
   response->set_max_tokens(kMaxTokens);
   response->set_max_prompts(kMaxPrompts);
   response->set_max_examples(kMaxExamples);

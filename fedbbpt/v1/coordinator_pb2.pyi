@@ -34,7 +34,7 @@ class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType
     CODEC_INT8: _Codec.ValueType  # 3
 
 class Codec(_Codec, metaclass=_CodecEnumTypeWrapper):
-    """How an update's arrays are made smaller. docs/protocol.md gives the bytes."""
+    """Codec names how an update's arrays are made smaller. docs/protocol.md, "Codecs", defines the bytes."""
 
 CODEC_UNSPECIFIED: Codec.ValueType  # 0
 CODEC_FLOAT32: Codec.ValueType  # 1
@@ -50,24 +50,25 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     DESCRIPTOR: _descriptor.EnumDescriptor
     PHASE_UNSPECIFIED: _Phase.ValueType  # 0
     PHASE_UPDATE: _Phase.ValueType  # 1
-    """Search: answer with the method's arrays and the metrics of the broadcast prompt."""
+    """Search: answer with the method's arrays and with the metrics of the broadcast prompt."""
     PHASE_EVALUATE: _Phase.ValueType  # 2
-    """Only measure the broadcast prompt: answer with metrics and no arrays."""
+    """Measure the broadcast prompt: answer with metrics and no arrays."""
     PHASE_TUNE: _Phase.ValueType  # 3
-    """The model's owner only, between two rounds of the clients: tune the broadcast prompt, answer as in PHASE_UPDATE. What is counted as
-    measured on dev data may be 0.
+    """Only for the model's owner, between two rounds of the clients: tune the broadcast prompt and answer as in
+    PHASE_UPDATE. The owner need not measure the prompt: dev_count may be 0.
     """
 
-class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
+class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
+    """Phase says what a task asks for."""
 
 PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_UPDATE: Phase.ValueType  # 1
-"""Search: answer with the method's arrays and the metrics of the broadcast prompt."""
+"""Search: answer with the method's arrays and with the metrics of the broadcast prompt."""
 PHASE_EVALUATE: Phase.ValueType  # 2
-"""Only measure the broadcast prompt: answer with metrics and no arrays."""
+"""Measure the broadcast prompt: answer with metrics and no arrays."""
 PHASE_TUNE: Phase.ValueType  # 3
-"""The model's owner only, between two rounds of the clients: tune the broadcast prompt, answer as in PHASE_UPDATE. What is counted as
-measured on dev data may be 0.
+"""Only for the model's owner, between two rounds of the clients: tune the broadcast prompt and answer as in
+PHASE_UPDATE. The owner need not measure the prompt: dev_count may be 0.
 """
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
@@ -82,24 +83,27 @@ class _ReceiptEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Receipt.Value
     RECEIPT_DUPLICATE: _Receipt.ValueType  # 2
     """The same task was counted before."""
     RECEIPT_TOO_LATE: _Receipt.ValueType  # 3
-    """The round went on without it."""
+    """The round closed without it."""
     RECEIPT_REFUSED: _Receipt.ValueType  # 4
-    """Sound, but not wanted: the client is not in the round's cohort."""
+    """The update is valid, but the client is not in the round's cohort."""
 
-class Receipt(_Receipt, metaclass=_ReceiptEnumTypeWrapper): ...
+class Receipt(_Receipt, metaclass=_ReceiptEnumTypeWrapper):
+    """Receipt says what became of an update."""
 
 RECEIPT_UNSPECIFIED: Receipt.ValueType  # 0
 RECEIPT_COUNTED: Receipt.ValueType  # 1
 RECEIPT_DUPLICATE: Receipt.ValueType  # 2
 """The same task was counted before."""
 RECEIPT_TOO_LATE: Receipt.ValueType  # 3
-"""The round went on without it."""
+"""The round closed without it."""
 RECEIPT_REFUSED: Receipt.ValueType  # 4
-"""Sound, but not wanted: the client is not in the round's cohort."""
+"""The update is valid, but the client is not in the round's cohort."""
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):
+    """JoinRequest introduces a client."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
@@ -108,16 +112,18 @@ class JoinRequest(_message.Message):
     CODECS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
-    """1"""
+    """1."""
     client_id: _builtins.str
-    """"owner" is the model's owner, in runs where that has a turn."""
+    """1 to 128 printable characters. In runs where the model's owner has a turn, its id is "owner"."""
     client_key: _builtins.str
-    """Random, made once by the client and kept by it; tells a client that comes back from another that took its name."""
+    """1 to 128 printable characters, random, made once by the client and kept. It tells a returning client from another
+    that uses the same id.
+    """
     examples: _builtins.int
-    """Labelled examples that the client trains on."""
+    """Number of labelled examples that the client trains on, at least 1."""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
-        """What the client can encode."""
+        """The codecs that the client can encode."""
 
     def __init__(
         self,
@@ -138,6 +144,8 @@ Global___JoinRequest: _TypeAlias = JoinRequest  # noqa: Y015
 
 @_typing.final
 class JoinResponse(_message.Message):
+    """JoinResponse tells a client everything about the run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
@@ -152,28 +160,35 @@ class JoinResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     AUXILIARY_FIELD_NUMBER: _builtins.int
     session: _builtins.str
+    """Names the session in all later calls."""
     run_id: _builtins.str
     codec: Global___Codec.ValueType
-    """The codec of this run's updates."""
+    """The codec of this run's updates, one of JoinRequest.codecs."""
     ptm_address: _builtins.str
-    """Where the PTM service is, HOST:PORT; empty where each client knows its own."""
+    """The PTM service's address, HOST:PORT, or several of the same model with commas between them. Empty if each client
+    knows its own.
+    """
     ptm_revision: _builtins.str
-    """The revision that all clients of the run must score with; empty where the run does not pin one."""
+    """The revision (DescribeResponse.revision) with which all clients of the run must score. Empty if the run does not
+    pin one.
+    """
     rounds: _builtins.int
+    """Number of rounds, at least 1."""
     max_update_bytes: _builtins.int
+    """The largest TensorBundle.total_bytes of an update, in bytes."""
     @_builtins.property
     def task(self) -> _method_pb2.TaskSettings:
-        """What the PTM is asked, and how a latent vector becomes a prompt."""
+        """The task of the PTM, and how a vector z becomes a prompt."""
 
     @_builtins.property
     def method(self) -> _method_pb2.MethodSettings: ...
     @_builtins.property
     def heartbeat(self) -> _duration_pb2.Duration:
-        """A stream that is silent for longer than three of these is dead."""
+        """The interval between heartbeats. A stream that is silent for longer than three intervals is broken."""
 
     @_builtins.property
     def auxiliary(self) -> Global___Auxiliary:
-        """The model that clients of a white-box method train; absent for other methods."""
+        """The model that clients of a white-box method train. Absent for other methods."""
 
     def __init__(
         self,
@@ -200,15 +215,16 @@ Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
 
 @_typing.final
 class Auxiliary(_message.Message):
-    """A safetensors file. docs/protocol.md says what its metadata hold."""
+    """Auxiliary announces a safetensors file. docs/protocol.md, "fed-sp", defines its metadata."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
+    """The length of the file in bytes."""
     sha256: _builtins.bytes
-    """Of the whole file: a client keeps it under this name, and asks for it once."""
+    """The SHA-256 of the whole file, 32 bytes. A client keeps the file under this digest and downloads it once."""
     def __init__(
         self,
         *,
@@ -225,13 +241,15 @@ Global___Auxiliary: _TypeAlias = Auxiliary  # noqa: Y015
 
 @_typing.final
 class GetAuxiliaryRequest(_message.Message):
+    """GetAuxiliaryRequest asks for the rest of the auxiliary model's file."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     offset: _builtins.int
-    """Bytes that the client has already."""
+    """Number of bytes that the client already has, 0 to Auxiliary.total_bytes."""
     def __init__(
         self,
         *,
@@ -248,6 +266,8 @@ Global___GetAuxiliaryRequest: _TypeAlias = GetAuxiliaryRequest  # noqa: Y015
 
 @_typing.final
 class GetAuxiliaryResponse(_message.Message):
+    """GetAuxiliaryResponse is the next part of the file."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
@@ -268,6 +288,8 @@ Global___GetAuxiliaryResponse: _TypeAlias = GetAuxiliaryResponse  # noqa: Y015
 
 @_typing.final
 class StreamTasksRequest(_message.Message):
+    """StreamTasksRequest opens the stream of a session."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
@@ -287,6 +309,8 @@ Global___StreamTasksRequest: _TypeAlias = StreamTasksRequest  # noqa: Y015
 
 @_typing.final
 class StreamTasksResponse(_message.Message):
+    """StreamTasksResponse is the next event of a session."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HEARTBEAT_FIELD_NUMBER: _builtins.int
@@ -299,7 +323,7 @@ class StreamTasksResponse(_message.Message):
     def task(self) -> Global___TaskHeader: ...
     @_builtins.property
     def chunk(self) -> _tensor_pb2.TensorChunk:
-        """Belongs to the task header before it."""
+        """A part of the arrays of the latest task header."""
 
     @_builtins.property
     def finished(self) -> Global___Finished: ...
@@ -323,6 +347,8 @@ Global___StreamTasksResponse: _TypeAlias = StreamTasksResponse  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
+    """Heartbeat shows that the connection is alive. It needs no answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -338,6 +364,8 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class TaskId(_message.Message):
+    """TaskId names a task. It is also the idempotency key of its update."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -346,6 +374,7 @@ class TaskId(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     round: _builtins.int
+    """Rounds count from 0."""
     client_id: _builtins.str
     phase: Global___Phase.ValueType
     def __init__(
@@ -366,6 +395,8 @@ Global___TaskId: _TypeAlias = TaskId  # noqa: Y015
 
 @_typing.final
 class TaskHeader(_message.Message):
+    """TaskHeader describes a task. The chunks of its arrays follow."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -377,9 +408,13 @@ class TaskHeader(_message.Message):
     @_builtins.property
     def id(self) -> Global___TaskId: ...
     @_builtins.property
-    def deadline(self) -> _duration_pb2.Duration: ...
+    def deadline(self) -> _duration_pb2.Duration:
+        """The time from now until the round may close without this client."""
+
     @_builtins.property
-    def arrays(self) -> _tensor_pb2.TensorBundle: ...
+    def arrays(self) -> _tensor_pb2.TensorBundle:
+        """What the method broadcasts; docs/protocol.md, "The methods", lists names and shapes."""
+
     def __init__(
         self,
         *,
@@ -398,11 +433,13 @@ Global___TaskHeader: _TypeAlias = TaskHeader  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
+    """Finished ends the stream: the run has ended."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STOPPED_FIELD_NUMBER: _builtins.int
     stopped: _builtins.bool
-    """True where the run was stopped before its last round."""
+    """True if the run was stopped before its last round."""
     def __init__(
         self,
         *,
@@ -418,6 +455,8 @@ Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateRequest(_message.Message):
+    """SubmitUpdateRequest is the next part of an update."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
@@ -444,6 +483,8 @@ Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
 
 @_typing.final
 class UpdateHeader(_message.Message):
+    """UpdateHeader describes an update. The chunks of its arrays follow."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -473,15 +514,19 @@ class UpdateHeader(_message.Message):
     ARRAYS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     weight: _builtins.float
-    """The arrays are multiplied by it already: updates add."""
+    """A finite number above 0. The arrays are already multiplied by it, so updates can be summed."""
     @_builtins.property
-    def id(self) -> Global___TaskId: ...
-    @_builtins.property
-    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Sums over examples and counts; metrics add. Names: docs/protocol.md."""
+    def id(self) -> Global___TaskId:
+        """The id of the task that the update answers."""
 
     @_builtins.property
-    def arrays(self) -> _tensor_pb2.TensorBundle: ...
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Sums over examples, and counts, so metrics can be summed; docs/protocol.md, "Metrics", lists the names."""
+
+    @_builtins.property
+    def arrays(self) -> _tensor_pb2.TensorBundle:
+        """What the method returns, encoded by the run's codec; docs/protocol.md, "The methods", lists names and shapes."""
+
     def __init__(
         self,
         *,
@@ -501,6 +546,8 @@ Global___UpdateHeader: _TypeAlias = UpdateHeader  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateResponse(_message.Message):
+    """SubmitUpdateResponse acknowledges an update."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
@@ -520,6 +567,8 @@ Global___SubmitUpdateResponse: _TypeAlias = SubmitUpdateResponse  # noqa: Y015
 
 @_typing.final
 class LeaveRequest(_message.Message):
+    """LeaveRequest names the session that leaves."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
@@ -539,6 +588,8 @@ Global___LeaveRequest: _TypeAlias = LeaveRequest  # noqa: Y015
 
 @_typing.final
 class LeaveResponse(_message.Message):
+    """LeaveResponse is empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(

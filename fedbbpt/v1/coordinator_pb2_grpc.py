@@ -26,11 +26,13 @@ if _version_not_supported:
 
 
 class CoordinatorServiceStub(object):
-    """The meeting point of a run's clients. Clients only connect outward: Join, then one StreamTasks held open, and for each task that it
-    brings one SubmitUpdate. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
+    state machine.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and UNAVAILABLE (the coordinator is restarting: try again).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
+    UNAVAILABLE (the coordinator is restarting: try again).
     """
 
     def __init__(self, channel):
@@ -67,54 +69,63 @@ class CoordinatorServiceStub(object):
 
 
 class CoordinatorServiceServicer(object):
-    """The meeting point of a run's clients. Clients only connect outward: Join, then one StreamTasks held open, and for each task that it
-    brings one SubmitUpdate. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
+    state machine.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and UNAVAILABLE (the coordinator is restarting: try again).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
+    UNAVAILABLE (the coordinator is restarting: try again).
     """
 
     def Join(self, request, context):
-        """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
-        the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
-        ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-        INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
+        is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
+        member. Idempotent by client_id and client_key.
+        Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+        (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAuxiliary(self, request, context):
-        """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
-        offsets count from the file's first byte. Changes nothing; idempotent.
-        FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
-        is not so long).
+        """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
+        beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+        Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+        (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamTasks(self, request, context):
-        """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
-        that was not answered comes again on a new stream. Changes nothing.
-        FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+        """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
+        between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
+        the run; the client counts as connected while its stream is open. Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubmitUpdate(self, request_iterator, context):
-        """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
-        once gets RECEIPT_DUPLICATE and changes nothing.
-        FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-        mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+        update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
+        and changes nothing.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
+        UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
+        DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Leave(self, request, context):
-        """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
+        valid is no error.
+        Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,11 +168,13 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService(object):
-    """The meeting point of a run's clients. Clients only connect outward: Join, then one StreamTasks held open, and for each task that it
-    brings one SubmitUpdate. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
+    state machine.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and UNAVAILABLE (the coordinator is restarting: try again).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
+    UNAVAILABLE (the coordinator is restarting: try again).
     """
 
     @staticmethod

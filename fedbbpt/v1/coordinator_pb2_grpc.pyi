@@ -27,11 +27,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CoordinatorServiceStub:
-    """The meeting point of a run's clients. Clients only connect outward: Join, then one StreamTasks held open, and for each task that it
-    brings one SubmitUpdate. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
+    state machine.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and UNAVAILABLE (the coordinator is restarting: try again).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
+    UNAVAILABLE (the coordinator is restarting: try again).
     """
 
     @_typing.overload
@@ -39,73 +41,93 @@ class CoordinatorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CoordinatorServiceAsyncStub: ...
     Join: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.JoinRequest, _coordinator_pb2.JoinResponse]
-    """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
-    the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
-    ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-    INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
+    is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
+    member. Idempotent by client_id and client_key.
+    Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+    (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     GetAuxiliary: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]
-    """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
-    offsets count from the file's first byte. Changes nothing; idempotent.
-    FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
-    is not so long).
+    """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
+    beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+    Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+    (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
     """
     StreamTasks: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]
-    """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
-    that was not answered comes again on a new stream. Changes nothing.
-    FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+    """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
+    between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
+    the run; the client counts as connected while its stream is open. Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
     """
     SubmitUpdate: _grpc.StreamUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]
-    """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
-    once gets RECEIPT_DUPLICATE and changes nothing.
-    FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-    mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+    update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
+    and changes nothing.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
+    UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
+    DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]
-    """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo)."""
+    """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
+    valid is no error.
+    Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
-    """The meeting point of a run's clients. Clients only connect outward: Join, then one StreamTasks held open, and for each task that it
-    brings one SubmitUpdate. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
+    state machine.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and UNAVAILABLE (the coordinator is restarting: try again).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
+    UNAVAILABLE (the coordinator is restarting: try again).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.JoinRequest, _coordinator_pb2.JoinResponse]  # type: ignore[assignment]
-    """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
-    the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
-    ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-    INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
+    is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
+    member. Idempotent by client_id and client_key.
+    Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+    (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     GetAuxiliary: _aio.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]  # type: ignore[assignment]
-    """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
-    offsets count from the file's first byte. Changes nothing; idempotent.
-    FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
-    is not so long).
+    """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
+    beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+    Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+    (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
     """
     StreamTasks: _aio.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]  # type: ignore[assignment]
-    """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
-    that was not answered comes again on a new stream. Changes nothing.
-    FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+    """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
+    between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
+    the run; the client counts as connected while its stream is open. Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
     """
     SubmitUpdate: _aio.StreamUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]  # type: ignore[assignment]
-    """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
-    once gets RECEIPT_DUPLICATE and changes nothing.
-    FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-    mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+    update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
+    and changes nothing.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
+    UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
+    DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     Leave: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]  # type: ignore[assignment]
-    """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo)."""
+    """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
+    valid is no error.
+    Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The meeting point of a run's clients. Clients only connect outward: Join, then one StreamTasks held open, and for each task that it
-    brings one SubmitUpdate. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
+    state machine.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason named below. Besides the reasons of each rpc, any
-    may fail with UNAUTHENTICATED (Unauthenticated: no token, or a wrong one) and UNAVAILABLE (the coordinator is restarting: try again).
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
+    UNAVAILABLE (the coordinator is restarting: try again).
     """
 
     @_abc_1.abstractmethod
@@ -114,10 +136,11 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.JoinRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.JoinResponse, _abc.Awaitable[_coordinator_pb2.JoinResponse]]:
-        """Enters the run, or enters it again after a broken line or a restart: the newest session of a client is the valid one, and the stream of
-        the session before ends with ABORTED (SessionEvicted). Effect: membership, stored. Idempotent by client_id and client_key.
-        ALREADY_EXISTS (ClientIdTaken: a live client with another key has this id), FAILED_PRECONDITION (VersionMismatch, RunFinished),
-        INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
+        is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
+        member. Idempotent by client_id and client_key.
+        Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+        (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
 
     @_abc_1.abstractmethod
@@ -126,10 +149,11 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.GetAuxiliaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.GetAuxiliaryResponse], _abc.AsyncIterator[_coordinator_pb2.GetAuxiliaryResponse]]:
-        """Brings the auxiliary model that Join announced, from byte `offset` on: a client that has a part of it asks for the rest. Its chunks'
-        offsets count from the file's first byte. Changes nothing; idempotent.
-        FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT (InvalidRequest: this run has none, or it
-        is not so long).
+        """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
+        beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+        Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+        (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
         """
 
     @_abc_1.abstractmethod
@@ -138,9 +162,10 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.StreamTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.StreamTasksResponse], _abc.AsyncIterator[_coordinator_pb2.StreamTasksResponse]]:
-        """Brings the tasks of the session as they come up, each whole before the next, and heartbeats in between; ends after `finished`. A task
-        that was not answered comes again on a new stream. Changes nothing.
-        FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+        """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
+        between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
+        the run; the client counts as connected while its stream is open. Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
         """
 
     @_abc_1.abstractmethod
@@ -149,10 +174,12 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_coordinator_pb2.SubmitUpdateRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.SubmitUpdateResponse, _abc.Awaitable[_coordinator_pb2.SubmitUpdateResponse]]:
-        """Answers one task: a header, then the bundle's chunks. Stored before it is acknowledged. Idempotent by task id: what was counted
-        once gets RECEIPT_DUPLICATE and changes nothing.
-        FAILED_PRECONDITION (SessionUnknown), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun, UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or
-        mis-shaped; InvalidUpdate; InvalidRequest), DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+        update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
+        and changes nothing.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
+        UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
+        DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
         """
 
     @_abc_1.abstractmethod
@@ -161,6 +188,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.LeaveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.LeaveResponse, _abc.Awaitable[_coordinator_pb2.LeaveResponse]]:
-        """Leaves the run from the next round on. Idempotent. RESOURCE_EXHAUSTED (StoreFull with RetryInfo)."""
+        """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
+        valid is no error.
+        Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

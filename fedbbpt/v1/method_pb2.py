@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from fedbbpt.v1 import prompt_pb2 as fedbbpt_dot_v1_dot_prompt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/method.proto\x12\nfedbbpt.v1\"\xed\x01\n\x0cTaskSettings\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12)\n\x06latent\x18\x04 \x01(\x0b\x32\x17.fedbbpt.v1.LatentSpaceH\x00\x12%\n\x04text\x18\x05 \x01(\x0b\x32\x15.fedbbpt.v1.TextSpaceH\x00\x12%\n\x04\x64\x65\x65p\x18\x07 \x01(\x0b\x32\x15.fedbbpt.v1.DeepSpaceH\x00\x12\'\n\x05image\x18\x06 \x01(\x0b\x32\x16.fedbbpt.v1.ImageSpaceH\x00\x42\x08\n\x06prompt\"\xb4\x03\n\x0bLatentSpace\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\x12\x36\n\nprojection\x18\x03 \x01(\x0e\x32\".fedbbpt.v1.LatentSpace.Projection\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05scale\x18\x05 \x01(\x01\x12\x14\n\x0cinitial_text\x18\x06 \x01(\t\x12\x0f\n\x07offsets\x18\x07 \x01(\x05\x12\x34\n\tinjection\x18\x08 \x01(\x0e\x32!.fedbbpt.v1.LatentSpace.Injection\"Z\n\nProjection\x12\x1a\n\x16PROJECTION_UNSPECIFIED\x10\x00\x12\x19\n\x15PROJECTION_RADEMACHER\x10\x01\x12\x15\n\x11PROJECTION_NORMAL\x10\x02\"z\n\tInjection\x12\x19\n\x15INJECTION_UNSPECIFIED\x10\x00\x12\x14\n\x10INJECTION_PREFIX\x10\x01\x12\x11\n\rINJECTION_ADD\x10\x02\x12\x14\n\x10INJECTION_CONCAT\x10\x03\x12\x13\n\x0fINJECTION_PLACE\x10\x04\"C\n\tTextSpace\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\x12\n\ncandidates\x18\x02 \x03(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\"i\n\nImageSpace\x12\r\n\x05image\x18\x01 \x03(\x05\x12\x0e\n\x06pooled\x18\x02 \x01(\x05\x12\x0c\n\x04grid\x18\x03 \x01(\x05\x12\x0e\n\x06widths\x18\x04 \x03(\x05\x12\x10\n\x08strength\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\"d\n\tDeepSpace\x12\x0e\n\x06layers\x18\x01 \x01(\x05\x12\r\n\x05heads\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0b\n\x03std\x18\x06 \x01(\x01\"\x8b\x02\n\x0eMethodSettings\x12-\n\x07\x66\x65\x64_cma\x18\x01 \x01(\x0b\x32\x1a.fedbbpt.v1.FedCmaSettingsH\x00\x12-\n\x07\x66\x65\x64_bpt\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.v1.FedBptSettingsH\x00\x12/\n\x08\x66\x65\x64_bbpt\x18\x03 \x01(\x0b\x32\x1b.fedbbpt.v1.FedBbptSettingsH\x00\x12\x33\n\nfedavg_bbt\x18\x04 \x01(\x0b\x32\x1d.fedbbpt.v1.FedavgBbtSettingsH\x00\x12+\n\x06\x66\x65\x64_sp\x18\x05 \x01(\x0b\x32\x19.fedbbpt.v1.FedSpSettingsH\x00\x42\x08\n\x06method\"U\n\x0e\x46\x65\x64\x43maSettings\x12\x12\n\npopulation\x18\x01 \x01(\x05\x12\x17\n\x0f\x63\x61ndidates_sent\x18\x02 \x01(\x08\x12\x16\n\x0e\x65xpansion_sent\x18\x03 \x01(\x08\"\xce\x02\n\x0e\x46\x65\x64\x42ptSettings\x12\x18\n\x10local_population\x18\x01 \x01(\x05\x12\x18\n\x10local_iterations\x18\x02 \x01(\x05\x12\x14\n\x0cperturb_rate\x18\x03 \x01(\x01\x12\x13\n\x0b\x63ommon_seed\x18\x04 \x01(\x08\x12?\n\x10local_covariance\x18\x05 \x01(\x0e\x32%.fedbbpt.v1.FedBptSettings.Covariance\x12\x16\n\x0eratio_of_means\x18\x06 \x01(\x08\x12\x13\n\x0borders_sent\x18\x07 \x01(\x08\"o\n\nCovariance\x12\x1a\n\x16\x43OVARIANCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OVARIANCE_FULL\x10\x01\x12\x17\n\x13\x43OVARIANCE_DIAGONAL\x10\x02\x12\x17\n\x13\x43OVARIANCE_IDENTITY\x10\x03\"\xdc\x04\n\x0f\x46\x65\x64\x42\x62ptSettings\x12\x13\n\x0blocal_steps\x18\x01 \x01(\x05\x12\x11\n\testimates\x18\x02 \x01(\x05\x12\t\n\x01\x61\x18\x03 \x01(\x01\x12\r\n\x05\x61lpha\x18\x04 \x01(\x01\x12\t\n\x01o\x18\x05 \x01(\x01\x12\t\n\x01\x63\x18\x06 \x01(\x01\x12\r\n\x05gamma\x18\x07 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x08 \x01(\x01\x12\x0c\n\x04\x63ode\x18\t \x01(\x05\x12\x0e\n\x06hidden\x18\n \x01(\x05\x12\x16\n\x0egenerator_seed\x18\x0b \x01(\x04\x12\x38\n\tgenerator\x18\x0c \x01(\x0e\x32%.fedbbpt.v1.FedBbptSettings.Generator\x12\x0f\n\x07samples\x18\r \x01(\x05\x12\x15\n\rlearning_rate\x18\x0e \x01(\x01\x12\x14\n\x0cweight_decay\x18\x0f \x01(\x01\x12\x11\n\tclip_norm\x18\x10 \x01(\x01\x12\x41\n\x0escore_function\x18\x11 \x01(\x0e\x32).fedbbpt.v1.FedBbptSettings.ScoreFunction\"k\n\tGenerator\x12\x19\n\x15GENERATOR_UNSPECIFIED\x10\x00\x12\x12\n\x0eGENERATOR_SOFT\x10\x01\x12\x19\n\x15GENERATOR_CATEGORICAL\x10\x02\x12\x14\n\x10GENERATOR_VISUAL\x10\x03\"c\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x17\n\x13SCORE_FUNCTION_TRUE\x10\x01\x12\x19\n\x15SCORE_FUNCTION_SIGNED\x10\x02\"Z\n\x11\x46\x65\x64\x61vgBbtSettings\x12\x18\n\x10local_population\x18\x01 \x01(\x05\x12\x18\n\x10local_iterations\x18\x02 \x01(\x05\x12\x11\n\tbest_sent\x18\x03 \x01(\x08\"\xaa\x01\n\rFedSpSettings\x12\x13\n\x0blocal_steps\x18\x01 \x01(\x05\x12\x12\n\nbatch_size\x18\x02 \x01(\x05\x12\x1b\n\x13model_learning_rate\x18\x03 \x01(\x01\x12\x1c\n\x14prompt_learning_rate\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x06 \x01(\x01\x12\x0e\n\x06warmup\x18\x07 \x01(\x01\x42\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/method.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/prompt.proto\"\xed\x01\n\x0cTaskSettings\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12)\n\x06latent\x18\x04 \x01(\x0b\x32\x17.fedbbpt.v1.LatentSpaceH\x00\x12%\n\x04text\x18\x05 \x01(\x0b\x32\x15.fedbbpt.v1.TextSpaceH\x00\x12%\n\x04\x64\x65\x65p\x18\x07 \x01(\x0b\x32\x15.fedbbpt.v1.DeepSpaceH\x00\x12\'\n\x05image\x18\x06 \x01(\x0b\x32\x16.fedbbpt.v1.ImageSpaceH\x00\x42\x08\n\x06prompt\"W\n\x0bLatentSpace\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12*\n\nprojection\x18\x02 \x01(\x0b\x32\x16.fedbbpt.v1.Projection\x12\x0f\n\x07offsets\x18\x03 \x01(\x05\"C\n\tTextSpace\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\x12\n\ncandidates\x18\x02 \x03(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\"i\n\nImageSpace\x12\r\n\x05image\x18\x01 \x03(\x05\x12\x0e\n\x06pooled\x18\x02 \x01(\x05\x12\x0c\n\x04grid\x18\x03 \x01(\x05\x12\x0e\n\x06widths\x18\x04 \x03(\x05\x12\x10\n\x08strength\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\"d\n\tDeepSpace\x12\x0e\n\x06layers\x18\x01 \x01(\x05\x12\r\n\x05heads\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0b\n\x03std\x18\x06 \x01(\x01\"\x8b\x02\n\x0eMethodSettings\x12-\n\x07\x66\x65\x64_cma\x18\x01 \x01(\x0b\x32\x1a.fedbbpt.v1.FedCmaSettingsH\x00\x12-\n\x07\x66\x65\x64_bpt\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.v1.FedBptSettingsH\x00\x12/\n\x08\x66\x65\x64_bbpt\x18\x03 \x01(\x0b\x32\x1b.fedbbpt.v1.FedBbptSettingsH\x00\x12\x33\n\nfedavg_bbt\x18\x04 \x01(\x0b\x32\x1d.fedbbpt.v1.FedavgBbtSettingsH\x00\x12+\n\x06\x66\x65\x64_sp\x18\x05 \x01(\x0b\x32\x19.fedbbpt.v1.FedSpSettingsH\x00\x42\x08\n\x06method\"U\n\x0e\x46\x65\x64\x43maSettings\x12\x12\n\npopulation\x18\x01 \x01(\x05\x12\x17\n\x0f\x63\x61ndidates_sent\x18\x02 \x01(\x08\x12\x16\n\x0e\x65xpansion_sent\x18\x03 \x01(\x08\"\xce\x02\n\x0e\x46\x65\x64\x42ptSettings\x12\x18\n\x10local_population\x18\x01 \x01(\x05\x12\x18\n\x10local_iterations\x18\x02 \x01(\x05\x12\x14\n\x0cperturb_rate\x18\x03 \x01(\x01\x12\x13\n\x0b\x63ommon_seed\x18\x04 \x01(\x08\x12?\n\x10local_covariance\x18\x05 \x01(\x0e\x32%.fedbbpt.v1.FedBptSettings.Covariance\x12\x16\n\x0eratio_of_means\x18\x06 \x01(\x08\x12\x13\n\x0borders_sent\x18\x07 \x01(\x08\"o\n\nCovariance\x12\x1a\n\x16\x43OVARIANCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OVARIANCE_FULL\x10\x01\x12\x17\n\x13\x43OVARIANCE_DIAGONAL\x10\x02\x12\x17\n\x13\x43OVARIANCE_IDENTITY\x10\x03\"\xdc\x04\n\x0f\x46\x65\x64\x42\x62ptSettings\x12\x13\n\x0blocal_steps\x18\x01 \x01(\x05\x12\x11\n\testimates\x18\x02 \x01(\x05\x12\t\n\x01\x61\x18\x03 \x01(\x01\x12\r\n\x05\x61lpha\x18\x04 \x01(\x01\x12\t\n\x01o\x18\x05 \x01(\x01\x12\t\n\x01\x63\x18\x06 \x01(\x01\x12\r\n\x05gamma\x18\x07 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x08 \x01(\x01\x12\x0c\n\x04\x63ode\x18\t \x01(\x05\x12\x0e\n\x06hidden\x18\n \x01(\x05\x12\x16\n\x0egenerator_seed\x18\x0b \x01(\x04\x12\x38\n\tgenerator\x18\x0c \x01(\x0e\x32%.fedbbpt.v1.FedBbptSettings.Generator\x12\x0f\n\x07samples\x18\r \x01(\x05\x12\x15\n\rlearning_rate\x18\x0e \x01(\x01\x12\x14\n\x0cweight_decay\x18\x0f \x01(\x01\x12\x11\n\tclip_norm\x18\x10 \x01(\x01\x12\x41\n\x0escore_function\x18\x11 \x01(\x0e\x32).fedbbpt.v1.FedBbptSettings.ScoreFunction\"k\n\tGenerator\x12\x19\n\x15GENERATOR_UNSPECIFIED\x10\x00\x12\x12\n\x0eGENERATOR_SOFT\x10\x01\x12\x19\n\x15GENERATOR_CATEGORICAL\x10\x02\x12\x14\n\x10GENERATOR_VISUAL\x10\x03\"c\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x17\n\x13SCORE_FUNCTION_TRUE\x10\x01\x12\x19\n\x15SCORE_FUNCTION_SIGNED\x10\x02\"Z\n\x11\x46\x65\x64\x61vgBbtSettings\x12\x18\n\x10local_population\x18\x01 \x01(\x05\x12\x18\n\x10local_iterations\x18\x02 \x01(\x05\x12\x11\n\tbest_sent\x18\x03 \x01(\x08\"\xaa\x01\n\rFedSpSettings\x12\x13\n\x0blocal_steps\x18\x01 \x01(\x05\x12\x12\n\nbatch_size\x18\x02 \x01(\x05\x12\x1b\n\x13model_learning_rate\x18\x03 \x01(\x01\x12\x1c\n\x14prompt_learning_rate\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\x12\x0f\n\x07\x65psilon\x18\x06 \x01(\x01\x12\x0e\n\x06warmup\x18\x07 \x01(\x01\x42\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,36 +33,32 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.v1.method_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z fedbbpt.org/fedbbpt/v1;fedbbptv1'
-  _globals['_TASKSETTINGS']._serialized_start=40
-  _globals['_TASKSETTINGS']._serialized_end=277
-  _globals['_LATENTSPACE']._serialized_start=280
-  _globals['_LATENTSPACE']._serialized_end=716
-  _globals['_LATENTSPACE_PROJECTION']._serialized_start=502
-  _globals['_LATENTSPACE_PROJECTION']._serialized_end=592
-  _globals['_LATENTSPACE_INJECTION']._serialized_start=594
-  _globals['_LATENTSPACE_INJECTION']._serialized_end=716
-  _globals['_TEXTSPACE']._serialized_start=718
-  _globals['_TEXTSPACE']._serialized_end=785
-  _globals['_IMAGESPACE']._serialized_start=787
-  _globals['_IMAGESPACE']._serialized_end=892
-  _globals['_DEEPSPACE']._serialized_start=894
-  _globals['_DEEPSPACE']._serialized_end=994
-  _globals['_METHODSETTINGS']._serialized_start=997
-  _globals['_METHODSETTINGS']._serialized_end=1264
-  _globals['_FEDCMASETTINGS']._serialized_start=1266
-  _globals['_FEDCMASETTINGS']._serialized_end=1351
-  _globals['_FEDBPTSETTINGS']._serialized_start=1354
-  _globals['_FEDBPTSETTINGS']._serialized_end=1688
-  _globals['_FEDBPTSETTINGS_COVARIANCE']._serialized_start=1577
-  _globals['_FEDBPTSETTINGS_COVARIANCE']._serialized_end=1688
-  _globals['_FEDBBPTSETTINGS']._serialized_start=1691
-  _globals['_FEDBBPTSETTINGS']._serialized_end=2295
-  _globals['_FEDBBPTSETTINGS_GENERATOR']._serialized_start=2087
-  _globals['_FEDBBPTSETTINGS_GENERATOR']._serialized_end=2194
-  _globals['_FEDBBPTSETTINGS_SCOREFUNCTION']._serialized_start=2196
-  _globals['_FEDBBPTSETTINGS_SCOREFUNCTION']._serialized_end=2295
-  _globals['_FEDAVGBBTSETTINGS']._serialized_start=2297
-  _globals['_FEDAVGBBTSETTINGS']._serialized_end=2387
-  _globals['_FEDSPSETTINGS']._serialized_start=2390
-  _globals['_FEDSPSETTINGS']._serialized_end=2560
+  _globals['_TASKSETTINGS']._serialized_start=65
+  _globals['_TASKSETTINGS']._serialized_end=302
+  _globals['_LATENTSPACE']._serialized_start=304
+  _globals['_LATENTSPACE']._serialized_end=391
+  _globals['_TEXTSPACE']._serialized_start=393
+  _globals['_TEXTSPACE']._serialized_end=460
+  _globals['_IMAGESPACE']._serialized_start=462
+  _globals['_IMAGESPACE']._serialized_end=567
+  _globals['_DEEPSPACE']._serialized_start=569
+  _globals['_DEEPSPACE']._serialized_end=669
+  _globals['_METHODSETTINGS']._serialized_start=672
+  _globals['_METHODSETTINGS']._serialized_end=939
+  _globals['_FEDCMASETTINGS']._serialized_start=941
+  _globals['_FEDCMASETTINGS']._serialized_end=1026
+  _globals['_FEDBPTSETTINGS']._serialized_start=1029
+  _globals['_FEDBPTSETTINGS']._serialized_end=1363
+  _globals['_FEDBPTSETTINGS_COVARIANCE']._serialized_start=1252
+  _globals['_FEDBPTSETTINGS_COVARIANCE']._serialized_end=1363
+  _globals['_FEDBBPTSETTINGS']._serialized_start=1366
+  _globals['_FEDBBPTSETTINGS']._serialized_end=1970
+  _globals['_FEDBBPTSETTINGS_GENERATOR']._serialized_start=1762
+  _globals['_FEDBBPTSETTINGS_GENERATOR']._serialized_end=1869
+  _globals['_FEDBBPTSETTINGS_SCOREFUNCTION']._serialized_start=1871
+  _globals['_FEDBBPTSETTINGS_SCOREFUNCTION']._serialized_end=1970
+  _globals['_FEDAVGBBTSETTINGS']._serialized_start=1972
+  _globals['_FEDAVGBBTSETTINGS']._serialized_end=2062
+  _globals['_FEDSPSETTINGS']._serialized_start=2065
+  _globals['_FEDSPSETTINGS']._serialized_end=2235
 # @@protoc_insertion_point(module_scope)

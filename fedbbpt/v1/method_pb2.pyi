@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from fedbbpt.v1 import prompt_pb2 as _prompt_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -21,7 +22,11 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TaskSettings(_message.Message):
-    """What a client must know to take part: typed, so that these files are all that a client in another language needs."""
+    """What a client must know to take part in a run. All of it is typed, so that a client in another language needs nothing
+    but these files and docs/protocol.md, "The methods".
+
+    TaskSettings describes the classification task, and what the vectors z stand for that the run searches.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,12 +38,14 @@ class TaskSettings(_message.Message):
     DEEP_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     template: _builtins.str
-    """As in fedbbpt.ptm.v1.RegisterTaskRequest."""
+    """As in fedbbpt.ptm.v1.Task."""
     @_builtins.property
-    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in fedbbpt.ptm.v1.Task: K texts, in class order."""
+
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names that the clients' data files use for the classes, in class order."""
+        """The K names that the clients' data files use for the classes, in class order."""
 
     @_builtins.property
     def latent(self) -> Global___LatentSpace: ...
@@ -71,81 +78,33 @@ Global___TaskSettings: _TypeAlias = TaskSettings  # noqa: Y015
 
 @_typing.final
 class LatentSpace(_message.Message):
-    """z is a soft prompt by a seeded projection. As in fedbbpt.ptm.v1.Projection."""
+    """LatentSpace says that z is a latent vector, which the PTM service projects to a soft prompt, and perhaps offsets of
+    the class scores.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    class _Projection:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _ProjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LatentSpace._Projection.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        PROJECTION_UNSPECIFIED: LatentSpace._Projection.ValueType  # 0
-        PROJECTION_RADEMACHER: LatentSpace._Projection.ValueType  # 1
-        PROJECTION_NORMAL: LatentSpace._Projection.ValueType  # 2
-
-    class Projection(_Projection, metaclass=_ProjectionEnumTypeWrapper): ...
-    PROJECTION_UNSPECIFIED: LatentSpace.Projection.ValueType  # 0
-    PROJECTION_RADEMACHER: LatentSpace.Projection.ValueType  # 1
-    PROJECTION_NORMAL: LatentSpace.Projection.ValueType  # 2
-
-    class _Injection:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _InjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LatentSpace._Injection.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        INJECTION_UNSPECIFIED: LatentSpace._Injection.ValueType  # 0
-        INJECTION_PREFIX: LatentSpace._Injection.ValueType  # 1
-        INJECTION_ADD: LatentSpace._Injection.ValueType  # 2
-        INJECTION_CONCAT: LatentSpace._Injection.ValueType  # 3
-        INJECTION_PLACE: LatentSpace._Injection.ValueType  # 4
-
-    class Injection(_Injection, metaclass=_InjectionEnumTypeWrapper): ...
-    INJECTION_UNSPECIFIED: LatentSpace.Injection.ValueType  # 0
-    INJECTION_PREFIX: LatentSpace.Injection.ValueType  # 1
-    INJECTION_ADD: LatentSpace.Injection.ValueType  # 2
-    INJECTION_CONCAT: LatentSpace.Injection.ValueType  # 3
-    INJECTION_PLACE: LatentSpace.Injection.ValueType  # 4
-
     DIM_FIELD_NUMBER: _builtins.int
-    TOKENS_FIELD_NUMBER: _builtins.int
     PROJECTION_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
-    SCALE_FIELD_NUMBER: _builtins.int
-    INITIAL_TEXT_FIELD_NUMBER: _builtins.int
     OFFSETS_FIELD_NUMBER: _builtins.int
-    INJECTION_FIELD_NUMBER: _builtins.int
     dim: _builtins.int
-    """The length of z"""
-    tokens: _builtins.int
-    """L"""
-    projection: Global___LatentSpace.Projection.ValueType
-    seed: _builtins.int
-    scale: _builtins.float
-    initial_text: _builtins.str
+    """The length of z, above `offsets`."""
     offsets: _builtins.int
-    """K, or 0. The last entries of z, so many, times 0.25 are added to the scores of the classes; the n = dim - offsets before
-    them become the prompt.
-    """
-    injection: Global___LatentSpace.Injection.ValueType
-    """As in fedbbpt.ptm.v1.Injection."""
+    """K or 0. The last `offsets` entries of z, multiplied by 0.25, are added to the scores of the classes."""
+    @_builtins.property
+    def projection(self) -> _prompt_pb2.Projection:
+        """The projection of z[0 : dim - offsets], which is sent as LatentPrompts."""
+
     def __init__(
         self,
         *,
         dim: _builtins.int = ...,
-        tokens: _builtins.int = ...,
-        projection: Global___LatentSpace.Projection.ValueType = ...,
-        seed: _builtins.int = ...,
-        scale: _builtins.float = ...,
-        initial_text: _builtins.str = ...,
+        projection: _prompt_pb2.Projection | None = ...,
         offsets: _builtins.int = ...,
-        injection: Global___LatentSpace.Injection.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "initial_text", b"initial_text", "injection", b"injection", "offsets", b"offsets", "projection", b"projection", "scale", b"scale", "seed", b"seed", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "offsets", b"offsets", "projection", b"projection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -153,7 +112,9 @@ Global___LatentSpace: _TypeAlias = LatentSpace  # noqa: Y015
 
 @_typing.final
 class TextSpace(_message.Message):
-    """z is words: each entry the number of a candidate, counted from 0. The prompt is those candidates in order with a space between."""
+    """TextSpace says that z is a sequence of words: each entry is the index of a candidate. The prompt is those candidates
+    in order, joined by spaces, and is sent as TextPrompts.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -161,12 +122,12 @@ class TextSpace(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     dim: _builtins.int
-    """The length of z"""
+    """The length of z, at least 1."""
     prompt_tokens: _builtins.int
-    """The room, in the model's tokens, that texts must leave for the prompt."""
+    """Number of tokens that examples must leave free for the prompt."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """N words or short word sequences."""
+        """N words or short word sequences, indexed from 0."""
 
     def __init__(
         self,
@@ -185,7 +146,9 @@ Global___TextSpace: _TypeAlias = TextSpace  # noqa: Y015
 
 @_typing.final
 class ImageSpace(_message.Message):
-    """z is added to the weights of a decoder that draws a picture on each image; docs/protocol.md, "The decoder", says how."""
+    """ImageSpace says that z is added to the initial weights of a decoder, which draws a picture on each image.
+    docs/protocol.md, "The decoder", defines it. The pictures are sent as ImagePrompts.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -196,19 +159,20 @@ class ImageSpace(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     pooled: _builtins.int
-    """The image averaged to C x pooled x pooled is what the decoder sees of it."""
+    """The decoder sees each image averaged to C x pooled x pooled; a divisor of H."""
     grid: _builtins.int
-    """The sides that the decoder begins with; each stage doubles them."""
+    """The height and width from which the decoder starts; each stage doubles them."""
     strength: _builtins.float
-    """What the decoder's picture is multiplied by"""
+    """The factor of the decoder's picture, above 0."""
     seed: _builtins.int
+    """The seed of the initial weights."""
     @_builtins.property
     def image(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """C, H and W of the model's images"""
+        """C, H and W of the model's images; H and W are grid x 2^(number of widths)."""
 
     @_builtins.property
     def widths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Channels at the beginning and behind each stage but the last."""
+        """Numbers of channels at the start and after each stage except the last, which makes C."""
 
     def __init__(
         self,
@@ -230,8 +194,8 @@ Global___ImageSpace: _TypeAlias = ImageSpace  # noqa: Y015
 
 @_typing.final
 class DeepSpace(_message.Message):
-    """z is a prefix, keys and values in front of every layer's own, counted from an initial one:
-    prefix = std x normals(seed, [layers, 2, heads, tokens, width]) + z, row-major. As in fedbbpt.ptm.v1.DeepPrompts.
+    """DeepSpace says that z is added to an initial prefix of keys and values in every layer:
+    prefix = std x normals(seed, [layers, 2, heads, tokens, width]) + z, row-major, which is sent as DeepPrompts.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -243,14 +207,17 @@ class DeepSpace(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     STD_FIELD_NUMBER: _builtins.int
     layers: _builtins.int
+    """Number of layers of the model."""
     heads: _builtins.int
-    """Of keys and values"""
+    """Number of heads of keys and values."""
     width: _builtins.int
-    """Of a head"""
+    """Width of one head."""
     tokens: _builtins.int
-    """L"""
+    """L, the length of the prefix."""
     seed: _builtins.int
+    """The seed of the initial prefix."""
     std: _builtins.float
+    """The standard deviation of the initial prefix, 0 or more."""
     def __init__(
         self,
         *,
@@ -271,6 +238,8 @@ Global___DeepSpace: _TypeAlias = DeepSpace  # noqa: Y015
 
 @_typing.final
 class MethodSettings(_message.Message):
+    """MethodSettings holds the settings of the client's half of the run's method."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FED_CMA_FIELD_NUMBER: _builtins.int
@@ -309,7 +278,9 @@ Global___MethodSettings: _TypeAlias = MethodSettings  # noqa: Y015
 
 @_typing.final
 class FedCmaSettings(_message.Message):
-    """The client's half of fed-cma: score the round's candidates on the local examples, return the weighted losses."""
+    """FedCmaSettings configures fed-cma: a client scores the round's candidates on its examples and returns the weighted
+    losses.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -317,12 +288,14 @@ class FedCmaSettings(_message.Message):
     CANDIDATES_SENT_FIELD_NUMBER: _builtins.int
     EXPANSION_SENT_FIELD_NUMBER: _builtins.int
     population: _builtins.int
-    """P, candidates of a round"""
+    """P, the number of candidates in a round, 4 to 1024."""
     candidates_sent: _builtins.bool
-    """True: the task's arrays hold the candidates. False: they hold mean, scale and the client draws the candidates from the seed."""
+    """True: the task's arrays hold the candidates. False: they hold mean and scale, and the client draws the candidates
+    from the seed.
+    """
     expansion_sent: _builtins.bool
-    """True: score the mean too, and return the loss to second order in the mixtures of the candidates' scores and in the offsets.
-    False: return the candidates' losses.
+    """True: the client also scores the mean, and returns the second-order expansion of the loss in the mixtures of the
+    candidates' scores and in the offsets. False: it returns the candidates' losses.
     """
     def __init__(
         self,
@@ -341,7 +314,7 @@ Global___FedCmaSettings: _TypeAlias = FedCmaSettings  # noqa: Y015
 
 @_typing.final
 class FedBptSettings(_message.Message):
-    """The client's half of FedBPT (arXiv 2310.01467): a local CMA-ES from the broadcast distribution."""
+    """FedBptSettings configures fed-bpt (FedBPT, arXiv 2310.01467): a client runs CMA-ES from the broadcast distribution."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -357,7 +330,7 @@ class FedBptSettings(_message.Message):
         COVARIANCE_IDENTITY: FedBptSettings._Covariance.ValueType  # 3
 
     class Covariance(_Covariance, metaclass=_CovarianceEnumTypeWrapper):
-        """Of the local CMA-ES."""
+        """Covariance is that of the client's CMA-ES."""
 
     COVARIANCE_UNSPECIFIED: FedBptSettings.Covariance.ValueType  # 0
     COVARIANCE_FULL: FedBptSettings.Covariance.ValueType  # 1
@@ -372,19 +345,25 @@ class FedBptSettings(_message.Message):
     RATIO_OF_MEANS_FIELD_NUMBER: _builtins.int
     ORDERS_SENT_FIELD_NUMBER: _builtins.int
     local_population: _builtins.int
-    """lambda_k"""
+    """lambda_k, the number of candidates in one iteration, 3 to 256."""
     local_iterations: _builtins.int
-    """I"""
+    """I, the number of iterations in one round, at least 1."""
     perturb_rate: _builtins.float
-    """r_p of equation 7; 0 switches the perturbed objective off."""
+    """r_p of equation 7, 0 to 1: the share of each text's tokens that the perturbed objective replaces. 0 means the plain
+    loss.
+    """
     common_seed: _builtins.bool
     """True: all clients draw from the same seed."""
     local_covariance: Global___FedBptSettings.Covariance.ValueType
-    """Full: the client's own business how it draws. Else draws are prescribed, so that the server can make them too."""
+    """Full: the client may draw its candidates as it likes. Otherwise docs/protocol.md prescribes the draws, so that the
+    coordinator can repeat them.
+    """
     ratio_of_means: _builtins.bool
     """Equation 7. True: the ratio of the mean losses. False: the mean of the examples' ratios."""
     orders_sent: _builtins.bool
-    """True: an update holds the orders of the candidates. False: it holds mean and sigmas. Never true where the covariance is full."""
+    """True: an update holds the rankings of the candidates. False: it holds mean and sigmas. Never true if the covariance
+    is full.
+    """
     def __init__(
         self,
         *,
@@ -406,7 +385,9 @@ Global___FedBptSettings: _TypeAlias = FedBptSettings  # noqa: Y015
 
 @_typing.final
 class FedBbptSettings(_message.Message):
-    """The client's half of Fed-BBPT (arXiv 2310.03123): a few steps of a zeroth-order search on a prompt generator's parameters."""
+    """FedBbptSettings configures fed-bbpt (Fed-BBPT, arXiv 2310.03123): a client takes a few steps of a zeroth-order search
+    on the parameters theta of a prompt generator.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -418,18 +399,24 @@ class FedBbptSettings(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         GENERATOR_UNSPECIFIED: FedBbptSettings._Generator.ValueType  # 0
         GENERATOR_SOFT: FedBbptSettings._Generator.ValueType  # 1
-        """A small net that makes z; SPSA with gradient correction on its weights."""
+        """A small network that outputs z; SPSA with gradient correction on its weights."""
         GENERATOR_CATEGORICAL: FedBbptSettings._Generator.ValueType  # 2
-        """A distribution over the candidates of a TextSpace for each word; variance-reduced policy gradient (arXiv 2201.08531)."""
+        """A distribution over the candidates of a TextSpace for each word; variance-reduced policy gradient (arXiv
+        2201.08531).
+        """
         GENERATOR_VISUAL: FedBbptSettings._Generator.ValueType  # 3
         """z itself, which an ImageSpace adds to a decoder's weights; SPSA with gradient correction (arXiv 2303.14773)."""
 
-    class Generator(_Generator, metaclass=_GeneratorEnumTypeWrapper): ...
+    class Generator(_Generator, metaclass=_GeneratorEnumTypeWrapper):
+        """Generator makes z from theta."""
+
     GENERATOR_UNSPECIFIED: FedBbptSettings.Generator.ValueType  # 0
     GENERATOR_SOFT: FedBbptSettings.Generator.ValueType  # 1
-    """A small net that makes z; SPSA with gradient correction on its weights."""
+    """A small network that outputs z; SPSA with gradient correction on its weights."""
     GENERATOR_CATEGORICAL: FedBbptSettings.Generator.ValueType  # 2
-    """A distribution over the candidates of a TextSpace for each word; variance-reduced policy gradient (arXiv 2201.08531)."""
+    """A distribution over the candidates of a TextSpace for each word; variance-reduced policy gradient (arXiv
+    2201.08531).
+    """
     GENERATOR_VISUAL: FedBbptSettings.Generator.ValueType  # 3
     """z itself, which an ImageSpace adds to a decoder's weights; SPSA with gradient correction (arXiv 2303.14773)."""
 
@@ -441,16 +428,18 @@ class FedBbptSettings(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         SCORE_FUNCTION_UNSPECIFIED: FedBbptSettings._ScoreFunction.ValueType  # 0
         SCORE_FUNCTION_TRUE: FedBbptSettings._ScoreFunction.ValueType  # 1
-        """d log p / d theta is 1 / theta for the candidate that was drawn, else 0."""
+        """1 / theta for the drawn candidate, 0 for the others."""
         SCORE_FUNCTION_SIGNED: FedBbptSettings._ScoreFunction.ValueType  # 2
-        """1 / theta for the candidate that was drawn, else -1 / theta."""
+        """1 / theta for the drawn candidate, -1 / theta for the others."""
 
-    class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper): ...
+    class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper):
+        """ScoreFunction is the derivative d log p / d theta of a drawn word."""
+
     SCORE_FUNCTION_UNSPECIFIED: FedBbptSettings.ScoreFunction.ValueType  # 0
     SCORE_FUNCTION_TRUE: FedBbptSettings.ScoreFunction.ValueType  # 1
-    """d log p / d theta is 1 / theta for the candidate that was drawn, else 0."""
+    """1 / theta for the drawn candidate, 0 for the others."""
     SCORE_FUNCTION_SIGNED: FedBbptSettings.ScoreFunction.ValueType  # 2
-    """1 / theta for the candidate that was drawn, else -1 / theta."""
+    """1 / theta for the drawn candidate, -1 / theta for the others."""
 
     LOCAL_STEPS_FIELD_NUMBER: _builtins.int
     ESTIMATES_FIELD_NUMBER: _builtins.int
@@ -470,29 +459,36 @@ class FedBbptSettings(_message.Message):
     CLIP_NORM_FIELD_NUMBER: _builtins.int
     SCORE_FUNCTION_FIELD_NUMBER: _builtins.int
     local_steps: _builtins.int
+    """Number of steps in one round, at least 1."""
     estimates: _builtins.int
-    """Two-sided estimates averaged in one step."""
+    """Number of two-sided gradient estimates that one step averages, at least 1."""
     a: _builtins.float
-    """a_i = a / (i + o)^alpha"""
+    """The gain of step i is a_i = a / (i + o)^alpha. a is above 0."""
     alpha: _builtins.float
+    """0 to 1."""
     o: _builtins.float
+    """0 or more."""
     c: _builtins.float
-    """c_i = c / i^gamma"""
+    """The width of the perturbation in step i is c_i = c / i^gamma. c is above 0."""
     gamma: _builtins.float
+    """0 to 1."""
     beta: _builtins.float
-    """of the gradient correction"""
+    """The momentum of the gradient correction, from 0 to below 1."""
     code: _builtins.int
-    """Length of the generator's latent code and width of its hidden layer."""
+    """The length of the generator's latent code, at least 1."""
     hidden: _builtins.int
+    """The width of the generator's hidden layer, at least 1."""
     generator_seed: _builtins.int
+    """The seed of the latent code and of the initial weights."""
     generator: Global___FedBbptSettings.Generator.ValueType
     samples: _builtins.int
-    """I, the prompts that a categorical generator draws in one step."""
+    """I, the number of prompts that a categorical generator draws in one step, 2 to 1024."""
     learning_rate: _builtins.float
-    """Of AdamW."""
+    """The learning rate of AdamW, above 0."""
     weight_decay: _builtins.float
+    """The weight decay of AdamW, 0 or more."""
     clip_norm: _builtins.float
-    """A longer gradient is shortened to this."""
+    """The largest Euclidean norm of a gradient, above 0; a longer one is scaled down to it."""
     score_function: Global___FedBbptSettings.ScoreFunction.ValueType
     def __init__(
         self,
@@ -525,7 +521,7 @@ Global___FedBbptSettings: _TypeAlias = FedBbptSettings  # noqa: Y015
 
 @_typing.final
 class FedavgBbtSettings(_message.Message):
-    """The client's half of the baseline FedAvg-BBT: a local CMA-ES from the broadcast mean and step size."""
+    """FedavgBbtSettings configures fedavg-bbt, a baseline: a client runs CMA-ES from the broadcast mean and step size."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,9 +529,11 @@ class FedavgBbtSettings(_message.Message):
     LOCAL_ITERATIONS_FIELD_NUMBER: _builtins.int
     BEST_SENT_FIELD_NUMBER: _builtins.int
     local_population: _builtins.int
+    """Number of candidates in one generation, 4 to 1024."""
     local_iterations: _builtins.int
+    """Number of generations in one round, at least 1."""
     best_sent: _builtins.bool
-    """True: an update's mean is the best candidate. False: it is the mean that the search ends with."""
+    """True: an update's mean is the best candidate. False: it is the final mean of the search."""
     def __init__(
         self,
         *,
@@ -553,7 +551,9 @@ Global___FedavgBbtSettings: _TypeAlias = FedavgBbtSettings  # noqa: Y015
 
 @_typing.final
 class FedSpSettings(_message.Message):
-    """The client's half of FedSP (arXiv 2311.06805): AdamW on the auxiliary model's weights, then on the prefix."""
+    """FedSpSettings configures fed-sp (FedSP, arXiv 2311.06805): a client runs AdamW on the auxiliary model's weights, then
+    on the prefix.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -565,14 +565,21 @@ class FedSpSettings(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     WARMUP_FIELD_NUMBER: _builtins.int
     local_steps: _builtins.int
-    """Of each of the two stages"""
+    """Number of steps in each of the two stages, at least 1."""
     batch_size: _builtins.int
+    """Number of examples in one step, at least 1."""
     model_learning_rate: _builtins.float
+    """The highest learning rate of the stage that trains the weights, above 0."""
     prompt_learning_rate: _builtins.float
+    """The highest learning rate of the stage that trains the prefix, above 0."""
     weight_decay: _builtins.float
+    """The weight decay of AdamW, 0 or more."""
     epsilon: _builtins.float
+    """The epsilon of AdamW, above 0."""
     warmup: _builtins.float
-    """The share of a stage's steps in which the learning rate rises linearly from 0; then it falls linearly to 0."""
+    """The share of a stage's steps, 0 to 1, in which the learning rate rises linearly from 0. After them it falls
+    linearly to 0.
+    """
     def __init__(
         self,
         *,

@@ -32,9 +32,10 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
     RUN_STATE_FINISHED: _RunState.ValueType  # 3
     RUN_STATE_STOPPED: _RunState.ValueType  # 4
-    """Stopped by an operator."""
+    """An operator stopped the run before its last round."""
 
-class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper): ...
+class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
+    """RunState is the stage that a run has reached."""
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 RUN_STATE_WAITING: RunState.ValueType  # 1
@@ -42,11 +43,13 @@ RUN_STATE_WAITING: RunState.ValueType  # 1
 RUN_STATE_RUNNING: RunState.ValueType  # 2
 RUN_STATE_FINISHED: RunState.ValueType  # 3
 RUN_STATE_STOPPED: RunState.ValueType  # 4
-"""Stopped by an operator."""
+"""An operator stopped the run before its last round."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
+    """Run is the state of a run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -62,23 +65,28 @@ class Run(_message.Message):
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     method: _builtins.str
+    """The method's name, for example "fed-cma"."""
     state: Global___RunState.ValueType
     round: _builtins.int
+    """The open round, counted from 0."""
     rounds: _builtins.int
+    """Number of rounds."""
     queries: _builtins.int
-    """Over the whole run."""
+    """Number of (prompt, example) pairs over the whole run."""
     bytes_up: _builtins.int
-    """Counted at the coordinator's sockets since it started; absent where the operating system does not count."""
+    """Bytes received from clients and sent to them, counted at the coordinator's sockets since it started. Absent if the
+    operating system does not count them.
+    """
     bytes_down: _builtins.int
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
     @_builtins.property
     def last(self) -> Global___RoundReport:
-        """The last closed round; absent before."""
+        """The last closed round. Absent before the first round closes."""
 
     @_builtins.property
     def best(self) -> Global___RoundReport:
-        """The round whose prompt is the best by dev data; absent before."""
+        """The round whose prompt has the lowest dev loss. Absent before the first round closes."""
 
     def __init__(
         self,
@@ -112,6 +120,8 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
+    """Member is a client of the run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLIENT_ID_FIELD_NUMBER: _builtins.int
@@ -120,9 +130,11 @@ class Member(_message.Message):
     EXAMPLES_FIELD_NUMBER: _builtins.int
     client_id: _builtins.str
     connected: _builtins.bool
+    """Whether its stream of tasks is open."""
     submitted: _builtins.bool
-    """Counted in the round that stands open."""
+    """Whether its update of the open round was counted."""
     examples: _builtins.int
+    """Number of examples that it trains on."""
     def __init__(
         self,
         *,
@@ -141,7 +153,7 @@ Global___Member: _TypeAlias = Member  # noqa: Y015
 
 @_typing.final
 class RoundReport(_message.Message):
-    """What a closed round measured. Its prompt is the one that the round began with."""
+    """RoundReport holds the measurements of a closed round. They are those of the prompt with which the round began."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -156,20 +168,26 @@ class RoundReport(_message.Message):
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
     DEV_EXAMPLES_FIELD_NUMBER: _builtins.int
     round: _builtins.int
+    """Rounds count from 0."""
     clients: _builtins.int
+    """Number of clients whose updates were counted."""
     dev_loss: _builtins.float
-    """Mean cross-entropy and accuracy of the round's prompt on the clients' dev examples. Where their PTM gives losses only there is no
-    accuracy; where it gives classes only, the loss is the share of wrong answers.
+    """Mean cross-entropy of the round's prompt on the clients' dev examples, in nats; if their PTM returns classes only,
+    the share of wrong answers, 0 to 1.
     """
     dev_accuracy: _builtins.float
+    """Accuracy of the round's prompt on the clients' dev examples, 0 to 1. Absent if their PTM returns losses only."""
     train_loss: _builtins.float
-    """Mean loss of the round's search on the clients' training examples; absent for a round that only measured."""
+    """Mean loss of the round's search on the clients' training examples. Absent for a round that only measured."""
     queries: _builtins.int
+    """Number of (prompt, example) pairs of the round."""
     seconds: _builtins.float
+    """Duration of the round in seconds."""
     bytes_up: _builtins.int
+    """Bytes received from clients and sent to them during the round. Absent if the operating system does not count them."""
     bytes_down: _builtins.int
     dev_examples: _builtins.int
-    """On which loss and accuracy were measured."""
+    """Number of examples on which dev_loss and dev_accuracy were measured."""
     def __init__(
         self,
         *,
@@ -209,6 +227,8 @@ Global___RoundReport: _TypeAlias = RoundReport  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):
+    """GetRunRequest is empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -224,6 +244,8 @@ Global___GetRunRequest: _TypeAlias = GetRunRequest  # noqa: Y015
 
 @_typing.final
 class GetRunResponse(_message.Message):
+    """GetRunResponse holds the current state."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
@@ -244,11 +266,13 @@ Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
 
 @_typing.final
 class WatchRunRequest(_message.Message):
+    """WatchRunRequest says from which round on reports are wanted."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SINCE_ROUND_FIELD_NUMBER: _builtins.int
     since_round: _builtins.int
-    """The first message brings all closed rounds from this one on."""
+    """The first message reports all closed rounds from this one on, counted from 0."""
     def __init__(
         self,
         *,
@@ -264,6 +288,8 @@ Global___WatchRunRequest: _TypeAlias = WatchRunRequest  # noqa: Y015
 
 @_typing.final
 class WatchRunResponse(_message.Message):
+    """WatchRunResponse holds the state after a change."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
@@ -272,7 +298,7 @@ class WatchRunResponse(_message.Message):
     def run(self) -> Global___Run: ...
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundReport]:
-        """The rounds that closed since the message before: none is left out."""
+        """The rounds that closed since the previous message. None is ever left out."""
 
     def __init__(
         self,
@@ -290,6 +316,8 @@ Global___WatchRunResponse: _TypeAlias = WatchRunResponse  # noqa: Y015
 
 @_typing.final
 class StopRunRequest(_message.Message):
+    """StopRunRequest is empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -305,6 +333,8 @@ Global___StopRunRequest: _TypeAlias = StopRunRequest  # noqa: Y015
 
 @_typing.final
 class StopRunResponse(_message.Message):
+    """StopRunResponse holds the state after the request to stop."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
@@ -325,6 +355,8 @@ Global___StopRunResponse: _TypeAlias = StopRunResponse  # noqa: Y015
 
 @_typing.final
 class GetResultRequest(_message.Message):
+    """GetResultRequest is empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -340,6 +372,8 @@ Global___GetResultRequest: _TypeAlias = GetResultRequest  # noqa: Y015
 
 @_typing.final
 class GetResultResponse(_message.Message):
+    """GetResultResponse holds the best prompt and its measurements."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     Z_FIELD_NUMBER: _builtins.int
@@ -347,10 +381,12 @@ class GetResultResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def z(self) -> _tensor_pb2.Tensor:
-        """float32 [n]"""
+        """float32 [n]."""
 
     @_builtins.property
-    def measured(self) -> Global___RoundReport: ...
+    def measured(self) -> Global___RoundReport:
+        """The round that measured z."""
+
     @_builtins.property
     def run(self) -> Global___Run: ...
     def __init__(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RunServiceStub(object):
-    """For the operator of a run. Errors as in CoordinatorService.
+    """RunService is for the operator of a run. Failures are as in CoordinatorService.
     """
 
     def __init__(self, channel):
@@ -58,33 +58,35 @@ class RunServiceStub(object):
 
 
 class RunServiceServicer(object):
-    """For the operator of a run. Errors as in CoordinatorService.
+    """RunService is for the operator of a run. Failures are as in CoordinatorService.
     """
 
     def GetRun(self, request, context):
-        """The run as it stands. Changes nothing; idempotent.
+        """GetRun returns the current state of the run. Effect: none. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """One message at once, then one after each change; ends when the run is finished. Changes nothing.
+        """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
+        run has ended. Effect: none. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopRun(self, request, context):
-        """Ends the run after the round that stands open; the best prompt so far is its result. Idempotent.
+        """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+        Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetResult(self, request, context):
-        """The best prompt by dev data. Changes nothing; idempotent.
-        FAILED_PRECONDITION (NoResultYet): no round has been measured yet.
+        """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
+        Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +124,7 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService(object):
-    """For the operator of a run. Errors as in CoordinatorService.
+    """RunService is for the operator of a run. Failures are as in CoordinatorService.
     """
 
     @staticmethod

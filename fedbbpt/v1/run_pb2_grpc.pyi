@@ -27,41 +27,49 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """For the operator of a run. Errors as in CoordinatorService."""
+    """RunService is for the operator of a run. Failures are as in CoordinatorService."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]
-    """The run as it stands. Changes nothing; idempotent."""
+    """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]
-    """One message at once, then one after each change; ends when the run is finished. Changes nothing."""
+    """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
+    run has ended. Effect: none. Idempotent.
+    """
     StopRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]
-    """Ends the run after the round that stands open; the best prompt so far is its result. Idempotent."""
+    """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+    Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """
     GetResult: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetResultRequest, _run_pb2.GetResultResponse]
-    """The best prompt by dev data. Changes nothing; idempotent.
-    FAILED_PRECONDITION (NoResultYet): no round has been measured yet.
+    """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
+    Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
     """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """For the operator of a run. Errors as in CoordinatorService."""
+    """RunService is for the operator of a run. Failures are as in CoordinatorService."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]  # type: ignore[assignment]
-    """The run as it stands. Changes nothing; idempotent."""
+    """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _aio.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """One message at once, then one after each change; ends when the run is finished. Changes nothing."""
+    """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
+    run has ended. Effect: none. Idempotent.
+    """
     StopRun: _aio.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]  # type: ignore[assignment]
-    """Ends the run after the round that stands open; the best prompt so far is its result. Idempotent."""
+    """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+    Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """
     GetResult: _aio.UnaryUnaryMultiCallable[_run_pb2.GetResultRequest, _run_pb2.GetResultResponse]  # type: ignore[assignment]
-    """The best prompt by dev data. Changes nothing; idempotent.
-    FAILED_PRECONDITION (NoResultYet): no round has been measured yet.
+    """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
+    Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For the operator of a run. Errors as in CoordinatorService."""
+    """RunService is for the operator of a run. Failures are as in CoordinatorService."""
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -69,7 +77,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.GetRunResponse, _abc.Awaitable[_run_pb2.GetRunResponse]]:
-        """The run as it stands. Changes nothing; idempotent."""
+        """GetRun returns the current state of the run. Effect: none. Idempotent."""
 
     @_abc_1.abstractmethod
     def WatchRun(
@@ -77,7 +85,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.WatchRunResponse], _abc.AsyncIterator[_run_pb2.WatchRunResponse]]:
-        """One message at once, then one after each change; ends when the run is finished. Changes nothing."""
+        """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
+        run has ended. Effect: none. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def StopRun(
@@ -85,7 +95,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.StopRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.StopRunResponse, _abc.Awaitable[_run_pb2.StopRunResponse]]:
-        """Ends the run after the round that stands open; the best prompt so far is its result. Idempotent."""
+        """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+        Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """
 
     @_abc_1.abstractmethod
     def GetResult(
@@ -93,8 +105,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.GetResultRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.GetResultResponse, _abc.Awaitable[_run_pb2.GetResultResponse]]:
-        """The best prompt by dev data. Changes nothing; idempotent.
-        FAILED_PRECONDITION (NoResultYet): no round has been measured yet.
+        """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
+        Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -35,7 +35,7 @@ class _DTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DType.ValueType
     D_TYPE_UINT8: _DType.ValueType  # 7
 
 class DType(_DType, metaclass=_DTypeEnumTypeWrapper):
-    """The element type of a tensor."""
+    """DType is the element type of a tensor. Floating-point elements are finite."""
 
 D_TYPE_UNSPECIFIED: DType.ValueType  # 0
 D_TYPE_FLOAT32: DType.ValueType  # 1
@@ -49,7 +49,7 @@ Global___DType: _TypeAlias = DType  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):
-    """An array that travels inside one message."""
+    """Tensor is an array that travels inside one message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -58,11 +58,11 @@ class Tensor(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     dtype: Global___DType.ValueType
     data: _builtins.bytes
-    """The elements, little-endian, row-major (C order), without padding:
-    product(shape) x size(dtype) bytes.
-    """
+    """The elements, little-endian, row-major (C order), without padding: product(shape) x size(dtype) bytes."""
     @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 8 sizes, none negative."""
+
     def __init__(
         self,
         *,
@@ -80,7 +80,7 @@ Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
 
 @_typing.final
 class TensorSpec(_message.Message):
-    """An array whose bytes travel apart from its description, in chunks."""
+    """TensorSpec describes an array whose bytes travel apart from it, in chunks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -88,9 +88,12 @@ class TensorSpec(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Unique within the bundle."""
     dtype: Global___DType.ValueType
     @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 8 sizes, none negative."""
+
     def __init__(
         self,
         *,
@@ -108,8 +111,8 @@ Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
 
 @_typing.final
 class TensorBundle(_message.Message):
-    """Named arrays, announced. Their bytes follow as TensorChunk messages: the tensors' bytes one behind the other, in the order of
-    `tensors`, cut anywhere.
+    """TensorBundle announces named arrays. Their bytes follow as TensorChunk messages: the bytes of all tensors
+    concatenated in the order of `tensors`, split anywhere.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -118,11 +121,13 @@ class TensorBundle(_message.Message):
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
-    """The sum of the tensors' bytes; no chunk follows where it is 0."""
+    """The sum of the tensors' sizes in bytes. If it is 0, no chunk follows."""
     crc32c: _builtins.int
-    """CRC-32C (Castagnoli) of all the bytes."""
+    """CRC-32C (Castagnoli) of all bytes."""
     @_builtins.property
-    def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]: ...
+    def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
+        """At most 1024."""
+
     def __init__(
         self,
         *,
@@ -140,7 +145,7 @@ Global___TensorBundle: _TypeAlias = TensorBundle  # noqa: Y015
 
 @_typing.final
 class TensorChunk(_message.Message):
-    """A cut of a bundle's bytes. Chunks come in order and leave no gap."""
+    """TensorChunk is a part of a bundle's or a file's bytes. Chunks come in order and without gaps."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -148,8 +153,9 @@ class TensorChunk(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Where the cut begins, counted in bytes from the bundle's first."""
+    """The position of the first byte of `data`, in bytes from the start of the whole."""
     data: _builtins.bytes
+    """At least one byte."""
     crc32c: _builtins.int
     """CRC-32C of `data`."""
     def __init__(

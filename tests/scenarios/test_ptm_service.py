@@ -38,7 +38,7 @@ from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, MicroBatch, ModelCard, Prompts, Scores, TaskSpec, TextPrompts
-from fedbbpt.v1 import tensor_pb2
+from fedbbpt.v1 import prompt_pb2, tensor_pb2
 from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, connect
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error
@@ -237,23 +237,31 @@ def test_messages_that_lack_a_part_are_refused(ptm_servers: Any) -> None:
         assert isinstance(error_of(stub.RegisterExamples, register_them), InvalidExamples)
 
     z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[1, 2], data=b"\0" * 8)
-    good = pb.Projection(kind=pb.Projection.KIND_NORMAL, tokens=2, injection=pb.INJECTION_PREFIX)
+    good = prompt_pb2.Projection(
+        kind=prompt_pb2.PROJECTION_KIND_NORMAL, tokens=2, injection=prompt_pb2.INJECTION_PREFIX
+    )
     short = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[1, 3], data=b"\0" * 8)
-    no_kind = pb.Projection(tokens=2, injection=pb.INJECTION_PREFIX)
-    no_injection = pb.Projection(kind=pb.Projection.KIND_NORMAL, tokens=2)
+    no_kind = prompt_pb2.LatentPrompts(z=z, projection=prompt_pb2.Projection(tokens=2, injection=prefix))
+    no_injection = prompt_pb2.LatentPrompts(z=z, projection=prompt_pb2.Projection(kind=normal, tokens=2))
     requests: list[tuple[pb.ScoreRequest, type[Exception]]] = [
         (pb.ScoreRequest(examples_id=handle), InvalidRequest),
-        (pb.ScoreRequest(text=pb.TextPrompts(texts=["a"])), InvalidRequest),
-        (pb.ScoreRequest(inline=pb.InlineExamples(), text=pb.TextPrompts(texts=["a"])), InvalidTask),
-        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=short, projection=good)), InvalidTensor),
-        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(projection=good)), InvalidTensor),
-        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=z, projection=no_kind)), UnsupportedPrompt),
-        (pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=z, projection=no_injection)), UnsupportedPrompt),
-        (pb.ScoreRequest(examples_id=handle, soft=pb.SoftPrompts(embeddings=z)), UnsupportedPrompt),
+        (pb.ScoreRequest(text=prompt_pb2.TextPrompts(texts=["a"])), InvalidRequest),
+        (pb.ScoreRequest(inline=pb.InlineExamples(), text=prompt_pb2.TextPrompts(texts=["a"])), InvalidTask),
+        (pb.ScoreRequest(examples_id=handle, latent=prompt_pb2.LatentPrompts(z=short, projection=good)), InvalidTensor),
+        (pb.ScoreRequest(examples_id=handle, latent=prompt_pb2.LatentPrompts(projection=good)), InvalidTensor),
+        (
+            pb.ScoreRequest(examples_id=handle, latent=no_kind),
+            UnsupportedPrompt,
+        ),
+        (
+            pb.ScoreRequest(examples_id=handle, latent=no_injection),
+            UnsupportedPrompt,
+        ),
+        (pb.ScoreRequest(examples_id=handle, soft=prompt_pb2.SoftPrompts(embeddings=z)), UnsupportedPrompt),
     ]
     for request, error in requests:
         assert isinstance(error_of(stub.Score, request), error)
-    fine = pb.ScoreRequest(examples_id=handle, latent=pb.LatentPrompts(z=z, projection=good))
+    fine = pb.ScoreRequest(examples_id=handle, latent=prompt_pb2.LatentPrompts(z=z, projection=good))
     assert stub.Score(fine, timeout=60.0).usage.queries == 3
 
 

@@ -8,7 +8,7 @@ from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.tasks.sizes import prompts_of_a_call
 from fedbbpt.types import PromptKind
 from fedbbpt.wire.messages import ptm_messages
-from fedbbpt.wire.messages.card_messages import PROMPT_KINDS
+from fedbbpt.wire.messages.prompt_messages import PROMPT_KINDS
 
 NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
 MANY = 64

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from fedbbpt.v1 import prompt_pb2 as fedbbpt_dot_v1_dot_prompt__pb2
 from fedbbpt.v1 import tensor_pb2 as fedbbpt_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64\x62\x62pt/ptm/v1/ptm.proto\x12\x0e\x66\x65\x64\x62\x62pt.ptm.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x8b\x04\n\x10\x44\x65scribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x30\n\x0cprompt_kinds\x18\x04 \x03(\x0e\x32\x1a.fedbbpt.ptm.v1.PromptKind\x12-\n\ninjections\x18\x05 \x03(\x0e\x32\x19.fedbbpt.ptm.v1.Injection\x12\x12\n\nmax_tokens\x18\x06 \x01(\x05\x12\x13\n\x0bmax_prompts\x18\x07 \x01(\x05\x12\x14\n\x0cmax_examples\x18\x08 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x65mbedding_width\x18\n \x01(\x05\x12\x13\n\x0bscore_noise\x18\x0b \x01(\x01\x12\x13\n\x0bimage_shape\x18\x0c \x03(\x05\x12\x14\n\x0cprefix_shape\x18\r \x03(\x05\x12\x0e\n\x06labels\x18\x0e \x03(\t\x12&\n\x06output\x18\x0f \x01(\x0e\x32\x16.fedbbpt.ptm.v1.Output\x12\x14\n\x0cmin_examples\x18\x10 \x01(\x05\x12\x12\n\nmax_latent\x18\x11 \x01(\x01\x12\x17\n\x0fmax_vector_norm\x18\x12 \x01(\x01\x12$\n\x05price\x18\x13 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Price\x12\x11\n\tmax_pairs\x18\x14 \x01(\x03\"x\n\x05Price\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x18\n\x10micros_per_query\x18\x02 \x01(\x03\x12\x1f\n\x17micros_per_cached_query\x18\x03 \x01(\x03\x12\"\n\x1amicros_per_thousand_tokens\x18\x04 \x01(\x03\"9\n\x13RegisterTaskRequest\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\")\n\x04Task\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\"\'\n\x14RegisterTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"X\n\x17RegisterExamplesRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"\x82\x01\n\nExampleSet\x12)\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x17.fedbbpt.ptm.v1.Example\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x32\n\x0cperturbation\x18\x03 \x01(\x0b\x32\x1c.fedbbpt.ptm.v1.Perturbation\"*\n\x0cPerturbation\x12\x0c\n\x04rate\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x8d\x01\n\x07\x45xample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\ttext_pair\x18\x02 \x01(\tH\x00\x88\x01\x01\x12&\n\x05image\x18\x03 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x01\x88\x01\x01\x12\x12\n\x05label\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0c\n\n_text_pairB\x08\n\x06_imageB\x08\n\x06_label\"\x7f\n\x18RegisterExamplesResponse\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x12/\n\x0ctime_to_live\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xad\x03\n\x0cScoreRequest\x12\x15\n\x0b\x65xamples_id\x18\x01 \x01(\tH\x00\x12\x30\n\x06inline\x18\x08 \x01(\x0b\x32\x1e.fedbbpt.ptm.v1.InlineExamplesH\x00\x12/\n\x06latent\x18\x02 \x01(\x0b\x32\x1d.fedbbpt.ptm.v1.LatentPromptsH\x01\x12+\n\x04soft\x18\x03 \x01(\x0b\x32\x1b.fedbbpt.ptm.v1.SoftPromptsH\x01\x12.\n\x06tokens\x18\x04 \x01(\x0b\x32\x1c.fedbbpt.ptm.v1.TokenPromptsH\x01\x12+\n\x04text\x18\x05 \x01(\x0b\x32\x1b.fedbbpt.ptm.v1.TextPromptsH\x01\x12-\n\x05image\x18\x06 \x01(\x0b\x32\x1c.fedbbpt.ptm.v1.ImagePromptsH\x01\x12+\n\x04\x64\x65\x65p\x18\x07 \x01(\x0b\x32\x1b.fedbbpt.ptm.v1.DeepPromptsH\x01\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\x12\r\n\x05\x66resh\x18\n \x01(\x08\x42\n\n\x08\x65xamplesB\t\n\x07prompts\"b\n\x0eInlineExamples\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"^\n\rLatentPrompts\x12\x1d\n\x01z\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12.\n\nprojection\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.Projection\"\xf0\x01\n\nProjection\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.fedbbpt.ptm.v1.Projection.Kind\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x14\n\x0cinitial_text\x18\x05 \x01(\t\x12,\n\tinjection\x18\x06 \x01(\x0e\x32\x19.fedbbpt.ptm.v1.Injection\"B\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_RADEMACHER\x10\x01\x12\x0f\n\x0bKIND_NORMAL\x10\x02\"c\n\x0bSoftPrompts\x12&\n\nembeddings\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12,\n\tinjection\x18\x02 \x01(\x0e\x32\x19.fedbbpt.ptm.v1.Injection\"/\n\x0cTokenPrompts\x12\x1f\n\x03ids\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\"\x1c\n\x0bTextPrompts\x12\r\n\x05texts\x18\x01 \x03(\t\"2\n\x0cImagePrompts\x12\"\n\x06\x64\x65ltas\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\"3\n\x0b\x44\x65\x65pPrompts\x12$\n\x08prefixes\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\"\x81\x02\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12%\n\x07\x63hoices\x18\x04 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12$\n\x06losses\x18\x05 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12\x10\n\x08revision\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x13\n\x0b\x65xamples_id\x18\x06 \x01(\t\x12&\n\x06\x62udget\x18\x07 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.BudgetB\x08\n\x06\x61nswer\"\xb5\x01\n\x05Usage\x12\x0f\n\x07queries\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63\x61\x63hed_queries\x18\x04 \x01(\x03\x12-\n\nqueue_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63ost_micros\x18\x06 \x01(\x03\"v\n\x06\x42udget\x12\x14\n\x07queries\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0clabel_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_queriesB\t\n\x07_tokensB\x0f\n\r_label_tokens\"%\n\x0eReleaseRequest\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"\x11\n\x0fGetUsageRequest\"\x9b\x01\n\x10GetUsageResponse\x12$\n\x05usage\x18\x01 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x0f\n\x07handles\x18\x02 \x01(\x05\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.Budget\x12(\n\x05tasks\x18\x04 \x03(\x0b\x32\x19.fedbbpt.ptm.v1.TaskUsage\"B\n\tTaskUsage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage*z\n\tInjection\x12\x19\n\x15INJECTION_UNSPECIFIED\x10\x00\x12\x14\n\x10INJECTION_PREFIX\x10\x01\x12\x11\n\rINJECTION_ADD\x10\x02\x12\x14\n\x10INJECTION_CONCAT\x10\x03\x12\x13\n\x0fINJECTION_PLACE\x10\x04*\xb2\x01\n\nPromptKind\x12\x1b\n\x17PROMPT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12PROMPT_KIND_LATENT\x10\x01\x12\x14\n\x10PROMPT_KIND_SOFT\x10\x02\x12\x16\n\x12PROMPT_KIND_TOKENS\x10\x03\x12\x14\n\x10PROMPT_KIND_TEXT\x10\x04\x12\x15\n\x11PROMPT_KIND_IMAGE\x10\x05\x12\x14\n\x10PROMPT_KIND_DEEP\x10\x06*\x83\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTPUT_LOSS_ONLY\x10\x01\x12\x17\n\x13OUTPUT_LABEL_ARGMAX\x10\x02\x12\x19\n\x15OUTPUT_LABEL_LOGPROBS\x10\x03\x12\x17\n\x13OUTPUT_LABEL_LOGITS\x10\x04\x32\xfe\x03\n\nPtmService\x12M\n\x08\x44\x65scribe\x12\x1f.fedbbpt.ptm.v1.DescribeRequest\x1a .fedbbpt.ptm.v1.DescribeResponse\x12Y\n\x0cRegisterTask\x12#.fedbbpt.ptm.v1.RegisterTaskRequest\x1a$.fedbbpt.ptm.v1.RegisterTaskResponse\x12\x65\n\x10RegisterExamples\x12\'.fedbbpt.ptm.v1.RegisterExamplesRequest\x1a(.fedbbpt.ptm.v1.RegisterExamplesResponse\x12\x44\n\x05Score\x12\x1c.fedbbpt.ptm.v1.ScoreRequest\x1a\x1d.fedbbpt.ptm.v1.ScoreResponse\x12J\n\x07Release\x12\x1e.fedbbpt.ptm.v1.ReleaseRequest\x1a\x1f.fedbbpt.ptm.v1.ReleaseResponse\x12M\n\x08GetUsage\x12\x1f.fedbbpt.ptm.v1.GetUsageRequest\x1a .fedbbpt.ptm.v1.GetUsageResponseB)Z\'fedbbpt.org/fedbbpt/ptm/v1;fedbbptptmv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64\x62\x62pt/ptm/v1/ptm.proto\x12\x0e\x66\x65\x64\x62\x62pt.ptm.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/prompt.proto\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x83\x04\n\x10\x44\x65scribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12,\n\x0cprompt_kinds\x18\x04 \x03(\x0e\x32\x16.fedbbpt.v1.PromptKind\x12)\n\ninjections\x18\x05 \x03(\x0e\x32\x15.fedbbpt.v1.Injection\x12\x12\n\nmax_tokens\x18\x06 \x01(\x05\x12\x13\n\x0bmax_prompts\x18\x07 \x01(\x05\x12\x14\n\x0cmax_examples\x18\x08 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x65mbedding_width\x18\n \x01(\x05\x12\x13\n\x0bscore_noise\x18\x0b \x01(\x01\x12\x13\n\x0bimage_shape\x18\x0c \x03(\x05\x12\x14\n\x0cprefix_shape\x18\r \x03(\x05\x12\x0e\n\x06labels\x18\x0e \x03(\t\x12&\n\x06output\x18\x0f \x01(\x0e\x32\x16.fedbbpt.ptm.v1.Output\x12\x14\n\x0cmin_examples\x18\x10 \x01(\x05\x12\x12\n\nmax_latent\x18\x11 \x01(\x01\x12\x17\n\x0fmax_vector_norm\x18\x12 \x01(\x01\x12$\n\x05price\x18\x13 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Price\x12\x11\n\tmax_pairs\x18\x14 \x01(\x03\"x\n\x05Price\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x18\n\x10micros_per_query\x18\x02 \x01(\x03\x12\x1f\n\x17micros_per_cached_query\x18\x03 \x01(\x03\x12\"\n\x1amicros_per_thousand_tokens\x18\x04 \x01(\x03\"9\n\x13RegisterTaskRequest\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\")\n\x04Task\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\"\'\n\x14RegisterTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"X\n\x17RegisterExamplesRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"\x82\x01\n\nExampleSet\x12)\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x17.fedbbpt.ptm.v1.Example\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x32\n\x0cperturbation\x18\x03 \x01(\x0b\x32\x1c.fedbbpt.ptm.v1.Perturbation\"*\n\x0cPerturbation\x12\x0c\n\x04rate\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x8d\x01\n\x07\x45xample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\ttext_pair\x18\x02 \x01(\tH\x00\x88\x01\x01\x12&\n\x05image\x18\x03 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x01\x88\x01\x01\x12\x12\n\x05label\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0c\n\n_text_pairB\x08\n\x06_imageB\x08\n\x06_label\"\x7f\n\x18RegisterExamplesResponse\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x12/\n\x0ctime_to_live\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x95\x03\n\x0cScoreRequest\x12\x15\n\x0b\x65xamples_id\x18\x01 \x01(\tH\x00\x12\x30\n\x06inline\x18\x08 \x01(\x0b\x32\x1e.fedbbpt.ptm.v1.InlineExamplesH\x00\x12+\n\x06latent\x18\x02 \x01(\x0b\x32\x19.fedbbpt.v1.LatentPromptsH\x01\x12\'\n\x04soft\x18\x03 \x01(\x0b\x32\x17.fedbbpt.v1.SoftPromptsH\x01\x12*\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.fedbbpt.v1.TokenPromptsH\x01\x12\'\n\x04text\x18\x05 \x01(\x0b\x32\x17.fedbbpt.v1.TextPromptsH\x01\x12)\n\x05image\x18\x06 \x01(\x0b\x32\x18.fedbbpt.v1.ImagePromptsH\x01\x12\'\n\x04\x64\x65\x65p\x18\x07 \x01(\x0b\x32\x17.fedbbpt.v1.DeepPromptsH\x01\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\x12\r\n\x05\x66resh\x18\n \x01(\x08\x42\n\n\x08\x65xamplesB\t\n\x07prompts\"b\n\x0eInlineExamples\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"\x81\x02\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12%\n\x07\x63hoices\x18\x04 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12$\n\x06losses\x18\x05 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12\x10\n\x08revision\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x13\n\x0b\x65xamples_id\x18\x06 \x01(\t\x12&\n\x06\x62udget\x18\x07 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.BudgetB\x08\n\x06\x61nswer\"\xb5\x01\n\x05Usage\x12\x0f\n\x07queries\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63\x61\x63hed_queries\x18\x04 \x01(\x03\x12-\n\nqueue_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63ost_micros\x18\x06 \x01(\x03\"v\n\x06\x42udget\x12\x14\n\x07queries\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0clabel_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_queriesB\t\n\x07_tokensB\x0f\n\r_label_tokens\"%\n\x0eReleaseRequest\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"\x11\n\x0fGetUsageRequest\"\x9b\x01\n\x10GetUsageResponse\x12$\n\x05usage\x18\x01 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x0f\n\x07handles\x18\x02 \x01(\x05\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.Budget\x12(\n\x05tasks\x18\x04 \x03(\x0b\x32\x19.fedbbpt.ptm.v1.TaskUsage\"B\n\tTaskUsage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage*\x83\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTPUT_LOSS_ONLY\x10\x01\x12\x17\n\x13OUTPUT_LABEL_ARGMAX\x10\x02\x12\x19\n\x15OUTPUT_LABEL_LOGPROBS\x10\x03\x12\x17\n\x13OUTPUT_LABEL_LOGITS\x10\x04\x32\xfe\x03\n\nPtmService\x12M\n\x08\x44\x65scribe\x12\x1f.fedbbpt.ptm.v1.DescribeRequest\x1a .fedbbpt.ptm.v1.DescribeResponse\x12Y\n\x0cRegisterTask\x12#.fedbbpt.ptm.v1.RegisterTaskRequest\x1a$.fedbbpt.ptm.v1.RegisterTaskResponse\x12\x65\n\x10RegisterExamples\x12\'.fedbbpt.ptm.v1.RegisterExamplesRequest\x1a(.fedbbpt.ptm.v1.RegisterExamplesResponse\x12\x44\n\x05Score\x12\x1c.fedbbpt.ptm.v1.ScoreRequest\x1a\x1d.fedbbpt.ptm.v1.ScoreResponse\x12J\n\x07Release\x12\x1e.fedbbpt.ptm.v1.ReleaseRequest\x1a\x1f.fedbbpt.ptm.v1.ReleaseResponse\x12M\n\x08GetUsage\x12\x1f.fedbbpt.ptm.v1.GetUsageRequest\x1a .fedbbpt.ptm.v1.GetUsageResponseB)Z\'fedbbpt.org/fedbbpt/ptm/v1;fedbbptptmv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,70 +35,50 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.ptm.v1.ptm_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z\'fedbbpt.org/fedbbpt/ptm/v1;fedbbptptmv1'
-  _globals['_INJECTION']._serialized_start=3474
-  _globals['_INJECTION']._serialized_end=3596
-  _globals['_PROMPTKIND']._serialized_start=3599
-  _globals['_PROMPTKIND']._serialized_end=3777
-  _globals['_OUTPUT']._serialized_start=3780
-  _globals['_OUTPUT']._serialized_end=3911
-  _globals['_DESCRIBEREQUEST']._serialized_start=101
-  _globals['_DESCRIBEREQUEST']._serialized_end=118
-  _globals['_DESCRIBERESPONSE']._serialized_start=121
-  _globals['_DESCRIBERESPONSE']._serialized_end=644
-  _globals['_PRICE']._serialized_start=646
-  _globals['_PRICE']._serialized_end=766
-  _globals['_REGISTERTASKREQUEST']._serialized_start=768
-  _globals['_REGISTERTASKREQUEST']._serialized_end=825
-  _globals['_TASK']._serialized_start=827
-  _globals['_TASK']._serialized_end=868
-  _globals['_REGISTERTASKRESPONSE']._serialized_start=870
-  _globals['_REGISTERTASKRESPONSE']._serialized_end=909
-  _globals['_REGISTEREXAMPLESREQUEST']._serialized_start=911
-  _globals['_REGISTEREXAMPLESREQUEST']._serialized_end=999
-  _globals['_EXAMPLESET']._serialized_start=1002
-  _globals['_EXAMPLESET']._serialized_end=1132
-  _globals['_PERTURBATION']._serialized_start=1134
-  _globals['_PERTURBATION']._serialized_end=1176
-  _globals['_EXAMPLE']._serialized_start=1179
-  _globals['_EXAMPLE']._serialized_end=1320
-  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_start=1322
-  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_end=1449
-  _globals['_SCOREREQUEST']._serialized_start=1452
-  _globals['_SCOREREQUEST']._serialized_end=1881
-  _globals['_INLINEEXAMPLES']._serialized_start=1883
-  _globals['_INLINEEXAMPLES']._serialized_end=1981
-  _globals['_LATENTPROMPTS']._serialized_start=1983
-  _globals['_LATENTPROMPTS']._serialized_end=2077
-  _globals['_PROJECTION']._serialized_start=2080
-  _globals['_PROJECTION']._serialized_end=2320
-  _globals['_PROJECTION_KIND']._serialized_start=2254
-  _globals['_PROJECTION_KIND']._serialized_end=2320
-  _globals['_SOFTPROMPTS']._serialized_start=2322
-  _globals['_SOFTPROMPTS']._serialized_end=2421
-  _globals['_TOKENPROMPTS']._serialized_start=2423
-  _globals['_TOKENPROMPTS']._serialized_end=2470
-  _globals['_TEXTPROMPTS']._serialized_start=2472
-  _globals['_TEXTPROMPTS']._serialized_end=2500
-  _globals['_IMAGEPROMPTS']._serialized_start=2502
-  _globals['_IMAGEPROMPTS']._serialized_end=2552
-  _globals['_DEEPPROMPTS']._serialized_start=2554
-  _globals['_DEEPPROMPTS']._serialized_end=2605
-  _globals['_SCORERESPONSE']._serialized_start=2608
-  _globals['_SCORERESPONSE']._serialized_end=2865
-  _globals['_USAGE']._serialized_start=2868
-  _globals['_USAGE']._serialized_end=3049
-  _globals['_BUDGET']._serialized_start=3051
-  _globals['_BUDGET']._serialized_end=3169
-  _globals['_RELEASEREQUEST']._serialized_start=3171
-  _globals['_RELEASEREQUEST']._serialized_end=3208
-  _globals['_RELEASERESPONSE']._serialized_start=3210
-  _globals['_RELEASERESPONSE']._serialized_end=3227
-  _globals['_GETUSAGEREQUEST']._serialized_start=3229
-  _globals['_GETUSAGEREQUEST']._serialized_end=3246
-  _globals['_GETUSAGERESPONSE']._serialized_start=3249
-  _globals['_GETUSAGERESPONSE']._serialized_end=3404
-  _globals['_TASKUSAGE']._serialized_start=3406
-  _globals['_TASKUSAGE']._serialized_end=3472
-  _globals['_PTMSERVICE']._serialized_start=3914
-  _globals['_PTMSERVICE']._serialized_end=4424
+  _globals['_OUTPUT']._serialized_start=2844
+  _globals['_OUTPUT']._serialized_end=2975
+  _globals['_DESCRIBEREQUEST']._serialized_start=126
+  _globals['_DESCRIBEREQUEST']._serialized_end=143
+  _globals['_DESCRIBERESPONSE']._serialized_start=146
+  _globals['_DESCRIBERESPONSE']._serialized_end=661
+  _globals['_PRICE']._serialized_start=663
+  _globals['_PRICE']._serialized_end=783
+  _globals['_REGISTERTASKREQUEST']._serialized_start=785
+  _globals['_REGISTERTASKREQUEST']._serialized_end=842
+  _globals['_TASK']._serialized_start=844
+  _globals['_TASK']._serialized_end=885
+  _globals['_REGISTERTASKRESPONSE']._serialized_start=887
+  _globals['_REGISTERTASKRESPONSE']._serialized_end=926
+  _globals['_REGISTEREXAMPLESREQUEST']._serialized_start=928
+  _globals['_REGISTEREXAMPLESREQUEST']._serialized_end=1016
+  _globals['_EXAMPLESET']._serialized_start=1019
+  _globals['_EXAMPLESET']._serialized_end=1149
+  _globals['_PERTURBATION']._serialized_start=1151
+  _globals['_PERTURBATION']._serialized_end=1193
+  _globals['_EXAMPLE']._serialized_start=1196
+  _globals['_EXAMPLE']._serialized_end=1337
+  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_start=1339
+  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_end=1466
+  _globals['_SCOREREQUEST']._serialized_start=1469
+  _globals['_SCOREREQUEST']._serialized_end=1874
+  _globals['_INLINEEXAMPLES']._serialized_start=1876
+  _globals['_INLINEEXAMPLES']._serialized_end=1974
+  _globals['_SCORERESPONSE']._serialized_start=1977
+  _globals['_SCORERESPONSE']._serialized_end=2234
+  _globals['_USAGE']._serialized_start=2237
+  _globals['_USAGE']._serialized_end=2418
+  _globals['_BUDGET']._serialized_start=2420
+  _globals['_BUDGET']._serialized_end=2538
+  _globals['_RELEASEREQUEST']._serialized_start=2540
+  _globals['_RELEASEREQUEST']._serialized_end=2577
+  _globals['_RELEASERESPONSE']._serialized_start=2579
+  _globals['_RELEASERESPONSE']._serialized_end=2596
+  _globals['_GETUSAGEREQUEST']._serialized_start=2598
+  _globals['_GETUSAGEREQUEST']._serialized_end=2615
+  _globals['_GETUSAGERESPONSE']._serialized_start=2618
+  _globals['_GETUSAGERESPONSE']._serialized_end=2773
+  _globals['_TASKUSAGE']._serialized_start=2775
+  _globals['_TASKUSAGE']._serialized_end=2841
+  _globals['_PTMSERVICE']._serialized_start=2978
+  _globals['_PTMSERVICE']._serialized_end=3488
 # @@protoc_insertion_point(module_scope)

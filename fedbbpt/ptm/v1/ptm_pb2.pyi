@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from fedbbpt.v1 import prompt_pb2 as _prompt_pb2
 from fedbbpt.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -21,78 +22,6 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _Injection:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _InjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Injection.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    INJECTION_UNSPECIFIED: _Injection.ValueType  # 0
-    INJECTION_PREFIX: _Injection.ValueType  # 1
-    """The L vectors stand among the word embeddings, before positions, token types and LayerNorm are applied to all of them."""
-    INJECTION_ADD: _Injection.ValueType  # 2
-    """L words stand in the input as its own do, through positions, token types and the embedding LayerNorm; behind that the L vectors
-    are added to theirs. The words are the tokens of Projection.initial_text, repeated or cut to L, and the vectors A z alone, not
-    around them. Where there is no initial text, and for SoftPrompts, the L word embeddings are zero vectors.
-    Models whose embeddings end in a LayerNorm.
-    """
-    INJECTION_CONCAT: _Injection.ValueType  # 3
-    """The L vectors stand among the hidden states that come out of the embedding LayerNorm: they get no position embedding, no token
-    type and no LayerNorm, and the input keeps the positions that it has without a prompt.
-    Models whose embeddings end in a LayerNorm.
-    """
-    INJECTION_PLACE: _Injection.ValueType  # 4
-    """As INJECTION_PREFIX, but where the template has its {prompt}. Behind the {text}, causal models read each input once for all prompts."""
-
-class Injection(_Injection, metaclass=_InjectionEnumTypeWrapper):
-    """How continuous prompts enter the model. All put L places into the input: a prompt takes L of max_tokens. All but INJECTION_PLACE
-    put them behind the model's first special token or, where it has none, in front.
-    """
-
-INJECTION_UNSPECIFIED: Injection.ValueType  # 0
-INJECTION_PREFIX: Injection.ValueType  # 1
-"""The L vectors stand among the word embeddings, before positions, token types and LayerNorm are applied to all of them."""
-INJECTION_ADD: Injection.ValueType  # 2
-"""L words stand in the input as its own do, through positions, token types and the embedding LayerNorm; behind that the L vectors
-are added to theirs. The words are the tokens of Projection.initial_text, repeated or cut to L, and the vectors A z alone, not
-around them. Where there is no initial text, and for SoftPrompts, the L word embeddings are zero vectors.
-Models whose embeddings end in a LayerNorm.
-"""
-INJECTION_CONCAT: Injection.ValueType  # 3
-"""The L vectors stand among the hidden states that come out of the embedding LayerNorm: they get no position embedding, no token
-type and no LayerNorm, and the input keeps the positions that it has without a prompt.
-Models whose embeddings end in a LayerNorm.
-"""
-INJECTION_PLACE: Injection.ValueType  # 4
-"""As INJECTION_PREFIX, but where the template has its {prompt}. Behind the {text}, causal models read each input once for all prompts."""
-Global___Injection: _TypeAlias = Injection  # noqa: Y015
-
-class _PromptKind:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _PromptKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptKind.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    PROMPT_KIND_UNSPECIFIED: _PromptKind.ValueType  # 0
-    PROMPT_KIND_LATENT: _PromptKind.ValueType  # 1
-    PROMPT_KIND_SOFT: _PromptKind.ValueType  # 2
-    PROMPT_KIND_TOKENS: _PromptKind.ValueType  # 3
-    PROMPT_KIND_TEXT: _PromptKind.ValueType  # 4
-    PROMPT_KIND_IMAGE: _PromptKind.ValueType  # 5
-    PROMPT_KIND_DEEP: _PromptKind.ValueType  # 6
-
-class PromptKind(_PromptKind, metaclass=_PromptKindEnumTypeWrapper):
-    """Which kinds of prompts a model takes."""
-
-PROMPT_KIND_UNSPECIFIED: PromptKind.ValueType  # 0
-PROMPT_KIND_LATENT: PromptKind.ValueType  # 1
-PROMPT_KIND_SOFT: PromptKind.ValueType  # 2
-PROMPT_KIND_TOKENS: PromptKind.ValueType  # 3
-PROMPT_KIND_TEXT: PromptKind.ValueType  # 4
-PROMPT_KIND_IMAGE: PromptKind.ValueType  # 5
-PROMPT_KIND_DEEP: PromptKind.ValueType  # 6
-Global___PromptKind: _TypeAlias = PromptKind  # noqa: Y015
-
 class _Output:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -105,12 +34,12 @@ class _OutputEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Output.ValueTy
     OUTPUT_LABEL_ARGMAX: _Output.ValueType  # 2
     """The class with the highest score."""
     OUTPUT_LABEL_LOGPROBS: _Output.ValueType  # 3
-    """The logarithms of the classes' probabilities; those of one pair sum to 1."""
+    """The logarithms of the classes' probabilities; the probabilities of one pair sum to 1."""
     OUTPUT_LABEL_LOGITS: _Output.ValueType  # 4
-    """The classes' scores as they are."""
+    """The classes' raw scores."""
 
 class Output(_Output, metaclass=_OutputEnumTypeWrapper):
-    """What Score answers. A provider chooses for each tenant."""
+    """Output says what Score returns. The provider chooses it for each tenant."""
 
 OUTPUT_UNSPECIFIED: Output.ValueType  # 0
 OUTPUT_LOSS_ONLY: Output.ValueType  # 1
@@ -118,13 +47,15 @@ OUTPUT_LOSS_ONLY: Output.ValueType  # 1
 OUTPUT_LABEL_ARGMAX: Output.ValueType  # 2
 """The class with the highest score."""
 OUTPUT_LABEL_LOGPROBS: Output.ValueType  # 3
-"""The logarithms of the classes' probabilities; those of one pair sum to 1."""
+"""The logarithms of the classes' probabilities; the probabilities of one pair sum to 1."""
 OUTPUT_LABEL_LOGITS: Output.ValueType  # 4
-"""The classes' scores as they are."""
+"""The classes' raw scores."""
 Global___Output: _TypeAlias = Output  # noqa: Y015
 
 @_typing.final
 class DescribeRequest(_message.Message):
+    """DescribeRequest is empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -140,6 +71,8 @@ Global___DescribeRequest: _TypeAlias = DescribeRequest  # noqa: Y015
 
 @_typing.final
 class DescribeResponse(_message.Message):
+    """DescribeResponse describes the model and the limits of a call."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
@@ -163,56 +96,67 @@ class DescribeResponse(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     MAX_PAIRS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """The model's name."""
     revision: _builtins.str
-    """A digest of weights, configuration and precision. Scores are comparable within one revision only."""
+    """A digest of weights, configuration and precision. Scores can be compared within one revision only."""
     family: _builtins.str
-    """For example "dual-encoder", "masked-lm", "causal-lm", "sequence-classifier"."""
+    """The kind of model, for example "dual-encoder", "masked-lm", "causal-lm", "sequence-classifier"."""
     max_tokens: _builtins.int
-    """Prompt and input together, in tokens, special tokens included."""
+    """The most tokens of prompt and input together, special tokens included."""
     max_prompts: _builtins.int
-    """The most prompts of one Score call."""
+    """The most prompts in one Score call."""
     max_examples: _builtins.int
-    """The most examples of one handle."""
+    """The most examples in one handle."""
     max_message_bytes: _builtins.int
+    """The largest message in bytes, requests and responses."""
     embedding_width: _builtins.int
-    """The width D of soft embeddings; 0 where the provider does not tell (latent prompts need no width)."""
+    """D, the width of soft embeddings. 0 if the provider does not tell it (latent prompts do not need it)."""
     score_noise: _builtins.float
-    """The standard deviation of a score that is asked for again in other company: 0 where it is bit-identical."""
+    """The standard deviation of a score that is computed again in another batch. 0 if it is bit-identical."""
     output: Global___Output.ValueType
-    """What Score answers the caller."""
+    """What Score returns to this tenant."""
     min_examples: _builtins.int
-    """For OUTPUT_LOSS_ONLY: how many different examples a handle has to hold."""
+    """The number of different examples that a handle must hold under OUTPUT_LOSS_ONLY."""
     max_latent: _builtins.float
-    """The greatest absolute element of a latent vector z, and the greatest Euclidean norm of one vector of a soft or deep prompt."""
+    """The largest absolute element of a latent vector z."""
     max_vector_norm: _builtins.float
+    """The largest Euclidean norm of one vector of a soft or deep prompt."""
     max_pairs: _builtins.int
-    """The most (prompt, example) pairs of one Score call; 0: as many as its messages hold."""
+    """The most (prompt, example) pairs in one Score call. 0: no limit besides the size of the messages."""
     @_builtins.property
-    def prompt_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___PromptKind.ValueType]: ...
+    def prompt_kinds(self) -> _containers.RepeatedScalarFieldContainer[_prompt_pb2.PromptKind.ValueType]:
+        """The kinds of prompts that the model takes."""
+
     @_builtins.property
-    def injections(self) -> _containers.RepeatedScalarFieldContainer[Global___Injection.ValueType]: ...
+    def injections(self) -> _containers.RepeatedScalarFieldContainer[_prompt_pb2.Injection.ValueType]:
+        """The injections of latent and soft prompts that the model takes."""
+
     @_builtins.property
     def image_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """(C, H, W) of a model whose inputs are images; empty: its inputs are texts."""
+        """(C, H, W) of a model whose inputs are images. Empty if its inputs are texts."""
 
     @_builtins.property
     def prefix_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """(layers, heads, width) of deep prompts; empty where the model takes none."""
+        """(layers, heads, width) of deep prompts. Empty if the model takes none."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of a classifier: the names of all classes that it was trained with; the classes of a task are some of them."""
+        """The names of all classes with which a classifier was trained; a task's classes are some of them. Empty for other
+        models.
+        """
 
     @_builtins.property
-    def price(self) -> Global___Price: ...
+    def price(self) -> Global___Price:
+        """What queries cost this tenant."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         revision: _builtins.str = ...,
         family: _builtins.str = ...,
-        prompt_kinds: _abc.Iterable[Global___PromptKind.ValueType] | None = ...,
-        injections: _abc.Iterable[Global___Injection.ValueType] | None = ...,
+        prompt_kinds: _abc.Iterable[_prompt_pb2.PromptKind.ValueType] | None = ...,
+        injections: _abc.Iterable[_prompt_pb2.Injection.ValueType] | None = ...,
         max_tokens: _builtins.int = ...,
         max_prompts: _builtins.int = ...,
         max_examples: _builtins.int = ...,
@@ -239,7 +183,7 @@ Global___DescribeResponse: _TypeAlias = DescribeResponse  # noqa: Y015
 
 @_typing.final
 class Price(_message.Message):
-    """What queries cost the caller, in millionths of the currency's unit. All zero: nothing."""
+    """Price says what queries cost, in millionths of the currency's unit. If all numbers are 0, queries are free."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -250,8 +194,11 @@ class Price(_message.Message):
     currency: _builtins.str
     """ISO 4217, for example "EUR"."""
     micros_per_query: _builtins.int
+    """For a query that the model computed."""
     micros_per_cached_query: _builtins.int
+    """For a query that was answered from the cache."""
     micros_per_thousand_tokens: _builtins.int
+    """For 1000 tokens that the model computed."""
     def __init__(
         self,
         *,
@@ -270,6 +217,8 @@ Global___Price: _TypeAlias = Price  # noqa: Y015
 
 @_typing.final
 class RegisterTaskRequest(_message.Message):
+    """RegisterTaskRequest names the task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -290,20 +239,23 @@ Global___RegisterTaskRequest: _TypeAlias = RegisterTaskRequest  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
+    """Task is a classification task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEMPLATE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     template: _builtins.str
-    """The input as text with the places {prompt}, {text}, {text_pair} and, for masked models, {mask}. Example: "{prompt} {text}".
-    {prompt} marks where the prompt goes; it stands first where it is left out. {text} stands once, each other place at most once;
-    a brace is written {{ or }}. White space before a place belongs to what is put there.
+    """The input as a text with the places {prompt}, {text}, {text_pair} and, for masked models, {mask}. Example:
+    "{prompt} {text}". {prompt} marks the place of the prompt; without it the prompt comes first. {text} occurs once,
+    each other place at most once. A brace is written {{ or }}. White space before a place belongs to what is inserted
+    there.
     """
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One text for each class, in class order, none blank, no two the same: label words for language models, descriptions for dual
-        encoders. For masked models a label word is one token. For causal ones it may be several: then all words score by the sum of
-        their tokens' log-probabilities.
+        """One text for each class, in class order, none blank, all different: label words for language models, descriptions
+        for dual encoders. For masked models a label word is one token. For causal models it may be several; then a word's
+        score is the sum of its tokens' log-probabilities, for all words.
         """
 
     def __init__(
@@ -322,6 +274,8 @@ Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
 class RegisterTaskResponse(_message.Message):
+    """RegisterTaskResponse holds the task's id."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
@@ -341,6 +295,8 @@ Global___RegisterTaskResponse: _TypeAlias = RegisterTaskResponse  # noqa: Y015
 
 @_typing.final
 class RegisterExamplesRequest(_message.Message):
+    """RegisterExamplesRequest holds the examples of a task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
@@ -364,7 +320,7 @@ Global___RegisterExamplesRequest: _TypeAlias = RegisterExamplesRequest  # noqa: 
 
 @_typing.final
 class ExampleSet(_message.Message):
-    """Inputs, and what is done to them before prompts join."""
+    """ExampleSet holds inputs, and says how to prepare them for prompts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -372,12 +328,18 @@ class ExampleSet(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     PERTURBATION_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
-    """Tokens of room that the examples must leave for prompts: {text} is cut off at its end where it takes that room; nothing else is."""
+    """Number of tokens that the examples must leave free for prompts, 0 or more. {text} is truncated at its end to make
+    that room; nothing else is.
+    """
     @_builtins.property
-    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]: ...
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """At least one, at most DescribeResponse.max_examples."""
+
     @_builtins.property
     def perturbation(self) -> Global___Perturbation:
-        """Replaces tokens of the text by random ones; absent: the text as it is. InvalidExamples where the service sees no tokens."""
+        """Replaces tokens of the texts by random ones. Absent: the texts stay as they are. Rejected (InvalidExamples) if the
+        service sees no tokens.
+        """
 
     def __init__(
         self,
@@ -396,13 +358,16 @@ Global___ExampleSet: _TypeAlias = ExampleSet  # noqa: Y015
 
 @_typing.final
 class Perturbation(_message.Message):
-    """A fraction of each text's tokens gives way to tokens drawn uniformly from the vocabulary (arXiv 2310.01467, equation 7)."""
+    """Perturbation replaces a fraction of each text's tokens by tokens drawn uniformly from the vocabulary (arXiv
+    2310.01467, equation 7).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RATE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     rate: _builtins.float
+    """The fraction, 0 to 1."""
     seed: _builtins.int
     def __init__(
         self,
@@ -420,7 +385,9 @@ Global___Perturbation: _TypeAlias = Perturbation  # noqa: Y015
 
 @_typing.final
 class Example(_message.Message):
-    """A text, a text with a second one, or an image: the same for all examples of a handle. No text is blank."""
+    """Example is a text, a text with a second one, or an image; all examples of a handle have the same form. No text is
+    blank.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -431,10 +398,12 @@ class Example(_message.Message):
     text: _builtins.str
     text_pair: _builtins.str
     label: _builtins.int
-    """The class, counted from 0: of all examples for OUTPUT_LOSS_ONLY. Everywhere else labels stay with the caller, and are refused."""
+    """The index of the class, counted from 0. Required for all examples under OUTPUT_LOSS_ONLY. Under other outputs
+    labels stay with the caller, and the service rejects them.
+    """
     @_builtins.property
     def image(self) -> _tensor_pb2.Tensor:
-        """uint8 [C, H, W]"""
+        """uint8 [C, H, W]."""
 
     def __init__(
         self,
@@ -465,6 +434,8 @@ Global___Example: _TypeAlias = Example  # noqa: Y015
 
 @_typing.final
 class RegisterExamplesResponse(_message.Message):
+    """RegisterExamplesResponse holds the handle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXAMPLES_ID_FIELD_NUMBER: _builtins.int
@@ -473,11 +444,12 @@ class RegisterExamplesResponse(_message.Message):
     TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
     examples_id: _builtins.str
     count: _builtins.int
+    """Number of examples."""
     tokens: _builtins.int
-    """Tokens over all examples, without prompts."""
+    """Number of tokens over all examples, without prompts."""
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
-        """The handle is kept this long after its last use."""
+        """How long after its last use the handle expires."""
 
     def __init__(
         self,
@@ -497,6 +469,8 @@ Global___RegisterExamplesResponse: _TypeAlias = RegisterExamplesResponse  # noqa
 
 @_typing.final
 class ScoreRequest(_message.Message):
+    """ScoreRequest holds examples and prompts; each prompt is scored on each example."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXAMPLES_ID_FIELD_NUMBER: _builtins.int
@@ -510,37 +484,40 @@ class ScoreRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
     examples_id: _builtins.str
+    """A handle."""
     idempotency_key: _builtins.str
-    """Of the caller's choice, at most 64 characters, unique among its calls; empty: none. Remembered for some minutes."""
+    """Chosen by the caller and unique among its calls, at most 64 characters. Empty: none. The service remembers it for
+    some minutes.
+    """
     fresh: _builtins.bool
-    """Has the model compute every pair, repeated ones and those known from before as well: to measure it."""
+    """Makes the model compute every pair, also repeated ones and those in the cache. For benchmarks."""
     @_builtins.property
     def inline(self) -> Global___InlineExamples:
-        """Registers the task and the examples as well, if they are not: the answer names their handle."""
+        """The examples themselves. The service registers task and examples if they are unknown, and returns their handle."""
 
     @_builtins.property
-    def latent(self) -> Global___LatentPrompts: ...
+    def latent(self) -> _prompt_pb2.LatentPrompts: ...
     @_builtins.property
-    def soft(self) -> Global___SoftPrompts: ...
+    def soft(self) -> _prompt_pb2.SoftPrompts: ...
     @_builtins.property
-    def tokens(self) -> Global___TokenPrompts: ...
+    def tokens(self) -> _prompt_pb2.TokenPrompts: ...
     @_builtins.property
-    def text(self) -> Global___TextPrompts: ...
+    def text(self) -> _prompt_pb2.TextPrompts: ...
     @_builtins.property
-    def image(self) -> Global___ImagePrompts: ...
+    def image(self) -> _prompt_pb2.ImagePrompts: ...
     @_builtins.property
-    def deep(self) -> Global___DeepPrompts: ...
+    def deep(self) -> _prompt_pb2.DeepPrompts: ...
     def __init__(
         self,
         *,
         examples_id: _builtins.str = ...,
         inline: Global___InlineExamples | None = ...,
-        latent: Global___LatentPrompts | None = ...,
-        soft: Global___SoftPrompts | None = ...,
-        tokens: Global___TokenPrompts | None = ...,
-        text: Global___TextPrompts | None = ...,
-        image: Global___ImagePrompts | None = ...,
-        deep: Global___DeepPrompts | None = ...,
+        latent: _prompt_pb2.LatentPrompts | None = ...,
+        soft: _prompt_pb2.SoftPrompts | None = ...,
+        tokens: _prompt_pb2.TokenPrompts | None = ...,
+        text: _prompt_pb2.TextPrompts | None = ...,
+        image: _prompt_pb2.ImagePrompts | None = ...,
+        deep: _prompt_pb2.DeepPrompts | None = ...,
         idempotency_key: _builtins.str = ...,
         fresh: _builtins.bool = ...,
     ) -> None: ...
@@ -561,6 +538,8 @@ Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
 
 @_typing.final
 class InlineExamples(_message.Message):
+    """InlineExamples holds a task and its examples."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -584,210 +563,9 @@ class InlineExamples(_message.Message):
 Global___InlineExamples: _TypeAlias = InlineExamples  # noqa: Y015
 
 @_typing.final
-class LatentPrompts(_message.Message):
-    """The service computes prompt = initial + scale x std x (A z) / sqrt(n): A from the seed (docs/protocol.md, "The projection"), std the
-    standard deviation of the model's word embeddings, initial the word embeddings of `initial_text`, repeated or cut to L tokens. That
-    is so for every injection, also where the vectors enter behind the LayerNorm, whose outputs are larger: black-box tuning
-    (arXiv 2201.03514) and FedBPT scale A like this, and `scale` is there for others. Under INJECTION_ADD initial is left out of the
-    sum, since its words stand in the input. A kind or an injection that the model does not take is UnsupportedPrompt.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    Z_FIELD_NUMBER: _builtins.int
-    PROJECTION_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def z(self) -> _tensor_pb2.Tensor:
-        """float32 [P, n]"""
-
-    @_builtins.property
-    def projection(self) -> Global___Projection: ...
-    def __init__(
-        self,
-        *,
-        z: _tensor_pb2.Tensor | None = ...,
-        projection: Global___Projection | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "z", b"z"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "z", b"z"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LatentPrompts: _TypeAlias = LatentPrompts  # noqa: Y015
-
-@_typing.final
-class Projection(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    class _Kind:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Projection._Kind.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        KIND_UNSPECIFIED: Projection._Kind.ValueType  # 0
-        KIND_RADEMACHER: Projection._Kind.ValueType  # 1
-        """Entries +1 and -1 from SHAKE-256."""
-        KIND_NORMAL: Projection._Kind.ValueType  # 2
-        """Entries N(0, 1) from SHAKE-256 by Box-Muller."""
-
-    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
-    KIND_UNSPECIFIED: Projection.Kind.ValueType  # 0
-    KIND_RADEMACHER: Projection.Kind.ValueType  # 1
-    """Entries +1 and -1 from SHAKE-256."""
-    KIND_NORMAL: Projection.Kind.ValueType  # 2
-    """Entries N(0, 1) from SHAKE-256 by Box-Muller."""
-
-    KIND_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
-    TOKENS_FIELD_NUMBER: _builtins.int
-    SCALE_FIELD_NUMBER: _builtins.int
-    INITIAL_TEXT_FIELD_NUMBER: _builtins.int
-    INJECTION_FIELD_NUMBER: _builtins.int
-    kind: Global___Projection.Kind.ValueType
-    seed: _builtins.int
-    tokens: _builtins.int
-    """L"""
-    scale: _builtins.float
-    initial_text: _builtins.str
-    """Empty: the prompt starts from zero vectors."""
-    injection: Global___Injection.ValueType
-    def __init__(
-        self,
-        *,
-        kind: Global___Projection.Kind.ValueType = ...,
-        seed: _builtins.int = ...,
-        tokens: _builtins.int = ...,
-        scale: _builtins.float = ...,
-        initial_text: _builtins.str = ...,
-        injection: Global___Injection.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_text", b"initial_text", "injection", b"injection", "kind", b"kind", "scale", b"scale", "seed", b"seed", "tokens", b"tokens"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Projection: _TypeAlias = Projection  # noqa: Y015
-
-@_typing.final
-class SoftPrompts(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EMBEDDINGS_FIELD_NUMBER: _builtins.int
-    INJECTION_FIELD_NUMBER: _builtins.int
-    injection: Global___Injection.ValueType
-    @_builtins.property
-    def embeddings(self) -> _tensor_pb2.Tensor:
-        """float32 [P, L, D]"""
-
-    def __init__(
-        self,
-        *,
-        embeddings: _tensor_pb2.Tensor | None = ...,
-        injection: Global___Injection.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "injection", b"injection"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SoftPrompts: _TypeAlias = SoftPrompts  # noqa: Y015
-
-@_typing.final
-class TokenPrompts(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    IDS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def ids(self) -> _tensor_pb2.Tensor:
-        """int32 [P, L], ids of the model's vocabulary"""
-
-    def __init__(
-        self,
-        *,
-        ids: _tensor_pb2.Tensor | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TokenPrompts: _TypeAlias = TokenPrompts  # noqa: Y015
-
-@_typing.final
-class TextPrompts(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TEXTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        texts: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TextPrompts: _TypeAlias = TextPrompts  # noqa: Y015
-
-@_typing.final
-class ImagePrompts(_message.Message):
-    """Added to images of 0 to 1 (the examples divided by 255); the sum is cut off at 0 and 1. Deltas go from -1 to 1."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DELTAS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def deltas(self) -> _tensor_pb2.Tensor:
-        """float32 [P, B, C, H, W]: a delta for each prompt and example of the handle; or [P, 1, C, H, W]: one for all examples."""
-
-    def __init__(
-        self,
-        *,
-        deltas: _tensor_pb2.Tensor | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ImagePrompts: _TypeAlias = ImagePrompts  # noqa: Y015
-
-@_typing.final
-class DeepPrompts(_message.Message):
-    """Keys and values that each layer's attention sees before those of the input, which keeps its positions behind them."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PREFIXES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def prefixes(self) -> _tensor_pb2.Tensor:
-        """float32 [P, layers, 2, heads, L, width]; index 0 of the third dimension are the keys (after rotary position, if any), 1 the values."""
-
-    def __init__(
-        self,
-        *,
-        prefixes: _tensor_pb2.Tensor | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prefixes", b"prefixes"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefixes", b"prefixes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DeepPrompts: _TypeAlias = DeepPrompts  # noqa: Y015
-
-@_typing.final
 class ScoreResponse(_message.Message):
+    """ScoreResponse holds the answer and its cost."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SCORES_FIELD_NUMBER: _builtins.int
@@ -798,6 +576,7 @@ class ScoreResponse(_message.Message):
     EXAMPLES_ID_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """The model's revision, as in DescribeResponse."""
     examples_id: _builtins.str
     """The handle of the examples."""
     @_builtins.property
@@ -806,16 +585,20 @@ class ScoreResponse(_message.Message):
 
     @_builtins.property
     def choices(self) -> _tensor_pb2.Tensor:
-        """int32 [P, B]"""
+        """int32 [P, B]: indices of classes."""
 
     @_builtins.property
     def losses(self) -> _tensor_pb2.Tensor:
-        """float64 [P]: cross-entropy in nats, the mean over the examples."""
+        """float64 [P]: cross-entropy in nats, averaged over the examples."""
 
     @_builtins.property
-    def usage(self) -> Global___Usage: ...
+    def usage(self) -> Global___Usage:
+        """What this call used."""
+
     @_builtins.property
-    def budget(self) -> Global___Budget: ...
+    def budget(self) -> Global___Budget:
+        """What is left to the tenant."""
+
     def __init__(
         self,
         *,
@@ -839,7 +622,7 @@ Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """What was used: by one call, or in all."""
+    """Usage says what one call, or all calls together, have used."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -850,16 +633,19 @@ class Usage(_message.Message):
     QUEUE_TIME_FIELD_NUMBER: _builtins.int
     COST_MICROS_FIELD_NUMBER: _builtins.int
     queries: _builtins.int
+    """Number of (prompt, example) pairs."""
     tokens: _builtins.int
-    """That the model computed."""
+    """Number of tokens that the model computed."""
     cached_queries: _builtins.int
-    """Those of the queries that were answered without the model, being repeated."""
+    """Number of queries that were answered without the model, because they repeat earlier ones. Part of `queries`."""
     cost_micros: _builtins.int
-    """By DescribeResponse.price."""
+    """The cost by DescribeResponse.price, in millionths of the currency's unit."""
     @_builtins.property
     def compute_time(self) -> _duration_pb2.Duration: ...
     @_builtins.property
-    def queue_time(self) -> _duration_pb2.Duration: ...
+    def queue_time(self) -> _duration_pb2.Duration:
+        """The time that calls waited for their turn."""
+
     def __init__(
         self,
         *,
@@ -880,7 +666,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """What is left to the caller; absent: unlimited."""
+    """Budget says what is left to the tenant. An absent field means unlimited."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -888,9 +674,11 @@ class Budget(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     LABEL_TOKENS_FIELD_NUMBER: _builtins.int
     queries: _builtins.int
+    """Number of (prompt, example) pairs."""
     tokens: _builtins.int
+    """Number of tokens that the model computes."""
     label_tokens: _builtins.int
-    """How many more different label tokens the tasks of the caller may have."""
+    """How many more different label tokens the tenant's tasks may have."""
     def __init__(
         self,
         *,
@@ -919,6 +707,8 @@ Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class ReleaseRequest(_message.Message):
+    """ReleaseRequest names the handle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXAMPLES_ID_FIELD_NUMBER: _builtins.int
@@ -938,6 +728,8 @@ Global___ReleaseRequest: _TypeAlias = ReleaseRequest  # noqa: Y015
 
 @_typing.final
 class ReleaseResponse(_message.Message):
+    """ReleaseResponse is empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -953,6 +745,8 @@ Global___ReleaseResponse: _TypeAlias = ReleaseResponse  # noqa: Y015
 
 @_typing.final
 class GetUsageRequest(_message.Message):
+    """GetUsageRequest is empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -968,6 +762,8 @@ Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
 
 @_typing.final
 class GetUsageResponse(_message.Message):
+    """GetUsageResponse holds the tenant's usage in all and by task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USAGE_FIELD_NUMBER: _builtins.int
@@ -975,13 +771,19 @@ class GetUsageResponse(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     handles: _builtins.int
-    """Handles that the service keeps for the caller."""
+    """Number of handles that the service keeps for the tenant."""
     @_builtins.property
-    def usage(self) -> Global___Usage: ...
+    def usage(self) -> Global___Usage:
+        """What all calls together have used."""
+
     @_builtins.property
-    def budget(self) -> Global___Budget: ...
+    def budget(self) -> Global___Budget:
+        """What is left to the tenant."""
+
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskUsage]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskUsage]:
+        """The usage of each task."""
+
     def __init__(
         self,
         *,
@@ -1000,6 +802,8 @@ Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
 
 @_typing.final
 class TaskUsage(_message.Message):
+    """TaskUsage says what all calls of one task have used."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int

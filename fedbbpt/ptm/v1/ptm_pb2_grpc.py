@@ -26,20 +26,22 @@ if _version_not_supported:
 
 
 class PtmServiceStub(object):
-    """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
+    """PtmService answers queries about a pre-trained model (PTM) without showing the model. It returns scores of label
+    classes and nothing else: there are no messages that ask for weights, gradients, hidden states or the logits of the
+    vocabulary. A rejected call costs nothing.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
-    pair.
+    P prompts, B examples, K classes. A *query* is one (prompt, example) pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
-    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
-    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
-    comes as metadata, `authorization: Bearer TOKEN`.
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason given below in parentheses, and in its
+    metadata `where` (the field) and `fix` (what would be right). Besides the reasons of each rpc, any may fail with
+    UNAUTHENTICATED (Unauthenticated: the token or certificate is missing or unknown) and RESOURCE_EXHAUSTED
+    (MessageTooLarge).
 
-    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
-    supervisors ask, and clients that know several servers watch which of them are well.
+    A *tenant* is an organisation, identified by a token or a client certificate. Handles, usage, budgets and idempotency
+    keys belong to one tenant and are invisible to others. A token is sent as metadata, `authorization: Bearer TOKEN`.
+
+    A server also offers grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", without
+    authentication: supervisors check it, and clients that know several servers watch which of them are healthy.
     """
 
     def __init__(self, channel):
@@ -81,74 +83,84 @@ class PtmServiceStub(object):
 
 
 class PtmServiceServicer(object):
-    """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
+    """PtmService answers queries about a pre-trained model (PTM) without showing the model. It returns scores of label
+    classes and nothing else: there are no messages that ask for weights, gradients, hidden states or the logits of the
+    vocabulary. A rejected call costs nothing.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
-    pair.
+    P prompts, B examples, K classes. A *query* is one (prompt, example) pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
-    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
-    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
-    comes as metadata, `authorization: Bearer TOKEN`.
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason given below in parentheses, and in its
+    metadata `where` (the field) and `fix` (what would be right). Besides the reasons of each rpc, any may fail with
+    UNAUTHENTICATED (Unauthenticated: the token or certificate is missing or unknown) and RESOURCE_EXHAUSTED
+    (MessageTooLarge).
 
-    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
-    supervisors ask, and clients that know several servers watch which of them are well.
+    A *tenant* is an organisation, identified by a token or a client certificate. Handles, usage, budgets and idempotency
+    keys belong to one tenant and are invisible to others. A token is sent as metadata, `authorization: Bearer TOKEN`.
+
+    A server also offers grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", without
+    authentication: supervisors check it, and clients that know several servers watch which of them are healthy.
     """
 
     def Describe(self, request, context):
-        """Says what the model is, what it takes, and what it answers this caller. Changes nothing; idempotent.
+        """Describe says what the model is, what it takes, and what it returns to this tenant. Effect: none. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterTask(self, request, context):
-        """Fixes the template and the classes. Idempotent: the same task gets the same id.
-        INVALID_ARGUMENT (InvalidTask): no {text} in the template, fewer than two classes, a class that the model cannot score.
-        RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent): more label tokens, over all tasks of the caller, than the provider shows.
+        """RegisterTask fixes the template and the classes. Effect: the service stores the task. Idempotent: the same task
+        gets the same id.
+        Errors: INVALID_ARGUMENT (InvalidTask: the template has no {text}, there are fewer than two classes, or the model
+        cannot score a class), RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent: the tenant's tasks would have more label
+        tokens in all than the provider permits).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterExamples(self, request, context):
-        """Keeps inputs at the service, tokenised, so that later calls name them by a handle, which expires when it is not used. The same
-        examples get the same handle; how often they were registered is counted for Release.
-        NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for the prompt),
-        PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY), RESOURCE_EXHAUSTED (Overloaded
-        with RetryInfo).
+        """RegisterExamples stores tokenised inputs, so that later calls can name them by a handle. Effect: a handle, which
+        expires if it is not used. Idempotent except for Release: the same examples get the same handle, and the service
+        counts how often they were registered.
+        Errors: NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for
+        the prompt), PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY),
+        RESOURCE_EXHAUSTED (Overloaded with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Scores all P x B pairs. Pure, hence idempotent: the same request gives the same answer while the revision stands. Costs P x B
-        queries; made again with the same idempotency key it gives the first answer, usage included, and costs nothing more (where
-        several servers stand behind one address: if the same one is asked). A call that its caller cancels, or whose deadline passes,
-        stops and pays only for what was computed; made again with its key it pays for the rest.
-        NOT_FOUND (UnknownExamples: expired, released, or registered elsewhere; send them inline or register again),
-        INVALID_ARGUMENT (InvalidTensor: a tensor that breaks the limits of DescribeResponse, or no prompts, or too many; PromptTooLong;
-        InvalidRequest: a part of the message is missing, or an idempotency key of another request; with inline examples also what
-        RegisterTask and RegisterExamples give), FAILED_PRECONDITION (UnsupportedPrompt; ScoreUnavailable: a service that asks
-        another one did not get a class's score), PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with
-        RetryInfo; BudgetSpent without it).
+        """Score evaluates P prompts on B examples and returns a score for each class, or what the tenant's output permits.
+        Effect: costs P x B queries. Pure, hence idempotent: while the revision stays the same, the same request gets the
+        same answer. A call that is repeated with its idempotency key gets the first answer, usage included, and costs
+        nothing more (if several servers share an address: as long as the same server answers). A call that the caller
+        cancels, or whose deadline passes, stops and pays only for what was computed; repeated with its key, it pays for
+        the rest.
+        Errors: NOT_FOUND (UnknownExamples: the handle expired, was released, or is known to another server; send the
+        examples inline or register them again), INVALID_ARGUMENT (InvalidTensor: a tensor violates the limits of
+        DescribeResponse, or there are no prompts or too many; PromptTooLong; InvalidRequest: a part of the message is
+        missing, or the idempotency key belongs to another request; with inline examples also the errors of RegisterTask
+        and RegisterExamples), FAILED_PRECONDITION (UnsupportedPrompt: the model does not take this kind of prompt,
+        injection or projection; ScoreUnavailable: the server on which this service relies did not return a class's score),
+        PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with RetryInfo; BudgetSpent
+        without it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Takes back one registration of examples; with the last one they are forgotten. An unknown handle is no error.
+        """Release takes back one registration of examples. Effect: after the last one the service forgets the examples. Each
+        call takes back one registration, so it is not idempotent; an unknown handle is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Says what the caller has used, and what is left to it. Changes nothing; idempotent.
+        """GetUsage returns what the tenant has used and what is left to it. Effect: none. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,20 +208,22 @@ def add_PtmServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PtmService(object):
-    """A pre-trained model (PTM) behind a wall. It answers with scores of label classes and with nothing else: the messages to ask for
-    weights, gradients, hidden states or the vocabulary's logits do not exist. A call that is refused costs nothing.
+    """PtmService answers queries about a pre-trained model (PTM) without showing the model. It returns scores of label
+    classes and nothing else: there are no messages that ask for weights, gradients, hidden states or the logits of the
+    vocabulary. A rejected call costs nothing.
 
-    P prompts, B examples, K classes, L prompt tokens, D embedding width, n length of a latent vector. A *query* is one (prompt, example)
-    pair.
+    P prompts, B examples, K classes. A *query* is one (prompt, example) pair.
 
-    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason named below, and in its metadata `where` (the field)
-    and `fix` (what would be right). Besides the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: no token or
-    certificate, or an unknown one) and RESOURCE_EXHAUSTED (MessageTooLarge).
-    Who is known by a token or a certificate is a *tenant*: handles, usage, budgets and idempotency keys are each tenant's own. A token
-    comes as metadata, `authorization: Bearer TOKEN`.
+    Every failure carries google.rpc.ErrorInfo with domain "fedbbpt", the reason given below in parentheses, and in its
+    metadata `where` (the field) and `fix` (what would be right). Besides the reasons of each rpc, any may fail with
+    UNAUTHENTICATED (Unauthenticated: the token or certificate is missing or unknown) and RESOURCE_EXHAUSTED
+    (MessageTooLarge).
 
-    Beside it a server has grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", for callers without a token:
-    supervisors ask, and clients that know several servers watch which of them are well.
+    A *tenant* is an organisation, identified by a token or a client certificate. Handles, usage, budgets and idempotency
+    keys belong to one tenant and are invisible to others. A token is sent as metadata, `authorization: Bearer TOKEN`.
+
+    A server also offers grpc.health.v1.Health, Check and Watch, of "" and of "fedbbpt.ptm.v1.PtmService", without
+    authentication: supervisors check it, and clients that know several servers watch which of them are healthy.
     """
 
     @staticmethod

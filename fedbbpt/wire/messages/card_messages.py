@@ -1,26 +1,13 @@
-"""What a PTM is <-> messages of ptm.proto."""
+"""Converts model cards between `fedbbpt.types` and the messages of ptm.proto."""
 
 from collections.abc import Sequence
 
 from fedbbpt.errors import InvalidRequest
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.types import Injection, ModelCard, Output, Price, PromptKind
-from fedbbpt.wire.messages.codes import known
+from fedbbpt.types import ModelCard, Output, Price
+from fedbbpt.wire.messages.codes import known, read_code
+from fedbbpt.wire.messages.prompt_messages import INJECTIONS, PROMPT_KINDS
 
-INJECTIONS = {
-    Injection.PREFIX: pb.INJECTION_PREFIX,
-    Injection.ADD: pb.INJECTION_ADD,
-    Injection.CONCAT: pb.INJECTION_CONCAT,
-    Injection.PLACE: pb.INJECTION_PLACE,
-}
-PROMPT_KINDS = {
-    PromptKind.LATENT: pb.PROMPT_KIND_LATENT,
-    PromptKind.SOFT: pb.PROMPT_KIND_SOFT,
-    PromptKind.TOKENS: pb.PROMPT_KIND_TOKENS,
-    PromptKind.TEXT: pb.PROMPT_KIND_TEXT,
-    PromptKind.IMAGE: pb.PROMPT_KIND_IMAGE,
-    PromptKind.DEEP: pb.PROMPT_KIND_DEEP,
-}
 OUTPUTS = {
     Output.LOSS_ONLY: pb.OUTPUT_LOSS_ONLY,
     Output.LABEL_ARGMAX: pb.OUTPUT_LABEL_ARGMAX,
@@ -30,6 +17,7 @@ OUTPUTS = {
 
 
 def describe_response(card: ModelCard) -> pb.DescribeResponse:
+    """Returns the message of a card."""
     return pb.DescribeResponse(
         model=card.model,
         revision=card.revision,
@@ -60,11 +48,7 @@ def describe_response(card: ModelCard) -> pb.DescribeResponse:
 
 
 def model_card(response: pb.DescribeResponse) -> ModelCard:
-    """Raises InvalidRequest."""
-    outputs = known(OUTPUTS, [response.output])
-    if not outputs:
-        raise InvalidRequest(f"output {response.output}", where="output", fix=f"one of {sorted(OUTPUTS)}")
-    (output,) = outputs
+    """Reads a card. Raises InvalidRequest for an output that is unknown here, or a shape that is not one."""
     return ModelCard(
         model=response.model,
         revision=response.revision,
@@ -80,7 +64,7 @@ def model_card(response: pb.DescribeResponse) -> ModelCard:
         image_shape=_triple(response.image_shape, "image_shape"),
         prefix_shape=_triple(response.prefix_shape, "prefix_shape"),
         labels=tuple(response.labels),
-        output=output,
+        output=read_code(OUTPUTS, response.output, "output"),
         min_examples=response.min_examples,
         max_latent=response.max_latent,
         max_vector_norm=response.max_vector_norm,

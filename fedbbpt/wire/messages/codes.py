@@ -1,21 +1,23 @@
-"""Enumerations of the protos <-> ours, by tables."""
+"""Converts enumerations between `fedbbpt.types` and the protos, by tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from fedbbpt.errors import InvalidRequest
+from fedbbpt.errors import FedbbptError, InvalidRequest
 
 C = TypeVar("C")
 N = TypeVar("N")
 
 
-def read_code(table: Mapping[N, C], code: C, where: str) -> N:
-    for noun, known in table.items():
-        if known == code:
-            return noun
-    raise InvalidRequest(f"{code} is unknown", where=where, fix=f"one of {sorted(map(str, table.values()))}")
+def read_code(table: Mapping[N, C], code: C, where: str, error: type[FedbbptError] = InvalidRequest) -> N:
+    """Returns the member of `table` with this code. Raises `error` if there is none."""
+    for member, known_code in table.items():
+        if known_code == code:
+            return member
+    name = where.rpartition(".")[2]
+    raise error(f"{name} {code} is unknown", where=where, fix=f"one of {sorted(map(str, table))}")
 
 
 def known(table: Mapping[N, C], codes: Sequence[C]) -> frozenset[N]:
-    """Those that are known here: a newer service may offer more."""
-    return frozenset(noun for noun, code in table.items() if code in codes)
+    """Returns the members of `table` with these codes, and ignores unknown codes: a newer service may offer more."""
+    return frozenset(member for member, code in table.items() if code in codes)

@@ -10,32 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor, UnsupportedPrompt
-from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_PROMPTS, check_classes
+from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor
+from fedbbpt.ptm.checks import MAX_EXAMPLES, check_classes
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.types import (
-    DeepPrompts,
-    Examples,
-    ExampleSet,
-    ExamplesHandle,
-    ImagePrompts,
-    Injection,
-    LatentPrompts,
-    Output,
-    Perturbation,
-    Projection,
-    ProjectionKind,
-    Prompts,
-    Scored,
-    SoftPrompts,
-    TaskSpec,
-    TextPrompts,
-    TokenPrompts,
-)
+from fedbbpt.types import Examples, ExampleSet, ExamplesHandle, Output, Perturbation, Prompts, Scored, TaskSpec
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire import tensors
-from fedbbpt.wire.messages.card_messages import INJECTIONS
-from fedbbpt.wire.messages.codes import known
+from fedbbpt.wire.messages import prompt_messages
+from fedbbpt.wire.messages.prompt_messages import PROMPT_KINDS, prompts_message
 from fedbbpt.wire.messages.usage_messages import budget, budget_message, duration, usage, usage_message
 
 T = TypeVar("T")
@@ -47,10 +29,6 @@ _ANSWERS = {
     Output.LABEL_LOGITS: ("scores", np.dtype(np.float32), 3),
 }
 """The part of `answer`, its type and its rank."""
-_PROJECTIONS = {
-    ProjectionKind.RADEMACHER: pb.Projection.KIND_RADEMACHER,
-    ProjectionKind.NORMAL: pb.Projection.KIND_NORMAL,
-}
 
 
 # The task
@@ -165,27 +143,8 @@ def score_request(
     else:
         task, inline = examples
         request.inline.CopyFrom(pb.InlineExamples(task=_task_message(task), examples=_example_set_message(inline)))
-    if isinstance(prompts, LatentPrompts):
-        projection = pb.Projection(
-            kind=_PROJECTIONS[prompts.projection.kind],
-            seed=prompts.projection.seed,
-            tokens=prompts.projection.tokens,
-            scale=prompts.projection.scale,
-            initial_text=prompts.projection.initial_text,
-            injection=INJECTIONS[prompts.projection.injection],
-        )
-        request.latent.CopyFrom(pb.LatentPrompts(z=tensors.to_message(prompts.z), projection=projection))
-    elif isinstance(prompts, SoftPrompts):
-        embeddings = tensors.to_message(prompts.embeddings)
-        request.soft.CopyFrom(pb.SoftPrompts(embeddings=embeddings, injection=INJECTIONS[prompts.injection]))
-    elif isinstance(prompts, TokenPrompts):
-        request.tokens.CopyFrom(pb.TokenPrompts(ids=tensors.to_message(prompts.ids)))
-    elif isinstance(prompts, TextPrompts):
-        request.text.CopyFrom(pb.TextPrompts(texts=prompts.texts))
-    elif isinstance(prompts, ImagePrompts):
-        request.image.CopyFrom(pb.ImagePrompts(deltas=tensors.to_message(prompts.deltas)))
-    else:
-        request.deep.CopyFrom(pb.DeepPrompts(prefixes=tensors.to_message(prompts.prefixes)))
+    field, message = prompts_message(prompts)
+    getattr(request, field).CopyFrom(message)
     return request
 
 
@@ -201,40 +160,10 @@ def scored_examples(request: pb.ScoreRequest) -> str | tuple[TaskSpec, ExampleSe
 
 def prompts(request: pb.ScoreRequest) -> Prompts:
     """Raises InvalidRequest, InvalidTensor, UnsupportedPrompt."""
-    kind = request.WhichOneof("prompts")
-    if kind == "latent":
-        z = tensors.from_message(request.latent.z, where="latent.z")
-        return LatentPrompts(z, _projection(request.latent.projection))
-    if kind == "soft":
-        embeddings = tensors.from_message(request.soft.embeddings, where="soft.embeddings")
-        return SoftPrompts(embeddings, _injection(request.soft.injection, "soft.injection"))
-    if kind == "tokens":
-        return TokenPrompts(tensors.from_message(request.tokens.ids, where="tokens.ids"))
-    if kind == "text":
-        if len(request.text.texts) > MAX_PROMPTS:
-            raise InvalidTensor(f"{len(request.text.texts)} prompts", where="prompts", fix=f"at most {MAX_PROMPTS}")
-        return TextPrompts(tuple(request.text.texts))
-    if kind == "image":
-        return ImagePrompts(tensors.from_message(request.image.deltas, where="image.deltas"))
-    if kind == "deep":
-        return DeepPrompts(tensors.from_message(request.deep.prefixes, where="deep.prefixes"))
-    raise InvalidRequest("no prompts", where="prompts", fix="one of latent, soft, tokens, text, image, deep")
-
-
-def _injection(code: "pb.Injection.ValueType", where: str) -> Injection:
-    for injection in known(INJECTIONS, [code]):
-        return injection
-    raise UnsupportedPrompt(f"injection {code}", where=where, fix=f"one of {sorted(INJECTIONS)}")
-
-
-def _projection(message: pb.Projection) -> Projection:
-    kinds = known(_PROJECTIONS, [message.kind])
-    if not kinds:
-        fix = f"one of {sorted(_PROJECTIONS)}"
-        raise UnsupportedPrompt(f"projection {message.kind}", where="latent.projection.kind", fix=fix)
-    (kind,) = kinds
-    injection = _injection(message.injection, "latent.projection.injection")
-    return Projection(kind, message.seed, message.tokens, message.scale, message.initial_text, injection)
+    field = request.WhichOneof("prompts")
+    if field is None:
+        raise InvalidRequest("no prompts", where="prompts", fix=f"one of {', '.join(PROMPT_KINDS)}")
+    return prompt_messages.prompts(field, getattr(request, field))
 
 
 def score_response(scored: Scored, examples_id: str) -> pb.ScoreResponse:

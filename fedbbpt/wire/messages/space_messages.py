@@ -7,35 +7,14 @@ from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.prompts.visual import ImageSpace
-from fedbbpt.types import Injection, Projection, ProjectionKind
 from fedbbpt.v1 import method_pb2 as pb
-from fedbbpt.wire.messages.codes import read_code
-
-_PROJECTIONS = {
-    ProjectionKind.RADEMACHER: pb.LatentSpace.PROJECTION_RADEMACHER,
-    ProjectionKind.NORMAL: pb.LatentSpace.PROJECTION_NORMAL,
-}
-_INJECTIONS = {
-    Injection.PREFIX: pb.LatentSpace.INJECTION_PREFIX,
-    Injection.ADD: pb.LatentSpace.INJECTION_ADD,
-    Injection.CONCAT: pb.LatentSpace.INJECTION_CONCAT,
-    Injection.PLACE: pb.LatentSpace.INJECTION_PLACE,
-}
+from fedbbpt.wire.messages.prompt_messages import projection, projection_message
 
 
 def write_space(task: pb.TaskSettings, space: PromptSpace) -> None:
     match space:
-        case LatentSpace(dim, projection, offsets):
-            message = pb.LatentSpace(
-                dim=dim,
-                tokens=projection.tokens,
-                projection=_PROJECTIONS[projection.kind],
-                seed=projection.seed,
-                scale=projection.scale,
-                initial_text=projection.initial_text,
-                offsets=offsets,
-                injection=_INJECTIONS[projection.injection],
-            )
+        case LatentSpace(dim, latent, offsets):
+            message = pb.LatentSpace(dim=dim, projection=projection_message(latent), offsets=offsets)
             task.latent.CopyFrom(message)
         case TextSpace(dim, candidates, prompt_tokens):
             task.text.CopyFrom(pb.TextSpace(dim=dim, candidates=candidates, prompt_tokens=prompt_tokens))
@@ -53,10 +32,8 @@ def space(task: pb.TaskSettings) -> Space:
     match task.WhichOneof("prompt"):
         case "latent":
             sent = task.latent
-            kind = read_code(_PROJECTIONS, sent.projection, "task.latent.projection")
-            injection = read_code(_INJECTIONS, sent.injection, "task.latent.injection")
-            projection = Projection(kind, sent.seed, sent.tokens, sent.scale, sent.initial_text, injection)
-            return LatentSpace(sent.dim, projection, sent.offsets)
+            sent_projection = projection(sent.projection, "task.latent.projection", InvalidRequest)
+            return LatentSpace(sent.dim, sent_projection, sent.offsets)
         case "text":
             return TextSpace(task.text.dim, tuple(task.text.candidates), task.text.prompt_tokens)
         case "image":

@@ -40,7 +40,7 @@ from fedbbpt.types import (
     TextPrompts,
     TokenPrompts,
 )
-from fedbbpt.v1 import tensor_pb2
+from fedbbpt.v1 import prompt_pb2, tensor_pb2
 from fedbbpt.wire.interceptors import status_of
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.tensors import from_message
@@ -138,7 +138,7 @@ def test_parts_of_a_message_are_counted_before_they_are_read() -> None:
     with pytest.raises(InvalidTask, match="1001 classes"):
         ptm_messages.task(pb.RegisterTaskRequest(task=pb.Task(classes=[""] * 1001)))
     with pytest.raises(InvalidTensor, match="257 prompts"):
-        ptm_messages.prompts(pb.ScoreRequest(text=pb.TextPrompts(texts=[""] * 257)))
+        ptm_messages.prompts(pb.ScoreRequest(text=prompt_pb2.TextPrompts(texts=[""] * 257)))
     with pytest.raises(InvalidTensor) as raised:
         from_message(tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_INT8, shape=[1] * 100_000), where="z")
     assert len(str(raised.value)) < 200

@@ -75,7 +75,7 @@ def test_the_space_of_pictures() -> None:
 
 
 def test_a_method_of_a_newer_server_is_refused() -> None:
-    latent = {"projection": "PROJECTION_NORMAL", "injection": "INJECTION_PREFIX"}
+    latent = {"projection": {"kind": "PROJECTION_KIND_NORMAL", "injection": "INJECTION_PREFIX"}}
     response = pb.JoinResponse(task={"latent": latent})  # type: ignore[arg-type]  # protobuf takes dicts, its stubs do not
     with pytest.raises(InvalidRequest, match="no method"):
         coordinator_messages.run_settings(response)
