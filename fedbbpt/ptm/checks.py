@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedbbpt.errors import InvalidExamples, InvalidTask, InvalidTensor, PromptTooLong, UnsupportedPrompt
+from fedbbpt.limits import MAX_CLASSES
 from fedbbpt.types import (
     Array,
     DeepPrompts,
@@ -15,7 +16,6 @@ from fedbbpt.types import (
     LatentPrompts,
     ModelCard,
     Projection,
-    PromptKind,
     Prompts,
     SoftPrompts,
     TaskSpec,
@@ -24,13 +24,10 @@ from fedbbpt.types import (
 )
 
 # What cards say; a provider may say otherwise.
-MAX_PROMPTS = 256
-MAX_EXAMPLES = 10_000
 MAX_PAIRS = 2**17
 """Of one call: planning takes memory and time for each, before the first is computed."""
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a deep prompt of GPT2-XL with 40 tokens has 24,576,000
 # Of a task; no card says so, since no task comes near.
-MAX_CLASSES = 1000
 MAX_TASK_CHARACTERS = 100_000
 MAX_TEXT_CHARACTERS = 1_000_000
 """Of an example; what exceeds the model is cut off, but has to be tokenised first."""
@@ -44,15 +41,6 @@ MAX_DELTA = 1.0
 """Of a pixel from 0 to 1: what moves it farther does no more."""
 
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")  # which JSON lets through and UTF-8 does not
-
-KINDS = {
-    LatentPrompts: PromptKind.LATENT,
-    SoftPrompts: PromptKind.SOFT,
-    TokenPrompts: PromptKind.TOKENS,
-    TextPrompts: PromptKind.TEXT,
-    ImagePrompts: PromptKind.IMAGE,
-    DeepPrompts: PromptKind.DEEP,
-}
 
 
 def check_task(task: TaskSpec) -> None:
@@ -84,12 +72,12 @@ def count(prompts: Prompts) -> int:
 
 def unsupported(prompts: Prompts) -> UnsupportedPrompt:
     """Of a backend that got what its card does not offer."""
-    return UnsupportedPrompt(f"{KINDS[type(prompts)]} prompts", where="prompts", fix="one of the kinds of its card")
+    return UnsupportedPrompt(f"{prompts.kind} prompts", where="prompts", fix="one of the kinds of its card")
 
 
 def check_prompts(prompts: Prompts, card: ModelCard) -> None:
     """Raises UnsupportedPrompt, InvalidTensor or PromptTooLong."""
-    kind = KINDS[type(prompts)]
+    kind = prompts.kind
     if kind not in card.prompt_kinds:
         raise UnsupportedPrompt(f"{kind} prompts", where="prompts", fix=f"one of {sorted(card.prompt_kinds)}")
     if isinstance(prompts, LatentPrompts):

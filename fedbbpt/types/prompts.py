@@ -2,10 +2,19 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+
+class PromptKind(StrEnum):
+    LATENT = "latent"
+    SOFT = "soft"
+    TOKENS = "tokens"
+    TEXT = "text"
+    IMAGE = "image"
+    DEEP = "deep"
 
 
 class ProjectionKind(StrEnum):
@@ -38,6 +47,7 @@ class Projection:
 class LatentPrompts:
     """float32 `[P, n]`; the service projects them."""
 
+    kind: ClassVar = PromptKind.LATENT
     z: npt.NDArray[np.float32]
     projection: Projection
 
@@ -46,6 +56,7 @@ class LatentPrompts:
 class SoftPrompts:
     """float32 `[P, L, D]`."""
 
+    kind: ClassVar = PromptKind.SOFT
     embeddings: npt.NDArray[np.float32]
     injection: Injection = Injection.PREFIX
 
@@ -54,11 +65,15 @@ class SoftPrompts:
 class TokenPrompts:
     """Ids of the model's vocabulary, int32 `[P, L]`."""
 
+    kind: ClassVar = PromptKind.TOKENS
     ids: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class TextPrompts:
+    """Texts, which the model's tokenizer reads."""
+
+    kind: ClassVar = PromptKind.TEXT
     texts: tuple[str, ...]
 
 
@@ -69,6 +84,7 @@ class ImagePrompts:
     float32 `[P, B, C, H, W]`, or `[P, 1, C, H, W]` where a prompt is the same for all images.
     """
 
+    kind: ClassVar = PromptKind.IMAGE
     deltas: npt.NDArray[np.float32]
 
 
@@ -76,19 +92,11 @@ class ImagePrompts:
 class DeepPrompts:
     """Keys and values that every layer sees before the input's own: float32 `[P, layers, 2, heads, L, width]`."""
 
+    kind: ClassVar = PromptKind.DEEP
     prefixes: npt.NDArray[np.float32]
 
 
 Prompts: TypeAlias = LatentPrompts | SoftPrompts | TokenPrompts | TextPrompts | ImagePrompts | DeepPrompts
-
-
-class PromptKind(StrEnum):
-    LATENT = "latent"
-    SOFT = "soft"
-    TOKENS = "tokens"
-    TEXT = "text"
-    IMAGE = "image"
-    DEEP = "deep"
 
 
 TEXT_MODEL_PROMPTS = frozenset({PromptKind.LATENT, PromptKind.SOFT, PromptKind.TOKENS, PromptKind.TEXT})

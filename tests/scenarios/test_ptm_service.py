@@ -237,9 +237,8 @@ def test_messages_that_lack_a_part_are_refused(ptm_servers: Any) -> None:
         assert isinstance(error_of(stub.RegisterExamples, register_them), InvalidExamples)
 
     z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[1, 2], data=b"\0" * 8)
-    good = prompt_pb2.Projection(
-        kind=prompt_pb2.PROJECTION_KIND_NORMAL, tokens=2, injection=prompt_pb2.INJECTION_PREFIX
-    )
+    normal, prefix = prompt_pb2.PROJECTION_KIND_NORMAL, prompt_pb2.INJECTION_PREFIX
+    good = prompt_pb2.Projection(kind=normal, tokens=2, injection=prefix)
     short = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[1, 3], data=b"\0" * 8)
     no_kind = prompt_pb2.LatentPrompts(z=z, projection=prompt_pb2.Projection(tokens=2, injection=prefix))
     no_injection = prompt_pb2.LatentPrompts(z=z, projection=prompt_pb2.Projection(kind=normal, tokens=2))

@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
+from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
 from fedbbpt.prompts.projection import project
-from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
+from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES, unsupported
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.template import check_pairs, forbid_mask, parse
 from fedbbpt.ptm.models.text.truncation import perturb, truncate

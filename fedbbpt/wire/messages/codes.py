@@ -14,8 +14,7 @@ def read_code(table: Mapping[N, C], code: C, where: str, error: type[FedbbptErro
     for member, known_code in table.items():
         if known_code == code:
             return member
-    name = where.rpartition(".")[2]
-    raise error(f"{name} {code} is unknown", where=where, fix=f"one of {sorted(map(str, table))}")
+    raise error(f"{code} is unknown", where=where, fix=f"one of {sorted(map(str, table))}")
 
 
 def known(table: Mapping[N, C], codes: Sequence[C]) -> frozenset[N]:

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from fedbbpt.errors import FedbbptError, InvalidTensor, UnsupportedPrompt
-from fedbbpt.ptm.checks import KINDS, MAX_PROMPTS
+from fedbbpt.limits import MAX_PROMPTS
 from fedbbpt.types import (
     DeepPrompts,
     ImagePrompts,
@@ -132,9 +132,8 @@ PROMPT_KINDS = {kind: form.code for kind, form in _FORMS.items()}
 
 
 def prompts_message(prompts: Prompts) -> tuple[str, Message]:
-    """Returns the prompts' message, and the name of its field in ScoreRequest."""
-    kind = KINDS[type(prompts)]
-    return kind.value, _FORMS[kind].write(prompts)
+    """Returns the name of the prompts' field in ScoreRequest, and their message."""
+    return prompts.kind.value, _FORMS[prompts.kind].write(prompts)
 
 
 def prompts(field: str, message: Message) -> Prompts:

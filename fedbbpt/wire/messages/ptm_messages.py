@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor
-from fedbbpt.ptm.checks import MAX_EXAMPLES, check_classes
+from fedbbpt.limits import MAX_EXAMPLES
+from fedbbpt.ptm.checks import check_classes
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Examples, ExampleSet, ExamplesHandle, Output, Perturbation, Prompts, Scored, TaskSpec
 from fedbbpt.v1 import tensor_pb2

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
+from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
+from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES, unsupported
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import (

@@ -31,7 +31,8 @@ from fedbbpt.errors import (
     Unauthenticated,
     WrongService,
 )
-from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS, unsupported
+from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
+from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES, unsupported
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.openai.completions import Completions, LabelWord, NextToken
 from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFiller

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
-from fedbbpt.ptm.checks import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
+from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
+from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES
 from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.accelerate.cuda_graphs import cuda_recorder
 from fedbbpt.ptm.models.accelerate.exported_layers import export_body
