@@ -56,7 +56,7 @@ def test_what_a_newer_service_offers_is_left_out() -> None:
 
 
 def test_an_answer_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="output 0"):
+    with pytest.raises(InvalidRequest, match="output: 0 is unknown"):
         model_card(pb.DescribeResponse())
 
 
