@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import resources
 from typing import Any
 
@@ -68,7 +69,7 @@ def take(prompts: Prompts, which: Sequence[int]) -> Prompts:
     field = FIELDS[type(prompts)]
     values = getattr(prompts, field)
     chosen = tuple(values[i] for i in which) if isinstance(values, tuple) else values[list(which)]
-    rest = {name: getattr(prompts, name) for name in type(prompts).__dataclass_fields__}
+    rest = {other.name: getattr(prompts, other.name) for other in fields(prompts)}
     return type(prompts)(**{**rest, field: chosen})
 
 
