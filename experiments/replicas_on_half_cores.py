@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 
 from fedbbpt.bench.ptm.measurements.replicas import PART, pairs_per_second
-from fedbbpt.bench.ptm.service import service
-from fedbbpt.bench.ptm.workload import Workload, task_of
+from fedbbpt.bench.ptm.running_service import run_service
+from fedbbpt.bench.ptm.workload import Workload, task_for
 
 GROUPS = Path("/sys/fs/cgroup/cpu")
 PERIOD, QUOTA = 20_000, 10_000
@@ -40,10 +40,10 @@ def limit(processes: list[int]) -> None:
 
 def rates(count: int) -> list[float]:
     """Pairs per second; the first jobs warm up."""
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder), MODEL, 1, replicas=count) as started:
+    with tempfile.TemporaryDirectory() as folder, run_service(Path(folder), MODEL, 1, replicas=count) as started:
         limit(replicas())
-        way = started.way(task_of(started.ptm.describe().family, MODEL), WORKLOAD)
-        return [pairs_per_second(way, WORKLOAD, job) for job in range(JOBS + 1)][1:]
+        scorer = started.scorer(task_for(started.ptm.describe().family, MODEL), WORKLOAD)
+        return [pairs_per_second(scorer, WORKLOAD, job) for job in range(JOBS + 1)][1:]
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Methods and baselines side by side: on the same shots, with the same PTM, for the same number of queries."""
+"""Benchmarks: `methods` compares tuning methods at equal queries, `ptm` measures how fast a PTM service is."""

@@ -75,7 +75,7 @@ def ptm(
     Example: fedbbpt bench ptm --part throughput --part health
     """
     try:
-        from fedbbpt.bench.ptm.loops.shapes import SHAPES
+        from fedbbpt.bench.ptm.loops.random_models import SHAPES
         from fedbbpt.bench.ptm.suite import PARTS, Suite
     except ModuleNotFoundError as error:
         raise InvalidInput(f"{error.name} is not installed", where="bench", fix="pip install 'fedbbpt[ptm]'") from None

@@ -74,31 +74,31 @@ def test_from_one_command(
     ("name", "family"), [("bert-encoder", "dual-encoder"), ("roberta-mlm", "masked-lm"), ("llama", "causal-lm")]
 )
 @pytest.mark.parametrize("injection", [Injection.PREFIX, Injection.PLACE])
-def test_loops_by_hand_score_as_the_engine_does(
+def test_reference_loops_score_as_the_engine_does(
     name: str, family: str, injection: Injection, checkpoint: Callable[[str], Path]
 ) -> None:
     """Kills: a loop that is fast because it computes something else."""
     pytest.importorskip("torch")
-    from fedbbpt.bench.ptm.loops.by_hand import ByHand
+    from fedbbpt.bench.ptm.loops.reference_loops import ReferenceLoops
 
     folder, workload = str(checkpoint(name)), Workload(3, 4, 4, 6, shortest=1, longest=5, injection=injection)
     task = TASKS.get(family, TaskSpec("{text} {prompt} It was {mask}", ("bad", "great")))
-    by_hand = ByHand(folder, family, task, workload, 2)
+    loops = ReferenceLoops(folder, family, task, workload, 2)
     engine = Engine(load(folder, threads=2), time.monotonic)
     handle = engine.register_examples(engine.register_task(task), workload.texts(), workload.prompt_tokens)
     prompts = workload.latent(1)
     ours = engine.score(handle.id, prompts).scores
-    assert np.abs(by_hand.ideal(prompts)() - ours).max() < 1e-5
-    assert np.abs(by_hand.padded(prompts)() - ours).max() < 1e-4
+    assert np.abs(loops.ideal(prompts)() - ours).max() < 1e-5
+    assert np.abs(loops.padded(prompts)() - ours).max() < 1e-4
 
 
-def test_what_is_not_there_is_not_measured() -> None:
+def test_figures_without_a_device_have_no_values(tmp_path: Path) -> None:
     from fedbbpt.bench.ptm.measurements import device
 
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a device")
-    figures = device.measure("", "roberta-large", Workload(), 3, lambda text: None)
+    figures = device.measure("", "roberta-large", tmp_path, Workload(), 3, lambda text: None)
     assert {figure.cells()[1:] for figure in figures if figure.bar} == {
         ("not measured", "", "≥ 0.6", ""),
         ("not measured", "", "≥ 5", ""),
@@ -116,7 +116,7 @@ def test_the_median_meets_the_bar() -> None:
         (("--part", "speed"), "'speed' is unknown"),
         (("--shortest", "9", "--longest", "3"), "9 to 3 words"),
         (("--page", "nowhere.md"), "nowhere.md"),
-        (("--model", "fake", "--part", "throughput"), "a fake is not measured"),
+        (("--model", "fake", "--part", "throughput"), "the family fake is not measured"),
     ],
 )
 def test_bad_input(

@@ -1,5 +1,6 @@
-"""How fast a PTM service is on this machine, beside what its model can do at best and what is usual.
+"""Measures how fast a PTM service is on this machine, next to loops written on transformers alone.
 
-Everything that is compared is measured in one run and in turns, since machines are not the same from minute to minute:
-a ratio is taken of each pair of neighbours, and the median of those counts.
+The service is `fedbbpt ptm serve`, asked from outside over gRPC. Everything that is compared is measured in the same
+run and in turns, because a machine's speed changes from minute to minute. Ratios are taken between neighbouring
+measurements, and the median ratio counts. No module here imports the engine or a backend.
 """

@@ -1,4 +1,4 @@
-"""What was measured, and what it should be."""
+"""Measured figures, and the limits that they should meet."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -7,9 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Bar:
+    """The limit that a figure's median should meet."""
+
     limit: float
     at_most: bool = False
-    """Else at least."""
+    """Whether `limit` is a maximum. By default it is a minimum."""
 
     def __str__(self) -> str:
         return f"{'≤' if self.at_most else '≥'} {self.limit:g}"
@@ -17,26 +19,30 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`values` has one for each repeat, and is empty where nothing was measured."""
+    """A named quantity, measured once or several times."""
 
     part: str
+    """The measurement that it belongs to, one of `suite.PARTS`."""
     name: str
     values: tuple[float, ...]
+    """One value for each repeat. Empty if the machine cannot measure it."""
     unit: str = ""
     bar: Bar | None = None
 
     @property
     def median(self) -> float | None:
+        """The median of the values, None if there are none."""
         return median(self.values) if self.values else None
 
     @property
     def met(self) -> bool | None:
-        """None where there is no bar, or no measurement."""
+        """Whether the median meets the bar; None without a bar or without values."""
         if self.bar is None or self.median is None:
             return None
         return self.median <= self.bar.limit if self.bar.at_most else self.median >= self.bar.limit
 
     def record(self) -> dict[str, Any]:
+        """Returns the figure as JSON values."""
         return {
             "part": self.part,
             "name": self.name,
@@ -48,13 +54,14 @@ class Figure:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """Under COLUMNS."""
+        """Returns the figure as cells of a table with the columns COLUMNS."""
         median = "not measured" if self.median is None else f"{_short(self.median)} {self.unit}".rstrip()
         spread = f"{_short(min(self.values))} to {_short(max(self.values))}" if len(self.values) > 1 else ""
         return self.name, median, spread, str(self.bar or ""), {True: "yes", False: "no", None: ""}[self.met]
 
 
 COLUMNS = "", "median", "lowest to highest", "bar", "met"
+"""Headers of a table of figures. The first is the part's name."""
 
 
 def _short(value: float) -> str:

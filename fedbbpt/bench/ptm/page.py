@@ -1,4 +1,4 @@
-"""Figures with what they hang on, for programs, and as a part of a page that people write around it."""
+"""Writes figures, with the machine and the versions they were measured on, as JSON and into a Markdown page."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,11 @@ from fedbbpt.bench.ptm.figures import COLUMNS, Figure
 from fedbbpt.errors import InvalidInput
 
 FIRST_LINE, LAST_LINE = "<!-- fedbbpt bench ptm -->", "<!-- end of fedbbpt bench ptm -->"
+"""Marks in a page. The figures are written between them."""
 
 
 def record(figures: Sequence[Figure], command: str) -> dict[str, Any]:
+    """Returns the figures as JSON values, with the command, the date, the machine and the versions."""
     return {
         "command": command,
         "date": date.today().isoformat(),
@@ -27,7 +29,7 @@ def record(figures: Sequence[Figure], command: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """By its name where the system tells."""
+    """Returns the processor's name where Linux tells it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -38,7 +40,7 @@ def _processor() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page in Markdown with two marks, between which the figures stand."""
+    """A Markdown page with two marks between which the figures are written."""
 
     path: Path
     before: str
@@ -46,19 +48,20 @@ class Page:
 
     @classmethod
     def read(cls, path: Path) -> "Page":
-        """Raises InvalidInput."""
+        """Reads a page. Raises InvalidInput if it cannot be read or has no marks."""
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(str(error), where=str(path), fix="a page in Markdown") from None
+            raise InvalidInput(str(error), where=str(path), fix="a readable Markdown page") from None
         before, first, rest = text.partition(FIRST_LINE)
         _, last, after = rest.partition(LAST_LINE)
         if not first or not last:
-            fix = f"the lines {FIRST_LINE} and {LAST_LINE}"
-            raise InvalidInput("no place for the figures", where=str(path), fix=fix)
+            fix = f"add the lines {FIRST_LINE} and {LAST_LINE}"
+            raise InvalidInput("the page does not mark where the figures belong", where=str(path), fix=fix)
         return cls(path, before, after)
 
     def write(self, found: dict[str, Any], figures: Sequence[Figure]) -> None:
+        """Replaces what stands between the marks by the figures and the `record` that describes them."""
         lines = [FIRST_LINE, *_lines(found, figures), LAST_LINE]
         self.path.write_text(self.before + "\n".join(lines) + self.after, encoding="utf-8")
 
@@ -67,10 +70,10 @@ def _lines(found: dict[str, Any], figures: Sequence[Figure]) -> Iterator[str]:
     yield from ("", f"{found['date']}, {found['machine']}; {found['software']}.", "")
     yield from ("```console", f"$ {found['command']}", "```", "")
     for part, some in groupby(figures, key=lambda figure: figure.part):
-        yield from (_row((part, *COLUMNS[1:])), "|---" + "|--:" * 4 + "|")
-        yield from (_row(figure.cells()) for figure in some)
+        yield from (_table_line((part, *COLUMNS[1:])), "|---" + "|--:" * 4 + "|")
+        yield from (_table_line(figure.cells()) for figure in some)
         yield ""
 
 
-def _row(cells: Sequence[str]) -> str:
+def _table_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -1,14 +1,14 @@
-"""The parts of the measurement, one after the other. Needs torch."""
+"""Runs the measurements of `bench ptm` one after the other. Needs torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedbbpt.bench.ptm.comparison import Progress
 from fedbbpt.bench.ptm.figures import Figure
 from fedbbpt.bench.ptm.measurements import causal, device, health, memory, precision, replicas, throughput
-from fedbbpt.bench.ptm.service import service
-from fedbbpt.bench.ptm.turns import Note
-from fedbbpt.bench.ptm.workload import Workload, task_of
+from fedbbpt.bench.ptm.running_service import run_service
+from fedbbpt.bench.ptm.workload import Workload, task_for
 from fedbbpt.types import Precision, Runtime
 
 PARTS = (
@@ -20,10 +20,15 @@ PARTS = (
     replicas.PART,
     device.PART,
 )
+"""Names of the measurements, in their order."""
+ONE_SERVICE = {throughput.PART, health.PART, memory.PART, precision.PART}
+"""The measurements that ask the same service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
+    """The settings of a run of the benchmark."""
+
     model: str
     threads: int
     precision: Precision = Precision.FLOAT32
@@ -31,39 +36,47 @@ class Suite:
     workload: Workload = field(default_factory=Workload)
     repeats: int = 9
     probes: int = 500
+    """Number of health checks."""
     jobs: int = 1000
+    """Number of jobs in the memory measurement."""
     causal_model: str = ""
-    """Empty: a random one."""
+    """A causal language model. Empty: a small one with random weights."""
     causal_words: int = 100
+    """Words of each text in the causal measurement."""
     device: str = ""
-    """Empty: CUDA's, where there is one."""
+    """"cpu" or "cuda". Empty: CUDA where the machine has it."""
     shapes: Sequence[str] = ("roberta-large", "llama-2-7b")
     parts: Sequence[str] = PARTS
 
-    def run(self, folder: Path, note: Note) -> tuple[Figure, ...]:
-        """`folder` is for logs and a made model. Raises InvalidInput, ChildFailed."""
+    def run(self, folder: Path, progress: Progress) -> tuple[Figure, ...]:
+        """Runs the chosen measurements. `folder` holds logs and checkpoints. Raises InvalidInput, ChildFailed."""
         figures: list[Figure] = []
-        if {throughput.PART, health.PART, memory.PART, precision.PART} & set(self.parts):
-            note(f"starting the service with {self.model}")
-            with service(folder / "ptm", self.model, self.threads, self.precision, self.runtime) as started:
-                task = task_of(started.ptm.describe().family, self.model)
-                job = task, self.workload, self.repeats
-                if throughput.PART in self.parts:
-                    figures += throughput.measure(started, self.model, self.threads, *job, note)
-                if health.PART in self.parts:
-                    figures += health.measure(started, task, self.workload, self.probes, note)
-                if memory.PART in self.parts:
-                    figures += memory.measure(started, task, self.workload, self.jobs, note)
-                if precision.PART in self.parts:
-                    figures += precision.measure(started, self.model, folder, self.threads, *job, note)
+        if ONE_SERVICE & set(self.parts):
+            figures += self._of_one_service(folder, progress)
         if causal.PART in self.parts:
-            workload = causal.texts_of(self.workload, self.causal_words)
+            texts = causal.with_text_length(self.workload, self.causal_words)
             figures += causal.measure(
-                self.causal_model, folder / causal.PART, self.threads, workload, self.repeats, note
+                self.causal_model, folder / causal.PART, self.threads, texts, self.repeats, progress
             )
         if replicas.PART in self.parts:
-            figures += replicas.measure(self.model, folder / replicas.PART, self.workload, self.repeats, note)
+            figures += replicas.measure(self.model, folder / replicas.PART, self.workload, self.repeats, progress)
         if device.PART in self.parts:
             for shape in self.shapes:
-                figures += device.measure(self.device, shape, self.workload, self.repeats, note)
+                figures += device.measure(self.device, shape, folder / shape, self.workload, self.repeats, progress)
         return tuple(figures)
+
+    def _of_one_service(self, folder: Path, progress: Progress) -> list[Figure]:
+        progress(f"starting the service with {self.model}")
+        figures: list[Figure] = []
+        with run_service(folder / "ptm", self.model, self.threads, self.precision, self.runtime) as service:
+            task = task_for(service.ptm.describe().family, self.model)
+            job = task, self.workload, self.repeats
+            if throughput.PART in self.parts:
+                figures += throughput.measure(service, self.model, self.threads, *job, progress)
+            if health.PART in self.parts:
+                figures += health.measure(service, task, self.workload, self.probes, progress)
+            if memory.PART in self.parts:
+                figures += memory.measure(service, task, self.workload, self.jobs, progress)
+            if precision.PART in self.parts:
+                figures += precision.measure(service, self.model, folder, self.threads, *job, progress)
+        return figures

@@ -1,14 +1,14 @@
-"""Causal models: what keeping the keys and values of texts and prompts gains over full passes."""
+"""Measures what a causal model gains by reusing the keys and values of texts and prompts, compared with full passes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from fedbbpt.bench.ptm.comparison import Progress, Scorer, compare
 from fedbbpt.bench.ptm.figures import Bar, Figure
-from fedbbpt.bench.ptm.loops.by_hand import ByHand
-from fedbbpt.bench.ptm.loops.random_models import CLASSES, save_llama
-from fedbbpt.bench.ptm.service import service
-from fedbbpt.bench.ptm.turns import Note, Way, take_turns
+from fedbbpt.bench.ptm.loops.random_models import CLASSES, SMALL_LLAMA, save_random_model
+from fedbbpt.bench.ptm.loops.reference_loops import ReferenceLoops
+from fedbbpt.bench.ptm.running_service import run_service
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.types import Injection, TaskSpec
 
@@ -20,27 +20,29 @@ TASKS: Mapping[str, TaskSpec] = {
 BARS = {"input first": Bar(2.5)}
 
 
-def texts_of(workload: Workload, words: int) -> Workload:
-    """The same with texts of one length."""
+def with_text_length(workload: Workload, words: int) -> Workload:
+    """Returns the workload with texts of one length, and prompts at the template's {prompt}."""
     return replace(workload, shortest=words, longest=words, injection=Injection.PLACE)
 
 
-def measure(model: str, folder: Path, threads: int, workload: Workload, repeats: int, note: Note) -> tuple[Figure, ...]:
-    """`model` is a causal language model; empty: a random one, which is made in `folder`."""
-    model = model or str(save_llama(folder / "model"))
-    with service(folder, model, threads) as started:
-        ways: dict[str, Way] = {}
+def measure(
+    model: str, folder: Path, threads: int, workload: Workload, repeats: int, progress: Progress
+) -> tuple[Figure, ...]:
+    """Compares a service of a causal language model with full passes. An empty `model` makes a random one."""
+    model = model or str(save_random_model(SMALL_LLAMA, folder / "model"))
+    with run_service(folder, model, threads) as service:
+        scorers: dict[str, Scorer] = {}
         for order, task in TASKS.items():
-            ways[order] = started.way(task, workload)
-            ways[f"{order}, new texts"] = started.anew(task, replace(workload, series="new texts"))
-            ways[f"{order}, full passes"] = ByHand(model, "causal-lm", task, workload, threads).ideal
-        turns = take_turns(ways, workload, repeats, note)
-    figures = [Figure(PART, name, rates, "pairs/s") for name, rates in turns.rates.items()]
+            scorers[order] = service.scorer(task, workload)
+            scorers[f"{order}, new texts"] = service.scorer_of_new_texts(task, replace(workload, series="new texts"))
+            scorers[f"{order}, full passes"] = ReferenceLoops(model, "causal-lm", task, workload, threads).ideal
+        comparison = compare(scorers, workload, repeats, progress)
+    figures = [Figure(PART, name, rates, "pairs/s") for name, rates in comparison.rates.items()]
     for order in TASKS:
-        full = f"{order}, full passes"
+        full, new = f"{order}, full passes", f"{order}, new texts"
         figures += [
-            Figure(PART, f"{order} / full passes", turns.ratios(order, full), "x", BARS.get(order)),
-            Figure(PART, f"{order} / full passes, new texts", turns.ratios(f"{order}, new texts", full), "x"),
-            Figure(PART, f"{order}: scores apart", (turns.apart(order, full),)),
+            Figure(PART, f"{order} / full passes", comparison.ratios(order, full), "x", BARS.get(order)),
+            Figure(PART, f"{order} / full passes, new texts", comparison.ratios(new, full), "x"),
+            Figure(PART, f"{order}: scores apart", (comparison.largest_difference(order, full),)),
         ]
     return tuple(figures)

@@ -1,29 +1,32 @@
-"""What a service holds of the machine's memory, job after job. Read from /proc, hence on Linux only."""
+"""Measures the service's resident memory, job after job. It reads /proc, so it needs Linux."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from fedbbpt.bench.ptm.comparison import Progress
 from fedbbpt.bench.ptm.figures import Bar, Figure
-from fedbbpt.bench.ptm.service import Service
-from fedbbpt.bench.ptm.turns import Note
+from fedbbpt.bench.ptm.running_service import RunningService
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.types import TaskSpec
 
 PART = "memory"
-NOTE_EVERY = 50
+PROGRESS_EVERY = 50
+"""Number of jobs between two messages to the user."""
 
 
-def measure(service: Service, task: TaskSpec, workload: Workload, jobs: int, note: Note) -> tuple[Figure, ...]:
-    """Small jobs, since their number counts: 2 prompts x 4 texts, no prompt twice."""
+def measure(
+    service: RunningService, task: TaskSpec, workload: Workload, jobs: int, progress: Progress
+) -> tuple[Figure, ...]:
+    """Scores many small jobs, 2 prompts x 4 texts each, since a leak grows with the number of jobs."""
     small = replace(workload, prompts=2, examples=4, series=PART)
     sizes = [resident_kib(service.pid)]
-    way = service.way(task, small)
+    scorer = service.scorer(task, small)
     for job in range(jobs):
-        if job % NOTE_EVERY == 0:
-            note(f"memory, job {job} of {jobs}")
-        way(small.latent(job))()
+        if job % PROGRESS_EVERY == 0:
+            progress(f"memory, job {job} of {jobs}")
+        scorer(small.latent(job))()
         sizes.append(resident_kib(service.pid))
     second = np.array(sizes[jobs // 2 :])
     slope = np.polynomial.polynomial.polyfit(np.arange(len(second)), second, 1)[1]
@@ -38,6 +41,7 @@ def measure(service: Service, task: TaskSpec, workload: Workload, jobs: int, not
 
 
 def resident_kib(pid: int) -> int:
+    """Returns a process's resident memory in KiB. Raises ProcessLookupError if Linux does not tell it."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])

@@ -1,13 +1,13 @@
-"""What other precisions and other engines gain over the service's own, and how far their scores are from its."""
+"""Measures what other precisions and engines gain over the service's own, and how much their scores differ."""
 
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from fedbbpt.bench.ptm.comparison import Comparison, Progress, compare
 from fedbbpt.bench.ptm.figures import Figure
-from fedbbpt.bench.ptm.service import Service, service
-from fedbbpt.bench.ptm.turns import Note, Turns, take_turns
+from fedbbpt.bench.ptm.running_service import RunningService, run_service
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.errors import ChildFailed
 from fedbbpt.types import Precision, Runtime, TaskSpec
@@ -23,24 +23,32 @@ ALL = (
 
 
 def measure(
-    own: Service, model: str, folder: Path, threads: int, task: TaskSpec, workload: Workload, repeats: int, note: Note
+    service: RunningService,
+    model: str,
+    folder: Path,
+    threads: int,
+    task: TaskSpec,
+    workload: Workload,
+    repeats: int,
+    progress: Progress,
 ) -> tuple[Figure, ...]:
-    """A service of each other kind beside `own`, one after the other."""
+    """Compares `service` with a service of each other precision and engine, one after the other."""
     figures: list[Figure] = []
-    base = f"{own.runtime} {own.precision}"
+    base = f"{service.runtime} {service.precision}"
     for runtime, precision in ALL:
         name = f"{runtime} {precision}"
         if name == base:
             continue
-        asked = replace(workload, series=name)
-        turns: Turns | None = None
+        own = replace(workload, series=name)
+        found: Comparison | None = None
         if runtime is Runtime.TORCH or find_spec(runtime.value) is not None:
-            note(f"starting a service with {name}")
-            # The machine may lack the precision, and the engine may be unable to compute the model.
-            with suppress(ChildFailed), service(folder / name, model, threads, precision, runtime) as other:
-                turns = take_turns({base: own.way(task, asked), name: other.way(task, asked)}, asked, repeats, note)
+            progress(f"starting a service with {name}")
+            # The machine may lack the precision, or the engine may not support the model.
+            with suppress(ChildFailed), run_service(folder / name, model, threads, precision, runtime) as other:
+                scorers = {base: service.scorer(task, own), name: other.scorer(task, own)}
+                found = compare(scorers, own, repeats, progress)
         figures += [
-            Figure(PART, f"{name} / {base}", turns.ratios(name, base) if turns else (), "x"),
-            Figure(PART, f"{name}: scores apart", (turns.apart(name, base),) if turns else ()),
+            Figure(PART, f"{name} / {base}", found.ratios(name, base) if found else (), "x"),
+            Figure(PART, f"{name}: scores apart", (found.largest_difference(name, base),) if found else ()),
         ]
     return tuple(figures)

@@ -1,9 +1,9 @@
-"""Pairs per second through gRPC, in the ideal loop, and in the usual one."""
+"""Measures pairs per second through gRPC, in the ideal loop, and in the padded loop."""
 
+from fedbbpt.bench.ptm.comparison import Progress, compare
 from fedbbpt.bench.ptm.figures import Bar, Figure
-from fedbbpt.bench.ptm.loops.by_hand import ByHand
-from fedbbpt.bench.ptm.service import Service
-from fedbbpt.bench.ptm.turns import Note, take_turns
+from fedbbpt.bench.ptm.loops.reference_loops import ReferenceLoops
+from fedbbpt.bench.ptm.running_service import RunningService
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.types import TaskSpec
 
@@ -12,23 +12,30 @@ GRPC, IDEAL, PADDED, PLAIN = "through gRPC", "ideal loop", "padded", "padded, to
 
 
 def measure(
-    service: Service, model: str, threads: int, task: TaskSpec, workload: Workload, repeats: int, note: Note
+    service: RunningService,
+    model: str,
+    threads: int,
+    task: TaskSpec,
+    workload: Workload,
+    repeats: int,
+    progress: Progress,
 ) -> tuple[Figure, ...]:
+    """Compares the service with the ideal loop, and with the padded loop with packed and with plain linear layers."""
     family = service.ptm.describe().family
-    by_hand = ByHand(model, family, task, workload, threads, service.precision)
-    plain = ByHand(model, family, task, workload, threads, service.precision, packed=False)
-    ways = {
-        GRPC: service.way(task, workload),
-        IDEAL: by_hand.ideal,
-        PADDED: by_hand.padded,
+    packed = ReferenceLoops(model, family, task, workload, threads, service.precision)
+    plain = ReferenceLoops(model, family, task, workload, threads, service.precision, packed=False)
+    scorers = {
+        GRPC: service.scorer(task, workload),
+        IDEAL: packed.ideal,
+        PADDED: packed.padded,
         PLAIN: plain.padded,
     }
-    turns = take_turns(ways, workload, repeats, note)
+    found = compare(scorers, workload, repeats, progress)
     return (
-        *(Figure(PART, name, rates, "pairs/s") for name, rates in turns.rates.items()),
-        Figure(PART, f"{GRPC} / {IDEAL}", turns.ratios(GRPC, IDEAL), "x", Bar(0.95)),
-        Figure(PART, f"{GRPC} / {PADDED}", turns.ratios(GRPC, PADDED), "x", Bar(1.35)),
-        Figure(PART, f"{GRPC} / {PLAIN}", turns.ratios(GRPC, PLAIN), "x"),
-        Figure(PART, "scores: apart from the ideal loop's", (turns.apart(GRPC, IDEAL),)),
-        Figure(PART, "scores: apart from those padded", (turns.apart(GRPC, PADDED),)),
+        *(Figure(PART, name, rates, "pairs/s") for name, rates in found.rates.items()),
+        Figure(PART, f"{GRPC} / {IDEAL}", found.ratios(GRPC, IDEAL), "x", Bar(0.95)),
+        Figure(PART, f"{GRPC} / {PADDED}", found.ratios(GRPC, PADDED), "x", Bar(1.35)),
+        Figure(PART, f"{GRPC} / {PLAIN}", found.ratios(GRPC, PLAIN), "x"),
+        Figure(PART, "scores: apart from the ideal loop's", (found.largest_difference(GRPC, IDEAL),)),
+        Figure(PART, "scores: apart from those padded", (found.largest_difference(GRPC, PADDED),)),
     )
