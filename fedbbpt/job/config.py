@@ -1,4 +1,7 @@
-"""A job: one typed TOML file. What does not fit is refused with its line, its key, and what would be right."""
+"""A job: everything that defines a run except the content of its data, as one typed TOML file.
+
+A wrong key or value is rejected with its line, its key, and what would be right.
+"""
 
 import hashlib
 import json
@@ -25,36 +28,51 @@ from fedbbpt.types import Precision
 
 
 class RunSection(Section):
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Names the run in logs and reports.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Every random draw follows from it.")
-    rounds: int = Field(50, ge=1, le=100_000, description="Server steps.")
+    """`[run]`: the run as a whole."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The run's name in logs and reports.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Determines every random draw of the run.")
+    rounds: int = Field(50, ge=1, le=100_000, description="Number of rounds. The server takes one step after each.")
 
 
 class PtmSection(Section):
+    """`[ptm]`: the pre-trained model, and how a service that `fedbbpt run` starts computes it."""
+
     model: str = Field(
         "all-MiniLM-L6-v2",
         description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, or openai:MODEL@URL.",
     )
     address: str = Field(
-        "", description="HOST:PORT of a running PTM service, or several with commas; empty: `fedbbpt run` starts one."
+        "",
+        description="HOST:PORT of a running PTM service, or several separated by commas. "
+        "Empty: `fedbbpt run` starts one.",
     )
-    revision: str = Field("", description="The only revision that the run accepts; empty: the one that clients find.")
-    threads: int = Field(0, ge=0, description="Threads of the model; 0: all cores.")
+    revision: str = Field(
+        "", description="The only revision of the model that the run accepts. Empty: the one that the service has."
+    )
+    threads: int = Field(0, ge=0, description="Threads that compute the model. 0: one for each core.")
     precision: Precision = Field(
-        Precision.FLOAT32, description="Of the model's layers; bfloat16 is faster and less exact."
+        Precision.FLOAT32, description="Precision of the model's layers. bfloat16 is faster but less accurate."
     )
 
 
 class TaskSection(Section):
-    preset: str = Field("", description="The labels and class texts of a known data set, such as trec.")
+    """`[task]`: the classification task, as far as the job and not its data define it."""
+
+    preset: str = Field("", description="A known data set, such as trec, whose labels and class texts the task takes.")
     template: str = Field(
-        "", description="The input, with {prompt}, {text}, {text_pair}, {mask}. Empty: prompt, then text."
+        "",
+        description="The model's input, made of {prompt}, {text}, {text_pair} and {mask}. "
+        "Empty: the prompt, then the text.",
     )
-    labels: tuple[str, ...] = Field((), description="The names of the classes in the data. Empty: taken from the data.")
-    classes: tuple[str, ...] = Field((), description="Label words or descriptions, in label order. Empty: the labels.")
+    labels: tuple[str, ...] = Field((), description="Names of the classes in the data. Empty: taken from the data.")
+    classes: tuple[str, ...] = Field(
+        (), description="Label words or descriptions of the classes, in the order of the labels. Empty: the labels."
+    )
     mapping: Literal["given", "frequency"] = Field(
         "given",
-        description="frequency: classes are labels of the model, those that it gives the server's examples most often.",
+        description="frequency: each class becomes the label of the model that the server's examples of it get most "
+        "often.",
     )
     prompt: PromptSection = LatentPromptSection()
 
@@ -62,37 +80,43 @@ class TaskSection(Section):
     def _classes_fit_labels(self) -> "TaskSection":
         for key in ("labels", "classes"):
             if self.preset and getattr(self, key):
-                raise contradiction(key, f"task.preset = {self.preset!r} brings its own", "one of the two")
+                raise contradiction(key, f"task.preset = {self.preset!r} has its own", "one of the two")
         if self.classes and len(self.classes) != len(self.labels):
             what = f"{len(self.classes)} classes for {len(self.labels)} labels"
             raise contradiction("classes", what, "one class text for each of task.labels")
         if self.classes and self.mapping == "frequency":
-            raise contradiction("mapping", "task.classes says what it would find", "one of the two")
+            raise contradiction("mapping", "task.classes already names the classes", "one of the two")
         if len(set(self.labels)) != len(self.labels):
-            raise contradiction("labels", "two labels are the same", "each once")
+            raise contradiction("labels", "two labels are equal", "each label once")
         return self
 
 
 class DataSection(Section):
+    """`[data]`: the examples, and how a federation on one machine shares them out."""
+
     source: str = Field("demo", description="demo, a file, a folder with train/dev/test files, or a Hugging Face name.")
-    text_column: str = Field("text", description="The column of the input.")
-    pair_column: str = Field("text_pair", description="The column of a second input, where there is one.")
-    label_column: str = Field("label", description="The column of the label.")
-    shots_per_class: int = Field(16, ge=0, description="Training examples of each class; 0: all.")
+    text_column: str = Field("text", description="Column of the input.")
+    pair_column: str = Field("text_pair", description="Column of the second input, if there is one.")
+    label_column: str = Field("label", description="Column of the label.")
+    shots_per_class: int = Field(16, ge=0, description="Training examples of each class. 0: all.")
     shots: Literal["total", "client"] = Field(
-        "total", description="Whether shots_per_class counts over the whole federation, or at each client."
+        "total", description="Whether shots_per_class applies to the whole federation or to each client."
     )
-    dev_shots_per_class: int = Field(16, ge=0, description="Dev examples of each class, or what there is; 0: all.")
+    dev_shots_per_class: int = Field(
+        16, ge=0, description="Dev examples of each class, or fewer if there are not so many. 0: all."
+    )
     server_share: float = Field(
-        0.0, ge=0, lt=1, description="The share of the training examples, of each class alike, that the server keeps."
+        0.0, ge=0, lt=1, description="Share of the training examples of each class that the server keeps for itself."
     )
     partition: Literal["dirichlet", "iid", "shards", "column"] = Field(
-        "dirichlet", description="How examples go to clients."
+        "dirichlet", description="How the training examples are shared out to the clients."
     )
     alpha: float = Field(
-        0.5, gt=0, description="Of the Dirichlet partition: the smaller, the more different the clients."
+        0.5, gt=0, description="Concentration of the Dirichlet partition. The smaller, the more the clients differ."
     )
-    partition_column: str = Field("", description="Of the partition by column: each of its values is a client.")
+    partition_column: str = Field(
+        "", description="Column of the partition by column. Each of its values becomes a client."
+    )
 
     @model_validator(mode="after")
     def _column_fits_partition(self) -> "DataSection":
@@ -103,23 +127,34 @@ class DataSection(Section):
 
 
 class CohortSection(Section):
-    clients: int = Field(4, ge=1, le=10_000, description="The run begins when so many have joined.")
-    size: int = Field(0, ge=0, description="Clients asked in each round; 0: all.")
+    """`[cohort]`: which clients take part in a round, and how long it waits for them."""
+
+    clients: int = Field(4, ge=1, le=10_000, description="The run starts when this many clients have joined.")
+    size: int = Field(0, ge=0, description="Number of clients that take part in each round. 0: all.")
     quorum: float = Field(
-        0.5, gt=0, le=1, description="The share of a round's cohort that must answer by its deadline."
+        0.5, gt=0, le=1, description="Share of a round's clients that must answer before its deadline."
     )
-    deadline_seconds: float = Field(300.0, gt=0, le=7 * 86_400, description="After it a round goes on with its quorum.")
+    deadline_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=7 * 86_400,
+        description="After this time a round closes without the missing clients, if it has its quorum.",
+    )
 
     @model_validator(mode="after")
     def _size_fits_clients(self) -> "CohortSection":
         if self.size > self.clients:
-            fix = f"at most {self.clients}, or 0 for all"
-            raise contradiction("size", f"{self.size} of cohort.clients = {self.clients}", fix)
+            what = f"{self.size} is more than cohort.clients = {self.clients}"
+            raise contradiction("size", what, f"at most {self.clients}, or 0 for all")
         return self
 
 
 class CodecSection(Section):
-    uplink: Literal["float32", "float16", "int8"] = Field("float32", description="How updates travel.")
+    """`[codec]`: the encoding of what travels."""
+
+    uplink: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="Encoding of the updates that clients send."
+    )
 
 
 MethodSection = Annotated[
@@ -128,7 +163,7 @@ MethodSection = Annotated[
 
 
 class Job(Section):
-    """Everything that a run is, but for its data's content."""
+    """A job file. Every section and key has a default."""
 
     run: RunSection = RunSection()
     ptm: PtmSection = PtmSection()
@@ -144,24 +179,29 @@ class Job(Section):
         if kinds == {"deep"} and "prompt" not in self.task.model_fields_set:
             return self.model_copy(update={"task": self.task.model_copy(update={"prompt": DeepPromptSection()})})
         if kind not in kinds:
-            what = f"{json.dumps(kind)} is nothing that {self.method.name} can search over as it is configured"
+            what = f"{self.method.name} does not search for {json.dumps(kind)} prompts with these settings"
             raise contradiction("task.prompt.kind", what, " or ".join(map(json.dumps, sorted(kinds))))
         return self
 
     def space(self) -> Space:
+        """Returns the space that the run searches. Raises InvalidJob if it depends on data that are not here."""
         return self.task.prompt.space(self.run.seed, len(self.task.labels))
 
     def entry(self) -> Method:
+        """Returns the registry's entry of the job's method."""
         return METHODS[self.method.name]
 
     def digest(self, ptm_revision: str) -> str:
-        """Of what decides the run's course: a store that was begun with another digest is another run's."""
+        """Returns the SHA-256 of everything that determines the run's course, in hexadecimal digits.
+
+        A store that was created with another digest belongs to another run.
+        """
         parts = self.model_dump_json(exclude={"ptm": {"address", "threads"}})
         return hashlib.sha256(f"{parts}\n{ptm_revision}".encode()).hexdigest()
 
 
 def read_job(path: Path) -> Job:
-    """Raises InvalidJob with file and line."""
+    """Reads a job file. Raises InvalidJob with file and line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -170,6 +210,7 @@ def read_job(path: Path) -> Job:
 
 
 def parse_job(text: str, name: str = "job") -> Job:
+    """Returns the job of a TOML text; `name` stands for it in errors. Raises InvalidJob with the line."""
     return job_of(parse_toml(text, name, InvalidJob), text, name)
 
 
@@ -216,4 +257,4 @@ def _known_keys(path: KeyPath, tables: Mapping[str, Any]) -> list[str]:
     return list(section.model_fields)
 
 
-assert set(CODECS) == {"float32", "float16", "int8"}, "the job's codecs are the registered ones"
+assert set(CODECS) == {"float32", "float16", "int8"}, "`CodecSection.uplink` lists every registered codec"

@@ -1,6 +1,7 @@
-"""Writes job files, each key under its explanation, from the configuration's own types: they cannot grow stale."""
+"""Writes job files with an explanation above each key, taken from the sections' own types."""
 
 import json
+import textwrap
 from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,29 +11,32 @@ from fedbbpt.job.config import Job
 from fedbbpt.methods import METHODS
 from fedbbpt.methods.method import MethodConfig
 
+WIDTH = 118
+"""Characters in a line of comment, at most."""
+
 _SECTIONS = {
     "run": "The run as a whole.",
     "ptm": "The pre-trained model that clients query.",
-    "task": "What the model is asked.",
-    "task.prompt": "The prompt that is searched.",
+    "task": "The classification task.",
+    "task.prompt": "The prompt that the run searches for.",
     "data": "The examples, and how `run` and `simulate` share them out. Clients that join by hand bring their own.",
     "method": "How the federation searches.",
-    "cohort": "Who takes part in a round, and how long it waits.",
-    "codec": "How updates travel.",
+    "cohort": "The clients that take part in a round, and how long it waits for them.",
+    "codec": "How updates are encoded.",
 }
 
 
 def job_text(job: Job) -> str:
-    """A TOML file that reads as `job`."""
+    """Returns a TOML text that `job.config.parse_job` reads as `job`."""
     lines = ["# A federation. `fedbbpt run THIS_FILE` runs it on this machine, as real processes.", ""]
     for name, section in _tables(job):
-        lines += [f"# {_SECTIONS[name]}", f"[{name}]"]
+        lines += [*_comment(_SECTIONS[name]), f"[{name}]"]
         for key, value in section:
             if isinstance(value, BaseModel):
                 continue
             field = type(section).model_fields[key]
             note = _methods() if isinstance(section, MethodConfig) and key == "name" else field.description or ""
-            lines += [f"# {note}{_choices(field.annotation)}", f"{key} = {_toml(value)}"]
+            lines += [*_comment(note + _choices(field.annotation)), f"{key} = {_toml(value)}"]
         lines.append("")
     return "\n".join(lines)
 
@@ -54,8 +58,12 @@ def _methods() -> str:
     return "One of " + ", ".join(sorted(METHODS)) + "."
 
 
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
 def _choices(annotation: Any) -> str:
-    """The values that a key may have, where they can be counted."""
+    """The values that a key may have, if they are few."""
     if get_origin(annotation) is Literal:
         values = get_args(annotation)
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -68,5 +76,5 @@ def _choices(annotation: Any) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # TOML's strings, numbers and booleans are written as JSON writes them, but for one character.
+    # TOML writes strings, numbers and booleans as JSON does, except for this one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""`[task.prompt]` of a job: each kind's settings, and the space that they make."""
+"""`[task.prompt]` of a job: a section for each kind of prompt, and the space of prompts that it defines."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -15,25 +15,38 @@ from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Injection, Projection, ProjectionKind
 
 TOKENS_PER_CANDIDATE = 8
-"""The room that is left for one; only the model's tokenizer knows how many it takes."""
+"""Room in the input for one candidate. How many tokens it really takes, only the model's tokenizer knows."""
 
 
 class LatentPromptSection(Section):
+    """A soft prompt, projected from a latent vector z."""
+
     kind: Literal["latent"] = Field(
-        "latent", description="latent: soft tokens, initial + scale x deviation x (A z) / sqrt(dim)."
+        "latent", description="A soft prompt with the embeddings initial + scale x deviation x (A z) / sqrt(dim)."
     )
-    tokens: int = Field(8, ge=1, le=512, description="L, the length of the soft prompt.")
+    tokens: int = Field(8, ge=1, le=512, description="L, the number of soft tokens.")
     dim: int = Field(100, ge=1, le=100_000, description="n, the length of the latent vector z.")
-    initial_text: str = Field("", description="The prompt begins as this text's embeddings; empty: as zero vectors.")
-    projection: ProjectionKind = Field(ProjectionKind.RADEMACHER, description="rademacher, or normal as in the papers.")
-    scale: float = Field(1.0, gt=0, le=1000, description="How far sigma 1 moves a prompt, in embedding deviations.")
+    initial_text: str = Field("", description="Text whose embeddings the prompt starts from. Empty: zero vectors.")
+    projection: ProjectionKind = Field(
+        ProjectionKind.RADEMACHER, description="Distribution of the entries of A. The papers use normal."
+    )
+    scale: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        description="How far a step of sigma 1 moves the prompt, in standard deviations of the model's embeddings.",
+    )
     injection: Injection = Field(
         Injection.PREFIX,
-        description="How it enters: as a prefix; at the template's {prompt}; or behind the embedding LayerNorm (BBT).",
+        description="Where the prompt enters: before the text (prefix), at the template's {prompt} (place), or after "
+        "the embedding LayerNorm as in BBT (add, concat).",
     )
-    offsets: bool = Field(False, description="Search one offset for each class too; it costs no queries.")
+    offsets: bool = Field(
+        False, description="Whether to search for an offset of each class's score too, which costs no queries."
+    )
 
     def space(self, seed: int, classes: int) -> LatentSpace:
+        """Returns the space of the section's prompts, with an offset for each of `classes` if the job asks for it."""
         projection = Projection(
             self.projection,
             seeds.derive(seed, "projection"),
@@ -47,37 +60,51 @@ class LatentPromptSection(Section):
 
 
 class TextPromptSection(Section):
-    kind: Literal["text"] = Field("text", description="text: words, chosen among candidates.")
-    words: int = Field(10, ge=1, le=100, description="n, how many candidates make a prompt.")
+    """A prompt of words."""
+
+    kind: Literal["text"] = Field("text", description="A prompt of words, chosen from candidates.")
+    words: int = Field(10, ge=1, le=100, description="n, the number of candidates in a prompt.")
     candidates: tuple[str, ...] = Field(
-        (), description="Words or short word sequences to choose from; empty: taken from the server's own examples."
+        (), description="Words or short word sequences to choose from. Empty: taken from the server's own examples."
     )
-    vocabulary: int = Field(200, ge=2, le=10_000, description="N, how many are taken: the most frequent n-grams.")
+    vocabulary: int = Field(
+        200, ge=2, le=10_000, description="N, the number of candidates to take: the most frequent n-grams."
+    )
 
     @model_validator(mode="after")
     def _candidates_differ(self) -> "TextPromptSection":
         if len(self.candidates) == 1 or len(set(self.candidates)) != len(self.candidates):
-            raise contradiction("candidates", "there is no choice between equal ones", "at least two, each once")
+            raise contradiction("candidates", "fewer than two, or two that are equal", "at least two, each once")
         return self
 
     def space(self, seed: int, classes: int) -> TextSpace:
-        """Raises InvalidJob where the job leaves its candidates to data that are not here."""
+        """Returns the space of the section's prompts. Raises InvalidJob if the candidates are left to the data."""
         if not self.candidates:
             raise InvalidJob("task.prompt.candidates is empty", where="job", fix="at least two words")
         return TextSpace(self.words, self.candidates, TOKENS_PER_CANDIDATE * self.words)
 
 
 class ImagePromptSection(Section):
-    """The defaults are BlackVIP's decoder (arXiv 2303.14773), 9,920 weights for images of 3 x 224 x 224."""
+    """A picture that is added to each image.
 
-    kind: Literal["image"] = Field("image", description="A picture on each image, drawn by a small net with weights z.")
-    image: tuple[int, int, int] = Field((3, 224, 224), description="Channels, height and width of the model's images.")
-    pooled: int = Field(16, ge=1, description="The net sees each image averaged to so many squares a side.")
-    grid: int = Field(7, ge=1, description="Sides that the net begins with; each of its stages doubles them.")
-    widths: tuple[int, ...] = Field(
-        (32, 64, 32, 32, 16), min_length=1, max_length=10, description="Its channels, before each stage."
+    The defaults are BlackVIP's decoder (arXiv 2303.14773), with 9,920 weights for images of 3 x 224 x 224.
+    """
+
+    kind: Literal["image"] = Field(
+        "image", description="A picture added to each image, drawn by a small network with the weights z."
     )
-    strength: float = Field(1.0, gt=0, le=100, description="What its picture is multiplied by; colours are 0 to 1.")
+    image: tuple[int, int, int] = Field((3, 224, 224), description="Channels, height and width of the model's images.")
+    pooled: int = Field(16, ge=1, description="Squares along a side of the averaged image that the network sees.")
+    grid: int = Field(7, ge=1, description="Side of the network's first feature map. Each stage doubles it.")
+    widths: tuple[int, ...] = Field(
+        (32, 64, 32, 32, 16),
+        min_length=1,
+        max_length=10,
+        description="Channels of the network before each of its stages.",
+    )
+    strength: float = Field(
+        1.0, gt=0, le=100, description="Factor that the picture is multiplied by. Colours range from 0 to 1."
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ImagePromptSection":
@@ -98,21 +125,28 @@ class ImagePromptSection(Section):
         return self
 
     def space(self, seed: int, classes: int) -> ImageSpace:
+        """Returns the space of the section's prompts."""
         place = seeds.derive(seed, "decoder")
         return ImageSpace(self.image, self.pooled, self.grid, self.widths, self.strength, place)
 
 
 class DeepPromptSection(Section):
-    """The defaults fit GPT2-XL, with the prefix of FedSP (arXiv 2311.06805): 6,144,000 numbers."""
+    """A prefix of keys and values in every layer.
 
-    kind: Literal["deep"] = Field("deep", description="Keys and values in front of those of every layer.")
+    The defaults fit GPT2-XL with the prefix of FedSP (arXiv 2311.06805), which has 6,144,000 numbers.
+    """
+
+    kind: Literal["deep"] = Field(
+        "deep", description="A prefix of keys and values that precede those of the text in every layer."
+    )
     tokens: int = Field(40, ge=1, le=512, description="L, the length of the prefix.")
-    layers: int = Field(48, ge=1, le=1024, description="Layers of the model.")
-    heads: int = Field(25, ge=1, le=1024, description="Its heads of keys and values.")
-    width: int = Field(64, ge=1, le=4096, description="The width of one.")
-    initial_std: float = Field(0.02, ge=0, le=100, description="The standard deviation of the random first prefix.")
+    layers: int = Field(48, ge=1, le=1024, description="Number of the model's layers.")
+    heads: int = Field(25, ge=1, le=1024, description="Key-value heads of each layer.")
+    width: int = Field(64, ge=1, le=4096, description="Width of a head.")
+    initial_std: float = Field(0.02, ge=0, le=100, description="Standard deviation of the random initial prefix.")
 
     def space(self, seed: int, classes: int) -> DeepSpace:
+        """Returns the space of the section's prompts."""
         place = seeds.derive(seed, "prefix")
         return DeepSpace(self.layers, self.heads, self.width, self.tokens, place, self.initial_std)
 
@@ -128,7 +162,7 @@ PROMPTS: Mapping[
 
 
 def _prompt_kind(section: Any) -> str:
-    """Latent where a job does not say."""
+    """The kind of prompt that a section's table or object has; latent by default."""
     kind = section.get("kind", "latent") if isinstance(section, dict) else getattr(section, "kind", "")
     return str(kind)
 

@@ -80,28 +80,28 @@ REFUSED = {
     ),
     "two labels alike": (
         '[task]\nlabels = ["yes", "yes"]\n',
-        "job.toml:2: task.labels: two labels are the same; each once",
+        "job.toml:2: task.labels: two labels are equal; each label once",
     ),
     "preset and labels": (
         '[task]\npreset = "trec"\nlabels = ["a", "b"]\n',
-        "job.toml:3: task.labels: task.preset = 'trec' brings its own; one of the two",
+        "job.toml:3: task.labels: task.preset = 'trec' has its own; one of the two",
     ),
     "words for a method that searches numbers": (
         '[method]\nname = "fed-cma"\n[task.prompt]\nkind = "text"\n',
-        'job.toml:4: task.prompt.kind: "text" is nothing that fed-cma can search over as it is configured; "latent"',
+        'job.toml:4: task.prompt.kind: fed-cma does not search for "text" prompts with these settings; "latent"',
     ),
     "numbers for a generator of words": (
         '[method]\nname = "fed-bbpt"\ngenerator = "categorical"\n',
-        'job.toml:1: task.prompt.kind: "latent" is nothing that fed-bbpt can search over as it is configured; "text"',
+        'job.toml:1: task.prompt.kind: fed-bbpt does not search for "latent" prompts with these settings; "text"',
     ),
     "candidates alike": (
         '[method]\nname = "fed-bbpt"\ngenerator = "categorical"\n[task.prompt]\n'
         'kind = "text"\ncandidates = ["a", "a"]\n',
-        "job.toml:6: task.prompt.candidates: there is no choice between equal ones; at least two, each once",
+        "job.toml:6: task.prompt.candidates: fewer than two, or two that are equal; at least two, each once",
     ),
     "cohort larger than the clients": (
         "[cohort]\nclients = 4\nsize = 9\n",
-        "job.toml:3: cohort.size: 9 of cohort.clients = 4; at most 4, or 0 for all",
+        "job.toml:3: cohort.size: 9 is more than cohort.clients = 4; at most 4, or 0 for all",
     ),
     "not TOML": (
         "[run]\nrounds 6\n",
