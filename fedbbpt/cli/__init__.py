@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fedbbpt.cli import bench, conformance, data, federation, owner, prompt, ptm, ptm_serve, roles, status
-from fedbbpt.cli.console import err, fail
+from fedbbpt.cli.terminal.console import err, fail
 from fedbbpt.errors import FedbbptError, StoreError, StoreFull
 from fedbbpt.federation.processes import end_with_parent
 

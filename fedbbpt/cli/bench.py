@@ -14,8 +14,9 @@ from fedbbpt.bench.methods.controls import CONTROLS
 from fedbbpt.bench.methods.grid import IID, Cell, Grid
 from fedbbpt.bench.methods.rows import choose
 from fedbbpt.bench.methods.run import run
-from fedbbpt.cli import bench_ptm, options
-from fedbbpt.cli.console import err, out, show
+from fedbbpt.cli import bench_ptm
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.errors import InvalidInput
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.types import Precision

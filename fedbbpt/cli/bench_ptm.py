@@ -14,8 +14,8 @@ from rich.table import Table
 from fedbbpt.bench.ptm.figures import COLUMNS, Figure
 from fedbbpt.bench.ptm.page import Page, record
 from fedbbpt.bench.ptm.workload import Workload
-from fedbbpt.cli import options
-from fedbbpt.cli.console import err, out
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, out
 from fedbbpt.errors import InvalidInput
 from fedbbpt.types import Precision, Runtime
 

@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import EXIT_CODES, err, out, show
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import EXIT_CODES, err, out, show
 from fedbbpt.conformance import cases, report
 from fedbbpt.conformance.suite import Outcome, Result, open_service, run
 from fedbbpt.errors import FedbbptError, InvalidInput

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import err, out, show
 from fedbbpt.cli.federation import Data, JobFile, Seed, changed, shares
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.data.partition import distance
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.splits import Splits, prepare

@@ -11,10 +11,10 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.models import open_ptm
-from fedbbpt.cli.view import RunView, decimals, size
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.run_view import RunView, decimals, size
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import launch
 from fedbbpt.federation.evaluation import Comparison, compare

@@ -8,9 +8,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import err, log_to_stderr, show
 from fedbbpt.cli.roles import PAUSE_SECONDS
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, log_to_stderr, show
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.data.examples import Columns, label, read, read_table

@@ -9,9 +9,9 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import err, log_to_stderr, out, show
 from fedbbpt.cli.models import open_ptm
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.examples import Columns, read
 from fedbbpt.data.images import read_unlabelled

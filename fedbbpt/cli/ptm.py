@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import out
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import out
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.tenants.accounts import usage_of
 from fedbbpt.ptm.tenants.audit import Anchor, Record, read_audit

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import err, log_to_stderr
-from fedbbpt.cli.lifetime import announce, until_done
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, log_to_stderr
+from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load

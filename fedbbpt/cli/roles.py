@@ -13,9 +13,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import log_to_stderr, show
-from fedbbpt.cli.lifetime import announce, until_done
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import log_to_stderr, show
+from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table

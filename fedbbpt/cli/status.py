@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fedbbpt.cli import options
-from fedbbpt.cli.console import err, log_to_stderr, out, show
-from fedbbpt.cli.view import RunView, decimals, size
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.run_view import RunView, decimals, size
 from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import RunStatus

@@ -16,7 +16,7 @@ import typer.main
 from google.protobuf import descriptor_pool, json_format, message_factory
 
 from fedbbpt import cli, errors, seeds
-from fedbbpt.cli.console import EXIT_CODES
+from fedbbpt.cli.terminal.console import EXIT_CODES
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS

@@ -14,7 +14,7 @@ import trustme
 import typer.main
 
 from fedbbpt import cli, errors
-from fedbbpt.cli.console import EXIT_CODES, exit_code
+from fedbbpt.cli.terminal.console import EXIT_CODES, exit_code
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.job.config import read_job
 from fedbbpt.methods import METHODS
