@@ -1,1 +1,1 @@
-"""The client: holds private labelled data, searches with the black box, tells the coordinator what its method tells."""
+"""The client: it holds private labelled data, searches with the black box, and sends its updates to the coordinator."""

@@ -1,52 +1,86 @@
-"""The client's shell: a task comes in, its method's half answers, the answer is encoded, kept, and submitted."""
+"""The client's loop: for each task, the method's half computes an update, which is encoded, saved and submitted."""
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
-from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.unmeasured import Unmeasured
 from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
-from fedbbpt.types import Arrays, Phase, Receipt, Task, Update
+from fedbbpt.types import Arrays, Metrics, Phase, Receipt, Task, Update
 
 log = logging.getLogger(__name__)
 
 
-class Agent:
-    """Answers tasks. Knows neither how they come nor where the PTM is."""
+class DevObjective(Protocol):
+    """The measure of a broadcast prompt on a client's dev examples, as `client.objective.LocalObjectives` has it."""
 
-    def __init__(
-        self, half: ClientHalf, objectives: LocalObjectives | Unmeasured, codec: Codec, keepsake: Keepsake | None = None
-    ) -> None:
-        self._half, self._objectives, self._codec, self._keepsake = half, objectives, codec, keepsake
+    @property
+    def weight(self) -> float:
+        """The number of local training examples n_k."""
+        ...
+
+    @property
+    def queries(self) -> int:
+        """The number of queries that this client has sent to the PTM so far."""
+        ...
+
+    def measure(self, z: npt.NDArray[np.float32]) -> Metrics:
+        """Returns the measurement of the prompt z `[n]`, summed over the dev examples."""
+        ...
+
+
+class NoDevExamples:
+    """The dev objective of the model's owner, which has no dev examples: the clients measure the prompt."""
+
+    queries = 0
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def measure(self, z: npt.NDArray[np.float32]) -> Metrics:
+        """Returns the sums over no examples."""
+        return {"dev_loss": 0.0, "dev_correct": 0.0, "dev_count": 0.0}
+
+
+class Agent:
+    """Answers tasks. It does not know how tasks arrive or where the PTM is."""
+
+    def __init__(self, half: ClientHalf, dev: DevObjective, codec: Codec, keepsake: Keepsake | None = None) -> None:
+        """
+        Args:
+            half: the client's half of the run's method.
+            dev: the measure of a prompt on the client's dev examples.
+            codec: the codec of the run.
+            keepsake: the client's files; without them a restarted client computes its last update again.
+        """
+        self._half, self._dev, self._codec, self._keepsake = half, dev, codec, keepsake
         self._private: Arrays | None = None
-        """What the method keeps here from task to task, whether or not its answers were counted; None: not loaded."""
+        """The method's private arrays after the last answer, counted or not; None until they are loaded."""
 
     def answer(self, task: Task) -> Update:
-        """The encoded update of a task: a pure function of the task, the local data and what the method keeps here."""
-        kept = self._keepsake.load(task.id) if self._keepsake else None
-        if kept is not None:
-            log.info("round %d: answered before, sending the same bytes", task.id.round)
-            return kept
-        queries_before = self._objectives.queries
-        metrics = dict(self._objectives.measure(self._half.prompt(task.arrays)))
+        """Returns the encoded update: a pure function of the task, the local data and the method's private arrays."""
+        saved = self._keepsake.load(task.id) if self._keepsake else None
+        if saved is not None:
+            log.info("round %d: answered before; sending the same update again", task.id.round)
+            return saved
+        queries_before = self._dev.queries
+        metrics = dict(self._dev.measure(self._half.prompt(task.arrays)))
         if task.id.phase is Phase.EVALUATE:
-            update = Update({}, self._objectives.weight, metrics)
+            update = Update({}, self._dev.weight, metrics)
         else:
-            found, self._private = self._half.update(task, self._kept_private(task))
+            found, self._private = self._half.update(task, self._private_arrays(task))
             rounding = seeds.rng(task.seed, "codec", task.id.client_id)
             encoded = self._codec.encode(found.arrays, rounding)
             update = Update(encoded, found.weight, {**metrics, **found.metrics})
-        queries = float(self._objectives.queries - queries_before)
+        queries = float(self._dev.queries - queries_before)
         update = Update(update.arrays, update.weight, {**update.metrics, "queries": queries})
         if self._keepsake:
-            self._keepsake.save(task.id, update, self._kept_private(task))
+            self._keepsake.save(task.id, update, self._private_arrays(task))
         return update
 
     def prompt(self, task: Task) -> npt.NDArray[np.float32]:
@@ -56,15 +90,18 @@ class Agent:
     @property
     def queries(self) -> int:
         """The number of queries of this client so far: pairs of a prompt and an example."""
-        return self._objectives.queries
+        return self._dev.queries
 
-    def _kept_private(self, task: Task) -> Arrays:
+    def _private_arrays(self, task: Task) -> Arrays:
         if self._private is None:
             self._private = self._keepsake.load_private(task.id.run_id) if self._keepsake else {}
         return self._private
 
     def run(self, link: Link, wait: Callable[[], Any]) -> int:
-        """Answers all tasks of a link; returns how many were counted. While the PTM is down or busy, it `wait`s."""
+        """Answers all tasks of a link and returns how many updates were counted.
+
+        `wait` is called after each attempt that failed because the PTM is unavailable or busy, or the disk is full.
+        """
         counted = 0
         for task in link.tasks():
             receipt = link.submit(task.id, self._answer_patiently(task, wait))

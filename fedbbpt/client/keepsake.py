@@ -1,21 +1,21 @@
-"""What a client keeps on disk: its key, the update that may not have arrived, and what its method keeps privately.
+"""The files of a client: its key, its last update, which may not have arrived, and its method's private arrays.
 
-A client that dies after its search and before the receipt submits the same bytes when it comes back, without asking the
-PTM again.
+A client that dies between its search and the receipt submits the same bytes after its restart, without any new query.
 """
 
 import json
-import os
 import secrets
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedbbpt.host.files import atomic_write
 from fedbbpt.types import Arrays, Phase, TaskId, Update
 
 _KEY_BYTES = 16
 _PRIVATE = "private/"
+_OWNER_ONLY = 0o600
 
 
 class Keepsake:
@@ -26,13 +26,13 @@ class Keepsake:
         self._update, self._key = folder / "update.safetensors", folder / "client.key"
 
     def client_key(self) -> str:
-        """Random, made at the first call, readable by the owner alone."""
+        """Returns the client's key. The first call draws it and writes it to a file that only this user can read."""
         if not self._key.exists():
-            _write(self._key, secrets.token_hex(_KEY_BYTES).encode())
+            atomic_write(self._key, secrets.token_hex(_KEY_BYTES), mode=_OWNER_ONLY)
         return self._key.read_text()
 
     def save(self, task_id: TaskId, update: Update, private: Arrays) -> None:
-        """Durable when it returns; replaces the update before and what was private then."""
+        """Replaces the saved update and the private arrays. Both are on disk when this returns."""
         about = {
             "run_id": task_id.run_id,
             "round": task_id.round,
@@ -43,10 +43,10 @@ class Keepsake:
             "names": list(update.arrays),
         }
         arrays = {**update.arrays, **{_PRIVATE + name: array for name, array in private.items()}}
-        _write(self._update, save(arrays, metadata={"update": json.dumps(about)}))
+        atomic_write(self._update, save(arrays, metadata={"update": json.dumps(about)}), mode=_OWNER_ONLY)
 
     def load(self, task_id: TaskId) -> Update | None:
-        """The update that was saved for this task, bit for bit; None where there is none."""
+        """Returns the update that was saved for this task, bit for bit; None if there is none."""
         try:
             with safe_open(self._update, framework="numpy") as file:
                 about = json.loads(file.metadata()["update"])
@@ -58,7 +58,7 @@ class Keepsake:
         return Update(arrays, about["weight"], about["metrics"])
 
     def load_private(self, run_id: str) -> Arrays:
-        """What was private after the last answer of this run; empty where there was none."""
+        """Returns the private arrays after the last answer of this run; empty if there are none."""
         try:
             with safe_open(self._update, framework="numpy") as file:
                 if json.loads(file.metadata()["update"])["run_id"] != run_id:
@@ -67,19 +67,3 @@ class Keepsake:
                 return {name.removeprefix(_PRIVATE): file.get_tensor(name) for name in names}
         except (FileNotFoundError, SafetensorError):
             return {}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, whatever happens meanwhile."""
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too
-    finally:
-        os.close(folder)

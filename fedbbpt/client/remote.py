@@ -1,6 +1,7 @@
-"""A link over gRPC: joins, holds one stream of tasks open, submits; when the line breaks it joins again and goes on.
+"""A client's link to the coordinator over gRPC: it joins, keeps one stream of tasks open, and submits updates.
 
-Only calls that are idempotent by the protocol are made again: Join, StreamTasks and SubmitUpdate all are.
+When the connection breaks, the link joins again and continues. It repeats only calls that are idempotent by the
+protocol; Join, StreamTasks and SubmitUpdate all are.
 """
 
 import logging
@@ -12,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from fedbbpt.client.download import Download
+from fedbbpt.client.auxiliary_download import AuxiliaryDownload
 from fedbbpt.errors import (
     ChecksumMismatch,
     CoordinatorUnavailable,
@@ -38,18 +39,18 @@ from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks
 log = logging.getLogger(__name__)
 
 SILENT_HEARTBEATS = 3
-WRONG_FILES = 3
-"""So often an auxiliary model may arrive with another digest than was announced."""
+"""The number of heartbeat intervals after which a silent stream is cancelled."""
+DOWNLOAD_ATTEMPTS = 3
+"""How many complete downloads of the auxiliary model may have a wrong digest before the client gives up."""
 
-AGAIN = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
-"""After these the same call is made again: the other side was not ready, or the line changed or swallowed bytes."""
+RETRIED = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
+"""Errors after which the same call is made again: the coordinator was not ready, or the network lost bytes."""
 
 
 class RemoteCoordinator:
-    """`interfaces.Link` over a channel.
+    """A coordinator at the other end of a channel, as a client sees it: an `interfaces.Link`.
 
-    A call that lasts longer than `call_seconds` is made again. Gives up with the last call's error after
-    `patience_seconds` without an answer.
+    Raises the error of the last attempt when a call still fails after `patience_seconds`.
     """
 
     def __init__(
@@ -61,9 +62,17 @@ class RemoteCoordinator:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        """
+        Args:
+            channel: the connection to the coordinator.
+            call_seconds: the timeout of one attempt of a call.
+            patience_seconds: how long a call is repeated after its first failure.
+            clock: returns the time in seconds.
+            pause: sleeps for a number of seconds.
+        """
         self._stub = CoordinatorServiceStub(channel)
         self._call_seconds = call_seconds
-        self._patience = Patience(patience_seconds, CoordinatorUnavailable, AGAIN, clock, pause)
+        self._patience = Patience(patience_seconds, CoordinatorUnavailable, RETRIED, clock, pause)
         self._hello: Hello | None = None
         self._run_id, self._session = "", ""
         self._heartbeat_seconds = 0.0
@@ -74,20 +83,27 @@ class RemoteCoordinator:
         return self._patience.call(self._join)
 
     def _join(self) -> RunSettings:
-        assert self._hello is not None, "tasks and submit come after join"
+        assert self._hello is not None, "join comes first"
         response = self._stub.Join(coordinator_messages.join_request(self._hello), timeout=self._call_seconds)
         settings = coordinator_messages.run_settings(response)
         if self._run_id not in ("", settings.run_id):
-            raise UnknownRun(f"{self._run_id} has given way to {settings.run_id}", where="run_id", fix="start anew")
+            raise UnknownRun(
+                f"the coordinator now serves {settings.run_id}, not {self._run_id}",
+                where="run_id",
+                fix="start the client again",
+            )
         self._run_id, self._session = settings.run_id, response.session
         self._heartbeat_seconds = response.heartbeat.ToTimedelta().total_seconds()
         self._max_update_bytes = response.max_update_bytes
         return settings
 
     def fetch_auxiliary(self, announced: Auxiliary, folder: Path) -> Path:
-        """The auxiliary model's file in `folder`: the one that is there already, or what is missing of it fetched."""
-        download = Download(folder, announced)
-        for _ in range(WRONG_FILES):
+        """Returns the auxiliary model's file in `folder`, after downloading what is missing of it.
+
+        Raises ChecksumMismatch if the coordinator keeps sending a file with another digest than it announced.
+        """
+        download = AuxiliaryDownload(folder, announced)
+        for _ in range(DOWNLOAD_ATTEMPTS):
             while not download.done and download.fetched_bytes < announced.size_bytes:
                 try:
                     self._patience.call(lambda: self._pull(download))
@@ -96,11 +112,11 @@ class RemoteCoordinator:
             try:
                 return download.path if download.done else download.finish()
             except ChecksumMismatch as error:
-                log.warning("%s; fetching it again", error)
-        raise ChecksumMismatch("the auxiliary model is another than announced", where="auxiliary", fix="a new run")
+                log.warning("%s; downloading it again", error)
+        raise ChecksumMismatch("the auxiliary model is not the announced one", where="auxiliary", fix="a new run")
 
-    def _pull(self, download: Download) -> None:
-        """What one call brings; raises where that is nothing."""
+    def _pull(self, download: AuxiliaryDownload) -> None:
+        """Adds the bytes of one call to the download. Raises if there are none."""
         before = download.fetched_bytes
         request = pb.GetAuxiliaryRequest(session=self._session, offset=before)
         stream = self._stub.GetAuxiliary(request)
@@ -134,7 +150,7 @@ class RemoteCoordinator:
                 problem = error
             if isinstance(problem, RunFinished):
                 return
-            # A session that this very link replaced, by joining again while it submitted, is no reason to stop.
+            # The link itself may have evicted the stream's session, by joining again during a submit.
             replaced = isinstance(problem, SessionEvicted) and session != self._session
             if not (replaced or isinstance(problem, (Unavailable, SessionUnknown, ChecksumMismatch))):
                 raise problem
@@ -146,7 +162,7 @@ class RemoteCoordinator:
                     return
 
     def _read(self, stream: Iterator[pb.StreamTasksResponse]) -> Iterator[Task]:
-        """The tasks of one stream, up to `finished`."""
+        """Yields the tasks of one stream, up to `finished`."""
         watch = _Watch(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
         header: pb.TaskHeader | None = None
         assembler: Assembler | None = None
@@ -191,7 +207,7 @@ class RemoteCoordinator:
                 except RunFinished:
                     return Receipt.TOO_LATE
             except (RunFinished, UnknownRound):
-                # A coordinator whose store was put back to an earlier day asks for that round again.
+                # If the coordinator's store was restored from a backup, this round will be asked for again.
                 return Receipt.TOO_LATE
 
     def leave(self) -> None:
@@ -201,14 +217,17 @@ class RemoteCoordinator:
 
 
 class _Watch:
-    """Cancels a stream that is silent for too long: a coordinator that hangs still answers the transport's pings."""
+    """Cancels a stream after a silence of `limit_seconds`.
+
+    The transport's own keepalive is not enough: a coordinator that hangs still answers pings.
+    """
 
     def __init__(self, stream: Any, limit_seconds: float) -> None:
         self._stream, self._limit_seconds = stream, limit_seconds
         self.start()
 
     def start(self) -> None:
-        # The work on a task lies between two reads and is nobody's silence, hence stop and start around it.
+        # The caller stops the watch during its own work on a task, which is no silence of the coordinator.
         self._timer = threading.Timer(self._limit_seconds, self._stream.cancel)
         self._timer.daemon = True
         self._timer.start()

@@ -1,4 +1,4 @@
-"""Fewer bits for each number, rounded to the nearest."""
+"""A codec that casts numbers to a narrower floating-point type, rounded to the nearest."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,16 @@ from fedbbpt.types import Array, Arrays
 
 @dataclass(slots=True)
 class Cast:
-    """`name` is the type: float32 or float16.
+    """Casts every array of numbers to one type.
 
-    Error of an element x: at most |x| 2^-24 for float32 and |x| 2^-11 for float16, or half the type's smallest number.
+    The error of an element x is at most |x| 2^-24 for float32 and |x| 2^-11 for float16, or half the type's smallest
+    positive number if that is larger.
     """
 
     name: str
+    """The type: "float32" or "float16"."""
     additive: bool
+    """Whether the sum of encoded arrays decodes to the sum of the arrays, as `interfaces.Codec` has it."""
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         return {name: self._cast(array, name) if numeric(array) else array for name, array in arrays.items()}

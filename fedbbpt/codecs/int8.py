@@ -1,4 +1,4 @@
-"""Eight bits for each number: integers times a scale for each array, rounded at random so that no error has a side."""
+"""A codec of eight bits for each number: integers times one scale for each array, with unbiased random rounding."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,14 @@ SCALE = ".scale"
 
 @dataclass(slots=True)
 class Int8:
-    """x becomes q = floor(x / s + u), u uniform in [0, 1), and the array `name.scale` carries s = max|x| / 127.
+    """Encodes x as q = floor(x / s + u) with u uniform in [0, 1), beside an array `name.scale` with s = max|x| / 127.
 
-    Error of an element: less than s, and zero in expectation (stochastic rounding, as in QSGD, arXiv 1610.02132).
+    The error of an element is less than s, and zero in expectation (stochastic rounding, as in QSGD, arXiv 1610.02132).
     """
 
     name: str = "int8"
     additive: bool = False
+    """False, because each client's arrays have their own scale."""
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         encoded: dict[str, Array] = {}
@@ -42,7 +43,9 @@ class Int8:
                 decoded[name] = arrays[name]
                 continue
             if name + SCALE not in arrays:
-                raise InvalidTensor("has no scale", where=name, fix=f"an array {name}{SCALE} beside it")
+                raise InvalidTensor(
+                    "the scale is missing", where=name, fix=f"an array {name}{SCALE} in the same update"
+                )
             scale = numbers(typed(arrays[name + SCALE], "float32", name + SCALE), name + SCALE)
             if scale.shape != (1,):
                 raise InvalidTensor(f"shape {scale.shape}", where=name + SCALE, fix="shape (1,)")
@@ -51,7 +54,7 @@ class Int8:
 
 
 def _scale(largest: float, where: str) -> np.float32:
-    """The float32 above largest / 127, so that no number leaves the 127 steps."""
+    """Returns the next float32 above largest / 127, so that no number needs more than 127 steps."""
     with np.errstate(over="ignore", under="ignore"):
         scale = np.nextafter(np.float32(largest / LEVELS), np.float32(np.inf)) if largest > 0 else np.float32(0)
     if not np.isfinite(scale):

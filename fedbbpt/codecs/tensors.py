@@ -1,4 +1,4 @@
-"""What all codecs ask of an array. One of uint8 holds no numbers, and no codec touches it."""
+"""Checks and conversions of arrays that all codecs share. Arrays of uint8 hold no numbers and are not encoded."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +8,12 @@ from fedbbpt.types import Array
 
 
 def numeric(array: Array) -> bool:
+    """Returns whether an array holds numbers, which a codec encodes."""
     return array.dtype != np.uint8
 
 
 def numbers(array: Array, where: str) -> npt.NDArray[np.float64]:
-    """As float64. Raises InvalidTensor where an element is NaN or infinite."""
+    """Returns the array as float64. Raises InvalidTensor if an element is NaN or infinite."""
     widened = array.astype(np.float64)
     if not np.isfinite(widened).all():
         raise InvalidTensor("NaN or infinite elements", where=where, fix="finite numbers")
@@ -20,7 +21,7 @@ def numbers(array: Array, where: str) -> npt.NDArray[np.float64]:
 
 
 def typed(array: Array, dtype: str, where: str) -> Array:
-    """The array itself. Raises InvalidTensor where its elements are of another type."""
+    """Returns the array itself. Raises InvalidTensor if its elements are not of type `dtype`."""
     if array.dtype != np.dtype(dtype):
         raise InvalidTensor(f"elements of type {array.dtype}", where=where, fix=dtype)
     return array

@@ -1,11 +1,11 @@
-"""A made data set: questions to a hospital, to be routed to one of seven desks by what the answer has to say.
+"""A synthetic data set: questions to a hospital, each for one of seven desks, depending on the kind of answer it needs.
 
-A seeded grammar writes them: an opener, a sentence of context, a question, each but the question optional. Every class
-asks about the same examinations and operations, so a text's topic says nothing about its desk; contexts mention days,
-buildings, invoices and doctors whatever the question is about; and no text holds a desk's name or its stem. The model
-is told the desks' names and nothing else; what they leave unsaid is what a tuned prompt can make up for.
+A seeded grammar writes them: an optional opener, an optional sentence of context, and a question. Every class asks
+about the same examinations and operations, so the topic of a text does not give its desk away. Contexts mention days,
+buildings, invoices and doctors independently of the question, and no text contains the name of a desk or its stem. The
+model knows only the desks' names, so there is much that a tuned prompt can add.
 
-The splits share wordings, as a help desk hears the same things every day, but no two texts are the same question.
+The splits share wordings, as a help desk hears the same phrases every day, but no question is in two splits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -184,12 +184,12 @@ CONTEXTS = (
 OPENERS = ("Hello.", "Good morning.", "Just a quick question.", "Sorry to bother you.", "Hi, me again.")
 
 TRAIN, DEV, TEST = 60, 30, 50
-"""Questions of a class in each split."""
+"""Number of questions of each class in each split."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """Splits without a question in common, every class equally often in each."""
+    """The three splits. No question is in two of them, and each has equally many questions of every class."""
 
     labels: tuple[str, ...]
     train: LabelledExamples
@@ -198,7 +198,7 @@ class Demo:
 
 
 def questions(seed: int) -> Demo:
-    """The data set of a seed: 420 questions to train on, 210 for dev, 350 for test."""
+    """Returns the data set of a seed: 420 training questions, 210 dev questions and 350 test questions."""
     splits: tuple[list[str], list[str], list[str]] = ([], [], [])
     for label, wordings in QUESTIONS.items():
         draw = rng(seed, "demo", label)
@@ -212,12 +212,12 @@ def questions(seed: int) -> Demo:
 
 
 def _labelled(texts: Sequence[str]) -> LabelledExamples:
-    """Texts in class order, equally many of each."""
+    """Labels texts that are in class order, with equally many of each class."""
     return LabelledExamples(Examples(tuple(texts)), np.repeat(np.arange(len(QUESTIONS)), len(texts) // len(QUESTIONS)))
 
 
 def _write(question: str, draw: np.random.Generator) -> str:
-    """[opener] [context] question."""
+    """Returns "[opener] [context] question", with opener and context left out at random."""
     opener = OPENERS[int(draw.integers(len(OPENERS)))] if draw.random() < 0.2 else ""
     context = CONTEXTS[int(draw.integers(len(CONTEXTS)))] if draw.random() < 0.4 else ""
     return " ".join(part for part in (opener, context, question) if part)

@@ -1,8 +1,8 @@
-"""Labelled examples from anybody's file: {"text", "text_pair"?, "label"} under whatever column names, or images.
+"""Labelled examples from a user's file: a text, an optional second text and a label in columns of any name, or images.
 
-Reading takes two steps, because the names of the classes may come from the data: `read_table` checks each row for
-itself, `label_names` says which classes the tables speak of, and `label` turns a table into `LabelledExamples`.
-`read` takes both steps where the classes are known.
+The names of the classes may come from the data, so reading takes two steps. First `read_table` reads and checks the
+rows, and `label_names` returns the classes of all tables together. Then `label` turns a table into `LabelledExamples`.
+If the classes are known, `read` takes both steps.
 """
 
 import json
@@ -19,47 +19,52 @@ from fedbbpt.errors import InvalidData
 from fedbbpt.types import Examples, LabelledExamples
 
 MAX_ROWS = 1_000_000
+"""Most rows of one source."""
 MAX_CHARACTERS = 100_000
-"""Of one text."""
+"""Most characters of one text."""
 MAX_CLASSES = 1000
+"""Most different labels in the data of one task."""
 SUFFIXES = (*formats.SUFFIXES, images.SUFFIX)
-"""Of files."""
+"""The endings of the file names that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns to read. Without a column of that name there are no pairs; an empty `owner` reads none."""
+    """The names of the columns to read."""
 
     text: str = "text"
     pair: str = "text_pair"
+    """The column of second texts. A source without it has no second texts."""
     label: str = "label"
     owner: str = ""
+    """The column that names the client of each row; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as they were read: a label is a name or a number as text, and `places` says where its row stands.
-
-    An owner is read as a label is: whose row it is, where `Columns.owner` names a column that says so; else empty.
-    """
+    """The rows of a source, before their labels are numbered."""
 
     source: str
     examples: Examples
     labels: tuple[str, ...]
+    """Each row's label: a name, or a number as text."""
     places: tuple[str, ...]
+    """Each row's place in the source, such as "trec.jsonl:17"."""
     owners: tuple[str, ...] = ()
+    """Each row's client, in the same form as a label; empty unless `Columns.owner` names a column."""
 
 
 def read(source: str | Path, labels: Sequence[str], columns: Columns | None = None) -> LabelledExamples:
-    """The examples of a source, with classes numbered as in `labels`. Raises InvalidData."""
+    """Returns the examples of a source, with classes numbered as in `labels`. Raises InvalidData."""
     return label(read_table(source, columns), labels)
 
 
 def read_table(source: str | Path, columns: Columns | None = None) -> Table:
-    """The rows of a source (see `formats`).
+    """Returns the rows of a source; `data.formats` says what a source is.
 
-    Raises InvalidData with file and line: no rows or too many, a column that is not there, an empty or overlong text, a
-    label or an owner that is neither name nor number.
+    Raises:
+        InvalidData: there are no rows or too many, a column is missing, a text is empty or too long, or a label or an
+            owner is neither a name nor a number. The error names the file and the line.
     """
     columns = columns or Columns()
     if Path(source).name.endswith(images.SUFFIX):
@@ -72,16 +77,16 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
     paired: bool | None = None
     for where, record in records(source):
         if len(texts) == MAX_ROWS:
-            raise InvalidData("too many rows", where=where, fix=f"at most {MAX_ROWS}")
+            raise InvalidData("too many rows", where=where, fix=f"at most {MAX_ROWS} rows")
         for column in (columns.text, columns.label, columns.owner):
             if column and column not in record:
                 raise InvalidData(
-                    f"no column {column!r}", where=where, fix=f"name one of those there: {', '.join(map(repr, record))}"
+                    f"no column {column!r}", where=where, fix=f"one of the columns {', '.join(map(repr, record))}"
                 )
         has_pair = record.get(columns.pair) is not None
         if paired not in (None, has_pair):
             raise InvalidData(
-                f"{columns.pair!r} is {'here' if has_pair else 'missing'}, unlike in the rows before",
+                f"{columns.pair!r} is {'present' if has_pair else 'missing'}, unlike in the rows above",
                 where=where,
                 fix="a second text in every row or in none",
             )
@@ -101,16 +106,18 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
 
 def _images(path: Path, columns: Columns) -> Table:
     if columns.owner:
-        raise InvalidData(f"no column {columns.owner!r}", where=str(path), fix="another partition; here are x and y")
+        raise InvalidData(
+            f"no column {columns.owner!r}", where=str(path), fix="another partition; an .npz file has only x and y"
+        )
     pixels, labels = images.read_npz(path)
     if len(pixels) > MAX_ROWS:
-        raise InvalidData("too many rows", where=str(path), fix=f"at most {MAX_ROWS}")
+        raise InvalidData("too many images", where=str(path), fix=f"at most {MAX_ROWS} images")
     places = tuple(f"{path.name}:{row}" for row in range(len(labels)))
     return Table(str(path), Examples(images=pixels), labels, places)
 
 
 def label_names(*tables: Table) -> tuple[str, ...]:
-    """The classes that the tables speak of, in order."""
+    """Returns the labels that occur in the tables, sorted by `in_order`. Raises InvalidData if there are too many."""
     names = {name for table in tables for name in table.labels}
     if len(names) > MAX_CLASSES:
         raise InvalidData(
@@ -122,25 +129,29 @@ def label_names(*tables: Table) -> tuple[str, ...]:
 
 
 def in_order(names: Set[str]) -> tuple[str, ...]:
-    """Numbers in order of size; names, or both, in that of the alphabet."""
+    """Returns labels sorted: numerically if all are numbers, alphabetically otherwise."""
     return tuple(sorted(names, key=int) if all(map(_is_index, names)) else sorted(names))
 
 
 def label(table: Table, labels: Sequence[str]) -> LabelledExamples:
-    """The table with each label as its place in `labels`: found by name; or a number already, where no name is one."""
+    """Returns the examples of a table, with each label as its index in `labels`.
+
+    A label that is a number is taken as an index, unless the names of the classes are numbers themselves.
+    Raises InvalidData if a label is not among `labels`.
+    """
     classes = {name: index for index, name in enumerate(labels)}
     if not any(map(_is_index, labels)):
         classes |= {str(index): index for index in range(len(labels))}
     for name, where in zip(table.labels, table.places, strict=True):
         if name not in classes:
             raise InvalidData(
-                f"label {name!r} is outside the task", where=where, fix=f"one of {', '.join(map(repr, labels))}"
+                f"label {name!r} is not a class of the task", where=where, fix=f"one of {', '.join(map(repr, labels))}"
             )
     return LabelledExamples(table.examples, np.array([classes[name] for name in table.labels], np.int64))
 
 
 def check_trainable(data: LabelledExamples, labels: Sequence[str], where: str) -> None:
-    """Raises InvalidData where there is nothing to tell apart: no examples, or all of one class."""
+    """Raises InvalidData if a classifier cannot be trained on the data: no examples, or all of one class."""
     present = np.unique(data.labels)
     if len(present) == 0:
         raise InvalidData("no examples", where=where, fix="examples of at least two classes")
@@ -153,7 +164,7 @@ def check_trainable(data: LabelledExamples, labels: Sequence[str], where: str) -
 
 
 def write(stem: Path, data: LabelledExamples, labels: Sequence[str]) -> Path:
-    """The file, STEM.jsonl, or STEM.npz where the examples are images: what `read` takes back."""
+    """Writes STEM.jsonl, or STEM.npz if the examples are images, in a form that `read` can read. Returns its path."""
     if data.examples.images is None:
         path = stem.with_name(f"{stem.name}.jsonl")
         write_jsonl(path, data, labels)
@@ -164,7 +175,7 @@ def write(stem: Path, data: LabelledExamples, labels: Sequence[str]) -> Path:
 
 
 def write_jsonl(path: Path, data: LabelledExamples, labels: Sequence[str]) -> None:
-    """One JSON object a line, labels by name: what `read` takes back."""
+    """Writes one JSON object in each line, with the names of the labels, in a form that `read` can read."""
     texts, pairs = data.examples.texts, data.examples.pairs
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for row, index in enumerate(data.labels):
@@ -181,7 +192,9 @@ def _text(value: Any, column: str, where: str) -> str:
     if len(value) > MAX_CHARACTERS:
         raise InvalidData(f"{column!r} has {len(value)} characters", where=where, fix=f"at most {MAX_CHARACTERS}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidData(f"{column!r} holds half a surrogate pair", where=where, fix="text that UTF-8 can write")
+        raise InvalidData(
+            f"{column!r} contains half of a surrogate pair", where=where, fix="text that can be encoded as UTF-8"
+        )
     return value
 
 

@@ -1,7 +1,7 @@
-"""Rows of a source as plain records, whatever the format: JSONL, CSV and TSV (each also .gz), Parquet, Hugging Face.
+"""The rows of a source as plain records, from JSONL, CSV, TSV (each also as .gz), Parquet or Hugging Face.
 
-A source is a file, or a Hugging Face dataset as `owner/name[:config][@split]` (split train unless said). What can be
-wrong with bytes and formats is an InvalidData that names file and line; what the records mean is not looked at.
+A source is a file, or a Hugging Face dataset as `owner/name[:config][@split]` (by default the split train). Errors of
+bytes and formats are an InvalidData that names the file and the line. The meaning of the records is not checked here.
 """
 
 import csv
@@ -14,31 +14,32 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedbbpt.errors import InvalidData
+from fedbbpt.host.extras import needs_extra
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
-"""Also what one line may take of memory."""
+"""The longest line of a file, which bounds the memory that one line takes."""
 
 Record: TypeAlias = tuple[str, Mapping[str, Any]]
-"""Where it stands ("trec.jsonl:17"), and its values by column."""
+"""A record's place, such as "trec.jsonl:17", and its values by column."""
 
 _DATASET = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.\[\]:%-]+))?")
 
 
 def records(source: str | Path) -> Iterator[Record]:
-    """The records of a source, one at a time. Raises InvalidData as it meets what it cannot read."""
+    """Yields the records of a source. Raises InvalidData at the first one that cannot be read."""
     path = Path(source)
     suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     if suffix in _FORMATS:
         try:
             yield from _FORMATS[suffix](path)
         except (OSError, EOFError, zlib.error) as error:
-            # gzip reports a broken file by each of the three.
+            # gzip raises each of the three for a broken file.
             raise InvalidData(f"cannot be read: {_reason(error)}", where=str(source)) from error
     elif not path.exists() and (named := _DATASET.fullmatch(str(source))):
         yield from _huggingface(str(source), named["name"], named["config"], named["split"] or "train")
     else:
         raise InvalidData(
-            "neither a known format nor the name of a dataset",
+            "neither a file of a known format nor the name of a dataset",
             where=str(source),
             fix=f"a file that ends in .{', .'.join(_FORMATS)}, or a dataset as owner/name:config@split",
         )
@@ -49,7 +50,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends; a byte order mark is dropped."""
+    """Yields numbered lines with their line ends; a byte order mark is removed."""
     with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
         number = 0
         while line := stream.readline(MAX_LINE_BYTES + 1):
@@ -89,7 +90,7 @@ def _separated(delimiter: str) -> Callable[[Path], Iterator[Record]]:
         first = 1
         try:
             for fields in reader:
-                # A quoted field may run over several lines; the first one names the row.
+                # A quoted field may span several lines; the row is named by its first line.
                 where, first = f"{path.name}:{first}", reader.line_num + 1
                 if not fields:
                     continue
@@ -99,7 +100,7 @@ def _separated(delimiter: str) -> Callable[[Path], Iterator[Record]]:
                     raise InvalidData(
                         f"{len(fields)} fields where the header has {len(header)}",
                         where=where,
-                        fix='put a field that holds the delimiter into "quotes"',
+                        fix='"quotes" around a field that contains the delimiter',
                     )
                 else:
                     yield where, dict(zip(header, fields, strict=True))
@@ -110,11 +111,9 @@ def _separated(delimiter: str) -> Callable[[Path], Iterator[Record]]:
 
 
 def _parquet(path: Path) -> Iterator[Record]:
-    try:
-        import pyarrow  # an extra, heavy to import
+    with needs_extra("data", where=path.name):
+        import pyarrow  # slow to import
         import pyarrow.parquet
-    except ImportError:
-        raise _extra(path.name, "pyarrow") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
@@ -127,31 +126,25 @@ def _parquet(path: Path) -> Iterator[Record]:
 
 
 def _huggingface(source: str, name: str, config: str | None, split: str) -> Iterator[Record]:
-    try:
-        import datasets  # an extra, heavy to import
-    except ImportError:
-        raise _extra(source, "datasets") from None
+    with needs_extra("data", where=source):
+        import datasets  # slow to import
     try:
         dataset = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # The hub's client raises errors of many libraries and promises none.
+    except Exception as error:  # The hub's client raises the errors of many libraries, and documents none.
         raise InvalidData(
-            f"no such file here, and no such dataset from the hub: {error}",
+            f"no such file, and no such dataset on the hub: {error}",
             where=source,
-            fix="a path that exists; or owner/name:config@split and a network that reaches the hub",
+            fix="an existing file, or owner/name:config@split with a connection to the hub",
         ) from error
     names = {column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "names")}
     for number, record in enumerate(dataset, start=1):
-        # Where the dataset names its classes, the names are what the labels mean.
-        spoken = {
+        # If the dataset names its classes, each label is given by its name.
+        named_labels = {
             column: known[record[column]]
             for column, known in names.items()
             if isinstance(record[column], int) and 0 <= record[column] < len(known)
         }
-        yield f"{source}:{number}", {**record, **spoken}
-
-
-def _extra(where: str, package: str) -> InvalidData:
-    return InvalidData(f"reading this needs {package}", where=where, fix="pip install 'fedbbpt[data]'")
+        yield f"{source}:{number}", {**record, **named_labels}
 
 
 _FORMATS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
@@ -162,4 +155,4 @@ _FORMATS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
 }
 
 SUFFIXES = tuple(_FORMATS)
-"""Of files; each may end in .gz as well where it is text."""
+"""The endings of the file names that can be read; those of text formats may be followed by .gz."""

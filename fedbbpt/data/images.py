@@ -1,7 +1,7 @@
-"""Images as examples: from .npz files and to them, and brought to the shape that a model takes.
+"""Images as examples: reading and writing .npz files, and resizing to the shape that a model takes.
 
-A file has `x`, uint8 `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C 1, 3 or 4, and `y`, the classes by number or
-name.
+A file has `x`, uint8 `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C = 1, 3 or 4, and `y` `[N]`, the class of each
+image by number or name.
 """
 
 import zipfile
@@ -22,7 +22,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def read_npz(path: Path) -> tuple[Pixels, tuple[str, ...]]:
-    """Images `[N, C, H, W]` and their labels as text. Raises InvalidData."""
+    """Returns the images `[N, C, H, W]` of a file and their labels as text. Raises InvalidData."""
     x, labels = _arrays(path, "x", "y")
     images = _channels_first(x, path)
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
@@ -32,20 +32,20 @@ def read_npz(path: Path) -> tuple[Pixels, tuple[str, ...]]:
 
 
 def read_unlabelled(path: Path) -> Examples:
-    """The images of a file, whether it has labels or not. Raises InvalidData."""
+    """Returns the images of a file, which need not have labels. Raises InvalidData."""
     (x,) = _arrays(path, "x")
     return Examples(images=_channels_first(x, path))
 
 
 def _arrays(path: Path, *names: str) -> list[Array]:
     try:
-        # Nothing that could hold code is read.
+        # Pickles are refused, because loading one can run code.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return [file[name] for name in names]
     except KeyError as error:
         raise InvalidData(str(error), where=str(path), fix=f"the arrays {' and '.join(names)}") from None
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InvalidData(f"cannot be read: {error}", where=str(path), fix="a file of numpy.savez") from None
+        raise InvalidData(f"cannot be read: {error}", where=str(path), fix="a file written by numpy.savez") from None
 
 
 def _channels_first(x: Array, path: Path) -> Pixels:
@@ -61,16 +61,16 @@ def _channels_first(x: Array, path: Path) -> Pixels:
 
 
 def write_npz(path: Path, data: LabelledExamples, labels: Sequence[str]) -> None:
-    """Labels by name: what `read_npz` takes back."""
-    assert data.examples.images is not None, "whoever writes pictures has pictures"
+    """Writes images with the names of their labels, in a form that `read_npz` can read."""
+    assert data.examples.images is not None, "the examples are images"
     np.savez_compressed(path, x=data.examples.images, y=np.array([labels[index] for index in data.labels]))
 
 
 def fit(examples: Examples, shape: tuple[int, int, int] | None) -> Examples:
-    """The examples as a model takes them whose images have the shape (C, H, W); None: its inputs are texts.
+    """Returns the examples in the shape (C, H, W) that a model takes; unchanged if they are texts or `shape` is None.
 
-    Sides are stretched bilinearly; one channel is repeated, and of four the last, which is opacity, is left out. Raises
-    InvalidInput where colours would have to go.
+    Images are resized bilinearly. A single channel is repeated, and the fourth channel, opacity, is dropped.
+    Raises InvalidInput if the model takes fewer colour channels than the images have.
     """
     if examples.images is None or shape is None or examples.images.shape[1:] == shape:
         return examples
@@ -85,7 +85,7 @@ def fit(examples: Examples, shape: tuple[int, int, int] | None) -> Examples:
 
 
 def _stretch(images: Pixels, axis: int, size: int) -> Pixels:
-    """To `size` pixels along an axis: each lies between two, by its distances to them. Shrinking averages no others."""
+    """Resizes one axis to `size` pixels, each interpolated between its two neighbours, without antialiasing."""
     before = images.shape[axis]
     if before == size:
         return images

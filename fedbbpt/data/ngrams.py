@@ -1,7 +1,8 @@
 """Words and short word sequences of a corpus, as candidates for prompts made of words (BDPL, arXiv 2201.08531).
 
-Neighbours x y that are rare, or whose pointwise mutual information PMI(x, y) = log(p(x y) / (p(x) p(y))) is low, are
-cut apart; what hangs together then is an n-gram, and the most frequent are taken. The constants are of BDPL's code.
+Texts are cut between neighbouring words x y that are rare as a pair, or whose pointwise mutual information
+PMI(x, y) = log(p(x y) / (p(x) p(y))) is low. The pieces are the n-grams, and the most frequent ones are taken. The
+constants are those of BDPL's code.
 """
 
 import math
@@ -11,15 +12,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 MIN_PMI = 1.0
-"""In nats."""
+"""The lowest pointwise mutual information of two neighbours that stay together, in nats."""
 MIN_COUNT = 6
-"""Fewer occurrences of a pair say nothing."""
+"""Pairs that occur less often are too rare to be judged, and are cut."""
 LONGEST = 5
-"""Words; what is longer is left out."""
+"""The most words of an n-gram; longer ones are left out."""
 
 
 def pmi_ngrams(texts: Sequence[str], count: int) -> tuple[str, ...]:
-    """At most `count` n-grams in lower case, the most frequent first, equally frequent ones by alphabet."""
+    """Returns at most `count` n-grams in lower case, the most frequent first, and alphabetically among equals."""
     phrases = [phrase for text in texts for phrase in _phrases(text)]
     words = Counter(word for phrase in phrases for word in phrase)
     pairs = Counter(pair for phrase in phrases for pair in pairwise(phrase))
@@ -40,11 +41,11 @@ def pmi_ngrams(texts: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def _phrases(text: str) -> list[tuple[str, ...]]:
-    """A text's words between its punctuation marks."""
+    """Splits a text at its punctuation marks, and each part into words."""
     return [tuple(words) for part in re.split(r"[^\w\s'-]+", text.lower()) if (words := re.findall(r"\w[\w'-]*", part))]
 
 
 def _cut(phrase: tuple[str, ...], bound: set[tuple[str, str]]) -> list[tuple[str, ...]]:
-    """The phrase in pieces, cut between neighbours that are not bound."""
+    """Cuts a phrase between neighbours that are not bound."""
     cuts = [i + 1 for i, pair in enumerate(pairwise(phrase)) if pair not in bound]
     return [phrase[start:end] for start, end in pairwise([0, *cuts, len(phrase)])]

@@ -1,7 +1,7 @@
-"""Who gets which rows: k-shot subsets, train/dev/test splits, and partitions over clients, all functions of a seed.
+"""Selections of rows: k-shot subsets, train/dev/test splits, and partitions over clients, all functions of a seed.
 
-Each takes labels `[N]` and gives arrays of row numbers in ascending order, so that `LabelledExamples.take` can be
-applied. A partition gives every row to exactly one client.
+Each function takes labels `[N]` and returns arrays of row numbers in ascending order, for `LabelledExamples.take`. A
+partition assigns every row to exactly one client.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,20 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 Partition: TypeAlias = tuple[Rows, ...]
 
 DRAWS = 100
-"""How often a Dirichlet partition is drawn before one that leaves clients empty is mended."""
+"""How often a Dirichlet partition is drawn before one with empty clients is repaired."""
 
 
 def shots(labels: Rows, per_class: int, seed: int, *, fewer: bool = False) -> Rows:
-    """`per_class` rows of each class that occurs.
+    """Returns `per_class` rows of each class that occurs.
 
-    Where a class has not so many: all that it has, if `fewer` will do; else raises InvalidData.
+    Args:
+        labels: the class of each row.
+        per_class: the number of shots.
+        seed: the seed of the choice.
+        fewer: whether to take all rows of a class that has fewer than `per_class`.
+
+    Raises:
+        InvalidData: a class has too few rows, and `fewer` is false.
     """
     taken = []
     for label in np.unique(labels):
@@ -38,9 +45,14 @@ def shots(labels: Rows, per_class: int, seed: int, *, fewer: bool = False) -> Ro
 
 
 def split(labels: Rows, fractions: Sequence[float], seed: int) -> Partition:
-    """Every class cut in the same proportions, to the nearest example; `fractions` sum to 1, as in (0.6, 0.2, 0.2)."""
+    """Splits every class in the same proportions, rounded to whole examples.
+
+    Raises InvalidData unless `fractions` are not negative and sum to 1, as (0.6, 0.2, 0.2) do.
+    """
     if not fractions or min(fractions) < 0 or not np.isclose(sum(fractions), 1):
-        raise InvalidData(f"the fractions {list(fractions)} make no split", fix="positive numbers that sum to 1")
+        raise InvalidData(
+            f"the fractions {list(fractions)} are not shares of a whole", fix="numbers from 0 to 1 that sum to 1"
+        )
     parts: list[list[Rows]] = [[] for _ in fractions]
     for label in np.unique(labels):
         rows = rng(seed, "split", int(label)).permutation(np.flatnonzero(labels == label))
@@ -50,7 +62,10 @@ def split(labels: Rows, fractions: Sequence[float], seed: int) -> Partition:
 
 
 def iid(labels: Rows, clients: int, seed: int) -> Partition:
-    """Shuffled and dealt out class by class: sizes, and those of each class, differ by one at most."""
+    """Returns a partition of shuffled rows that deals out class by class.
+
+    The clients' numbers of rows, and of rows of each class, differ by at most one.
+    """
     _check(labels, clients)
     order = rng(seed, "iid").permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -58,12 +73,13 @@ def iid(labels: Rows, clients: int, seed: int) -> Partition:
 
 
 def dirichlet(labels: Rows, clients: int, alpha: float, seed: int) -> Partition:
-    """Each class goes to the clients in proportions ~ Dirichlet(alpha) (Hsu, Qi and Brown, arXiv 1909.06335).
+    """Returns a partition of each class in proportions ~ Dirichlet(alpha) (Hsu, Qi and Brown, arXiv 1909.06335).
 
-    Small alpha: a class sits with few clients; large alpha: all clients look alike. A draw that leaves a client empty
-    is thrown away whole, so that what comes out is the Dirichlet partition given that nobody is empty. Where many
-    clients share few examples no such draw may come: then, of DRAWS, the one that leaves the fewest empty is mended,
-    and the partition is Dirichlet but for one example of each client that had none (see `_mended`).
+    With a small alpha a class belongs to few clients; with a large alpha all clients have similar shares.
+
+    A draw with an empty client is rejected as a whole, so the result follows the Dirichlet partition given that no
+    client is empty. If many clients share few examples, all DRAWS draws may be rejected. Then the draw with the fewest
+    empty clients is repaired by one example for each empty client (see `_repair`).
     """
     _check(labels, clients)
     if not alpha > 0:
@@ -83,12 +99,15 @@ def dirichlet(labels: Rows, clients: int, alpha: float, seed: int) -> Partition:
         if not empty:
             break
     shuffled, proportions, lengths = best
-    pieces = [_cut(rows, row) for rows, row in zip(shuffled, _mended(lengths, proportions), strict=True)]
+    pieces = [_cut(rows, row) for rows, row in zip(shuffled, _repair(lengths, proportions), strict=True)]
     return tuple(np.sort(np.concatenate(part)) for part in zip(*pieces, strict=True))
 
 
 def shards(labels: Rows, clients: int, per_client: int, seed: int) -> Partition:
-    """Rows sorted by class, cut into equal shards, `per_client` of them to each client (McMahan et al., 1602.05629)."""
+    """Returns a partition of shards: rows sorted by class, cut equally, `per_client` shards to each client.
+
+    Source: McMahan et al., arXiv 1602.05629.
+    """
     _check(labels, clients * per_client)
     order = rng(seed, "shards", "rows").permutation(len(labels))
     pieces = np.array_split(order[np.argsort(labels[order], kind="stable")], clients * per_client)
@@ -97,7 +116,7 @@ def shards(labels: Rows, clients: int, per_client: int, seed: int) -> Partition:
 
 
 def by_owner(owners: Sequence[str], clients: Sequence[str]) -> Partition:
-    """Each row to its owner, `[N]`; `clients` are the owners in order. Raises InvalidData where one has no rows."""
+    """Returns the partition by the owner of each row `[N]`. Raises InvalidData if one of the `clients` has no rows."""
     numbers = {name: number for number, name in enumerate(clients)}
     mine = np.array([numbers[owner] for owner in owners], np.int64)
     lengths = np.bincount(mine, minlength=len(clients))
@@ -110,7 +129,7 @@ def by_owner(owners: Sequence[str], clients: Sequence[str]) -> Partition:
 
 
 def few(labels: Rows, partition: Partition, per_class: int, seed: int) -> Partition:
-    """Of each client's rows `per_class` of each class, or what it has."""
+    """Returns at most `per_class` rows of each class for each client, out of the client's own rows."""
     return tuple(
         rows[shots(labels[rows], per_class, derive(seed, "client", client), fewer=True)]
         for client, rows in enumerate(partition)
@@ -118,22 +137,22 @@ def few(labels: Rows, partition: Partition, per_class: int, seed: int) -> Partit
 
 
 def histogram(labels: Rows, partition: Partition, classes: int) -> npt.NDArray[np.int64]:
-    """How many examples of each class each client holds, `[clients, K]`."""
+    """Returns the number of examples of each class at each client, `[clients, K]`."""
     return np.stack([np.bincount(labels[rows], minlength=classes) for rows in partition])
 
 
 def distance(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """How far each client's classes are from those of all clients together, `[clients, K]` -> `[clients]`.
+    """Returns the distance of each client's classes from those of all clients together, `[clients, K]` -> `[clients]`.
 
-    Total variation, half the sum of the absolute differences of the classes' shares: 0 where the client has them in the
-    same shares as all, and near 1 where it holds only classes that hardly anybody else has.
+    The distance is the total variation: half the sum of the absolute differences between the classes' shares. It is 0
+    if the client has the same shares as all clients together, and near 1 if other clients hardly have its classes.
     """
     shares = counts / counts.sum(axis=1, keepdims=True)
     return np.asarray(np.abs(shares - counts.sum(axis=0) / counts.sum()).sum(axis=1) / 2)
 
 
 def _lengths(total: int, proportions: npt.NDArray[np.float64]) -> Rows:
-    """Of consecutive pieces of `total` rows; their ends are rounded, not their lengths, so that none is lost."""
+    """Returns the lengths of consecutive pieces of `total` rows. Rounding the ends keeps their sum at `total`."""
     ends = np.rint(np.cumsum(proportions)[:-1] * total).astype(np.int64)
     return np.diff(ends, prepend=0, append=total)
 
@@ -142,11 +161,12 @@ def _cut(rows: Rows, lengths: Rows) -> list[Rows]:
     return np.split(rows, np.cumsum(lengths)[:-1])
 
 
-def _mended(lengths: Rows, proportions: npt.NDArray[np.float64]) -> Rows:
-    """`lengths` `[K, clients]` with one example for each client that had none; `proportions` `[K, clients]` were drawn.
+def _repair(lengths: Rows, proportions: npt.NDArray[np.float64]) -> Rows:
+    """Returns `lengths` `[K, clients]` after moving one example to each empty client.
 
-    It is of the class of which the client was to have most, and comes from the client that has most of that class among
-    those that can spare one. As there are no more clients than examples, somebody can.
+    The example is of the class of which the client should have most by the drawn `proportions` `[K, clients]`. It comes
+    from the client with most examples of that class, among the clients with more than one example. There is one,
+    because there are no more clients than examples.
     """
     lengths = lengths.copy()
     expected = proportions * lengths.sum(axis=1, keepdims=True)

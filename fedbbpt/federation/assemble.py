@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from fedbbpt.client.agent import Agent
+from fedbbpt.client.agent import Agent, NoDevExamples
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.client.unmeasured import Unmeasured
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidInput, InvalidJob
 from fedbbpt.host.extras import needs_extra
@@ -124,7 +123,7 @@ def owner(settings: RunSettings, train: LabelledExamples, model: str, *, keepsak
     with needs_extra("ptm", where="method fed-sp"):
         from fedbbpt.whitebox import roles
     half = owner_half(settings, roles.owner_white_box(model, settings.space, settings.task, train))
-    return Agent(half, Unmeasured(len(train)), CODECS[settings.codec], keepsake)
+    return Agent(half, NoDevExamples(len(train)), CODECS[settings.codec], keepsake)
 
 
 def _auxiliary_model(settings: RunSettings, train: LabelledExamples, path: Path) -> WhiteBox:

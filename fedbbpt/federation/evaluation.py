@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from fedbbpt.client.asking import NoPrompt, Progress, PromptScorer
 from fedbbpt.interfaces import PromptSpace, Ptm
-from fedbbpt.tasks import bias
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
+from fedbbpt.tasks.offsets import fit_offsets
 from fedbbpt.types import LabelledExamples, Output, Scores, TaskSpec
 
 
@@ -92,7 +92,7 @@ def compare(
             tuned=Measured.of(prompted.judge(test, tuned, progress)),
         )
     scores, train_scores = (plain.scores(data, NoPrompt.Z, progress) for data in (test, train))
-    offsets = bias.fit(train_scores[0], train.labels).astype(np.float32)
+    offsets = fit_offsets(train_scores[0], train.labels).astype(np.float32)
     shifted = Measured.of_scores(scores + offsets, test)
     return Comparison(
         without=Measured.of_scores(scores, test),

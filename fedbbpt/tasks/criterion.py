@@ -1,4 +1,4 @@
-"""From label scores to what a search minimises and a person reads: cross-entropy, and the number of right answers."""
+"""Measures of label scores: the cross-entropy, which a search minimises, and the number of correct answers."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,15 @@ Labels = npt.NDArray[np.int64]
 
 
 def cross_entropies(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
-    """log sum_k exp(s_k) - s_y of each example: `[P, B, K]`, `[B]` -> float64 `[P, B]`.
+    """Returns log sum_k exp(s_k) - s_y for each example: `[P, B, K]`, `[B]` -> float64 `[P, B]`, in nats.
 
-    Scores count as logits. A loss that is no number (a NaN or infinite score) is +inf.
+    Scores are taken as logits. A loss that would be NaN, because a score is NaN or infinite, is +inf.
+    Raises InvalidTensor if the scores do not fit the labels.
     """
     _check(scores, labels)
     logits = scores.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        # Only differences to the largest score are exponentiated: no overflow.
+        # Only differences to the largest score are exponentiated, so that nothing overflows.
         logits -= logits.max(axis=2, keepdims=True)
         normaliser = np.log(np.exp(logits).sum(axis=2))  # [P, B]
         losses: npt.NDArray[np.float64] = normaliser - logits[:, np.arange(len(labels)), labels]
@@ -26,9 +27,9 @@ def cross_entropies(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
 
 
 def cross_entropy(scores: Scores, labels: Labels) -> Losses:
-    """The mean of `cross_entropies` over the examples: `[P, B, K]`, `[B]` -> float64 `[P]`.
+    """Returns the mean of `cross_entropies` over the examples: `[P, B, K]`, `[B]` -> float64 `[P]`.
 
-    It is +inf where that of any example is, so that such a candidate never wins.
+    The mean is +inf if the loss of one example is, so such a candidate never wins.
 
     >>> float(cross_entropy(np.zeros((1, 3, 2), np.float32), np.array([0, 1, 1]))[0])  # log 2
     0.6931471805599453
@@ -38,12 +39,20 @@ def cross_entropy(scores: Scores, labels: Labels) -> Losses:
 
 
 def expansion(scores: Scores, shifts: npt.NDArray[np.floating], labels: Labels) -> Expansion:
-    """The mean cross-entropy of S_0 + sum_i a_i (S_i - S_0) + sum_j a_(P+j) shifts_j around a = 0, N = P + O numbers.
+    """Returns the mean cross-entropy F(a) of S_0 + sum_i a_i (S_i - S_0) + sum_j a_(P+j) shifts_j around a = 0.
 
-    scores: S `[1 + P, B, K]`; shifts: `[O, K]`, the same for all examples. With p the probabilities, e the true class
-    and X_i what a_i adds to the scores of one example, the gradient is the mean of X_i (p - e) and the Hessian that of
-    X_i (diag(p) - p p') X_j: F is convex in a, as every softmax regression is. Where S_i is not finite, the gradient is
-    NaN and the Hessian 0; where S_0 is not, all of them are, and the loss is +inf.
+    With p the probabilities, e the one-hot true class and X_i the change of one example's scores per unit of a_i, the
+    gradient is the mean of X_i (p - e), and the Hessian is the mean of X_i (diag(p) - p p') X_j. F is convex in a, as
+    every softmax regression is.
+
+    Args:
+        scores: S `[1 + P, B, K]`.
+        labels: the classes of the examples `[B]`.
+        shifts: `[O, K]`, the same for all examples.
+
+    Returns:
+        The expansion in the N = P + O numbers a. If S_i is not finite, its entry of the gradient is NaN and its rows of
+        the Hessian are 0. If S_0 is not finite, the whole gradient is NaN, the Hessian is 0 and the loss is +inf.
     """
     _check(scores, labels)
     base, count = scores[0].astype(np.float64), len(labels)
@@ -66,7 +75,10 @@ def expansion(scores: Scores, shifts: npt.NDArray[np.floating], labels: Labels) 
 
 
 def correct(scores: Scores, labels: Labels) -> npt.NDArray[np.int64]:
-    """How many examples have their own class on top: `[P, B, K]`, `[B]` -> int64 `[P]`; NaN is never right."""
+    """Returns the number of examples whose true class has the highest score: `[P, B, K]`, `[B]` -> int64 `[P]`.
+
+    An example with a NaN score is never counted as correct.
+    """
     _check(scores, labels)
     right = (scores.argmax(axis=2) == labels) & ~np.isnan(scores).any(axis=2)
     counts: npt.NDArray[np.int64] = right.sum(axis=1, dtype=np.int64)
@@ -74,12 +86,12 @@ def correct(scores: Scores, labels: Labels) -> npt.NDArray[np.int64]:
 
 
 def accuracy(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
-    """The share of right answers: `[P, B, K]`, `[B]` -> float64 `[P]` in [0, 1]."""
+    """Returns the share of correct answers: `[P, B, K]`, `[B]` -> float64 `[P]` in [0, 1]."""
     return correct(scores, labels) / len(labels)
 
 
 def _check(scores: Scores, labels: Labels) -> None:
-    """Scores come from another process; a wrong shape must not broadcast its way to a number."""
+    # Scores come from another process, and numpy would broadcast a wrong shape to a wrong number.
     fits = scores.ndim == 3 and labels.ndim == 1 and scores.shape[1] == len(labels) > 0
     if not fits or not 0 <= labels.min() <= labels.max() < scores.shape[2]:
         raise InvalidTensor(

@@ -1,4 +1,4 @@
-"""What answers of the PTM say of prompts: as much as its output lets one know."""
+"""The losses and the accuracy of prompts, from whatever form of output the PTM gives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,27 +13,34 @@ from fedbbpt.types import Array, Losses, Output
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Of P prompts on B labelled examples."""
+    """The measure of P prompts on B labelled examples."""
 
     examples: int
+    """B"""
     losses: Losses | None
-    """The mean cross-entropy `[P]`; None where only classes are known."""
+    """Mean cross-entropy `[P]`, in nats; None if the PTM gives only classes."""
     correct: npt.NDArray[np.int64] | None
-    """The number of right answers `[P]`; None where only losses are known."""
+    """Number of correct answers `[P]`; None if the PTM gives only losses."""
 
     @property
     def objective(self) -> Losses:
-        """What a search minimises `[P]`: the mean cross-entropy, or where there is none the share of wrong answers."""
+        """The objective of a search `[P]`: the mean cross-entropy, or the share of wrong answers if it is unknown."""
         if self.losses is not None:
             return self.losses
-        assert self.correct is not None, "an answer says something"
+        assert self.correct is not None, "every output gives losses or classes"
         return 1.0 - self.correct / self.examples
 
 
 def judge(output: Output, answers: Sequence[Array], labels: Sequence[Labels]) -> Judgement:
-    """Of the same prompts on several parts of the examples: `answers` as interfaces.Scored has them, a part's labels.
+    """Returns the measure of prompts on examples that were sent in several parts.
 
-    Raises InvalidTensor where an answer is none to so many examples.
+    Args:
+        output: the form of the PTM's answers.
+        answers: the answer for each part, as in `types.Scored`.
+        labels: the classes of each part's examples.
+
+    Raises:
+        InvalidTensor: the shape of an answer does not fit the number of examples.
     """
     whole = np.concatenate(labels)
     if output.scores:
@@ -51,7 +58,7 @@ def judge(output: Output, answers: Sequence[Array], labels: Sequence[Labels]) ->
 
 
 def require_scores(output: Output, wanting: str) -> None:
-    """Raises OutputWithheld where the PTM gives less than a score for each class."""
+    """Raises OutputWithheld if the PTM does not give a score for each class; `wanting` names what needs them."""
     if not output.scores:
         fix = "another method or setting, or another agreement with the provider"
         raise OutputWithheld(f"the PTM gives {output}, and not the scores that {wanting} needs", where="ptm", fix=fix)

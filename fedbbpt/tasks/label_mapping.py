@@ -1,6 +1,7 @@
-"""Which of a classifier's own labels stands for which class of another task (Tsai, Chen and Ho, arXiv 2007.08714).
+"""A mapping from the classes of a task to the labels of a classifier that was trained for another one.
 
-Frequency mapping: each class takes the label that the model most often answers its examples with, no label twice.
+Frequency mapping (Tsai, Chen and Ho, arXiv 2007.08714): each class takes the label that the model gives most often for
+the examples of the class, and no label is taken twice.
 """
 
 import numpy as np
@@ -11,10 +12,18 @@ from fedbbpt.types import Scores
 
 
 def by_frequency(scores: Scores, labels: Labels, classes: int) -> tuple[int, ...]:
-    """The label of each of K = `classes`, from the model's scores `[B, K']` and the examples' classes `[B]`.
+    """Returns the index of a label for each class.
 
-    The pairs of class and label with the largest share of the class's examples come first; where shares are equal, the
-    first class and label. Raises InvalidData where there are more classes than labels.
+    Pairs of class and label are chosen greedily, the pair with the largest share of the class's examples first. Among
+    equal shares the lowest class, then the lowest label, comes first.
+
+    Args:
+        scores: the model's scores for its own labels `[B, K']`.
+        labels: the classes of the examples in the task `[B]`.
+        classes: K, the number of classes in the task.
+
+    Raises:
+        InvalidData: the model has fewer than K labels.
     """
     if classes > scores.shape[1]:
         fix = "a model with as many labels as the task has classes"

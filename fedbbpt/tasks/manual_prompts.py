@@ -1,7 +1,8 @@
 """An instruction for each known data set, as a user would write it before any tuning.
 
-It is a baseline by itself, and the text that soft prompts begin as. Written once and not tuned on any data, but for
-that of trec: the best of 24 by the accuracy of offsets alone, on dev and 1,000 of the other training questions.
+The instructions are a baseline, and soft prompts are initialised with them. They were written once and not tuned on any
+data, except that of trec. That one is the best of 24 wordings by the accuracy that offsets alone reach with it, on the
+dev questions and on 1,000 training questions that are not among the shots.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,9 @@
-"""Class texts for well-known data sets: label name -> what a dual encoder compares an input with, in class order.
+"""Class texts for well-known data sets: label name -> the text that a dual encoder compares inputs with.
 
-Written once, as a user would, and not tuned on any data; but for those of trec. They are the best of eight wordings by
-the accuracy that offsets alone reach with no prompt, on the dev questions (62 %; descriptions such as "a question about
-a place" reach 48 %) and on the training questions that were no shots. Test questions had no part in the choice.
+The entries are in class order. They were written once, as a user would, and not tuned on any data, except the texts of
+trec. Those are the best of eight wordings by the accuracy that offsets alone reach without a prompt, on dev questions
+(62 %; descriptions such as "a question about a place" reach 48 %) and on the training questions that are not among the
+shots. Test questions had no part in the choice.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
         "location": "Where is the place, city or country?",
         "number": "How many, how much, when or how long?",
     },
-    # The same as a user might begin with, to see what a search makes of a poorer wording.
+    # A plainer wording, as a user might begin with, to see how much a search gains from a worse start.
     "trec-plain": {
         "abbreviation": "a question about an abbreviation and what it stands for",
         "description": "a question that asks for a definition, a description or a reason",
@@ -26,7 +27,7 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
         "location": "a question about a place",
         "number": "a question about a number, a date or an amount",
     },
-    # The next two: Zhang, Zhao and LeCun, arXiv 1509.01626.
+    # agnews and dbpedia: Zhang, Zhao and LeCun, arXiv 1509.01626.
     "agnews": {
         "World": "news about world politics and international affairs",
         "Sports": "news about sports",

@@ -1,4 +1,4 @@
-"""How much of what a client asks fits into one call of a PTM service, as its card says."""
+"""The number of examples and prompts that fit into one call of a PTM service, by the limits of its model card."""
 
 from dataclasses import fields
 from math import prod
@@ -8,17 +8,21 @@ import numpy as np
 from fedbbpt.types import ENVELOPE_BYTES, Examples, ModelCard, Prompts
 
 SCORE_BYTES = 4
-PICTURE_BYTES = 4
-"""Of a pixel's change in a prompt; in an example it is one."""
+"""Bytes of one score in an answer."""
+DELTA_BYTES = 4
+"""Bytes of one pixel's change in a visual prompt; a pixel of an example takes one byte."""
 EXAMPLE_BYTES = 32
-"""Of an example beside its texts, at most."""
+"""The most bytes that an example takes in a message in addition to its texts."""
 
 
 def examples_of_a_handle(card: ModelCard, examples: Examples) -> int:
-    """As many as there may be, if one call has to hold them all, and of pictures a change for each."""
+    """Returns the largest number of examples that may be registered under one handle, at least 1.
+
+    All of them must fit into one message. Images must also leave room for a prompt with a change of each image.
+    """
     room = card.max_message_bytes - ENVELOPE_BYTES
     if examples.images is not None:
-        most = room // ((PICTURE_BYTES + 1) * prod(examples.images.shape[1:]))
+        most = room // ((DELTA_BYTES + 1) * prod(examples.images.shape[1:]))
     else:
         both = zip(examples.texts, examples.pairs or ("",) * len(examples), strict=True)
         most = room // 2 // max(EXAMPLE_BYTES + len(text.encode()) + len(pair.encode()) for text, pair in both)
@@ -26,7 +30,14 @@ def examples_of_a_handle(card: ModelCard, examples: Examples) -> int:
 
 
 def prompts_of_a_call(card: ModelCard, one: Prompts, examples: int, classes: int) -> int:
-    """As many like `one` as there may be for so many examples of a handle."""
+    """Returns the largest number of prompts that fit into one call, at least 1.
+
+    Args:
+        card: the limits of the service.
+        one: one prompt of the kind and size that will be sent.
+        examples: the number of examples under the handle.
+        classes: K, the number of scores of each pair.
+    """
     room = card.max_message_bytes - ENVELOPE_BYTES
     most = min(room // 2 // max(1, size(one)), room // (SCORE_BYTES * examples * classes), card.max_prompts)
     if card.max_pairs:
@@ -35,7 +46,7 @@ def prompts_of_a_call(card: ModelCard, one: Prompts, examples: int, classes: int
 
 
 def size(prompts: Prompts) -> int:
-    """In bytes, but for what is the same for any number of them."""
+    """Returns the bytes of the prompts' own arrays and texts, without parts that do not grow with their number."""
     values = [getattr(prompts, field.name) for field in fields(prompts)]
     texts = (text for value in values if isinstance(value, tuple) for text in value)
     return sum(value.nbytes for value in values if isinstance(value, np.ndarray)) + sum(len(t.encode()) for t in texts)

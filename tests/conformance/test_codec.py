@@ -96,7 +96,7 @@ def test_float16_refuses_what_float32_takes() -> None:
 @pytest.mark.parametrize(
     ("scale", "what"),
     [
-        (None, "x: has no scale"),
+        (None, "x: the scale is missing"),
         (np.array([np.nan], np.float32), "NaN or infinite"),
         (np.ones(2, np.float32), "shape"),
         (np.ones(1, np.float64), "elements of type float64"),

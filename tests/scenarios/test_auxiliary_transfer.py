@@ -102,7 +102,7 @@ def test_a_part_that_is_another_files_is_thrown_away(line: Line, tmp_path: Path)
 
 def test_a_file_that_is_not_the_announced_one_is_never_taken(line: Line, tmp_path: Path) -> None:
     other = Auxiliary(len(CONTENT), hashlib.sha256(b"another").hexdigest())
-    with pytest.raises(ChecksumMismatch, match="another than announced"):
+    with pytest.raises(ChecksumMismatch, match="not the announced one"):
         line.link().fetch_auxiliary(other, tmp_path / "state")
     assert list((tmp_path / "state").iterdir()) == []
 

@@ -10,8 +10,8 @@ from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.settings import task_spec
 from fedbbpt.prompts.text import TextSpace
-from fedbbpt.tasks import bias
 from fedbbpt.tasks.criterion import accuracy
+from fedbbpt.tasks.offsets import fit_offsets
 from fedbbpt.types import LabelledExamples, Scores
 
 ROOM = 32
@@ -67,7 +67,7 @@ def manual_prompt_bias(setting: Setting) -> Controlled:
 
 def _with_offsets(setting: Setting, prompt: str) -> Controlled:
     train = setting.splits.pooled()
-    offsets = bias.fit(setting.scores(prompt, train), train.labels).astype(np.float32)
+    offsets = fit_offsets(setting.scores(prompt, train), train.labels).astype(np.float32)
     return Controlled(setting.accuracy(setting.scores(prompt, setting.test) + offsets), len(train))
 
 

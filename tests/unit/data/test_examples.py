@@ -11,7 +11,7 @@ import pytest
 
 from fedbbpt.data import examples
 from fedbbpt.data.examples import Columns, check_trainable, label, label_names, read, read_table, write_jsonl
-from fedbbpt.errors import InvalidData
+from fedbbpt.errors import InvalidData, InvalidInput
 from fedbbpt.tasks.presets import PRESETS
 from fedbbpt.types import Examples, LabelledExamples
 
@@ -86,7 +86,7 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
     "no column": ("a.csv", "question,label\nx,cat\n", "a.csv:2: no column 'text'", "'question', 'label'"),
     "no label column": ("a.jsonl", lines({"text": "x"}), "a.jsonl:1: no column 'label'", "'text'"),
     "unknown label": ("a.jsonl", lines(MEOW, WOOF | {"label": "cow"}), "a.jsonl:2: label 'cow'", "'cat', 'dog'"),
-    "unknown index": ("a.csv", "text,label\nx,2\n", "a.csv:2: label '2' is outside", "'cat', 'dog'"),
+    "unknown index": ("a.csv", "text,label\nx,2\n", "a.csv:2: label '2' is not a class of", "'cat', 'dog'"),
     "no label": ("a.jsonl", lines(MEOW | {"label": ""}), "a.jsonl:1: 'label' is empty", "name of a class"),
     "negative label": ("a.jsonl", lines(MEOW | {"label": -1}), "a.jsonl:1: 'label' is -1", "counted from 0"),
     "truth for label": ("a.jsonl", lines(MEOW | {"label": True}), "a.jsonl:1: 'label' is True", "counted from 0"),
@@ -104,8 +104,8 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
     "surrogate": (
         "a.jsonl",
         '{"text": "\\ud800", "label": 0}\n',
-        "a.jsonl:1: 'text' holds half a surr",
-        "UTF-8 can write",
+        "a.jsonl:1: 'text' contains half of a surr",
+        "encoded as UTF-8",
     ),
     "too many fields": (
         "a.csv",
@@ -114,7 +114,7 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
         "quotes",
     ),
     "open quote": ("a.csv", 'text,label\nx,cat\n"y,dog\n', "a.csv:3: unexpected end of data", "close every"),
-    "other format": ("a.xlsx", "", "a.xlsx: neither a known format", ".jsonl, .csv, .tsv, .parquet"),
+    "other format": ("a.xlsx", "", "a.xlsx: neither a file of a known format", ".jsonl, .csv, .tsv, .parquet"),
 }
 
 
@@ -169,7 +169,9 @@ def test_a_number_that_is_a_name_is_no_index(write: Write) -> None:
     """One to five stars of which two were never given: 4 means four stars, not the fifth class."""
     table = read_table(write("a.jsonl", lines(*(MEOW | {"label": stars} for stars in (1, 3, 4, 5)))))
     other = read_table(write("b.jsonl", lines(MEOW | {"label": 2})))
-    with pytest.raises(InvalidData, match=r"b\.jsonl:1: label '2' is outside the task; one of '1', '3', '4', '5'"):
+    with pytest.raises(
+        InvalidData, match=r"b\.jsonl:1: label '2' is not a class of the task; one of '1', '3', '4', '5'"
+    ):
         label(other, label_names(table))
     assert label_names(table, other) == ("1", "2", "3", "4", "5")
 
@@ -239,14 +241,14 @@ def test_what_the_hub_refuses_may_be_a_mistyped_path(monkeypatch: pytest.MonkeyP
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(InvalidData, match=r"data/trec: no such file here, and no such dataset .*: no route to the hub"):
+    with pytest.raises(InvalidData, match=r"data/trec: no such file, and no such dataset .*: no route to the hub"):
         read("data/trec", LABELS)
 
 
 @pytest.mark.parametrize(("module", "source"), [("pyarrow", "a.parquet"), ("datasets", "owner/name")])
 def test_a_missing_extra_says_how_to_get_it(module: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InvalidData, match=rf"{source}: reading this needs {module}; pip install 'fedbbpt\[data\]'"):
+    with pytest.raises(InvalidInput, match=rf"{source}: {module} is not installed; pip install 'fedbbpt\[data\]'"):
         read(source, LABELS)
 
 

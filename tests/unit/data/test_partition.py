@@ -37,8 +37,8 @@ def test_a_split_keeps_the_share_of_every_class() -> None:
 
 
 @pytest.mark.parametrize("fractions", [(), (0.5, 0.4), (1.5, -0.5), (float("nan"), 1.0)])
-def test_fractions_that_make_no_whole_are_refused(fractions: tuple[float, ...]) -> None:
-    with pytest.raises(InvalidData, match="no split"):
+def test_fractions_that_do_not_sum_to_one_are_refused(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(InvalidData, match="numbers from 0 to 1 that sum to 1"):
         split(LABELS, fractions, seed=0)
 
 

@@ -7,8 +7,8 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.prompts.latent import OFFSET_SCALE, LatentSpace
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.tasks import bias
 from fedbbpt.tasks.criterion import cross_entropy
+from fedbbpt.tasks.offsets import fit_offsets
 from fedbbpt.types import Examples, LabelledExamples, Projection, ProjectionKind, TaskSpec
 
 PROJECTION = Projection(ProjectionKind.RADEMACHER, 3, 2, 1.0, "")
@@ -42,7 +42,7 @@ def test_the_fitted_offsets_are_a_point_of_the_space_and_lower_the_loss() -> Non
     start = np.zeros((1, 7))
     handle = ptm.register_examples(ptm.register_task(TASK), DATA.examples, 2)
     scores = ptm.score(handle.id, space.prompts(start, DATA.examples)).scores
-    offsets = bias.fit(scores[0], DATA.labels)
+    offsets = fit_offsets(scores[0], DATA.labels)
     point = np.concatenate([np.zeros(4), offsets / OFFSET_SCALE])[None]
     expected = cross_entropy(scores + offsets.astype(np.float32), DATA.labels)
     np.testing.assert_allclose(objectives.loss(point), expected, rtol=1e-5)

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fedbbpt.tasks.bias import fit
 from fedbbpt.tasks.criterion import accuracy, cross_entropy
+from fedbbpt.tasks.offsets import fit_offsets
 
 Shots = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
@@ -27,36 +27,38 @@ def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 @pytest.mark.parametrize("ridge", [1e-4, 1e-3, 1.0])
 def test_the_gradient_vanishes_at_the_offsets(shots: Shots, ridge: float) -> None:
     scores, labels = shots
-    offsets = fit(scores, labels, ridge)
+    offsets = fit_offsets(scores, labels, ridge)
     surplus = (softmax(scores.astype(np.float64) + offsets) - np.eye(4)[labels]).mean(axis=0)
     np.testing.assert_allclose(surplus + ridge * offsets, 0.0, atol=1e-8)
 
 
 def test_loss_and_accuracy_are_better_than_without(shots: Shots) -> None:
     scores, labels = shots
-    shifted = (scores + fit(scores, labels)).astype(np.float32)
+    shifted = (scores + fit_offsets(scores, labels)).astype(np.float32)
     assert cross_entropy(shifted[None], labels)[0] < cross_entropy(scores[None], labels)[0] - 0.5
     assert accuracy(shifted[None], labels)[0] > accuracy(scores[None], labels)[0] + 0.2
 
 
 def test_a_constant_on_all_classes_changes_nothing(shots: Shots) -> None:
     scores, labels = shots
-    np.testing.assert_allclose(fit(scores + np.float32(64), labels), fit(scores, labels), atol=1e-4)
+    np.testing.assert_allclose(fit_offsets(scores + np.float32(64), labels), fit_offsets(scores, labels), atol=1e-4)
 
 
 def test_a_favour_is_taken_back(shots: Shots) -> None:
     scores, labels = shots
     favour = np.array([2.0, 0.0, -1.0, -1.0])
-    np.testing.assert_allclose(fit(scores + favour, labels, 1e-9), fit(scores, labels, 1e-9) - favour, atol=1e-4)
+    np.testing.assert_allclose(
+        fit_offsets(scores + favour, labels, 1e-9), fit_offsets(scores, labels, 1e-9) - favour, atol=1e-4
+    )
 
 
 def test_the_offsets_sum_to_zero(shots: Shots) -> None:
-    assert abs(fit(*shots).sum()) < 1e-9
+    assert abs(fit_offsets(*shots).sum()) < 1e-9
 
 
 def test_a_class_without_examples_gets_a_finite_offset(shots: Shots) -> None:
     scores, labels = shots
-    offsets = fit(scores[labels != 3], labels[labels != 3])
+    offsets = fit_offsets(scores[labels != 3], labels[labels != 3])
     assert np.isfinite(offsets).all() and offsets[3] == offsets.min()
 
 
@@ -64,5 +66,5 @@ def test_far_scores_converge() -> None:
     """Where a full Newton step overshoots: one class is ahead by hundreds."""
     labels = np.array([0, 1, 0, 1])
     scores = np.array([[0.0, 300.0], [0.0, 301.0], [0.0, 299.0], [0.0, 303.0]], np.float32)
-    shifted = (scores + fit(scores, labels)).astype(np.float32)
+    shifted = (scores + fit_offsets(scores, labels)).astype(np.float32)
     assert cross_entropy(shifted[None], labels)[0] < 5.0 < cross_entropy(scores[None], labels)[0]

@@ -1,15 +1,15 @@
-"""The auxiliary model on a client's disk: fetched once, in pieces that a broken line does not lose."""
+"""The file of the auxiliary model on a client's disk: downloaded once, and resumed when a connection breaks."""
 
-import hashlib
 import os
 from pathlib import Path
 
 from fedbbpt.errors import ChecksumMismatch
+from fedbbpt.host.files import sha256_of_file
 from fedbbpt.types import Auxiliary
 
 
-class Download:
-    """A file that grows; it gets its name, which is its digest, when it is whole and right."""
+class AuxiliaryDownload:
+    """A partial file that grows with each piece. It gets its final name once it is complete and its digest is right."""
 
     def __init__(self, folder: Path, announced: Auxiliary) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -19,25 +19,25 @@ class Download:
 
     @property
     def done(self) -> bool:
+        """Whether the complete file is there."""
         return self.path.exists()
 
     @property
     def fetched_bytes(self) -> int:
-        """What is here of it, also from before a restart."""
+        """The size of the partial file, which may be from an earlier start of the client."""
         return self._partial.stat().st_size if self._partial.exists() else 0
 
     def add(self, data: bytes) -> None:
+        """Appends a piece to the partial file."""
         with self._partial.open("ab") as file:
             file.write(data)
 
     def finish(self) -> Path:
-        """Raises ChecksumMismatch, and has nothing any more then."""
-        with self._partial.open("ab+") as file:
+        """Returns the complete file. Raises ChecksumMismatch, after it has removed a file with a wrong digest."""
+        with self._partial.open("ab") as file:
             os.fsync(file.fileno())
-            file.seek(0)
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != self._announced.sha256:
+        if sha256_of_file(self._partial) != self._announced.sha256:
             self._partial.unlink()
-            raise ChecksumMismatch("the auxiliary model was changed on its way", where="auxiliary.sha256")
+            raise ChecksumMismatch("the auxiliary model was corrupted during the download", where="auxiliary.sha256")
         self._partial.replace(self.path)
         return self.path
