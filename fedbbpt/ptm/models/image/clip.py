@@ -68,7 +68,7 @@ class Clip(ImageModel[Tensor]):
             ids = torch.tensor([self._tokenizer(text)["input_ids"]])
             return _unit(self._model.text_projection(self._model.text_model(input_ids=ids).pooler_output[0]))
 
-    def _read(self, image: Pixels, columns: Tensor) -> Scores:
+    def _score_image(self, image: Pixels, columns: Tensor) -> Scores:
         with torch.inference_mode():
             pooled = self._model.vision_model(pixel_values=self._preprocess(image)).pooler_output[0]
             similar = (columns * _unit(self._model.visual_projection(pooled))).sum(-1)

@@ -49,7 +49,7 @@ class ImageModel(ABC, Generic[C]):
     def __init__(
         self, name: str, revision: str, shape: tuple[int, int, int], *, labels: tuple[str, ...] = (), threads: int = 0
     ) -> None:
-        """Called when `_read` works already."""
+        """Called when `_score_image` works already."""
         self.threads = threads or cpu_count() or 1
         self._card = ModelCard(
             model=name,
@@ -74,14 +74,14 @@ class ImageModel(ABC, Generic[C]):
 
     @abstractmethod
     def _columns(self, task: TaskSpec) -> C:
-        """What `_read` must know of the classes."""
+        """What `_score_image` must know of the classes."""
 
     @abstractmethod
     def _probe_columns(self) -> C:
         """Those of any classes, to measure with."""
 
     @abstractmethod
-    def _read(self, image: Pixels, columns: C) -> Scores:
+    def _score_image(self, image: Pixels, columns: C) -> Scores:
         """The scores `[K]` of an image."""
 
     def describe(self) -> ModelCard:
@@ -123,7 +123,7 @@ class ImageModel(ABC, Generic[C]):
 
     def _pair(self, image: Image, delta: npt.NDArray[np.float32], columns: C) -> Scores:
         """x' = clip(x + delta), and its scores."""
-        return self._read(np.clip(image.astype(np.float32) / np.float32(255) + delta, 0, 1), columns)
+        return self._score_image(np.clip(image.astype(np.float32) / np.float32(255) + delta, 0, 1), columns)
 
     def _measure_noise(self, shape: tuple[int, int, int]) -> float:
         """The standard deviation between the scores of pairs alone and in company."""

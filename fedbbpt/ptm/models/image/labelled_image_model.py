@@ -39,7 +39,7 @@ class LabelledImageModel(ImageModel[list[int]]):
     def _probe_columns(self) -> list[int]:
         return list(self._numbers.values())
 
-    def _read(self, image: Pixels, columns: list[int]) -> Scores:
+    def _score_image(self, image: Pixels, columns: list[int]) -> Scores:
         return self._logits(image)[columns]
 
 

@@ -1,4 +1,4 @@
-"""Encoders without a head: a class scores by how near its description lies to the input."""
+"""Encoders without a head: a class scores by the cosine between its description and the input."""
 
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ from fedbbpt.types import TaskSpec
 
 LOGIT_SCALE = 20.0
 CACHED_TEXTS = 8192
-"""Texts whose vectors are remembered."""
+"""Size of the cache for vectors of class descriptions."""
 
 
 class DualEncoder(Transformer[Tensor]):
@@ -24,7 +24,7 @@ class DualEncoder(Transformer[Tensor]):
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         if getattr(checkpoint.model, "pooler", None) is not None:
             checkpoint.model.pooler = None
-        # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
+        # The cache holds texts, not tasks: a task that recombines known descriptions computes none of them again.
         self._encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode_text)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
 
@@ -37,7 +37,7 @@ class DualEncoder(Transformer[Tensor]):
                 raise InvalidTask(what, where="classes", fix=f"at most {self._card.max_tokens}")
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
-        """Descriptions that are the same to the model are one."""
+        """Names each description by its token ids, so that descriptions that the model reads alike count as one."""
         return frozenset(" ".join(map(str, self._encoder.encode_text(text))) for text in task.classes)
 
     def _columns(self, task: TaskSpec) -> Tensor:
@@ -47,18 +47,17 @@ class DualEncoder(Transformer[Tensor]):
         return torch.stack([self._encode_text(text) for text in ("a", "b")])
 
     def _encode_text(self, text: str) -> Tensor:
-        """A unit vector `[D]`."""
+        """Returns a unit vector `[D]`."""
         ids = self._encoder.encode_text(text)
-        inputs = self._model.apply_embedding_block(self._injector.embed_tokens(ids)[None]).repeat(
-            -(-FEWEST_TOKENS // len(ids)), 1, 1
-        )
-        return _unit(self._model.run_body(inputs)[0].mean(0))
+        inputs = self._model.apply_embedding_block(self._injector.embed_tokens(ids)[None])
+        copies = -(-FEWEST_TOKENS // len(ids))
+        return _unit(self._model.run_body(inputs.repeat(copies, 1, 1))[0].mean(0))
 
-    def _read(self, hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
+    def _score_hidden(self, hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
         return LOGIT_SCALE * (columns * _unit(hidden.mean(1))[:, None]).sum(-1)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """`[..., D]`"""
+    """Scales vectors `[..., D]` to length 1."""
     unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     return unit

@@ -1,8 +1,9 @@
-"""A template and an example as token ids, once per example, with the places where a prompt can join them.
+"""Fills a template with an example and tokenises it, once per example, and notes where a prompt can join the tokens.
 
-Each piece of the template is tokenised by itself, so that an example's text can be cut and perturbed without touching
-the rest, and special tokens spelled out in a text stay plain text; in the template they are special. A SentencePiece
-tokenizer gives each piece its sign for a space, also where the template has none. All is one segment (token type 0).
+Each piece of the template is tokenised by itself. An example's text can therefore be truncated and perturbed without
+touching the rest, and special tokens spelled out in a text stay plain text, whereas in the template they are special.
+A SentencePiece tokenizer begins each piece with its space symbol, even where the template has no space. All tokens form
+one segment (token type 0).
 """
 
 from collections.abc import Sequence
@@ -23,31 +24,32 @@ from fedbbpt.types import Examples, Perturbation, TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class TokenisedExample:
-    """A tokenised example without its prompt.
-
-    Vectors join before `ids[front]`, behind the first special token where there is one, be it the model's own or the
-    template's; tokens and text join before `ids[slot]`, where the template has its {prompt}. `mask` is the index of the
-    mask token, where there is one; `text` that of the first token of the example's own. Causal models keep what they
-    have read of a row in `beginning`.
-    """
+    """A filled template in tokens, without its prompt."""
 
     ids: tuple[int, ...]
     front_index: int
+    """Index at which a prompt of vectors joins: after the first special token, the model's or the template's, if there
+    is one, otherwise at the front."""
     prompt_index: int
+    """Index at which a prompt of tokens or text joins: that of the template's {prompt}."""
     mask_index: int | None
+    """Index of the mask token, if there is one."""
     text_index: int
+    """Index of the first token of the example's own text."""
     cache_slot: CacheSlot = field(default_factory=CacheSlot, compare=False, repr=False)
+    """Holds the keys and values of the tokens before the prompt, for causal models."""
 
 
 TOKENISED_CHARACTERS = 2**20
-"""At a time: a tokenizer takes some hundred bytes for each token, and a message holds many of one character."""
+"""Most characters that are tokenised at a time: a tokenizer takes some hundred bytes for each token, and a message may
+hold many tokens of one character."""
 
 
 class ExampleEncoder:
-    """Turns examples into rows for one tokenizer. For several threads at once."""
+    """Turns examples into tokens for one tokenizer. Thread-safe."""
 
     def __init__(self, tokenizer: Any, max_tokens: int, *, causal: bool = False) -> None:
-        """`causal`: nothing stands behind the input, neither a mask token nor the model's last special token."""
+        """`causal`: the input ends without a mask token and without the model's last special token."""
         self._tokenizer, self._lock = tokenizer, Lock()
         self._max_tokens = max_tokens
         self._causal = causal
@@ -61,17 +63,20 @@ class ExampleEncoder:
         self._vocabulary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
     def tokenise(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
-        """Token ids without the model's own special tokens; `special` reads those spelled out as what they are."""
+        """Returns token ids without the model's own special tokens.
+
+        `special`: special tokens that are spelled out in a text become special tokens, rather than plain text.
+        """
         if not texts:
             return []
-        with self._lock:  # what it does with special tokens is a setting of the tokenizer itself
+        with self._lock:  # a call changes the tokenizer's setting for special tokens
             found = self._tokenizer(
                 list(texts), add_special_tokens=False, split_special_tokens=not special, verbose=False
             )
         return [list(ids) for ids in found["input_ids"]]
 
     def tokenise_bounded(self, texts: Sequence[str]) -> list[list[int]]:
-        """Of texts that callers choose: of each one token more than the model takes, at most."""
+        """Tokenises texts of any length, and keeps at most one token more of each than the model takes."""
         found: list[list[int]] = []
         begun, characters = 0, 0
         for end, text in enumerate(texts, 1):
@@ -82,14 +87,15 @@ class ExampleEncoder:
         return found
 
     def encode_text(self, text: str) -> list[int]:
-        """A text alone, between the model's special tokens."""
+        """Returns the token ids of a text alone, between the model's special tokens."""
         return [*self._before, *self.tokenise([text])[0], *self._after]
 
     def _label_words(self, task: TaskSpec) -> tuple[tuple[int, ...], ...]:
-        """The tokens of each label word, as it stands in the template: with the white space before {mask}.
+        """Returns the tokens of each label word, with the white space that the template has before {mask}.
 
-        Raises InvalidTask for words that the vocabulary lacks, words that fall together, and words of several tokens
-        where there is one mask to fill.
+        Raises:
+            InvalidTask: A word is not in the vocabulary, two words have the same tokens, or a word has several tokens
+                and the model is not causal, so that there is one mask to fill.
         """
         space = next((piece.text for piece in parse(task) if piece.placeholder is Placeholder.MASK), "")
         words = [tuple(tokens) for tokens in self.tokenise([space + word for word in task.classes])]
@@ -109,7 +115,14 @@ class ExampleEncoder:
         prompt_tokens: int,
         perturbation: Perturbation | None,
     ) -> list[TokenisedExample]:
-        """Texts lose their ends where they leave no room for the rest and `prompt_tokens`; nothing else is ever cut."""
+        """Tokenises examples, and cuts off the ends of texts that leave no room for a prompt of `prompt_tokens`.
+
+        Nothing but the first text of an example is ever cut.
+
+        Raises:
+            InvalidExamples: A text has no tokens, or examples and template do not agree on second texts.
+            PromptTooLong: There is no room for a single token of a text.
+        """
         check_pairs(task, examples)
         pieces = parse(task)
         spaces = {piece.placeholder: piece.text for piece in pieces if piece.placeholder}
@@ -127,7 +140,7 @@ class ExampleEncoder:
                 rng = seeds.rng(perturbation.seed, "perturbation", index)
                 text = perturb(text, perturbation, rng, self._vocabulary)
                 pair = perturb(pair, perturbation, rng, self._vocabulary)
-            rows.append(self._assemble(pieces, {**literals, **_places(pieces, text, pair)}))
+            rows.append(self._assemble(pieces, {**literals, **_by_piece(pieces, text, pair)}))
         return rows
 
     def _literal(self, piece: Piece) -> list[int]:
@@ -136,19 +149,20 @@ class ExampleEncoder:
         return self.tokenise([piece.text], special=True)[0]
 
     def _assemble(self, pieces: Sequence[Piece], tokens: dict[Piece, list[int]]) -> TokenisedExample:
-        ids, slot, mask, own = list(self._before), 0, None, []
+        ids, prompt_index, mask_index, text_indices = list(self._before), 0, None, []
         for piece in pieces:
             if piece.placeholder is Placeholder.PROMPT:
-                slot = len(ids)
+                prompt_index = len(ids)
             elif piece.placeholder is Placeholder.MASK and self._mask:
-                mask = len(ids)
+                mask_index = len(ids)
             elif piece.placeholder in (Placeholder.TEXT, Placeholder.TEXT_PAIR):
-                own.append(len(ids))
+                text_indices.append(len(ids))
             ids += tokens.get(piece, [])
         ids += self._after
-        return TokenisedExample(tuple(ids), int(bool(self._before) or ids[0] in self._special), slot, mask, own[0])
+        front_index = int(bool(self._before) or ids[0] in self._special)
+        return TokenisedExample(tuple(ids), front_index, prompt_index, mask_index, text_indices[0])
 
 
-def _places(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:
+def _by_piece(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:
     tokens = {Placeholder.TEXT: text, Placeholder.TEXT_PAIR: pair}
     return {piece: tokens[piece.placeholder] for piece in pieces if piece.placeholder in tokens}

@@ -1,7 +1,8 @@
-"""How a prompt joins an input: among the word embeddings, or behind the model's embedding block.
+"""Turns prompts into vectors, and joins these with inputs: among word vectors, or after the embedding block.
 
-Black-box tuning (BBT, arXiv 2201.03514) puts its prompt behind the embedding LayerNorm: `add` and `concat`, as its code
-and that of FedBPT do; `prefix` needs no such seam. For inputs of T tokens every injection makes L + T hidden states.
+Black-box tuning (BBT, arXiv 2201.03514) puts its prompt after the embedding LayerNorm. The injections `add` and
+`concat` do the same, as in the code of BBT and FedBPT; `prefix` and `place` join word vectors and work for every model.
+An input of T tokens and a prompt of L always give L + T hidden states.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,31 +36,34 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class PromptVectors:
-    """The prompts of one call. Continuous ones join in front, tokens, text and `place` at the template's place.
-
-    `each` is `[L, D]` for each prompt; `carrier_words` `[L, D]` are the words that `add` puts into the text. Deep
-    prompts join no input: where `deep` holds them, `[P, layers, 2, heads, L, width]`, `each` only says how long they
-    are.
-    """
+    """The prompts of one call as vectors."""
 
     each: Sequence[Tensor]
+    """The vectors `[L, D]` of each prompt."""
     injection: Injection = Injection.PREFIX
     carrier_words: Tensor | None = None
+    """Word vectors `[L, D]` that `add` puts into the text, and to whose hidden states it adds the prompt."""
     in_front: bool = True
+    """True: prompts join at the front of the input; False: at the template's {prompt}."""
     deep: Tensor | None = None
+    """Deep prompts `[P, layers, 2, heads, L, width]`, which join no input: `each` then only has their lengths."""
 
     def join_index(self, row: TokenisedExample) -> int:
+        """Returns the index of the token before which a prompt joins."""
         return row.front_index if self.in_front else row.prompt_index
 
     def read_position(self, row: TokenisedExample, tokens: int) -> int:
-        """Where a pair of so many tokens is read: at its mask, which moves with a prompt before it, or at its end."""
+        """Returns the position at which a pair of `tokens` tokens is scored: its mask, or its last token.
+
+        A prompt that joins before the mask moves it.
+        """
         if row.mask_index is None:
             return tokens - 1
         return row.mask_index + (tokens - len(row.ids)) * (row.mask_index >= self.join_index(row))
 
 
 class PromptInjector:
-    """Makes vectors of prompts, and hidden states of prompts and rows, for one model and its tokenizer."""
+    """Makes the vectors of prompts, and the inputs of a model's first layer from prompts and examples."""
 
     def __init__(self, model: SplitModel, encoder: ExampleEncoder) -> None:
         self._model, self._encoder = model, encoder
@@ -68,12 +72,17 @@ class PromptInjector:
         self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if model.embedding_block is None else Injection)
 
     def embed_tokens(self, ids: npt.ArrayLike) -> Tensor:
-        """`[..., T]` -> `[..., T, D]`."""
+        """Returns the word vectors `[..., T, D]` of token ids `[..., T]`."""
         vectors: Tensor = self._model.word_embeddings(upload(np.asarray(ids, np.int64), self._device))
         return vectors
 
     def prompt_vectors(self, prompts: Prompts) -> PromptVectors:
-        """Raises InvalidTensor for tokens outside the vocabulary, UnsupportedPrompt."""
+        """Returns the vectors of each prompt.
+
+        Raises:
+            InvalidTensor: A token is outside the vocabulary.
+            UnsupportedPrompt: The model does not take prompts of this kind.
+        """
         if isinstance(prompts, LatentPrompts):
             return self._project_latent(prompts)
         if isinstance(prompts, SoftPrompts):
@@ -94,59 +103,64 @@ class PromptInjector:
         raise unsupported(prompts)
 
     def _project_latent(self, prompts: LatentPrompts) -> PromptVectors:
-        """Under `add` the initial text stands in the input, and A z alone is the vector."""
+        """Projects latent prompts. With `add`, the initial text is part of the input and A z alone is the vector."""
         projection = prompts.projection
         initial = torch.zeros(projection.tokens, self._model.word_embeddings.embedding_dim, device=self._device)
         if ids := self._encoder.tokenise([projection.initial_text])[0]:
             initial = self.embed_tokens(np.resize(ids, projection.tokens))
-        around = torch.zeros_like(initial) if projection.injection is Injection.ADD else initial
-        return _continuous(self._project(projection, prompts.z, around), projection.injection, initial)
+        centre = torch.zeros_like(initial) if projection.injection is Injection.ADD else initial
+        return _continuous(self._project(projection, prompts.z, centre), projection.injection, initial)
 
     def first_layer_inputs(self, vectors: PromptVectors, batch: MicroBatch, rows: Sequence[TokenisedExample]) -> Tensor:
-        """What enters the model's first layer, `[N, L + T, D]`, for N pairs of one length.
+        """Returns the inputs of the model's first layer, `[N, L + T, D]`, for N pairs of one length.
 
-        Pairs repeat their rows and prompts: those whose rows are alike are joined together, and what a row or a prompt
-        is made of is looked up once.
+        The pairs of a batch repeat examples and prompts. Pairs whose examples have one length and one join index are
+        assembled together, and the vectors of each example and each prompt are looked up once.
         """
-        some, which = np.unique(batch.rows, return_inverse=True)
-        shapes = [(len(rows[row].ids), vectors.join_index(rows[row])) for row in some]
+        distinct, which = np.unique(batch.rows, return_inverse=True)
+        shapes = [(len(rows[row].ids), vectors.join_index(rows[row])) for row in distinct]
         if len(set(shapes)) == 1:
             return self._inputs_of_one_shape(vectors, batch.prompts, batch.rows, rows, shapes[0][1])
         groups = [np.flatnonzero([shapes[row] == shape for row in which]) for shape in dict.fromkeys(shapes)]
         parts = [
-            self._inputs_of_one_shape(vectors, batch.prompts[group], batch.rows[group], rows, joint)
-            for group, (_, joint) in zip(groups, dict.fromkeys(shapes), strict=True)
+            self._inputs_of_one_shape(vectors, batch.prompts[group], batch.rows[group], rows, join_index)
+            for group, (_, join_index) in zip(groups, dict.fromkeys(shapes), strict=True)
         ]
         return torch.cat(parts)[upload(np.argsort(np.concatenate(groups)), self._device)]
 
     def _inputs_of_one_shape(
-        self, vectors: PromptVectors, prompts: Indices, numbers: Indices, rows: Sequence[TokenisedExample], joint: int
+        self,
+        vectors: PromptVectors,
+        prompts: Indices,
+        numbers: Indices,
+        rows: Sequence[TokenisedExample],
+        join_index: int,
     ) -> Tensor:
-        """The same for prompts `[N]` with rows `[N]` of one length, in which they have one place."""
-        lift = self._model.apply_embedding_block
-        words = self._once_for_each(numbers, lambda some: self.embed_tokens([rows[row].ids for row in some]))
+        """Does the same for prompts `[N]` and examples `[N]` of one length and one join index."""
+        apply_block = self._model.apply_embedding_block
+        words = self._once_for_each(numbers, lambda distinct: self.embed_tokens([rows[row].ids for row in distinct]))
         if vectors.injection is Injection.CONCAT:
-            words = lift(words)
+            words = apply_block(words)
         elif vectors.injection is Injection.ADD:
-            assert vectors.carrier_words is not None, "only words in the text's place have no carriers"
-            words = lift(_insert(words, vectors.carrier_words.expand(len(words), -1, -1), joint))
-        joining = self._once_for_each(prompts, lambda some: torch.stack([vectors.each[prompt] for prompt in some]))
+            assert vectors.carrier_words is not None, "every prompt that `add` joins has carrier words"
+            words = apply_block(_insert(words, vectors.carrier_words.expand(len(words), -1, -1), join_index))
+        prompt_vectors = self._once_for_each(prompts, lambda distinct: torch.stack([vectors.each[p] for p in distinct]))
         if vectors.injection is Injection.ADD:
-            words[:, joint : joint + joining.shape[1]] += joining
+            words[:, join_index : join_index + prompt_vectors.shape[1]] += prompt_vectors
             return words
-        joined = _insert(words, joining, joint)
-        return joined if vectors.injection is Injection.CONCAT else lift(joined)
+        joined = _insert(words, prompt_vectors, join_index)
+        return joined if vectors.injection is Injection.CONCAT else apply_block(joined)
 
     def _once_for_each(self, numbers: Indices, make: Callable[[Indices], Tensor]) -> Tensor:
-        """`make` of `[N]` things, `[N, ...]`, where of each it was asked once."""
-        some, which = np.unique(numbers, return_inverse=True)
-        return make(some)[upload(which, self._device)]
+        """Returns what `make` gives for each of `[N]` numbers, `[N, ...]`, calling it once with the distinct ones."""
+        distinct, which = np.unique(numbers, return_inverse=True)
+        return make(distinct)[upload(which, self._device)]
 
 
 def _continuous(each: Tensor, injection: Injection, carrier_words: Tensor) -> PromptVectors:
     return PromptVectors(list(each), injection, carrier_words, in_front=injection is not Injection.PLACE)
 
 
-def _insert(inputs: Tensor, prompts: Tensor, joint: int) -> Tensor:
-    """Each prompt `[N, L, D]` put into its input `[N, T, D]` before the place `joint`: `[N, L + T, D]`."""
-    return torch.cat([inputs[:, :joint], prompts, inputs[:, joint:]], dim=1)
+def _insert(inputs: Tensor, prompts: Tensor, join_index: int) -> Tensor:
+    """Inserts each prompt `[N, L, D]` into its input `[N, T, D]` before `join_index`: `[N, L + T, D]`."""
+    return torch.cat([inputs[:, :join_index], prompts, inputs[:, join_index:]], dim=1)

@@ -1,4 +1,4 @@
-"""What several pairs begin with is read once; what a row begins with is kept from job to job, while there is room."""
+"""A cache of keys and values: each prefix is computed once per job, and prefixes of examples also outlive the job."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -13,81 +13,87 @@ from fedbbpt.ptm.models.text.key_values import KeyValues, byte_count
 
 
 class CacheSlot:
-    """What pairs begin with, and its past once somebody has needed it. Whoever reads it holds the lock."""
+    """A place for the keys and values of one prefix; None until a thread has computed them, holding the lock."""
 
     __slots__ = ("__weakref__", "key_values", "lock")
 
-    def __init__(self, past: KeyValues | None = None) -> None:
+    def __init__(self, key_values: KeyValues | None = None) -> None:
+        """Makes an empty slot, or one that is filled from the start."""
         self.lock = Lock()
-        self.key_values = past
+        self.key_values = key_values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
-    """A beginning, as a job asks for it."""
+    """The tokens that several pairs of a job begin with."""
 
     slot: CacheSlot
-    words: Callable[[], Tensor]
-    """`[T, D]`"""
-    lasting: bool = False
-    """Whether the beginning is a row's, and outlives the job."""
+    embed: Callable[[], Tensor]
+    """Returns the prefix's word vectors `[T, D]`."""
+    outlives_job: bool = False
+    """True if the slot belongs to an example, so that later jobs can use it too."""
 
 
 class KeyValueCache:
-    """Has beginnings read, in any threads, each once.
+    """Computes the keys and values of prefixes, each once, in any number of threads.
 
-    Those of rows keep their pasts up to `max_bytes` in all, the least recently used give theirs up first. It does
-    not hold them: where a row goes, what was read of it goes as well. Rows are told apart by what they are, not by what
-    they say: equal rows of two callers share nothing, and so tell nothing of each other by the time that they take.
+    Slots of examples keep their keys and values up to `max_bytes` in all; the least recently used are emptied first.
+    The cache holds slots by weak references: when an example is dropped, so are its keys and values. Examples are
+    distinguished by identity and not by content: two callers with equal examples share no slot, so that the time of a
+    call tells neither of them anything about the other.
     """
 
-    def __init__(self, max_bytes: int, read: Callable[[Sequence[Prefix]], Sequence[KeyValues]]) -> None:
-        """`read` takes starts of one length."""
+    def __init__(self, max_bytes: int, compute: Callable[[Sequence[Prefix]], Sequence[KeyValues]]) -> None:
+        """`compute` returns the keys and values of prefixes of one length, in their order."""
         self._max_bytes = max_bytes
-        self._read = read
+        self._compute = compute
         self._lock = Lock()
-        self._kept: OrderedDict[ref[CacheSlot], int] = OrderedDict()  # bytes; least recently used first
-        self._gone: deque[ref[CacheSlot]] = deque()  # told at any moment, even while the lock is held
+        self._bytes_by_slot: OrderedDict[ref[CacheSlot], int] = OrderedDict()  # least recently used first
+        self._dead: deque[ref[CacheSlot]] = deque()  # slots are collected at any moment, even while the lock is held
         self._bytes = 0
 
-    def get(self, starts: Sequence[Prefix], *, batch_size: int = 1) -> list[KeyValues]:
-        """Of each; those that another thread is reading come last."""
+    def get(self, prefixes: Sequence[Prefix], *, batch_size: int = 1) -> list[KeyValues]:
+        """Returns the keys and values of each prefix, computing up to `batch_size` missing ones in one pass.
+
+        Prefixes that another thread is computing are waited for last.
+        """
         found: dict[Prefix, KeyValues] = {}
-        free = (start for start in dict.fromkeys(starts) if start.slot.lock.acquire(blocking=False))
+        free = (prefix for prefix in dict.fromkeys(prefixes) if prefix.slot.lock.acquire(blocking=False))
         while claimed := list(islice(free, batch_size)):
             try:
                 found |= self._find(claimed)
             finally:
-                for start in claimed:
-                    start.slot.lock.release()
-        for start in starts:
-            if start not in found:
-                with start.slot.lock:
-                    found |= self._find([start])
-        return [found[start] for start in starts]
+                for prefix in claimed:
+                    prefix.slot.lock.release()
+        for prefix in prefixes:
+            if prefix not in found:
+                with prefix.slot.lock:
+                    found |= self._find([prefix])
+        return [found[prefix] for prefix in prefixes]
 
-    def _find(self, starts: Sequence[Prefix]) -> dict[Prefix, KeyValues]:
-        """Called with the locks of the beginnings."""
-        found = {start: past for start in starts if (past := start.slot.key_values) is not None}
-        if missing := [start for start in starts if start not in found]:
-            for start, past in zip(missing, self._read(missing), strict=True):
-                start.slot.key_values = found[start] = past
-        for start, past in found.items():
-            if start.lasting:
-                self._keep(start.slot, byte_count(past))
+    def _find(self, prefixes: Sequence[Prefix]) -> dict[Prefix, KeyValues]:
+        """Looks prefixes up and computes the missing ones. The caller holds the locks of their slots."""
+        found = {prefix: known for prefix in prefixes if (known := prefix.slot.key_values) is not None}
+        if missing := [prefix for prefix in prefixes if prefix not in found]:
+            for prefix, computed in zip(missing, self._compute(missing), strict=True):
+                prefix.slot.key_values = found[prefix] = computed
+        for prefix, key_values in found.items():
+            if prefix.outlives_job:
+                self._keep(prefix.slot, byte_count(key_values))
         return found
 
     def _keep(self, slot: CacheSlot, size: int) -> None:
+        """Marks a slot as the most recently used, and empties others while all together are too large."""
         with self._lock:
-            while self._gone:
-                self._bytes -= self._kept.pop(self._gone.popleft(), 0)
-            key = ref(slot, self._gone.append)
-            if key not in self._kept:
-                self._kept[key] = size
+            while self._dead:
+                self._bytes -= self._bytes_by_slot.pop(self._dead.popleft(), 0)
+            key = ref(slot, self._dead.append)
+            if key not in self._bytes_by_slot:
+                self._bytes_by_slot[key] = size
                 self._bytes += size
-            self._kept.move_to_end(key)
+            self._bytes_by_slot.move_to_end(key)
             while self._bytes > self._max_bytes:
-                oldest, freed = self._kept.popitem(last=False)
+                oldest, freed = self._bytes_by_slot.popitem(last=False)
                 self._bytes -= freed
-                if (given_up := oldest()) is not None:
-                    given_up.key_values = None
+                if (evicted := oldest()) is not None:
+                    evicted.key_values = None

@@ -1,4 +1,8 @@
-"""Keys and values of what a causal model has read, and going on from them."""
+"""Keys and values of a causal model's attention layers, and forward passes that continue from them.
+
+A causal model's keys and values of a token depend on the tokens before it only. Once they are computed for a prefix,
+any continuation of the prefix can be computed from them, without a second pass over the prefix.
+"""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -11,31 +15,35 @@ from transformers.cache_utils import DynamicLayer
 from fedbbpt.ptm.models.text.split_model import SplitModel
 
 KeyValues: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
-"""Each layer's keys and values, both `[N, heads, T, width]`. Never changed once it is there."""
+"""Each layer's keys and values, both `[N, heads, T, width]`. They are shared between passes and never modified."""
 
-_ROTATED_BY_LENGTH = "dynamic", "longrope"
-"""Kinds of rotary positions whose keys depend on how long the whole input is."""
+_LENGTH_DEPENDENT_ROPE = "dynamic", "longrope"
+"""Rotary position embeddings whose keys depend on the length of the whole input, so that prefixes cannot be reused."""
 
 
 def forward_with_cache(model: SplitModel, inputs: Tensor, past: KeyValues = ()) -> tuple[Tensor, KeyValues]:
-    """The last hidden states `[N, T, D]` of what follows on `past`, and the past with it."""
+    """Runs the body on `inputs` `[N, T, D]`, which follow the tokens whose keys and values are `past`.
+
+    Returns:
+        The last hidden states `[N, T, D]` of the inputs, and the keys and values of past and inputs together.
+    """
     cache = DynamicCache()
     layers: list[Any] = cache.layers
-    layers += [_layer(keys, values) for keys, values in past]
+    layers += [_cache_layer(keys, values) for keys, values in past]
     hidden = model.run_body(inputs, cache=cache, use_cache=True)
     return hidden, tuple((layer.keys, layer.values) for layer in layers)
 
 
-def _layer(keys: Tensor, values: Tensor) -> Any:
-    """One of a cache, which takes what it is given as it is: `update` would copy it."""
-    layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]  # it says none
+def _cache_layer(keys: Tensor, values: Tensor) -> Any:
+    """Returns a layer of transformers' cache that holds these tensors themselves: its `update` would copy them."""
+    layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]  # transformers leaves it without types
     layer.keys, layer.values, layer.is_initialized = keys, values, True
     layer.dtype, layer.device = keys.dtype, keys.device
     return layer
 
 
 def stack(pasts: Sequence[KeyValues]) -> KeyValues:
-    """Those of N inputs `[1, heads, T, width]`, all of one length, as one `[N, heads, T, width]`."""
+    """Joins the keys and values of N inputs of one length, `[1, heads, T, width]` each, to `[N, heads, T, width]`."""
     if all(past is pasts[0] for past in pasts):
         return tuple((k.expand(len(pasts), -1, -1, -1), v.expand(len(pasts), -1, -1, -1)) for k, v in pasts[0])
     layers = zip(*pasts, strict=True)
@@ -43,12 +51,16 @@ def stack(pasts: Sequence[KeyValues]) -> KeyValues:
 
 
 def byte_count(past: KeyValues) -> int:
+    """Returns the bytes that keys and values take."""
     return sum(each.nbytes for layer in past for each in layer)
 
 
-def supports_key_values(model: SplitModel, words: Tensor) -> bool:
-    """Whether the model, going on behind half of `words` `[1, T, D]`, ends where it does in one go."""
-    if any(kind in str(getattr(model.body.config, "rope_parameters", None)) for kind in _ROTATED_BY_LENGTH):
+def supports_reuse(model: SplitModel, words: Tensor) -> bool:
+    """Tells whether the model can continue from keys and values, by computing `words` `[1, T, D]` in two halves.
+
+    The hidden states of the second half must be those of one pass over all words.
+    """
+    if any(kind in str(getattr(model.body.config, "rope_parameters", None)) for kind in _LENGTH_DEPENDENT_ROPE):
         return False
     first, second = (model.apply_embedding_block(half) for half in words.chunk(2, dim=1))
     try:
@@ -61,7 +73,7 @@ def supports_key_values(model: SplitModel, words: Tensor) -> bool:
 
 
 def layer_shape(model: SplitModel, words: Tensor) -> tuple[int, int, int] | None:
-    """(layers, heads, width) of keys and values; None where layers differ."""
+    """Returns (layers, heads, width) of the model's keys and values; None if its layers differ in shape."""
     _, past = forward_with_cache(model, model.apply_embedding_block(words))
     shapes = {(each.shape[1], each.shape[3]) for layer in past for each in layer}
     (heads, width), *others = shapes

@@ -1,4 +1,4 @@
-"""What masked and causal language models share: label words, and a head that knows no others."""
+"""Base of masked and causal language models: label words, and a copy of the head that computes only their logits."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,28 +14,29 @@ from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
 from fedbbpt.types import TaskSpec
 
 LabelTokens: TypeAlias = tuple[tuple[int, ...], ...]
-"""The tokens of each class's label word."""
+"""The token ids of each class's label word."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelHead:
-    """A task's label words, and a head that gives their logits, or those of the whole vocabulary where one has several
-    tokens."""
+    """A task's label words, and the head that scores them.
+
+    The head gives the logits of the label words if each is one token, otherwise those of the whole vocabulary.
+    """
 
     words: LabelTokens
     head: Any
 
     @property
     def extra_tokens(self) -> int:
-        """How many tokens of a word are read: the last is only predicted."""
+        """Tokens of the longest word that the model reads: all except the last, which it only predicts."""
         return max(map(len, self.words)) - 1
 
 
 class LanguageModel(Transformer[LabelHead]):
-    """A class scores by the logit of its label word, where each is one token.
+    """A class scores by the logit of its label word, if each word is one token.
 
-    The head runs on the hidden states that are read, one of each pair, and its decoder has the rows of the label words
-    only.
+    The head runs on one hidden state per pair, and its decoder has the rows of the label words only.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
@@ -58,7 +59,7 @@ class LanguageModel(Transformer[LabelHead]):
         return self._labels(((0,), (1,)))
 
     def _fit_head(self, words: LabelTokens) -> LabelHead:
-        """Each task has a head of its own, so that tasks may be scored side by side. All share the weights."""
+        """Makes a head for these words. Each task has its own, so that tasks can run in parallel; all share the weights."""
         head = self._model.head
         if any(len(word) > 1 for word in words):
             return LabelHead(words, head)
@@ -68,16 +69,16 @@ class LanguageModel(Transformer[LabelHead]):
         decoder.weight = nn.Parameter(weight[ids], requires_grad=False)
         if bias is not None:
             decoder.bias = nn.Parameter(bias[ids], requires_grad=False)
-        kept = (head.config, *head.parameters(), *head.buffers())
-        fitted = deepcopy(head, {id(each): each for each in kept})
+        shared = (head.config, *head.parameters(), *head.buffers())
+        fitted = deepcopy(head, {id(each): each for each in shared})
         fitted.set_output_embeddings(decoder)
         return LabelHead(words, fitted)
 
-    def _read(self, hidden: Tensor, positions: Tensor, columns: LabelHead) -> Tensor:
+    def _score_hidden(self, hidden: Tensor, positions: Tensor, columns: LabelHead) -> Tensor:
         return self._logits(hidden[torch.arange(len(hidden), device=hidden.device), positions], columns)
 
     def _logits(self, states: Tensor, columns: LabelHead) -> Tensor:
-        """`[N, D]` -> `[N, K]`, or `[N, vocabulary]`."""
+        """Returns the logits `[N, K]`, or `[N, vocabulary]`, of hidden states `[N, D]`."""
         copies = -(-FEWEST_TOKENS // len(states))
         logits: Tensor = columns.head(inputs_embeds=states.repeat(copies, 1)[None]).logits
         return logits[0, : len(states)]

@@ -1,4 +1,4 @@
-"""Masked language models (BERT, RoBERTa and their like): the label words' logits at the template's {mask}."""
+"""Masked language models (BERT, RoBERTa and others): a class scores by its label word's logit at the {mask}."""
 
 from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.models.template import Placeholder, parse
@@ -7,7 +7,7 @@ from fedbbpt.types import TaskSpec
 
 
 class MaskedLM(LanguageModel):
-    """For example "{prompt} {text} It was {mask}." with the classes "bad" and "great"."""
+    """Scores for example "{prompt} {text} It was {mask}." with the classes "bad" and "great"."""
 
     family = "masked-lm"
 

@@ -1,4 +1,4 @@
-"""Sequence classifiers: the logits of the labels that the model was trained with."""
+"""Sequence classifiers: a class scores by the logit of a label that the model was trained with."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -19,14 +19,14 @@ class SequenceClassifier(Transformer[list[int]]):
 
     family = "sequence-classifier"
     _read_position: int | None = None
-    """Of the one hidden state that the head looks at; None: it looks at all."""
+    """Position of the one hidden state that the head reads; None if it reads all."""
     _batched = False
-    """Whether it takes several inputs at once; a causal model's only where it finds their ends by padding."""
+    """True if the head takes several inputs at once. Some heads look for the ends of inputs by their padding."""
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         config = checkpoint.model.config
         self._labels = {str(label): index for index, label in config.id2label.items()}
-        # Inputs are never padded; a model that looks for padding would look in vain, and say so.
+        # Inputs are never padded. A head that knows a padding token would look for it and warn that there is none.
         config.pad_token_id = None
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         self._card = replace(self._card, labels=tuple(self._labels))
@@ -34,7 +34,9 @@ class SequenceClassifier(Transformer[list[int]]):
     def check(self, task: TaskSpec) -> None:
         forbid_mask(parse(task))
         if unknown := [label for label in task.classes if label not in self._labels]:
-            raise InvalidTask(f"the model has no labels {unknown}", where="classes", fix=f"of {sorted(self._labels)}")
+            raise InvalidTask(
+                f"the model has no labels {unknown}", where="classes", fix=f"labels among {sorted(self._labels)}"
+            )
 
     def _columns(self, task: TaskSpec) -> list[int]:
         return [self._labels[label] for label in task.classes]
@@ -43,14 +45,14 @@ class SequenceClassifier(Transformer[list[int]]):
         return [0, len(self._labels) - 1]
 
     def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
-        """Finds out as well where the head looks, by what it gives."""
+        """Also finds out by experiment which hidden states the head reads, and whether it takes several inputs."""
         super()._check_split(probe, whole)
         with torch.inference_mode():
             hidden = self._model.run_body(self._model.apply_embedding_block(probe))
             logits = self._logits(hidden)
             alike = partial(torch.allclose, rtol=1e-4, atol=1e-5)
             self._read_position = next(
-                (place for place in (0, -1) if alike(self._logits(hidden[:, [place]]), logits)), None
+                (position for position in (0, -1) if alike(self._logits(hidden[:, [position]]), logits)), None
             )
             if self._read_position is not None:
                 with suppress(ValueError):
@@ -61,7 +63,7 @@ class SequenceClassifier(Transformer[list[int]]):
         logits: Tensor = self._model.head(inputs_embeds=hidden).logits
         return logits
 
-    def _read(self, hidden: Tensor, positions: Tensor, columns: list[int]) -> Tensor:
+    def _score_hidden(self, hidden: Tensor, positions: Tensor, columns: list[int]) -> Tensor:
         states = hidden if self._read_position is None else hidden[:, [self._read_position]]
         if not self._batched:
             return torch.cat([self._logits(one[None]) for one in states])[:, columns]

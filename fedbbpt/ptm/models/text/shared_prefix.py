@@ -1,9 +1,11 @@
-"""Where causal pairs are cut in two, so that what stands before the cut is computed once for all that share it.
+"""Splits each causal pair into a prefix, whose keys and values other pairs can reuse, and a remainder of its own.
 
-Behind the prompt where the row's own text comes later, since all rows share what stands before; else before the prompt,
-since all prompts share the row. Which of both, hangs on the pair alone and never on what else is asked, and so do the
-bits of its scores. The tokens before the cut count in the first micro-batch of a job that needs them, also where a row
-was read for an earlier job and is remembered: what a job costs hangs on what it asks, and not on what others did.
+The prefix ends after the prompt if the example's own text comes later, since all examples then share what stands before
+the text. Otherwise it ends before the prompt, since all prompts share the example. The choice depends only on the pair,
+never on the rest of the call, so a pair's scores are bit-identical in any batch.
+
+The tokens of a prefix count in the first micro-batch of a job that needs it, even if an earlier job has left its keys
+and values in the cache: the cost of a job depends on the job alone, not on other jobs.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,76 +24,82 @@ from fedbbpt.ptm.models.text.key_value_cache import CacheSlot, Prefix
 from fedbbpt.types import Injection, MicroBatch
 
 Indices: TypeAlias = npt.NDArray[np.int64]
+Embed: TypeAlias = Callable[[Sequence[int]], Tensor]
+"""Returns the word vectors `[T, D]` of T token ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefixes:
+    """The prefixes of a job's P x B pairs."""
+
     lengths: Indices
-    """Of what stands before the cut, `[P, B]`; 0: the pair is not cut."""
-    numbers: Indices
-    """Of the start of each pair, `[P, B]`."""
-    starts: Sequence[Prefix]
+    """Tokens of each pair's prefix, `[P, B]`; 0 if the pair is computed whole."""
+    indices: Indices
+    """Index of each pair's prefix in `prefixes`, `[P, B]`."""
+    prefixes: Sequence[Prefix]
 
     def of(self, batch: MicroBatch) -> list[Prefix]:
-        """Those of its N pairs; empty where they are not cut."""
+        """Returns the prefix of each of the batch's pairs, or nothing if they are computed whole."""
         if not len(batch.rows) or not self.lengths[batch.prompts[0], batch.rows[0]]:
             return []
-        return [self.starts[number] for number in self.numbers[batch.prompts, batch.rows]]
+        return [self.prefixes[index] for index in self.indices[batch.prompts, batch.rows]]
 
-    def counted(self, batches: Sequence[MicroBatch]) -> tuple[MicroBatch, ...]:
-        """With the tokens of those starts that have to be read, each once."""
-        unread = [start.lasting or start.slot.key_values is None for start in self.starts]
+    def add_prefix_tokens(self, batches: Sequence[MicroBatch]) -> tuple[MicroBatch, ...]:
+        """Returns the batches with the tokens of the prefixes that they have to compute, each prefix once."""
+        uncounted = [prefix.outlives_job or prefix.slot.key_values is None for prefix in self.prefixes]
         counted = []
         for batch in batches:
-            own = self.numbers[batch.prompts, batch.rows][: len(self.of(batch))]
+            indices = self.indices[batch.prompts, batch.rows][: len(self.of(batch))]
             tokens = 0
-            for number, length in zip(own.tolist(), self.lengths[batch.prompts, batch.rows].tolist(), strict=False):
-                tokens += length * unread[number]
-                unread[number] = False
+            for index, length in zip(indices.tolist(), self.lengths[batch.prompts, batch.rows].tolist(), strict=False):
+                tokens += length * uncounted[index]
+                uncounted[index] = False
             counted.append(replace(batch, tokens=batch.tokens + tokens))
         return tuple(counted)
 
 
 def find_shared_prefixes(
-    vectors: PromptVectors, rows: Sequence[TokenisedExample], words: Callable[[Sequence[int]], Tensor], *, fewest: int
+    vectors: PromptVectors, rows: Sequence[TokenisedExample], embed: Embed, *, fewest: int
 ) -> SharedPrefixes:
-    """Of all pairs. What has fewer than `fewest` tokens before the cut, or none behind it, stays whole."""
+    """Finds the prefixes of all pairs.
+
+    A pair whose prefix would have fewer than `fewest` tokens, or whose remainder would have none, stays whole. A deep
+    prompt is a prefix of its own, whose keys and values are given.
+    """
     prompts = np.array([len(prompt) for prompt in vectors.each], np.int64)
     lengths = np.zeros((len(prompts), len(rows)), np.int64)
-    numbers = np.zeros_like(lengths)
+    indices = np.zeros_like(lengths)
     if vectors.deep is not None:
         pasts = [tuple((keys[None], values[None]) for keys, values in prompt) for prompt in vectors.deep]
-        starts = [Prefix(CacheSlot(past), partial(words, ())) for past in pasts]
-        return SharedPrefixes(lengths + prompts[:, None], numbers + np.arange(len(starts))[:, None], starts)
+        prefixes = [Prefix(CacheSlot(past), partial(embed, ())) for past in pasts]
+        return SharedPrefixes(lengths + prompts[:, None], indices + np.arange(len(prefixes))[:, None], prefixes)
     if vectors.injection not in (Injection.PREFIX, Injection.PLACE):
-        return SharedPrefixes(lengths, numbers, ())
-    starts, known = [], {}
+        return SharedPrefixes(lengths, indices, ())
+    prefixes, known = [], {}
     for column, row in enumerate(rows):
-        joint = vectors.join_index(row)
-        before = row.ids[:joint]
-        if joint > row.text_index:
-            lengths[:, column], numbers[:, column] = joint, len(starts)
-            starts.append(Prefix(row.cache_slot, partial(words, before), lasting=True))
+        join_index = vectors.join_index(row)
+        before = row.ids[:join_index]
+        if join_index > row.text_index:
+            lengths[:, column], indices[:, column] = join_index, len(prefixes)
+            prefixes.append(Prefix(row.cache_slot, partial(embed, before), outlives_job=True))
             continue
         if before not in known:
-            known[before] = len(starts)
-            starts += [Prefix(CacheSlot(), partial(_prefix_vectors, words, before, prompt)) for prompt in vectors.each]
-        lengths[:, column], numbers[:, column] = joint + prompts, known[before] + np.arange(len(prompts))
-    behind = np.add.outer(prompts, [len(row.ids) for row in rows]) - lengths
-    lengths[(lengths < fewest) | (behind == 0)] = 0
-    return SharedPrefixes(lengths, numbers, starts)
+            known[before] = len(prefixes)
+            prefixes += [Prefix(CacheSlot(), partial(_embed_with_prompt, embed, before, v)) for v in vectors.each]
+        lengths[:, column], indices[:, column] = join_index + prompts, known[before] + np.arange(len(prompts))
+    remaining = np.add.outer(prompts, [len(row.ids) for row in rows]) - lengths
+    lengths[(lengths < fewest) | (remaining == 0)] = 0
+    return SharedPrefixes(lengths, indices, prefixes)
 
 
-def remainder(
-    vectors: PromptVectors, prompt: int, row: TokenisedExample, before: int, words: Callable[[Sequence[int]], Tensor]
-) -> Tensor:
-    """What stands behind the cut of a pair `[T, D]`, with `before` tokens before it."""
+def remainder(vectors: PromptVectors, prompt: int, row: TokenisedExample, prefix_tokens: int, embed: Embed) -> Tensor:
+    """Returns the word vectors `[T, D]` of a pair that follow its prefix of `prefix_tokens` tokens."""
     if vectors.deep is not None:
-        return words(row.ids)
-    joint = vectors.join_index(row)
-    behind = words(row.ids[joint:])
-    return behind if before > joint else torch.cat([vectors.each[prompt], behind])
+        return embed(row.ids)
+    join_index = vectors.join_index(row)
+    after = embed(row.ids[join_index:])
+    return after if prefix_tokens > join_index else torch.cat([vectors.each[prompt], after])
 
 
-def _prefix_vectors(words: Callable[[Sequence[int]], Tensor], before: Sequence[int], prompt: Tensor) -> Tensor:
-    return torch.cat([words(before), prompt])
+def _embed_with_prompt(embed: Embed, before: Sequence[int], prompt: Tensor) -> Tensor:
+    return torch.cat([embed(before), prompt])

@@ -1,7 +1,7 @@
-"""A transformer taken apart at its two seams: embeddings | body | head.
+"""Splits a transformer at two seams, word embeddings + embedding block | body | head, so that prompts can join between.
 
-Hidden states are handed from part to part by stand-ins, so that every architecture's own code computes each part. That
-the parts together give what the whole gave is measured, not believed.
+Each part runs the architecture's own code. Stand-ins take the place of the other parts and pass on hidden states that
+were computed before. The families verify at start-up that the parts together give the logits of the whole model.
 """
 
 from collections.abc import Iterator
@@ -17,48 +17,57 @@ from fedbbpt.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class SplitModel:
-    """`block` is what stands between word embeddings and the first layer where that ends in a LayerNorm (positions,
-    token types, the LayerNorm); None where the body does what there is of it. `head` is None where there is none."""
+    """A model in parts; inputs and outputs of each are float32."""
 
     word_embeddings: nn.Embedding
     embedding_block: nn.Module | None
+    """Everything between word embeddings and first layer (positions, token types, LayerNorm), if it ends in a
+    LayerNorm; None if the body does this by itself."""
     body: Any
+    """The layers: called as transformers' base model, with `inputs_embeds`."""
     head: Any
+    """The model with a stand-in for the body; None if it has no head."""
     dtype: torch.dtype = torch.float32
-    """What torch's body computes in; all that goes in and comes out is float32."""
+    """Precision of the body's weights."""
 
     def apply_embedding_block(self, words: Tensor) -> Tensor:
-        """What word embeddings `[N, T, D]` are behind the embedding block."""
+        """Returns the inputs of the first layer for word vectors `[N, T, D]`."""
         if self.embedding_block is None:
             return words
         embedded: Tensor = self.embedding_block(input_ids=None, inputs_embeds=words)
         return embedded
 
     def run_body(self, inputs: Tensor, **cached: Any) -> Tensor:
-        """The body's last hidden states `[N, T, D]` of what enters its first layer."""
+        """Returns the last hidden states `[N, T, D]` for inputs of the first layer `[N, T, D]`.
+
+        `cached`: transformers' arguments for a cache of keys and values.
+        """
         hidden: Tensor = self.body(inputs_embeds=inputs.to(self.dtype), **cached).last_hidden_state
         return hidden.float()
 
     def with_dtype(self, dtype: torch.dtype) -> "SplitModel":
-        """Changes the body. Words and heads stay as they are: they take little time, and scores hang on them."""
-        for weight in self._body_weights():  # and no buffers: the frequencies of rotary positions are among them
+        """Converts the body's weights in place.
+
+        Word embeddings and head keep their precision: they take little time, and scores are sensitive to them.
+        """
+        for weight in self._body_weights():  # not its buffers: the frequencies of rotary positions are among them
             weight.data = weight.data.to(dtype)
         return replace(self, dtype=dtype)
 
     def with_body(self, body: Any) -> "SplitModel":
-        """Lets the weights of torch's body go, which are in the other one."""
+        """Replaces the body by one that has copies of its weights, and frees torch's."""
         for weight in self._body_weights():
             weight.data = weight.data.new_empty(0)
         return replace(self, body=body)
 
     def _body_weights(self) -> Iterator[nn.Parameter]:
-        """Those that are neither the words' nor the head's as well."""
-        kept = set(map(id, (*self.word_embeddings.parameters(), *(self.head.parameters() if self.head else ()))))
-        return (weight for weight in self.body.parameters() if id(weight) not in kept)
+        """Yields the weights of the body that word embeddings and head do not share."""
+        shared = set(map(id, (*self.word_embeddings.parameters(), *(self.head.parameters() if self.head else ()))))
+        return (weight for weight in self.body.parameters() if id(weight) not in shared)
 
 
 def split_model(model: Any) -> SplitModel:
-    """Changes the model. Its body ends without a pooler; one that the head needs is kept in the head."""
+    """Splits a model, which is modified. The body loses its pooler; if the head needs one, the head keeps it."""
     words, body = model.get_input_embeddings(), model.base_model
     head = None if body is model else model
     if head is not None:
@@ -69,17 +78,23 @@ def split_model(model: Any) -> SplitModel:
 
 
 def whole_model_logits(model: Any, name: str, probe: Tensor) -> Tensor | None:
-    """The whole model's logits, None where it has no head. Raises InvalidInput where it takes no vectors."""
+    """Returns the logits of a model that is not split yet; None if it has no head.
+
+    Raises:
+        InvalidInput: The model does not accept word vectors in place of token ids.
+    """
     try:
         with torch.inference_mode():
             return getattr(model(inputs_embeds=probe), "logits", None)
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        raise InvalidInput(f"it takes no vectors: {error}", where=name, fix="another model") from None
+        raise InvalidInput(f"the model does not accept vectors: {error}", where=name, fix="another model") from None
 
 
 def _take_embedding_block(body: Any, width: int) -> nn.Module | None:
-    """The body's embedding block, with a stand-in left in its place; None, and the body as it was, where it has none
-    that ends in a LayerNorm and can be asked alone."""
+    """Takes the embedding block out of the body and leaves a stand-in.
+
+    Returns None, and leaves the body as it was, if no block ends in a LayerNorm or the block cannot run alone.
+    """
     block = getattr(body, "embeddings", None)
     if not isinstance(block, nn.Module) or not any(isinstance(part, nn.LayerNorm) for part in block.children()):
         return None
@@ -98,7 +113,7 @@ def _take_embedding_block(body: Any, width: int) -> nn.Module | None:
 
 
 class _BodyStandIn(nn.Module):
-    """Hands on what the body has computed before, and adds the body's pooler."""
+    """Passes on hidden states that the body has computed before, and adds the body's pooler."""
 
     def __init__(self, pooler: nn.Module | None) -> None:
         super().__init__()
@@ -106,7 +121,7 @@ class _BodyStandIn(nn.Module):
 
     @property
     def decoder(self) -> "_BodyStandIn":
-        """OPT's head asks the decoder within the body, which wraps nothing else."""
+        """OPT's head calls the decoder within the body, which wraps nothing else."""
         return self
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BodyOutput:
@@ -115,7 +130,7 @@ class _BodyStandIn(nn.Module):
 
 
 class _BlockStandIn(nn.Module):
-    """Hands on what the embedding block has computed before; architectures name and order their arguments freely."""
+    """Passes on the output of the embedding block, which it recognises by its shape: architectures name it freely."""
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         return next(one for one in (*inputs, *named.values()) if isinstance(one, Tensor) and one.ndim == 3)

@@ -1,16 +1,15 @@
-"""What all families share: pairs of one length run through the model's body together.
+"""Base of all families of text models: pairs of one length run through the model's body together.
 
-A pair's scores are the same bits alone and in company, whatever `threads` is:
+A pair's scores are bit-identical alone and in any batch, for any number of threads:
 
-- Each micro-batch runs on one thread, so that no kernel splits its rows by their number; callers run `threads`
-  micro-batches side by side.
-- A matrix product of less than four rows takes another kernel than larger ones: small micro-batches are filled up with
-  copies (`FEWEST_TOKENS`).
-- So are heads, where a pair is one row.
-- Some activations (SiLU, tanh-GELU) round the last elements of an array otherwise. Widths that are multiples of 32, as
-  those of published models are, leave no such rest.
+- Each micro-batch runs on one thread, so that no kernel splits its rows according to their number; callers run
+  `threads` micro-batches in parallel.
+- A matrix product of fewer than four rows uses another kernel than larger ones. Small micro-batches are therefore
+  filled up with copies (`FEWEST_TOKENS`), and so are the inputs of heads, where a pair is one row.
+- Some activations (SiLU, tanh-GELU) round the last elements of an array differently. Widths that are multiples of 32,
+  as in published models, leave no such remainder.
 
-Whether all this holds for the model and the machine at hand is measured at the start: `score_noise`.
+Whether this holds for a model on a machine is measured at start-up and reported as `score_noise`.
 """
 
 from abc import ABC, abstractmethod
@@ -55,23 +54,36 @@ from fedbbpt.types import (
 )
 
 FEWEST_TOKENS = 16
+"""Tokens to which smaller micro-batches are filled up with copies."""
 CPU_TOKENS = 1024
-"""Larger micro-batches leave a CPU's caches and gain nothing."""
+"""Tokens of a micro-batch on a CPU. Larger ones do not fit into its caches and are no faster."""
 C = TypeVar("C")
 
 
 class Transformer(ABC, Generic[C]):
-    """Implements interfaces.Backend for one family; C is what the family makes of a task's classes.
+    """Implements interfaces.Backend for one family; C is the family's form of a task's classes.
 
-    `token_budget` bounds a micro-batch. 0: CPU_TOKENS, or what a warm-up finds on another device; there one is made
-    ready while another is computed. Jobs may be made and run in any threads. Torch's own are set to one, for the whole
-    process.
+    Jobs can be made and run in any threads. On a CPU, each micro-batch runs on one thread; on another device, one
+    micro-batch is prepared while another is computed.
     """
 
     family: str
     causal = False
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
+        """Splits the model, verifies the parts and measures the noise of its scores.
+
+        Sets torch's own number of threads to one, for the whole process.
+
+        Args:
+            checkpoint: The model, which is modified.
+            threads: Micro-batches that run in parallel on a CPU; 0 means the number of cores.
+            token_budget: Most tokens of a micro-batch; 0 means CPU_TOKENS, or for the number that a warm-up finds
+                to be fastest on another device.
+
+        Raises:
+            InvalidInput: The model cannot be split, or the runtime cannot compute it.
+        """
         torch.set_num_threads(1)
         self._on_cpu = checkpoint.model.device.type == "cpu"
         self.threads = (threads or cpu_count() or 1) if self._on_cpu else 2
@@ -107,32 +119,32 @@ class Transformer(ABC, Generic[C]):
             with torch.inference_mode():
                 self._model = accelerate_body(self._model, self._first_layer_probe, cuda_recorder())
         if not (token_budget or self._on_cpu):
-            self._token_budget = find_token_budget(self._seconds, first=CPU_TOKENS)
+            self._token_budget = find_token_budget(self._seconds_per_batch, first=CPU_TOKENS)
         self._card = replace(self._card, score_noise=self._measure_noise())
 
     @abstractmethod
     def check(self, task: TaskSpec) -> None:
-        """Raises InvalidTask."""
+        """Raises InvalidTask if the family cannot score the task."""
 
     @abstractmethod
     def _columns(self, task: TaskSpec) -> C:
-        """What `_read` must know of the classes."""
+        """Returns the classes in the form that `_score_hidden` takes."""
 
     def _extra_tokens(self, columns: C) -> int:
-        """How many of the model's positions the classes take behind an input."""
+        """Returns how many of the model's positions the classes take after an input."""
         return 0
 
     @abstractmethod
     def _probe_columns(self) -> C:
-        """The columns of any two classes, to measure with."""
+        """Returns the columns of two arbitrary classes, for measurements."""
 
     def _noise_columns(self) -> C:
-        """Those that measure the most of what the family does."""
+        """Returns the columns to measure noise with: those that exercise most of the family's code."""
         return self._probe_columns()
 
     @abstractmethod
-    def _read(self, hidden: Tensor, positions: Tensor, columns: C) -> Tensor:
-        """The scores `[N, K]` of pairs from their last hidden states `[N, T, D]`, each at its position `[N]`."""
+    def _score_hidden(self, hidden: Tensor, positions: Tensor, columns: C) -> Tensor:
+        """Returns the scores `[N, K]` of pairs from their last hidden states `[N, T, D]` at their positions `[N]`."""
 
     def describe(self) -> ModelCard:
         return self._card
@@ -176,7 +188,7 @@ class Transformer(ABC, Generic[C]):
         wanted: npt.NDArray[np.bool_],
         **computed: Any,
     ) -> tuple[MicroBatch, ...]:
-        """`computed`: what of a pair is not computed with it, or besides it, as `plan` has it."""
+        """`computed`: the tokens of a pair that are computed elsewhere, or in addition; see `plan`."""
         return plan(
             [len(each) for each in vectors.each],
             [len(row.ids) for row in rows],
@@ -189,63 +201,66 @@ class Transformer(ABC, Generic[C]):
     def _forward(
         self, batch: MicroBatch, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C
     ) -> Scores:
-        """The scores `[N, K]` of the pairs."""
+        """Returns the scores `[N, K]` of the batch's pairs."""
         inputs = self._injector.first_layer_inputs(vectors, batch, rows)  # [N, T, D]
         count, tokens, _ = inputs.shape
-        places = {row: vectors.read_position(rows[row], tokens) for row in set(batch.rows.tolist())}
-        # On a device, what is sent behind the body's launches would wait for their end, and the head for it.
-        positions = upload([places[row] for row in batch.rows.tolist()], inputs.device)
+        by_row = {row: vectors.read_position(rows[row], tokens) for row in set(batch.rows.tolist())}
+        # Before the body is launched: on a GPU a later upload would wait until the body has finished.
+        positions = upload([by_row[row] for row in batch.rows.tolist()], inputs.device)
         if count * tokens < FEWEST_TOKENS:
             inputs = inputs.repeat(-(-FEWEST_TOKENS // (count * tokens)), 1, 1)
-        scores: Scores = self._run(inputs, positions, columns).cpu().numpy()
+        scores: Scores = self._score_inputs(inputs, positions, columns).cpu().numpy()
         return scores
 
-    def _run(self, inputs: Tensor, positions: Tensor, columns: C) -> Tensor:
-        """The scores `[N, K]` of the first N of `inputs` `[N', T, D]`, read at `positions` `[N]`."""
-        return self._read(self._model.run_body(inputs)[: len(positions)], positions, columns)
+    def _score_inputs(self, inputs: Tensor, positions: Tensor, columns: C) -> Tensor:
+        """Returns the scores `[N, K]` of the first N of `inputs` `[N', T, D]` at `positions` `[N]`."""
+        return self._score_hidden(self._model.run_body(inputs)[: len(positions)], positions, columns)
 
     def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
-        """Raises InvalidInput where the parts, taken from each other, do not give the logits that the whole gave."""
+        """Raises InvalidInput if the split model does not give the logits of the whole model."""
         if whole is None:
             return
         theirs = whole[0, -1, [0, 1]] if whole.ndim == 3 else whole[0, [0, -1]]
         try:
             with torch.inference_mode():
                 position = torch.tensor([FEWEST_TOKENS - 1], device=probe.device)
-                ours = self._run(self._model.apply_embedding_block(probe), position, self._probe_columns())[0]
+                inputs = self._model.apply_embedding_block(probe)
+                ours = self._score_inputs(inputs, position, self._probe_columns())[0]
             same = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
         except (AttributeError, TypeError, ValueError):
             same = False
         if not same:
-            what = f"a {self.family} whose head cannot be taken from its body"
+            what = f"the head of this {self.family} cannot be separated from its body"
             raise InvalidInput(what, where=self._card.model, fix="another model")
 
     def _measure_noise(self) -> float:
-        """The standard deviation between the scores of pairs alone and in company."""
+        """Returns the standard deviation of the difference between the scores of pairs alone and in batches."""
         rng = seeds.rng(0, "score-noise")
         columns = self._noise_columns()
         first = min(FEWEST_TOKENS, self._card.max_tokens // 3)
         longest = min(40, self._card.max_tokens - first - self._extra_tokens(columns))
         lengths = rng.integers(1, longest + 1, 6).repeat(2)
         ids = [tuple(rng.integers(0, self._model.word_embeddings.num_embeddings, n).tolist()) for n in lengths]
-        rows = [
-            TokenisedExample(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)
-        ]  # before the prompt, or behind
+        # Prompts join alternately before and after the text.
+        rows = [TokenisedExample(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]
         with torch.inference_mode():
             vectors = list(_probe(self._model.word_embeddings.weight, 3, first))
-            together = self._all(PromptVectors(vectors, in_front=False), rows, columns)
+            batched = self._score_all(PromptVectors(vectors, in_front=False), rows, columns)
             alone = np.array(
-                [[self._all(PromptVectors([v], in_front=False), [row], columns)[0, 0] for row in rows] for v in vectors]
+                [
+                    [self._score_all(PromptVectors([v], in_front=False), [row], columns)[0, 0] for row in rows]
+                    for v in vectors
+                ]
             )
-        return float(np.std(together - alone))
+        return float(np.std(batched - alone))
 
     def _first_layer_probe(self, count: int, tokens: int) -> Tensor:
-        """Random inputs of the first layer, `[count, tokens, D]`, of fewer tokens where the model takes fewer."""
+        """Returns random inputs of the first layer, `[count, tokens, D]`; fewer tokens if the model takes fewer."""
         tokens = min(tokens, self._card.max_tokens)
         return self._model.apply_embedding_block(_probe(self._model.word_embeddings.weight, count, tokens))
 
-    def _seconds(self, tokens: int) -> float:
-        """What a micro-batch of about so many takes, from its prompts to its scores."""
+    def _seconds_per_batch(self, tokens: int) -> float:
+        """Measures a micro-batch of about `tokens` tokens, from its prompts to its scores."""
         length = min(128, self._card.max_tokens)
         count, front = max(1, tokens // length), length // 2
         columns, rows = self._probe_columns(), [TokenisedExample((0,) * (length - front), 0, 0, None, 0)]
@@ -260,8 +275,8 @@ class Transformer(ABC, Generic[C]):
 
             return min([forward() for _ in range(6)][2:])  # the first two warm up
 
-    def _all(self, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C) -> Scores:
-        """`[P, B, K]`"""
+    def _score_all(self, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C) -> Scores:
+        """Returns the scores of all pairs, `[P, B, K]`."""
         job = self._job(vectors, rows, columns, np.ones((len(vectors.each), len(rows)), bool))
         parts = [job.run(batch) for batch in job.batches]
         scores = np.empty((len(vectors.each), len(rows), parts[0].shape[1]), np.float32)
@@ -271,6 +286,6 @@ class Transformer(ABC, Generic[C]):
 
 
 def _probe(words: Tensor, count: int, tokens: int) -> Tensor:
-    """Random vectors `[count, tokens, D]` like those of the model's own words `[vocabulary, D]`."""
+    """Returns random vectors `[count, tokens, D]` of the same scale as the model's word vectors `[vocabulary, D]`."""
     noise = seeds.rng(0, "probe").standard_normal((count, tokens, words.shape[1]), np.float32)
     return words.std() * torch.from_numpy(noise).to(words.device)

@@ -1,4 +1,4 @@
-"""What happens to an example's tokens before a prompt joins them: truncation and perturbation."""
+"""Truncation and perturbation of an example's tokens, before a prompt joins them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,11 @@ from fedbbpt.types import Perturbation
 
 
 def truncate(text: list[int], room: int, row: int) -> list[int]:
-    """The first `room` tokens of the text of example `row`. Raises PromptTooLong where there is room for none."""
+    """Returns the first `room` tokens of the text of example number `row`.
+
+    Raises:
+        PromptTooLong: There is no room for a single token.
+    """
     if room < 1:
         raise PromptTooLong(
             "the template, the rest of the input and the prompt leave no room for the text",
@@ -21,9 +25,9 @@ def truncate(text: list[int], room: int, row: int) -> list[int]:
 def perturb(
     tokens: list[int], perturbation: Perturbation, rng: np.random.Generator, vocabulary: npt.NDArray[np.int64]
 ) -> list[int]:
-    """x~ = x m + x^ (1 - m): random tokens x^ where the mask m is 0, which is a fraction `rate` of the places.
+    """Replaces a fraction `rate` of the tokens by random ones: x~ = x m + x^ (1 - m) with a random mask m.
 
-    FedBPT (arXiv 2310.01467), equation 7. `vocabulary` holds the ids to draw from.
+    FedBPT (arXiv 2310.01467), equation 7. `vocabulary` holds the ids to draw x^ from.
     """
     perturbed = np.array(tokens, np.int64)
     places = rng.permutation(len(tokens))[: round(perturbation.rate * len(tokens))]

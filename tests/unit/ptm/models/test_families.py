@@ -167,7 +167,7 @@ def test_tasks_that_a_family_cannot_score(checkpoint: Checkpoint, name: str, tas
         load(str(checkpoint(name)), threads=1).check(task)
 
 
-@pytest.mark.parametrize(("name", "match"), [("bart-classifier", "takes no vectors")])
+@pytest.mark.parametrize(("name", "match"), [("bart-classifier", "does not accept vectors")])
 def test_a_model_of_another_build_is_refused(checkpoint: Checkpoint, name: str, match: str) -> None:
     """What is taken apart is compared with the whole when it is loaded, so that no score is silently wrong."""
     with pytest.raises(InvalidInput, match=match):

@@ -51,8 +51,8 @@ def test_noise_is_measured_and_told(checkpoint: Callable[[str], Path]) -> None:
     from fedbbpt.ptm.models.text.masked_lm import MaskedLM
 
     class Coupled(MaskedLM):
-        def _read(self, hidden: Any, positions: Any, columns: Any) -> Any:
-            return super()._read(hidden, positions, columns) + 1e-2 * (len(hidden) - 1)
+        def _score_hidden(self, hidden: Any, positions: Any, columns: Any) -> Any:
+            return super()._score_hidden(hidden, positions, columns) + 1e-2 * (len(hidden) - 1)
 
     folder = checkpoint("roberta-mlm")
     for family, noisy in ((MaskedLM, False), (Coupled, True)):

@@ -118,7 +118,7 @@ def test_keys_that_hang_on_the_whole_length_are_not_shared(checkpoint: Checkpoin
 
 
 def start(read: CacheSlot | None = None) -> Prefix:
-    return Prefix(read or CacheSlot(), lambda: torch.zeros(4, 2), lasting=True)
+    return Prefix(read or CacheSlot(), lambda: torch.zeros(4, 2), outlives_job=True)
 
 
 def some_past() -> Any:
