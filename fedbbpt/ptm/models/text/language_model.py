@@ -59,7 +59,10 @@ class LanguageModel(Transformer[LabelHead]):
         return self._labels(((0,), (1,)))
 
     def _fit_head(self, words: LabelTokens) -> LabelHead:
-        """Makes a head for these words. Each task has its own, so that tasks can run in parallel; all share the weights."""
+        """Makes a head for these words.
+
+        Each task has a head of its own, so that tasks can run in parallel; all heads share their weights.
+        """
         head = self._model.head
         if any(len(word) > 1 for word in words):
             return LabelHead(words, head)
