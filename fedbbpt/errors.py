@@ -10,7 +10,8 @@ FedbbptError
 │   ├── InvalidHello             a Join that cannot be taken
 │   ├── InvalidUpdate            names, weight or metrics of an update
 │   ├── InvalidRequest           a message that lacks a part or breaks the order of a stream
-│   └── PromptTooLong            prompt and input exceed the model
+│   ├── PromptTooLong            prompt and input exceed the model
+│   └── InvalidPlugin            an installed method or backend that does not load, or whose name is taken
 ├── ChecksumMismatch             bytes changed on the way
 ├── NotFound
 │   ├── UnknownRun  UnknownRound  UnknownTask  UnknownExamples
@@ -23,6 +24,7 @@ FedbbptError
 │   ├── UnsupportedPrompt        the model does not take this kind of prompt
 │   ├── OutputWithheld           the PTM gives less than the caller's method needs
 │   ├── ScoreUnavailable         the PTM's own model server does not tell a class's score
+│   ├── PluginMissing            the run uses a plug-in method that is not installed here, or is another version
 │   └── WrongService             somebody answers, but speaks another protocol
 ├── SessionEvicted               a newer session of the same client took over
 ├── Unauthenticated
@@ -104,6 +106,9 @@ class InvalidRequest(InvalidInput): ...
 class PromptTooLong(InvalidInput): ...
 
 
+class InvalidPlugin(InvalidInput): ...
+
+
 class ChecksumMismatch(FedbbptError): ...
 
 
@@ -150,6 +155,9 @@ class OutputWithheld(Conflict): ...
 
 
 class ScoreUnavailable(Conflict): ...
+
+
+class PluginMissing(Conflict): ...
 
 
 class WrongService(Conflict): ...

@@ -5,7 +5,7 @@ reaches its coordinator by function calls or over gRPC. Torch is imported only w
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedbbpt.client.agent import Agent, NoDevExamples
@@ -15,11 +15,12 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidInput, InvalidJob
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.files import atomic_write, sha256_of_file
-from fedbbpt.interfaces import Objectives, Ptm, RunSettings, Store, WhiteBox
+from fedbbpt.interfaces import Ptm, RunSettings, Store, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.methods import client_half, needs_scores, owner_half, white_box
+from fedbbpt.methods import client_method
 from fedbbpt.methods.fed_sp import FedSpConfig
+from fedbbpt.methods.method import AnyMethod
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.types import Auxiliary, Hello, LabelledExamples
@@ -81,6 +82,7 @@ def client(
     *,
     keepsake: Keepsake | None = None,
     fetch_auxiliary: Callable[[Auxiliary], Path] | None = None,
+    methods: Sequence[AnyMethod] = (),
 ) -> Agent:
     """Returns a client of a run, with its examples registered with the PTM.
 
@@ -91,23 +93,34 @@ def client(
         ptm: The model that the client queries.
         keepsake: The client's folder, from which it recovers after a crash; None keeps nothing.
         fetch_auxiliary: Returns the path of the run's auxiliary model. Called for a white-box method only.
+        methods: Methods that the caller defines itself, without installing them.
 
     Raises:
+        PluginMissing: The run's method is a plug-in that is not installed here, or another version of it.
         OutputWithheld: The PTM gives this client less than the run's method or prompt needs.
         InvalidData: The PTM gives losses only, and over more different examples than the client has.
         InvalidInput: The method trains a model, and the run has none for its clients, or torch is not installed.
     """
-    objectives = LocalObjectives(ptm, settings.task, settings.space, train, dev, scores_needed=needs_scores(settings))
-    asked: Objectives | WhiteBox = objectives
-    if white_box(settings):
+    method = client_method(settings, methods)
+    objectives = LocalObjectives(ptm, settings.task, settings.space, train, dev, scores_needed=method.needs_scores)
+    if method.white_box:
         if settings.auxiliary is None or fetch_auxiliary is None:
             fix = "a coordinator that was started with --auxiliary"
             raise InvalidInput("the run has no auxiliary model for its clients", where="coordinator", fix=fix)
-        asked = _auxiliary_model(settings, train, fetch_auxiliary(settings.auxiliary))
-    return Agent(client_half(settings, asked), objectives, CODECS[settings.codec], keepsake)
+        half = method.white_box_half(_auxiliary_model(settings, train, fetch_auxiliary(settings.auxiliary)))
+    else:
+        half = method.half(objectives)
+    return Agent(half, objectives, CODECS[settings.codec], keepsake)
 
 
-def owner(settings: RunSettings, train: LabelledExamples, model: str, *, keepsake: Keepsake | None = None) -> Agent:
+def owner(
+    settings: RunSettings,
+    train: LabelledExamples,
+    model: str,
+    *,
+    keepsake: Keepsake | None = None,
+    methods: Sequence[AnyMethod] = (),
+) -> Agent:
     """Returns the owner of the model, who tunes the prompt through the whole model between two client rounds.
 
     Args:
@@ -115,6 +128,7 @@ def owner(settings: RunSettings, train: LabelledExamples, model: str, *, keepsak
         train: The owner's examples.
         model: The full model: a local folder, or a Hugging Face name.
         keepsake: The owner's folder, from which it recovers after a crash; None keeps nothing.
+        methods: Methods that the caller defines itself, without installing them.
 
     Raises:
         InvalidInput: The run's method has no turn for the owner, the model cannot be loaded, or torch is missing.
@@ -122,7 +136,9 @@ def owner(settings: RunSettings, train: LabelledExamples, model: str, *, keepsak
     """
     with needs_extra("ptm", where="method fed-sp"):
         from fedbbpt.whitebox import roles
-    half = owner_half(settings, roles.owner_white_box(model, settings.space, settings.task, train))
+    half = client_method(settings, methods).owner_half(
+        roles.owner_white_box(model, settings.space, settings.task, train)
+    )
     return Agent(half, NoDevExamples(len(train)), CODECS[settings.codec], keepsake)
 
 

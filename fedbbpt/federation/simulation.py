@@ -49,6 +49,7 @@ class Simulation:
         """
         job = splits.job
         assemble.check_owner_has_data(job, splits.server)
+        methods = [job.entry()]
         with TemporaryDirectory() as folder:
             path, auxiliary = Path(folder, AUXILIARY), None
             if job.entry().white_box:
@@ -58,10 +59,13 @@ class Simulation:
             self._coordinator = assemble.coordinator(job, settings, MemoryStore())
             self._agents: dict[str, Agent] = {}
             for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True)):
-                agent = assemble.client(settings, train, dev, ptm, fetch_auxiliary=lambda announced: path)
+                agent = assemble.client(
+                    settings, train, dev, ptm, fetch_auxiliary=lambda announced: path, methods=methods
+                )
                 self._join(assemble.client_name(index), len(train), agent)
         if job.entry().owner_takes_part(job.method):
-            self._join(OWNER, len(splits.server), assemble.owner(settings, splits.server, job.ptm.model))
+            owner = assemble.owner(settings, splits.server, job.ptm.model, methods=methods)
+            self._join(OWNER, len(splits.server), owner)
 
     def _join(self, name: str, examples: int, agent: Agent) -> None:
         session, _ = self._coordinator.join(assemble.hello(name, "simulated", examples), now=0.0)

@@ -5,22 +5,28 @@ A wrong key or value is rejected with its line, its key, and what would be right
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, LatentPromptSection, PromptSection
-from fedbbpt.methods import METHODS
-from fedbbpt.methods.fed_bbpt import FedBbptConfig
-from fedbbpt.methods.fed_bpt import FedBptConfig
+from fedbbpt.methods import find_method, method_names
 from fedbbpt.methods.fed_cma import FedCmaConfig
-from fedbbpt.methods.fed_sp import FedSpConfig
-from fedbbpt.methods.fedavg_bbt import FedavgBbtConfig
-from fedbbpt.methods.method import Method
+from fedbbpt.methods.method import AnyMethod, MethodConfig
 from fedbbpt.prompts import Space
 from fedbbpt.toml.problems import KeyPath, Problem, first_problem, line_of, parse_toml
 from fedbbpt.toml.section import Section, contradiction
@@ -157,9 +163,25 @@ class CodecSection(Section):
     )
 
 
-MethodSection = Annotated[
-    FedCmaConfig | FedBptConfig | FedBbptConfig | FedSpConfig | FedavgBbtConfig, Field(discriminator="name")
-]
+def _read_method(table: Any, info: ValidationInfo) -> MethodConfig:
+    """Returns the config of the method that the table names; which keys it may have depends on the name alone."""
+    if isinstance(table, MethodConfig):
+        return table
+    own: Sequence[AnyMethod] = info.context or ()
+    name = table.get("name") if isinstance(table, dict) else None
+    method = find_method(name, own) if isinstance(name, str) else None
+    if method is None:
+        fix = f"one of {', '.join(method_names(own))}"
+        raise PydanticCustomError("unknown_method", "method.name is missing or unknown", {"fix": fix})
+    config: MethodConfig
+    if info.mode == "json":
+        config = method.config.model_validate_json(json.dumps(table), strict=True)
+    else:
+        config = method.config.model_validate(table)
+    return config
+
+
+MethodSection = Annotated[SerializeAsAny[MethodConfig], PlainValidator(_read_method)]
 
 
 class Job(Section):
@@ -172,6 +194,11 @@ class Job(Section):
     method: MethodSection = FedCmaConfig()
     cohort: CohortSection = CohortSection()
     codec: CodecSection = CodecSection()
+    _own_methods: tuple[AnyMethod, ...] = PrivateAttr(default=())
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keeps the methods that the caller defines itself, so that the job finds its own among them."""
+        self._own_methods = tuple(context or ())
 
     @model_validator(mode="after")
     def _method_takes_prompt(self) -> "Job":
@@ -187,9 +214,11 @@ class Job(Section):
         """Returns the space that the run searches. Raises InvalidJob if it depends on data that are not here."""
         return self.task.prompt.space(self.run.seed, len(self.task.labels))
 
-    def entry(self) -> Method:
-        """Returns the registry's entry of the job's method."""
-        return METHODS[self.method.name]
+    def entry(self) -> AnyMethod:
+        """Returns the job's method."""
+        method = find_method(self.method.name, self._own_methods)
+        assert method is not None, "the config was read by this method"
+        return method
 
     def digest(self, ptm_revision: str) -> str:
         """Returns the SHA-256 of everything that determines the run's course, in hexadecimal digits.
@@ -209,12 +238,17 @@ def read_job(path: Path) -> Job:
     return parse_job(text, str(path))
 
 
-def parse_job(text: str, name: str = "job") -> Job:
-    """Returns the job of a TOML text; `name` stands for it in errors. Raises InvalidJob with the line."""
-    return job_of(parse_toml(text, name, InvalidJob), text, name)
+def parse_job(text: str, name: str = "job", methods: Sequence[AnyMethod] = ()) -> Job:
+    """Returns the job in a TOML text. Raises InvalidJob with the line.
+
+    Args:
+        name: The name of the file, for messages.
+        methods: Methods that the caller defines itself, without installing them.
+    """
+    return job_of(parse_toml(text, name, InvalidJob), text, name, methods)
 
 
-def job_of(tables: Mapping[str, Any], text: str, name: str) -> Job:
+def job_of(tables: Mapping[str, Any], text: str, name: str, methods: Sequence[AnyMethod] = ()) -> Job:
     """Returns the job that the tables of the TOML `text` describe; some tables may have been added to the text's own.
 
     Raises:
@@ -222,10 +256,10 @@ def job_of(tables: Mapping[str, Any], text: str, name: str) -> Job:
     """
     try:
         # Validated as JSON, where pydantic's strict mode rejects a string for a number but takes a list for a tuple.
-        return Job.model_validate_json(json.dumps(tables, default=str), strict=True)
+        return Job.model_validate_json(json.dumps(tables, default=str), strict=True, context=methods)
     except ValidationError as error:
         problem = _unknown_kind(error) or first_problem(
-            error, lambda path: _known_keys(path, tables), unions={("method",), ("task", "prompt")}
+            error, lambda path: _known_keys(path, tables, methods), unions={("task", "prompt")}
         )
         raise InvalidJob(problem.what, where=f"{name}:{line_of(text, problem.path)}", fix=problem.fix) from None
 
@@ -233,21 +267,24 @@ def job_of(tables: Mapping[str, Any], text: str, name: str) -> Job:
 def _unknown_kind(error: ValidationError) -> Problem | None:
     """The problem of a method or a kind of prompt that does not exist, if that is the first."""
     first = error.errors()[0]
-    if not first["type"].startswith("union_tag"):
-        return None
     path = tuple(map(str, first["loc"]))
-    key, known = ("name", sorted(METHODS)) if path == ("method",) else ("kind", list(PROMPTS))
-    return Problem(path, f"{'.'.join(path)}.{key} is missing or unknown", f"one of {', '.join(known)}")
+    if first["type"].startswith("union_tag"):
+        return Problem(path, f"{'.'.join(path)}.kind is missing or unknown", f"one of {', '.join(PROMPTS)}")
+    if first["type"] == "unknown_method":
+        return Problem(path, first["msg"], first["ctx"]["fix"])
+    return None
 
 
-def _known_keys(path: KeyPath, tables: Mapping[str, Any]) -> list[str]:
+def _known_keys(path: KeyPath, tables: Mapping[str, Any], methods: Sequence[AnyMethod]) -> list[str]:
     """The keys of the section at `path`; none where there is no section."""
     section: type[BaseModel]
     match path:
         case ():
             section = Job
         case ("method",):
-            section = METHODS[tables["method"]["name"]].config
+            method = find_method(tables["method"]["name"], methods)
+            assert method is not None, "an unknown method is an earlier problem"
+            section = method.config
         case ("task", "prompt"):
             section = PROMPTS[tables["task"]["prompt"].get("kind", "latent")]
         case (name,) if name in Job.model_fields:

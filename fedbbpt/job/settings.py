@@ -3,6 +3,7 @@
 from fedbbpt.errors import InvalidJob
 from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.config import Job
+from fedbbpt.methods import told_settings
 from fedbbpt.types import Auxiliary, TaskSpec
 
 MAX_UPDATE_BYTES = 64 * 1024 * 1024
@@ -46,7 +47,7 @@ def run_settings(
         task=task_spec(job),
         labels=job.task.labels,
         space=job.space(),
-        method=job.entry().settings(job.method),
+        method=told_settings(job.entry(), job.method),
         codec=job.codec.uplink,
         rounds=job.run.rounds,
         ptm_address=ptm_address,

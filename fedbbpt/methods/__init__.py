@@ -1,46 +1,123 @@
-"""One file = one paper: its config, what its clients must know, and its two halves.
+"""The federated tuning methods, one file for each paper: its config, what its clients are told, and its two halves.
 
-The halves meet only through Task and Update.
+The halves of a method meet only through the `Task` and the `Update`. Other packages add methods through the entry-point
+group "fedbbpt.methods"; docs/guides/own-method.md shows how.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from fedbbpt.errors import InvalidInput
-from fedbbpt.interfaces import ClientHalf, Objectives, RunSettings, WhiteBox
+from fedbbpt.errors import InvalidInput, InvalidPlugin
+from fedbbpt.host.plugins import load_plugin, plugin_names
+from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, RunSettings, WhiteBox
 from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_sp, fedavg_bbt
-from fedbbpt.methods.method import Method
+from fedbbpt.methods.extension import extension_settings, plugin_settings
+from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
+from fedbbpt.types import ExtensionSettings, MethodSettings
 
-METHODS: Mapping[str, Method] = {
+GROUP = "fedbbpt.methods"
+"""The entry-point group of plug-in methods."""
+
+METHODS: Mapping[str, AnyMethod] = {
     "fed-cma": fed_cma.METHOD,
     "fed-bpt": fed_bpt.METHOD,
     "fed-bbpt": fed_bbpt.METHOD,
     "fed-sp": fed_sp.METHOD,
     "fedavg-bbt": fedavg_bbt.METHOD,
 }
+"""The built-in methods by name."""
 
 
-def _method(settings: RunSettings) -> Method:
-    return next(method for method in METHODS.values() if isinstance(settings.method, method.settings_type))
+def method_names(own: Sequence[AnyMethod] = ()) -> list[str]:
+    """Returns the names of all methods that a job can use, sorted: built-in, the caller's own, and installed."""
+    return sorted({*METHODS, *(method.name for method in own), *plugin_names(GROUP)})
 
 
-def white_box(settings: RunSettings) -> bool:
-    """Whether the run's clients train a model of their own."""
-    return _method(settings).white_box
+def find_method(name: str, own: Sequence[AnyMethod] = ()) -> AnyMethod | None:
+    """Returns the method of that name, or None where there is none.
+
+    Args:
+        own: Methods that the caller defines itself, without installing them.
+
+    Raises:
+        InvalidPlugin: The plug-in does not load, or its name is taken.
+    """
+    mine = [method for method in own if method.name == name]
+    if mine and METHODS.get(name, mine[0]) is not mine[0]:
+        raise InvalidPlugin(f"{name!r} is built into fedbbpt", where="methods", fix="another name for the own method")
+    if mine:
+        return mine[0]
+    plugin = load_plugin(GROUP, name, METHODS)
+    if plugin is None:
+        return METHODS.get(name)
+    if not isinstance(plugin, Method) or plugin.name != name:
+        raise InvalidPlugin(f"entry point {name!r} is {plugin!r}", where=GROUP, fix=f"a Method with the name {name!r}")
+    return plugin
 
 
-def needs_scores(settings: RunSettings) -> bool:
-    """Whether the run's clients need a score for each class, and not only losses."""
-    return _method(settings).needs_scores(settings.method)
+def told_settings(method: AnyMethod, config: MethodConfig) -> MethodSettings:
+    """Returns what clients are told about a config, in the form in which it travels.
+
+    Raises:
+        InvalidPlugin: A field of the plug-in's settings has a type that does not travel.
+    """
+    settings: MethodSettings = method.settings(config)
+    return settings if METHODS.get(method.name) is method else extension_settings(method, settings)
 
 
-def client_half(settings: RunSettings, asked: Objectives | WhiteBox) -> ClientHalf:
-    """The client's half of whatever method the run has: `asked` is a white box where the method wants one."""
-    return _method(settings).client(settings.method, settings.space, asked)
+@dataclass(frozen=True, slots=True)
+class ClientMethod:
+    """A method as the clients and the model owner of one run use it, with the settings that they were told."""
+
+    method: AnyMethod
+    settings: MethodSettings
+    space: PromptSpace
+
+    @property
+    def white_box(self) -> bool:
+        """Whether the run's clients train a model of their own."""
+        return self.method.white_box
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the run's clients need a score for each class, and not only losses."""
+        return self.method.needs_scores(self.settings)
+
+    def half(self, objectives: Objectives) -> ClientHalf:
+        """Returns the half of a client that queries the PTM. Raises InvalidInput for a white-box method."""
+        if self.method.client is None:
+            raise InvalidInput(f"{self.method.name} trains a model on the client", where="method", fix="a white box")
+        return self.method.client(self.settings, self.space, objectives)
+
+    def white_box_half(self, model: WhiteBox) -> ClientHalf:
+        """Returns the half of a client that trains `model`. Raises InvalidInput for a black-box method."""
+        if self.method.white_box_client is None:
+            raise InvalidInput(f"{self.method.name} queries the PTM", where="method", fix="objectives")
+        return self.method.white_box_client(self.settings, self.space, model)
+
+    def owner_half(self, model: WhiteBox) -> ClientHalf:
+        """Returns the half of the model owner. Raises InvalidInput where the owner takes no part in the method."""
+        if self.method.owner is None:
+            what = f"the model owner takes no part in {self.method.name}"
+            raise InvalidInput(what, where="method", fix="fed-sp")
+        return self.method.owner(self.settings, self.space, model)
 
 
-def owner_half(settings: RunSettings, model: WhiteBox) -> ClientHalf:
-    """The half of the model's owner. Raises InvalidInput where the run's method has none."""
-    method = _method(settings)
-    if method.owner is None:
-        raise InvalidInput(f"{method.name} gives the model's owner nothing to do", where="method", fix="fed-sp")
-    return method.owner(settings.method, settings.space, model)
+def client_method(settings: RunSettings, own: Sequence[AnyMethod] = ()) -> ClientMethod:
+    """Returns the method of a run that a client has joined.
+
+    Args:
+        own: Methods that the caller defines itself, without installing them.
+
+    Raises:
+        PluginMissing: The run uses a plug-in that is not installed here, or another version of it.
+        InvalidPlugin: The plug-in does not load.
+    """
+    told = settings.method
+    if isinstance(told, ExtensionSettings):
+        found = find_method(told.name, own)
+        method_settings = plugin_settings(found, told, method_names(own))
+        assert found is not None, "plugin_settings raises where there is no such method"
+        return ClientMethod(found, method_settings, settings.space)
+    method = next(method for method in METHODS.values() if isinstance(told, method.settings_type))
+    return ClientMethod(method, told, settings.space)

@@ -1,19 +1,23 @@
-"""fed-bbpt (Fed-BBPT, arXiv 2310.03123): the parameters theta of a prompt generator are federated.
+"""fed-bbpt (Fed-BBPT, arXiv 2310.03123): the federation averages the parameters theta of a prompt generator.
 
-Each round every client makes `local_steps` steps on theta against its own loss, one PTM call a step, and sends theta^k;
-the server averages: theta = sum_k (n_k / n) theta^k. What generates the prompt, and which zeroth-order search makes a
-step, is the choice of `generator`:
+Each round, every client k makes `local_steps` steps on theta against its own loss, one PTM call for each step, and
+sends theta^k. The server averages them:
 
-- soft: a small net gives z; SPSA with gradient correction on its weights.
-- categorical (BDPL, arXiv 2201.08531): a distribution over candidates for each word of the prompt; a variance-reduced
-  policy gradient. Text in and scores out. One client in a round is FedOne (arXiv 2506.14929).
-- visual (BlackVIP, arXiv 2303.14773): the weights of a decoder that draws on images; SPSA with gradient correction on
-  them. Published gains: a = 0.01, alpha = 0.4, o = 1, c = 0.005 to 0.02, gamma = 0.1 to 0.2, beta = 0.9, 5 estimates.
+    theta_{t+1} = sum_k (n_k / n) theta^k
+
+`generator` chooses what makes the prompt from theta, and the zeroth-order search that makes a step:
+
+- soft: a small network makes z. SPSA with gradient correction (SPSA-GC) searches its weights.
+- categorical (BDPL, arXiv 2201.08531): a distribution over candidate words for each place in the prompt. A
+  variance-reduced policy gradient searches it. Prompts are text. With one client in each round, this is FedOne
+  (arXiv 2506.14929).
+- visual (BlackVIP, arXiv 2303.14773): the weights of a decoder that draws on images. SPSA-GC searches them. BlackVIP
+  uses a = 0.01, alpha = 0.4, o = 1, c = 0.005 to 0.02, gamma = 0.1 to 0.2, beta = 0.9 and 5 estimates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,34 +40,47 @@ Theta: TypeAlias = npt.NDArray[np.float64]
 
 
 class FedBbptConfig(MethodConfig):
-    """`[method]` of a job. Gains: a_i = a / (i + o)^alpha and c_i = c / i^gamma, with i counted over the whole run."""
+    """The table `[method]` of a job.
+
+    SPSA's gains in step i, counted over the whole run, are a_i = a / (i + o)^alpha and c_i = c / i^gamma.
+    """
 
     name: Literal["fed-bbpt"] = "fed-bbpt"
     generator: Literal["soft", "categorical", "visual"] = Field(
         "soft",
-        description="soft: a small net; categorical: a distribution over words, for prompts of text; visual: the net "
-        "that draws an image prompt.",
+        description="soft: a small network makes the prompt; categorical: a distribution over words, for text prompts; "
+        "visual: a network that draws on images.",
     )
-    local_steps: int = Field(5, ge=1, description="Steps of a client in a round.")
-    estimates: int = Field(5, ge=1, description="Two-sided gradient estimates averaged in a step: two queries each.")
-    a: float = Field(0.3, gt=0, allow_inf_nan=False, description="Gain of the step.")
-    alpha: float = Field(0.4, ge=0, le=1, description="Decay of the step's gain.")
-    o: float = Field(1.0, ge=0, allow_inf_nan=False, description="Offset of the step's gain.")
-    c: float = Field(0.1, gt=0, allow_inf_nan=False, description="Width of the perturbation.")
-    gamma: float = Field(0.1, ge=0, le=1, description="Decay of the perturbation's width.")
+    local_steps: int = Field(5, ge=1, description="Steps that a client makes in a round.")
+    estimates: int = Field(
+        5, ge=1, description="Two-sided gradient estimates averaged in a step; each costs two queries per example."
+    )
+    a: float = Field(0.3, gt=0, allow_inf_nan=False, description="Step size.")
+    alpha: float = Field(0.4, ge=0, le=1, description="Exponent with which the step size decays.")
+    o: float = Field(1.0, ge=0, allow_inf_nan=False, description="Number of steps added before the step size decays.")
+    c: float = Field(0.1, gt=0, allow_inf_nan=False, description="Size of the perturbation.")
+    gamma: float = Field(0.1, ge=0, le=1, description="Exponent with which the perturbation decays.")
     beta: float = Field(0.9, ge=0, lt=1, description="Momentum of the gradient correction.")
-    code: int = Field(8, ge=1, description="Length of the generator's latent code.")
-    hidden: int = Field(16, ge=1, description="Width of the generator's hidden layer.")
-    generator_seed: int = Field(0, ge=0, lt=2**64, description="Fixes the latent code and the first weights.")
-    samples: int = Field(20, ge=2, le=1024, description="categorical: prompts drawn in a step, one query each.")
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="categorical: of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="categorical: of AdamW.")
-    clip_norm: float = Field(3.0, gt=0, allow_inf_nan=False, description="categorical: the longest gradient.")
-    score_function: ScoreFunction = Field("true", description="categorical: true, or signed as in BDPL's code.")
+    code: int = Field(8, ge=1, description="soft: length of the network's input.")
+    hidden: int = Field(16, ge=1, description="soft: width of the network's hidden layer.")
+    generator_seed: int = Field(0, ge=0, lt=2**64, description="soft: seed of the network's input and first weights.")
+    samples: int = Field(
+        20, ge=2, le=1024, description="categorical: prompts drawn in a step; each costs one query per example."
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="categorical: learning rate of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="categorical: weight decay of AdamW.")
+    clip_norm: float = Field(
+        3.0, gt=0, allow_inf_nan=False, description="categorical: longer gradients are shortened to this norm."
+    )
+    score_function: ScoreFunction = Field(
+        "true", description="categorical: true, or signed as in BDPL's reference code."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class FedBbptSettings(MethodSettings):
+    """What clients are told about a run. The fields mean what they mean in the config."""
+
     generator: str
     local_steps: int
     estimates: int
@@ -83,95 +100,73 @@ class FedBbptSettings(MethodSettings):
     score_function: ScoreFunction
 
 
-class Tuned(Protocol):
-    """A generator, and the search over its parameters theta."""
-
-    space: ClassVar[str]
-    """The kind of prompts that it makes."""
+class Tunable(Protocol):
+    """A generator of prompts, and the search over its parameters theta."""
 
     @property
-    def search(self) -> Optimizer[Any]: ...
+    def search(self) -> Optimizer[Any]:
+        """The search over theta."""
+        ...
 
     def init(self) -> Theta:
-        """The first theta."""
+        """Returns the first theta."""
         ...
 
     def begin(self, theta: Theta, step: int) -> Any:
-        """The search's state from theta on; `step` is that of the whole run, from 1."""
+        """Returns the search's state at theta before `step`, counted from 1 over the whole run."""
         ...
 
     def candidates(self, population: Population) -> Population:
-        """The z `[P, n]` that a population of the search stands for."""
+        """Returns the candidates z `[P, n]` of a population of the search."""
         ...
 
     def feasible(self, theta: Theta) -> Theta:
-        """The nearest theta that is one: codecs round."""
+        """Returns the feasible theta nearest to an average of thetas, which codecs have rounded."""
         ...
 
     def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
-        """The z `[n]` of a theta: what is deployed."""
+        """Returns the z `[n]` that is deployed."""
         ...
 
 
-class Visual:
-    """theta `[s]` is z itself, since the space holds the generator: what z is added to are a decoder's weights."""
+@dataclass(frozen=True, slots=True)
+class SpsaTunable:
+    """A generator whose parameters theta `[s]` are searched by SPSA-GC."""
 
-    space: ClassVar[str] = "image"
-
-    def __init__(self, settings: FedBbptSettings, space: PromptSpace) -> None:
-        s = settings
-        self._dim = space.dim
-        self.search = SpsaGc(s.estimates, s.a, s.alpha, s.o, s.c, s.gamma, s.beta)
+    search: SpsaGc
+    first: Theta
+    generate: Callable[[Population], Population]
+    """Makes z `[P, n]` from theta `[P, s]`."""
 
     def init(self) -> Theta:
-        return np.zeros(self._dim)
+        return self.first
 
     def begin(self, theta: Theta, step: int) -> SpsaState:
         return replace(self.search.init(theta), step=step)
 
     def candidates(self, population: Population) -> Population:
-        return population
+        return self.generate(population)
 
     def feasible(self, theta: Theta) -> Theta:
         return theta
 
     def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
-        return theta.astype(np.float32)
+        z: npt.NDArray[np.float32] = self.generate(theta[None])[0].astype(np.float32)
+        return z
 
 
-class Soft(Visual):
-    """theta `[s]` is the weights of a net that makes z, and the search is over them in the same way."""
+@dataclass(frozen=True, slots=True)
+class CategoricalTunable:
+    """Probabilities theta `[n, N]` of each candidate word at each place, searched through prompts drawn from them."""
 
-    space: ClassVar[str] = "latent"
-
-    def __init__(self, settings: FedBbptSettings, space: PromptSpace) -> None:
-        super().__init__(settings, space)
-        self._generator = Generator(space.dim, settings.code, settings.hidden, settings.generator_seed)
-
-    def init(self) -> Theta:
-        return self._generator.init()
-
-    def candidates(self, population: Population) -> Population:
-        return self._generator(population)
-
-    def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
-        return super().prompt(self._generator(theta[None])[0])
-
-
-class Categorical:
-    """theta `[n, N]` is the probability of each candidate at each place, and the search is over prompts drawn by it."""
-
-    space: ClassVar[str] = "text"
-
-    def __init__(self, settings: FedBbptSettings, space: PromptSpace) -> None:
-        if not isinstance(space, TextSpace):
-            raise InvalidJob("a categorical generator makes words", where="task.prompt", fix='kind = "text"')
-        s = settings
-        self._shape = space.dim, len(space.candidates)
-        self.search = PolicyGradient(s.samples, s.learning_rate, s.weight_decay, s.clip_norm, s.score_function)
+    search: PolicyGradient
+    words: int
+    """n, the number of places."""
+    choices: int
+    """N, the number of candidate words."""
 
     def init(self) -> Theta:
-        return np.full(self._shape, 1 / self._shape[1])
+        return np.full((self.words, self.choices), 1 / self.choices)
 
     def begin(self, theta: Theta, step: int) -> AdamWState:
         return self.search.init(theta)
@@ -183,91 +178,131 @@ class Categorical:
         return project(theta)
 
     def prompt(self, theta: Theta) -> npt.NDArray[np.float32]:
-        z: npt.NDArray[np.float32] = theta.argmax(axis=1).astype(np.float32)
-        return z
+        most_likely: npt.NDArray[np.float32] = theta.argmax(axis=1).astype(np.float32)
+        return most_likely
 
 
-GENERATORS: Mapping[str, type[Soft] | type[Categorical] | type[Visual]] = {
-    "soft": Soft,
-    "categorical": Categorical,
-    "visual": Visual,
+def soft(settings: FedBbptSettings, space: PromptSpace) -> SpsaTunable:
+    """Returns the generator of latent prompts: theta holds the weights of a network that makes z."""
+    network = Generator(space.dim, settings.code, settings.hidden, settings.generator_seed)
+    return SpsaTunable(_spsa_gc(settings), network.init(), network)
+
+
+def visual(settings: FedBbptSettings, space: PromptSpace) -> SpsaTunable:
+    """Returns the generator of image prompts: theta is z itself, since the space holds the decoder it is added to."""
+    return SpsaTunable(_spsa_gc(settings), np.zeros(space.dim), lambda population: population)
+
+
+def categorical(settings: FedBbptSettings, space: PromptSpace) -> CategoricalTunable:
+    """Returns the generator of text prompts. Raises InvalidJob if the space has no words."""
+    if not isinstance(space, TextSpace):
+        raise InvalidJob("a categorical generator makes text", where="task.prompt", fix='kind = "text"')
+    s = settings
+    search = PolicyGradient(s.samples, s.learning_rate, s.weight_decay, s.clip_norm, s.score_function)
+    return CategoricalTunable(search, space.dim, len(space.candidates))
+
+
+def _spsa_gc(settings: FedBbptSettings) -> SpsaGc:
+    s = settings
+    return SpsaGc(s.estimates, s.a, s.alpha, s.o, s.c, s.gamma, s.beta)
+
+
+GENERATORS: Mapping[str, Callable[[FedBbptSettings, PromptSpace], Tunable]] = {
+    "soft": soft,
+    "categorical": categorical,
+    "visual": visual,
 }
+SPACES = {"soft": "latent", "categorical": "text", "visual": "image"}
+"""The kind of prompt that each generator makes."""
 
 
-def tuned(settings: FedBbptSettings, space: PromptSpace) -> Tuned:
+def tunable(settings: FedBbptSettings, space: PromptSpace) -> Tunable:
+    """Returns the generator that the settings choose."""
     return GENERATORS[settings.generator](settings, space)
 
 
 @dataclass(frozen=True, slots=True)
 class FedBbptState:
+    """The server's state between two rounds."""
+
     theta: Theta
 
 
 class FedBbptServer:
+    """Averages the clients' parameters, weighted by their numbers of examples."""
+
     linear = True
 
     def __init__(self, config: FedBbptConfig, space: PromptSpace) -> None:
-        self._tuned = tuned(settings(config), space)
+        self._tunable = tunable(settings(config), space)
 
     def init(self, seed: int) -> FedBbptState:
-        return FedBbptState(self._tuned.init())
+        return FedBbptState(self._tunable.init())
 
     def broadcast(self, state: FedBbptState, seed: int) -> Arrays:
         return {"theta": state.theta.astype(np.float32)}
 
     def step(self, state: FedBbptState, updates: Sequence[Update], seed: int) -> tuple[FedBbptState, Metrics]:
-        """`train_loss` is the mean loss of all that the clients probed."""
+        """Averages theta. `train_loss` is the mean loss of all candidates that the clients queried."""
         total = merge(updates)
         train_loss = float(total.arrays["loss"][0] / total.weight)
-        theta = self._tuned.feasible(total.arrays["theta"] / total.weight)
+        theta = self._tunable.feasible(total.arrays["theta"] / total.weight)  # sum_k (n_k / n) theta^k
         return FedBbptState(theta), {"train_loss": train_loss}
 
     def prompt(self, state: FedBbptState) -> npt.NDArray[np.float32]:
-        return prompt(self._tuned, self.broadcast(state, seed=0))
+        return _prompt(self._tunable, self.broadcast(state, seed=0))
 
     def expected(self) -> Mapping[str, tuple[int, ...]]:
-        return {"theta": self._tuned.init().shape, "loss": (1,)}
+        return {"theta": self._tunable.init().shape, "loss": (1,)}
 
     def restore(self, arrays: Arrays) -> FedBbptState:
         return unpack(FedBbptState, arrays)
 
 
 class FedBbptClient:
+    """Makes `local_steps` steps of the search against the local loss."""
+
     def __init__(self, settings: FedBbptSettings, space: PromptSpace, objectives: Objectives) -> None:
         self._settings = settings
         self._objectives = objectives
-        self._tuned = tuned(settings, space)
+        self._tunable = tunable(settings, space)
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
-        steps, search = self._settings.local_steps, self._tuned.search
-        # Gains go on from round to round. Momentum, and AdamW's means, begin anew: the point that they led to was
-        # averaged away, and a client that was absent would bring old ones.
-        state = self._tuned.begin(task.arrays["theta"].astype(np.float64), task.id.round * steps + 1)
-        probed = []
+        steps, search = self._settings.local_steps, self._tunable.search
+        # The gains decay over the whole run, so the step number continues from round to round. Momentum and AdamW's
+        # moments restart: the server has averaged away the point that they led to, and those of a client that missed
+        # some rounds would be stale.
+        state = self._tunable.begin(task.arrays["theta"].astype(np.float64), task.id.round * steps + 1)
+        queried = []
         for j in range(steps):
             population = search.ask(state, seeds.derive(task.seed, task.id.client_id, j))
-            losses = self._objectives.loss(self._tuned.candidates(population))
+            losses = self._objectives.loss(self._tunable.candidates(population))
             state = search.tell(state, population, losses)
-            probed.append(finite(losses).mean())
+            queried.append(finite(losses).mean())
         weight = self._objectives.weight
-        arrays = {"theta": weight * state.point, "loss": np.array([weight * np.mean(probed)])}
+        arrays = {"theta": weight * state.point, "loss": np.array([weight * np.mean(queried)])}
         return Update(arrays, weight, metrics={}), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
-        return prompt(self._tuned, arrays)
+        return _prompt(self._tunable, arrays)
 
 
-def prompt(tuned: Tuned, arrays: Arrays) -> npt.NDArray[np.float32]:
-    """The z `[n]` of a broadcast."""
-    return tuned.prompt(arrays["theta"].astype(np.float64))
+def _prompt(tunable: Tunable, arrays: Arrays) -> npt.NDArray[np.float32]:
+    """Returns the z `[n]` of a broadcast, the same in both halves."""
+    return tunable.prompt(arrays["theta"].astype(np.float64))
 
 
 def settings(config: FedBbptConfig) -> FedBbptSettings:
+    """Returns what clients are told: everything in the config."""
     return FedBbptSettings(**config.model_dump(exclude={"name"}))
 
 
-def spaces(config: FedBbptConfig) -> frozenset[str]:
-    return frozenset({GENERATORS[config.generator].space})
-
-
-METHOD = Method("fed-bbpt", FedBbptConfig, FedBbptSettings, settings, FedBbptServer, FedBbptClient, spaces)
+METHOD = Method(
+    name="fed-bbpt",
+    config=FedBbptConfig,
+    settings_type=FedBbptSettings,
+    settings=settings,
+    server=FedBbptServer,
+    client=FedBbptClient,
+    spaces=lambda config: frozenset({SPACES[config.generator]}),
+)

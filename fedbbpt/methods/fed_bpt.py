@@ -1,17 +1,19 @@
-"""fed-bpt (FedBPT, arXiv 2310.01467): clients search, and the server takes their results for a population of its own.
+"""fed-bpt (FedBPT, arXiv 2310.01467): clients run CMA-ES, and the server treats their results as its own population.
 
-Each round every client runs a CMA-ES of its own for I iterations of lambda_k candidates from the broadcast mean and
-step size, and sends its final mean z^k, the loss F^k there and its step sizes. The server makes one CMA-ES step over
-the z^k with the step size of equation 6. The covariance stays the identity on the server: at n = 500 it moves less than
-1 % in 200 rounds, and what is broadcast is then all that there is.
+Each round, every client k runs a CMA-ES of its own for I iterations of lambda_k candidates, from the broadcast mean and
+step size. It sends its final mean z^k, the loss F^k there, and its step sizes sigma^k_1..I. The server makes one CMA-ES
+step with the z^k as its population, the F^k as their losses, and the step size of equation 6. The server's covariance
+stays the identity: at n = 500 it would change by less than 1 % in 200 rounds, and the mean and the step size are then
+all that a broadcast needs.
 
-Two ways up. By "mean" a client sends what it found. By "ranks" it sends how each generation's best candidates were
-ordered, and the server, which can draw the same candidates, walks the same way to the same mean (`walk`).
+An update has one of two forms. With `uplink = "mean"` a client sends what it found. With `uplink = "ranks"` it sends
+the order of each generation's best candidates; the server draws the same candidates and repeats the client's search to
+the same mean (`walk`).
 
-The paper says nothing of the clients' next step size. As in the reference implementation (NVFlare, research/fed-bpt) it
-changes by the factor by which the server's step size changed in its CMA-ES step.
+The paper does not say how the clients' step size changes. As in the reference implementation (NVFlare,
+research/fed-bpt), it changes by the factor by which the server's step size changes in its CMA-ES step.
 
-Above 300 lines: one paper, with its code's variants and two local searches.
+This file exceeds 300 lines because it holds one paper, the variants of its reference code, and two local searches.
 """
 
 import math
@@ -47,86 +49,108 @@ Vector = npt.NDArray[np.float64]
 Order = npt.NDArray[np.uint8]
 
 MIN_PERTURBED_LOSS = 1e-6
-"""Nats; what is below is rounding of float32 scores, and would make of one example's ratio all of the objective."""
+"""Lower bound, in nats, of the divisor in equation 7.
+
+A smaller loss is rounding error of float32 scores, and dividing by it would let one example dominate the objective.
+"""
 
 
 def _pycma() -> Any:
-    """Imported by who searches with it: it loads SciPy where there is one, which takes as long as all the rest."""
+    """Imports pycma on first use: it imports SciPy, if installed, which takes as long as all other imports together."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where matplotlib is missing
+        warnings.simplefilter("ignore")  # pycma warns if matplotlib is missing
         import cma
     return cma
 
 
 class FedBptConfig(MethodConfig):
-    """`[method]` of a job; the defaults are the paper's."""
+    """The table `[method]` of a job. The defaults are the paper's."""
 
     name: Literal["fed-bpt"] = "fed-bpt"
-    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="The first step size.")
-    local_population: int = Field(5, ge=3, le=256, description="Candidates of a client in one iteration.")
-    local_iterations: int = Field(8, ge=1, description="Iterations of a client in a round.")
+    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="Initial step size.")
+    local_population: int = Field(5, ge=3, le=256, description="Candidates in one iteration of a client.")
+    local_iterations: int = Field(8, ge=1, description="Iterations that a client makes in a round.")
     local_covariance: Covariance = Field(
-        "full", description="Of a client's search: full (paper), or diagonal or identity, which the server can replay."
+        "full", description="Covariance of a client's search: full (paper), or one that the server can repeat."
     )
     perturb_rate: float = Field(
-        0.5, ge=0, le=1, description="Tokens replaced in the perturbed objective, which doubles queries; 0: plain loss."
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of tokens replaced in the perturbed objective, which doubles queries; 0: off.",
     )
     perturb_ratio: Literal["examples", "means"] = Field(
-        "examples", description="The mean of the examples' ratios (paper), or the ratio of the mean losses (its code)."
+        "examples", description="Mean of the examples' ratios (paper), or ratio of the mean losses (its code)."
     )
-    common_seed: bool = Field(False, description="Whether all clients draw the same candidates, as in its code.")
+    common_seed: bool = Field(
+        False, description="Whether all clients draw the same candidates, as in the paper's code."
+    )
     parents: Literal["half", "all"] = Field(
-        "half", description="Clients that the server's step recombines: the better half (paper) or all (its code)."
+        "half", description="Clients whose means the server's step combines: the better half (paper) or all (its code)."
     )
     norm_limit: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="Longer candidates are shortened to it (its code: 15); 0: none are."
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Longer candidates are shortened to this norm (paper's code: 15); 0: no limit.",
     )
     norm_limit_top: float = Field(
-        20.0, ge=0, allow_inf_nan=False, description="norm_limit grows by 1 a round until it is there."
+        20.0, ge=0, allow_inf_nan=False, description="norm_limit grows by 1 in each round up to this value."
     )
     uplink: Literal["mean", "ranks"] = Field(
-        "mean", description="What goes up: what the search found, or the orders from which the server finds it too."
+        "mean", description="Contents of an update: the mean found, or ranks, from which the server finds it too."
     )
 
     @model_validator(mode="after")
     def _ranks_can_be_replayed(self) -> "FedBptConfig":
         if self.uplink == "ranks" and self.local_covariance == "full":
-            what = "ranks, and local_covariance is full, whose linear algebra differs between machines"
+            what = "ranks cannot be repeated if local_covariance is full: its linear algebra differs between machines"
             raise contradiction("uplink", what, "local_covariance = 'identity' or 'diagonal'")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class FedBptSettings(MethodSettings):
+    """What clients are told about a run."""
+
     local_population: int
     """lambda_k"""
     local_iterations: int
     """I"""
     perturb_rate: float
-    """r_p; 0 for the plain loss."""
+    """r_p of equation 7; 0 selects the plain loss."""
     common_seed: bool
+    """Whether all clients draw from the task's seed, instead of each from its own."""
     local_covariance: Covariance
     ratio_of_means: bool
+    """Whether equation 7 is the ratio of the mean losses, instead of the mean of the examples' ratios."""
     orders_sent: bool
-    """Whether an update holds `orders`, or `mean` and `sigmas`."""
+    """Whether an update holds `orders`, instead of `mean` and `sigmas`."""
 
 
 def corrected_sigma(sigmas: Vector, losses: Losses, local_population: int, parents: Literal["half", "all"]) -> float:
-    """The step size that the clients' means are spread by, from their own step sizes `[K, I]` and losses `[K]`.
+    """Returns the step size that corresponds to the spread of the clients' means, sigma' of equation 6.
 
-    "half" is equation 6, over the better half S' of the clients S: 2 sqrt(sum_S' sum_j sigma_j^2 / (|S| lambda_k)).
-    "all" is the reference implementation's, over all of them and with the integer number of local parents.
+    "half" is the paper's formula, over the better half S' of the clients S:
+
+        sigma' = 2 sqrt(sum_{k in S'} sum_j (sigma^k_j)^2 / (|S| lambda_k))
+
+    "all" is the reference implementation's, over all clients and with the integer number of local parents.
+
+    Args:
+        sigmas: The clients' step sizes `[K, I]`.
+        losses: The clients' losses `[K]`.
     """
     clients = len(losses)
     if parents == "all":
         return math.sqrt((sigmas**2).sum() / (clients * (local_population // 2)))
     better = np.argsort(losses, kind="stable")[: max(clients // 2, 1)]
-    # 2 |S'| for |S|: the same where |S| is even, and the mean over S' still where it is odd.
+    # 2 |S'| stands for |S|: it is the same if |S| is even, and keeps the mean over S' if it is odd.
     return 2 * math.sqrt((sigmas[better] ** 2).sum() / (2 * len(better) * local_population))
 
 
 def clip(population: Population, state: CmaState) -> Population:
-    """Brings candidates `[P, n]` that N(mean, sigma^2 I) would hardly have drawn back to its rim, as pycma does."""
+    """Moves candidates `[P, n]` that N(mean, sigma^2 I) would hardly draw back to a plausible distance, like pycma."""
     n = len(state.mean)
     steps = population - state.mean
     lengths = np.linalg.norm(steps, axis=1, keepdims=True) / state.sigma
@@ -135,7 +159,7 @@ def clip(population: Population, state: CmaState) -> Population:
 
 
 def shorten(population: Population, arrays: Arrays) -> Population:
-    """The norm guard of the reference implementation: candidates `[P, n]`, none longer than the broadcast limit."""
+    """Returns the candidates `[P, n]`, none longer than the broadcast limit: the reference code's norm guard."""
     if "limit" not in arrays:
         return population
     lengths = np.linalg.norm(population, axis=1, keepdims=True)
@@ -144,17 +168,21 @@ def shorten(population: Population, arrays: Arrays) -> Population:
 
 
 def client_seed(task_seed: int, client_id: str, common: bool) -> int:
+    """Returns the seed from which a client draws its candidates in a round."""
     return task_seed if common else seeds.derive(task_seed, client_id)
 
 
 def walk(
     settings: FedBptSettings, arrays: Arrays, seed: int, order: Callable[[int, Population], Order]
 ) -> tuple[Vector, Vector]:
-    """A local search that both halves can make: its mean `[n]` and its step sizes `[I]`, from a broadcast.
+    """Runs the local search from a broadcast, the same in both halves, and returns its mean `[n]` and step sizes `[I]`.
 
-    `order` gives the indices of a generation's mu = lambda_k / 2 best candidates, best first: the client asks its
-    objective, the server reads what the client sent. Nothing else of the losses enters a CMA-ES without negative
-    weights. Candidates are float32, as the PTM gets them.
+    A CMA-ES without negative weights uses nothing of the losses but the order of the best candidates, so the server can
+    repeat the search from the orders that a client sends.
+
+    Args:
+        order: Returns the indices of a generation's mu = lambda_k / 2 best candidates, best first. The client queries
+            its objective; the server reads the update. Candidates `[P, n]` are in float32, as the PTM gets them.
     """
     search = CmaEs(settings.local_population, float(arrays["sigma"][0]), settings.local_covariance)
     state = search.init(arrays["mean"].astype(np.float64))
@@ -171,16 +199,18 @@ def walk(
 
 
 class FedBptServer:
+    """Makes one CMA-ES step with the clients' means as its population."""
+
     linear = False
 
     def __init__(self, config: FedBptConfig, space: PromptSpace) -> None:
         self._config, self._settings = config, settings(config)
         self._dim = space.dim
-        # The population is whoever answers: `tell` takes any number, and nobody asks.
+        # The population size is not used: the clients that answer are the population, and `ask` is never called.
         self._search = CmaEs(population=0, sigma=config.sigma, covariance="identity", parents=config.parents)
 
     def init(self, seed: int) -> CmaState:
-        """Between rounds the state's sigma is the clients' step size."""
+        """Returns the first state. Between rounds, the state's sigma is the clients' step size."""
         return self._search.init(np.zeros(self._dim))
 
     def broadcast(self, state: CmaState, seed: int) -> Arrays:
@@ -191,20 +221,20 @@ class FedBptServer:
         return arrays
 
     def step(self, state: CmaState, updates: Sequence[Update], seed: int) -> tuple[CmaState, Metrics]:
-        """`train_loss` is the mean of the clients' losses at their own means: of the ratios, where they perturb."""
+        """Returns the next state. `train_loss` is the mean of the clients' objectives at their own means."""
         found = [self._found(state, update, seed) for update in updates]
         means, sigmas = np.stack([mean for mean, _ in found]), np.stack([sigmas for _, sigmas in found])
-        # CMA-ES changes its step size by a factor of e at most, so nothing honest lies outside.
+        # CMA-ES changes its step size by a factor of at most e in an iteration, so honest step sizes are not changed.
         reach = math.exp(self._config.local_iterations)
         sigmas = np.clip(sigmas, state.sigma / reach, state.sigma * reach)
         losses = np.array([update.arrays["loss"][0] / update.weight for update in updates])
-        sigma = corrected_sigma(sigmas, losses, self._config.local_population, self._config.parents)
+        sigma = corrected_sigma(sigmas, losses, self._config.local_population, self._config.parents)  # (6)
         spread = replace(state, sigma=sigma)
         told = self._search.tell(spread, clip(means, spread), losses)
         return replace(told, sigma=state.sigma * told.sigma / sigma), {"train_loss": float(losses.mean())}
 
     def _found(self, state: CmaState, update: Update, seed: int) -> tuple[Vector, Vector]:
-        """A client's mean `[n]` and step sizes `[I]`."""
+        """Returns a client's mean `[n]` and step sizes `[I]`."""
         if not self._settings.orders_sent:
             return update.arrays["mean"] / update.weight, update.arrays["sigmas"] / update.weight
         own = client_seed(seed, update.client_id, self._settings.common_seed)
@@ -225,6 +255,8 @@ class FedBptServer:
 
 
 class FedBptClient:
+    """Runs a CMA-ES from the broadcast mean and step size."""
+
     def __init__(self, settings: FedBptSettings, space: PromptSpace, objectives: Objectives) -> None:
         self._settings = settings
         self._objectives = objectives
@@ -245,17 +277,17 @@ class FedBptClient:
             mean, sigmas = walk(self._settings, task.arrays, seed, order)
         arrays = {"orders": np.stack(orders)} if self._settings.orders_sent else {"mean": mean, "sigmas": sigmas}
         loss = finite(objective(mean[None]))
-        # Weight 1, not n_k: to the server a client's mean is one candidate like any other (equation 6 and algorithm 1).
+        # The weight is 1, not n_k: to the server every client's mean is one candidate (equation 6 and algorithm 1).
         return Update({**arrays, "loss": loss}, weight=1.0, metrics={}), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)
 
     def _search(self, arrays: Arrays, seed: int, objective: Objective) -> tuple[Vector, Vector]:
-        """The mean `[n]` and the step sizes `[I]` of pycma, which is what the reference implementation searches with.
+        """Returns the mean `[n]` and the step sizes `[I]` of pycma, the search of the reference implementation.
 
-        Beside a full covariance it has negative weights and, for fewer than six candidates, replaces one of them by
-        the mirror image of the worst before.
+        Besides a full covariance, pycma has negative weights and, with fewer than six candidates, replaces one of them
+        by the mirror image of the previous generation's worst.
         """
         cma = _pycma()
         rng = seeds.rng(seed, "fed-bpt")
@@ -264,10 +296,10 @@ class FedBptClient:
             float(arrays["sigma"][0]),
             {
                 "popsize": self._settings.local_population,
-                # (43) and (44) of CMA-ES; from 300 dimensions on pycma 4 would take another rule by itself.
+                # Equations 43 and 44 of CMA-ES; from 300 dimensions on, pycma 4 would choose another rule by itself.
                 "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
                 "randn": lambda *shape: rng.standard_normal(shape),
-                "seed": math.nan,  # leaves numpy's global generator alone
+                "seed": math.nan,  # leaves NumPy's global generator alone
                 "verbose": -10,  # no output, no files
             },
         )
@@ -277,16 +309,17 @@ class FedBptClient:
             population = shorten(np.array(search.ask()), arrays)
             losses = finite(objective(population))
             with warnings.catch_warnings():
-                # It misses a mirror image that was shortened.
+                # pycma warns about a mirror image that was shortened.
                 warnings.simplefilter("ignore", cma.evolution_strategy.InjectionWarning)
                 search.tell(list(population), list(losses))
         return shorten(search.mean[None], arrays)[0], np.array(sigmas)
 
     def _objective(self, seed: int) -> Objective:
-        """The local loss, or equation 7: its ratio to the loss on perturbed inputs, which are drawn anew each round.
+        """Returns the local loss or, with perturbed inputs, its ratio to their loss (equation 7).
 
-        The paper writes the sum of the examples' ratios. It is the mean here: under unlike n_k the server would
-        compare sums of unlike many, and the paper's own objective weighs F^k by n_k / n.
+        Inputs are perturbed anew in each round. The paper writes the sum of the examples' ratios, and this is their
+        mean: with different n_k the server would compare sums of different lengths, and the paper's global objective
+        weights F^k by n_k / n.
         """
         if not self._settings.perturb_rate:
             return self._objectives.loss
@@ -297,15 +330,16 @@ class FedBptClient:
             perturbed = self._objectives.each(population, perturbation)  # L(f(Az; x~_i), y_i), [P, B]
             if self._settings.ratio_of_means:
                 clean, perturbed = clean.mean(axis=1, keepdims=True), perturbed.mean(axis=1, keepdims=True)
-            # No number at all where the perturbed loss is none, rather than a ratio of 0.
+            # NaN if the perturbed loss is not finite: a ratio of 0 would rank such a candidate best.
             divisor = np.where(np.isfinite(perturbed), np.maximum(perturbed, MIN_PERTURBED_LOSS), np.nan)
-            ratios: Losses = (clean / divisor).mean(axis=1)
+            ratios: Losses = (clean / divisor).mean(axis=1)  # (7)
             return ratios
 
         return ratio
 
 
 def settings(config: FedBptConfig) -> FedBptSettings:
+    """Returns what clients are told about a config."""
     return FedBptSettings(
         local_population=config.local_population,
         local_iterations=config.local_iterations,
@@ -318,11 +352,11 @@ def settings(config: FedBptConfig) -> FedBptSettings:
 
 
 METHOD = Method(
-    "fed-bpt",
-    FedBptConfig,
-    FedBptSettings,
-    settings,
-    FedBptServer,
-    FedBptClient,
+    name="fed-bpt",
+    config=FedBptConfig,
+    settings_type=FedBptSettings,
+    settings=settings,
+    server=FedBptServer,
+    client=FedBptClient,
     needs_scores=lambda settings: settings.perturb_rate > 0,
 )

@@ -1,16 +1,23 @@
 """fed-cma: CMA-ES on the global objective, whatever the label skew.
 
-Each round the server asks its CMA-ES for one population; every client scores the same candidates on its own examples
-and returns its losses times n_k; they add up to n times the global loss sum_k (n_k / n) F^k(z), which the server tells.
-P numbers travel up. Down travel mean and scale, from which the clients draw the candidates by the task's seed, or,
-where the covariance is full, the candidates themselves.
+Each round, the server asks its CMA-ES for one population. Every client k scores the same candidates on its own n_k
+examples and returns its losses times n_k. Their sum is n times the global loss
 
-Ranks use little of what a population costs: of B x K scores a candidate, one number. With `step = "newton"` clients
-also score the mean, and send the gradient and the Hessian of their loss in the mixtures of the candidates' scores,
-F(a) = criterion(S_0 + sum_i a_i (S_i - S_0)), and in the offsets of the classes, which no candidate has to search.
-They add as losses do. The mixture of the candidates with the best a is the next mean (optim/newton.py); a ridge keeps
-it from fitting what only the training examples have. The step size stays, and the Hessian does what the covariance
-did. Nothing is compared between rounds: the clients that answer need not be those of the round before.
+    F(z) = sum_k (n_k / n) F^k(z),
+
+which the server tells its CMA-ES. An update holds P numbers. A broadcast holds mean and scale, from which the clients
+draw the candidates by the task's seed; where the covariance is full, it holds the candidates themselves.
+
+Ranks use little of what a population costs: one number of the B x K scores of each candidate. With `step = "newton"`
+clients also score the mean, and send the gradient and the Hessian of their loss in the mixtures a of the candidates'
+scores,
+
+    F(a) = criterion(S_0 + sum_i a_i (S_i - S_0)),
+
+and in the class offsets, which no candidate needs to search. They add up as losses do. The mixture of candidates with
+the best a is the next mean (optim/newton.py), and a ridge keeps it from overfitting the training examples. The step
+size stays constant, and the Hessian takes the covariance's place. Nothing is compared between rounds, so the clients
+that answer may differ from round to round.
 """
 
 import math
@@ -32,19 +39,19 @@ from fedbbpt.types import Arrays, Expansion, MethodSettings, Metrics, Population
 
 
 class FedCmaConfig(MethodConfig):
-    """`[method]` of a job."""
+    """The table `[method]` of a job."""
 
     name: Literal["fed-cma"] = "fed-cma"
-    population: int = Field(20, ge=4, le=1024, description="Candidates of a round.")
-    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="The first step size.")
+    population: int = Field(20, ge=4, le=1024, description="Candidates in a round.")
+    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="Initial step size.")
     covariance: Literal["full", "diagonal"] = Field(
-        "diagonal", description="full learns dependencies too, and sends all candidates down."
+        "diagonal", description="full also learns dependencies between dimensions, and broadcasts all candidates."
     )
     step: Literal["ranks", "newton"] = Field(
-        "ranks", description="newton moves by the candidates' scores instead of their ranks, and needs fewer queries."
+        "ranks", description="newton uses the candidates' scores instead of their ranks, and needs fewer queries."
     )
-    ridge: float = Field(1e-3, ge=0, allow_inf_nan=False, description="newton: the loss grows by ridge / 2 |z|^2.")
-    damping: float = Field(3e-3, gt=0, allow_inf_nan=False, description="newton: a larger one makes shorter steps.")
+    ridge: float = Field(1e-3, ge=0, allow_inf_nan=False, description="newton: ridge / 2 |z|^2 is added to the loss.")
+    damping: float = Field(3e-3, gt=0, allow_inf_nan=False, description="newton: a larger value makes shorter steps.")
 
     @model_validator(mode="after")
     def _newton_adapts_no_covariance(self) -> "FedCmaConfig":
@@ -55,16 +62,18 @@ class FedCmaConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True)
 class FedCmaSettings(MethodSettings):
+    """What clients are told about a run."""
+
     population: int
     """P"""
     candidates_sent: bool
-    """Whether a broadcast holds `candidates`, or `mean` and `scale` to draw them from."""
+    """Whether a broadcast holds `candidates`, instead of `mean` and `scale` to draw them from."""
     expansion_sent: bool
-    """Whether an update holds `loss`, `gradient` and `hessian`, or `losses`."""
+    """Whether an update holds `loss`, `gradient` and `hessian`, instead of `losses`."""
 
 
 def candidates(arrays: Arrays, seed: int, settings: FedCmaSettings) -> Population:
-    """A round's candidates `[P, n]`, the same in both halves: rounded to float32, as the PTM is going to get them."""
+    """Returns a round's candidates `[P, n]`, the same in both halves: rounded to float32, as the PTM gets them."""
     if settings.candidates_sent:
         return arrays["candidates"].astype(np.float64)
     drawn = sample(arrays["mean"], arrays["scale"], seed, settings.population)
@@ -72,6 +81,8 @@ def candidates(arrays: Arrays, seed: int, settings: FedCmaSettings) -> Populatio
 
 
 class FedCmaServer:
+    """Runs one CMA-ES on the global loss."""
+
     linear = True
 
     def __init__(self, config: FedCmaConfig, space: PromptSpace) -> None:
@@ -88,11 +99,11 @@ class FedCmaServer:
             return {"mean": self.prompt(state), "candidates": self._search.ask(state, seed).astype(np.float32)}
         scale = self._search.scale(state)
         if self._settings.expansion_sent:
-            scale[self._dim - self._offsets :] = 0.0  # candidates have the mean's offsets, which cost none of them
+            scale[self._dim - self._offsets :] = 0.0  # the expansion covers the offsets, so no candidate varies them
         return {"mean": self.prompt(state), "scale": scale.astype(np.float32)}
 
     def step(self, state: CmaState, updates: Sequence[Update], seed: int) -> tuple[CmaState, Metrics]:
-        """`train_loss` is the mean loss of the round's population, or that of its mean where the step is Newton's."""
+        """Returns the next state. `train_loss` is the mean loss of the population, or its mean's loss with "newton"."""
         total = merge(updates)
         average = {name: array / total.weight for name, array in total.arrays.items()}
         population = candidates(self.broadcast(state, seed), seed, self._settings)
@@ -102,10 +113,10 @@ class FedCmaServer:
         return self._search.tell(state, population, losses), {"train_loss": float(losses.mean())}
 
     def _newton(self, state: CmaState, population: Population, average: Arrays) -> CmaState:
-        mean = self.prompt(state).astype(np.float64)  # as the clients scored it
+        mean = self.prompt(state).astype(np.float64)  # in float32, as the clients scored it
         expansion = Expansion(float(average["loss"][0]), average["gradient"], _symmetric(average["hessian"]))
         moves = np.concatenate([population - mean, np.eye(self._dim)[self._dim - self._offsets :]])
-        # No further than candidates lie: beyond them nobody has seen how scores change.
+        # The step is no longer than the candidates' distance: the expansion is not known to hold farther out.
         radius = state.sigma * math.sqrt(self._dim)
         move = newton.step(mean, moves, expansion, self._config.ridge, self._config.damping, radius)
         return replace(state, mean=mean + move, generation=state.generation + 1)
@@ -124,6 +135,8 @@ class FedCmaServer:
 
 
 class FedCmaClient:
+    """Scores the round's candidates on the local examples."""
+
     def __init__(self, settings: FedCmaSettings, space: PromptSpace, objectives: Objectives) -> None:
         self._settings = settings
         self._objectives = objectives
@@ -141,7 +154,7 @@ class FedCmaClient:
         found = self._objectives.expansion(population)
         return {
             "loss": finite(np.array([found.loss])),
-            "gradient": np.nan_to_num(found.gradient),  # a candidate without scores pulls nowhere
+            "gradient": np.nan_to_num(found.gradient),  # a candidate without finite scores does not move the mean
             "hessian": found.hessian[np.triu_indices(len(found.gradient))],
         }
 
@@ -150,7 +163,7 @@ class FedCmaClient:
 
 
 def _symmetric(upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The matrix `[N, N]` whose upper triangle, row by row, is `[N (N + 1) / 2]`."""
+    """Returns the symmetric matrix `[N, N]` of an upper triangle `[N (N + 1) / 2]`, given row by row."""
     number = math.isqrt(2 * len(upper))
     matrix = np.zeros((number, number))
     matrix[np.triu_indices(number)] = upper
@@ -158,6 +171,7 @@ def _symmetric(upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def settings(config: FedCmaConfig) -> FedCmaSettings:
+    """Returns what clients are told about a config."""
     return FedCmaSettings(
         population=config.population,
         candidates_sent=config.covariance == "full",
@@ -166,11 +180,11 @@ def settings(config: FedCmaConfig) -> FedCmaSettings:
 
 
 METHOD = Method(
-    "fed-cma",
-    FedCmaConfig,
-    FedCmaSettings,
-    settings,
-    FedCmaServer,
-    FedCmaClient,
+    name="fed-cma",
+    config=FedCmaConfig,
+    settings_type=FedCmaSettings,
+    settings=settings,
+    server=FedCmaServer,
+    client=FedCmaClient,
     needs_scores=lambda settings: settings.expansion_sent,
 )

@@ -1,11 +1,17 @@
-"""fed-sp (FedSP, arXiv 2311.06805): a prefix is the messenger between small auxiliary models and the owner's full one.
+"""fed-sp (FedSP, arXiv 2311.06805): a prefix carries knowledge between small auxiliary models and the owner's full one.
 
-The model's owner makes an auxiliary model of it, which every client gets once (`fedbbpt.whitebox.auxiliary`); after
-that only the prefix z travels. In each round a client trains its auxiliary model with the prefix as it is (stage
-"model"), then the prefix with the model as it is (stage "prompt"), and the server averages: z = sum_k (n_k / n) z_k. If
-the owner has a shard of the data, it goes on from there through its full, frozen model, and the next round begins.
+The model owner derives an auxiliary model from the full one, and every client downloads it once
+(`fedbbpt.whitebox.auxiliary`). After that only the prefix z travels. In each round, a client k trains its auxiliary
+model with the prefix fixed (stage "model"), then the prefix with the model fixed (stage "prompt"). The server averages
+the prefixes:
 
-Each client's auxiliary model drifts by itself and is never set right again: that is what a client keeps.
+    z = sum_k (n_k / n) z^k
+
+If the owner has examples of its own, it trains the averaged prefix through its full, frozen model before the next round
+begins.
+
+A client keeps its auxiliary model's weights from round to round. They drift apart between clients and are never
+synchronised again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,32 +30,37 @@ from fedbbpt.types import Arrays, MethodSettings, Metrics, Stage, Task, Update, 
 
 
 class FedSpConfig(MethodConfig):
-    """`[method]` of a job."""
+    """The table `[method]` of a job."""
 
     name: Literal["fed-sp"] = "fed-sp"
-    start: int = Field(0, ge=0, description="The first layer of the full model that the auxiliary model has.")
-    cell: int = Field(1, ge=1, description="How many layers it has from there on.")
+    start: int = Field(0, ge=0, description="First layer of the full model that the auxiliary model takes.")
+    cell: int = Field(1, ge=1, description="Number of layers that it takes from there on.")
     mode: Literal["share", "drop"] = Field(
-        "share", description="share repeats these layers to the full depth, drop leaves the others out."
+        "share", description="share repeats these layers to the full depth; drop leaves the others out."
     )
     distill_steps: int = Field(5000, ge=0, description="Steps of the distillation before the first round.")
-    distill_learning_rate: float = Field(5e-4, gt=0, allow_inf_nan=False, description="Of these steps.")
+    distill_learning_rate: float = Field(
+        5e-4, gt=0, allow_inf_nan=False, description="Learning rate of the distillation."
+    )
     server_shard: bool = Field(
-        True, description="The model's owner tunes the prefix too, on data.server_share of the examples."
+        True, description="Whether the model owner trains the prefix too, on data.server_share of the examples."
     )
-    local_steps: int = Field(10, ge=1, description="Steps of each stage of a client, and of the owner, in a round.")
-    batch_size: int = Field(16, ge=1, description="Examples of a step.")
-    model_learning_rate: float = Field(5e-4, gt=0, allow_inf_nan=False, description="Of AdamW, stage model.")
+    local_steps: int = Field(
+        10, ge=1, description="Steps of each stage of a client and of the owner's turn, in each round."
+    )
+    batch_size: int = Field(16, ge=1, description="Examples in a step.")
+    model_learning_rate: float = Field(5e-4, gt=0, allow_inf_nan=False, description="Learning rate of the stage model.")
     prompt_learning_rate: float = Field(
-        5e-4, gt=0, allow_inf_nan=False, description="Of AdamW, stage prompt, and of the owner."
+        5e-4, gt=0, allow_inf_nan=False, description="Learning rate of the stage prompt, and of the owner's turn."
     )
-    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False, description="Of AdamW.")
-    epsilon: float = Field(1e-4, gt=0, allow_inf_nan=False, description="Of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False, description="Weight decay of AdamW.")
+    epsilon: float = Field(1e-4, gt=0, allow_inf_nan=False, description="Epsilon of AdamW.")
     warmup: float = Field(
-        0.1, ge=0, le=1, description="The share of a stage's steps in which the learning rate rises; then it falls."
+        0.1, ge=0, le=1, description="Share of a stage's steps in which the learning rate rises; then it falls."
     )
 
     def distillation(self) -> Stage:
+        """Returns the stage in which the auxiliary model learns from the full one."""
         return Stage(
             self.distill_steps,
             self.batch_size,
@@ -62,6 +73,8 @@ class FedSpConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True)
 class FedSpSettings(MethodSettings):
+    """What clients are told about a run. The fields mean what they mean in the config."""
+
     local_steps: int
     batch_size: int
     model_learning_rate: float
@@ -71,17 +84,20 @@ class FedSpSettings(MethodSettings):
     warmup: float
 
     def stage(self, learning_rate: float) -> Stage:
+        """Returns a stage of a round with the given peak learning rate."""
         return Stage(self.local_steps, self.batch_size, learning_rate, self.weight_decay, self.epsilon, self.warmup)
 
 
 @dataclass(frozen=True, slots=True)
 class FedSpState:
+    """The server's state between two rounds."""
+
     z: npt.NDArray[np.float32]
-    """The prefix `[n]`, counted from the one that the run began with."""
+    """The prefix `[n]`, relative to the initial one."""
 
 
 class FedSpServer:
-    """Averages the clients' prefixes, and takes the owner's as it comes: an average of one."""
+    """Averages the clients' prefixes. The owner's prefix replaces the average, since it is averaged alone."""
 
     linear = True
 
@@ -95,7 +111,7 @@ class FedSpServer:
         return {"z": state.z}
 
     def step(self, state: FedSpState, updates: Sequence[Update], seed: int) -> tuple[FedSpState, Metrics]:
-        """`train_loss` is the mean loss of the stages "prompt", on the way."""
+        """Averages the prefixes. `train_loss` is the mean loss during the stages "prompt"."""
         total = merge(updates)
         train_loss = float(total.arrays["loss"][0] / total.weight)
         return FedSpState((total.arrays["z"] / total.weight).astype(np.float32)), {"train_loss": train_loss}
@@ -111,28 +127,28 @@ class FedSpServer:
 
 
 class FedSpClient:
-    """Holds the auxiliary model."""
+    """Trains the auxiliary model, then the prefix."""
 
     def __init__(self, settings: FedSpSettings, space: PromptSpace, model: WhiteBox) -> None:
         self._settings, self._model = settings, model
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
-        """`private` are the auxiliary model's weights."""
+        """Makes both stages. `private` holds the auxiliary model's weights."""
         settings, z = self._settings, task.arrays["z"].astype(np.float32)
         seed = seeds.derive(task.seed, task.id.client_id)
         aligning, tuning = settings.stage(settings.model_learning_rate), settings.stage(settings.prompt_learning_rate)
         weights = self._model.align(private, z, aligning, seeds.derive(seed, "model"))
         if not all(np.isfinite(array).all() for array in weights.values()):
-            weights = private  # a stage that went wrong is as if it had not been
+            weights = private  # a stage that diverged is undone
         tuned, loss = self._model.tune(weights, z, tuning, seeds.derive(seed, "prompt"))
-        return answer(z, tuned, loss, self._model.weight), weights
+        return _answer(z, tuned, loss, self._model.weight), weights
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["z"].astype(np.float32)
 
 
 class FedSpOwner:
-    """Holds the full model, which stays as it is."""
+    """Trains the prefix through the full model, which stays fixed."""
 
     def __init__(self, settings: FedSpSettings, space: PromptSpace, model: WhiteBox) -> None:
         self._settings, self._model = settings, model
@@ -141,31 +157,31 @@ class FedSpOwner:
         z = task.arrays["z"].astype(np.float32)
         stage = self._settings.stage(self._settings.prompt_learning_rate)
         tuned, loss = self._model.tune({}, z, stage, seeds.derive(task.seed, task.id.client_id))
-        return answer(z, tuned, loss, self._model.weight), {}
+        return _answer(z, tuned, loss, self._model.weight), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["z"].astype(np.float32)
 
 
-def answer(z: npt.NDArray[np.float32], tuned: npt.NDArray[np.float32], loss: float, weight: float) -> Update:
-    """`tuned`, or `z` where the stage did not end in numbers."""
+def _answer(z: npt.NDArray[np.float32], tuned: npt.NDArray[np.float32], loss: float, weight: float) -> Update:
+    """Returns the update with `tuned`, or with the unchanged `z` if training diverged."""
     sound = tuned if np.isfinite(tuned).all() else z
     return Update({"z": weight * sound.astype(np.float64), "loss": weight * finite(np.array([loss]))}, weight, {})
 
 
 def settings(config: FedSpConfig) -> FedSpSettings:
+    """Returns what clients are told about a config."""
     return FedSpSettings(**config.model_dump(include=set(FedSpSettings.__dataclass_fields__)))
 
 
 METHOD = Method(
-    "fed-sp",
-    FedSpConfig,
-    FedSpSettings,
-    settings,
-    FedSpServer,
-    FedSpClient,
+    name="fed-sp",
+    config=FedSpConfig,
+    settings_type=FedSpSettings,
+    settings=settings,
+    server=FedSpServer,
+    white_box_client=FedSpClient,
     spaces=lambda config: frozenset({"deep"}),
-    white_box=True,
     owner=FedSpOwner,
     owner_takes_part=lambda config: config.server_shard,
 )

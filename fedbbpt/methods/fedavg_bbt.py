@@ -1,10 +1,13 @@
-"""fedavg-bbt, the baseline in the tables of FedBPT and FedOne (arXiv 2310.01467, 2506.14929): local BBT, averaged.
+"""fedavg-bbt, the baseline of FedBPT and FedOne (arXiv 2310.01467, 2506.14929): local black-box tuning, averaged.
 
-BBT (Black-Box Tuning, arXiv 2201.03514) is CMA-ES on z. Each round every client runs one of its own for
-`local_iterations` generations from the broadcast mean and step size, and sends the mean and the step size that it ends
-with; the server averages both: m = sum_k (n_k / n) m^k. The covariance would begin anew each round and stays the
-identity: at n = 100 or more, a round's few generations change it by hardly a hundredth. FedOne's code sends the best
-candidate in place of the mean, which is an option.
+BBT (Black-Box Tuning, arXiv 2201.03514) is CMA-ES on z. Each round, every client k runs a CMA-ES of its own for
+`local_iterations` generations from the broadcast mean and step size, and sends the mean m^k and the step size that it
+ends with. The server averages both:
+
+    m = sum_k (n_k / n) m^k
+
+The covariance would restart in each round, so it stays the identity: with n = 100 or more, a round's few generations
+change it by about 1 %. FedOne's reference code sends the best candidate instead of the mean, which is an option.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,33 +27,39 @@ from fedbbpt.types import Arrays, MethodSettings, Metrics, Task, Update, merge, 
 
 
 class FedavgBbtConfig(MethodConfig):
-    """`[method]` of a job."""
+    """The table `[method]` of a job."""
 
     name: Literal["fedavg-bbt"] = "fedavg-bbt"
-    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="The first step size.")
-    local_population: int = Field(20, ge=4, le=1024, description="Candidates of a client in one generation.")
-    local_iterations: int = Field(4, ge=1, description="Generations of a client in a round.")
+    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="Initial step size.")
+    local_population: int = Field(20, ge=4, le=1024, description="Candidates in one generation of a client.")
+    local_iterations: int = Field(4, ge=1, description="Generations that a client makes in a round.")
     sends: Literal["mean", "best"] = Field(
-        "mean", description="What a client takes for its result: the search's mean, or its best candidate (FedOne)."
+        "mean", description="The client's result: the mean of its search, or its best candidate (FedOne)."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FedavgBbtSettings(MethodSettings):
+    """What clients are told about a run."""
+
     local_population: int
     local_iterations: int
     best_sent: bool
-    """Whether `mean` of an update is the best candidate instead."""
+    """Whether the array `mean` of an update holds the best candidate."""
 
 
 @dataclass(frozen=True, slots=True)
 class FedavgBbtState:
+    """The server's state between two rounds."""
+
     mean: npt.NDArray[np.float64]
     """`[n]`"""
     sigma: float
 
 
 class FedavgBbtServer:
+    """Averages the clients' means and step sizes, weighted by their numbers of examples."""
+
     linear = True
 
     def __init__(self, config: FedavgBbtConfig, space: PromptSpace) -> None:
@@ -64,10 +73,10 @@ class FedavgBbtServer:
         return {"mean": self.prompt(state), "sigma": np.array([state.sigma], np.float32)}
 
     def step(self, state: FedavgBbtState, updates: Sequence[Update], seed: int) -> tuple[FedavgBbtState, Metrics]:
-        """`train_loss` is the mean loss of all that the clients scored."""
+        """Averages mean and step size. `train_loss` is the mean loss of all candidates that the clients queried."""
         total = merge(updates)
         mean, sigma, loss = (total.arrays[name] / total.weight for name in ("mean", "sigma", "loss"))
-        # A step size stays positive, whatever is sent.
+        # The step size stays positive, whatever clients send.
         return FedavgBbtState(mean, max(float(sigma[0]), 1e-12)), {"train_loss": float(loss[0])}
 
     def prompt(self, state: FedavgBbtState) -> npt.NDArray[np.float32]:
@@ -81,6 +90,8 @@ class FedavgBbtServer:
 
 
 class FedavgBbtClient:
+    """Runs a CMA-ES from the broadcast mean and step size."""
+
     def __init__(self, settings: FedavgBbtSettings, space: PromptSpace, objectives: Objectives) -> None:
         self._settings = settings
         self._objectives = objectives
@@ -88,17 +99,17 @@ class FedavgBbtClient:
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
         search = CmaEs(self._settings.local_population, float(task.arrays["sigma"][0]), "identity")
         state = search.init(task.arrays["mean"].astype(np.float64))
-        best, best_loss, scored = state.mean, np.inf, []
+        best, best_loss, queried = state.mean, np.inf, []
         for generation in range(self._settings.local_iterations):
             population = search.ask(state, seeds.derive(task.seed, task.id.client_id, generation))
             losses = finite(self._objectives.loss(population))
             state = search.tell(state, population, losses)
-            scored.append(losses.mean())
+            queried.append(losses.mean())
             if losses.min() < best_loss:
                 best, best_loss = population[losses.argmin()], losses.min()
         weight = self._objectives.weight
         found = best if self._settings.best_sent else state.mean
-        arrays = {"mean": found, "sigma": np.array([state.sigma]), "loss": np.array([np.mean(scored)])}
+        arrays = {"mean": found, "sigma": np.array([state.sigma]), "loss": np.array([np.mean(queried)])}
         return Update({name: weight * array for name, array in arrays.items()}, weight, metrics={}), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
@@ -106,7 +117,15 @@ class FedavgBbtClient:
 
 
 def settings(config: FedavgBbtConfig) -> FedavgBbtSettings:
+    """Returns what clients are told about a config."""
     return FedavgBbtSettings(config.local_population, config.local_iterations, best_sent=config.sends == "best")
 
 
-METHOD = Method("fedavg-bbt", FedavgBbtConfig, FedavgBbtSettings, settings, FedavgBbtServer, FedavgBbtClient)
+METHOD = Method(
+    name="fedavg-bbt",
+    config=FedavgBbtConfig,
+    settings_type=FedavgBbtSettings,
+    settings=settings,
+    server=FedavgBbtServer,
+    client=FedavgBbtClient,
+)

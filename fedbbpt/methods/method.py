@@ -1,40 +1,67 @@
-"""What a method's file offers to the outside: one `Method`, gathered in `methods.METHODS`."""
+"""What a method consists of: the `Method` that each paper's file defines under the name METHOD."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf, WhiteBox
+from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf, WhiteBox
 from fedbbpt.toml.section import Section
 from fedbbpt.types import MethodSettings
 
 
 class MethodConfig(Section):
-    """A method's part of a job file."""
+    """A method's table `[method]` in a job file. A subclass adds the method's keys."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One paper: how a job configures it, and its two halves."""
+C = TypeVar("C", bound=MethodConfig)
+S = TypeVar("S", bound=MethodSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method(Generic[C, S]):
+    """One paper: its config `C`, its settings `S`, and its two halves.
+
+    The config is the method's table in a job file. The settings are what clients are told about the run, so whatever a
+    client does not need stays out of them. Either `client` or `white_box_client` is given.
+    """
 
     name: str
-    config: type[MethodConfig]
-    settings_type: type[MethodSettings]
-    settings: Callable[[Any], MethodSettings]
-    """What clients must know of a config."""
-    server: Callable[[Any, PromptSpace], ServerHalf[Any]]
-    """Takes the config."""
-    client: Callable[[Any, PromptSpace, Any], ClientHalf]
-    """Takes the settings, and Objectives or a WhiteBox."""
-    spaces: Callable[[Any], frozenset[str]] = lambda config: frozenset({"latent"})
-    """The kinds of task.prompt over which a config can search."""
-    needs_scores: Callable[[Any], bool] = lambda settings: False
-    """Whether clients ask their Objectives for more than losses. Takes the settings."""
-    white_box: bool = False
-    """Whether clients train a model of their own, in place of asking for losses."""
-    owner: Callable[[Any, PromptSpace, WhiteBox], ClientHalf] | None = None
-    """The half of the model's owner, where it can have a turn between two rounds. Takes the settings."""
-    owner_takes_part: Callable[[Any], bool] = lambda config: False
-    """Whether it does. Takes the config."""
+    """The value of `method.name` in a job. Lower case, with hyphens."""
+    version: str = "1"
+    """Version of the settings and of the arrays in broadcasts and updates.
+
+    A client that has another version of a plug-in is refused. Built-in methods are covered by the protocol's version.
+    """
+    config: type[C]
+    settings_type: type[S]
+    """A frozen dataclass. The fields of a plug-in's settings are int, float, bool, str or NumPy arrays."""
+    settings: Callable[[C], S]
+    """Returns what clients are told about a config."""
+    server: Callable[[C, PromptSpace], ServerHalf[Any]]
+    """Makes the server's half."""
+    client: Callable[[S, PromptSpace, Objectives], ClientHalf] | None = None
+    """Makes the half of a client that queries the PTM."""
+    white_box_client: Callable[[S, PromptSpace, WhiteBox], ClientHalf] | None = None
+    """Makes the half of a client that trains a model of its own instead."""
+    spaces: Callable[[C], frozenset[str]] = lambda config: frozenset({"latent"})
+    """Returns the kinds of `task.prompt` that a config can search over."""
+    needs_scores: Callable[[S], bool] = lambda settings: False
+    """Returns whether clients need a score for each class, and not only losses."""
+    owner: Callable[[S, PromptSpace, WhiteBox], ClientHalf] | None = None
+    """Makes the half of the model owner, for methods in which the owner takes a turn between two client rounds."""
+    owner_takes_part: Callable[[C], bool] = lambda config: False
+    """Returns whether the owner takes these turns."""
+
+    def __post_init__(self) -> None:
+        if (self.client is None) == (self.white_box_client is None):
+            raise ValueError(f"method {self.name!r} needs either a client or a white_box_client")
+
+    @property
+    def white_box(self) -> bool:
+        """Whether clients train a model of their own instead of querying the PTM."""
+        return self.white_box_client is not None
+
+
+AnyMethod: TypeAlias = Method[Any, Any]

@@ -39,6 +39,7 @@ from fedbbpt.types.ptm import (
 from fedbbpt.types.rounds import OWNER, Orders, Phase, Receipt, Stage, Task, TaskId, Update, merge
 from fedbbpt.types.run import (
     Auxiliary,
+    ExtensionSettings,
     Hello,
     Member,
     MemberStatus,
@@ -47,6 +48,7 @@ from fedbbpt.types.run import (
     Result,
     RunState,
     RunStatus,
+    SettingValue,
     Snapshot,
     state_of,
 )
@@ -68,6 +70,7 @@ __all__ = [
     "Examples",
     "ExamplesHandle",
     "Expansion",
+    "ExtensionSettings",
     "Hello",
     "ImagePrompts",
     "Injection",
@@ -99,6 +102,7 @@ __all__ = [
     "Runtime",
     "Scored",
     "Scores",
+    "SettingValue",
     "Snapshot",
     "SoftPrompts",
     "Stage",

@@ -1,16 +1,30 @@
 """A run: its members, what its rounds measured, and what is stored of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.types.arrays import Arrays
+from fedbbpt.types.arrays import Array, Arrays
 
 
 class MethodSettings:
-    """What a client must know of its method: a frozen dataclass for each, and a message on the wire."""
+    """What clients are told about a run's method. Each method has a frozen dataclass of its own."""
+
+
+SettingValue: TypeAlias = int | float | bool | str | Array
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionSettings(MethodSettings):
+    """The settings of a method that is not built in, in the form in which they travel."""
+
+    name: str
+    version: str
+    values: Mapping[str, SettingValue]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf
-from fedbbpt.methods import METHODS
+from fedbbpt.methods import METHODS, ClientMethod
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.text import TextSpace
@@ -151,7 +151,8 @@ def federation(variant: str, broken: int = 0) -> Federation:
     (kind,) = method.spaces(config)
     space = SPACES[kind]
     clients = clients_of(broken, space.dim)
-    halves = [method.client(method.settings(config), space, client) for client in clients]
+    chosen = ClientMethod(method, method.settings(config), space)
+    halves = [chosen.white_box_half(client) if chosen.white_box else chosen.half(client) for client in clients]
     return Federation(method.server(config, space), halves, clients)
 
 

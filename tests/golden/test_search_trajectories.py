@@ -1,6 +1,6 @@
 """Each method's prompt, round by round, as it was when it was last looked at.
 
-`python tests/golden/test_search_trajectories.py` writes the trajectories anew; a difference is reviewed like code.
+`python -m tests.golden.test_search_trajectories` writes the trajectories anew; a difference is reviewed like code.
 """
 
 import json
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
-from fedbbpt.methods import METHODS
+from fedbbpt.methods import METHODS, ClientMethod
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId
+from tests.toys import ToyObjectives
 
 STORED = Path(__file__).with_name("search_trajectories.json")
 SPACE = LatentSpace(4, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
@@ -31,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Valley:
+class Valley(ToyObjectives):
     """A client whose loss is a slanted ellipsoid."""
 
     def __init__(self, client: int) -> None:
@@ -52,7 +53,7 @@ def trajectory(options: dict[str, Any]) -> list[list[float]]:
     method = METHODS[options["name"]]
     config = method.config(**options)
     server = method.server(config, SPACE)
-    halves = [method.client(method.settings(config), SPACE, Valley(client)) for client in range(4)]
+    halves = [ClientMethod(method, method.settings(config), SPACE).half(Valley(client)) for client in range(4)]
     state, prompts = server.init(0), []
     for round in range(ROUNDS):
         seed = seeds.derive(0, "task", round)

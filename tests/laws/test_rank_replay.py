@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbbpt import seeds
-from fedbbpt.methods.fed_bpt import METHOD, FedBptConfig, FedBptServer
+from fedbbpt.methods.fed_bpt import FedBptClient, FedBptConfig, FedBptServer, settings
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.types import (
     Array,
@@ -24,11 +24,12 @@ from fedbbpt.types import (
     Update,
     pack,
 )
+from tests.toys import ToyObjectives
 
 CLIENTS = ("a", "b", "c")
 
 
-class Rugged:
+class Rugged(ToyObjectives):
     """Losses without a slope: a few values, so that some are equal, and now and then none at all."""
 
     weight = 3.0
@@ -56,7 +57,7 @@ def walked(options: dict[str, Any], dim: int, seed: int, broken: float) -> tuple
         broadcast: Arrays = server.broadcast(state, task_seed)
         updates = []
         for client in CLIENTS:
-            half = METHOD.client(METHOD.settings(config), space, Rugged(seeds.derive(seed, client), broken))
+            half = FedBptClient(settings(config), space, Rugged(seeds.derive(seed, client), broken))
             task = Task(TaskId("run", round, client, Phase.UPDATE), task_seed, broadcast, 1.0)
             update, _ = half.update(task, {})
             updates.append(Update(update.arrays, update.weight, update.metrics, client))

@@ -15,7 +15,7 @@ from fedbbpt.errors import InvalidTensor, PtmUnavailable
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import run_settings
-from fedbbpt.methods import client_half
+from fedbbpt.methods import client_method
 from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, Task, TaskId, Update
 from tests.federation import engine
 
@@ -45,7 +45,7 @@ def objectives(splits: Splits) -> Objectives:
 
 
 def agent(splits: Splits, asked: LocalObjectives, codec: str = "float32", keepsake: Keepsake | None = None) -> Agent:
-    return Agent(client_half(run_settings(splits.job, "run-1"), asked), asked, CODECS[codec], keepsake)
+    return Agent(client_method(run_settings(splits.job, "run-1")).half(asked), asked, CODECS[codec], keepsake)
 
 
 class Script:

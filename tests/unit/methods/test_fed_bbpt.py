@@ -1,20 +1,20 @@
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
-from fedbbpt.methods.fed_bbpt import METHOD, FedBbptConfig, FedBbptServer, settings
+from fedbbpt.methods.fed_bbpt import FedBbptClient, FedBbptConfig, FedBbptServer, settings
 from fedbbpt.optim.spsa import SpsaGc
 from fedbbpt.prompts.generator import Generator
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
+from fedbbpt.types import Losses, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
+from tests.toys import ToyObjectives
 
 DIM = 5
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 CONFIG = FedBbptConfig(local_steps=3, estimates=4, code=2, hidden=3, generator_seed=9)
 
 
-class Sphere:
+class Sphere(ToyObjectives):
     weight = 6.0
 
     def __init__(self) -> None:
@@ -25,9 +25,6 @@ class Sphere:
         losses: Losses = ((population - 1) ** 2).sum(axis=1)
         return losses
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        raise NotImplementedError
-
 
 def task(round: int, theta: np.ndarray, client: str = "a") -> Task:
     return Task(TaskId("run", round, client, Phase.UPDATE), 21, {"theta": theta.astype(np.float32)}, 1.0)
@@ -35,7 +32,7 @@ def task(round: int, theta: np.ndarray, client: str = "a") -> Task:
 
 def test_a_round_is_that_many_steps_of_spsa_with_gains_counted_over_the_run() -> None:
     sphere = Sphere()
-    update = METHOD.client(settings(CONFIG), SPACE, sphere).update(task(4, np.zeros(29)), {})[0]
+    update = FedBbptClient(settings(CONFIG), SPACE, sphere).update(task(4, np.zeros(29)), {})[0]
     generator = Generator(DIM, code=2, hidden=3, seed=9)
     search = SpsaGc(4, CONFIG.a, CONFIG.alpha, CONFIG.o, CONFIG.c, CONFIG.gamma, CONFIG.beta)
     theta, momentum = np.zeros(generator.size), np.zeros(generator.size)
@@ -57,8 +54,8 @@ def test_a_round_is_that_many_steps_of_spsa_with_gains_counted_over_the_run() ->
 def test_clients_probe_in_their_own_directions() -> None:
     one, other = Sphere(), Sphere()
     theta = Generator(DIM, 2, 3, 9).init()
-    METHOD.client(settings(CONFIG), SPACE, one).update(task(0, theta, "a"), {})[0]
-    METHOD.client(settings(CONFIG), SPACE, other).update(task(0, theta, "b"), {})[0]
+    FedBbptClient(settings(CONFIG), SPACE, one).update(task(0, theta, "a"), {})[0]
+    FedBbptClient(settings(CONFIG), SPACE, other).update(task(0, theta, "b"), {})[0]
     assert not np.array_equal(one.asked[0], other.asked[0])
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
@@ -11,14 +10,13 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidJob
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
-from fedbbpt.methods.fed_bbpt import METHOD, FedBbptConfig, settings
+from fedbbpt.methods.fed_bbpt import FedBbptClient, FedBbptConfig, FedBbptServer, settings
 from fedbbpt.optim.policy_gradient import PolicyGradient
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.types import (
     Examples,
     Losses,
-    Perturbation,
     Phase,
     Population,
     Projection,
@@ -29,13 +27,14 @@ from fedbbpt.types import (
     Update,
 )
 from tests.federation import engine, job, job_of_words
+from tests.toys import ToyObjectives
 
 SPACE = TextSpace(2, ("red", "green", "blue"), 16)
 CONFIG = FedBbptConfig(generator="categorical", local_steps=3, samples=4, learning_rate=0.1)
 THETA = np.array([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]])
 
 
-class Words:
+class Words(ToyObjectives):
     weight = 6.0
 
     def __init__(self) -> None:
@@ -46,9 +45,6 @@ class Words:
         losses: Losses = population @ np.array([1.0, -2.0])
         return losses
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        raise NotImplementedError
-
 
 def task(client: str) -> Task:
     return Task(TaskId("run", 4, client, Phase.UPDATE), 21, {"theta": THETA.astype(np.float32)}, 1.0)
@@ -56,7 +52,7 @@ def task(client: str) -> Task:
 
 def test_a_round_is_that_many_steps_of_the_policy_gradient_from_the_broadcast() -> None:
     words = Words()
-    update, private = METHOD.client(settings(CONFIG), SPACE, words).update(task("a"), {})
+    update, private = FedBbptClient(settings(CONFIG), SPACE, words).update(task("a"), {})
     search = PolicyGradient(4, 0.1, 0.01, 3.0)
     state, probed = search.init(THETA), []
     for j in range(3):
@@ -70,13 +66,13 @@ def test_a_round_is_that_many_steps_of_the_policy_gradient_from_the_broadcast() 
 
 def test_clients_draw_their_own_prompts() -> None:
     one, other = Words(), Words()
-    METHOD.client(settings(CONFIG), SPACE, one).update(task("a"), {})
-    METHOD.client(settings(CONFIG), SPACE, other).update(task("b"), {})
+    FedBbptClient(settings(CONFIG), SPACE, one).update(task("a"), {})
+    FedBbptClient(settings(CONFIG), SPACE, other).update(task("b"), {})
     assert not np.array_equal(one.asked[0], other.asked[0])
 
 
 def test_the_most_probable_words_are_the_prompt() -> None:
-    client = METHOD.client(settings(CONFIG), SPACE, Words())
+    client = FedBbptClient(settings(CONFIG), SPACE, Words())
     z = client.prompt(task("a").arrays)
     assert z.tolist() == [1, 0]
     assert SPACE.prompts(z[None], Examples(("a sky",))) == TextPrompts(("green red",))
@@ -84,7 +80,7 @@ def test_the_most_probable_words_are_the_prompt() -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_average_is_distributions_again_though_codecs_round(codec: str) -> None:
-    server = METHOD.server(CONFIG, SPACE)
+    server = FedBbptServer(CONFIG, SPACE)
     updates = []
     for seed, (name, weight) in enumerate([("a", 3.0), ("b", 5.0)]):
         theta = np.random.default_rng(seed).dirichlet(np.ones(3), 2)
@@ -99,7 +95,7 @@ def test_the_average_is_distributions_again_though_codecs_round(codec: str) -> N
 def test_numbers_are_nothing_to_choose_words_by() -> None:
     latent = LatentSpace(2, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
     with pytest.raises(InvalidJob) as caught:
-        METHOD.server(CONFIG, latent)
+        FedBbptServer(CONFIG, latent)
     assert (caught.value.where, caught.value.fix) == ("task.prompt", 'kind = "text"')
 
 

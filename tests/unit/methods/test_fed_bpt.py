@@ -16,7 +16,7 @@ from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.methods.fed_bpt import (
-    METHOD,
+    FedBptClient,
     FedBptConfig,
     FedBptServer,
     client_seed,
@@ -32,6 +32,7 @@ from fedbbpt.prompts.projection import project
 from fedbbpt.server.checks import MEASURED, decode_update
 from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
 from tests.federation import engine, job
+from tests.toys import ToyObjectives
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns where matplotlib is missing
@@ -46,7 +47,7 @@ def task(client: str, round: int = 0, sigma: float = 1.0, seed: int = 4) -> Task
     return Task(TaskId("run", round, client, Phase.UPDATE), seed, arrays, 1.0)
 
 
-class Sphere:
+class Sphere(ToyObjectives):
     weight = 17.0
 
     def __init__(self) -> None:
@@ -156,7 +157,7 @@ def test_local_weights_are_pycmas() -> None:
 def test_full_covariance_adapts_its_step_size_by_the_path_in_any_dimension() -> None:
     """pycma by itself would compare two points along the last step from 300 dimensions on, and inject them."""
     n, sphere = 320, Sphere()
-    client = METHOD.client(settings(FedBptConfig(perturb_rate=0.0)), LatentSpace(n, SPACE.projection), sphere)
+    client = FedBptClient(settings(FedBptConfig(perturb_rate=0.0)), LatentSpace(n, SPACE.projection), sphere)
     start = {"mean": np.zeros(n, np.float32), "sigma": np.ones(1, np.float32)}
     update, _ = client.update(Task(TaskId("run", 0, "a", Phase.UPDATE), 4, start, 1.0), {})
     rng = seeds.rng(client_seed(4, "a", common=False), "fed-bpt")
@@ -192,7 +193,7 @@ def test_clips_as_pycma_does() -> None:
 
 def test_a_client_sends_the_step_size_of_each_iteration_and_the_loss_of_its_mean() -> None:
     sphere = Sphere()
-    client = METHOD.client(settings(FedBptConfig(perturb_rate=0.0)), SPACE, sphere)
+    client = FedBptClient(settings(FedBptConfig(perturb_rate=0.0)), SPACE, sphere)
     update = client.update(task("a", sigma=0.25), {})[0]
     assert update.weight == 1.0
     assert update.arrays["sigmas"].shape == (8,)
@@ -207,7 +208,7 @@ def test_clients_draw_their_own_candidates_unless_told_otherwise() -> None:
         asked = []
         for name in ("a", "b"):
             sphere = Sphere()
-            METHOD.client(settings(FedBptConfig(common_seed=common)), SPACE, sphere).update(task(name), {})[0]
+            FedBptClient(settings(FedBptConfig(common_seed=common)), SPACE, sphere).update(task(name), {})[0]
             asked.append(sphere.asked[0])
         assert np.array_equal(asked[0], asked[1]) == common
 
@@ -217,20 +218,20 @@ def test_equation_7_is_the_mean_of_the_examples_ratios_and_in_the_reference_impl
         sphere = Sphere()
         sphere.perturbed = np.array([2.0, 6.0])
         config = FedBptConfig.model_validate({"name": "fed-bpt", "perturb_ratio": ratio})
-        update, _ = METHOD.client(settings(config), SPACE, sphere).update(task("a"), {})
+        update, _ = FedBptClient(settings(config), SPACE, sphere).update(task("a"), {})
         assert update.arrays["loss"] == pytest.approx(expected * away(update.arrays["mean"]))
     sphere.perturbed = np.array([6.0, 2.0])
     losses = {}
     for ratio in ("examples", "means"):
         config = FedBptConfig.model_validate({"name": "fed-bpt", "perturb_ratio": ratio})
-        update, _ = METHOD.client(settings(config), SPACE, sphere).update(task("a"), {})
+        update, _ = FedBptClient(settings(config), SPACE, sphere).update(task("a"), {})
         losses[ratio] = update.arrays["loss"][0] / away(update.arrays["mean"])
     assert losses == pytest.approx({"examples": (0.5 / 6.0 + 1.5 / 2.0) / 2, "means": 1.0 / 4.0})
 
 
 def test_inputs_are_perturbed_at_the_papers_rate_once_for_a_client_and_round() -> None:
     sphere = Sphere()
-    client = METHOD.client(settings(FedBptConfig()), SPACE, sphere)
+    client = FedBptClient(settings(FedBptConfig()), SPACE, sphere)
     for name, seed in (("a", 1), ("a", 2), ("b", 1)):
         client.update(task(name, seed=seed), {})
     assert {perturbation.rate for perturbation in sphere.perturbations} == {0.5}
@@ -244,7 +245,7 @@ def test_a_perturbed_loss_of_nothing_makes_a_large_ratio_and_never_the_best(pert
     sphere = Sphere()
     sphere.perturbed = np.array([perturbed, perturbed])
     config = FedBptConfig.model_validate({"name": "fed-bpt", "perturb_ratio": ratio})
-    update, _ = METHOD.client(settings(config), SPACE, sphere).update(task("a"), {})
+    update, _ = FedBptClient(settings(config), SPACE, sphere).update(task("a"), {})
     assert 100.0 <= update.arrays["loss"][0] < np.inf
 
 
@@ -297,7 +298,7 @@ def test_the_norm_guard_shortens_what_is_asked_and_what_is_sent_and_grows_by_one
         for covariance in ("full", "identity"):
             sphere = Sphere()
             chosen = config.model_copy(update={"local_covariance": covariance})
-            client = METHOD.client(settings(chosen), SPACE, sphere)
+            client = FedBptClient(settings(chosen), SPACE, sphere)
             update, _ = client.update(Task(TaskId("run", 0, "a", Phase.UPDATE), 4, arrays, 1.0), {})
             lengths = [np.linalg.norm(candidate) for asked in sphere.asked for candidate in asked]
             assert max(lengths) == pytest.approx(limit)
@@ -312,14 +313,16 @@ RANKS: dict[str, Any] = {"name": "fed-bpt", "uplink": "ranks", "local_covariance
 
 
 def test_ranks_cannot_be_replayed_through_a_full_covariance() -> None:
-    with pytest.raises(InvalidJob, match=r"job:3: method.uplink: ranks, and local_covariance is full.*'identity'"):
+    with pytest.raises(
+        InvalidJob, match=r"job:3: method.uplink: ranks cannot be repeated if local_covariance is full.*'identity'"
+    ):
         parse_job('[method]\nname = "fed-bpt"\nuplink = "ranks"\n')
 
 
 def test_orders_are_a_few_bytes_that_no_codec_touches() -> None:
     """Kills: a codec that casts them, and int8 that rounds them at random."""
     server = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE)
-    update, _ = METHOD.client(settings(FedBptConfig.model_validate(RANKS)), SPACE, Sphere()).update(task("a"), {})
+    update, _ = FedBptClient(settings(FedBptConfig.model_validate(RANKS)), SPACE, Sphere()).update(task("a"), {})
     assert update.arrays["orders"].nbytes + update.arrays["loss"].astype(np.float32).nbytes == 20
     for codec in CODECS.values():
         encoded = codec.encode(update.arrays, np.random.default_rng(0))

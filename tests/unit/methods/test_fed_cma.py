@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedbbpt import seeds
-from fedbbpt.methods.fed_cma import METHOD, FedCmaConfig, FedCmaServer, candidates, settings
+from fedbbpt.methods.fed_cma import FedCmaClient, FedCmaConfig, FedCmaServer, candidates, settings
 from fedbbpt.optim.cmaes import CmaEs, Covariance
 from fedbbpt.optim.losses import WORST_LOSS, finite
 from fedbbpt.prompts.latent import OFFSET_SCALE, LatentSpace
@@ -14,7 +14,6 @@ from fedbbpt.tasks.criterion import cross_entropy, expansion
 from fedbbpt.types import (
     Expansion,
     Losses,
-    Perturbation,
     Phase,
     Population,
     Projection,
@@ -24,13 +23,14 @@ from fedbbpt.types import (
     TaskId,
     Update,
 )
+from tests.toys import ToyObjectives
 
 DIM = 8
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 OFFSET_SPACE = replace(SPACE, dim=DIM + 3, offsets=3)
 
 
-class Absolute:
+class Absolute(ToyObjectives):
     """A client that wants z at one place."""
 
     def __init__(self, place: float, weight: float) -> None:
@@ -40,9 +40,6 @@ class Absolute:
         losses: Losses = np.abs(population - self.place).mean(axis=1)
         return losses
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        raise NotImplementedError
-
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_it_is_cma_es_on_the_global_objective(covariance: Covariance) -> None:
@@ -50,7 +47,7 @@ def test_it_is_cma_es_on_the_global_objective(covariance: Covariance) -> None:
     config = FedCmaConfig(population=10, sigma=0.6, covariance=covariance)
     server = FedCmaServer(config, SPACE)
     clients = [Absolute(-1.0, 30), Absolute(2.0, 10), Absolute(5.0, 2)]
-    halves = [METHOD.client(settings(config), SPACE, client) for client in clients]
+    halves = [FedCmaClient(settings(config), SPACE, client) for client in clients]
     search = CmaEs(10, 0.6, covariance)
     state, alone = server.init(0), search.init(np.zeros(DIM))
     for round in range(30):
@@ -82,7 +79,7 @@ def test_both_halves_see_the_same_candidates(covariance: Covariance) -> None:
 
     state = server.init(0)
     task = Task(TaskId("run", 0, "a", Phase.UPDATE), 5, server.broadcast(state, 5), 1.0)
-    update = METHOD.client(settings(config), SPACE, Recorder(0, 4)).update(task, {})[0]
+    update = FedCmaClient(settings(config), SPACE, Recorder(0, 4)).update(task, {})[0]
     np.testing.assert_array_equal(update.arrays["losses"], 4 * np.arange(6.0))
     np.testing.assert_array_equal(asked[0], candidates(server.broadcast(state, 5), 5, settings(config)))
     np.testing.assert_array_equal(asked[0], asked[0].astype(np.float32))
@@ -104,15 +101,12 @@ def test_losses_that_are_not_finite_become_the_worst() -> None:
     np.testing.assert_array_equal(finite(np.array([np.nan])), [WORST_LOSS])
 
 
-class Softmax:
+class Softmax(ToyObjectives):
     """A client whose scores of class k on example i are the sum over j of z_j weights_ijk, and offsets on top."""
 
     def __init__(self, weights: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> None:
         self._weights, self._labels = weights, labels
-
-    @property
-    def weight(self) -> float:
-        return float(len(self._labels))
+        self.weight = float(len(labels))
 
     def loss(self, population: Population) -> Losses:
         return cross_entropy(self._scores(population), self._labels)
@@ -133,7 +127,7 @@ def test_a_newton_step_finds_what_a_softmax_regression_on_all_examples_finds() -
     clients = [Softmax(weights[labels == k], labels[labels == k]) for k in range(3)]
     config = FedCmaConfig(step="newton", population=DIM, ridge=0.02, damping=1e-6)
     server = FedCmaServer(config, OFFSET_SPACE)
-    halves = [METHOD.client(settings(config), OFFSET_SPACE, client) for client in clients]
+    halves = [FedCmaClient(settings(config), OFFSET_SPACE, client) for client in clients]
     state, whole = server.init(0), Softmax(weights, labels)
     for round in range(8):
         arrays = server.broadcast(state, round)

@@ -1,19 +1,19 @@
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
-from fedbbpt.methods.fedavg_bbt import METHOD, FedavgBbtConfig, FedavgBbtServer, settings
+from fedbbpt.methods.fedavg_bbt import FedavgBbtClient, FedavgBbtConfig, FedavgBbtServer, settings
 from fedbbpt.optim.cmaes import CmaEs
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
+from fedbbpt.types import Losses, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
+from tests.toys import ToyObjectives
 
 DIM = 5
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 CONFIG = FedavgBbtConfig(sigma=0.5, local_population=6, local_iterations=3)
 
 
-class Recorder:
+class Recorder(ToyObjectives):
     """A client that wants z at one place, and keeps what it was asked."""
 
     weight = 3.0
@@ -26,14 +26,11 @@ class Recorder:
         losses: Losses = np.abs(population - 2.0).mean(axis=1)
         return losses
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        raise NotImplementedError
-
 
 def answer(config: FedavgBbtConfig, client: Recorder) -> Update:
     server = FedavgBbtServer(config, SPACE)
     task = Task(TaskId("run", 0, "a", Phase.UPDATE), 5, server.broadcast(server.init(0), 5), 1.0)
-    return METHOD.client(settings(config), SPACE, client).update(task, {})[0]
+    return FedavgBbtClient(settings(config), SPACE, client).update(task, {})[0]
 
 
 def test_a_client_runs_cma_es_from_the_broadcast() -> None:
