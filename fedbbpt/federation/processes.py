@@ -1,4 +1,4 @@
-"""A group of child processes that lives and dies together: nothing is left behind, however the parent ends."""
+"""A group of child processes that end together with their parent, however the parent ends."""
 
 import contextlib
 import os
@@ -15,44 +15,48 @@ from typing import BinaryIO
 from fedbbpt.errors import ChildFailed
 
 GRACE_SECONDS = 5.0
-_LOOK_SECONDS = 0.02
+"""Time that a child may take to end before it is killed."""
+_POLL_SECONDS = 0.02
 _TAIL_LINES = 15
+"""Lines of a child's log that an error shows."""
 
 
 class ProcessGroup:
-    """Starts `fedbbpt` commands as processes.
+    """Starts `fedbbpt` commands as child processes, and ends them when its `with` block ends.
 
-    Each holds the reading end of a pipe; when the parent is gone, however it went, the pipe closes and the child ends
-    itself (`end_with_parent`).
+    Each child holds the reading end of a pipe. When the parent is gone, even if it was killed, the pipe closes and the
+    child ends itself (see `end_with_parent`).
     """
 
     def __init__(self, logs: Path) -> None:
+        """Creates the folder `logs`, in which each child gets a file NAME.log."""
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._files: list[BinaryIO] = []
 
     def start(self, name: str, arguments: Sequence[str]) -> None:
+        """Starts `fedbbpt ARGUMENTS` as the child `name`. What it prints is appended to its log."""
         log = (self._logs / f"{name}.log").open("ab")
         self._files.append(log)
-        with _ctrl_c_waits():  # or there could be a child that nobody knows of
+        with ctrl_c_deferred():  # so that no child is started but not recorded
             self._children[name] = subprocess.Popen(
                 [sys.executable, "-m", "fedbbpt", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for the parent, which then ends its children in order.
+                # Ctrl-C in a terminal reaches only the parent, which then ends its children in order.
                 start_new_session=True,
                 env={**os.environ, LIFELINE: "1"},
             )
 
     def ended(self) -> dict[str, int]:
-        """Exit codes of the children that have ended, by name."""
+        """Returns the exit codes of the children that have ended, by name."""
         codes = {name: child.poll() for name, child in self._children.items()}
         return {name: code for name, code in codes.items() if code is not None}
 
     def require(self, name: str) -> None:
-        """Raises ChildFailed, with the end of its log, where the child has ended."""
+        """Raises ChildFailed, with the end of the child's log, if the child has ended."""
         code = self.ended().get(name)
         if code is not None:
             path = self._logs / f"{name}.log"
@@ -60,19 +64,25 @@ class ProcessGroup:
             raise ChildFailed(f"{name} ended with code {code}:\n{tail}", where=str(path))
 
     def address(self, name: str, file: Path, limit_seconds: float) -> str:
-        """What the child wrote to its address file, once it listens."""
+        """Waits until the child listens, and returns the address that it wrote to `file`.
+
+        Raises:
+            ChildFailed: The child ended, or did not listen within `limit_seconds`.
+        """
         give_up = time.monotonic() + limit_seconds
         while not file.exists():
             self.require(name)
             if time.monotonic() > give_up:
                 raise ChildFailed(f"{name} did not listen within {limit_seconds:.0f} s", where=str(self._logs / name))
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return file.read_text().strip()
 
     def wait(self, name: str) -> int:
+        """Waits until the child ends, and returns its exit code."""
         return self._children[name].wait()
 
     def pid(self, name: str) -> int:
+        """Returns the child's process id."""
         return self._children[name].pid
 
     def __enter__(self) -> "ProcessGroup":
@@ -81,8 +91,8 @@ class ProcessGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Asks all children to end, and ends those that do not."""
-        with _ctrl_c_waits():  # a second one, by an impatient hand, must not leave processes behind
+        """Asks all children to end, and kills those that do not end within GRACE_SECONDS."""
+        with ctrl_c_deferred():  # a second Ctrl-C must not leave processes behind
             for child in self._children.values():
                 with contextlib.suppress(ProcessLookupError):
                     child.terminate()
@@ -100,8 +110,8 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """A Ctrl-C inside takes effect at the end."""
+def ctrl_c_deferred() -> Iterator[None]:
+    """Defers a Ctrl-C until the end of the `with` block. Only the main thread receives one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -116,10 +126,11 @@ def _ctrl_c_waits() -> Iterator[None]:
 
 
 LIFELINE = "FEDBBPT_LIFELINE"
+"""Environment variable that tells a child to end with its parent."""
 
 
 def end_with_parent() -> None:
-    """In a child of ProcessGroup: ends this process when the parent's end of the pipe closes. Elsewhere: nothing."""
+    """Makes a child of ProcessGroup end when its parent does. Has no effect on any other process."""
     if not os.environ.pop(LIFELINE, ""):
         return
 

@@ -61,12 +61,12 @@ def test_a_command_that_no_group_started_reads_nothing(monkeypatch: pytest.Monke
 
 CTRL_C = """
 import signal
-from fedbbpt.federation.processes import _ctrl_c_waits
+from fedbbpt.federation.processes import ctrl_c_deferred
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 done = []
 try:
-    with _ctrl_c_waits():
+    with ctrl_c_deferred():
         signal.raise_signal(signal.SIGINT)
         done.append("the block")
 except KeyboardInterrupt:
