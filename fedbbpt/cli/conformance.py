@@ -1,4 +1,4 @@
-"""`fedbbpt conformance ptm`: tells a provider, whatever its language, whether its PtmService is one."""
+"""`fedbbpt conformance ptm`: tests a provider's PtmService from outside, in any language."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,55 +21,59 @@ _STYLES = {
     Outcome.UNEXPECTED: "bold red",
 }
 
-conformance = typer.Typer(no_args_is_help=True, help="Whether a service keeps to its contract.")
+conformance = typer.Typer(no_args_is_help=True, help="Test whether a service keeps its contract.")
 
 
 @conformance.callback()
 def _group() -> None:
-    """Keeps `ptm` a command of its own while there is no other."""
+    """Keeps `ptm` a subcommand, although it is the only one so far."""
 
 
 @conformance.command()
 def ptm(
     target: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="The service. Give it a tenant of its own.", show_default=False)
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="The service to test, as a tenant that nobody else uses.", show_default=False
+        ),
     ] = "",
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Of {', '.join(cases.profiles())}; may be given several times. Without it: what the card offers.",
+            help=f"Profile: {', '.join(cases.profiles())}; may be repeated. Empty: all that apply to the card.",
             show_default=False,
         ),
     ] = None,
-    template: Annotated[str, typer.Option(help="Of tasks, where the default does not suit the model.")] = "",
+    template: Annotated[str, typer.Option(help="Template of tasks, if the default does not suit the model.")] = "",
     classes: Annotated[
-        list[str] | None, typer.Option("--class", help="A class that the model can score; once for each, at least two.")
+        list[str] | None,
+        typer.Option("--class", help="Class of tasks, which the model can score; repeat it, at least twice."),
     ] = None,
     known_failing: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Cases that are known to fail, a name a line.")
+        Path | None, typer.Option(metavar="FILE", help="File of cases that are known to fail, one name on each line.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML.")] = None,
-    list_cases: Annotated[bool, typer.Option("--list", help="Print the cases and what each claims.")] = False,
-    call_seconds: Annotated[float, typer.Option(min=0.1, help="The longest that a call may take.")] = 60.0,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the results as JUnit XML.")] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="Print the cases and their claims.")] = False,
+    call_seconds: Annotated[float, typer.Option(min=0.1, help="Timeout of each call, in seconds.")] = 60.0,
     ptm_tls_ca: options.PtmTlsCa = None,
     ptm_client_cert: options.PtmClientCert = None,
     ptm_client_key: options.PtmClientKey = None,
     ptm_token_file: options.PtmToken = None,
     other_token_file: Annotated[
         Path | None,
-        typer.Option(help="A second tenant's token: some cases need two.", rich_help_panel="Security"),
+        typer.Option(help="File with a second tenant's token, for cases that need two.", rich_help_panel="Security"),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Try a PTM service in any language against the contract of ptm.proto.
+    """Test a PTM service, in any language, against the contract of ptm.proto.
 
     Example: fedbbpt conformance ptm --target 127.0.0.1:7001
     """
     if list_cases:
-        _list(profile or cases.profiles(), json)
+        _print_cases(profile or cases.profiles(), json)
         return
     if not target:
-        raise InvalidInput("no service", where="--target", fix="HOST:PORT, or --list")
+        raise InvalidInput("no service is given", where="--target", fix="HOST:PORT of the service, or --list")
     with open_service(
         target,
         tls=options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True),
@@ -83,13 +87,14 @@ def ptm(
         chosen = cases.read(profiles)
         known = report.read_known_failing(known_failing, cases.read(cases.profiles())) if known_failing else frozenset()
         before = service.queries()
-        results = run(service, chosen, known, (lambda result: None) if json else _tell)
+        results = run(service, chosen, known, (lambda result: None) if json else _print_result)
         queries = service.queries() - before
         card = service.me.card
     if junit is not None:
         report.write_junit(results, junit)
+    about = {"target": target, "model": card.model, "revision": card.revision, "profiles": list(profiles)}
     if json:
-        _show(results, {"target": target, "model": card.model, "revision": card.revision}, profiles, queries)
+        _print_json(results, about, queries)
     else:
         err.print(f"{card.model}, profiles {', '.join(profiles)}, {queries:,} queries", style="dim")
         out.print(report.summary(results))
@@ -97,16 +102,16 @@ def ptm(
         raise typer.Exit(EXIT_CODES[FedbbptError])
 
 
-def _tell(result: Result) -> None:
+def _print_result(result: Result) -> None:
     line = Text.assemble((f"{result.outcome:8}", _STYLES[result.outcome]), " ", result.case.name)
     if result.outcome is not Outcome.PASSED:
-        line.append(f": {result.detail or 'it is on the list of those that fail'}", style="dim")
+        line.append(f": {result.detail or 'the case is on the list of known failures'}", style="dim")
     out.print(line, soft_wrap=True)
     if result.outcome is Outcome.FAILED:
         out.print(f"         {result.case.claim}", style="dim", soft_wrap=True)
 
 
-def _show(results: list[Result], about: dict[str, Any], profiles: list[str], queries: int) -> None:
+def _print_json(results: list[Result], about: dict[str, Any], queries: int) -> None:
     rows = [
         {
             "name": result.case.name,
@@ -118,17 +123,17 @@ def _show(results: list[Result], about: dict[str, Any], profiles: list[str], que
         for result in results
     ]
     passed = all(result.outcome.good for result in results)
-    show({**about, "profiles": profiles, "conforms": passed, "queries": queries, "cases": rows}, as_json=True)
+    show({**about, "conforms": passed, "queries": queries, "cases": rows}, as_json=True)
 
 
-def _list(profiles: list[str] | tuple[str, ...], json: bool) -> None:
+def _print_cases(profiles: list[str] | tuple[str, ...], json: bool) -> None:
     found = cases.read(profiles)
     if json:
         show({"cases": [{"name": case.name, "claim": case.claim} for case in found]}, as_json=True)
         return
     table = Table(box=None, header_style="dim")
     table.add_column("case", no_wrap=True)
-    table.add_column("what it claims")
+    table.add_column("claim")
     for case in found:
         table.add_row(case.name, case.claim)
     out.print(table)

@@ -1,4 +1,4 @@
-"""Cases that are calls: a sound request, changed as the case says, and the status that it has to give."""
+"""Runs the cases that are calls: valid requests, changed as the case says, with the status that each must return."""
 
 import re
 from collections.abc import Mapping
@@ -21,49 +21,49 @@ from fedbbpt.wire.tensors import to_message
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def play(case: Case, trial: Trial) -> None:
-    """Makes the calls one after the other, and sees that refused ones cost nothing and leave the service well."""
+def make_calls(case: Case, trial: Trial) -> None:
+    """Makes a case's calls one after the other, and checks their status. Rejected calls must cost nothing."""
     handle = trial.register(trial.me.inputs.task(), trial.me.inputs.examples(trial.rows))
     free = all(call.rpc != "Score" or call.code != "OK" for call in case.calls)
     before = trial.usage().usage
     for number, call in enumerate(case.calls):
-        _play(call, request(call, trial, handle), trial, f"call {number + 1}, {call.rpc}")
+        _make_call(call, request(call, trial, handle), trial, f"call {number + 1}, {call.rpc}")
     if free and (after := trial.usage().usage) != before:
-        raise Broken(f"refused calls cost {after.queries - before.queries} queries")
+        raise Broken(f"rejected calls cost {after.queries - before.queries} queries")
 
 
-def _play(call: Call, message: Any, trial: Trial, where: str) -> None:
+def _make_call(call: Call, message: Any, trial: Trial, where: str) -> None:
     target = trial.callers.get(call.caller)
     if target is None:
         raise Skipped("needs --other-token-file")
     if message.ByteSize() > trial.card.max_message_bytes:
-        raise Skipped(f"its message of {message.ByteSize()} bytes is beyond the card's max_message_bytes")
+        raise Skipped(f"the message of {message.ByteSize()} bytes exceeds the card's max_message_bytes")
     try:
         response = target.call(call.rpc, message)
     except Refused as refused:
         if refused.code != call.code:
-            raise Broken(f"{where} gives {refused}; wanted: {call.code}") from None
+            raise Broken(f"{where} fails with {refused}; expected {call.code}") from None
         if call.reason and refused.reason != call.reason:
             found = f"{refused.code} with reason {refused.reason!r} ({refused.text})"
-            raise Broken(f"{where} gives {found}; wanted: ErrorInfo with {call.reason!r}") from None
+            raise Broken(f"{where} fails with {found}; expected ErrorInfo with {call.reason!r}") from None
         return
     if call.rpc == "RegisterExamples":
-        trial.note(response.examples_id)
+        trial.remember(response.examples_id)
     if call.code != "OK":
-        raise Broken(f"{where} is answered; wanted: {call.code} {call.reason}")
+        raise Broken(f"{where} succeeds; expected {call.code} {call.reason}")
 
 
 def number(value: int | str, card: ModelCard) -> int:
-    """A number, or one of the card's limits and what is added to it: "max_prompts + 1"."""
+    """Returns a number that a case gives as such, or as one of the card's limits: "max_prompts + 1"."""
     if isinstance(value, int):
         return value
     found = re.fullmatch(r"(max_\w+)(?: \+ (\d+))?", value)
-    assert found is not None, f"{value!r} is no number"
+    assert found is not None, f"{value!r} is not a number or a limit"
     return int(getattr(card, found[1])) + int(found[2] or 0)
 
 
 def request(call: Call, trial: Trial, handle: str) -> Any:
-    """The request that the call describes."""
+    """Returns the request that a call describes. `handle` is that of the trial's examples."""
     inputs, card = trial.me.inputs, trial.card
     rows = trial.rows if call.examples is None else [trial.fresh + row for row in range(number(call.examples, card))]
     task, examples = inputs.task(), inputs.examples(rows)
@@ -81,13 +81,13 @@ def request(call: Call, trial: Trial, handle: str) -> Any:
             if trial.kind is PromptKind.IMAGE and count > prompts_of_a_call(
                 card, trial.prompts(1), 1, len(task.classes)
             ):
-                raise Skipped("so many images are beyond the card's max_message_bytes")
+                raise Skipped("that number of images exceeds the card's max_message_bytes")
             length = LENGTH if call.length is None else number(call.length, card)
             prompts = inputs.prompts(trial.kind, count, seed=trial.name, injection=trial.injection, length=length)
             message = ptm_messages.score_request((task, examples) if call.inline else handle, prompts)
             if call.tensor is not None:
                 array: Array = getattr(prompts, FIELDS[type(prompts)])
-                _tensor(message).CopyFrom(spoil(call.tensor, array, card))
+                _tensor(message).CopyFrom(corrupted(call.tensor, array, card))
         case "Release":
             message = pb.ReleaseRequest(examples_id=handle)
         case "GetUsage":
@@ -103,8 +103,8 @@ def _tensor(message: pb.ScoreRequest) -> tensor_pb2.Tensor:
     return found
 
 
-def spoil(fault: Fault, array: Array, card: ModelCard) -> tensor_pb2.Tensor:
-    """What nobody may take for the tensor that it was."""
+def corrupted(fault: Fault, array: Array, card: ModelCard) -> tensor_pb2.Tensor:
+    """Returns the tensor with a fault that every service must detect. Raises Skipped if it cannot have that fault."""
     if fault in ("nan", "infinite", "far") and array.dtype.kind != "f":
         raise Skipped("integers are always finite")
     message = to_message(array)
@@ -114,10 +114,10 @@ def spoil(fault: Fault, array: Array, card: ModelCard) -> tensor_pb2.Tensor:
         case "infinite":
             message = to_message(_with_last(array, np.inf))
         case "far":
-            # An element of that size makes a vector of at least that length.
+            # One large element is enough to make a vector's norm too large.
             far = 1.5 * (card.max_latent if array.ndim == 2 else card.max_vector_norm)
             if not far < FLOAT32_MAX:
-                raise Skipped("the card allows all of float32")
+                raise Skipped("the card allows every float32 number")
             message = to_message(_with_last(array, far))
         case "short":
             message.data = message.data[:-1]
@@ -143,9 +143,9 @@ def _with_last(array: Array, value: float) -> Array:
 
 
 def _change(message: Any, path: list[str], value: Any) -> None:
-    """Puts a value in JSON where the path leads, in place of what was there."""
-    *way, last = path
-    for step in way:
+    """Replaces the field at a path by a value in JSON; None clears the field."""
+    *parents, last = path
+    for step in parents:
         message = message[int(step)] if step.isdigit() else getattr(message, step)
     message.ClearField(last)
     if value is not None:

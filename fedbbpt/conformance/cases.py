@@ -1,7 +1,7 @@
-"""Cases as they stand in cases/*.toml: a file is a profile, a table is a case.
+"""Reads the cases in cases/*.toml: each file is a profile, each table a case.
 
-A case has a claim, for people, and either `calls` or a `relation`. All other keys say on what it is tried, and where it
-does not apply.
+A case has a claim, for people, and either `calls` or a `relation`. The other keys say which prompts and examples it is
+tried with, and to which services it applies.
 """
 
 import tomllib
@@ -16,71 +16,76 @@ from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Output, PromptKind
 
 Caller: TypeAlias = Literal["tenant", "other", "nobody", "stranger"]
-"""Who calls: the tenant whose token the kit was given, another tenant, one without a token, one with a wrong token."""
+"""The caller: the tenant whose token the kit was given, a second tenant, or a caller with no token or a wrong one."""
 Fault: TypeAlias = Literal["nan", "infinite", "short", "long", "rank", "dtype", "no-dtype", "empty", "negative", "far"]
-"""What is done to a tensor of prompts: `calls.spoil`."""
+"""How a tensor of prompts is corrupted, see `calls.corrupted`."""
 
 
 class Call(Section):
-    """A request that is sound but for what the other keys say, and what it has to give."""
+    """A request, valid except for the changes that its keys make, and the status that it must return."""
 
     rpc: Literal["Describe", "RegisterTask", "RegisterExamples", "Score", "Release", "GetUsage"]
     caller: Caller = "tenant"
     inline: bool = False
-    """Whether Score brings its examples."""
+    """Whether Score carries its examples, instead of a handle."""
     prompts: int | str = 1
-    """How many; numbers may be written "max_prompts + 1", with a limit of the card."""
+    """Number of prompts. A number may name one of the card's limits, as in "max_prompts + 1"."""
     length: int | str | None = None
-    """Of prompts, in tokens or words."""
+    """Length of each prompt, in tokens or words."""
     examples: int | str | None = None
-    """How many."""
+    """Number of examples."""
     tensor: Fault | None = None
     change: Mapping[str, Any] = Field(default_factory=dict)
-    """Fields of the request by their paths, and other values for them in JSON.
+    """New values in JSON for fields of the request, by the fields' paths.
 
     `{ repeat = "so ", times = "max_tokens" }` is a text, `{ number = "max_tokens" }` a number.
     """
     code: str = "OK"
-    """The name of the status that it has to give."""
+    """Name of the gRPC status code that the call must return."""
     reason: str = ""
-    """Of its ErrorInfo; empty: any, or none."""
+    """Reason that the status's ErrorInfo must name. Empty: any reason, or none."""
 
 
 class Case(Section):
+    """One claim about a service, and how it is tested."""
+
     name: str
     profile: str
     claim: str
     calls: tuple[Call, ...] = ()
     relation: str = ""
     prompts: tuple[PromptKind, ...] | Literal["any", "unoffered"] = "any"
-    """Tried with the first kind that the card offers, each of these that it offers, or each that it does not offer."""
+    """Kinds of prompts to try: the first that the card lists, each of these that it lists, or each that it does not."""
     injections: Literal["first", "each", "unoffered"] = "first"
     fresh: bool = False
-    """Whether its examples are ones that the service has never seen, not even on an earlier run of the kit."""
+    """Whether the examples must be new to the service, even if the kit has been run before."""
     outputs: tuple[Output, ...] = tuple(Output)
-    """Applies where the service answers so."""
+    """Outputs of a service to which the case applies."""
     inputs: Literal["text", "image", "any"] = "any"
     needs: tuple[Literal["token", "other", "labels"], ...] = ()
-    """A token, a second tenant's token, a card that names the classes."""
+    """Needed for the case: a token, a second tenant's token, or a card that lists class labels."""
 
     @model_validator(mode="after")
     def _one_content(self) -> "Case":
         if bool(self.calls) == bool(self.relation):
-            raise contradiction("calls", "a case has either calls or a relation", "one of them")
+            raise contradiction("calls", "a case has either calls or a relation", "one of the two")
         return self
 
 
 def profiles() -> tuple[str, ...]:
+    """Returns the names of all profiles."""
     return tuple(sorted(file.name.removesuffix(".toml") for file in _files()))
 
 
 def read(wanted: Sequence[str]) -> tuple[Case, ...]:
-    """The cases of these profiles, in the order of the files. Raises InvalidInput."""
+    """Returns the cases of these profiles, in the files' order. Raises InvalidInput for an unknown profile."""
     known = {file.name.removesuffix(".toml"): file for file in _files()}
     found: list[Case] = []
     for profile in wanted:
         if profile not in known:
-            raise InvalidInput(f"{profile!r} is unknown", where="--profile", fix=f"one of {', '.join(sorted(known))}")
+            raise InvalidInput(
+                f"unknown profile {profile!r}", where="--profile", fix=f"one of {', '.join(sorted(known))}"
+            )
         tables = tomllib.loads(known[profile].read_text(encoding="utf-8"))
         found += [Case(name=f"{profile}/{name}", profile=profile, **table) for name, table in tables.items()]
     return tuple(found)

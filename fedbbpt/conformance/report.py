@@ -1,4 +1,4 @@
-"""What comes out of a run: a sentence, JUnit XML, and the list of cases that are known to fail."""
+"""Summarises a run as a sentence and as JUnit XML, and reads the list of known failures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,29 +11,31 @@ from fedbbpt.errors import InvalidInput
 
 
 def summary(results: Sequence[Result]) -> str:
-    """As in "38 passed, 2 skipped, 1 failed: known"."""
+    """Returns a sentence such as "38 passed, 2 skipped, 1 failed: known"."""
     found = Counter(result.outcome for result in results)
     return ", ".join(f"{found[outcome]} {outcome}" for outcome in Outcome if found[outcome]) or "no cases"
 
 
 def read_known_failing(path: Path, cases: Sequence[Case]) -> frozenset[str]:
-    """One name a line; behind a # stands why. Raises InvalidInput."""
+    """Reads names of cases, one on each line, with comments after #. Raises InvalidInput for an unknown name."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error), where=str(path), fix="a text file with a case's name a line") from None
+        raise InvalidInput(
+            str(error), where=str(path), fix="a text file with the name of a case on each line"
+        ) from None
     names, known = set(), {case.name for case in cases}
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
         if name and name not in known:
-            fix = "the name of a case; `fedbbpt conformance ptm --list` prints them"
-            raise InvalidInput(f"no case {name!r}", where=f"{path}:{number}", fix=fix)
+            fix = "a name that `fedbbpt conformance ptm --list` prints"
+            raise InvalidInput(f"there is no case {name!r}", where=f"{path}:{number}", fix=fix)
         names.add(name)
     return frozenset(names - {""})
 
 
 def write_junit(results: Sequence[Result], path: Path) -> None:
-    """Known failures are skipped there, unexpected passes are failures."""
+    """Writes JUnit XML, where known failures count as skipped and unexpected passes as failures."""
     suites = ElementTree.Element("testsuites")
     for profile in dict.fromkeys(result.case.profile for result in results):
         mine = [result for result in results if result.case.profile == profile]
@@ -46,7 +48,7 @@ def write_junit(results: Sequence[Result], path: Path) -> None:
             case = ElementTree.SubElement(suite, "testcase", classname=profile, name=result.case.name)
             case.set("time", f"{result.seconds:.3f}")
             if not result.outcome.good:
-                message = result.detail or "it is said to be failing, and passes"
+                message = result.detail or "the case passes, but is on the list of known failures"
                 ElementTree.SubElement(case, "failure", message=message).text = result.case.claim
             elif result.outcome is not Outcome.PASSED:
                 ElementTree.SubElement(case, "skipped", message=f"{result.outcome}: {result.detail}")

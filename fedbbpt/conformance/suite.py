@@ -1,4 +1,4 @@
-"""The kit: opens a service as its callers see it, tries the cases, and compares the outcomes with what is known."""
+"""Opens a service for all callers, runs the cases, and compares the outcomes with the known failures."""
 
 import secrets
 import time
@@ -20,55 +20,62 @@ from fedbbpt.wire.messages.card_messages import model_card
 from fedbbpt.wire.tls import ClientTls
 
 FRESH_ROWS = 10**4
-STRANGER = "a token that nobody was given"
+"""Rows from here on are used where examples must be new to the service."""
+STRANGER = "a token that no tenant has"
 VECTORS = (PromptKind.LATENT, PromptKind.SOFT)
-"""Which enter by an injection."""
+"""Kinds of prompts that need an injection."""
 
 PROFILES = {
     "soft": frozenset({*VECTORS, PromptKind.DEEP}),
     "discrete": frozenset({PromptKind.TEXT, PromptKind.TOKENS}),
     "vision": frozenset({PromptKind.IMAGE}),
 }
-"""Those beside core, and the kinds of prompts of which a card has to offer one."""
+"""The profiles besides core; a profile applies if the card lists one of its kinds of prompts."""
 
 
 class Outcome(StrEnum):
+    """The outcome of a case."""
+
     PASSED = "passed"
     SKIPPED = "skipped"
     FAILED = "failed"
     KNOWN = "failed: known"
     UNEXPECTED = "passed: unexpected"
-    """Said to be failing."""
+    """The case passed, but is on the list of known failures."""
 
     @property
     def good(self) -> bool:
+        """Whether the service conforms as expected."""
         return self not in (Outcome.FAILED, Outcome.UNEXPECTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """The outcome of one case."""
+
     case: Case
     outcome: Outcome
     detail: str
-    """Why, unless it just passed."""
+    """The reason, empty if the case passed."""
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """The service under test, opened."""
+class ServiceUnderTest:
+    """The service with a connection for each caller."""
 
     callers: dict[Caller, Target]
     me: Tenant
     other: Tenant | None
-    tokens_asked: bool
+    has_token: bool
+    """Whether the kit was given a tenant's token."""
 
     def profiles(self) -> list[str]:
-        """Core, and those that the card offers."""
+        """Returns core and the profiles that apply to the card."""
         return ["core", *(name for name, kinds in PROFILES.items() if kinds & self.me.card.prompt_kinds)]
 
     def queries(self) -> int:
-        """That the caller has used by now."""
+        """Returns the number of queries that the tenant has used so far."""
         found: pb.GetUsageResponse = self.me.target.call("GetUsage", pb.GetUsageRequest())
         return found.usage.queries
 
@@ -85,8 +92,17 @@ def open_service(
     call_seconds: float = 60.0,
     patience_seconds: float = 5.0,
     pause: Callable[[float], None] = time.sleep,
-) -> Iterator[Service]:
-    """Raises PtmUnavailable, Unauthenticated, InvalidInput where a card cannot be read."""
+) -> Iterator[ServiceUnderTest]:
+    """Opens a service for the duration of the block.
+
+    Args:
+        token: a tenant's token; `other_token` that of a second tenant.
+        template: the template of tasks; empty uses the default for the card's family.
+        classes: the classes of tasks; empty uses the card's labels or default words.
+        patience_seconds: how long to wait for a connection.
+
+    Raises PtmUnavailable, Unauthenticated, or InvalidInput if the card cannot be read.
+    """
     tokens: dict[Caller, str] = {"tenant": token, "nobody": "", "stranger": STRANGER}
     if other_token:
         tokens["other"] = other_token
@@ -101,7 +117,7 @@ def open_service(
             return Tenant(callers[name], card, Inputs(card, template, classes))
 
         other = tenant("other") if other_token else None
-        yield Service(callers, tenant("tenant"), other, bool(token))
+        yield ServiceUnderTest(callers, tenant("tenant"), other, bool(token))
 
 
 def _card(target: Target, address: str) -> ModelCard:
@@ -111,18 +127,18 @@ def _card(target: Target, address: str) -> ModelCard:
         if refused.code == "UNAUTHENTICATED":
             fix = "--ptm-token-file with a tenant's token"
             raise Unauthenticated(refused.text, where=address, fix=fix) from None
-        fix = "a service that answers Describe; all else depends on its card"
-        raise InvalidInput(f"Describe gives {refused}", where=address, fix=fix) from None
+        fix = "a service that answers Describe, since all cases depend on its card"
+        raise InvalidInput(f"Describe fails with {refused}", where=address, fix=fix) from None
     if not card.prompt_kinds:
-        fix = "at least one kind of prompt; all else depends on it"
-        raise InvalidInput("the card offers no prompts", where="DescribeResponse.prompt_kinds", fix=fix)
+        fix = "list at least one kind of prompt"
+        raise InvalidInput("the card lists no kinds of prompts", where="DescribeResponse.prompt_kinds", fix=fix)
     return card
 
 
 def run(
-    service: Service, cases: Sequence[Case], known_failing: frozenset[str], tell: Callable[[Result], None]
+    service: ServiceUnderTest, cases: Sequence[Case], known_failing: frozenset[str], tell: Callable[[Result], None]
 ) -> list[Result]:
-    """Tries one after the other, and tells each result as it is there."""
+    """Runs the cases one after the other, and passes each result to `tell` as soon as it is known."""
     results = []
     for case in cases:
         started = time.monotonic()
@@ -135,8 +151,8 @@ def run(
     return results
 
 
-def _try(service: Service, case: Case) -> tuple[Outcome, str]:
-    """With each kind of prompt and injection that the case names; the first that fails decides."""
+def _try(service: ServiceUnderTest, case: Case) -> tuple[Outcome, str]:
+    """Tries a case with each kind of prompt and injection that it names, up to the first failure."""
     skipped = passed = ""
     try:
         _applies(service, case)
@@ -149,7 +165,7 @@ def _try(service: Service, case: Case) -> tuple[Outcome, str]:
         trial = Trial(service.callers, service.me, service.other, f"{case.name} {name}", kind, injection, fresh)
         try:
             if case.calls:
-                calls.play(case, trial)
+                calls.make_calls(case, trial)
             else:
                 RELATIONS[case.relation](trial)
             passed = name
@@ -158,31 +174,31 @@ def _try(service: Service, case: Case) -> tuple[Outcome, str]:
         except Broken as broken:
             return Outcome.FAILED, f"{broken} ({name})"
         except Refused as refused:
-            return Outcome.FAILED, f"a call that is sound gives {refused} ({name})"
+            return Outcome.FAILED, f"a valid call fails with {refused} ({name})"
         except FedbbptError as problem:
-            return Outcome.FAILED, f"an answer that cannot be read: {problem} ({name})"
+            return Outcome.FAILED, f"an answer cannot be read: {problem} ({name})"
         finally:
-            trial.clear()
+            trial.release_all()
     return (Outcome.PASSED, "") if passed else (Outcome.SKIPPED, skipped)
 
 
-def _applies(service: Service, case: Case) -> None:
-    """Raises Skipped."""
+def _applies(service: ServiceUnderTest, case: Case) -> None:
+    """Raises Skipped if the case does not apply to the service."""
     card = service.me.card
-    given = {"token": service.tokens_asked, "other": service.other is not None, "labels": bool(card.labels)}
+    given = {"token": service.has_token, "other": service.other is not None, "labels": bool(card.labels)}
     missing = {"token": "--ptm-token-file", "other": "--other-token-file", "labels": "a card with labels"}
     for need in case.needs:
         if not given[need]:
             raise Skipped(f"needs {missing[need]}")
     if card.output not in case.outputs:
-        raise Skipped(f"not for {card.output}")
+        raise Skipped(f"does not apply to {card.output}")
     inputs = "text" if card.image_shape is None else "image"
     if case.inputs not in ("any", inputs):
-        raise Skipped(f"not for models of {inputs}s")
+        raise Skipped(f"does not apply to models of {inputs}s")
 
 
 def _variants(card: ModelCard, case: Case) -> list[tuple[PromptKind, Injection]]:
-    """Kinds and injections to try, at least one. Raises Skipped."""
+    """Returns the kinds and injections to try, at least one. Raises Skipped if there are none."""
     if case.prompts == "unoffered":
         kinds = [kind for kind in KINDS if kind not in card.prompt_kinds]
     elif case.prompts == "any":
@@ -204,6 +220,6 @@ def _variants(card: ModelCard, case: Case) -> list[tuple[PromptKind, Injection]]
     if not found:
         wanted = case.prompts if isinstance(case.prompts, str) else " or ".join(case.prompts)
         raise Skipped(
-            f"the card has no {wanted} prompts" if case.injections != "unoffered" else "it takes all injections"
+            f"the card lists no {wanted} prompts" if case.injections != "unoffered" else "the card lists all injections"
         )
     return found

@@ -1,6 +1,6 @@
-"""The service under test, as one caller sees it. An edge file.
+"""Calls the service under test with one caller's token.
 
-Beneath the errors of fedbbpt: a case judges codes and details as they come.
+Failed calls are not translated into fedbbpt's errors, since a case judges the status codes and details themselves.
 """
 
 from collections.abc import Callable
@@ -18,25 +18,26 @@ from fedbbpt.wire.status import DOMAIN
 from fedbbpt.wire.tls import ClientTls
 
 OVERLOADED_TIMES = 20
-"""A call is made again so often where the service says when."""
+"""How often a call is repeated while the service answers with RetryInfo."""
 UNLIMITED = -1
+"""gRPC's value for no limit on a message's size."""
 
 
 class Refused(Exception):
-    """The status of a call that failed: the name of its code, and its details."""
+    """The status of a failed call: the name of its code, its text, and the details that the protocol defines."""
 
     def __init__(self, code: str, text: str, reason: str = "", retry_seconds: float | None = None) -> None:
-        super().__init__(f"{code} {reason or '(without a reason of ours)'}: {text}")
+        super().__init__(f"{code} {reason or '(without ErrorInfo)'}: {text}")
         self.code, self.text, self.reason, self.retry_seconds = code, text, reason, retry_seconds
 
 
 class Target:
-    """Calls with one token, or with none."""
+    """A connection to the service that uses one token, or none."""
 
     def __init__(
         self, address: str, tls: ClientTls | None, token: str, call_seconds: float, pause: Callable[[float], None]
     ) -> None:
-        """Opens a channel, which does not wait for the service."""
+        """Opens a channel without waiting for the service."""
         self._channel = connect(
             address, tls, token, max_message_bytes=UNLIMITED, keepalive_seconds=PTM_KEEPALIVE_SECONDS
         )
@@ -45,18 +46,19 @@ class Target:
         self._call_seconds, self._address, self._pause = call_seconds, address, pause
 
     def close(self) -> None:
+        """Closes the channel."""
         self._channel.close()
 
     def wait(self, seconds: float) -> None:
-        """Until there is a connection. Raises PtmUnavailable."""
+        """Waits for a connection. Raises PtmUnavailable if there is none after `seconds`."""
         try:
             grpc.channel_ready_future(self._channel).result(seconds)
         except grpc.FutureTimeoutError:
             fix = "the address of a running service"
-            raise PtmUnavailable(f"nobody answers within {seconds:g} s", where=self._address, fix=fix) from None
+            raise PtmUnavailable(f"no answer within {seconds:g} s", where=self._address, fix=fix) from None
 
     def call(self, rpc: str, request: Any, *, seconds: float | None = None) -> Any:
-        """The response; a service that says when to come again is asked again then. Raises Refused."""
+        """Returns the response, after retries if the service answers with RetryInfo. Raises Refused."""
         for attempt in range(OVERLOADED_TIMES + 1):
             try:
                 return getattr(self._stub, rpc)(request, timeout=seconds or self._call_seconds)
@@ -67,13 +69,13 @@ class Target:
             self._pause(refused.retry_seconds)
         raise refused
 
-    def give_up(self, rpc: str, request: Any) -> None:
-        """Makes a call and cancels it, soon or at once."""
+    def cancel(self, rpc: str, request: Any) -> None:
+        """Makes a call and cancels it at once."""
         call = getattr(self._stub, rpc).future(request, timeout=self._call_seconds)
         call.cancel()
 
     def health(self, service: str) -> str:
-        """ "SERVING" or another status of grpc.health.v1, as both its calls say. Raises Refused."""
+        """Returns the status of grpc.health.v1, such as "SERVING", from Check and Watch. Raises Refused."""
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             checked = self._health.Check(request, timeout=self._call_seconds).status
@@ -87,11 +89,11 @@ class Target:
 
 
 def _read(error: grpc.RpcError) -> Refused:
-    assert isinstance(error, grpc.Call), "every error of a call that was made is its call"
+    assert isinstance(error, grpc.Call), "gRPC raises the failed call itself"
     code, text, reason, retry_seconds = error.code().name, error.details() or "", "", None
     try:
         status = rpc_status.from_call(error)
-    except ValueError as problem:  # the details tell another code or text than the status
+    except ValueError as problem:  # the details contradict the status's code or text
         return Refused(code, f"{text} ({problem})")
     for detail in status.details if status is not None else ():
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()

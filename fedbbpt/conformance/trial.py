@@ -1,4 +1,4 @@
-"""What a case sees: a service as a tenant, sound inputs for it, and a way to ask that reads answers strictly."""
+"""Gives a case its tools: callers of the service, valid inputs, and calls whose answers are checked strictly."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,27 +26,28 @@ from fedbbpt.types import (
 from fedbbpt.wire.messages import ptm_messages
 
 PROMPTS = 4
-"""That a relation asks with."""
+"""Number of prompts that a relation uses by default."""
 TOLERANCE, RELATIVE_TOLERANCE = 1e-5, 1e-6
 NOISE_TOLERANCE = 10.0
-"""In the card's score_noise, which is a standard deviation: some hundred numbers are compared."""
+"""Allowed difference in units of the card's score_noise, a standard deviation. Some hundred numbers are compared."""
 FLIPS = 0.1
-"""The share of choices that noise may turn."""
+"""Share of choices that noise may change."""
 
 Handle: TypeAlias = str | tuple[TaskSpec, ExampleSet]
+"""A handle of registered examples, or a task and examples that are sent inline."""
 
 
 class Broken(Exception):
-    """The claim does not hold."""
+    """Raised if the case's claim does not hold."""
 
 
 class Skipped(Exception):
-    """The case does not apply to this service."""
+    """Raised if the case does not apply to this service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Scored):
-    """With the handle that it names, and all of it as it came."""
+    """The scores of a call, the handle that the response names, and the response itself."""
 
     examples_id: str = ""
     response: Any = None
@@ -54,7 +55,7 @@ class Answer(Scored):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A caller, and what the service says of itself to it."""
+    """A caller with a token, the card that the service shows it, and inputs that fit the card."""
 
     target: Target
     card: ModelCard
@@ -63,57 +64,61 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One case with one kind of prompt. Whatever fails raises Broken, Skipped, target.Refused or a FedbbptError."""
+    """One case, tried with one kind of prompt. Methods raise Broken, Skipped, target.Refused or a FedbbptError."""
 
     callers: dict[Caller, Target]
     me: Tenant
     other: Tenant | None
     name: str
-    """Of the case: prompts are drawn from it, so that no case is answered from the memory of another's."""
+    """Name of the case and kind. It seeds the prompts, so that no case is answered from the cache of another."""
     kind: PromptKind
     injection: Injection
     fresh: int = 0
-    """The first of its rows."""
+    """Number of the first row of examples, above 0 if they must be new to the service."""
     registered: list[tuple[Target, str]] = field(default_factory=list)
-    """Handles that were given out, and to whom."""
+    """Handles to release at the end, with the caller that got them."""
 
     @property
     def card(self) -> ModelCard:
+        """The service's card."""
         return self.me.card
 
     @property
     def rows(self) -> list[int]:
-        """Which it asks about."""
+        """The rows of examples that the case uses."""
         return [self.fresh + row for row in self.me.inputs.rows()]
 
     def as_other(self) -> "Trial":
-        """The same case of the second tenant."""
+        """Returns the same trial as the second tenant. Raises Skipped if there is none."""
         if self.other is None:
             raise Skipped("needs --other-token-file")
         return replace(self, me=self.other, other=self.me)
 
     def prompts(self, count: int = PROMPTS, *, seed: str = "", kind: PromptKind | None = None) -> Prompts:
+        """Returns `count` prompts, or as many as the card allows in a call."""
         count = min(count, self.card.max_prompts)
         kind = kind or self.kind
         return self.me.inputs.prompts(kind, count, seed=f"{self.name} {seed}", injection=self.injection)
 
     def call(self, rpc: str, request: Any) -> Any:
+        """Makes a call as this tenant. Raises Refused."""
         return self.me.target.call(rpc, request)
 
     def register(self, task: TaskSpec, examples: ExampleSet) -> str:
-        """The handle."""
+        """Registers a task and examples, and returns the handle."""
         task_id = self.call("RegisterTask", ptm_messages.register_task_request(task)).task_id
         response = self.call("RegisterExamples", ptm_messages.register_examples_request(task_id, examples))
         if response.count != len(examples):
-            raise Broken(f"RegisterExamples counts {response.count} examples of {len(examples)}")
-        self.note(response.examples_id)
+            raise Broken(f"RegisterExamples reports {response.count} examples instead of {len(examples)}")
+        self.remember(response.examples_id)
         return str(response.examples_id)
 
-    def note(self, handle: str) -> None:
+    def remember(self, handle: str) -> None:
+        """Remembers a handle to release at the end."""
         self.registered.append((self.me.target, handle))
 
-    def clear(self) -> None:
-        """Releases what was registered, if the service lets it."""
+    def release_all(self) -> None:
+        """Releases all remembered handles, as far as the service allows it."""
         for target, handle in self.registered:
             with suppress(Refused):
                 target.call("Release", pb.ReleaseRequest(examples_id=handle))
@@ -129,7 +134,13 @@ class Trial:
         inline: bool = False,
         perturbation: Perturbation | None = None,
     ) -> Answer:
-        """Registers rows (all of them by default), or sends them along, and scores."""
+        """Scores prompts on rows of examples, all rows by default.
+
+        Args:
+            twin: whether to use the twin of the task, see `inputs.Inputs.task`.
+            turned: how many classes move from the front to the end.
+            inline: whether the examples are sent inline instead of registered.
+        """
         task = self.me.inputs.task(twin=twin, turned=turned)
         chosen = self.rows if rows is None else rows
         examples = self.me.inputs.examples(chosen, turned=turned, perturbation=perturbation)
@@ -137,24 +148,25 @@ class Trial:
         return self.score(handle, prompts, len(chosen))
 
     def score(self, handle: Handle, prompts: Prompts, rows: int, key: str = "") -> Answer:
-        """Raises Broken where the answer is of another shape than asked for."""
+        """Scores prompts. Raises Broken if the answer has the wrong shape."""
         response = self.call("Score", ptm_messages.score_request(handle, prompts, key))
         scored = ptm_messages.scored(response, self.card.output)
         ranks = (count(prompts), rows, len(self.me.inputs.task().classes))
         if scored.answer.shape != ranks[: scored.answer.ndim]:
-            raise Broken(f"an answer of shape {scored.answer.shape}, not {ranks[: scored.answer.ndim]}")
+            raise Broken(f"the answer has shape {scored.answer.shape} instead of {ranks[: scored.answer.ndim]}")
         if not isinstance(handle, str):
-            self.note(response.examples_id)
+            self.remember(response.examples_id)
         return Answer(
             scored.output, scored.answer, scored.revision, scored.usage, scored.budget, response.examples_id, response
         )
 
     def usage(self) -> pb.GetUsageResponse:
+        """Returns what GetUsage reports to this tenant."""
         found: pb.GetUsageResponse = self.call("GetUsage", pb.GetUsageRequest())
         return found
 
-    def same(self, found: Array, wanted: Array, what: str, *, tolerance: float = TOLERANCE) -> None:
-        """Raises Broken where they differ by more than float32, or the card's noise, can explain."""
+    def require_same(self, found: Array, wanted: Array, what: str, *, tolerance: float = TOLERANCE) -> None:
+        """Raises Broken if the answers differ by more than float32 or the card's score_noise explains."""
         if self.card.output is Output.LABEL_ARGMAX:
             flipped = float((found != wanted).mean())
             if flipped > (FLIPS if self.card.score_noise else 0.0):
@@ -164,8 +176,9 @@ class Trial:
         allowed += RELATIVE_TOLERANCE * float(np.abs(wanted).max())
         apart = float(np.abs(found - wanted).max())
         if not apart <= allowed:
-            raise Broken(f"{what}: {self.card.output} apart by up to {apart:.3g}, allowed is {allowed:.2g}")
+            raise Broken(f"{what}: {self.card.output} differ by up to {apart:.3g}, and {allowed:.2g} is allowed")
 
-    def need_rows(self) -> None:
+    def require_scores_of_rows(self) -> None:
+        """Raises Skipped if the service answers with losses."""
         if self.card.output is Output.LOSS_ONLY:
-            raise Skipped("a loss is of all examples together")
+            raise Skipped("a loss covers all examples together")

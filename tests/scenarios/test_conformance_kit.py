@@ -1,4 +1,4 @@
-"""The kit passes services that keep the contract, and catches those that break it where they break it."""
+"""The kit passes services that keep the contract, and names the cases that a broken service fails."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ Start: TypeAlias = Callable[..., int]
 
 @pytest.fixture
 def start(ptm_servers: Any, tmp_path: Path) -> Start:
-    """A service of a model, for tenants that are called, and are known by, the outputs that they get."""
+    """Starts a service with a tenant for each output. A tenant's name and token are the name of its output."""
 
     def begin(model: str | Backend[Any], outputs: Sequence[str] = ("label-logits", "loss-only")) -> int:
         tenants = tmp_path / "tenants.toml"
@@ -68,7 +68,7 @@ def relay() -> Iterator[Callable[..., int]]:
 def outcomes(
     port: int, names: Sequence[str] | None = None, outputs: Sequence[str] = ("label-logits", "loss-only")
 ) -> dict[str, Result]:
-    """Of the cases that are named, or of all that the card offers, by their names."""
+    """Returns the results of the named cases, or of all that apply to the card, by their names."""
     with open_service(f"127.0.0.1:{port}", token=outputs[0], other_token=outputs[1]) as service:
         chosen = read(service.profiles()) if names is None else [CASES[name] for name in names]
         return {result.case.name: result for result in run(service, chosen, frozenset(), lambda result: None)}
@@ -85,7 +85,7 @@ def honest(rpc: str, request: Any, forward: Forward) -> Any:
 # Services that keep the contract
 
 
-def test_the_fake_model_passes_all_that_applies(start: Start, relay: Callable[..., int]) -> None:
+def test_the_fake_model_passes_all_cases_that_apply(start: Start, relay: Callable[..., int]) -> None:
     results = outcomes(relay(start("fake"), honest))
     assert failed(results) == {}
     passed = {name for name, result in results.items() if result.outcome is Outcome.PASSED}
@@ -99,7 +99,7 @@ def test_the_fake_model_passes_all_that_applies(start: Start, relay: Callable[..
 @pytest.mark.parametrize(
     "outputs", [("loss-only", "label-logprobs"), ("label-argmax", "label-logits"), ("label-logprobs", "label-argmax")]
 )
-def test_every_output_passes(start: Start, outputs: Sequence[str]) -> None:
+def test_services_pass_with_every_output(start: Start, outputs: Sequence[str]) -> None:
     names = [name for name, case in CASES.items() if case.profile == "core" and name not in SLOW]
     results = outcomes(start("fake", outputs), names, outputs)
     assert failed(results) == {}
@@ -107,7 +107,7 @@ def test_every_output_passes(start: Start, outputs: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["bert-mlm", "bert-classifier", "gpt2", "clip"])
-def test_families_pass(checkpoint: Callable[[str], Path], start: Start, name: str) -> None:
+def test_models_of_several_families_pass(checkpoint: Callable[[str], Path], start: Start, name: str) -> None:
     profile = "vision" if name == "clip" else "soft"
     names = [name for name, case in CASES.items() if case.profile in ("core", profile) and name not in SLOW]
     results = outcomes(start(str(checkpoint(name))), names)
@@ -117,7 +117,7 @@ def test_families_pass(checkpoint: Callable[[str], Path], start: Start, name: st
 
 
 def test_a_service_in_front_of_another_server_passes(tmp_path: Path, start: Start) -> None:
-    """Over HTTP to a real server of OpenAI's protocol, and over gRPC to whoever asks."""
+    """The backend asks a real server of OpenAI's protocol over HTTP."""
     pytest.importorskip("torch")
     pytest.importorskip("httpx2")
     from fedbbpt.ptm.models.openai.backend import connect
@@ -144,8 +144,8 @@ def floats(message: tensor_pb2.Tensor) -> np.ndarray:
     return np.frombuffer(message.data, "<f4").reshape(tuple(message.shape))
 
 
-def in_company(rpc: str, request: Any, forward: Forward) -> Any:
-    """Scores hang on how many prompts there are."""
+def depends_on_batch(rpc: str, request: Any, forward: Forward) -> Any:
+    """Adds a number to the scores that depends on how many prompts a call has."""
     response = forward(request)
     if rpc == "Score":
         scores = from_message(response.scores, where="scores")
@@ -264,15 +264,15 @@ def never_perturbs(rpc: str, request: Any, forward: Forward) -> Any:
 
 
 def low_limits(rpc: str, request: Any, forward: Forward) -> Any:
-    """It says less than it takes."""
+    """Reports lower limits than the service enforces."""
     response = forward(request)
     if rpc == "Describe":
         response.max_prompts, response.max_examples, response.max_message_bytes = 9, 40, 4096
     return response
 
 
-def forgetful(rpc: str, request: Any, forward: Forward) -> Any:
-    """A card that tells half."""
+def no_revision(rpc: str, request: Any, forward: Forward) -> Any:
+    """Reports a card without a revision."""
     response = forward(request)
     if rpc == "Describe":
         response.revision = ""
@@ -280,14 +280,16 @@ def forgetful(rpc: str, request: Any, forward: Forward) -> Any:
 
 
 def one_delta(rpc: str, request: Any, forward: Forward) -> Any:
-    """What is meant for the first image changes all."""
+    """Applies the delta of the first image to all images."""
     if rpc == "Score" and request.image.deltas.shape[1:2] not in ([], [1]):
         request.image.deltas.CopyFrom(to_message(floats(request.image.deltas)[:, :1]))
     return forward(request)
 
 
 BROKEN: dict[Break, set[str]] = {
-    in_company: {f"core/{name}" for name in ("prompt-alone", "split-prompts", "repeated-prompts", "noise-is-told")},
+    depends_on_batch: {
+        f"core/{name}" for name in ("prompt-alone", "split-prompts", "repeated-prompts", "noise-is-told")
+    },
     without_key: {"core/key-gives-the-first-answer", "core/key-of-another-request", "core/key-too-long"},
     nan_is_zero: {"core/tensor-not-finite"},
     counts_prompts: {"core/usage-adds-up", "core/tasks-have-their-own-usage"},
@@ -306,12 +308,12 @@ BROKEN: dict[Break, set[str]] = {
     names_no_handle: {"core/inline-is-handle"},
     never_perturbs: {"core/perturbed"},
     low_limits: {"core/too-many-prompts", "core/too-many-examples", "core/message-limit"},
-    forgetful: {"core/card-is-complete", "core/same-revision"},
+    no_revision: {"core/card-is-complete", "core/same-revision"},
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
-def test_a_broken_promise_is_caught(start: Start, relay: Callable[..., int], broken: Break) -> None:
+def test_a_broken_claim_is_caught(start: Start, relay: Callable[..., int], broken: Break) -> None:
     names = sorted(BROKEN[broken])
     found = failed(outcomes(relay(start("fake"), broken), [*names, "core/repeatable"]))
     assert sorted(found) == names
@@ -331,14 +333,14 @@ def test_errors_without_reasons_are_caught(start: Start, relay: Callable[..., in
     assert "NOT_FOUND with reason ''" in found["core/unknown-handle"] and "'UnknownExamples'" in found[names[0]]
 
 
-def test_a_service_that_tells_no_callers_apart_is_caught(start: Start, relay: Callable[..., int]) -> None:
+def test_a_service_that_treats_all_callers_alike_is_caught(start: Start, relay: Callable[..., int]) -> None:
     names = ["core/no-token", "core/examples-are-the-tenants-own", "core/usage-is-the-tenants-own"]
     found = failed(outcomes(relay(start("fake"), honest, token="label-logits"), names))
     assert sorted(found) == sorted(names)
-    assert "another tenant may ask about these examples" in found[names[1]]
+    assert "another tenant can score these examples" in found[names[1]]
 
 
-def test_the_kit_comes_again_when_the_service_says(ptm_servers: Any, tmp_path: Path) -> None:
+def test_the_kit_retries_after_the_delay_that_the_service_asks_for(ptm_servers: Any, tmp_path: Path) -> None:
     clock, pauses = [0.0], list[float]()
     digest = hashlib.sha256(b"token").hexdigest()
     rate = "queries_per_second = 50\nburst_queries = 20"
@@ -355,7 +357,7 @@ def test_the_kit_comes_again_when_the_service_says(ptm_servers: Any, tmp_path: P
     assert result.outcome is Outcome.PASSED and pauses and min(pauses) > 0
 
 
-def test_the_kit_leaves_no_handles(start: Start) -> None:
+def test_the_kit_releases_its_handles(start: Start) -> None:
     port = start("fake")
     names = ["core/row-alone", "core/inline-is-handle", "core/released-handle", "core/outputs-agree"]
     assert failed(outcomes(port, names)) == {}
@@ -364,35 +366,35 @@ def test_the_kit_leaves_no_handles(start: Start) -> None:
         assert service.callers["other"].call("GetUsage", pb.GetUsageRequest()).handles == 0
 
 
-# What it cannot begin with
+# Services that cannot be tested
 
 
-def test_nobody_answers() -> None:
-    with pytest.raises(PtmUnavailable, match=r"127\.0\.0\.1:1: nobody answers"):
+def test_an_address_without_a_service_is_unavailable() -> None:
+    with pytest.raises(PtmUnavailable, match=r"127\.0\.0\.1:1: no answer within"):
         with open_service("127.0.0.1:1", patience_seconds=0.2):
             pass
 
 
-def test_a_wrong_token(start: Start) -> None:
+def test_a_wrong_token_is_rejected(start: Start) -> None:
     with pytest.raises(Unauthenticated, match="--ptm-token-file"):
         with open_service(f"127.0.0.1:{start('fake')}", token="wrong"):
             pass
 
 
-def test_a_card_of_no_prompts(start: Start, relay: Callable[..., int]) -> None:
+def test_a_card_without_prompts_is_rejected(start: Start, relay: Callable[..., int]) -> None:
     def empty(rpc: str, request: Any, forward: Forward) -> Any:
         response = forward(request)
         del response.prompt_kinds[:]
         return response
 
-    with pytest.raises(InvalidInput, match="prompt_kinds: the card offers no prompts"):
+    with pytest.raises(InvalidInput, match="prompt_kinds: the card lists no kinds of prompts"):
         outcomes(relay(start("fake"), empty), [])
 
 
 # Cases
 
 
-def test_cases_name_relations_that_there_are_and_all_of_them() -> None:
+def test_cases_name_all_relations_and_no_others() -> None:
     named = {case.relation for case in CASES.values() if case.relation}
     assert named == RELATIONS.keys()
     assert all(case.claim.endswith(".") for case in CASES.values())
@@ -407,8 +409,8 @@ def test_the_page_shows_cases_as_they_are() -> None:
     assert named and named <= CASES.keys()
 
 
-def test_an_unknown_profile() -> None:
-    with pytest.raises(InvalidInput, match="'hard' is unknown; one of core, discrete, soft, vision"):
+def test_an_unknown_profile_is_rejected() -> None:
+    with pytest.raises(InvalidInput, match="unknown profile 'hard'; one of core, discrete, soft, vision"):
         read(["core", "hard"])
 
 
@@ -417,15 +419,18 @@ def test_a_case_has_calls_or_a_relation() -> None:
         Case(name="core/empty", profile="core", claim="Nothing.")
 
 
-# What comes out
+# Reports
 
 
 @pytest.fixture
 def command(
     start: Start, relay: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> Callable[..., tuple[int, str]]:
-    """`fedbbpt conformance ptm` on a service whose scores hang on company: its exit code and standard output."""
-    port = relay(start("fake"), in_company)
+    """Runs `fedbbpt conformance ptm` on a service whose scores depend on the batch.
+
+    Returns its exit code and its standard output.
+    """
+    port = relay(start("fake"), depends_on_batch)
     (tmp_path / "token").write_text("label-logits\n")
 
     def ended(*words: str) -> tuple[int, str]:
@@ -441,15 +446,15 @@ def command(
 BAD = ("discrete/prompt-alone", "discrete/split-prompts", "discrete/repeated-prompts")
 
 
-def test_failures_are_told(command: Callable[..., tuple[int, str]]) -> None:
+def test_failures_are_printed_with_their_claims(command: Callable[..., tuple[int, str]]) -> None:
     code, out = command()
     assert code == 8 and "passed   discrete/permuted-prompts" in out
-    assert "failed   discrete/prompt-alone: prompt 0 alone and among 4: label-logits apart by up to 0.003" in out
+    assert "failed   discrete/prompt-alone: prompt 0 alone and among 4: label-logits differ by up to 0.003" in out
     assert CASES["discrete/prompt-alone"].claim in out
     assert out.splitlines()[-1] == "5 passed, 3 failed"
 
 
-def test_known_failures_are_no_failures(command: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+def test_known_failures_do_not_fail_the_run(command: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     known = tmp_path / "known"
     known.write_text("# batch norm\n\n" + "\n".join(f"{name}  # at work on it" for name in BAD))
     code, out = command("--known-failing", str(known))
@@ -461,7 +466,7 @@ def test_known_failures_are_no_failures(command: Callable[..., tuple[int, str]],
     assert command("--known-failing", str(known))[0] == 3
 
 
-def test_results_for_machines(command: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+def test_results_are_written_as_json_and_junit(command: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     junit, known = tmp_path / "junit.xml", tmp_path / "known"
     known.write_text(f"{BAD[0]}\ndiscrete/too-long\n")
     code, out = command("--json", "--junit", str(junit), "--known-failing", str(known))
@@ -478,18 +483,18 @@ def test_results_for_machines(command: Callable[..., tuple[int, str]], tmp_path:
     elements = {case.get("name"): case for case in suite}
     assert elements.keys() == by_name.keys()
     assert elements[BAD[0]].find("skipped") is not None
-    assert "apart by up to" in str(elements[BAD[1]].find("failure").get("message"))  # type: ignore[union-attr]  # it failed
+    assert "differ by up to" in str(elements[BAD[1]].find("failure").get("message"))  # type: ignore[union-attr]  # it failed
     assert elements["discrete/too-long"].find("failure") is not None
 
 
-def test_the_list_of_cases(command: Callable[..., tuple[int, str]]) -> None:
+def test_the_list_has_the_cases_of_the_profile(command: Callable[..., tuple[int, str]]) -> None:
     code, out = command("--list", "--json")
     assert code == 0
     assert {case["name"] for case in json.loads(out)["cases"]} == {n for n in CASES if n.startswith("discrete/")}
     assert "discrete/unknown-token" in command("--list")[1]
 
 
-def test_a_summary_says_what_there_was() -> None:
+def test_a_summary_counts_the_outcomes() -> None:
     case = CASES["core/healthy"]
     found = [Result(case, outcome, "", 0.0) for outcome in (*Outcome, Outcome.PASSED)]
     assert report.summary(found) == "2 passed, 1 skipped, 1 failed, 1 failed: known, 1 passed: unexpected"

@@ -1,4 +1,7 @@
-"""The relations that cases name. Each returns where it holds, and raises trial.Broken or what came in between else."""
+"""The relations that cases name, a module for each subject.
+
+A relation returns if it holds for the trial. Else it raises trial.Broken, or the error of a call.
+"""
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -8,7 +11,7 @@ from fedbbpt.conformance.trial import Trial
 
 
 def _named(*modules: ModuleType) -> Mapping[str, Callable[[Trial], None]]:
-    """Each public function under its name, with hyphens."""
+    """Returns each public function of the modules by its name, with hyphens."""
     return {
         name.replace("_", "-"): function
         for module in modules

@@ -1,6 +1,6 @@
-"""Two ways to ask for the same scores: alone and in company, in another order, cut in two, inline.
+"""Relations between two ways to ask for the same scores: alone or with others, reordered, in two calls, inline.
 
-The second way asks the twin of the task (inputs.Inputs.task): a service that remembers scores computes them again.
+The second way uses the twin of the task (inputs.Inputs.task), so that a service with a cache computes the scores again.
 """
 
 import numpy as np
@@ -11,132 +11,148 @@ from fedbbpt.conformance.trial import Answer, Broken, Skipped, Trial
 from fedbbpt.types import Array, Output, Perturbation
 
 SUM_TOLERANCE = 1e-4
+"""How far the sum of probabilities may be from 1."""
 
 
 def row_alone(trial: Trial) -> None:
-    trial.need_rows()
+    """Checks that each example gets the same scores alone and with the others."""
+    trial.require_scores_of_rows()
     prompts = trial.prompts()
     whole = trial.ask(prompts)
     for at, row in enumerate(trial.rows):
         alone = trial.ask(prompts, [row], twin=True)
-        trial.same(alone.answer[:, 0], whole.answer[:, at], f"row {row} alone and among {len(trial.rows)}")
+        trial.require_same(alone.answer[:, 0], whole.answer[:, at], f"row {row} alone and among {len(trial.rows)}")
 
 
 def prompt_alone(trial: Trial) -> None:
+    """Checks that each prompt gets the same answer alone and with the others."""
     prompts = trial.prompts()
     whole = trial.ask(prompts)
     for at in range(len(whole.answer)):
         alone = trial.ask(take(prompts, [at]), twin=True)
-        trial.same(alone.answer[0], whole.answer[at], f"prompt {at} alone and among {len(whole.answer)}")
+        trial.require_same(alone.answer[0], whole.answer[at], f"prompt {at} alone and among {len(whole.answer)}")
 
 
 def prompts_matter(trial: Trial) -> None:
+    """Checks that different prompts do not all get the same answer."""
     answer = trial.ask(trial.prompts()).answer
     if len(answer) > 1 and (answer == answer[0]).all():
-        raise Broken(f"{len(answer)} different prompts have all the same answers")
+        raise Broken(f"{len(answer)} different prompts all have the same answers")
 
 
 def examples_matter(trial: Trial) -> None:
-    trial.need_rows()
+    """Checks that different examples do not all get the same scores."""
+    trial.require_scores_of_rows()
     scores = trial.ask(trial.prompts()).answer
     if scores.shape[1] > 1 and (scores == scores[:, :1]).all():
-        raise Broken(f"{scores.shape[1]} different examples have all the same scores")
+        raise Broken(f"{scores.shape[1]} different examples all have the same scores")
 
 
 def permuted_prompts(trial: Trial) -> None:
+    """Checks that reordered prompts get reordered answers."""
     prompts = trial.prompts()
     first = trial.ask(prompts).answer
     order = np.roll(np.arange(len(first)), 1)[::-1]
     other = trial.ask(take(prompts, order.tolist()), twin=True)
-    trial.same(other.answer, first[order], "prompts in another order")
+    trial.require_same(other.answer, first[order], "reordered prompts")
 
 
 def permuted_rows(trial: Trial) -> None:
+    """Checks that reordered examples get reordered scores, and the same losses."""
     prompts, rows = trial.prompts(), np.array(trial.rows)
     order = np.roll(np.arange(len(rows)), 1)[::-1]
     first = trial.ask(prompts)
     other = trial.ask(prompts, rows[order].tolist(), twin=True)
-    trial.same(other.answer, _rows(first, order), "examples in another order")
+    trial.require_same(other.answer, _rows(first, order), "reordered examples")
 
 
 def _rows(answer: Answer, order: Array) -> Array:
-    """A loss is of all of them, in any order."""
+    """Returns the answer with its examples reordered; a loss does not depend on their order."""
     return answer.answer if answer.output is Output.LOSS_ONLY else answer.answer[:, order]
 
 
 def split_prompts(trial: Trial) -> None:
+    """Checks that prompts get the same answers in two calls as in one."""
     prompts = trial.prompts()
     whole = trial.ask(prompts).answer
     cuts = [take(prompts, part.tolist()) for part in np.array_split(np.arange(len(whole)), 2) if part.size]
     parts = [trial.ask(cut, twin=True).answer for cut in cuts]
-    trial.same(np.concatenate(parts), whole, "prompts in two calls and in one")
+    trial.require_same(np.concatenate(parts), whole, "prompts in two calls and in one")
 
 
 def split_rows(trial: Trial) -> None:
-    """Of losses: those of two halves of one size have the whole's as their mean."""
+    """Checks that examples get the same scores under two handles as under one; of losses, it checks the mean."""
     prompts, half = trial.prompts(), len(trial.rows) // 2
     if half < 1:
-        raise Skipped("a handle holds one example")
+        raise Skipped("a handle holds only one example")
     whole = trial.ask(prompts, trial.rows[: 2 * half]).answer
     parts = [trial.ask(prompts, rows, twin=True).answer for rows in (trial.rows[:half], trial.rows[half : 2 * half])]
     losses = trial.card.output is Output.LOSS_ONLY
     joined = np.mean(parts, axis=0) if losses else np.concatenate(parts, axis=1)
-    trial.same(joined, whole, "examples by two handles and by one")
+    trial.require_same(joined, whole, "examples under two handles and under one")
 
 
 def repeated_prompts(trial: Trial) -> None:
+    """Checks that a prompt that occurs several times gets the same answer each time."""
     prompts = trial.prompts(2)
     once = trial.ask(prompts).answer
     which = [0, *range(len(once)), 0][: trial.card.max_prompts]
-    trial.same(trial.ask(take(prompts, which), twin=True).answer, once[which], "a prompt that stands there three times")
+    trial.require_same(
+        trial.ask(take(prompts, which), twin=True).answer, once[which], "a prompt that occurs three times"
+    )
 
 
 def repeated_rows(trial: Trial) -> None:
+    """Checks that examples that occur twice get the same scores twice, and the same loss."""
     prompts, rows = trial.prompts(), trial.rows[: (len(trial.rows) + 1) // 2]
     once = trial.ask(prompts, rows)
     doubled = trial.ask(prompts, [*rows, *rows], twin=True)
     twice = _rows(once, np.tile(np.arange(len(rows)), 2))
-    trial.same(doubled.answer, twice, "examples that stand there twice")
+    trial.require_same(doubled.answer, twice, "examples that occur twice")
 
 
 def inline_is_handle(trial: Trial) -> None:
+    """Checks that inline examples get the same answers as registered ones, and that their handle is named."""
     prompts = trial.prompts()
     inline = trial.ask(prompts, inline=True)
-    trial.same(trial.ask(prompts, twin=True).answer, inline.answer, "inline and by a handle")
+    trial.require_same(trial.ask(prompts, twin=True).answer, inline.answer, "inline and registered examples")
     if not inline.examples_id:
-        raise Broken("the answer to inline examples names no handle of theirs")
+        raise Broken("the response to inline examples does not name their handle")
     again = trial.score(inline.examples_id, prompts, len(trial.rows))
-    trial.same(again.answer, inline.answer, "inline and by the handle that its answer named")
+    trial.require_same(again.answer, inline.answer, "inline examples and the handle that the response names")
 
 
 def repeatable(trial: Trial) -> None:
+    """Checks that the same request gets the same answer twice."""
     prompts = trial.prompts()
     first, again = trial.ask(prompts), trial.ask(prompts)
-    trial.same(again.answer, first.answer, "the same request twice")
+    trial.require_same(again.answer, first.answer, "the same request twice")
 
 
 def same_revision(trial: Trial) -> None:
+    """Checks that answers name the card's revision."""
     for inline in (True, False):
         answer = trial.ask(trial.prompts(2, seed=str(inline)), inline=inline)
         if answer.revision != trial.card.revision:
-            raise Broken(f"an answer of revision {answer.revision!r}, and the card says {trial.card.revision!r}")
+            raise Broken(f"the answer names the revision {answer.revision!r}, and the card {trial.card.revision!r}")
 
 
 def noise_is_told(trial: Trial) -> None:
-    """Where the card says 0, the bits are the same in any company."""
+    """Checks that answers are bit-identical in any batch if the card's score_noise is 0."""
     prompts, rows = trial.prompts(), trial.rows
     whole = trial.ask(prompts)
     if trial.card.score_noise < 0 or not np.isfinite(trial.card.score_noise):
         raise Broken(f"score_noise is {trial.card.score_noise}")
     if trial.card.score_noise > 0:
-        raise Skipped(f"the card says {trial.card.score_noise:.2g}, and the relations reckon with it")
+        raise Skipped(f"the card says {trial.card.score_noise:.2g}, and the other relations allow for it")
     alone = np.concatenate([trial.ask(take(prompts, [at]), rows, twin=True).answer for at in range(len(whole.answer))])
     if not np.array_equal(alone, whole.answer):
         apart = float(np.abs(alone.astype(np.float64) - whole.answer).max())
-        raise Broken(f"prompts alone and in company differ by up to {apart:.2g}, and the card says score_noise = 0")
+        raise Broken(f"prompts alone and with others differ by up to {apart:.2g}, but the card says score_noise = 0")
 
 
 def turned_classes(trial: Trial) -> None:
+    """Checks that reordered classes get reordered scores."""
     prompts = trial.prompts()
     first, turned = trial.ask(prompts), trial.ask(prompts, turned=1)
     classes = len(trial.me.inputs.task().classes)
@@ -146,68 +162,74 @@ def turned_classes(trial: Trial) -> None:
         expected = (first.answer - 1) % classes
     else:
         expected = np.roll(first.answer, -1, axis=2)
-    trial.same(turned.answer, expected, "classes in another order")
+    trial.require_same(turned.answer, expected, "reordered classes")
 
 
 def prompt_place_left_out(trial: Trial) -> None:
+    """Checks that a leading {prompt} may be left out of the template."""
     if not trial.me.inputs.prompt_first:
-        raise Skipped("the template has its {prompt} elsewhere")
+        raise Skipped("the template does not begin with {prompt}")
     prompts = trial.prompts()
-    trial.same(trial.ask(prompts, twin=True).answer, trial.ask(prompts).answer, "{prompt} in front and left out")
+    trial.require_same(
+        trial.ask(prompts, twin=True).answer, trial.ask(prompts).answer, "templates with and without a leading {prompt}"
+    )
 
 
 def probabilities_sum_to_one(trial: Trial) -> None:
+    """Checks that the probabilities of each pair's classes sum to 1."""
     total = np.exp(trial.ask(trial.prompts()).answer.astype(np.float64)).sum(axis=2)
     if np.abs(total - 1).max() > SUM_TOLERANCE:
-        raise Broken(f"they sum to {total.min():.6g} to {total.max():.6g}")
+        raise Broken(f"probabilities sum to {total.min():.6g} to {total.max():.6g}")
 
 
 def choices_are_classes(trial: Trial) -> None:
+    """Checks that choices are indices of classes."""
     choices, classes = trial.ask(trial.prompts()).answer, len(trial.me.inputs.task().classes)
     if choices.min() < 0 or choices.max() >= classes:
-        raise Broken(f"choices from {choices.min()} to {choices.max()} of {classes} classes")
+        raise Broken(f"choices range from {choices.min()} to {choices.max()}, but there are {classes} classes")
 
 
 def losses_are_positive(trial: Trial) -> None:
+    """Checks that no loss is negative."""
     losses = trial.ask(trial.prompts()).answer
     if losses.min() < 0:
         raise Broken(f"a cross-entropy of {losses.min():.6g}")
 
 
 def outputs_agree(trial: Trial) -> None:
-    """Losses are the cross-entropies of the scores, choices the classes with the highest, of another tenant's."""
+    """Checks one tenant's losses, log-probabilities or choices against another tenant's scores."""
     other = trial.as_other()
     by_output = {each.card.output: each for each in (trial, other)}
     scored = by_output.get(Output.LABEL_LOGITS) or by_output.get(Output.LABEL_LOGPROBS)
     if scored is None or len(by_output) < 2:
-        raise Skipped(f"both tenants get {trial.card.output}, or none gets scores")
+        raise Skipped(f"both tenants get {trial.card.output}, or neither gets scores")
     (plain,) = (each for output, each in by_output.items() if each is not scored)
     rows, prompts = max(trial.rows, other.rows, key=len), trial.prompts()
     scores, found = scored.ask(prompts, rows).answer.astype(np.float64), plain.ask(prompts, rows).answer
     logs = scores - np.log(np.exp(scores - scores.max(axis=2, keepdims=True)).sum(axis=2, keepdims=True))
     logs -= scores.max(axis=2, keepdims=True)
     if plain.card.output is Output.LABEL_LOGPROBS:
-        plain.same(found, logs, "log-probabilities and logits")
+        plain.require_same(found, logs, "log-probabilities and logits")
     elif plain.card.output is Output.LABEL_ARGMAX:
-        plain.same(found, scores.argmax(axis=2), "choices and scores")
+        plain.require_same(found, scores.argmax(axis=2), "choices and scores")
     else:
         classes = scores.shape[2]
         labels = np.array([row % classes for row in rows])
-        plain.same(found, -logs[:, np.arange(len(rows)), labels].mean(axis=1), "losses and scores")
+        plain.require_same(found, -logs[:, np.arange(len(rows)), labels].mean(axis=1), "losses and scores")
 
 
 def perturbed(trial: Trial) -> None:
-    """A rate of 0 changes nothing; the same rate and seed change the same."""
+    """Checks that a perturbation with rate 0 changes nothing, and that a seed always gives the same one."""
     prompts = trial.prompts(2)
     plain = trial.ask(prompts)
     try:
         changed = [trial.ask(prompts, twin=twin, perturbation=Perturbation(0.8, 2**64 - 1)) for twin in (False, True)]
     except Refused as refused:
         if refused.reason == "InvalidExamples":
-            raise Skipped(f"the service perturbs no texts: {refused.text}") from None
+            raise Skipped(f"the service does not perturb texts: {refused.text}") from None
         raise
     still = trial.ask(prompts, twin=True, perturbation=Perturbation(0.0, 1))
-    trial.same(still.answer, plain.answer, "a perturbation of rate 0 and none")
-    trial.same(changed[1].answer, changed[0].answer, "the same perturbation twice")
+    trial.require_same(still.answer, plain.answer, "a perturbation with rate 0 and none")
+    trial.require_same(changed[1].answer, changed[0].answer, "the same perturbation twice")
     if plain.output is not Output.LABEL_ARGMAX and np.array_equal(changed[0].answer, plain.answer):
-        raise Broken("four fifths of the tokens gave way to others, and no score moved")
+        raise Broken("a perturbation of four fifths of the tokens changes no score")
