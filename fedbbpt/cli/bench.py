@@ -1,7 +1,8 @@
-"""`fedbbpt bench`; of it, `methods`: methods and baselines side by side, on the same shots and the same PTM."""
+"""`fedbbpt bench`: compares methods, and measures how fast a PTM service answers. This file has `bench methods`."""
 
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,9 @@ from rich.table import Table
 from fedbbpt.bench.methods import plots, report
 from fedbbpt.bench.methods.controls import CONTROLS
 from fedbbpt.bench.methods.grid import IID, Cell, Grid
+from fedbbpt.bench.methods.records import Record
 from fedbbpt.bench.methods.rows import choose
-from fedbbpt.bench.methods.run import run
+from fedbbpt.bench.methods.run import run_cells
 from fedbbpt.cli import bench_ptm
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, out, show
@@ -22,47 +24,54 @@ from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.types import Precision
 
 CELLS = "cells"
+"""Name of the folder of cells within --out."""
 
 _SHOWN = (0, 1, 2, 5, 8)
-"""Columns that a terminal has room for; all are in the files."""
+"""The columns that fit into a terminal. The files have all columns."""
 
-bench = typer.Typer(no_args_is_help=True, help="Compare methods; measure how fast a model answers.")
+bench = typer.Typer(no_args_is_help=True, help="Compare methods, and measure how fast a model answers.")
 bench.command()(bench_ptm.ptm)
 
 
 @bench.command()
 def methods(
     budget_queries: Annotated[
-        int, typer.Option(min=1, help="Queries of one run: those on training examples and those on dev examples.")
+        int, typer.Option(min=1, help="Most queries of one run, on training and dev examples together.")
     ],
-    task: Annotated[str, typer.Option(help=f"One of {', '.join(MANUAL_PROMPTS)}.")] = "demo",
+    task: Annotated[str, typer.Option(help=f"The task, one of {', '.join(MANUAL_PROMPTS)}.")] = "demo",
     data: Annotated[
         str, typer.Option(metavar="PATH", help="The task's data: a folder with train, dev and test files, or a file.")
     ] = "",
-    alpha: Annotated[str, typer.Option(help="Dirichlet partitions, or iid; as in 0.1,1.0,iid.")] = "0.1",
-    seeds: Annotated[str, typer.Option(help="As in 0..4, or 0,1,2.")] = "0..2",
+    alpha: Annotated[
+        str, typer.Option(help="How examples are split: alphas of Dirichlet partitions, or iid; such as 0.1,1.0,iid.")
+    ] = "0.1",
+    seeds: Annotated[str, typer.Option(help="The seeds of the runs, such as 0..4 or 0,1,2.")] = "0..2",
     methods: Annotated[
         str,
-        typer.Option(help="Built-in rows, TOML files of rows, folders of such; as in fed-cma,mine.toml. Empty: all."),
+        typer.Option(
+            help="Methods to compare: built-in names, TOML files or folders, with commas. Empty: all built in."
+        ),
     ] = "",
-    clients: Annotated[int, typer.Option(min=1, help="Of the federation.")] = 10,
-    shots: Annotated[int, typer.Option(min=1, help="Training and dev examples of each class, in all.")] = 16,
-    model: Annotated[str, typer.Option(help="The PTM, as in a job.")] = "all-MiniLM-L6-v2",
+    clients: Annotated[int, typer.Option(min=1, help="Number of clients.")] = 10,
+    shots: Annotated[int, typer.Option(min=1, help="Training examples of each class, and as many dev examples.")] = 16,
+    model: Annotated[str, typer.Option(help="The PTM, named as in a job file.")] = "all-MiniLM-L6-v2",
     precision: Annotated[
-        Precision, typer.Option(help="Of the model's layers; bfloat16 is faster and less exact.")
+        Precision, typer.Option(help="Precision of the model's layers; bfloat16 is faster but less accurate.")
     ] = Precision.FLOAT32,
-    out_folder: Annotated[Path, typer.Option("--out", help="The folder for tables, plots and cells.")] = Path(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for tables, plots and cells.")] = Path(
         "docs/results"
     ),
-    target: Annotated[float, typer.Option(min=0, max=1, help="The accuracy that queries are counted to.")] = 0.6,
-    test_examples: Annotated[int, typer.Option(min=0, help="Test examples at most; 0: all.")] = 1000,
-    processes: Annotated[int, typer.Option(min=1, help="Cells that run at a time.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the model in each process; 0: all cores.")] = 1,
+    target: Annotated[
+        float, typer.Option(min=0, max=1, help="Accuracy to reach: the table counts the queries until then.")
+    ] = 0.6,
+    test_examples: Annotated[int, typer.Option(min=0, help="Most test examples; 0 uses all.")] = 1000,
+    processes: Annotated[int, typer.Option(min=1, help="Number of cells that run at the same time.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the model in each process; 0 uses all cores.")] = 1,
     json: options.Json = False,
 ) -> None:
     """Run methods and baselines under one budget of queries, and write tables and plots.
 
-    A grid that was cut short goes on when the same command is given again.
+    If a run is interrupted, the same command continues it.
     """
     grid = Grid(
         task=_known(task),
@@ -77,6 +86,20 @@ def methods(
         precision=precision,
         test_examples=test_examples,
     )
+    records = _run(grid, out_folder / CELLS, processes, threads)
+    command = _command(grid, methods, target)
+    pictures = plots.draw(grid, records, out_folder)
+    page, file = report.write(grid, records, target, command, pictures, out_folder)
+    if json:
+        show({"page": str(page), "records": str(file), "plots": [str(picture) for picture in pictures]}, as_json=True)
+        return
+    for split in grid.splits:
+        out.print(_table(grid, report.summaries(grid, records), split, target))
+    out.print(f"{out_folder}/ holds {', '.join(path.name for path in (page, file, *pictures))}", style="dim")
+
+
+def _run(grid: Grid, folder: Path, processes: int, threads: int) -> Sequence[Record]:
+    """Runs the cells with a progress bar."""
     cells = grid.cells()
     with Progress(
         TextColumn("{task.description}"),
@@ -93,16 +116,7 @@ def methods(
             progress.update(bar, description=f"{cell.method}, {report.title(cell.split)}, seed {cell.job.run.seed}")
             progress.advance(bar)
 
-        records = run(cells, out_folder / CELLS, processes=processes, threads=threads, done=done)
-    command = _command(grid, methods, target)
-    pictures = plots.draw(grid, records, out_folder)
-    page, file = report.write(grid, records, target, command, pictures, out_folder)
-    if json:
-        show({"page": str(page), "records": str(file), "plots": [str(picture) for picture in pictures]}, as_json=True)
-        return
-    for split in grid.splits:
-        out.print(_table(grid, report.summaries(grid, records), split, target))
-    out.print(f"{out_folder}/ holds {', '.join(path.name for path in (page, file, *pictures))}", style="dim")
+        return run_cells(cells, folder, processes=processes, threads=threads, done=done)
 
 
 def _table(grid: Grid, found: tuple[report.Summary, ...], split: str, target: float) -> Table:
@@ -118,14 +132,14 @@ def _table(grid: Grid, found: tuple[report.Summary, ...], split: str, target: fl
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
-    """`0..4` with both ends, or `0,1,2`. Raises InvalidInput."""
+    """Reads seeds such as "0..4", which includes both ends, or "0,1,2". Raises InvalidInput."""
     first, dots, last = text.partition("..")
     try:
         found = tuple(range(int(first), int(last) + 1)) if dots else tuple(int(word) for word in text.split(","))
     except ValueError:
         found = ()
     if not found or min(found) < 0 or len(set(found)) < len(found):
-        raise InvalidInput(f"{text!r} names no seeds", where="--seeds", fix="as in 0..4, or 0,1,2")
+        raise InvalidInput(f"{text!r} is not a list of seeds", where="--seeds", fix="such as 0..4 or 0,1,2")
     return found
 
 
@@ -133,32 +147,35 @@ def _splits(text: str) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(","))
     for word in words:
         try:
-            sound = word == IID or 0 < float(word) < math.inf
+            valid = word == IID or 0 < float(word) < math.inf
         except ValueError:
-            sound = False
-        if not sound or words.count(word) > 1:
-            raise InvalidInput(f"{word!r} in {text!r}", where="--alpha", fix="numbers above 0 and iid, each once")
+            valid = False
+        if not valid or words.count(word) > 1:
+            fix = "different numbers above 0, or iid, such as 0.1,1.0,iid"
+            raise InvalidInput(f"invalid {word!r} in {text!r}", where="--alpha", fix=fix)
     return words
 
 
 def _known(task: str) -> str:
     if task not in MANUAL_PROMPTS:
-        raise InvalidInput(f"{task!r} is unknown", where="--task", fix=f"one of {', '.join(MANUAL_PROMPTS)}")
+        raise InvalidInput(f"unknown task {task!r}", where="--task", fix=f"one of {', '.join(MANUAL_PROMPTS)}")
     return task
 
 
 def _source(task: str, data: str) -> str:
     if task == "demo":
         if data:
-            raise InvalidInput("the task demo makes its own data", where="--data", fix="another --task")
+            raise InvalidInput(
+                "the task demo makes its own data", where="--data", fix="leave it out, or another --task"
+            )
         return "demo"
     if not data:
-        raise InvalidInput("no data", where="--data", fix=f"the folder with the files of {task}")
+        raise InvalidInput("no data is given", where="--data", fix=f"the folder with the files of {task}")
     return data
 
 
 def _command(grid: Grid, methods: str, target: float) -> str:
-    """What makes this table again, wherever somebody keeps the data."""
+    """Returns the command that makes this table again, without the path of the data."""
     words = ["fedbbpt", "bench", "methods", "--task", grid.task]
     words += [] if grid.task == "demo" else ["--data", "FOLDER"]
     words += ["--alpha", ",".join(grid.splits), "--seeds", ",".join(map(str, grid.seeds))]

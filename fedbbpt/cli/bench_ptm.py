@@ -1,4 +1,4 @@
-"""`fedbbpt bench ptm`: how fast a PTM service is on this machine."""
+"""`fedbbpt bench ptm`: measures how fast a PTM service is on this machine."""
 
 import json as json_format
 import os
@@ -17,6 +17,7 @@ from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, out
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.extras import needs_extra
 from fedbbpt.types import Precision, Runtime
 
 _SIZES, _OTHER = "Sizes", "Causal models and accelerators"
@@ -24,63 +25,69 @@ _SIZES, _OTHER = "Sizes", "Causal models and accelerators"
 
 def ptm(
     model: Annotated[
-        str, typer.Option(help="A dual encoder or a masked language model, as for ptm serve.")
+        str, typer.Option(help="The model, a dual encoder or a masked language model, named as for ptm serve.")
     ] = "all-MiniLM-L6-v2",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0: all cores.")] = 0,
-    precision: Annotated[Precision, typer.Option(help="Of the service and of the loops beside it.")] = (
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0 uses all cores.")] = 0,
+    precision: Annotated[Precision, typer.Option(help="Precision of the service and of the loops next to it.")] = (
         Precision.FLOAT32
     ),
     runtime: Annotated[
-        Runtime, typer.Option("--engine", help="Of the service; the loops beside it are torch's.")
+        Runtime, typer.Option("--engine", help="Engine of the service; the loops next to it use torch.")
     ] = Runtime.TORCH,
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="throughput, health, memory, precision, causal, replicas or device; may be given several times.  "
+            help="Measurement: throughput, health, memory, precision, causal, replicas or device; may be repeated.  "
             "[default: all]"
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Jobs of which the median counts.")] = 9,
-    prompts: Annotated[int, typer.Option(min=1, help="Of a job.", rich_help_panel=_SIZES)] = 20,
-    examples: Annotated[int, typer.Option(min=1, help="Of a job.", rich_help_panel=_SIZES)] = 16,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of each prompt.", rich_help_panel=_SIZES)] = 50,
-    dim: Annotated[int, typer.Option(min=1, help="The length of z.", rich_help_panel=_SIZES)] = 500,
-    shortest: Annotated[int, typer.Option(min=1, help="Words of a text, at least.", rich_help_panel=_SIZES)] = 9,
-    longest: Annotated[int, typer.Option(min=1, help="Words of a text, at most.", rich_help_panel=_SIZES)] = 40,
-    probes: Annotated[int, typer.Option(min=1, help="Calls of the health check.", rich_help_panel=_SIZES)] = 500,
-    jobs: Annotated[int, typer.Option(min=4, help="Of the memory part.", rich_help_panel=_SIZES)] = 1000,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of timed jobs, of which the median counts.")] = 9,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of each job.", rich_help_panel=_SIZES)] = 20,
+    examples: Annotated[int, typer.Option(min=1, help="Texts of each job.", rich_help_panel=_SIZES)] = 16,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.", rich_help_panel=_SIZES)] = 50,
+    dim: Annotated[int, typer.Option(min=1, help="Length of z.", rich_help_panel=_SIZES)] = 500,
+    shortest: Annotated[int, typer.Option(min=1, help="Fewest words of a text.", rich_help_panel=_SIZES)] = 9,
+    longest: Annotated[int, typer.Option(min=1, help="Most words of a text.", rich_help_panel=_SIZES)] = 40,
+    probes: Annotated[int, typer.Option(min=1, help="Number of health checks.", rich_help_panel=_SIZES)] = 500,
+    jobs: Annotated[
+        int, typer.Option(min=4, help="Number of jobs in the memory measurement.", rich_help_panel=_SIZES)
+    ] = 1000,
     causal_model: Annotated[
-        str, typer.Option(help="A causal language model; empty: a random one.", rich_help_panel=_OTHER)
+        str,
+        typer.Option(help="A causal language model; empty uses one with random weights.", rich_help_panel=_OTHER),
     ] = "",
-    causal_words: Annotated[int, typer.Option(min=1, help="Of each text.", rich_help_panel=_OTHER)] = 100,
+    causal_words: Annotated[
+        int, typer.Option(min=1, help="Words of each text for the causal model.", rich_help_panel=_OTHER)
+    ] = 100,
     device: Annotated[
-        str, typer.Option(help="cpu or cuda; empty: cuda where there is one.", rich_help_panel=_OTHER)
+        str, typer.Option(help="Accelerator, cpu or cuda; empty uses cuda if there is one.", rich_help_panel=_OTHER)
     ] = "",
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            help="roberta-large, llama-2-7b or tiny; may be given several times.  [default: the first two]",
+            help="Model on the accelerator: roberta-large, llama-2-7b or tiny; may be repeated.  "
+            "[default: the first two]",
             rich_help_panel=_OTHER,
         ),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write the figures into this page, between its marks.", show_default=False)
+        Path | None,
+        typer.Option(help="Markdown page to write the figures into, between its marks.", show_default=False),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Measure a PTM service beside what its model can do at best and what is usual, on this machine.
+    """Measure a PTM service next to loops written by hand with the same model, on this machine.
 
-    Ratios are those of neighbours in one run, and the median counts. What else runs on the machine should be little.
+    Ratios are taken between neighbouring measurements, and the median counts. Run little else on the machine meanwhile.
 
     Example: fedbbpt bench ptm --part throughput --part health
     """
-    try:
+    with needs_extra("ptm", where="bench"):
         from fedbbpt.bench.ptm.loops.random_models import SHAPES
         from fedbbpt.bench.ptm.suite import PARTS, Suite
-    except ModuleNotFoundError as error:
-        raise InvalidInput(f"{error.name} is not installed", where="bench", fix="pip install 'fedbbpt[ptm]'") from None
     if longest < shortest:
-        raise InvalidInput(f"{shortest} to {longest} words", where="--shortest, --longest", fix="the other way round")
+        fix = "a longest text that is not shorter than the shortest"
+        raise InvalidInput(f"{shortest} to {longest} words", where="--shortest, --longest", fix=fix)
     place = None if page is None else Page.read(page)
     suite = Suite(
         model=model,
@@ -98,7 +105,11 @@ def ptm(
         parts=_known("--part", part or [], PARTS, PARTS),
     )
     with err.status("") as status, tempfile.TemporaryDirectory(prefix="fedbbpt-bench-") as folder:
-        figures = suite.run(Path(folder), status.update)
+        _report(suite.run(Path(folder), status.update), place, json)
+
+
+def _report(figures: tuple[Figure, ...], place: Page | None, json: bool) -> None:
+    """Writes the figures into the page, if there is one, and prints them."""
     found = record(figures, shlex.join(["fedbbpt", *sys.argv[1:]]))
     if place is not None:
         place.write(found, figures)
@@ -109,10 +120,10 @@ def ptm(
 
 
 def _known(option: str, given: list[str], known: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
-    """Raises InvalidInput."""
+    """Returns the given values or the default. Raises InvalidInput for an unknown value."""
     for word in given:
         if word not in known:
-            raise InvalidInput(f"{word!r} is unknown", where=option, fix=f"one of {', '.join(known)}")
+            raise InvalidInput(f"unknown value {word!r}", where=option, fix=f"one of {', '.join(known)}")
     return tuple(given) or default
 
 

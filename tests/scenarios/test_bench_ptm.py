@@ -1,4 +1,4 @@
-"""`fedbbpt bench ptm` as a user types it, on models of no size: that it measures what it says, never how fast."""
+"""Runs `fedbbpt bench ptm` as a user does, on tiny models, and checks what it measures, never how fast it is."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def measured(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return {f"{figure['part']}: {figure['name']}": figure["values"] for figure in figures}
 
 
-def test_from_one_command(
+def test_one_command_measures_all_parts(
     checkpoint: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -113,13 +113,13 @@ def test_the_median_meets_the_bar() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--part", "speed"), "'speed' is unknown"),
+        (("--part", "speed"), "unknown value 'speed'"),
         (("--shortest", "9", "--longest", "3"), "9 to 3 words"),
         (("--page", "nowhere.md"), "nowhere.md"),
         (("--model", "fake", "--part", "throughput"), "the family fake is not measured"),
     ],
 )
-def test_bad_input(
+def test_bad_input_is_rejected(
     words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")

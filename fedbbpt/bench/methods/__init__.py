@@ -1,0 +1,1 @@
+"""Compares methods and baselines: on the same shots, with the same PTM, for the same number of queries."""

@@ -1,7 +1,7 @@
-"""The grid of a comparison: every method on every split and seed, each cell a pure function of what it holds.
+"""The grid of a comparison: every method on every split and seed. Each cell is a pure function of its fields.
 
-A cell's file is named by a digest of all that decides its numbers: a grid that was cut short, or that grew, runs only
-what is missing, and a row that was changed is run again.
+A cell's file is named by a digest of all that decides its numbers. So a grid that was interrupted or has grown runs
+only the missing cells, and a row that was edited is run again.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbbpt.bench.methods.controls import CONTROLS, Setting
+from fedbbpt.bench.methods.controls import CONTROLS, ControlInputs
 from fedbbpt.bench.methods.records import Point, Record
-from fedbbpt.bench.methods.rows import Learns, Row
-from fedbbpt.bench.methods.search import curve, federations, play
-from fedbbpt.federation.splits import prepare
+from fedbbpt.bench.methods.rows import Learns, MethodRow
+from fedbbpt.bench.methods.search import curve, federations, search
+from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
 from fedbbpt.seeds import rng
@@ -26,25 +26,26 @@ from fedbbpt.types import LabelledExamples, Precision
 IID = "iid"
 
 MAX_ROUNDS = 100_000
-"""As many as a job takes."""
+"""Most rounds that a job may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A control by name, or a method with its job; `job.run.rounds` is no plan, the budget ends a search."""
+    """A control or a method on one split and seed. The budget ends a search, not `job.run.rounds`."""
 
     method: str
     task: str
     split: str
     job: Job
     learns: Learns | None
-    """None of a control, which has no use for the job's method."""
+    """Whose examples a method searches with. None for a control, which does not use the job's method."""
     budget: int
     test_examples: int
 
     @property
     def file_name(self) -> str:
-        # The folder's name stands for the data: results do not hang on where a user keeps them.
+        """The name of the cell's file, with a digest of all that decides its numbers."""
+        # Only the last part of the data's path counts, so that results do not depend on where the data is stored.
         source = Path(self.job.data.source).name
         decisive = self.job.model_dump_json(exclude={"ptm": {"address", "threads"}, "data": {"source"}})
         parts = [decisive, source, self.learns, self.budget, self.test_examples, MANUAL_PROMPTS[self.task]]
@@ -54,27 +55,33 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
+    """What a comparison covers."""
+
     task: str
     source: str
+    """Path of the task's data."""
     splits: tuple[str, ...]
-    """Each the alpha of a Dirichlet partition, or iid."""
+    """Each is the alpha of a Dirichlet partition, or iid."""
     seeds: tuple[int, ...]
     budget: int
-    """Queries of one run, training and dev."""
-    methods: tuple[str | Row, ...]
+    """Queries of one run, on training and dev examples together."""
+    methods: tuple[str | MethodRow, ...]
+    """Names of controls, and rows."""
     clients: int
     shots: int
+    """Training examples of each class over all clients, and as many dev examples."""
     model: str
     precision: Precision
     test_examples: int
-    """Test examples at most; 0: all."""
+    """Most test examples. 0: all."""
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of all methods, in order."""
         return tuple(method if isinstance(method, str) else method.name for method in self.methods)
 
     def cells(self) -> tuple[Cell, ...]:
-        """Seeds last, so that the first seed of everything is there first. Raises InvalidJob."""
+        """Returns all cells, the first seed of everything first. Raises InvalidJob."""
         return tuple(self._cells())
 
     def _cells(self) -> Iterator[Cell]:
@@ -94,10 +101,10 @@ class Grid:
         return Cell(name, self.task, split, job, learns, self.budget, self.test_examples)
 
     def _job(self, split: str, seed: int) -> dict[str, Any]:
-        """The tables of a job that are the same for all rows."""
+        """Returns the tables of a job that are the same for all rows."""
         partition = {"partition": "iid"} if split == IID else {"partition": "dirichlet", "alpha": float(split)}
         return {
-            # Every round takes a query at least.
+            # Every round takes at least one query.
             "run": {"name": "bench", "seed": seed, "rounds": min(self.budget, MAX_ROUNDS)},
             "ptm": {"model": self.model, "precision": self.precision},
             "task": {"preset": "" if self.task == "demo" else self.task},
@@ -111,46 +118,68 @@ class Grid:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a cell's method or control has found, and what it took."""
+
+    curve: tuple[Point, ...]
+    seconds: float
+    queries: int
+    answers: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
 def measure(cell: Cell, ptm: Ptm) -> Record:
-    """Plays a cell. Deterministic but for its seconds. Raises InvalidData, InvalidJob, InvalidInput."""
+    """Runs a cell. All but its seconds is deterministic. Raises InvalidData, InvalidJob, InvalidInput."""
     splits = prepare(cell.job)
-    test = cut(splits.test, cell.test_examples)
-    before, started = ptm.usage().queries, time.monotonic()
+    test = sample_test_examples(splits.test, cell.test_examples)
+    before = ptm.usage().queries
     if cell.learns is None:
-        setting = Setting(ptm, splits, test, MANUAL_PROMPTS[cell.task])
-        found = CONTROLS[cell.method](setting)
-        seconds, own = time.monotonic() - started, found.queries
-        points: tuple[Point, ...] = (Point(round=0, queries=own, bytes=0, last=found.accuracy, best=found.accuracy),)
-        answers = bytes_up = bytes_down = 0
+        found = _run_control(cell, splits, test, ptm)
     else:
-        parts = federations(splits, cell.learns)
-        turns = play(parts, ptm, cell.budget)
-        seconds, own = time.monotonic() - started, ptm.usage().queries - before
-        points = curve(turns, parts, test, ptm)
-        final = turns[-1]
-        # Where all data are in one place, or each stays with its owner for good, nothing has to travel.
-        travels = cell.learns == "together"
-        answers, bytes_up, bytes_down = (
-            travels * sum(count) for count in zip(*((s.answers, s.bytes_up, s.bytes_down) for s in final), strict=True)
-        )
-        if not travels:
-            points = tuple(point.model_copy(update={"bytes": 0}) for point in points)
+        found = _run_search(cell, cell.learns, splits, test, ptm)
     return Record(
         method=cell.method,
         split=cell.split,
         seed=cell.job.run.seed,
-        curve=points,
-        answers=answers,
-        bytes_up=bytes_up,
-        bytes_down=bytes_down,
-        queries_evaluation=ptm.usage().queries - before - own,
+        curve=found.curve,
+        answers=found.answers,
+        bytes_up=found.bytes_up,
+        bytes_down=found.bytes_down,
+        queries_evaluation=ptm.usage().queries - before - found.queries,
         test_examples=len(test),
-        seconds=seconds,
+        seconds=found.seconds,
     )
 
 
-def cut(test: LabelledExamples, count: int) -> LabelledExamples:
-    """`count` test examples at most, the same for all cells; 0: all."""
+def _run_control(cell: Cell, splits: Splits, test: LabelledExamples, ptm: Ptm) -> _Found:
+    started = time.monotonic()
+    result = CONTROLS[cell.method](ControlInputs(ptm, splits, test, MANUAL_PROMPTS[cell.task]))
+    point = Point(round=0, queries=result.queries, bytes=0, last=result.accuracy, best=result.accuracy)
+    return _Found((point,), time.monotonic() - started, result.queries)
+
+
+def _run_search(cell: Cell, learns: Learns, splits: Splits, test: LabelledExamples, ptm: Ptm) -> _Found:
+    before, started = ptm.usage().queries, time.monotonic()
+    parts = federations(splits, learns)
+    rounds = search(parts, ptm, cell.budget)
+    seconds, queries = time.monotonic() - started, ptm.usage().queries - before
+    points, last = curve(rounds, parts, test, ptm), rounds[-1]
+    if learns != "together":  # all examples are in one place, or each client keeps to itself: nothing is sent
+        return _Found(tuple(point.model_copy(update={"bytes": 0}) for point in points), seconds, queries)
+    return _Found(
+        points,
+        seconds,
+        queries,
+        answers=sum(prompt.answers for prompt in last),
+        bytes_up=sum(prompt.bytes_up for prompt in last),
+        bytes_down=sum(prompt.bytes_down for prompt in last),
+    )
+
+
+def sample_test_examples(test: LabelledExamples, count: int) -> LabelledExamples:
+    """Returns at most `count` test examples, the same for all cells; 0 returns all."""
     if not count or len(test) <= count:
         return test
     rows = rng(0, "bench", "test").permutation(len(test))[:count]

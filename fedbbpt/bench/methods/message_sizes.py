@@ -1,4 +1,4 @@
-"""What a round's tasks and answers weigh as messages; without the frames that gRPC and HTTP/2 put around them."""
+"""Computes the bytes of a round's protocol messages, without the frames that gRPC and HTTP/2 add."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from fedbbpt.wire.messages import coordinator_messages
 from fedbbpt.wire.tensors import bundle, chunks
 
 SESSION = "s" * 43
-"""As long as a real one."""
+"""A session id of the usual length."""
 
 
-def weigh(exchanges: Sequence[tuple[Task, Update]]) -> tuple[int, int]:
-    """Bytes up and down: updates against tasks and receipts."""
+def message_bytes(exchanges: Sequence[tuple[Task, Update]]) -> tuple[int, int]:
+    """Returns the bytes sent up (updates) and down (tasks and receipts)."""
     receipt = coordinator_messages.submit_update_response(Receipt.COUNTED).ByteSize()
     up = down = 0
     for task, update in exchanges:

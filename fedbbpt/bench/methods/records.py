@@ -1,71 +1,77 @@
-"""What is kept of a cell of the grid: one method, one split, one seed; a JSON file each."""
+"""The results of a cell of the grid (one method, one split, one seed), each in a JSON file."""
 
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from fedbbpt.host.files import atomic_write
+
 
 class Point(BaseModel):
-    """A round of which test accuracy was measured, after the search had ended and unseen by it."""
+    """A round whose test accuracy was measured. This happens after the search has ended and never influences it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     round: int
     queries: int
-    """All that the clients had asked until this round's prompt was there and measured on dev data, training and dev."""
+    """Queries of all clients, training and dev, until this round's prompt was known and measured on dev examples."""
     bytes: int
-    """Up and down, all clients, until this round's prompt was there."""
+    """Bytes that all clients sent and received until this round's prompt was known."""
     last: float
     """Test accuracy of this round's prompt."""
     best: float
-    """Test accuracy of the best prompt so far by dev data."""
+    """Test accuracy of the best prompt so far, by dev loss."""
 
 
 class Record(BaseModel):
+    """What one cell found, and what it cost."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
     split: str
-    """The Dirichlet partition's alpha, or iid."""
+    """The alpha of the Dirichlet partition, or iid."""
     seed: int
     curve: tuple[Point, ...]
     answers: int
-    """How many updates all clients sent together."""
+    """Number of updates that all clients sent together."""
     bytes_up: int
     bytes_down: int
     queries_evaluation: int
     test_examples: int
     seconds: float
-    """Of the search, without the measurement on test examples."""
+    """Duration of the search, without the measurement on test examples."""
 
     @property
     def end(self) -> Point:
+        """The last measured round."""
         return self.curve[-1]
 
     @property
     def below_peak(self) -> float:
-        """How far the best prompt by dev data ends below its own peak on test data."""
+        """How far the best prompt by dev loss ends below the highest test accuracy that it had before."""
         return max(point.best for point in self.curve) - self.end.best
 
     def queries_to(self, target: float) -> int | None:
-        """At the first measured round whose best prompt so far has this accuracy."""
+        """Returns the queries until the first measured round whose best prompt has this accuracy, None without one."""
         return next((point.queries for point in self.curve if point.best >= target), None)
 
     @property
     def up_per_answer(self) -> float:
+        """Bytes that a client sends in a round."""
         return self.bytes_up / self.answers if self.answers else 0.0
 
     @property
     def down_per_answer(self) -> float:
+        """Bytes that a client receives in a round."""
         return self.bytes_down / self.answers if self.answers else 0.0
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Writes a record atomically."""
+    atomic_write(path, record.model_dump_json(indent=1) + "\n")
 
 
 def read_record(path: Path) -> Record:
+    """Reads a record. Raises pydantic's ValidationError if the file is of another version."""
     return Record.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""From records to a table for people and a file for programs: means and standard deviations over seeds."""
+"""Writes records as a Markdown page and as JSON, with means and standard deviations over seeds."""
 
 import json
 from collections.abc import Sequence
@@ -21,29 +21,31 @@ COLUMNS = (
     "bytes in all",
     "seconds",
 )
+"""Headers of the table. {target} is the accuracy to which queries are counted, in percent."""
 
 CAPTION = """\
 Mean ± standard deviation over the seeds. *Best on dev* is the test accuracy of the prompt with the lowest dev loss,
-*last* that of the search's last one. *Below peak*: by how many points the best prompt by dev data ends below the
-highest test accuracy that it had at any measured round; of the worst seed. *Queries* are (prompt, example) pairs that
-the clients asked for, training and dev, until the last prompt was measured on dev data; no method may take more than
-the budget. *Queries to {target} %*: at the first measured round whose best prompt by dev data has that test accuracy;
-in brackets, how many seeds get there. Bytes up and down are those of one client and round: protocol messages as
-serialised, without gRPC's frames; *in all* those of all clients and rounds. Seconds are those of the search in one
-process. Searches without bytes are no federations: all examples in one place, or each client by itself and then the
-mean of the clients' accuracies.
+*last* that of the last prompt. *Below peak* says by how many points the best prompt by dev loss ends below the highest
+test accuracy that it had at any measured round, for the worst seed. *Queries* are the (prompt, example) pairs that the
+clients asked for, training and dev, until the last prompt was measured on dev data; no method exceeds the budget.
+*Queries to {target} %* counts them until the first measured round whose best prompt by dev loss has that test accuracy;
+the number of seeds that reach it is in brackets. Bytes up and down are those of one client in one round: serialised
+protocol messages, without gRPC's frames. *Bytes in all* are those of all clients and rounds. Seconds are the duration
+of the search in one process. Searches without bytes are not federations: all examples are in one place, or each client
+searches alone, and the accuracy is the mean over clients.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One method on one split."""
+    """The records of one method on one split."""
 
     method: str
     split: str
     records: tuple[Record, ...]
 
     def cells(self, target: float) -> tuple[str, ...]:
+        """Returns the summary as cells of a table with the columns COLUMNS. `target` is an accuracy from 0 to 1."""
         ends = [record.end for record in self.records]
         reached = [found for record in self.records if (found := record.queries_to(target)) is not None]
         travelled = any(record.answers for record in self.records)
@@ -66,11 +68,12 @@ class Summary:
 
 
 def spread(values: Sequence[float]) -> str:
+    """Returns the mean and, with several values, the sample standard deviation."""
     return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def summaries(grid: Grid, records: Sequence[Record]) -> tuple[Summary, ...]:
-    """Methods in the grid's order, split by split."""
+    """Returns a summary of each method on each split, in the grid's order."""
     return tuple(
         Summary(name, split, tuple(r for r in records if (r.method, r.split) == (name, split)))
         for split in grid.splits
@@ -79,15 +82,17 @@ def summaries(grid: Grid, records: Sequence[Record]) -> tuple[Summary, ...]:
 
 
 def model_name(grid: Grid) -> str:
-    """Without the place where somebody keeps it."""
+    """Returns the model's name, for a local model only that of its folder."""
     return Path(grid.model).name if Path(grid.model).is_dir() else grid.model
 
 
 def title(split: str) -> str:
+    """Returns a split's name for people."""
     return "IID" if split == IID else f"Dirichlet({split})"
 
 
 def markdown(grid: Grid, records: Sequence[Record], target: float, command: str, pictures: Sequence[Path]) -> str:
+    """Returns the page of a comparison, with a table for each split. `command` is the one that made it."""
     percent = f"{100 * target:g}"
     header = [column.format(target=percent) for column in COLUMNS]
     lines = [
@@ -118,7 +123,7 @@ def markdown(grid: Grid, records: Sequence[Record], target: float, command: str,
 def write(
     grid: Grid, records: Sequence[Record], target: float, command: str, pictures: Sequence[Path], folder: Path
 ) -> tuple[Path, Path]:
-    """TASK.md and TASK.json in the folder."""
+    """Writes TASK.md and TASK.json into the folder, and returns their paths."""
     page, data = folder / f"{grid.task}.md", folder / f"{grid.task}.json"
     page.write_text(markdown(grid, records, target, command, pictures), encoding="utf-8")
     kept = {"command": command, "target": target, "cells": [record.model_dump(mode="json") for record in records]}

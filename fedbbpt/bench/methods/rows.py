@@ -1,8 +1,8 @@
-"""The rows of a comparison: each a small job file that says how a method searches, and nothing of data or model.
+"""Rows of a comparison: small job files that say how a method searches, and nothing about data or model.
 
-A row may hold `[method]`, `[task.prompt]`, `[cohort]` and `[codec]`; the grid gives the rest, the same to all rows. One
-more key says with whose data it searches: `learns = "together"` (the default: a federation), "pooled" (one client
-that has everybody's examples: what federation could reach at best) or "alone" (each client for itself).
+A row may hold `[method]`, `[task.prompt]`, `[cohort]` and `[codec]`. The grid gives the rest, the same to all rows. One
+more key says whose examples a method searches with: `learns = "together"` (the default) is a federation; "pooled" is
+one client with everybody's examples, the most that a federation could reach; "alone" is each client by itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,19 +17,23 @@ from fedbbpt.toml.problems import parse_toml
 
 Learns: TypeAlias = Literal["together", "pooled", "alone"]
 
-OWN = {"method", "task", "cohort", "codec"}
+OWN_TABLES = {"method", "task", "cohort", "codec"}
+"""The tables that a row may set."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A job file without its data: `name` in tables, `where` in errors."""
+class MethodRow:
+    """A job file without its data."""
 
     name: str
+    """Names the row in tables."""
     text: str
     where: str
+    """Names the row in errors."""
 
     @property
     def learns(self) -> Learns:
+        """Whose examples the method searches with. Raises InvalidJob for an unknown value."""
         value = parse_toml(self.text, self.where, InvalidJob).get("learns", "together")
         if value not in get_args(Learns):
             raise InvalidJob(f"learns = {value!r}", where=self.where, fix=f"one of {', '.join(get_args(Learns))}")
@@ -37,16 +41,19 @@ class Row:
         return found
 
     def job(self, grid: dict[str, Any], initial_text: str) -> Job:
-        """The grid's job with what the row says. Raises InvalidJob with the row's line."""
+        """Returns the grid's job with the row's settings. Raises InvalidJob with the line in the row.
+
+        `initial_text` is the text that a soft prompt begins as, unless the row sets one.
+        """
         tables = parse_toml(self.text, self.where, InvalidJob)
         tables.pop("learns", None)
         task, cohort = self._table(tables, "task"), self._table(tables, "cohort")
-        strange = [*sorted(tables.keys() - OWN), *sorted(f"task.{key}" for key in task.keys() - {"prompt"})]
-        if strange:
-            fix = "method, task.prompt, cohort, codec and learns; the rest is the same for all rows"
-            raise InvalidJob(f"{strange[0]!r} is not a row's to say", where=self.where, fix=fix)
+        others = [*sorted(tables.keys() - OWN_TABLES), *sorted(f"task.{key}" for key in task.keys() - {"prompt"})]
+        if others:
+            fix = "only method, task.prompt, cohort, codec and learns; the rest is the same for all rows"
+            raise InvalidJob(f"a row cannot set {others[0]!r}", where=self.where, fix=fix)
         if "name" not in self._table(tables, "method"):
-            raise InvalidJob("no method", where=self.where, fix="[method] with its name")
+            raise InvalidJob("the row names no method", where=self.where, fix="a table [method] with a name")
         prompt = self._table(task, "prompt")
         if prompt.get("kind", "latent") == "latent":
             prompt = {"initial_text": initial_text, **prompt}
@@ -60,14 +67,18 @@ class Row:
         return found
 
 
-def built_in() -> dict[str, Row]:
-    """The rows that come with the framework, by name."""
+def built_in() -> dict[str, MethodRow]:
+    """Returns the rows that come with the framework, by name."""
     files = sorted(resources.files(__package__).joinpath("rows").iterdir(), key=lambda file: file.name)
-    return {name: Row(name, file.read_text(encoding="utf-8"), name) for file in files if (name := _stem(file.name))}
+    named = [(file.name.removesuffix(".toml"), file) for file in files if file.name.endswith(".toml")]
+    return {name: MethodRow(name, file.read_text(encoding="utf-8"), name) for name, file in named}
 
 
-def choose(wanted: Sequence[str], controls: Sequence[str]) -> tuple[str | Row, ...]:
-    """Controls and rows by name, files, or folders of files; all that are built in where none are wanted."""
+def choose(wanted: Sequence[str], controls: Sequence[str]) -> tuple[str | MethodRow, ...]:
+    """Returns the wanted controls and rows, or all that are built in if `wanted` is empty.
+
+    `wanted` has names, files, and folders of files. Raises InvalidInput for an unknown or a repeated name.
+    """
     rows = built_in()
     if not wanted:
         return (*controls, *rows.values())
@@ -75,11 +86,11 @@ def choose(wanted: Sequence[str], controls: Sequence[str]) -> tuple[str | Row, .
     names = [row if isinstance(row, str) else row.name for row in chosen]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidInput(f"{name!r} is there twice", where="--methods", fix="each once")
+            raise InvalidInput(f"{name!r} is given twice", where="--methods", fix="each method once")
     return tuple(chosen)
 
 
-def _chosen(word: str, rows: dict[str, Row], controls: Sequence[str]) -> Iterator[str | Row]:
+def _chosen(word: str, rows: dict[str, MethodRow], controls: Sequence[str]) -> Iterator[str | MethodRow]:
     path = Path(word)
     if word in controls:
         yield word
@@ -88,13 +99,9 @@ def _chosen(word: str, rows: dict[str, Row], controls: Sequence[str]) -> Iterato
     elif path.is_file() or path.is_dir():
         for file in [path] if path.is_file() else sorted(path.glob("*.toml")):
             try:
-                yield Row(file.stem, file.read_text(encoding="utf-8"), str(file))
+                yield MethodRow(file.stem, file.read_text(encoding="utf-8"), str(file))
             except UnicodeDecodeError as error:
-                raise InvalidJob(str(error), where=str(file), fix="a TOML file") from None
+                raise InvalidJob(str(error), where=str(file), fix="a TOML file in UTF-8") from None
     else:
-        fix = f"a TOML file, a folder of them, or one of {', '.join([*controls, *rows])}"
-        raise InvalidInput(f"{word!r} is unknown", where="--methods", fix=fix)
-
-
-def _stem(name: str) -> str:
-    return name.removesuffix(".toml") if name.endswith(".toml") else ""
+        fix = f"a TOML file, a folder of such files, or one of {', '.join([*controls, *rows])}"
+        raise InvalidInput(f"unknown method {word!r}", where="--methods", fix=fix)

@@ -1,4 +1,4 @@
-"""Plays the cells of a grid that are not there yet, several at a time: processes, each with a copy of the PTM."""
+"""Runs the missing cells of a grid, several at a time in processes that each have a copy of the PTM."""
 
 import math
 import multiprocessing
@@ -21,11 +21,11 @@ from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.tenants.state import Limits
 from fedbbpt.types import Precision
 
-ALONE = Limits(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
-"""Nobody else uses this PTM."""
+NO_LIMITS = Limits(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
+"""The limits of a PTM that nobody else uses."""
 
 
-def run(
+def run_cells(
     cells: Sequence[Cell],
     folder: Path,
     *,
@@ -33,7 +33,15 @@ def run(
     threads: int,
     done: Callable[[Cell], None] = lambda cell: None,
 ) -> tuple[Record, ...]:
-    """The record of each cell, in order; `done` hears of each. What was finished before an error stays."""
+    """Returns the record of each cell, in order. Cells that have a file in `folder` are read from it.
+
+    Args:
+        threads: threads of the model in each process.
+        done: called with each cell as soon as its record is there.
+
+    Cells that are finished before an error keep their files. Raises ChildFailed, StoreMismatch, and what `measure`
+    raises.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     missing = []
     for cell in cells:
@@ -43,29 +51,34 @@ def run(
             missing.append(cell)
     if processes == 1:
         for cell in missing:
-            play(cell, folder, threads)
+            _run_cell(cell, folder, threads)
             done(cell)
     elif missing:
-        # Not forked: a model's threads do not survive that.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(missing)), context) as pool:
-            pending = {pool.submit(play, cell, folder, threads): cell for cell in missing}
-            try:
-                for future in as_completed(pending):
-                    future.result()
-                    done(pending[future])
-            except BrokenProcessPool:
-                fix = "fewer --processes, if memory ran out; the same command goes on"
-                raise ChildFailed("a process ended before its cell was done", where="bench", fix=fix) from None
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        _run_in_processes(missing, folder, processes, threads, done)
     return tuple(_read(folder / cell.file_name) for cell in cells)
 
 
-def play(cell: Cell, folder: Path, threads: int) -> None:
-    """Measures a cell and writes its file."""
-    ptm = Engine(_backend(cell.job.ptm.model, cell.job.ptm.precision, threads), time.monotonic, ALONE)
+def _run_in_processes(
+    cells: Sequence[Cell], folder: Path, processes: int, threads: int, done: Callable[[Cell], None]
+) -> None:
+    # A forked process would lack the model's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(cells)), context) as pool:
+        pending = {pool.submit(_run_cell, cell, folder, threads): cell for cell in cells}
+        try:
+            for future in as_completed(pending):
+                future.result()
+                done(pending[future])
+        except BrokenProcessPool:
+            fix = "fewer --processes if memory ran out; the same command continues"
+            raise ChildFailed("a process ended before its cell was finished", where="bench", fix=fix) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _run_cell(cell: Cell, folder: Path, threads: int) -> None:
+    ptm = Engine(_backend(cell.job.ptm.model, cell.job.ptm.precision, threads), time.monotonic, NO_LIMITS)
     write_record(folder / cell.file_name, measure(cell, ptm))
 
 
@@ -78,6 +91,5 @@ def _read(path: Path) -> Record:
     try:
         return read_record(path)
     except ValidationError:
-        raise StoreMismatch(
-            "is no cell of this version", where=str(path), fix="delete it, and it is run again"
-        ) from None
+        fix = "delete the file, and the cell is run again"
+        raise StoreMismatch("the file is not a cell of this version", where=str(path), fix=fix) from None

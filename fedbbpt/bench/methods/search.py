@@ -1,19 +1,20 @@
-"""A method's run under a budget of queries, and afterwards its prompts' accuracy on test examples.
+"""Runs a method under a budget of queries, and measures its prompts on test examples afterwards.
 
-A run is played round by round until the next prompt would cost more than the budget. A prompt's cost is all that the
-clients asked for before it was chosen: training queries, and those on dev examples, the prompt's own among them. Test
-examples are scored when the search is over, at a few rounds.
+A run is simulated round by round until the next prompt would cost more than the budget. A prompt's cost is every query
+that the clients made before it could be chosen: on training examples, and on dev examples, those of the prompt itself
+included. Test examples are scored when the search is over, at a few rounds.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from fedbbpt.bench.methods.message_sizes import message_bytes
 from fedbbpt.bench.methods.records import Point
 from fedbbpt.bench.methods.rows import Learns
-from fedbbpt.bench.methods.traffic import weigh
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.simulation import Simulation
@@ -24,27 +25,28 @@ from fedbbpt.tasks.criterion import accuracy
 from fedbbpt.types import LabelledExamples
 
 CHECKPOINTS = 13
-"""Rounds whose prompts are measured on test examples, at most; the best prompts until then as well."""
+"""Most rounds whose prompts are measured on test examples, together with the best prompts until then."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A round's prompt, and what it had cost when it was there and measured on dev examples."""
+class PricedPrompt:
+    """A round's prompt, and what had been spent when it was known and measured on dev examples."""
 
     z: npt.NDArray[np.float32]
     rank: tuple[float, float]
+    """Its quality on dev examples; a higher one is better."""
     queries: int
     answers: int
     bytes_up: int
     bytes_down: int
 
 
-Turn = tuple[Step, ...]
-"""The same round of every federation: of one, or of as many as there are clients that learn alone."""
+PricedRound: TypeAlias = tuple[PricedPrompt, ...]
+"""The prompts of one round, one for each federation; clients that learn alone are federations of one."""
 
 
 def federations(splits: Splits, learns: Learns) -> tuple[Splits, ...]:
-    """Each a run by itself. Examples are pooled by a job with one client; alone, each client is such a job."""
+    """Returns the data of each federation: one, or with `learns` "alone" one for each client."""
     if learns != "alone":
         return (splits,)
     job = splits.job
@@ -55,61 +57,63 @@ def federations(splits: Splits, learns: Learns) -> tuple[Splits, ...]:
     )
 
 
-def play(parts: Sequence[Splits], ptm: Ptm, budget: int) -> tuple[Turn, ...]:
-    """All turns whose prompts the budget pays for. Raises InvalidInput where it does not pay for the first."""
-    turns: list[Turn] = []
-    for turn in zip(*(_steps(part, ptm) for part in parts), strict=True):
-        needed = sum(step.queries for step in turn)
+def search(parts: Sequence[Splits], ptm: Ptm, budget: int) -> tuple[PricedRound, ...]:
+    """Returns all rounds that the budget pays for. Raises InvalidInput if it does not pay for the first."""
+    rounds: list[PricedRound] = []
+    for prompts in zip(*(_prompts(part, ptm) for part in parts), strict=True):
+        needed = sum(prompt.queries for prompt in prompts)
         if needed > budget:
-            if not turns:
-                fix = f"at least {needed}, one look at the dev examples"
-                raise InvalidInput(f"{budget} queries", where="--budget-queries", fix=fix)
+            if not rounds:
+                fix = f"at least {needed}, to score the dev examples once"
+                raise InvalidInput(f"{budget} queries are too few", where="--budget-queries", fix=fix)
             break
-        turns.append(turn)
-    return tuple(turns)
+        rounds.append(prompts)
+    return tuple(rounds)
 
 
-def _steps(splits: Splits, ptm: Ptm) -> Iterator[Step]:
+def _prompts(splits: Splits, ptm: Ptm) -> Iterator[PricedPrompt]:
     queries = answers = bytes_up = bytes_down = 0
     for played in Simulation(splits, ptm).rounds():
         report = played.report
         measuring = sum(round(update.metrics["dev_count"]) for _, update in played.exchanges)
-        yield Step(played.z, report.rank, queries + measuring, answers, bytes_up, bytes_down)
-        up, down = weigh(played.exchanges)
+        yield PricedPrompt(played.z, report.rank, queries + measuring, answers, bytes_up, bytes_down)
+        up, down = message_bytes(played.exchanges)
         queries, answers = queries + report.queries, answers + report.clients
         bytes_up, bytes_down = bytes_up + up, bytes_down + down
 
 
-def curve(turns: Sequence[Turn], parts: Sequence[Splits], test: LabelledExamples, ptm: Ptm) -> tuple[Point, ...]:
-    """Test accuracy at some rounds, the mean over federations."""
-    rounds = checkpoints(len(turns))
-    last, best = np.zeros(len(rounds)), np.zeros(len(rounds))
+def curve(
+    rounds: Sequence[PricedRound], parts: Sequence[Splits], test: LabelledExamples, ptm: Ptm
+) -> tuple[Point, ...]:
+    """Returns the test accuracy at the checkpoints, as a mean over federations."""
+    measured = checkpoints(len(rounds))
+    last, best = np.zeros(len(measured)), np.zeros(len(measured))
     for index, part in enumerate(parts):
-        steps = [turn[index] for turn in turns]
-        # Of equal ranks the later, as the coordinator does.
-        leaders = [max(range(round + 1), key=lambda at: (steps[at].rank, at)) for round in rounds]
-        wanted = sorted({*rounds, *leaders})
-        found = dict(zip(wanted, accuracies(np.stack([steps[at].z for at in wanted]), part, test, ptm), strict=True))
-        last += [found[at] / len(parts) for at in rounds]
+        prompts = [each[index] for each in rounds]
+        # Of equal ranks the later one is chosen, as by the coordinator.
+        leaders = [max(range(number + 1), key=lambda at: (prompts[at].rank, at)) for number in measured]
+        wanted = sorted({*measured, *leaders})
+        found = dict(zip(wanted, accuracies(np.stack([prompts[at].z for at in wanted]), part, test, ptm), strict=True))
+        last += [found[at] / len(parts) for at in measured]
         best += [found[at] / len(parts) for at in leaders]
     return tuple(
         Point(
-            round=round,
-            queries=sum(step.queries for step in turns[round]),
-            bytes=sum(step.bytes_up + step.bytes_down for step in turns[round]),
+            round=number,
+            queries=sum(prompt.queries for prompt in rounds[number]),
+            bytes=sum(prompt.bytes_up + prompt.bytes_down for prompt in rounds[number]),
             last=float(last[place]),
             best=float(best[place]),
         )
-        for place, round in enumerate(rounds)
+        for place, number in enumerate(measured)
     )
 
 
 def checkpoints(rounds: int) -> list[int]:
-    """The first and the last of so many rounds and some between, denser at the start, where accuracy changes fast."""
+    """Returns the rounds to measure, from first to last, denser at the start, where accuracy changes fast."""
     return sorted({round((rounds - 1) * (i / (CHECKPOINTS - 1)) ** 2) for i in range(CHECKPOINTS)})
 
 
 def accuracies(z: npt.NDArray[np.float32], splits: Splits, test: LabelledExamples, ptm: Ptm) -> npt.NDArray[np.float64]:
-    """Of each z `[P, n]` on the test examples: `[P]`."""
+    """Returns the accuracy `[P]` of each z `[P, n]` on the test examples."""
     scores = PromptScorer(ptm, task_spec(splits.job), splits.job.space()).scores(test, z)
     return accuracy(scores, test.labels)

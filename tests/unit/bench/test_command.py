@@ -1,4 +1,4 @@
-"""`fedbbpt bench methods` as a user types it."""
+"""Runs `fedbbpt bench methods` as a user does."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_a_table_from_one_command(
+def test_one_command_makes_tables_and_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = tmp_path / "mine.toml"
@@ -51,23 +51,23 @@ def test_a_table_from_one_command(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--task", "trek"), "'trek' is unknown"),
-        (("--task", "trec"), "--data: no data"),
+        (("--task", "trek"), "unknown task 'trek'"),
+        (("--task", "trec"), "--data: no data is given"),
         (("--data", "here"), "the task demo makes its own data"),
-        (("--alpha", "0.1,-1"), "'-1' in '0.1,-1'"),
-        (("--alpha", "iid,iid"), "'iid' in 'iid,iid'"),
-        (("--seeds", "4..0"), "'4..0' names no seeds"),
-        (("--methods", "fed-cna"), "'fed-cna' is unknown"),
+        (("--alpha", "0.1,-1"), "invalid '-1' in '0.1,-1'"),
+        (("--alpha", "iid,iid"), "invalid 'iid' in 'iid,iid'"),
+        (("--seeds", "4..0"), "'4..0' is not a list of seeds"),
+        (("--methods", "fed-cna"), "unknown method 'fed-cna'"),
     ],
 )
-def test_bad_input(
+def test_bad_input_is_rejected(
     words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(monkeypatch, *SMALL, *words) == 3
     assert message in capsys.readouterr().err
 
 
-def test_seeds() -> None:
+def test_seeds_are_read_from_ranges_and_lists() -> None:
     assert read_seeds("0..4") == (0, 1, 2, 3, 4)
     assert read_seeds("3") == (3,)
     assert read_seeds("2,0") == (2, 0)

@@ -1,4 +1,4 @@
-"""Cells: the same shots and seeds for all methods, run once, in one process or in several."""
+"""Cells use the same shots and seeds for all methods, and run once, in one process or in several."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedbbpt.bench.methods.controls import CONTROLS
-from fedbbpt.bench.methods.grid import Cell, Grid, cut, measure
+from fedbbpt.bench.methods.grid import Cell, Grid, measure, sample_test_examples
 from fedbbpt.bench.methods.records import read_record, write_record
-from fedbbpt.bench.methods.rows import Row, built_in, choose
-from fedbbpt.bench.methods.run import run
+from fedbbpt.bench.methods.rows import MethodRow, built_in, choose
+from fedbbpt.bench.methods.run import run_cells
 from fedbbpt.errors import InvalidInput, InvalidJob, StoreMismatch
 from fedbbpt.federation.evaluation import compare
 from fedbbpt.federation.splits import prepare
@@ -22,9 +22,9 @@ from fedbbpt.types import Precision
 from tests.federation import engine
 
 TINY = '[method]\nname = "fed-cma"\npopulation = 6\n[task.prompt]\ndim = 6\ntokens = 4\n'
-CMA = Row("tiny", TINY, "tiny.toml")
-ALONE = Row("alone", f'learns = "alone"\n{TINY}', "alone.toml")
-POOLED = Row("pooled", f'learns = "pooled"\n{TINY}', "pooled.toml")
+CMA = MethodRow("tiny", TINY, "tiny.toml")
+ALONE = MethodRow("alone", f'learns = "alone"\n{TINY}', "alone.toml")
+POOLED = MethodRow("pooled", f'learns = "pooled"\n{TINY}', "pooled.toml")
 
 
 def grid(**changes: Any) -> Grid:
@@ -44,7 +44,7 @@ def grid(**changes: Any) -> Grid:
     return replace(made, **changes)
 
 
-def test_every_method_of_a_seed_has_the_same_shots() -> None:
+def test_methods_with_the_same_seed_have_the_same_shots() -> None:
     cells = grid(methods=("zero-shot", CMA, ALONE, POOLED), splits=("0.1", "iid")).cells()
     pooled = [prepare(cell.job).pooled() for cell in cells]
     texts = {tuple(sorted(data.examples.texts)) for data in pooled}
@@ -66,12 +66,12 @@ def test_built_in_rows_are_jobs_of_every_task(task: str) -> None:
     assert {cell.job.task.preset for cell in cells} == {"" if task == "demo" else task}
 
 
-def test_every_preset_has_a_prompt_in_words() -> None:
+def test_every_preset_has_a_manual_prompt() -> None:
     assert set(MANUAL_PROMPTS) == {"demo", *PRESETS}
 
 
-def test_soft_prompts_begin_as_the_manual_prompt_unless_a_row_says_otherwise() -> None:
-    own = Row("own", TINY + 'initial_text = "Now"\n', "own.toml")
+def test_soft_prompts_begin_as_the_manual_prompt_unless_a_row_sets_another() -> None:
+    own = MethodRow("own", TINY + 'initial_text = "Now"\n', "own.toml")
     cells = grid(methods=(CMA, own)).cells()
     texts = [cell.job.task.prompt.initial_text for cell in cells]  # type: ignore[union-attr]  # latent
     assert texts == [MANUAL_PROMPTS["demo"], "Now"]
@@ -81,9 +81,9 @@ def test_soft_prompts_begin_as_the_manual_prompt_unless_a_row_says_otherwise() -
     ("text", "message"),
     [
         ('[method]\nname = "fed-cma"\npopulaton = 3\n', r"row\.toml:3: unknown key 'method\.populaton'"),
-        ('[method]\nname = "fed-cma"\n[data]\nalpha = 1.0\n', r"row\.toml: 'data' is not a row's to say"),
-        ('[method]\nname = "fed-cma"\n[task]\npreset = "trec"\n', r"row\.toml: 'task\.preset' is not a row's"),
-        ("[codec]\n", r"row\.toml: no method"),
+        ('[method]\nname = "fed-cma"\n[data]\nalpha = 1.0\n', r"row\.toml: a row cannot set 'data'"),
+        ('[method]\nname = "fed-cma"\n[task]\npreset = "trec"\n', r"row\.toml: a row cannot set 'task\.preset'"),
+        ("[codec]\n", r"row\.toml: the row names no method"),
         ('method = "fed-cma"\n', r"row\.toml: method = 'fed-cma'; a table"),
         ('task = 3\n[method]\nname = "fed-cma"\n', r"row\.toml: task = 3; a table"),
         ("learns = together", r"row\.toml:1: not TOML"),
@@ -91,26 +91,26 @@ def test_soft_prompts_begin_as_the_manual_prompt_unless_a_row_says_otherwise() -
         ('[method]\nname = "fed-cma"\n[cohort]\nsize = 4\n', r"row\.toml:4: cohort\.size: 4 of cohort\.clients = 3"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused(text: str, message: str) -> None:
+def test_a_row_with_wrong_keys_is_rejected(text: str, message: str) -> None:
     with pytest.raises(InvalidJob, match=message):
-        grid(methods=(Row("row", text, "row.toml"),)).cells()
+        grid(methods=(MethodRow("row", text, "row.toml"),)).cells()
 
 
-def test_rows_from_files_and_folders(tmp_path: Path) -> None:
+def test_rows_are_read_from_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text(TINY)
     (tmp_path / "a.toml").write_text(TINY)
     chosen = choose([str(tmp_path), "bias-only", "fed-bpt"], tuple(CONTROLS))
     assert [row if isinstance(row, str) else row.name for row in chosen] == ["a", "b", "bias-only", "fed-bpt"]
-    with pytest.raises(InvalidInput, match="'fed-cmaa' is unknown"):
+    with pytest.raises(InvalidInput, match="unknown method 'fed-cmaa'"):
         choose(["fed-cmaa"], tuple(CONTROLS))
-    with pytest.raises(InvalidInput, match="'a' is there twice"):
+    with pytest.raises(InvalidInput, match="'a' is given twice"):
         choose([str(tmp_path), str(tmp_path / "a.toml")], tuple(CONTROLS))
 
 
-def test_controls_are_those_of_an_evaluation() -> None:
+def test_controls_agree_with_an_evaluation() -> None:
     cells = {cell.method: cell for cell in grid(methods=tuple(CONTROLS)).cells()}
     splits = prepare(cells["zero-shot"].job)
-    test = cut(splits.test, 60)
+    test = sample_test_examples(splits.test, 60)
     space, ptm = splits.job.space(), engine()
     compared = compare(ptm, task_spec(splits.job), space, np.zeros(space.dim, np.float32), splits.pooled(), test)
     found = {name: measure(cell, engine()) for name, cell in cells.items()}
@@ -122,7 +122,7 @@ def test_controls_are_those_of_an_evaluation() -> None:
     assert {record.bytes_up for record in found.values()} == {0}
 
 
-def test_a_cell_is_a_function_of_what_it_holds() -> None:
+def test_a_cell_gives_the_same_record_again() -> None:
     (cell,) = grid(methods=(CMA,)).cells()
     one, other = measure(cell, engine()), measure(cell, engine())
     assert one.model_copy(update={"seconds": 0.0}) == other.model_copy(update={"seconds": 0.0})
@@ -130,47 +130,47 @@ def test_a_cell_is_a_function_of_what_it_holds() -> None:
     assert one.end.bytes == one.bytes_up + one.bytes_down
 
 
-def test_nothing_travels_where_nobody_federates() -> None:
+def test_searches_without_a_federation_send_nothing() -> None:
     for cell in grid(methods=(POOLED, ALONE)).cells():
         record = measure(cell, engine())
         assert (record.answers, record.bytes_up, record.end.bytes) == (0, 0, 0)
         assert record.end.round > 0
 
 
-def test_what_decides_a_cell_names_its_file(tmp_path: Path) -> None:
+def test_a_cells_file_name_depends_on_all_that_decides_it(tmp_path: Path) -> None:
     (cell,) = grid(methods=(CMA,)).cells()
 
     def other(**changes: Any) -> Cell:
         (found,) = grid(**{"methods": (CMA,), **changes}).cells()
         return found
 
-    quicker = Row("tiny", TINY.replace("6", "8"), "tiny.toml")
+    quicker = MethodRow("tiny", TINY.replace("6", "8"), "tiny.toml")
     for changed in (other(budget=1501), other(methods=(quicker,)), other(test_examples=61), other(shots=5)):
         assert changed.file_name != cell.file_name
     here, there = (other(task="sst2", source=str(tmp_path / place / "sst2")) for place in ("here", "there"))
     assert here.file_name == there.file_name
 
 
-def test_a_grid_goes_on_where_it_was_cut_short(tmp_path: Path) -> None:
+def test_an_interrupted_grid_runs_only_the_missing_cells(tmp_path: Path) -> None:
     cells = grid(seeds=(0, 1)).cells()
-    first = run(cells, tmp_path, processes=1, threads=1)
+    first = run_cells(cells, tmp_path, processes=1, threads=1)
     kept = tmp_path / cells[0].file_name
     write_record(kept, read_record(kept).model_copy(update={"seconds": 1234.5}))
     (tmp_path / cells[3].file_name).unlink()
     heard: list[Cell] = []
-    second = run(cells, tmp_path, processes=1, threads=1, done=heard.append)
+    second = run_cells(cells, tmp_path, processes=1, threads=1, done=heard.append)
     assert second[0].seconds == 1234.5
     assert [record.curve for record in second] == [record.curve for record in first]
     assert sorted(cell.file_name for cell in heard) == sorted(cell.file_name for cell in cells)
     kept.write_text("{}")
-    with pytest.raises(StoreMismatch, match="no cell of this version"):
-        run(cells, tmp_path, processes=1, threads=1)
+    with pytest.raises(StoreMismatch, match="not a cell of this version"):
+        run_cells(cells, tmp_path, processes=1, threads=1)
 
 
-def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
+def test_several_processes_find_the_same_as_one(tmp_path: Path) -> None:
     cells = grid(seeds=(0, 1)).cells()
-    one = run(cells, tmp_path / "one", processes=1, threads=1)
-    two = run(cells, tmp_path / "two", processes=2, threads=1)
+    one = run_cells(cells, tmp_path / "one", processes=1, threads=1)
+    two = run_cells(cells, tmp_path / "two", processes=2, threads=1)
     assert [record.model_copy(update={"seconds": 0.0}) for record in two] == [
         record.model_copy(update={"seconds": 0.0}) for record in one
     ]
@@ -178,15 +178,15 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
 
 def test_an_error_in_another_process_arrives_as_it_was(tmp_path: Path) -> None:
     """Kills: an exception that cannot be sent, which takes the whole pool down."""
-    with pytest.raises(InvalidInput, match="--budget-queries: 5 queries; at least 28"):
-        run(grid(methods=(CMA,), budget=5).cells(), tmp_path, processes=2, threads=1)
+    with pytest.raises(InvalidInput, match="--budget-queries: 5 queries are too few; at least 28"):
+        run_cells(grid(methods=(CMA,), budget=5).cells(), tmp_path, processes=2, threads=1)
 
 
-def test_test_examples_are_cut_alike_for_all() -> None:
+def test_test_examples_are_sampled_alike_for_all_cells() -> None:
     test = prepare(grid().cells()[0].job).test
-    assert len(cut(test, 0)) == len(test)
-    assert cut(test, 10).examples.texts == cut(test, 10).examples.texts
-    assert set(cut(test, 10).examples.texts) < set(test.examples.texts)
+    assert len(sample_test_examples(test, 0)) == len(test)
+    assert sample_test_examples(test, 10).examples.texts == sample_test_examples(test, 10).examples.texts
+    assert set(sample_test_examples(test, 10).examples.texts) < set(test.examples.texts)
 
 
 def test_built_in_rows_are_documented() -> None:

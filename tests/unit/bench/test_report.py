@@ -1,4 +1,4 @@
-"""Tables and plots of made-up records whose figures can be worked out by hand."""
+"""Tables and plots of made-up records, whose figures can be computed by hand."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ GRID = Grid(
 
 
 def record(method: str, split: str, seed: int, best: tuple[float, ...], answers: int = 0) -> Record:
-    """A round costs 1,000 queries, and every answer 50 bytes up and 100 down."""
+    """Makes a record in which a round costs 1,000 queries, and each answer 50 bytes up and 100 down."""
     curve = tuple(
         Point(round=i, queries=100 + 1000 * i, bytes=150 * answers * i // max(len(best) - 1, 1), last=b - 0.1, best=b)
         for i, b in enumerate(best)
@@ -66,7 +66,7 @@ def rows(page: str, section: str) -> dict[str, list[str]]:
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in cells}
 
 
-def test_the_table(tmp_path: Path) -> None:
+def test_the_page_has_a_table_for_each_split(tmp_path: Path) -> None:
     page, data = report.write(GRID, RECORDS, 0.65, "fedbbpt bench methods", (tmp_path / "a.svg",), tmp_path)
     text = page.read_text()
     table = rows(text, "Dirichlet(0.1)")
@@ -83,12 +83,12 @@ def test_the_table(tmp_path: Path) -> None:
     assert "somewhere" not in text + data.read_text()
 
 
-def test_means_and_deviations() -> None:
+def test_spread_gives_mean_and_deviation() -> None:
     assert report.spread([60.0, 62.0, 64.0]) == "62.0 ± 2.0"
     assert report.spread([60.0]) == "60.0"
 
 
-def test_what_a_curve_says() -> None:
+def test_a_record_derives_figures_from_its_curve() -> None:
     climber = record("climber", "iid", 0, (0.5, 0.7, 0.66), answers=10)
     assert climber.below_peak == pytest.approx(0.04)
     assert climber.queries_to(0.7) == 1100
@@ -96,7 +96,7 @@ def test_what_a_curve_says() -> None:
     assert (climber.up_per_answer, climber.down_per_answer) == (50.0, 100.0)
 
 
-def test_plots_are_small_and_the_same_each_time(tmp_path: Path) -> None:
+def test_plots_are_small_and_reproducible(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     one, two = (plots.draw(GRID, RECORDS, tmp_path / name) for name in ("one", "two"))
@@ -111,7 +111,7 @@ def test_plots_are_small_and_the_same_each_time(tmp_path: Path) -> None:
     assert "climber" in shown[1] and "loner" not in shown[1]
 
 
-def test_controls_alone_are_not_drawn(tmp_path: Path) -> None:
+def test_controls_alone_draw_nothing(tmp_path: Path) -> None:
     assert plots.draw(GRID, [found for found in RECORDS if found.method == "bias-only"], tmp_path) == ()
 
 

@@ -1,4 +1,4 @@
-"""A search under a budget is the run that simulation plays, cut where the next prompt would cost too much."""
+"""A search under a budget is a simulated run that ends before the first prompt that exceeds the budget."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbbpt.bench.methods.search import CHECKPOINTS, Turn, accuracies, checkpoints, curve, federations, play
-from fedbbpt.bench.methods.traffic import weigh
+from fedbbpt.bench.methods.message_sizes import message_bytes
+from fedbbpt.bench.methods.search import CHECKPOINTS, PricedRound, accuracies, checkpoints, curve, federations, search
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.evaluation import Measured
@@ -25,37 +25,37 @@ def splits_of(data: Path, rounds: int = 1000, **cohort: Any) -> Splits:
     return prepare(made.model_copy(update={"cohort": made.cohort.model_copy(update=cohort)}))
 
 
-def undisturbed(splits: Splits, turns: tuple[Turn, ...], more: int = 0) -> Any:
-    """The same run with its number of rounds known from the start."""
-    plan = splits.job.run.model_copy(update={"rounds": len(turns) - 1 + more})
+def undisturbed(splits: Splits, rounds: tuple[PricedRound, ...], more: int = 0) -> Any:
+    """Simulates the same run with `more` additional rounds, and with the number of rounds known from the start."""
+    plan = splits.job.run.model_copy(update={"rounds": len(rounds) - 1 + more})
     return simulate(replace(splits, job=splits.job.model_copy(update={"run": plan})), engine(), lambda status: None)
 
 
 @pytest.mark.parametrize("cohort", [{}, {"size": 1, "quorum": 1.0}], ids=["everybody", "one client a round"])
-def test_the_budget_pays_for_as_many_rounds_as_a_run_could_have(data: Path, cohort: dict[str, Any]) -> None:
-    """To the query, those on dev examples included."""
+def test_a_search_has_all_rounds_that_the_budget_pays_for(data: Path, cohort: dict[str, Any]) -> None:
+    """The count is exact, and includes queries on dev examples."""
     splits = splits_of(data, **cohort)
-    turns = play([splits], engine(), BUDGET)
-    _, reports = undisturbed(splits, turns)
-    assert len(reports) == len(turns) > 3
-    assert turns[-1][0].queries == sum(report.queries for report in reports) <= BUDGET
-    _, longer = undisturbed(splits, turns, more=1)
+    rounds = search([splits], engine(), BUDGET)
+    _, reports = undisturbed(splits, rounds)
+    assert len(reports) == len(rounds) > 3
+    assert rounds[-1][0].queries == sum(report.queries for report in reports) <= BUDGET
+    _, longer = undisturbed(splits, rounds, more=1)
     assert sum(report.queries for report in longer) > BUDGET
 
 
 def test_the_curve_ends_where_the_run_ends(data: Path) -> None:
     splits = splits_of(data)
-    turns = play([splits], engine(), BUDGET)
-    result, _ = undisturbed(splits, turns)
-    points = curve(turns, [splits], splits.test, engine())
+    rounds = search([splits], engine(), BUDGET)
+    result, _ = undisturbed(splits, rounds)
+    points = curve(rounds, [splits], splits.test, engine())
     scorer = PromptScorer(engine(), task_spec(splits.job), splits.job.space())
     assert points[-1].best == Measured.of(scorer.judge(splits.test, result.z[None])).accuracy
     assert points[0].last == points[0].best
-    assert points[-1].queries == turns[-1][0].queries
-    assert [point.round for point in points] == checkpoints(len(turns))
+    assert points[-1].queries == rounds[-1][0].queries
+    assert [point.round for point in points] == checkpoints(len(rounds))
 
 
-def test_accuracies_are_those_of_the_prompts_one_by_one(data: Path) -> None:
+def test_accuracies_are_the_same_one_by_one(data: Path) -> None:
     """Kills: offsets that are left out, chunks in the wrong order."""
     made = job(data).model_dump()
     made["task"]["prompt"]["offsets"] = True
@@ -67,28 +67,28 @@ def test_accuracies_are_those_of_the_prompts_one_by_one(data: Path) -> None:
     assert len(set(apart)) > 1
 
 
-def test_whoever_learns_alone_takes_a_share_of_the_budget_and_never_sees_others(data: Path) -> None:
+def test_clients_that_learn_alone_share_the_budget_and_keep_to_their_own_examples(data: Path) -> None:
     splits = splits_of(data)
     parts = federations(splits, "alone")
     assert [part.train for part in parts] == [(train,) for train in splits.train]
-    turns = play(parts, engine(), BUDGET)
-    queries = [step.queries for step in turns[-1]]
+    rounds = search(parts, engine(), BUDGET)
+    queries = [prompt.queries for prompt in rounds[-1]]
     assert sum(queries) <= BUDGET and min(queries) > 0
-    (point, *_) = reversed(curve(turns, parts, splits.test, engine()))
-    alone = [curve([(turn[i],) for turn in turns], [parts[i]], splits.test, engine())[-1] for i in range(len(parts))]
+    (point, *_) = reversed(curve(rounds, parts, splits.test, engine()))
+    alone = [curve([(each[i],) for each in rounds], [parts[i]], splits.test, engine())[-1] for i in range(len(parts))]
     assert point.best == pytest.approx(np.mean([each.best for each in alone]))
     assert point.last == pytest.approx(np.mean([each.last for each in alone]))
     assert point.queries == sum(queries)
 
 
-def test_a_budget_below_the_first_look_at_dev_examples_is_refused(data: Path) -> None:
+def test_a_budget_below_one_measurement_on_dev_examples_is_rejected(data: Path) -> None:
     with pytest.raises(InvalidInput, match="at least 30"):
-        play([splits_of(data)], engine(), 29)
-    assert len(play([splits_of(data)], engine(), 30)) == 1
+        search([splits_of(data)], engine(), 29)
+    assert len(search([splits_of(data)], engine(), 30)) == 1
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 5, 14, 201])
-def test_checkpoints_go_from_the_first_to_the_last_round(rounds: int) -> None:
+def test_checkpoints_cover_the_first_to_the_last_round(rounds: int) -> None:
     found = checkpoints(rounds)
     assert found[0] == 0 and found[-1] == rounds - 1
     assert len(found) <= CHECKPOINTS
@@ -97,23 +97,23 @@ def test_checkpoints_go_from_the_first_to_the_last_round(rounds: int) -> None:
     assert rounds < 100 or gaps[0] < gaps[-1] / 10
 
 
-def test_bytes_are_those_of_messages(data: Path) -> None:
+def test_message_bytes_count_arrays_and_headers(data: Path) -> None:
     """Kills: arrays counted without their headers, tasks counted as updates."""
     played = next(iter(Simulation(splits_of(data), engine()).rounds()))
     arrays_down = sum(array.nbytes for task, _ in played.exchanges for array in task.arrays.values())
     arrays_up = sum(array.nbytes for _, update in played.exchanges for array in update.arrays.values())
-    up, down = weigh(played.exchanges)
+    up, down = message_bytes(played.exchanges)
     clients = len(played.exchanges)
     assert arrays_up == clients * 6 * 4 and arrays_down == clients * 12 * 4
     assert 0 < down - arrays_down < 200 * clients
     assert 0 < up - arrays_up < 400 * clients
-    assert weigh(played.exchanges[:1])[0] < up / 2
+    assert message_bytes(played.exchanges[:1])[0] < up / 2
 
 
 def test_costs_grow_with_rounds(data: Path) -> None:
-    turns = play([splits_of(data)], engine(), BUDGET)
-    steps = [turn[0] for turn in turns]
-    assert (steps[0].answers, steps[0].bytes_up, steps[0].bytes_down) == (0, 0, 0)
+    rounds = search([splits_of(data)], engine(), BUDGET)
+    prompts = [each[0] for each in rounds]
+    assert (prompts[0].answers, prompts[0].bytes_up, prompts[0].bytes_down) == (0, 0, 0)
     for name in ("queries", "answers", "bytes_up", "bytes_down"):
-        assert (np.diff([getattr(step, name) for step in steps]) > 0).all()
-    assert steps[-1].answers == 3 * (len(steps) - 1)
+        assert (np.diff([getattr(prompt, name) for prompt in prompts]) > 0).all()
+    assert prompts[-1].answers == 3 * (len(prompts) - 1)
