@@ -1,6 +1,6 @@
-"""Writes the digits of scikit-learn, 1,797 images of 8 x 8, as FOLDER/train.npz, dev.npz and test.npz.
+"""Writes scikit-learn's digits, 1,797 images of 8 x 8, as FOLDER/train.npz, dev.npz and test.npz.
 
-python experiments/digits.py FOLDER
+Usage: python experiments/digits.py FOLDER
 """
 
 import sys
@@ -13,11 +13,12 @@ SIZES = {"train": 1200, "dev": 200, "test": 397}
 
 
 def main(folder: Path) -> None:
+    """Writes the three files into a folder."""
     digits = load_digits()
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.split(np.random.default_rng(0).permutation(len(digits.target)), np.cumsum(list(SIZES.values()))[:-1])
     for name, mine in zip(SIZES, rows, strict=True):
-        # Their colours are 0 to 16.
+        # Grey levels go from 0 to 16.
         images = np.rint(digits.images[mine] * (255 / 16)).astype(np.uint8)
         np.savez_compressed(folder / f"{name}.npz", x=images, y=digits.target[mine])
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# FedSP without and with the server's own shard: experiments/fed_sp.sh MODEL_FOLDER FOLDER_WITH_TRAIN_DEV_TEST OUT
+# Runs FedSP without and with the server's own shard.
+# Usage: experiments/fed_sp.sh MODEL_FOLDER FOLDER_WITH_TRAIN_DEV_TEST OUT
 set -euo pipefail
 here=$(dirname "$0") model=$1 data=$2 out=$3
 mkdir -p "$out"

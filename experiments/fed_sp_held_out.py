@@ -1,8 +1,8 @@
-"""What a run of fed-sp did for the full model, and how good its auxiliary model is alone, on test examples.
+"""Measures a run of fed-sp on test examples: the full model with the tuned prefix, and the auxiliary model alone.
 
-python experiments/fed_sp_held_out.py RUN_FOLDER JOB.toml --data FOLDER_WITH_TRAIN_DEV_TEST
+Usage: python experiments/fed_sp_held_out.py RUN_FOLDER JOB.toml --data FOLDER_WITH_TRAIN_DEV_TEST
 
-The loss is what FedSP trains: -log p(answer | input), the mean over the answers' tokens, in nats.
+The loss is that which FedSP minimises: the mean of -log p(token) over the answers' tokens, in nats.
 """
 
 import argparse
@@ -52,14 +52,14 @@ test = answered_examples(ExampleEncoder(tokenizer, max_tokens, causal=True), car
 
 
 def loss(model: Any, prefix: npt.NDArray[np.float32]) -> float:
-    """Over all test examples, some at a time: the mean over their answers' tokens."""
+    """Returns the mean loss over the answer tokens of all test examples, computed in batches."""
     total, tokens = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(test), 50):
-            some = pad_batch(test[start : start + 50])
-            said = int(some.answer.sum())
-            total += said * float(answer_loss(model.eval(), torch.from_numpy(prefix), some))
-            tokens += said
+            batch = pad_batch(test[start : start + 50])
+            count = int(batch.answer.sum())
+            total += count * float(answer_loss(model.eval(), torch.from_numpy(prefix), batch))
+            tokens += count
     return total / tokens
 
 

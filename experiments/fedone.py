@@ -1,6 +1,6 @@
-"""Prints what FedOne's runs reached after equal numbers of queries, and what they ended with, as Markdown tables.
+"""Prints Markdown tables of FedOne's runs: their losses after equal numbers of queries, and their final accuracies.
 
-python experiments/fedone.py OUT, where OUT/SIZE-SEED are the folders of runs with SIZE clients a round
+Usage: python experiments/fedone.py OUT, where OUT/SIZE-SEED are the folders of runs with SIZE clients a round.
 """
 
 import json
@@ -12,18 +12,20 @@ from statistics import mean
 from typing import Any
 
 ROWS = 8
+"""Rows of the table of losses."""
 
 Run = dict[str, Any]
 
 
 def read(folder: Path) -> Run:
+    """Returns a run's summary together with the reports of its rounds."""
     summary: Run = json.loads((folder / "summary.json").read_text())
     rounds = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return summary | {"reports": rounds}
 
 
 def loss_at(run: Run, queries: float, width: float) -> float | None:
-    """The mean loss of the prompts that the clients drew in the rounds that ended in the last `width` queries."""
+    """Returns the mean training loss of the rounds that ended in the last `width` of `queries` queries."""
     seen, losses = 0, []
     for report in run["reports"]:
         seen += report["queries"]
@@ -33,10 +35,12 @@ def loss_at(run: Run, queries: float, width: float) -> float | None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def main(out: str) -> None:
+    """Prints both tables for the runs in a folder."""
     runs: dict[int, list[Run]] = defaultdict(list)
     for folder in sorted(Path(out).iterdir()):
         if (folder / "summary.json").exists():

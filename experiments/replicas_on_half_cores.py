@@ -1,7 +1,7 @@
-"""What a second replica on Ray gains where each has a core that nobody else takes, on a machine with two cores only.
+"""Measures what a second replica on Ray gains on a machine with two cores, if each replica has a core of its own.
 
-Each replica's process gets half a core by a quota of the kernel, so that one core is left for the front, Ray and the
-callers. For root on Linux with cgroup v1: python experiments/replicas_on_half_cores.py
+A kernel quota limits each replica's process to half a core, so that one core is left for the front end, Ray and the
+callers. Usage, as root on Linux with cgroup v1: python experiments/replicas_on_half_cores.py
 """
 
 import tempfile
@@ -15,13 +15,14 @@ from fedbbpt.bench.ptm.workload import Workload, task_for
 
 GROUPS = Path("/sys/fs/cgroup/cpu")
 PERIOD, QUOTA = 20_000, 10_000
-"""Microseconds: half a core."""
+"""Period and quota in microseconds, which give half a core."""
 MODEL = "all-MiniLM-L6-v2"
 WORKLOAD = replace(Workload(examples=8), series=PART)
 ROUNDS, JOBS = 2, 2
 
 
 def replicas() -> list[int]:
+    """Returns the process ids of the replicas."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and b"ServeReplica:fedbbpt-ptm:Model" in (process / "cmdline").read_bytes():
@@ -30,6 +31,7 @@ def replicas() -> list[int]:
 
 
 def limit(processes: list[int]) -> None:
+    """Limits each process to half a core."""
     for index, process in enumerate(processes):
         group = GROUPS / f"replica{index}"
         group.mkdir(exist_ok=True)
@@ -39,7 +41,7 @@ def limit(processes: list[int]) -> None:
 
 
 def rates(count: int) -> list[float]:
-    """Pairs per second; the first jobs warm up."""
+    """Returns the pairs per second of JOBS jobs with this many replicas, after a first job that warms up."""
     with tempfile.TemporaryDirectory() as folder, run_service(Path(folder), MODEL, 1, replicas=count) as started:
         limit(replicas())
         scorer = started.scorer(task_for(started.ptm.describe().family, MODEL), WORKLOAD)
@@ -47,6 +49,7 @@ def rates(count: int) -> list[float]:
 
 
 def main() -> None:
+    """Measures one replica and two in turns, and prints the ratio of the medians."""
     found: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(ROUNDS):
         for count in sorted(found, reverse=bool(turn % 2)):

@@ -1,6 +1,6 @@
-"""Prints the summaries of runs as a Markdown table, a row for each method: means over seeds, and each seed's accuracy.
+"""Prints the summaries of runs as a Markdown table with a row for each method: means over seeds, and all accuracies.
 
-python experiments/table.py OUT/*/summary.json
+Usage: python experiments/table.py OUT/*/summary.json
 """
 
 import json
@@ -26,6 +26,7 @@ COLUMNS = (
 
 
 def row(method: str, runs: list[dict[str, Any]]) -> list[str]:
+    """Returns the cells of a method's row."""
     runs = sorted(runs, key=lambda run: run["seed"])
 
     def average(key: str) -> float:
@@ -50,6 +51,7 @@ def row(method: str, runs: list[dict[str, Any]]) -> list[str]:
 
 
 def main(paths: list[str]) -> None:
+    """Prints the table of these summary files."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
         summary = json.loads(Path(path).read_text())

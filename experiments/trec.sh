@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Three methods and three seeds on TREC: experiments/trec.sh FOLDER_WITH_TRAIN_DEV_TEST OUT
+# Runs three methods with three seeds on TREC.
+# Usage: experiments/trec.sh FOLDER_WITH_TRAIN_DEV_TEST OUT
 set -euo pipefail
 here=$(dirname "$0") data=$1 out=$2
 for seed in 0 1 2; do

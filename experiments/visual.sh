@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Image prompts by the visual generator, three seeds: experiments/visual.sh MODEL.onnx FOLDER_WITH_TRAIN_DEV_TEST OUT
-# Without MNIST: python experiments/digits.py digits, and digits as the folder.
+# Runs image prompts by the visual generator with three seeds.
+# Usage: experiments/visual.sh MODEL.onnx FOLDER_WITH_TRAIN_DEV_TEST OUT
+# Without MNIST, run python experiments/digits.py digits, and give digits as the folder.
 set -euo pipefail
 here=$(dirname "$0") model=$1 data=$2 out=$3
 mkdir -p "$out"

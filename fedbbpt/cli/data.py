@@ -1,4 +1,4 @@
-"""`fedbbpt data`: who holds what under a job, as a table, as JSON, and drawn."""
+"""`fedbbpt data`: shows how a job splits its examples over clients, as a table, as JSON, or as a picture."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +13,13 @@ from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.data.partition import distance
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.host.extras import needs_extra
 from fedbbpt.job.config import read_job
 
 _LEGEND = 20
-"""Classes that a legend has room for."""
+"""Most classes that a legend has room for."""
 _NAMED = 20
-"""Clients that an axis has room for."""
+"""Most clients that an axis has room for."""
 
 
 def data(
@@ -27,13 +28,15 @@ def data(
     seed: Seed = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.svg", help="Draw it too: .svg, .png or .pdf.", show_default=False),
+        typer.Option(
+            "--out", metavar="FILE.svg", help="File for a picture of the split: .svg, .png or .pdf.", show_default=False
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Show how a job's examples are shared out: each class at each client, and how unlike the clients are.
+    """Show how a job splits its examples: the classes of each client, and how much the clients differ.
 
-    Nothing is trained and no model is asked.
+    Nothing is trained, and no model is asked.
     """
     with err.status("reading the data"):
         splits = prepare(changed(read_job(job_file), data, seed))
@@ -47,7 +50,7 @@ def data(
 
 
 def report(splits: Splits) -> dict[str, Any]:
-    """Sizes, and how unlike the clients are."""
+    """Returns the sizes of the split, and how much the clients differ."""
     counts = splits.histogram()
     return {
         "partition": splits.job.data.partition,
@@ -64,34 +67,38 @@ def report(splits: Splits) -> dict[str, Any]:
 
 
 def draw(splits: Splits, path: Path) -> None:
-    """A column for each client, its classes stacked. Raises InvalidInput where it cannot be drawn."""
-    try:
-        from matplotlib import colormaps, rc_context  # an extra, heavy to import
+    """Draws a bar for each client with its classes stacked. Raises InvalidInput if the file cannot be drawn."""
+    with needs_extra("plots", where="--out"):
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
-    except ImportError:
-        raise InvalidInput("drawing needs matplotlib", where="--out", fix="pip install 'fedbbpt[plots]'") from None
     figure = Figure(figsize=(10, 4), layout="constrained")
     if path.suffix[1:] not in figure.canvas.get_supported_filetypes():
-        raise InvalidInput(f"{path} is no kind of picture", where="--out", fix="a name that ends in .svg, .png or .pdf")
-    counts, labels = splits.histogram(), splits.job.task.labels
-    colours = colormaps["tab10"] if len(labels) <= 10 else colormaps["turbo"].resampled(len(labels))
-    edges, tops = np.arange(len(counts) + 1) - 0.5, counts.cumsum(axis=1).T
-    # Labels are other people's: a dollar in them is no formula.
+        fix = "a name that ends in .svg, .png or .pdf"
+        raise InvalidInput(f"unknown kind of picture: {path}", where="--out", fix=fix)
+    # Labels come from users, and a dollar sign in them does not start a formula.
     with rc_context({"text.parse_math": False}):
-        axes = figure.subplots()
-        for index, (label, top) in enumerate(zip(labels, tops, strict=True)):
-            axes.stairs(top, edges, baseline=top - counts[:, index], fill=True, color=colours(index), label=label)
-        if len(counts) <= _NAMED:
-            axes.set_xticks(range(len(counts)), splits.titles)
-        axes.set_xlabel(splits.job.data.partition_column or "client")
-        axes.set_ylabel("training examples")
-        if len(labels) <= _LEGEND:
+        _draw_bars(figure.subplots(), splits)
+        if len(splits.job.task.labels) <= _LEGEND:
             figure.legend(loc="outside right upper", reverse=True)
         figure.savefig(path)
 
 
+def _draw_bars(axes: Any, splits: Splits) -> None:
+    from matplotlib import colormaps
+
+    counts, labels = splits.histogram(), splits.job.task.labels
+    colours = colormaps["tab10"] if len(labels) <= 10 else colormaps["turbo"].resampled(len(labels))
+    edges, tops = np.arange(len(counts) + 1) - 0.5, counts.cumsum(axis=1).T
+    for index, (label, top) in enumerate(zip(labels, tops, strict=True)):
+        axes.stairs(top, edges, baseline=top - counts[:, index], fill=True, color=colours(index), label=label)
+    if len(counts) <= _NAMED:
+        axes.set_xticks(range(len(counts)), splits.titles)
+    axes.set_xlabel(splits.job.data.partition_column or "client")
+    axes.set_ylabel("training examples")
+
+
 def _counts(splits: Splits) -> dict[str, Any]:
-    """Examples of each class, in label order."""
+    """Returns the number of examples of each class, in label order."""
     classes = len(splits.job.task.labels)
     return {
         "labels": splits.job.task.labels,

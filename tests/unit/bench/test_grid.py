@@ -88,7 +88,10 @@ def test_soft_prompts_begin_as_the_manual_prompt_unless_a_row_sets_another() -> 
         ('task = 3\n[method]\nname = "fed-cma"\n', r"row\.toml: task = 3; a table"),
         ("learns = together", r"row\.toml:1: not TOML"),
         ('learns = "alome"\n[method]\nname = "fed-cma"\n', r"row\.toml: learns = 'alome'; one of together, pooled"),
-        ('[method]\nname = "fed-cma"\n[cohort]\nsize = 4\n', r"row\.toml:4: cohort\.size: 4 is more than cohort\.clients = 3"),
+        (
+            '[method]\nname = "fed-cma"\n[cohort]\nsize = 4\n',
+            r"row\.toml:4: cohort\.size: 4 is more than cohort\.clients = 3",
+        ),
     ],
 )
 def test_a_row_with_wrong_keys_is_rejected(text: str, message: str) -> None:

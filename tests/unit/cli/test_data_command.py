@@ -102,7 +102,7 @@ def test_a_label_is_no_formula(run: Run) -> None:
 def test_other_pictures_are_refused(run: Run) -> None:
     pytest.importorskip("matplotlib")
     code, printed, said = run("--out", "clients.txt")
-    assert (code, printed) == (3, "") and "clients.txt is no kind of picture" in said
+    assert (code, printed) == (3, "") and "unknown kind of picture: " in said
 
 
 def test_without_the_library_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
