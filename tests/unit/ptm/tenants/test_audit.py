@@ -255,7 +255,7 @@ def test_a_killed_service_leaves_whole_records(file: Path) -> None:
     """SIGKILL between any two instructions: what was acknowledged is there, and the next service goes on."""
     code = f"""
 from pathlib import Path
-from fedbbpt.ptm.audit import AuditLog
+from fedbbpt.ptm.tenants.audit import AuditLog
 log = AuditLog(Path({str(file)!r}))
 for n in range(10**9):
     log.append("score", "anna", queries=n)
