@@ -1,6 +1,7 @@
 """Tiny random checkpoints of every family, the PTM service on a port of its own, and a tiny federation's data."""
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,10 +16,24 @@ from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.wire.tls import ClientTls, ServerTls
 from tests.checkpoints import save_checkpoint
+from tests.command_line import CommandLine, run_command
 from tests.federation import AdvancingLoop, Security, job, write_data
 
 # A shell that starts the tests in its background has them ignore Ctrl-C, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[CommandLine]:
+    """Runs a command in the test's empty folder, on a terminal of 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield lambda *words: run_command(words, monkeypatch, capsys)
+    root.handlers[:], root.level = before
 
 
 @pytest.fixture(scope="session")

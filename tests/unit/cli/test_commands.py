@@ -1,16 +1,11 @@
 """The commands that need no other process, as a user types them: results, errors, exit codes."""
 
 import json
-import logging
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-import trustme
 import typer.main
 
 from fedbbpt import cli, errors
@@ -18,57 +13,17 @@ from fedbbpt.cli.terminal.console import EXIT_CODES, exit_code
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.job.config import read_job
 from fedbbpt.methods import METHODS
-from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.ptm.tenants.registry import Tenant, Tenants
-from fedbbpt.types import Output, Report
-from fedbbpt.wire.tls import ServerTls
+from fedbbpt.types import Report
+from tests.command_line import JOB, WORDS, CommandLine, write_job
 
 COMMANDS = (Path(__file__).parents[3] / "docs/commands.md").read_text()
-WORDS = {"billing": "invoice charge pay refund", "tests": "scan blood result lab", "visits": "parking hours entrance"}
-JOB = """
-[run]
-rounds = 3
-[ptm]
-model = "fake"
-[data]
-source = "questions.csv"
-shots_per_class = 8
-[cohort]
-clients = 2
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Run: TypeAlias = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
-    """Runs a command in an empty folder that holds questions.csv and job.toml."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    rows = [f"question {i} on {word},{label}" for i in range(8) for label in WORDS for word in WORDS[label].split()]
-    Path("questions.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    Path("job.toml").write_text(JOB)
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-
-    def command(*words: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["fedbbpt", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    yield command
-    root.handlers[:], root.level = before
+def run(command_line: CommandLine, tmp_path: Path) -> CommandLine:
+    """Runs a command in a folder that holds questions.csv and job.toml."""
+    write_job(tmp_path)
+    return command_line
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -82,7 +37,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("path", commands(), ids=" ".join)
-def test_help(path: tuple[str, ...], run: Run) -> None:
+def test_help(path: tuple[str, ...], run: CommandLine) -> None:
     ended = run(*path, "--help")
     assert ended.code == 0
     lines = [line.strip() for line in ended.out.splitlines() if line.strip()]
@@ -102,12 +57,12 @@ def test_every_option_says_what_it_means() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_init_writes_a_job_that_reads_back(method: str, run: Run) -> None:
+def test_init_writes_a_job_that_reads_back(method: str, run: CommandLine) -> None:
     assert run("init", "new.toml", "--method", method).code == 0
     assert read_job(Path("new.toml")).method.name == method
 
 
-def test_init_leaves_a_file_that_is_there(run: Run) -> None:
+def test_init_leaves_a_file_that_is_there(run: CommandLine) -> None:
     ended = run("init", "job.toml")
     assert ended.code == 3 and "job.toml: is there already" in ended.err and "--force" in ended.err
     assert Path("job.toml").read_text() == JOB
@@ -115,7 +70,7 @@ def test_init_leaves_a_file_that_is_there(run: Run) -> None:
     assert Path("job.toml").read_text() != JOB
 
 
-def test_simulate_predict_evaluate(run: Run) -> None:
+def test_simulate_predict_evaluate(run: CommandLine) -> None:
     ended = run("simulate", "job.toml", "--out", "out", "--json")
     assert ended.code == 0, ended.err
     (line,) = ended.out.splitlines()
@@ -147,58 +102,7 @@ def test_simulate_predict_evaluate(run: Run) -> None:
     assert "accuracy by class" in run("evaluate", *prompt, "--data", "questions.csv").out
 
 
-def test_a_ptm_service_that_asks_for_a_certificate_gets_it(run: Run, ptm_servers: Any, tmp_path: Path) -> None:
-    """Kills: tenants that are known by certificates, and no command that shows one."""
-    assert run("simulate", "job.toml", "--out", "out").code == 0
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    for name in ("127.0.0.1", "north.example.org"):
-        issued = authority.issue_cert(name)
-        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
-        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
-    Path("tenants.toml").write_text('[[tenant]]\nname = "north"\ncertificate = "north.example.org"\n')
-    tenants = Tenants.read(Path("tenants.toml"))
-    tls = ServerTls(tmp_path / "127.0.0.1.pem", tmp_path / "127.0.0.1.key", tmp_path / "ca.pem")
-    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=tenants, tls=tls)
-    ask = ("--ptm", f"127.0.0.1:{port}", "--ptm-tls-ca", "ca.pem")
-    shown = ("--ptm-client-cert", "north.example.org.pem", "--ptm-client-key", "north.example.org.key")
-    asked = ("predict", "--prompt", "out/prompt.safetensors", "--text", "my invoice", *ask)
-    assert "my invoice" in run(*asked, *shown).out
-    half = run(*asked, *shown[:2])
-    assert half.code == 3 and "--ptm-client-cert, --ptm-client-key" in half.err
-
-
-class Frugal(Tenants):
-    """Everybody gets losses only."""
-
-    def __init__(self) -> None:
-        super().__init__([])
-
-    def identify(self, shown: Sequence[str], certificate_names: Sequence[str]) -> Tenant:
-        return Tenant(name="anyone", output=Output.LOSS_ONLY)
-
-
-def test_what_a_ptm_does_not_let_one_know_is_left_open(run: Run, ptm_servers: Any) -> None:
-    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=Frugal())
-    address = f'[ptm]\naddress = "127.0.0.1:{port}"'
-    Path("job.toml").write_text(JOB.replace("[ptm]", address).replace("[data]", '[data]\npartition = "iid"'))
-    ended = run("simulate", "job.toml", "--out", "out")
-    assert ended.code == 0, ended.err
-    summary = json.loads(Path("out/summary.json").read_text())
-    assert {key for key, value in summary.items() if value is None and "bytes" not in key} == {
-        *(f"accuracy_{condition}" for condition in ("before", "start", "bias_only", "after")),
-        "dev_accuracy",
-    }
-    assert summary["loss_after"] < summary["loss_before"]
-    assert re.search(r"accuracy after tuning +- *\n", ended.out) and "gained" not in ended.out
-    assert len(re.findall(r"^round \d: dev accuracy -, dev loss \d", ended.err, re.M)) == 4
-    ended = run(
-        "evaluate", "--prompt", "out/prompt.safetensors", "--data", "questions.csv", "--ptm", f"127.0.0.1:{port}"
-    )
-    assert ended.code == 8 and "the PTM gives loss-only" in ended.err
-
-
-def test_tables_for_people_fit_eighty_columns(run: Run) -> None:
+def test_tables_for_people_fit_eighty_columns(run: CommandLine) -> None:
     ended = run("simulate", "job.toml", "--out", "out")
     assert ended.code == 0
     for words in (
@@ -213,14 +117,14 @@ def test_tables_for_people_fit_eighty_columns(run: Run) -> None:
     assert len(re.findall(r"^round \d: dev accuracy ", ended.err, re.M)) == 4
 
 
-def test_another_seed_is_another_run(run: Run) -> None:
+def test_another_seed_is_another_run(run: CommandLine) -> None:
     for seed in ("0", "1"):
         assert run("simulate", "job.toml", "--out", seed, "--seed", seed).code == 0
     first, second = (read_prompt(Path(seed, "prompt.safetensors"))[0] for seed in ("0", "1"))
     assert first.tolist() != second.tolist()
 
 
-def test_a_finished_run_is_not_written_over(run: Run) -> None:
+def test_a_finished_run_is_not_written_over(run: CommandLine) -> None:
     Path("out").mkdir()
     Path("out/summary.json").write_text("{}")
     for command in ("run", "simulate"):
@@ -243,44 +147,28 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
     "a seed that no job can have": (("run", "job.toml", "--seed", str(2**63)), 2, "--seed"),
     "a coordinator without labels": (("coordinator", "serve", "job.toml"), 3, "job.toml: task.labels names 0 classes"),
     "half an identity": (("ptm", "serve", "--model", "fake", "--tls-cert", "c.pem"), 3, "--tls-cert, --tls-key: half"),
-    "no certificate": (
-        ("ptm", "serve", "--model", "fake", "--tls-cert", "c.pem", "--tls-key", "k.pem"),
-        3,
-        "k.pem: No such file",
-    ),
-    "unusable certificate": (
-        ("ptm", "serve", "--model", "fake", "--tls-cert", "job.toml", "--tls-key", "job.toml"),
-        3,
-        "job.toml, job.toml: certificate and key cannot be used",
-    ),
     "no token": (("ptm", "serve", "--model", "fake", "--token-file", "empty"), 3, "empty: no token in it"),
-    "open to all": (
-        ("ptm", "serve", "--model", "fake", "--host", "0.0.0.0"),
-        5,
-        "0.0.0.0: without TLS, anybody on the network",
-    ),
     "a token in clear": (
         ("status", "--coordinator", "hub.example.org:7000", "--token-file", "token"),
         5,
         "hub.example.org:7000: a token would be sent without encryption",
     ),
-    "nobody there": (("status", "--coordinator", "127.0.0.1:1"), 4, "127.0.0.1:1: nobody answers"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_done_says_so(case: str, run: Run) -> None:
+def test_what_cannot_be_done_says_so(case: str, run: CommandLine) -> None:
     words, code, message = REFUSED[case]
     Path("bad.toml").write_text("[run]\nround = 3\n")
     Path("empty").write_text("\n")
     Path("token").write_text("secret\n")
     ended = run(*words)
     assert (ended.code, ended.out) == (code, "")
-    assert message in re.sub(r"\s+", " ", re.sub(r"[│\n]", " ", ended.err))
+    assert message in ended.message
     assert "Traceback" not in ended.err
 
 
-def test_square_brackets_in_a_message_are_printed_as_they_are(run: Run) -> None:
+def test_square_brackets_in_a_message_are_printed_as_they_are(run: CommandLine) -> None:
     ended = run("run", "[bold]gone[/bold].toml")
     assert ended.code == 3 and "[bold]gone[/bold].toml" in ended.err
 
@@ -293,7 +181,7 @@ def test_every_error_has_an_exit_code() -> None:
     assert exit_code(errors.PtmUnavailable("")) == 4
 
 
-def test_classes_that_are_numbers_are_pointed_out(run: Run) -> None:
+def test_classes_that_are_numbers_are_pointed_out(run: CommandLine) -> None:
     table = Path("questions.csv").read_text()
     assert "classes are numbers" not in run("simulate", "job.toml", "--out", "named").err
     for index, label in enumerate(WORDS):

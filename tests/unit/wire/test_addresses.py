@@ -2,10 +2,9 @@
 
 import pytest
 
-from fedbbpt.errors import FedbbptError, InsecureAddress, InvalidInput, Unavailable
+from fedbbpt.errors import FedbbptError, InvalidInput, Unavailable
 from fedbbpt.wire.addresses import is_loopback
 from fedbbpt.wire.balancing import target
-from fedbbpt.wire.channel import connect
 
 
 @pytest.mark.parametrize(
@@ -38,13 +37,6 @@ def test_invalid_lists_of_servers_are_rejected(address: str, tls: bool, error: t
     with pytest.raises(error) as raised:
         target(address, tls=tls)
     assert raised.value.where == address and raised.value.fix
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1,10.0.0.1:1", "dns:///ptm.example.org:7001", "10.0.0.1:1"])
-def test_token_is_sent_unencrypted_to_loopback_only(address: str) -> None:
-    with pytest.raises(InsecureAddress):
-        connect(address, token="secret")
-    connect("127.0.0.1:1,localhost:2", token="secret").close()
 
 
 @pytest.mark.parametrize(

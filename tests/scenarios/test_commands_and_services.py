@@ -1,0 +1,105 @@
+"""Commands that talk to a service, or would start one: results, errors, exit codes."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import trustme
+
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.tenants.registry import Tenant, Tenants
+from fedbbpt.types import Output
+from fedbbpt.wire.tls import ServerTls
+from tests.command_line import JOB, CommandLine, write_job
+
+
+@pytest.fixture
+def run(command_line: CommandLine, tmp_path: Path) -> CommandLine:
+    """Runs a command in a folder that holds questions.csv and job.toml."""
+    write_job(tmp_path)
+    return command_line
+
+
+def test_a_command_shows_its_certificate_to_a_ptm_service(run: CommandLine, ptm_servers: Any, tmp_path: Path) -> None:
+    """Kills: tenants that are known by certificates, and no command that shows one."""
+    assert run("simulate", "job.toml", "--out", "out").code == 0
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("127.0.0.1", "north.example.org"):
+        issued = authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    Path("tenants.toml").write_text('[[tenant]]\nname = "north"\ncertificate = "north.example.org"\n')
+    tenants = Tenants.read(Path("tenants.toml"))
+    tls = ServerTls(tmp_path / "127.0.0.1.pem", tmp_path / "127.0.0.1.key", tmp_path / "ca.pem")
+    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=tenants, tls=tls)
+    ask = ("--ptm", f"127.0.0.1:{port}", "--ptm-tls-ca", "ca.pem")
+    shown = ("--ptm-client-cert", "north.example.org.pem", "--ptm-client-key", "north.example.org.key")
+    asked = ("predict", "--prompt", "out/prompt.safetensors", "--text", "my invoice", *ask)
+    assert "my invoice" in run(*asked, *shown).out
+    half = run(*asked, *shown[:2])
+    assert half.code == 3 and "--ptm-client-cert, --ptm-client-key" in half.err
+
+
+class Frugal(Tenants):
+    """Everybody gets losses only."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def identify(self, shown: Sequence[str], certificate_names: Sequence[str]) -> Tenant:
+        return Tenant(name="anyone", output=Output.LOSS_ONLY)
+
+
+def test_a_summary_leaves_open_what_a_loss_only_ptm_hides(run: CommandLine, ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=Frugal())
+    address = f'[ptm]\naddress = "127.0.0.1:{port}"'
+    Path("job.toml").write_text(JOB.replace("[ptm]", address).replace("[data]", '[data]\npartition = "iid"'))
+    ended = run("simulate", "job.toml", "--out", "out")
+    assert ended.code == 0, ended.err
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert {key for key, value in summary.items() if value is None and "bytes" not in key} == {
+        *(f"accuracy_{condition}" for condition in ("before", "start", "bias_only", "after")),
+        "dev_accuracy",
+    }
+    assert summary["loss_after"] < summary["loss_before"]
+    assert re.search(r"accuracy after tuning +- *\n", ended.out) and "gained" not in ended.out
+    assert len(re.findall(r"^round \d: dev accuracy -, dev loss \d", ended.err, re.M)) == 4
+    ended = run(
+        "evaluate", "--prompt", "out/prompt.safetensors", "--data", "questions.csv", "--ptm", f"127.0.0.1:{port}"
+    )
+    assert ended.code == 8 and "the PTM gives loss-only" in ended.err
+
+
+Words: TypeAlias = tuple[str, ...]
+REFUSED: dict[str, tuple[Words, int, str]] = {
+    "no certificate": (
+        ("ptm", "serve", "--model", "fake", "--tls-cert", "c.pem", "--tls-key", "k.pem"),
+        3,
+        "k.pem: No such file",
+    ),
+    "unusable certificate": (
+        ("ptm", "serve", "--model", "fake", "--tls-cert", "job.toml", "--tls-key", "job.toml"),
+        3,
+        "job.toml, job.toml: certificate and key cannot be used",
+    ),
+    "open to all": (
+        ("ptm", "serve", "--model", "fake", "--host", "0.0.0.0"),
+        5,
+        "0.0.0.0: without TLS, anybody on the network",
+    ),
+    "nobody there": (("status", "--coordinator", "127.0.0.1:1"), 4, "127.0.0.1:1: nobody answers"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_command_says_why_it_fails(case: str, run: CommandLine) -> None:
+    words, code, message = REFUSED[case]
+    ended = run(*words)
+    assert (ended.code, ended.out) == (code, "")
+    assert message in ended.message
+    assert "Traceback" not in ended.err
