@@ -100,7 +100,7 @@ class PtmServers:
 
     def start(self, engine: Engine, **options: Any) -> int:
         """The port: `port`, or a free one."""
-        from fedbbpt.ptm.service import serve
+        from fedbbpt.ptm.server import serve
 
         serving = asyncio.run_coroutine_threadsafe(serve(engine, **options), self._loop).result()
         self._running[serving.port] = serving

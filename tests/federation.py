@@ -25,7 +25,7 @@ from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Link, Ptm, RunSettings, Store
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
-from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.remote import RemoteRun
@@ -35,6 +35,7 @@ from fedbbpt.types import Hello, Receipt, Report, Result, RunStatus, Task, TaskI
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.tls import ClientTls, ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
+from tests.tenants import local_ptm
 
 T = TypeVar("T")
 
@@ -123,12 +124,12 @@ class Course:
         return [report.clients for report in self.reports]
 
 
-def engine() -> Engine:
-    return Engine(Fake(), time.monotonic)
+def fake_ptm() -> LocalPtm:
+    return local_ptm(Fake(), time.monotonic)
 
 
 def undisturbed(splits: Splits) -> Course:
-    return Course.of(*simulate(splits, engine(), lambda status: None))
+    return Course.of(*simulate(splits, fake_ptm(), lambda status: None))
 
 
 class Client:
@@ -171,7 +172,7 @@ class Federation(ABC):
     """A coordinator on a database in a file, and the clients that a test lets in."""
 
     def __init__(self, splits: Splits, path: Path) -> None:
-        self.splits, self._path, self._ptm = splits, path, engine()
+        self.splits, self._path, self._ptm = splits, path, fake_ptm()
 
     def client(self, index: int, key: str = "key", link: Link | None = None, ptm: Ptm | None = None) -> Client:
         hello = assemble.hello(assemble.client_name(index), key, len(self.splits.train[index % CLIENTS]))

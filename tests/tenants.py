@@ -1,15 +1,19 @@
-"""A black box in this process as one of its tenants has it."""
+"""PTMs in this process, as one tenant sees them."""
 
-from functools import partial
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
+from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.tenants.registry import Tenant
+from fedbbpt.ptm.local import LocalPtm
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS, Tenant
 
 
-def ptm_of(engine: Engine, **agreed: Any) -> Any:
-    """`interfaces.Ptm`: the engine, asked by a tenant with whom that was agreed."""
-    tenant = Tenant(name="tenant", label_tokens="all", **agreed)
-    names = ("describe", "register_task", "register_examples", "score", "release", "usage")
-    return SimpleNamespace(**{name: partial(getattr(engine, name), tenant=tenant) for name in names})
+def ptm_of(backend: Backend[Any], **agreed: Any) -> LocalPtm:
+    """Returns a PTM around the backend for a tenant with these settings."""
+    return LocalPtm(Engine(backend, lambda: 0.0), Tenant(name="tenant", label_tokens="all", **agreed))
+
+
+def local_ptm(backend: Backend[Any], clock: Callable[[], float] = lambda: 0.0) -> LocalPtm:
+    """Returns a PTM around the backend for the owner of the model, who has no limits."""
+    return LocalPtm(Engine(backend, clock), IN_PROCESS)

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.interfaces import Ptm
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.types import Precision
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
 from fedbbpt.wire.tls import ClientTls
@@ -28,7 +30,7 @@ def open_ptm(
 ) -> Iterator[Ptm]:
     """The service at `address`; where that is empty, `model` in this process."""
     if not address:
-        yield Engine(load(model, threads=threads, precision=precision), time.monotonic)
+        yield LocalPtm(Engine(load(model, threads=threads, precision=precision), time.monotonic), IN_PROCESS)
         return
     with connect(address, tls, token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as channel:
         try:

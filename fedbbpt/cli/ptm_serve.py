@@ -18,8 +18,10 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.ray import cluster
-from fedbbpt.ptm.service import serve
+from fedbbpt.ptm.server import serve
 from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS
+from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import Precision, Runtime
 
 
@@ -128,7 +130,7 @@ def ptm_serve(
     async def run() -> None:
         serving = await serve(ptm_engine, host, port, tls=tls, tenants=known, insecure=insecure)
         stop_metrics = serving.service.metrics.serve(metrics_host, metrics_port) if metrics_port else lambda: None
-        announce(f"PTM {ptm_engine.describe().model}", host, serving.port, address_file)
+        announce(f"PTM {ptm_engine.describe(tenant=IN_PROCESS).model}", host, serving.port, address_file)
         await until_done(serving.stop)
         stop_metrics()
 
@@ -151,5 +153,5 @@ def _tenants(file: Path | None, token_file: Path | None) -> Tenants:
     if file is not None and token_file is not None:
         raise InvalidInput("two ways to say who may ask", where="--tenants, --token-file", fix="one of them")
     if file is not None:
-        return Tenants.read(file)
+        return read_tenants(file)
     return Tenants.of_tokens(options.read_tokens(token_file)) if token_file else Tenants.anyone()

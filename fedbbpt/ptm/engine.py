@@ -1,40 +1,32 @@
-"""The PTM service without a network: tasks, registered examples, checks, policy, metering and audit around one backend.
+"""The PTM service without a network: checks, policies, metering and audit around one backend.
 
-The same object answers in process (simulation, tests) and behind gRPC (ptm/service). It knows its callers as tenants:
-what they register and use is each one's own. One tenant's calls are not safe in several threads at once, but for the
-running of a Scoring's micro-batches.
+The same engine answers calls in this process (`ptm.local`) and over gRPC (`ptm.service`). Every method names the tenant
+that asks, because all tasks, examples, budgets and usage belong to one tenant.
+
+The calls of one tenant must not run in several threads at once, with the exception of `Scoring.run`.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import (
-    BudgetSpent,
-    FedbbptError,
-    InvalidTensor,
-    MessageTooLarge,
-    PolicyForbids,
-    StoreError,
-)
+from fedbbpt.errors import BudgetSpent, InvalidTensor, MessageTooLarge, StoreError
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm import digests
-from fedbbpt.ptm.checks import check_examples, check_filled, check_prompts, check_task, count
+from fedbbpt.ptm.checks import check_prompts, count
+from fedbbpt.ptm.registration import Registration
 from fedbbpt.ptm.scoring import Scoring
 from fedbbpt.ptm.tenants import policy
 from fedbbpt.ptm.tenants.accounts import Reservation
 from fedbbpt.ptm.tenants.audit import AuditLog, Record
-from fedbbpt.ptm.tenants.handles import Kept
-from fedbbpt.ptm.tenants.registry import OWNER, Tenant
-from fedbbpt.ptm.tenants.state import Limits, Tenancy
+from fedbbpt.ptm.tenants.state import Quotas, TenantState
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import (
     ENVELOPE_BYTES,
     Budget,
@@ -53,90 +45,90 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A call that was let in: its micro-batches are to be run, and then it is finished or given up."""
+class ScoreCall:
+    """An admitted call: run the micro-batches of `scoring`, then call `Engine.finish`, or `Engine.cancel` instead."""
 
     scoring: Scoring
-    tenancy: Tenancy
+    state: TenantState
     reservation: Reservation
     prompts_digest: str
-    paid: int = 0
-    """Of its queries, that an attempt before was charged for."""
+    charged_queries: int = 0
+    """Queries that an earlier attempt at this call was charged for."""
 
     @property
     def examples_id(self) -> str:
-        return self.scoring.kept.id
+        """The handle of the call's examples."""
+        return self.scoring.examples.id
 
 
 class Engine:
-    """Implements interfaces.Ptm over a backend. `clock` gives seconds, from any origin."""
+    """Answers the calls of all tenants of one backend."""
 
     def __init__(
         self,
         backend: Backend[Any],
         clock: Callable[[], float],
-        limits: Limits | None = None,
+        quotas: Quotas | None = None,
         *,
         tenants: Iterable[Tenant] = (),
         audit_file: Path | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """With an `audit_file`, tenants go on with what they have used by its records. Raises what AuditLog raises."""
+        """Creates an engine; with an `audit_file`, `tenants` keep the usage that the file records.
+
+        Args:
+            clock: returns seconds, from any origin.
+            quotas: what is kept for each tenant.
+            tenants: tenants known at the start; others are added when they first ask.
+            audit_file: the audit log; None keeps none.
+            wall_clock: returns seconds since 1970.
+
+        Raises:
+            StoreLocked, AuditBroken, StoreError: the audit log cannot be used; see `AuditLog`.
+        """
         self._backend = backend
         self._card = backend.describe()
         self._clock = clock
-        self._limits = limits or Limits()
-        self._tenancies = {tenant.name: self._begin_tenancy(tenant) for tenant in tenants}
+        self._quotas = quotas or Quotas()
+        self._states = {tenant.name: self._new_state(tenant) for tenant in tenants}
         self._audit = AuditLog(audit_file, wall_clock, self._restore)
+        self._registration = Registration(backend, self._audit, clock)
 
     def close(self) -> None:
-        """Lets another service have the audit file."""
+        """Closes the audit log, so that another service can open it."""
         if self._audit.head.count:
             log.info("the audit log ends with record %s", self._audit.head)
         self._audit.close()
 
     @property
     def time_to_live_seconds(self) -> float:
-        return self._limits.time_to_live_seconds
+        """How long registered examples are kept after their last use."""
+        return self._quotas.time_to_live_seconds
 
     @property
     def threads(self) -> int:
-        """How many micro-batches are best run at a time."""
+        """How many micro-batches to run at a time."""
         return self._backend.threads
 
-    def _begin_tenancy(self, tenant: Tenant) -> Tenancy:
-        return Tenancy.begin(tenant, self._card, self._backend.hidden_size, self._limits)
+    def _new_state(self, tenant: Tenant) -> TenantState:
+        return TenantState.create(tenant, self._card, self._backend.hidden_size, self._quotas)
 
     def _restore(self, record: Record) -> None:
-        if tenancy := self._tenancies.get(record["tenant"]):
-            tenancy.account.restore(record)
+        if state := self._states.get(record["tenant"]):
+            state.account.restore(record)
 
-    def _of(self, tenant: Tenant) -> Tenancy:
-        if tenant.name not in self._tenancies:
-            self._tenancies[tenant.name] = self._begin_tenancy(tenant)
-        return self._tenancies[tenant.name]
+    def _state(self, tenant: Tenant) -> TenantState:
+        if tenant.name not in self._states:
+            self._states[tenant.name] = self._new_state(tenant)
+        return self._states[tenant.name]
 
-    def describe(self, *, tenant: Tenant = OWNER) -> ModelCard:
-        return self._of(tenant).card
+    def describe(self, *, tenant: Tenant) -> ModelCard:
+        """Returns the model's card as the tenant sees it."""
+        return self._state(tenant).card
 
-    def register_task(self, task: TaskSpec, *, tenant: Tenant = OWNER) -> str:
-        """Raises InvalidTask, BudgetSpent."""
-        tenancy = self._of(tenant)
-        check_task(task)
-        self._backend.check(task)
-        name = digests.task_id(task)
-        try:
-            shown = tenancy.account.show(self._backend.columns(task))
-        except BudgetSpent as error:
-            raise self._refusal(tenancy, error, task=name) from None
-        if shown:
-            try:
-                self._audit.append("task", tenant.name, task=name, label_tokens=sorted(shown))
-            except StoreError:
-                tenancy.account.hide(shown)
-                raise
-        tenancy.keep(name, task)
-        return name
+    def register_task(self, task: TaskSpec, *, tenant: Tenant) -> str:
+        """Returns the task's id. Raises what `Registration.register_task` raises."""
+        return self._registration.register_task(self._state(tenant), task)
 
     def register_examples(
         self,
@@ -146,126 +138,112 @@ class Engine:
         perturbation: Perturbation | None = None,
         labels: npt.NDArray[np.int64] | None = None,
         *,
-        tenant: Tenant = OWNER,
+        tenant: Tenant,
     ) -> ExamplesHandle:
-        """Raises UnknownTask, InvalidExamples, PromptTooLong, PolicyForbids."""
-        tenancy = self._of(tenant)
-        known, kept = self._register(tenancy, task_id, ExampleSet(examples, prompt_tokens, perturbation, labels))
-        kept.registrations += known
-        return ExamplesHandle(kept.id, len(kept.rows), kept.tokens)
-
-    def _register(self, tenancy: Tenancy, task_id: str, examples: ExampleSet) -> tuple[bool, Kept]:
-        """Whether they were kept before, and as what they are kept now."""
-        task = tenancy.task(task_id)
-        output = tenancy.tenant.output
-        check_examples(examples, tenancy.card)
-        check_filled(task, examples.examples)
-        policy.check_labels(output, examples.labels, len(task.classes))
-        inputs = digests.contents(examples.examples)
-        rows_digests = digests.rows(examples, inputs)
-        name = digests.examples_id(task_id, rows_digests, examples.labels)
-        tenancy.handles.forget(self._clock())
-        if name in tenancy.handles:
-            return True, tenancy.handles.get(name, self._clock())
-        rows = self._backend.prepare(task, examples.examples, examples.prompt_tokens, examples.perturbation)
-        tokens = sum(self._backend.tokens(row) for row in rows)
-        if examples.labels is not None:
-            try:
-                columns = digests.digest(*sorted(self._backend.columns(task)))
-                classes = [task.classes[label] for label in examples.labels]
-                tenancy.labels.enter(columns, [self._backend.identity(row) for row in rows], classes)
-            except PolicyForbids as error:
-                raise self._refusal(tenancy, error, task=task_id, examples=name) from None
-        kept = Kept(name, task_id, task, rows, rows_digests, examples.labels, tokens)
-        tenancy.handles.check(kept)
-        self._audit.append("examples", tenancy.tenant.name, task=task_id, examples=name, count=len(rows), tokens=tokens)
-        tenancy.handles.put(kept, self._clock())
-        return False, kept
-
-    def _refusal(self, tenancy: Tenancy, error: FedbbptError, **names: str) -> FedbbptError:
-        """The error, once it is on record. Without room for that it stands all the same."""
-        try:
-            self._audit.append("refusal", tenancy.tenant.name, status=type(error).__name__, **names)
-        except StoreError as problem:
-            log.warning("a refusal is not on record: %s", problem)
-        return error
+        """Returns the examples' handle. Raises what `Registration.register_examples` raises."""
+        example_set = ExampleSet(examples, prompt_tokens, perturbation, labels)
+        registered, known = self._registration.register_examples(self._state(tenant), task_id, example_set)
+        registered.registrations += known
+        return ExamplesHandle(registered.id, len(registered.rows), registered.tokens)
 
     def begin(
         self,
         examples: str | tuple[TaskSpec, ExampleSet],
         prompts: Prompts,
         *,
+        tenant: Tenant,
         fresh: bool = False,
-        paid: int = 0,
-        tenant: Tenant = OWNER,
-    ) -> Begun:
-        """Lets a call in: checks it, plans its micro-batches, reserves what they may cost.
+        charged_queries: int = 0,
+    ) -> ScoreCall:
+        """Admits a call: checks it, plans its micro-batches, and reserves what they may cost.
 
-        `examples`: a handle, or a task with the examples. `fresh` has the model compute every pair; `paid` is how many
-        of them an earlier attempt at the same call was charged for. Raises
-        UnknownExamples, UnsupportedPrompt, InvalidTensor, PromptTooLong, MessageTooLarge, BudgetSpent, RateLimited, and
-        for examples what registering them raises.
+        Args:
+            examples: a handle, or a task with the examples.
+            prompts: the P prompts to score.
+            tenant: the tenant that asks.
+            fresh: whether the model computes every pair, even cached and repeated ones.
+            charged_queries: queries that an earlier attempt at the same call was charged for.
+
+        Raises:
+            UnknownExamples: the handle is unknown.
+            UnsupportedPrompt, InvalidTensor, PromptTooLong: the model cannot take the prompts.
+            MessageTooLarge: no message could hold the answer.
+            PolicyForbids: the tenant's policy forbids the prompts.
+            BudgetSpent, RateLimited: the tenant's budget or rate does not allow the call.
+            FedbbptError: what registering the examples raises, if they come with the call.
         """
-        tenancy = self._of(tenant)
-        check_prompts(prompts, tenancy.card)
+        state = self._state(tenant)
+        check_prompts(prompts, state.card)
         policy.check_pictures(tenant, prompts)
         if isinstance(examples, str):
-            kept = tenancy.handles.get(examples, self._clock())
+            registered = state.handles.get(examples, self._clock())
         else:
-            _, kept = self._register(tenancy, self.register_task(examples[0], tenant=tenant), examples[1])
-        pairs = count(prompts) * len(kept.rows)
-        if pairs > tenancy.card.max_pairs:
-            fix = f"at most {tenancy.card.max_pairs} in one call"
+            task_id = self._registration.register_task(state, examples[0])
+            registered, _ = self._registration.register_examples(state, task_id, examples[1])
+        pairs = count(prompts) * len(registered.rows)
+        if pairs > state.card.max_pairs:
+            fix = f"at most {state.card.max_pairs} in one call"
             raise InvalidTensor(f"{pairs} pairs of a prompt and an example", where="prompts", fix=fix)
-        self._check_size(pairs * len(kept.task.classes))
-        names = digests.prompts(prompts)
-        prefix = bytes.fromhex(kept.task_id)
-        prompts_digest = digests.digest(*names.ravel().tolist()).hex()
+        self._check_answer_size(pairs * len(registered.task.classes))
+        prompt_digests = digests.prompts(prompts)
+        task_prefix = bytes.fromhex(registered.task_id)
+        prompts_digest = digests.digest(*prompt_digests.ravel().tolist()).hex()
         try:
-            tenancy.account.check(max(0, pairs - paid), self._clock())
-            scoring = Scoring(self._backend, kept, prompts, names, prefix, tenancy.cache, self._clock, fresh=fresh)
-            paid = min(paid, scoring.known_queries)
-            reservation = tenancy.account.reserve(scoring.queries - paid, scoring.tokens, self._clock())
+            state.account.check(max(0, pairs - charged_queries), self._clock())
+            scoring = Scoring(
+                self._backend, registered, prompts, prompt_digests, task_prefix, state.cache, self._clock, fresh=fresh
+            )
+            charged_queries = min(charged_queries, scoring.known_queries)
+            reservation = state.account.reserve(scoring.queries - charged_queries, scoring.tokens, self._clock())
         except BudgetSpent as error:
-            raise self._refusal(tenancy, error, task=kept.task_id, examples=kept.id, prompts=prompts_digest) from None
-        return Begun(scoring, tenancy, reservation, prompts_digest, paid)
+            self._audit.record_refusal(
+                tenant.name, error, task=registered.task_id, examples=registered.id, prompts=prompts_digest
+            )
+            raise
+        return ScoreCall(scoring, state, reservation, prompts_digest, charged_queries)
 
-    def _check_size(self, numbers: int) -> None:
+    def _check_answer_size(self, numbers: int) -> None:
         if 4 * numbers > self._card.max_message_bytes - ENVELOPE_BYTES:
             raise MessageTooLarge(f"{4 * numbers} bytes of scores", where="prompts", fix="fewer prompts in one call")
 
-    def finish(self, begun: Begun) -> Scored:
-        """The answer of a call whose micro-batches have all run. Raises InvalidTensor where scores are not finite."""
-        tenancy, scoring = begun.tenancy, begun.scoring
+    def finish(self, call: ScoreCall) -> Scored:
+        """Charges for a call whose micro-batches have all run, and returns its answer.
+
+        Raises:
+            InvalidTensor: scores are not finite. The call is charged for.
+            StoreError: the audit log cannot be written. Nothing is charged or cached.
+        """
+        state, scoring = call.state, call.scoring
         scores = scoring.scores()
         broken = np.unique(np.argwhere(~np.isfinite(scores))[:, 0])
-        usage = self._settle(begun, "InvalidTensor" if broken.size else "ok")
+        usage = self._settle(call, "InvalidTensor" if broken.size else "ok")
         if broken.size:
             what = f"the scores of prompts {broken.tolist()} are not finite"
             raise InvalidTensor(what, where="prompts", fix="prompts nearer to the model's own embeddings")
-        answer = policy.answer(tenancy.tenant.output, scores, scoring.kept.labels)
-        return Scored(tenancy.tenant.output, answer, self._card.revision, usage, tenancy.account.budget())
+        answer = policy.answer(state.tenant.output, scores, scoring.examples.labels)
+        return Scored(state.tenant.output, answer, self._card.revision, usage, state.account.budget())
 
-    def give_up(self, begun: Begun) -> Usage:
-        """Ends a call that nobody waits for: it pays for what was computed, and that stays known."""
-        return self._settle(begun, "given up")
+    def cancel(self, call: ScoreCall) -> Usage:
+        """Ends a call that nobody waits for. Charges for the pairs that were computed, which stay in the cache."""
+        return self._settle(call, "given up")
 
-    def _settle(self, begun: Begun, status: str) -> Usage:
-        """What is not on record was not used: with no room for the record nothing is counted, and nothing kept."""
-        scoring, tenancy = begun.scoring, begun.tenancy
+    def _settle(self, call: ScoreCall, status: str) -> Usage:
+        """Records the call first: what cannot be recorded is neither charged nor cached."""
+        scoring, state = call.scoring, call.state
         usage = scoring.usage()
-        # Of what an attempt before was charged for, pairs that are known since then cost nothing again.
-        paid = min(begun.paid, usage.cached_queries)
-        usage = replace(usage, queries=usage.queries - paid, cached_queries=usage.cached_queries - paid)
-        usage = tenancy.account.priced(usage)
+        # Pairs for which an earlier attempt was charged, and which are cached since then, are not charged again.
+        charged = min(call.charged_queries, usage.cached_queries)
+        usage = replace(usage, queries=usage.queries - charged, cached_queries=usage.cached_queries - charged)
+        usage = state.account.priced(usage)
+        task_id = scoring.examples.task_id
         try:
             self._audit.append(
                 "score",
-                tenancy.tenant.name,
-                task=scoring.kept.task_id,
-                examples=scoring.kept.id,
-                prompts=begun.prompts_digest,
-                output=tenancy.tenant.output,
+                state.tenant.name,
+                task=task_id,
+                examples=scoring.examples.id,
+                prompts=call.prompts_digest,
+                output=state.tenant.output,
                 revision=self._card.revision,
                 queries=usage.queries,
                 cached_queries=usage.cached_queries,
@@ -275,47 +253,35 @@ class Engine:
                 status=status,
             )
         except StoreError:
-            tenancy.account.settle(begun.reservation, scoring.kept.task_id, Usage())
+            state.account.settle(call.reservation, task_id, Usage())
             raise
-        scoring.keep(tenancy.cache)
-        tenancy.account.settle(begun.reservation, scoring.kept.task_id, usage)
+        scoring.keep(state.cache)
+        state.account.settle(call.reservation, task_id, usage)
         return usage
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads, thread_name_prefix="forward")
+    def release(self, examples_id: str, *, tenant: Tenant) -> None:
+        """Takes back one registration of the examples. An unknown handle is no error."""
+        self._state(tenant).handles.release(examples_id)
 
-    def score(self, examples_id: str, prompts: Prompts, *, tenant: Tenant = OWNER) -> Scored:
-        """From `begin` to `finish`, for callers in this process."""
-        begun = self.begin(examples_id, prompts, tenant=tenant)
-        try:
-            for _ in self._pool.map(begun.scoring.run, begun.scoring.batches):
-                pass
-        except BaseException:
-            self.give_up(begun)
-            raise
-        return self.finish(begun)
+    def usage(self, *, tenant: Tenant) -> Usage:
+        """Returns what the tenant has used in total."""
+        return self._state(tenant).account.usage
 
-    def release(self, examples_id: str, *, tenant: Tenant = OWNER) -> None:
-        self._of(tenant).handles.release(examples_id)
+    def tasks_usage(self, *, tenant: Tenant) -> Mapping[str, Usage]:
+        """Returns what the tenant has used, by task id."""
+        return self._state(tenant).account.tasks
 
-    def usage(self, *, tenant: Tenant = OWNER) -> Usage:
-        return self._of(tenant).account.usage
+    def budget(self, *, tenant: Tenant) -> Budget:
+        """Returns what the tenant may still use."""
+        return self._state(tenant).account.budget()
 
-    def tasks_usage(self, *, tenant: Tenant = OWNER) -> Mapping[str, Usage]:
-        """By task."""
-        return self._of(tenant).account.tasks
-
-    def budget(self, *, tenant: Tenant = OWNER) -> Budget:
-        return self._of(tenant).account.budget()
-
-    def handles(self, *, tenant: Tenant = OWNER) -> int:
-        """How many handles the service keeps for the tenant."""
-        handles = self._of(tenant).handles
-        handles.forget(self._clock())
+    def handles(self, *, tenant: Tenant) -> int:
+        """Drops the tenant's expired examples and returns how many handles are left."""
+        handles = self._state(tenant).handles
+        handles.drop_expired(self._clock())
         return len(handles)
 
     @property
     def kept_bytes(self) -> int:
-        """Of all tenants' examples."""
-        return sum(tenancy.handles.bytes for tenancy in list(self._tenancies.values()))
+        """Estimated memory of all tenants' examples."""
+        return sum(state.handles.bytes for state in list(self._states.values()))

@@ -1,4 +1,4 @@
-"""What the PTM service counts, for Prometheus. Names of tenants are the only labels that a provider writes himself."""
+"""The PTM service's metrics for Prometheus. Of the label values, only tenant names are chosen by the provider."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 
 
 class PtmMetrics:
-    """Its own registry, so that several services in one process do not mix."""
+    """Metrics in a registry of their own, so that several services in one process do not mix theirs."""
 
     def __init__(self, *, queued_tokens: Callable[[], float], kept_bytes: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
@@ -34,6 +34,7 @@ class PtmMetrics:
         return Counter(f"fedbbpt_ptm_{name}", text, labels, registry=self.registry)
 
     def used(self, tenant: str, usage: Usage) -> None:
+        """Counts the usage of one call."""
         self._queries.labels(tenant, "no").inc(usage.queries - usage.cached_queries)
         self._queries.labels(tenant, "yes").inc(usage.cached_queries)
         self._tokens.labels(tenant).inc(usage.tokens)
@@ -42,11 +43,11 @@ class PtmMetrics:
         self._waited.observe(usage.queue_seconds)
 
     def ended(self, rpc: str, status: str) -> None:
-        """`status`: "ok", or the name of the error."""
+        """Counts a call that ended. `status` is "ok", "cancelled", "bug", or the name of the error."""
         self._calls.labels(rpc, status).inc()
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
-        """Answers http://host:port/metrics; returns what ends that. Raises PortTaken."""
+        """Serves http://host:port/metrics and returns a function that stops it. Raises PortTaken."""
         try:
             server, _ = start_http_server(port, host, self.registry)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""The black box behind gRPC, as a client sees it. An edge file.
+"""The PTM over gRPC, as clients use it.
 
-Every call is idempotent, and is made again while nobody answers or the service has no room. Where the examples are
-unknown, since the service has forgotten them or another of its replicas answers, they go along with the next call,
-unseen by the caller. A service that changes its model is an error.
+Every call is idempotent and is retried while the service is unavailable or overloaded. If the service does not know the
+examples, because it has forgotten them or another of its replicas answers, `RemotePtm` sends them along with the next
+call, and the caller does not notice. A service that changes its model is an error.
 """
 
 import logging
@@ -50,26 +50,26 @@ log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
 
 REPLICAS = 8
-"""So many there may be behind an address, knowing nothing of each other and taking turns."""
+"""The most replicas that may serve one address in turn, without sharing state."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """What makes a handle anew; `id` is the service's present one, the caller keeps the first."""
+    """What is needed to register examples again."""
 
     id: str
+    """The service's current handle. The caller keeps the first one."""
     task: TaskSpec
     examples: ExampleSet
-    healed: int = 0
-    """How often the examples had to go along."""
+    resent: int = 0
+    """How often the examples were sent along with a call."""
 
 
 class RemotePtm:
-    """`interfaces.Ptm` over a channel.
+    """Implements `interfaces.Ptm` over a channel.
 
-    `revision` pins the model; empty pins the one that answers first. Every call may raise RevisionChanged,
-    DeadlineExceeded after `call_seconds`, PtmUnavailable, Overloaded, RateLimited or StoreError after
-    `patience_seconds`, and what the service raises.
+    Every call may raise RevisionChanged, DeadlineExceeded, whatever the service raises, and, after retries,
+    PtmUnavailable, Overloaded, RateLimited or StoreError.
     """
 
     def __init__(
@@ -82,6 +82,16 @@ class RemotePtm:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        """Asks the service for its card.
+
+        Args:
+            channel: a channel to the service; the caller closes it.
+            revision: the model that must answer; empty accepts the current one, and no other afterwards.
+            call_seconds: deadline of each attempt at a call.
+            patience_seconds: how long to retry after the first error.
+            clock: returns seconds, from any origin.
+            pause: waits for a number of seconds.
+        """
         self._stub = PtmServiceStub(channel)
         self._call_seconds = call_seconds
         again = (Unavailable, Overloaded, RateLimited, StoreError)
@@ -103,7 +113,9 @@ class RemotePtm:
     def _check_revision(self, revision: str) -> None:
         if self._revision and revision != self._revision:
             raise RevisionChanged(
-                f"the PTM is revision {revision}", where="revision", fix=f"{self._revision}, with which the run began"
+                f"the PTM has revision {revision}",
+                where="revision",
+                fix=f"{self._revision}, as at the start of the run",
             )
 
     def register_task(self, task: TaskSpec) -> str:
@@ -119,7 +131,7 @@ class RemotePtm:
         perturbation: Perturbation | None = None,
         labels: npt.NDArray[np.int64] | None = None,
     ) -> ExamplesHandle:
-        """What no service can take is refused here, above all labels for one that answers with scores."""
+        """Checks the examples before it sends them, so that labels never go to a service that returns scores."""
         task = self._tasks.get(task_id)
         if task is None:
             raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
@@ -136,7 +148,7 @@ class RemotePtm:
             try:
                 return ptm_messages.examples_handle(self._call(self._stub.RegisterExamples, request))
             except UnknownTask:
-                # A replica that has not heard of it. In the end so many in a row hear of it that the next one has.
+                # This replica does not know the task. Replicas take turns, so registering it often enough reaches all.
                 for _ in range(attempt):
                     self.register_task(self._tasks[task_id])
         return ptm_messages.examples_handle(self._call(self._stub.RegisterExamples, request))
@@ -148,26 +160,26 @@ class RemotePtm:
         try:
             response = self._score(registered.id, prompts)
         except UnknownExamples:
-            log.info("the examples are not known there; they go along with the call")
-            # Also tells a service that came back with another model. The number differs from time to time: replicas
-            # take turns, and a fixed one could lead past the one that lacks the examples for ever.
-            for _ in range(registered.healed % REPLICAS + 1):
+            log.info("the service does not know the examples; sending them along with the call")
+            # Describe detects a service that restarted with another model. Calling it a varying number of times makes
+            # the next call reach another replica; a fixed number could miss the one without the examples for ever.
+            for _ in range(registered.resent % REPLICAS + 1):
                 self.describe()
             response = self._score((registered.task, registered.examples), prompts)
-            self._registered[examples_id] = replace(registered, id=response.examples_id, healed=registered.healed + 1)
+            self._registered[examples_id] = replace(registered, id=response.examples_id, resent=registered.resent + 1)
         self._check_revision(response.revision)
         return ptm_messages.scored(response, self._card.output)
 
     def _score(self, examples: str | tuple[TaskSpec, ExampleSet], prompts: Prompts) -> pb.ScoreResponse:
-        # One key for however many attempts: what was computed and did not arrive is neither computed nor paid again.
+        # All attempts share one key, so that a lost reply is neither computed nor charged again.
         return self._call(self._stub.Score, ptm_messages.score_request(examples, prompts, secrets.token_hex(16)))
 
     def release(self, examples_id: str) -> None:
-        """Where there are several replicas, one of them hears of it; the others let examples expire."""
+        """Releases the examples. If there are several replicas, only one is told; on the others the examples expire."""
         registered = self._registered.pop(examples_id, None)
         if registered is not None:
             self._call(self._stub.Release, pb.ReleaseRequest(examples_id=registered.id))
 
     def usage(self) -> Usage:
-        """Where there are several replicas, of one of them."""
+        """Returns the usage; if there are several replicas, that of one of them."""
         return usage_messages.usage(self._call(self._stub.GetUsage, pb.GetUsageRequest()).usage)

@@ -1,7 +1,4 @@
-"""A call's pairs on their way to their scores.
-
-Pairs that are known from before, and all but the first of those that are the same, are not computed again.
-"""
+"""Scores the pairs of one call. Cached pairs, and repetitions of a pair within the call, are not computed again."""
 
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -12,18 +9,18 @@ import numpy.typing as npt
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Backend
-from fedbbpt.ptm.tenants.handles import Kept
+from fedbbpt.ptm.tenants.handles import RegisteredExamples
 from fedbbpt.ptm.tenants.result_cache import ResultCache
 from fedbbpt.types import MicroBatch, Prompts, Scores, Usage
 
 
 class Scoring:
-    """P x B pairs, of which a backend's job computes the unknown ones. `clock` gives seconds."""
+    """The P x B pairs of a call. A job of the backend computes those that are not cached."""
 
     def __init__(
         self,
         backend: Backend[Any],
-        kept: Kept,
+        examples: RegisteredExamples,
         prompts: Prompts,
         digests: npt.NDArray[np.object_],
         prefix: bytes,
@@ -32,29 +29,39 @@ class Scoring:
         *,
         fresh: bool = False,
     ) -> None:
-        """`digests` `[P, 1 or B]` name the prompts, `prefix` whatever else tells pairs apart.
+        """Looks up the cached pairs, and plans the others.
 
-        `fresh` computes all of them. Raises InvalidTensor, and what `backend.job` raises.
+        Args:
+            digests: a digest of each prompt `[P, 1]`, or of each prompt with each example `[P, B]`.
+            prefix: the start of every cache key; names the task.
+            clock: returns seconds.
+            fresh: whether to compute all pairs, without the cache.
+
+        Raises:
+            InvalidTensor: the number of pictures in a prompt is neither 1 nor B.
+            FedbbptError: what `backend.job` raises.
         """
-        self.kept, self._clock, self._lock = kept, clock, Lock()
-        if digests.shape[1] not in (1, len(kept.rows)):
-            fix = f"one for each of {len(kept.rows)} examples, or one for all"
+        self.examples, self._clock, self._lock = examples, clock, Lock()
+        if digests.shape[1] not in (1, len(examples.rows)):
+            fix = f"one for each of {len(examples.rows)} examples, or one for all"
             raise InvalidTensor(f"{digests.shape[1]} pictures in a prompt", where="image.deltas", fix=fix)
-        pairs = np.broadcast_to(digests, (len(digests), len(kept.rows)))
-        self._keys = [prefix + pair + kept.digests[b] for (_, b), pair in np.ndenumerate(pairs)]
+        pairs = np.broadcast_to(digests, (len(digests), len(examples.rows)))
+        self._keys = [prefix + pair + examples.digests[b] for (_, b), pair in np.ndenumerate(pairs)]
         self._source = np.arange(pairs.size)
-        self._scores = np.empty((*pairs.shape, len(kept.task.classes)), np.float32)
+        """For each pair, the first pair that equals it."""
+        self._scores = np.empty((*pairs.shape, len(examples.task.classes)), np.float32)
         self._known = np.zeros(pairs.shape, bool)
-        """Cached, or computed by now."""
+        """Pairs `[P, B]` that are cached, or computed by now."""
         wanted = np.ones(pairs.shape, bool) if fresh else self._look_up(cache)
-        self._job = backend.job(kept.task, prompts, kept.rows, wanted) if wanted.any() else None
+        self._job = backend.job(examples.task, prompts, examples.rows, wanted) if wanted.any() else None
         self._cached = self._known.copy()
         self._tokens, self._seconds = 0, 0.0
         self.queued_at = clock()
+        """Time at which the micro-batches were planned."""
         self._first_started: float | None = None
 
     def _look_up(self, cache: ResultCache) -> npt.NDArray[np.bool_]:
-        """The pairs to compute `[P, B]`."""
+        """Fills in cached scores and returns which pairs to compute `[P, B]`."""
         first: dict[bytes, int] = {}
         flat, known, wanted = self._flat, self._known.reshape(-1), np.zeros(self._known.size, bool)
         for index, key in enumerate(self._keys):
@@ -73,26 +80,27 @@ class Scoring:
 
     @property
     def queries(self) -> int:
-        """That were asked."""
+        """Number of pairs in the call."""
         return len(self._keys)
 
     @property
     def known_queries(self) -> int:
-        """Of those, that were known before, or are the same as others."""
+        """Number of pairs that are cached, or equal to another pair of the call."""
         return self.queries - sum(len(batch.rows) for batch in self.batches)
 
     @property
     def batches(self) -> Sequence[MicroBatch]:
+        """The micro-batches to run, in any order."""
         return self._job.batches if self._job else ()
 
     @property
     def tokens(self) -> int:
-        """That all of it takes."""
+        """Number of tokens in all micro-batches."""
         return sum(batch.tokens for batch in self.batches)
 
     def run(self, batch: MicroBatch) -> None:
-        """Computes a micro-batch. May be called by several threads at once."""
-        assert self._job is not None, "without a job there is no batch"
+        """Computes a micro-batch. Thread-safe."""
+        assert self._job is not None, "without a job there is no micro-batch"
         started = self._clock()
         found = self._job.run(batch)
         with self._lock:
@@ -103,17 +111,17 @@ class Scoring:
             self._seconds += self._clock() - started
 
     def keep(self, cache: ResultCache) -> None:
-        """Puts what was computed into the cache, if it is finite."""
+        """Caches the scores that were computed and are finite."""
         fresh = (self._known & ~self._cached).reshape(-1) & np.isfinite(self._flat).all(axis=1)
         for index in np.flatnonzero(fresh):
             cache.put(self._keys[index], self._flat[index])
 
     def scores(self) -> Scores:
-        """`[P, B, K]`, once all micro-batches have run."""
+        """Returns the scores `[P, B, K]`, once all micro-batches have run."""
         return self._flat[self._source].reshape(self._scores.shape)
 
     def usage(self) -> Usage:
-        """What it took by now: of a call that was given up, the computed pairs only."""
+        """Returns the usage so far. For an unfinished call that is the computed pairs only."""
         computed = int((self._known & ~self._cached).sum())
         finished = bool(self._known.reshape(-1)[self._source].all())
         queries = self.queries if finished else computed

@@ -1,8 +1,8 @@
-"""The engine behind gRPC. An edge file.
+"""Runs the calls of all tenants on one engine. Knows messages, but no servers: `ptm.server` and `ptm.ray.front` do.
 
-The event loop never computes. What a tenant changes in the engine runs in a thread of its own, which makes it safe;
-micro-batches run in `Workers`, the fairest next. A caller that cancels or runs out of time gives up what waits. It is
-known before its message is read (`AdmissionInterceptor`), and how much a tenant has under way is bounded (`UnderWay`).
+The event loop never computes. Whatever changes a tenant's state in the engine runs in that tenant's own thread
+(`InFlightCalls`), and micro-batches run in `Workers`, which share the model fairly. If a caller cancels or its deadline
+passes, its waiting micro-batches are dropped.
 """
 
 import asyncio
@@ -12,108 +12,96 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import FedbbptError, Unauthenticated
-from fedbbpt.ptm.engine import Begun, Engine
+from fedbbpt.ptm.engine import Engine, ScoreCall
 from fedbbpt.ptm.metrics import PtmMetrics
 from fedbbpt.ptm.scheduling.workers import Workers
-from fedbbpt.ptm.tenants.idempotency import Attempts, Replies
-from fedbbpt.ptm.tenants.in_flight import UnderWay
-from fedbbpt.ptm.tenants.registry import Tenant, Tenants
+from fedbbpt.ptm.tenants.idempotency import Attempts, ReplyCache
+from fedbbpt.ptm.tenants.in_flight import InFlightCalls
+from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.ptm.v1 import ptm_pb2_grpc
 from fedbbpt.types import Scored
-from fedbbpt.wire.admission import ANONYMOUS_LIMITS, IDENTIFIED_LIMITS, AdmissionInterceptor, CallerLimits
-from fedbbpt.wire.channel import bind, create_server
+from fedbbpt.wire.admission import ANONYMOUS_LIMITS, IDENTIFIED_LIMITS, CallerLimits
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
-from fedbbpt.wire.tls import ServerTls
 
-NAME = pb.DESCRIPTOR.services_by_name["PtmService"].full_name
-
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Of what may wait."""
+class ServiceLimits:
+    """Limits of the service. Those of calls, requests and tokens apply to each tenant."""
 
     queued_tokens: int = 10_000_000
-    """Of each tenant; one call is always taken, however large."""
+    """Tokens that wait to be computed. A single call is always accepted, however large."""
     request_bytes: int = 1 << 28
-    """Of a tenant's open requests; one is always taken."""
+    """Bytes of open requests. A single request is always accepted."""
     planned_calls: int = 16
-    """Of a tenant, whose prompts take memory; its other calls wait."""
+    """Calls whose prompts are in memory; further calls wait."""
     tenant_calls: CallerLimits = IDENTIFIED_LIMITS
-    """Limits of each tenant's calls."""
     anonymous_calls: CallerLimits = ANONYMOUS_LIMITS
     """Limits of all calls of health and reflection together."""
     quantum: int = 1024
-    """Tokens of a tenant's turn."""
+    """Tokens that a tenant may compute before it is another tenant's turn."""
     reply_seconds: float = 600.0
-    """How long answers are remembered by their idempotency keys."""
+    """How long replies are remembered by their idempotency keys."""
     reply_bytes: int = 1 << 26
-    """Of each tenant's."""
-    forget_seconds: float = 60.0
-    """How often what has expired is looked for."""
+    """Bytes of remembered replies."""
+    cleanup_seconds: float = 60.0
+    """Interval at which expired examples and replies are dropped."""
 
 
-class PtmService(ptm_pb2_grpc.PtmServiceServicer):
-    """One engine, asked by many callers."""
+class PtmService:
+    """The rpcs of PtmService. Each takes the request and the tenant that asks, which `identify` returns."""
 
-    def __init__(self, engine: Engine, tenants: Tenants, bounds: Bounds) -> None:
-        self._engine, self._tenants, self._bounds = engine, tenants, bounds
-        self._workers = Workers(engine.threads, quantum=bounds.quantum, max_tokens=bounds.queued_tokens)
-        self._under_way: dict[str, UnderWay] = {}
+    def __init__(self, engine: Engine, tenants: Tenants, limits: ServiceLimits) -> None:
+        self._engine, self._tenants, self._limits = engine, tenants, limits
+        self._workers = Workers(engine.threads, quantum=limits.quantum, max_tokens=limits.queued_tokens)
+        self._in_flight: dict[str, InFlightCalls] = {}
         self.metrics = PtmMetrics(
             queued_tokens=lambda: float(self._workers.tokens), kept_bytes=lambda: float(engine.kept_bytes)
         )
 
     @property
     def queued_tokens(self) -> int:
-        """That wait to be computed."""
+        """Tokens that wait to be computed."""
         return self._workers.tokens
 
     def close(self) -> None:
-        """Ends the threads; micro-batches that run come to their end."""
+        """Ends all threads, after the micro-batches that are running."""
         self._workers.close()
-        for under_way in self._under_way.values():
-            under_way.close()
+        for calls in self._in_flight.values():
+            calls.close()
 
-    def caller(self, context: Context) -> Tenant:
-        """Returns the tenant that calls. Raises Unauthenticated."""
+    def identify(self, context: Any) -> Tenant:
+        """Returns the tenant of a call, by its token and certificate in the gRPC context. Raises Unauthenticated."""
+        authorizations = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
+        proven = context.auth_context()
+        names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
         try:
-            return self._tenant(context)
+            return self._tenants.identify(authorizations, [name.decode(errors="replace") for name in names])
         except Unauthenticated as error:
             self.metrics.ended("any", type(error).__name__)
             raise
 
-    def _tenant(self, context: Context) -> Tenant:
-        shown = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
-        proven = context.auth_context()
-        names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
-        return self._tenants.identify(shown, [name.decode(errors="replace") for name in names])
-
-    async def forget(self, every_seconds: float) -> None:
-        """For ever: what has expired of tenants that have not come back."""
+    async def clean_up(self) -> None:
+        """Drops expired examples and replies of all tenants at intervals, until it is cancelled."""
         while True:
-            await asyncio.sleep(every_seconds)
-            for mine in list(self._under_way.values()):
-                mine.replies.forget()
-                await mine.run(partial(self._engine.handles, tenant=mine.tenant))
+            await asyncio.sleep(self._limits.cleanup_seconds)
+            for calls in list(self._in_flight.values()):
+                calls.replies.drop_expired()
+                await calls.run(partial(self._engine.handles, tenant=calls.tenant))
 
     @asynccontextmanager
-    async def _call(self, rpc: str) -> AsyncIterator[None]:
-        """Counts how a call ends."""
+    async def _call(self, rpc: str, tenant: Tenant) -> AsyncIterator[InFlightCalls]:
+        """Gives the tenant's calls in flight, and counts in the metrics how this one ends."""
         status = "cancelled"
         try:
-            yield
+            yield self._calls_of(tenant)
             status = "ok"
         except Exception as error:
             status = type(error).__name__ if isinstance(error, FedbbptError) else "bug"
@@ -121,117 +109,95 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         finally:
             self.metrics.ended(rpc, status)
 
-    def _of(self, tenant: Tenant) -> UnderWay:
-        if tenant.name not in self._under_way:
-            bounds = self._bounds
-            replies = Replies(seconds=bounds.reply_seconds, max_bytes=bounds.reply_bytes, clock=time.monotonic)
-            self._under_way[tenant.name] = UnderWay(
-                tenant, replies, max_bytes=bounds.request_bytes, max_planned=bounds.planned_calls
+    def _calls_of(self, tenant: Tenant) -> InFlightCalls:
+        if tenant.name not in self._in_flight:
+            limits = self._limits
+            replies = ReplyCache(seconds=limits.reply_seconds, max_bytes=limits.reply_bytes, clock=time.monotonic)
+            self._in_flight[tenant.name] = InFlightCalls(
+                tenant, replies, max_bytes=limits.request_bytes, max_planned=limits.planned_calls
             )
-        return self._under_way[tenant.name]
+        return self._in_flight[tenant.name]
 
-    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
-        async with self._call("Describe"):
-            tenant = self._tenant(context)
-            card = await self._of(tenant).run(lambda: self._engine.describe(tenant=tenant))
-            return card_messages.describe_response(card)
+    async def Describe(self, request: pb.DescribeRequest, tenant: Tenant) -> pb.DescribeResponse:
+        async with self._call("Describe", tenant) as calls:
+            return card_messages.describe_response(await calls.run(partial(self._engine.describe, tenant=tenant)))
 
-    async def RegisterTask(self, request: pb.RegisterTaskRequest, context: Context) -> pb.RegisterTaskResponse:
-        async with self._call("RegisterTask"):
-            tenant = self._tenant(context)
-            mine = self._of(tenant)
+    async def RegisterTask(self, request: pb.RegisterTaskRequest, tenant: Tenant) -> pb.RegisterTaskResponse:
+        def register() -> pb.RegisterTaskResponse:
+            return pb.RegisterTaskResponse(
+                task_id=self._engine.register_task(ptm_messages.task(request), tenant=tenant)
+            )
 
-            def register() -> pb.RegisterTaskResponse:
-                return pb.RegisterTaskResponse(
-                    task_id=self._engine.register_task(ptm_messages.task(request), tenant=tenant)
-                )
-
-            with mine.request(request.ByteSize()):
-                async with mine.turn:
-                    return await mine.run(register)
+        async with self._call("RegisterTask", tenant) as calls:
+            with calls.open_request(request.ByteSize()):
+                async with calls.turn:
+                    return await calls.run(register)
 
     async def RegisterExamples(
-        self, request: pb.RegisterExamplesRequest, context: Context
+        self, request: pb.RegisterExamplesRequest, tenant: Tenant
     ) -> pb.RegisterExamplesResponse:
-        async with self._call("RegisterExamples"):
-            tenant = self._tenant(context)
-            mine = self._of(tenant)
+        def register() -> pb.RegisterExamplesResponse:
+            given = ptm_messages.example_set(request)
+            handle = self._engine.register_examples(
+                request.task_id, given.examples, given.prompt_tokens, given.perturbation, given.labels, tenant=tenant
+            )
+            return ptm_messages.register_examples_response(handle, self._engine.time_to_live_seconds)
 
-            def register() -> pb.RegisterExamplesResponse:
-                kept = ptm_messages.example_set(request)
-                handle = self._engine.register_examples(
-                    request.task_id, kept.examples, kept.prompt_tokens, kept.perturbation, kept.labels, tenant=tenant
-                )
-                return ptm_messages.register_examples_response(handle, self._engine.time_to_live_seconds)
+        async with self._call("RegisterExamples", tenant) as calls:
+            with calls.open_request(request.ByteSize()):
+                async with calls.turn:
+                    return await calls.run(register)
 
-            with mine.request(request.ByteSize()):
-                async with mine.turn:
-                    return await mine.run(register)
-
-    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
-        async with self._call("Score"):
-            tenant = self._tenant(context)
-            mine = self._of(tenant)
-            with mine.request(request.ByteSize()):
+    async def Score(self, request: pb.ScoreRequest, tenant: Tenant) -> bytes:
+        """Returns the serialised ScoreResponse: replies are remembered by key in that form, and sent as they are."""
+        async with self._call("Score", tenant) as calls:
+            with calls.open_request(request.ByteSize()):
                 if not request.idempotency_key:
-                    return await self._score(request, tenant, Attempts())
-
-                async def make(attempts: Attempts) -> bytes:
-                    return (await self._score(request, tenant, attempts)).SerializeToString()
-
+                    return await self._score(request, calls, Attempts())
                 digest = await asyncio.to_thread(_digest, request)
-                reply = await mine.replies.once(request.idempotency_key, digest, make)
-                return pb.ScoreResponse.FromString(reply)
+                compute = partial(self._score, request, calls)
+                return await calls.replies.get_or_compute(request.idempotency_key, digest, compute)
 
-    async def _score(self, request: pb.ScoreRequest, tenant: Tenant, attempts: Attempts) -> pb.ScoreResponse:
-        def begin() -> Begun:
+    async def _score(self, request: pb.ScoreRequest, calls: InFlightCalls, attempts: Attempts) -> bytes:
+        def begin() -> ScoreCall:
             examples, prompts = ptm_messages.scored_examples(request), ptm_messages.prompts(request)
-            return self._engine.begin(examples, prompts, fresh=request.fresh, paid=attempts.paid, tenant=tenant)
+            charged = attempts.charged_queries
+            return self._engine.begin(
+                examples, prompts, tenant=calls.tenant, fresh=request.fresh, charged_queries=charged
+            )
 
-        async def give_up(begun: Begun) -> None:
-            attempts.paid += await self._give_up(begun)
+        async def cancel(call: ScoreCall) -> None:
+            attempts.charged_queries += await self._cancel(call, calls)
 
-        mine = self._of(tenant)
-        async with mine.planned:
-            async with mine.turn:
-                begun = await self._uninterrupted(mine.run(begin), give_up)
+        async with calls.planned:
+            async with calls.turn:
+                call = await _uninterrupted(calls.run(begin), cancel)
             try:
-                await self._compute(begun, tenant)
+                await self._compute(call, calls.tenant)
             except BaseException:
-                await asyncio.shield(give_up(begun))
+                await asyncio.shield(cancel(call))
                 raise
-            finishing = asyncio.ensure_future(self._finish(begun))
+            finishing = asyncio.ensure_future(self._finish(call, calls))
             try:
                 scored = await asyncio.shield(finishing)
             except asyncio.CancelledError:
-                # All of it is computed and paid: there is an answer, for when the caller comes back with its key.
+                # Everything is computed and charged, so the reply is kept for a caller that returns with its key.
                 scored = await finishing
-        return ptm_messages.score_response(scored, begun.examples_id)
+        return ptm_messages.score_response(scored, call.examples_id).SerializeToString()
 
-    async def _finish(self, begun: Begun) -> Scored:
-        tenant = begun.tenancy.tenant
-        scored = await self._of(tenant).run(lambda: self._engine.finish(begun))
-        self.metrics.used(tenant.name, scored.usage)
+    async def _finish(self, call: ScoreCall, calls: InFlightCalls) -> Scored:
+        scored = await calls.run(partial(self._engine.finish, call))
+        self.metrics.used(calls.tenant.name, scored.usage)
         return scored
 
-    async def _uninterrupted(self, making: Awaitable[T], undo: Callable[[T], Awaitable[None]]) -> T:
-        """Waits for what cannot be stopped half-way; where the caller goes meanwhile, undoes it."""
-        task = asyncio.ensure_future(making)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await undo(await task)
-            raise
-
-    async def _give_up(self, begun: Begun) -> int:
-        """The queries that it is charged for all the same."""
-        tenant = begun.tenancy.tenant
-        usage = await self._of(tenant).run(lambda: self._engine.give_up(begun))
-        self.metrics.used(tenant.name, usage)
+    async def _cancel(self, call: ScoreCall, calls: InFlightCalls) -> int:
+        """Cancels the call in the engine and returns the queries that it is charged for."""
+        usage = await calls.run(partial(self._engine.cancel, call))
+        self.metrics.used(calls.tenant.name, usage)
         return usage.queries
 
-    async def _compute(self, begun: Begun, tenant: Tenant) -> None:
-        """Until all micro-batches have run. Cancelled, it waits for those that run, and drops the others."""
+    async def _compute(self, call: ScoreCall, tenant: Tenant) -> None:
+        """Runs all micro-batches. When cancelled, it drops those that wait, and waits for those that run."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
 
@@ -244,7 +210,7 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
         def done(error: Exception | None) -> None:
             loop.call_soon_threadsafe(settle, error)
 
-        drop = self._workers.submit(tenant.name, begun.scoring, done)
+        drop = self._workers.submit(tenant.name, call.scoring, done)
         try:
             await asyncio.shield(ended)
         except asyncio.CancelledError:
@@ -252,73 +218,33 @@ class PtmService(ptm_pb2_grpc.PtmServiceServicer):
             await asyncio.wait({ended})
             raise
 
-    async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
-        async with self._call("Release"):
-            tenant = self._tenant(context)
-            await self._of(tenant).run(lambda: self._engine.release(request.examples_id, tenant=tenant))
+    async def Release(self, request: pb.ReleaseRequest, tenant: Tenant) -> pb.ReleaseResponse:
+        async with self._call("Release", tenant) as calls:
+            await calls.run(partial(self._engine.release, request.examples_id, tenant=tenant))
             return pb.ReleaseResponse()
 
-    async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
-        async with self._call("GetUsage"):
-            tenant = self._tenant(context)
-            return await self._of(tenant).run(
-                lambda: usage_messages.get_usage_response(
-                    self._engine.usage(tenant=tenant),
-                    self._engine.budget(tenant=tenant),
-                    self._engine.handles(tenant=tenant),
-                    self._engine.tasks_usage(tenant=tenant),
-                )
+    async def GetUsage(self, request: pb.GetUsageRequest, tenant: Tenant) -> pb.GetUsageResponse:
+        def get_usage() -> pb.GetUsageResponse:
+            return usage_messages.get_usage_response(
+                self._engine.usage(tenant=tenant),
+                self._engine.budget(tenant=tenant),
+                self._engine.handles(tenant=tenant),
+                self._engine.tasks_usage(tenant=tenant),
             )
+
+        async with self._call("GetUsage", tenant) as calls:
+            return await calls.run(get_usage)
+
+
+async def _uninterrupted(making: Awaitable[T], undo: Callable[[T], Awaitable[None]]) -> T:
+    """Waits for work that cannot be stopped half-way. If the caller goes away meanwhile, undoes the result."""
+    task = asyncio.ensure_future(making)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await undo(await task)
+        raise
 
 
 def _digest(request: Message) -> bytes:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """A started server."""
-
-    server: grpc.aio.Server
-    port: int
-    service: PtmService
-    health: health.aio.HealthServicer
-    forgetting: "asyncio.Task[None]"
-
-    async def stop(self, grace_seconds: float | None) -> None:
-        """Tells that it goes, lets open calls end, and ends."""
-        await self.health.enter_graceful_shutdown()
-        await self.server.stop(grace_seconds)
-        self.forgetting.cancel()
-        await asyncio.get_running_loop().run_in_executor(None, self.service.close)
-
-
-async def serve(
-    engine: Engine,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    *,
-    tls: ServerTls | None = None,
-    tenants: Tenants | None = None,
-    insecure: bool = False,
-    bounds: Bounds | None = None,
-) -> Serving:
-    """A started server of the PTM, of its health and of reflection. Raises PortTaken, InsecureAddress."""
-    bounds = bounds or Bounds()
-    service = PtmService(engine, tenants or Tenants.anyone(), bounds)
-    admission = AdmissionInterceptor(service.caller, bounds.tenant_calls, bounds.anonymous_calls)
-    server = create_server(interceptors=[admission])
-    ptm_pb2_grpc.add_PtmServiceServicer_to_server(service, server)
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in (NAME, health.OVERALL_HEALTH):
-        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    reflection.enable_server_reflection([NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    try:
-        bound = bind(server, host, port, tls, insecure=insecure)
-    except FedbbptError:
-        service.close()
-        raise
-    await server.start()
-    forgetting = asyncio.ensure_future(service.forget(bounds.forget_seconds))
-    return Serving(server, bound, service, servicer, forgetting)

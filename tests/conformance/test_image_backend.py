@@ -22,12 +22,12 @@ from fedbbpt.errors import (
     UnsupportedPrompt,
 )
 from fedbbpt.interfaces import Backend, Ptm
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import Examples, ImagePrompts, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire.channel import connect
 from tests import jobs
+from tests.tenants import local_ptm
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 256, (20, 3, 8, 8), np.uint8)
@@ -42,7 +42,7 @@ def model(request: pytest.FixtureRequest, image_classifier: Path, checkpoint: Ca
 
 @pytest.fixture(params=["in process", "over gRPC"])
 def ptm(request: pytest.FixtureRequest, model: str, ptm_servers: Any) -> Iterator[Ptm]:
-    engine = Engine(load(model, threads=1), time.monotonic)
+    engine = local_ptm(load(model, threads=1), time.monotonic)
     if request.param == "in process":
         yield engine
         return

@@ -23,9 +23,11 @@ from fedbbpt.errors import (
 )
 from fedbbpt.interfaces import Ptm
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.ptm.tenants.state import Limits
+from fedbbpt.ptm.tenants.state import Quotas
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.types import (
     Examples,
     LatentPrompts,
@@ -55,10 +57,10 @@ def ptm(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], ptm_s
     model, _, way = request.param.partition(" ")
     backend = load("fake" if model == "fake" else str(checkpoint("bert-encoder")), threads=1)
     engine = Engine(
-        backend, time.monotonic, Limits(cache_bytes=0)
+        backend, time.monotonic, Quotas(cache_bytes=0)
     )  # every score is computed, or laws hold by themselves
     if way == "in process":
-        yield engine
+        yield LocalPtm(engine, IN_PROCESS)
         return
     with connect(f"127.0.0.1:{ptm_servers.start(engine)}") as channel:
         yield RemotePtm(channel, call_seconds=60.0)

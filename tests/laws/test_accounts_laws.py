@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fedbbpt.errors import BudgetSpent, RateLimited
 from fedbbpt.ptm.tenants.accounts import Account, Reservation
-from fedbbpt.ptm.tenants.registry import Tenant
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Usage
 
 RATE, BURST = 3.0, 7
@@ -73,7 +73,7 @@ class Calls(RuleBasedStateMachine):
     @rule(columns=st.frozensets(st.sampled_from("abcdefgh"), min_size=2, max_size=4))
     def show(self, columns: frozenset[str]) -> None:
         try:
-            self.account.show(columns)
+            self.account.spend_label_tokens(columns)
             self.shown |= columns
         except BudgetSpent:
             assert len(self.shown | columns) > 5

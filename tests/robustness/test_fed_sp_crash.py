@@ -10,18 +10,18 @@ from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import run_settings
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.types import OWNER
 from tests.federation import Course, job, job_of_prefixes
+from tests.tenants import local_ptm
 
 
 def test_an_answer_at_a_time(data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
     """Kills: a client's weights that live in the process alone, an optimizer that outlives its stage, and an answer
     that is computed anew, from weights that have moved on, though it was kept."""
     splits = prepare(job_of_prefixes(job(data, rounds=2, clients=2), checkpoint("llama")))
-    ptm = Engine(load(splits.job.ptm.model, threads=1), lambda: 0.0)
+    ptm = local_ptm(load(splits.job.ptm.model, threads=1))
     auxiliary = tmp_path / "auxiliary.safetensors"
     assemble.make_auxiliary(splits.job, splits.server, auxiliary)
 

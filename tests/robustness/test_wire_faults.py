@@ -29,7 +29,7 @@ from tests.federation import (
     Course,
     OverGrpc,
     Security,
-    engine,
+    fake_ptm,
     play,
     undisturbed,
 )
@@ -186,7 +186,7 @@ class BadLine:
 
     def client(self, index: int, call_seconds: float = 30.0) -> Client:
         link = RemoteCoordinator(self.federation.channel(self._port), call_seconds=call_seconds, pause=self._pause)
-        return self.federation.client(index, link=link, ptm=engine())
+        return self.federation.client(index, link=link, ptm=fake_ptm())
 
     def _pause(self, seconds: float) -> None:
         self.call(self.proxy.thaw())

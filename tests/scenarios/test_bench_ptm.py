@@ -15,9 +15,9 @@ from fedbbpt import cli
 from fedbbpt.bench.ptm.figures import Bar, Figure
 from fedbbpt.bench.ptm.page import FIRST_LINE, LAST_LINE
 from fedbbpt.bench.ptm.workload import TASKS, Workload
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import Injection, Precision, Runtime, TaskSpec
+from tests.tenants import local_ptm
 
 SMALL = """--threads 2 --repeats 2 --prompts 3 --examples 4 --prompt-tokens 4 --dim 6 --shortest 2 --longest 5 \
 --probes 5 --jobs 8 --causal-words 20 --device cpu --shape tiny"""
@@ -84,10 +84,10 @@ def test_reference_loops_score_as_the_engine_does(
     folder, workload = str(checkpoint(name)), Workload(3, 4, 4, 6, shortest=1, longest=5, injection=injection)
     task = TASKS.get(family, TaskSpec("{text} {prompt} It was {mask}", ("bad", "great")))
     loops = ReferenceLoops(folder, family, task, workload, 2)
-    engine = Engine(load(folder, threads=2), time.monotonic)
-    handle = engine.register_examples(engine.register_task(task), workload.texts(), workload.prompt_tokens)
+    ptm = local_ptm(load(folder, threads=2), time.monotonic)
+    handle = ptm.register_examples(ptm.register_task(task), workload.texts(), workload.prompt_tokens)
     prompts = workload.latent(1)
-    ours = engine.score(handle.id, prompts).scores
+    ours = ptm.score(handle.id, prompts).scores
     assert np.abs(loops.ideal(prompts)() - ours).max() < 1e-5
     assert np.abs(loops.padded(prompts)() - ours).max() < 1e-4
 

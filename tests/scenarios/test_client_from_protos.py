@@ -19,6 +19,7 @@ from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import serve
 from fedbbpt.types import Examples, LabelledExamples
 from fedbbpt.wire.traffic import TrafficMeter
+from tests.tenants import local_ptm
 
 ROUNDS = 4
 JOB = Job.model_validate(
@@ -47,7 +48,7 @@ def test_the_client_from_protos(server_loop: asyncio.AbstractEventLoop, ptm_serv
     rows = np.arange(len(data))
     dev, train = data.take(rows[::4]), data.take(rows[rows % 4 > 0])
     splits = Splits(JOB, (train,), (dev,), dev, server=dev.take(rows[:0]), titles=("0",))
-    expected, _ = simulate(splits, Engine(Fake(), lambda: 0.0), lambda status: None)
+    expected, _ = simulate(splits, local_ptm(Fake()), lambda status: None)
 
     ptm_port = ptm_servers.start(Engine(Fake(), lambda: 0.0))
     coordinator = assemble.coordinator(JOB, run_settings(JOB, "run", f"127.0.0.1:{ptm_port}"), MemoryStore())

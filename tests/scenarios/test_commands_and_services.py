@@ -11,7 +11,9 @@ import trustme
 
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.ptm.tenants.registry import Tenant, Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenant import Tenant
+from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import Output
 from fedbbpt.wire.tls import ServerTls
 from tests.command_line import JOB, CommandLine, write_job
@@ -34,7 +36,7 @@ def test_a_command_shows_its_certificate_to_a_ptm_service(run: CommandLine, ptm_
         issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
         issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
     Path("tenants.toml").write_text('[[tenant]]\nname = "north"\ncertificate = "north.example.org"\n')
-    tenants = Tenants.read(Path("tenants.toml"))
+    tenants = read_tenants(Path("tenants.toml"))
     tls = ServerTls(tmp_path / "127.0.0.1.pem", tmp_path / "127.0.0.1.key", tmp_path / "ca.pem")
     port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=tenants, tls=tls)
     ask = ("--ptm", f"127.0.0.1:{port}", "--ptm-tls-ca", "ca.pem")

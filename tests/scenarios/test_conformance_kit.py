@@ -22,7 +22,7 @@ from fedbbpt.errors import InvalidInput, PtmUnavailable, Unauthenticated
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire.tensors import from_message, to_message
@@ -47,7 +47,7 @@ def start(ptm_servers: Any, tmp_path: Path) -> Start:
         tenants.write_text("\n".join(f"{table}max_queries = 50_000\n{PRICE}" for table in tables))
         backend = load(model, threads=1) if isinstance(model, str) else model
         engine = Engine(backend, time.monotonic)
-        return int(ptm_servers.start(engine, tenants=Tenants.read(tenants)))
+        return int(ptm_servers.start(engine, tenants=read_tenants(tenants)))
 
     return begin
 
@@ -346,7 +346,7 @@ def test_the_kit_retries_after_the_delay_that_the_service_asks_for(ptm_servers: 
     rate = "queries_per_second = 50\nburst_queries = 20"
     (tmp_path / "tenants.toml").write_text(f'[[tenant]]\nname = "slow"\ntoken_sha256 = "{digest}"\n{rate}\n')
     engine = Engine(load("fake"), lambda: clock[0])
-    port = ptm_servers.start(engine, tenants=Tenants.read(tmp_path / "tenants.toml"))
+    port = ptm_servers.start(engine, tenants=read_tenants(tmp_path / "tenants.toml"))
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)

@@ -11,8 +11,8 @@ from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.methods.fed_sp import FedSpConfig
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
+from tests.tenants import local_ptm
 
 PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
 
@@ -40,7 +40,7 @@ def test_a_preset_runs(
     sections["method"] |= {"distill_steps": 2, "local_steps": 2}
     sections["cohort"]["clients"] = 2
     tiny = Job.model_validate(sections)
-    ptm = Engine(load(tiny.ptm.model, threads=1), lambda: 0.0)
+    ptm = local_ptm(load(tiny.ptm.model, threads=1))
     result, reports = simulate(prepare(tiny), ptm, lambda status: None)
     assert len(reports) == 2 and all(math.isfinite(report.dev_loss) for report in reports)
     assert result.z.shape == (2 * 2 * 4 * 3 * 8,)

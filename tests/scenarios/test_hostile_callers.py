@@ -23,9 +23,10 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.ptm.service import Bounds
-from fedbbpt.ptm.tenants.registry import OWNER, Tenant, Tenants
-from fedbbpt.ptm.tenants.state import Limits
+from fedbbpt.ptm.service import ServiceLimits
+from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.state import Quotas
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS, Tenant
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, ExampleSet, MicroBatch, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire import channel
@@ -127,9 +128,9 @@ def test_what_a_stranger_sends_is_not_parsed(ptm_servers: Any) -> None:
 
 
 def test_a_caller_has_so_many_calls_and_so_much_time(ptm_servers: Any, unsent: Callable[..., Unsent]) -> None:
-    limits = CallerLimits(calls=2, arriving=2, seconds=3.0)
-    tenants, bounds = Tenants.of_tokens(["one", "two"]), Bounds(tenant_calls=limits, anonymous_calls=limits)
-    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, bounds=bounds)
+    each = CallerLimits(calls=2, arriving=2, seconds=3.0)
+    tenants, limits = Tenants.of_tokens(["one", "two"]), ServiceLimits(tenant_calls=each, anonymous_calls=each)
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, limits=limits)
     callers = {"one": SCORE, "": "/grpc.health.v1.Health/Check"}
     calls = {token: [unsent(port, token).open(path) for _ in range(3)] for token, path in callers.items()}
     for opened in calls.values():
@@ -179,7 +180,7 @@ def test_what_takes_the_engine_long_is_waited_for_by_its_tenant_alone(ptm_server
 def test_open_requests_take_so_much_memory(ptm_servers: Any) -> None:
     backend = Gated()
     tenants = Tenants.of_tokens(["one", "two"])
-    port = ptm_servers.start(Engine(backend, time.monotonic), tenants=tenants, bounds=Bounds(request_bytes=1000))
+    port = ptm_servers.start(Engine(backend, time.monotonic), tenants=tenants, limits=ServiceLimits(request_bytes=1000))
     handles = {token: register(remote(port, token)) for token in ("one", "two")}
     stubs = {token: PtmServiceStub(connect(f"127.0.0.1:{port}", token=token)) for token in handles}
 
@@ -247,10 +248,10 @@ class Watched(Engine):
     """Says when it has let everything go."""
 
     def __init__(self) -> None:
-        super().__init__(Fake(), time.monotonic, Limits(time_to_live_seconds=0.0))
+        super().__init__(Fake(), time.monotonic, Quotas(time_to_live_seconds=0.0))
         self.empty = threading.Event()
 
-    def handles(self, *, tenant: Tenant = OWNER) -> int:
+    def handles(self, *, tenant: Tenant = IN_PROCESS) -> int:
         left = super().handles(tenant=tenant)
         if not self.kept_bytes:
             self.empty.set()
@@ -259,5 +260,5 @@ class Watched(Engine):
 
 def test_inputs_expire_though_their_tenant_never_comes_back(ptm_servers: Any) -> None:
     engine = Watched()
-    register(remote(ptm_servers.start(engine, bounds=Bounds(forget_seconds=0.1))))
+    register(remote(ptm_servers.start(engine, limits=ServiceLimits(cleanup_seconds=0.1))))
     assert engine.empty.wait(60.0)

@@ -26,11 +26,11 @@ from fedbbpt.errors import (
     UnsupportedPrompt,
     WrongService,
 )
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import Examples, Perturbation, PromptKind, Scores, SoftPrompts, TaskSpec, TextPrompts
 from tests import jobs
 from tests.checkpoints import WORDS, save_checkpoint
+from tests.tenants import local_ptm
 
 pytest.importorskip("transformers")
 pytest.importorskip("httpx2")
@@ -177,14 +177,14 @@ def test_only_wanted_pairs_are_asked_for(start: Start, server: OpenAIServer) -> 
 
 
 def test_a_service_answers_from_it(start: Start, server: OpenAIServer) -> None:
-    engine = Engine(start(), lambda: 0.0)
-    handle = engine.register_examples(engine.register_task(TASK), Examples(TEXTS), 8)
-    first = engine.score(handle.id, PROMPTS)
+    ptm = local_ptm(start())
+    handle = ptm.register_examples(ptm.register_task(TASK), Examples(TEXTS), 8)
+    first = ptm.score(handle.id, PROMPTS)
     asked = len(server.completions())
-    again = engine.score(handle.id, PROMPTS)
+    again = ptm.score(handle.id, PROMPTS)
     assert np.array_equal(again.scores, first.scores) and np.isfinite(first.scores).all()
     assert (first.usage.queries, again.usage.cached_queries) == (15, 15) and len(server.completions()) == asked
-    engine.close()
+    ptm.engine.close()
 
 
 def test_a_label_that_the_server_does_not_tell_fails_the_call(start: Start, server: OpenAIServer) -> None:

@@ -16,9 +16,9 @@ import pytest
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.job.config import Job, read_job
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from tests.checkpoints import WORDS, save_checkpoint
+from tests.tenants import local_ptm
 
 PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
 CLIENTS = 2
@@ -98,7 +98,7 @@ def made_small(job: Job, model: Path, source: Path) -> Job:
 def test_a_papers_job_runs(preset: Path, model: Callable[[Job], Path], tmp_path: Path) -> None:
     job = read_job(preset)
     splits = prepare(made_small(job, model(job), write_data(tmp_path, job)))
-    ptm = Engine(load(splits.job.ptm.model, threads=1), time.monotonic)
+    ptm = local_ptm(load(splits.job.ptm.model, threads=1), time.monotonic)
     result, reports = simulate(splits, ptm, lambda status: None)
     assert np.isfinite(result.z).all() and np.isfinite([report.dev_loss for report in reports]).all()
     assert sum(report.queries for report in reports) == ptm.usage().queries > 0

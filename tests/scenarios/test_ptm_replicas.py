@@ -1,6 +1,7 @@
 """Several PTM services behind one client: they share the work, and what happens to one of them changes no bit."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fedbbpt.types import Examples, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.tls import ClientTls
 from tests.federation import Security
+from tests.tenants import local_ptm
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
 EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
@@ -47,11 +49,11 @@ class Client:
 
 
 def engine() -> Engine:
-    return Engine(Fake(), lambda: 0.0)
+    return Engine(Fake(), time.monotonic)
 
 
 def expected() -> Scores:
-    alone = engine()
+    alone = local_ptm(Fake())
     return alone.score(alone.register_examples(alone.register_task(TASK), EXAMPLES, 4).id, PROMPTS).scores
 
 

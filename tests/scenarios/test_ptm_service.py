@@ -33,8 +33,9 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.ptm.service import Bounds
-from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.service import ServiceLimits
+from fedbbpt.ptm.tenants.registry import RegisteredTenant, Tenants
+from fedbbpt.ptm.tenants.tenant import ANYONE, Tenant
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, MicroBatch, ModelCard, Prompts, Scores, TaskSpec, TextPrompts
@@ -113,7 +114,7 @@ def test_a_caller_that_runs_out_of_time_stops_its_work_and_pays_for_what_was_don
 
 def test_work_beyond_the_bound_is_refused_at_once(ptm_servers: Any) -> None:
     backend = Gated()
-    port = ptm_servers.start(Engine(backend, time.monotonic), bounds=Bounds(queued_tokens=10))
+    port = ptm_servers.start(Engine(backend, time.monotonic), limits=ServiceLimits(queued_tokens=10))
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -208,6 +209,27 @@ def test_a_caller_shows_one_token_and_so_has_one_name(ptm_servers: Any) -> None:
     for shown in (["one"], ["Bearer mine", "Bearer one"]):
         describe = partial(stub.Describe, metadata=tuple(("authorization", value) for value in shown))
         assert isinstance(error_of(describe, pb.DescribeRequest()), Unauthenticated)
+
+
+class CountingTenants(Tenants):
+    """Anyone may call; counts how often callers are identified."""
+
+    identified = 0
+
+    def identify(self, authorizations: Sequence[str], certificate_names: Sequence[str]) -> Tenant:
+        self.identified += 1
+        return super().identify(authorizations, certificate_names)
+
+
+def test_tenant_of_a_call_is_identified_once(ptm_servers: Any) -> None:
+    """Kills: admission and service that each look at the caller's token and certificate."""
+    tenants = CountingTenants([RegisteredTenant(ANYONE)])
+    ptm = remote(ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants))  # Describe
+    handle = register(ptm)  # RegisterTask, RegisterExamples
+    ptm.score(handle, PROMPTS)
+    ptm.usage()
+    ptm.release(handle)
+    assert tenants.identified == 6
 
 
 def test_health_is_served_to_anybody(ptm_servers: Any) -> None:

@@ -23,7 +23,7 @@ from tests.federation import (
     AdvancingLoop,
     Course,
     OverGrpc,
-    engine,
+    fake_ptm,
     job,
     job_of_prefixes,
     job_of_words,
@@ -74,7 +74,7 @@ def course_over_grpc(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop)
     federation = OverGrpc(splits, tmp_path / "run.db", server_loop)
 
     def work(index: int) -> None:
-        client = federation.client(index, ptm=engine())
+        client = federation.client(index, ptm=fake_ptm())
         client.agent.run(client.link, wait=lambda: None)
 
     with ThreadPoolExecutor(CLIENTS) as threads:

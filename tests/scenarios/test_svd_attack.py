@@ -19,7 +19,8 @@ from fedbbpt.errors import BudgetSpent
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.ptm.tenants.registry import Tenant, Tenants
+from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Examples, SoftPrompts, TaskSpec
 from fedbbpt.wire.channel import connect
 from tests.checkpoints import WORDS

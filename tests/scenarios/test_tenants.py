@@ -13,12 +13,14 @@ import trustme
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, RateLimited, Unauthenticated
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.ptm.service import Bounds
+from fedbbpt.ptm.service import ServiceLimits
 from fedbbpt.ptm.tenants.audit import read_audit
-from fedbbpt.ptm.tenants.registry import Tenant, Tenants
+from fedbbpt.ptm.tenants.tenant import Tenant
+from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.tasks.criterion import cross_entropy
@@ -48,7 +50,7 @@ def start(ptm_servers: Any, tmp_path: Path) -> Iterator[Callable[..., int]]:
         for name in names:
             text = text.replace(f'name = "{name}"', f'name = "{name}"\ntoken_sha256 = "{sha256(name)}"')
         (tmp_path / "tenants.toml").write_text(text)
-        tenants = Tenants.read(tmp_path / "tenants.toml")
+        tenants = read_tenants(tmp_path / "tenants.toml")
         engine = Engine(backend or Fake(), time.monotonic, tenants=tenants, audit_file=audit_file)
         port: int = ptm_servers.start(engine, tenants=tenants, **options)
         engines.append(engine)
@@ -104,9 +106,9 @@ def test_a_loss_shows_no_single_example(start: Callable[..., int]) -> None:
 def test_a_budget_ends_for_good_and_outlives_the_service(start: Callable[..., int], tmp_path: Path) -> None:
     text, audit_file = '[[tenant]]\nname = "a"\nmax_queries = 50', tmp_path / "audit.jsonl"
     first = Engine(Fake(), time.monotonic, tenants=[Tenant(name="a", max_queries=50)], audit_file=audit_file)
-    task_id = first.register_task(TASK, tenant=Tenant(name="a"))
-    handle = first.register_examples(task_id, EXAMPLES, 4, tenant=Tenant(name="a")).id
-    assert first.score(handle, PROMPTS, tenant=Tenant(name="a")).budget == Budget(queries=30)
+    in_process = LocalPtm(first, Tenant(name="a"))
+    handle = in_process.register_examples(in_process.register_task(TASK), EXAMPLES, 4).id
+    assert in_process.score(handle, PROMPTS).budget == Budget(queries=30)
     first.close()
     ptm = remote(start(text, audit_file=audit_file), "a", pause=_no_pause)
     handle = register(ptm)
@@ -131,7 +133,7 @@ def test_a_rate_is_waited_for(start: Callable[..., int]) -> None:
     ptm = remote(port, "a", patience_seconds=0.0)
     handle = register(ptm)
     ptm.score(handle, PROMPTS)
-    with pytest.raises(RateLimited, match=r"faster than 0\.001"):
+    with pytest.raises(RateLimited, match=r"more than 0\.001"):
         ptm.score(handle, TextPrompts(("a",)))
     stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))
     with pytest.raises(grpc.RpcError) as raised:
@@ -209,7 +211,7 @@ class InOrder(Gated):
 
 def test_a_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[..., int]) -> None:
     backend = InOrder()
-    port = start('[[tenant]]\nname = "long"\n[[tenant]]\nname = "short"', backend, bounds=Bounds(quantum=8))
+    port = start('[[tenant]]\nname = "long"\n[[tenant]]\nname = "short"', backend, limits=ServiceLimits(quantum=8))
 
     def ask(name: str, prompts: TextPrompts) -> Any:
         request = ptm_messages.score_request(register(remote(port, name)), prompts)
@@ -236,7 +238,7 @@ def test_a_certificate_names_its_tenant(ptm_servers: Any, tmp_path: Path) -> Non
         issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
     text = '[[tenant]]\nname = "north"\ncertificate = "north.example.org"\noutput = "label-argmax"'
     (tmp_path / "tenants.toml").write_text(text)
-    tenants = Tenants.read(tmp_path / "tenants.toml")
+    tenants = read_tenants(tmp_path / "tenants.toml")
     tls = ServerTls(tmp_path / "127.0.0.1.pem", tmp_path / "127.0.0.1.key", tmp_path / "ca.pem")
     port = ptm_servers.start(Engine(Fake(), time.monotonic, tenants=tenants), tenants=tenants, tls=tls)
 

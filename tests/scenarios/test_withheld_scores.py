@@ -15,11 +15,12 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Output
 from fedbbpt.wire.channel import connect
 from tests.federation import job
-from tests.tenants import ptm_of
+from tests.tenants import local_ptm, ptm_of
 
 TOKEN = "clinic's"
 
@@ -41,7 +42,7 @@ def tenants(folder: Path, output: Output) -> Tenants:
     path = folder / "tenants.toml"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     path.write_text(f'[[tenant]]\nname = "clinic"\ntoken_sha256 = "{digest}"\noutput = "{output}"\n')
-    return Tenants.read(path)
+    return read_tenants(path)
 
 
 @pytest.mark.parametrize(("output", "answer"), [(Output.LOSS_ONLY, "losses"), (Output.LABEL_ARGMAX, "choices")])
@@ -59,8 +60,8 @@ def test_the_loss_falls_though_no_score_leaves_the_service(
 
 def test_a_federation_finds_the_same_prompt_by_losses_as_by_scores(data: Path) -> None:
     splits = prepare(job(data))
-    open_handed, _ = simulate(splits, Engine(Fake(), lambda: 0.0), lambda status: None)
-    stingy, _ = simulate(splits, ptm_of(Engine(Fake(), lambda: 0.0), output=Output.LOSS_ONLY), lambda status: None)
+    open_handed, _ = simulate(splits, local_ptm(Fake()), lambda status: None)
+    stingy, _ = simulate(splits, ptm_of(Fake(), output=Output.LOSS_ONLY), lambda status: None)
     assert stingy.z.tolist() == pytest.approx(open_handed.z.tolist(), rel=1e-4)
 
 
@@ -74,6 +75,5 @@ def needing_scores(data: Path) -> list[Job]:
 
 @pytest.mark.parametrize("index", range(3), ids=["newton", "perturbation", "offsets"])
 def test_a_method_that_needs_scores_does_not_start(index: int, data: Path) -> None:
-    engine = Engine(Fake(), lambda: 0.0)
     with pytest.raises(OutputWithheld, match="the PTM gives loss-only"):
-        simulate(prepare(needing_scores(data)[index]), ptm_of(engine, output=Output.LOSS_ONLY), lambda status: None)
+        simulate(prepare(needing_scores(data)[index]), ptm_of(Fake(), output=Output.LOSS_ONLY), lambda status: None)

@@ -22,7 +22,7 @@ from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.server.checks import MEASURED, OPTIONAL
 from fedbbpt.types import LatentPrompts, Orders, Report
 from fedbbpt.wire.messages import ptm_messages
@@ -120,7 +120,7 @@ def test_toml_is_a_job(text: str) -> None:
 def test_toml_is_a_file_of_tenants(text: str, tmp_path: Path) -> None:
     path = tmp_path / "tenants.toml"
     path.write_text(text)
-    assert all(tenant.name for tenant in Tenants.read(path))
+    assert all(tenant.name for tenant in read_tenants(path))
 
 
 @pytest.mark.parametrize("text", [content for page in PAGES for kind, content in fences(page) if kind == "json"])

@@ -17,12 +17,14 @@ from fedbbpt.bench.methods.records import Record, read_record, write_record
 from fedbbpt.errors import ChildFailed, StoreMismatch
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.ptm.tenants.state import Limits
+from fedbbpt.ptm.tenants.state import Quotas
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.types import Precision
 
-NO_LIMITS = Limits(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
-"""The limits of a PTM that nobody else uses."""
+NO_LIMITS = Quotas(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
+"""The quotas of a PTM that nobody else uses."""
 
 
 def run_cells(
@@ -78,8 +80,8 @@ def _run_in_processes(
 
 
 def _run_cell(cell: Cell, folder: Path, threads: int) -> None:
-    ptm = Engine(_backend(cell.job.ptm.model, cell.job.ptm.precision, threads), time.monotonic, NO_LIMITS)
-    write_record(folder / cell.file_name, measure(cell, ptm))
+    engine = Engine(_backend(cell.job.ptm.model, cell.job.ptm.precision, threads), time.monotonic, NO_LIMITS)
+    write_record(folder / cell.file_name, measure(cell, LocalPtm(engine, IN_PROCESS)))
 
 
 @lru_cache(maxsize=1)

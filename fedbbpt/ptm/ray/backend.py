@@ -1,4 +1,4 @@
-"""The model as the front sees it: it is on other processes, and perhaps other machines."""
+"""The front's backend: the model runs in the replicas, in other processes and perhaps on other machines."""
 
 import secrets
 from collections.abc import Awaitable, Sequence
@@ -9,73 +9,81 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.ptm.ray.model import Inputs, Pairs, Shipped
+from fedbbpt.ptm.ray.replica import JobInputs, RowInputs, SharedJob
 from fedbbpt.types import Examples, MicroBatch, ModelCard, Perturbation, Prompts, Scores, TaskSpec
 
-TASKS = 1024
-"""Whose columns are remembered."""
-MOST_PARTS = 4
-"""Micro-batches of a piece: between two of them a call can be given up."""
-FEWEST_PIECES = 3
-"""Of a job, for each thread: with fewer, the last ones would leave replicas idle."""
+CACHED_TASKS = 1024
+"""Tasks whose columns the front remembers."""
+MAX_GROUP = 4
+"""Micro-batches in a group. A call can be cancelled between two groups only."""
+MIN_GROUPS = 3
+"""Groups of a job for each thread. With fewer, replicas would be idle at the end of the job."""
 
 
 class Replicas(Protocol):
-    """Several `model.Model`s, of which the least busy one is asked."""
+    """Several `replica.Replica`s."""
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Raises what the method raises, PtmUnavailable where no replica answers. Called by any thread."""
+        """Calls a method of the least busy replica. Thread-safe.
+
+        Raises:
+            PtmUnavailable: no replica answers.
+            FedbbptError: what the method raises.
+        """
         ...
 
-    def ship(self, pairs: Pairs) -> Awaitable[Pairs]:
-        """Puts them where every replica can fetch them, for as long as the front holds what is returned."""
+    def share(self, inputs: JobInputs) -> Awaitable[JobInputs]:
+        """Puts the inputs where every replica can fetch them while the front holds the returned reference."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """Stands for a tokenised input, which only replicas have."""
+class RemoteRow:
+    """Refers to a tokenised input that only the replicas hold."""
 
-    inputs: Inputs
+    inputs: RowInputs
     index: int
+    """The row's place in `inputs`."""
     tokens: int
     identity: bytes
     nbytes: int
-    """That the front keeps for it, about."""
+    """Estimated memory in the front."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece(MicroBatch):
-    """Micro-batches that travel together: a call costs as much as some hundred tokens of a small model."""
+class BatchGroup(MicroBatch):
+    """Micro-batches sent together, since a remote call costs as much as some hundred tokens of a small model."""
 
-    parts: Sequence[MicroBatch]
+    batches: Sequence[MicroBatch]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteJob:
-    """Implements interfaces.Job."""
+    """Implements `interfaces.Job`."""
 
-    batches: Sequence[Piece]
-    shipped: Shipped
+    batches: Sequence[BatchGroup]
+    shared: SharedJob
     replicas: Replicas
 
     def run(self, batch: MicroBatch) -> Scores:
-        assert isinstance(batch, Piece), "a job runs its own"
-        scores: Scores = self.replicas.call("run", self.shipped, batch.parts)
+        assert isinstance(batch, BatchGroup), "a job runs its own groups"
+        scores: Scores = self.replicas.call("run", self.shared, batch.batches)
         return scores
 
 
 class ReplicatedBackend:
-    """Implements interfaces.Backend by replicas of another one, and gives the same bits: a pair's scores do not depend
-    on where it is computed. `threads` micro-batches keep all replicas busy. Calls raise PtmUnavailable besides.
+    """Implements `interfaces.Backend` with replicas of another backend.
+
+    Scores are bit-identical to that backend's, because a pair's scores do not depend on where they are computed. Every
+    method may also raise PtmUnavailable.
     """
 
     def __init__(self, replicas: Replicas, *, threads: int) -> None:
-        """Raises what loading the model raises."""
+        """`threads` is the number of groups that keep all replicas busy. Raises what loading the model raises."""
         self.threads = threads
         self._replicas = replicas
         self._card, self.hidden_size = replicas.call("card")
-        self._columns = lru_cache(TASKS)(lambda task: replicas.call("columns", task))
+        self._columns = lru_cache(CACHED_TASKS)(lambda task: replicas.call("columns", task))
 
     def describe(self) -> ModelCard:
         card: ModelCard = self._card
@@ -90,31 +98,32 @@ class ReplicatedBackend:
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[Row]:
-        inputs = Inputs(secrets.token_hex(16), task, examples, prompt_tokens, perturbation)
-        told, nbytes = self._replicas.call("prepare", inputs), inputs.bytes // len(examples)
-        return [Row(inputs, index, tokens, identity, nbytes) for index, (tokens, identity) in enumerate(told)]
+    ) -> Sequence[RemoteRow]:
+        inputs = RowInputs(secrets.token_hex(16), task, examples, prompt_tokens, perturbation)
+        rows, nbytes = self._replicas.call("prepare", inputs), inputs.bytes // len(examples)
+        return [RemoteRow(inputs, index, tokens, identity, nbytes) for index, (tokens, identity) in enumerate(rows)]
 
-    def tokens(self, row: Row) -> int:
+    def tokens(self, row: RemoteRow) -> int:
         return row.tokens
 
-    def identity(self, row: Row) -> bytes:
+    def identity(self, row: RemoteRow) -> bytes:
         return row.identity
 
-    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Row], wanted: npt.NDArray[np.bool_]) -> RemoteJob:
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[RemoteRow], wanted: npt.NDArray[np.bool_]
+    ) -> RemoteJob:
         inputs = {row.inputs.name: row.inputs for row in rows}
         numbers = {name: number for number, name in enumerate(inputs)}
         places = np.array([(numbers[row.inputs.name], row.index) for row in rows], np.int64)
-        pairs = Pairs(task, prompts, tuple(inputs.values()), places, wanted, self._card.revision)
-        shipped = Shipped(secrets.token_hex(16), self._replicas.ship(pairs))
-        batches: Sequence[MicroBatch] = self._replicas.call("plan", shipped)
-        size = min(MOST_PARTS, max(1, len(batches) // (FEWEST_PIECES * self.threads)))
-        pieces = [_piece(batches[start : start + size]) for start in range(0, len(batches), size)]
-        return RemoteJob(pieces, shipped, self._replicas)
+        job_inputs = JobInputs(task, prompts, tuple(inputs.values()), places, wanted, self._card.revision)
+        shared = SharedJob(secrets.token_hex(16), self._replicas.share(job_inputs))
+        batches: Sequence[MicroBatch] = self._replicas.call("plan", shared)
+        size = min(MAX_GROUP, max(1, len(batches) // (MIN_GROUPS * self.threads)))
+        groups = [_group(batches[start : start + size]) for start in range(0, len(batches), size)]
+        return RemoteJob(groups, shared, self._replicas)
 
 
-def _piece(parts: Sequence[MicroBatch]) -> Piece:
-    prompts, rows = (
-        np.concatenate(arrays) for arrays in zip(*((part.prompts, part.rows) for part in parts), strict=True)
-    )
-    return Piece(prompts, rows, sum(part.tokens for part in parts), parts)
+def _group(batches: Sequence[MicroBatch]) -> BatchGroup:
+    prompts = np.concatenate([batch.prompts for batch in batches])
+    rows = np.concatenate([batch.rows for batch in batches])
+    return BatchGroup(prompts, rows, sum(batch.tokens for batch in batches), batches)

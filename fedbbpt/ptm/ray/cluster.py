@@ -1,4 +1,4 @@
-"""The service on Ray, from its beginning to its end: on a cluster of its own, or on one that runs."""
+"""Starts and stops the service on Ray, on a cluster of its own or on a running one."""
 
 import asyncio
 import logging
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbbpt.errors import InsecureAddress, InvalidInput
+from fedbbpt.errors import InsecureAddress
+from fedbbpt.host.extras import needs_extra
 from fedbbpt.interfaces import Backend
-from fedbbpt.ptm.ray.front import Settings
+from fedbbpt.ptm.ray.front import FrontSettings
 from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
@@ -22,23 +23,23 @@ from fedbbpt.wire.channel import MAX_MESSAGE_BYTES
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES)}
-"""Of Ray's processes, in any cluster."""
-OWN = {
+"""Environment of the service's processes, in any cluster."""
+OWN_CLUSTER_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_COLOR_PREFIX": "0",
-    # What Ray keeps count of, and nobody here looks at, takes a tenth of a core.
+    # Ray's own metrics, which nothing here reads, would take a tenth of a core.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_enable_metrics_collection": "0",
 }
-"""And in one of the service's own."""
-AHEAD = 1
-"""Micro-batches that a replica has waiting, so that it goes on while the next is on its way."""
+"""Environment of all Ray processes in a cluster of the service's own."""
+QUEUED_BATCHES = 1
+"""Micro-batches that wait at a replica, so that it is not idle while the next one is being sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many replicas, and with how many threads each."""
+    """Number of replicas, and the threads of each."""
 
     fewest: int = 1
     most: int = 1
@@ -46,20 +47,20 @@ class Size:
 
     @property
     def batches(self) -> int:
-        """Micro-batches that keep all of them busy."""
-        return self.most * (self.threads + AHEAD)
+        """Number of micro-batches in flight that keep all replicas busy."""
+        return self.most * (self.threads + QUEUED_BATCHES)
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """A started service."""
+class RayServer:
+    """A started service on Ray."""
 
     card: ModelCard
     port: int
     end: Callable[[], None]
 
     async def stop(self, grace_seconds: float) -> None:
-        """Tells that it goes, lets open calls end, and ends; the cluster as well, if it is its own."""
+        """Reports NOT_SERVING, lets open calls end, and stops; also stops the cluster if it is the service's own."""
         await asyncio.to_thread(self.end)
 
 
@@ -74,14 +75,30 @@ def serve(
     insecure: bool = False,
     audit: Path | None = None,
     metrics: tuple[str, int] | None = None,
-) -> Serving:
-    """A started service on a cluster of its own on this machine, or on the one at `address`, where Ray Serve may not
-    run yet.
+) -> RayServer:
+    """Starts the service.
 
-    Ray takes calls at the port on all networks, at every machine with replicas; where `host` is loopback, the service
-    refuses those that come from another machine. `audit` and `metrics` (host and port) are of a cluster of its own.
-    Raises InsecureAddress, PortTaken, PtmUnavailable where there is no cluster, Conflict where Ray Serve runs there,
-    and what loading the model, `AuditLog` and `PtmMetrics.serve` raise.
+    Ray accepts calls at the port on all networks, on every machine with replicas. If `host` is loopback, the service
+    refuses those from other machines.
+
+    Args:
+        load: loads the model; called in every replica.
+        size: how many replicas to run.
+        tenants: who may call.
+        host: whether other machines may call; see above.
+        port: 0 takes a free port; only in a cluster of the service's own.
+        address: a running Ray cluster, on which Ray Serve does not run yet. Empty starts a cluster on this machine.
+        insecure: whether `host` may be reachable from other machines, as Ray has no TLS.
+        audit: the audit log; only in a cluster of the service's own.
+        metrics: host and port of the metrics page; only in a cluster of the service's own.
+
+    Raises:
+        InsecureAddress: other machines can reach `host`, without `insecure`.
+        PortTaken: the port, or that of the metrics page, cannot be bound.
+        PtmUnavailable: no cluster runs at `address`.
+        Conflict: Ray Serve already runs on that cluster.
+        InvalidInput: Ray is not installed.
+        FedbbptError: what loading the model and opening the audit log raise.
     """
     if not is_loopback(host):
         if not insecure:
@@ -91,26 +108,23 @@ def serve(
     if not address:
         port = port or _free_port()
         check_port_free("0.0.0.0", port)
-        # Whoever reaches a cluster's ports can run code in it, unless he lacks its token. This one nobody knows.
+        # Anybody who reaches a cluster's ports and knows its token can run code in it. Nobody is told this token.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        os.environ |= ENVIRONMENT | OWN | token
-    try:
-        from fedbbpt.ptm.ray import deployment  # Ray reads its environment when it is imported
-    except ModuleNotFoundError as error:
-        fix = "pip install 'fedbbpt[ray]'"
-        raise InvalidInput(f"{error.name} is not installed", where="--engine ray", fix=fix) from None
+        os.environ |= ENVIRONMENT | OWN_CLUSTER_ENVIRONMENT | token
+    with needs_extra("ray", where="--engine ray"):
+        from fedbbpt.ptm.ray import deployment  # only now, because Ray reads its environment when it is imported
     if audit is not None:
-        AuditLog(audit).close()  # what is wrong with it is said here, and not by the front to nobody
+        AuditLog(audit).close()  # so that errors are raised here, and not in the front
     if metrics is not None:
         check_port_free(*metrics)
-    settings = Settings(tenants, size.batches, is_loopback(host), audit and audit.absolute(), metrics)
+    settings = FrontSettings(tenants, size.batches, is_loopback(host), audit and audit.absolute(), metrics)
     if address:
         deployment.connect(address, ENVIRONMENT)
     else:
-        deployment.begin_cluster(size.most * size.threads)
+        deployment.start_cluster(size.most * size.threads)
     try:
         front = deployment.deploy(load, settings, port, fewest=size.fewest, most=size.most, threads=size.threads)
-        return Serving(front.call("card"), port, lambda: deployment.end(front))
+        return RayServer(front.call("card"), port, lambda: deployment.stop(front))
     except BaseException:
         deployment.shut_down()
         raise

@@ -1,4 +1,4 @@
-"""What is deployed on Ray Serve, and how. Only this file knows Ray, for which `cluster` prepares the ground."""
+"""Deploys the front and the replicas on Ray Serve. The only module that imports Ray; `cluster` imports it late."""
 
 import logging
 import sys
@@ -16,35 +16,35 @@ from ray.serve.exceptions import RayServeException
 
 from fedbbpt.errors import Conflict, FedbbptError, PtmUnavailable
 from fedbbpt.interfaces import Backend
-from fedbbpt.ptm.ray.front import Front, Settings
-from fedbbpt.ptm.ray.model import Model, Pairs
+from fedbbpt.ptm.ray.front import Front, FrontSettings
+from fedbbpt.ptm.ray.replica import JobInputs, Replica
 from fedbbpt.ptm.ray.scaling import QUEUED_TOKENS, QueuedTokens
 from fedbbpt.wire.channel import MAX_CONCURRENT_CALLS
 
 log = logging.getLogger(__name__)
 
 NAME = "fedbbpt-ptm"
-"""Of the application."""
+"""Name of the Ray Serve application."""
 SERVICERS = (
     "fedbbpt.ptm.v1.ptm_pb2_grpc.add_PtmServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
 )
 GRACE_SECONDS = 2.0
-"""For what is under way where a replica ends; what it breaks off another one computes."""
+"""Time for requests in flight when a replica stops. Unfinished ones go to another replica."""
 UPSCALE_SECONDS, DOWNSCALE_SECONDS = 10.0, 120.0
-"""For which more, or fewer, replicas have to be wanted."""
+"""How long the load must ask for more, or fewer, replicas before their number changes."""
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 _GONE = (RayActorError, RayServeException)
 
 
 class Deployed:
-    """Implements backend.Replicas by a deployment's handle."""
+    """Implements `backend.Replicas` with the handle of a deployment."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """What a replica breaks off, one more is asked for."""
+        """Retries once if the replica goes away."""
         try:
             return self._call(method, arguments)
         except _GONE as error:
@@ -52,8 +52,8 @@ class Deployed:
         try:
             return self._call(method, arguments)
         except _GONE as error:
-            log.warning("the next went away as well: %s", type(error).__name__)
-            raise PtmUnavailable("the replicas that were asked went away", fix="try again") from None
+            log.warning("a second replica went away: %s", type(error).__name__)
+            raise PtmUnavailable("two replicas in a row went away", fix="try again") from None
 
     def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         found = self._handle.answer.remote(method, *arguments).result()
@@ -62,20 +62,20 @@ class Deployed:
         return found
 
     def tell(self, method: str, seconds: float) -> None:
-        """Waits for so long that it is heard, and does not mind where nobody is there."""
+        """Calls a method, waits at most `seconds` for it, and ignores every failure."""
         with suppress(TimeoutError, RayError, *_GONE):
             self._handle.answer.remote(method).result(timeout_s=seconds)
 
-    def ship(self, pairs: Pairs) -> Awaitable[Pairs]:
-        shipped: Awaitable[Pairs] = ray.put(pairs)
-        return shipped
+    def share(self, inputs: JobInputs) -> Awaitable[JobInputs]:
+        shared: Awaitable[JobInputs] = ray.put(inputs)
+        return shared
 
 
 class _Answering:
-    """What `Deployed` talks to."""
+    """The deployment's side of `Deployed`."""
 
     async def answer(self, method: str, *arguments: Any) -> Any:
-        """What the method gives, or the error that it raises: of what is raised, Ray would log the trace each time."""
+        """Returns the method's result, or its FedbbptError, because Ray would log the traceback of a raised one."""
         try:
             return await getattr(self, method)(*arguments)
         except FedbbptError as error:
@@ -83,12 +83,16 @@ class _Answering:
 
 
 class DeployedFront(_Answering, Front):
-    def __init__(self, model: Any, settings: Settings) -> None:
+    """The front as Ray Serve runs it. `replicas` is the handle of the other deployment."""
+
+    def __init__(self, replicas: Any, settings: FrontSettings) -> None:
         _log_to_stderr()
-        super().__init__(Deployed(model), settings)
+        super().__init__(Deployed(replicas), settings)
 
 
-class DeployedModel(_Answering, Model):
+class DeployedReplica(_Answering, Replica):
+    """A replica as Ray Serve runs it."""
+
     def __init__(self, load: Callable[[], Backend[Any]]) -> None:
         _log_to_stderr()
         super().__init__(load)
@@ -98,41 +102,54 @@ class DeployedModel(_Answering, Model):
         return serve.get_deployment_handle(Front.__name__, NAME)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Asked by Ray, of all replicas; only the front knows."""
+        """Called by Ray on every replica. Asks the front, which has the queue."""
         return {QUEUED_TOKENS: float(await self._front.queued_tokens.remote())}
 
 
 def _log_to_stderr() -> None:
-    """From where Ray brings it to whoever began the service."""
+    """Ray forwards stderr to the process that started the service."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
 
 
-def begin_cluster(cpus: int) -> None:
-    """On this machine; it ends with this process."""
+def start_cluster(cpus: int) -> None:
+    """Starts a Ray cluster on this machine, which ends with this process."""
     ray.init("local", num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
 
 
 def connect(address: str, environment: Mapping[str, str]) -> None:
-    """To a cluster that runs. Raises PtmUnavailable, Conflict."""
+    """Connects to a running cluster. Raises PtmUnavailable if there is none, Conflict if Ray Serve runs on it."""
     try:
         ray.init(address, runtime_env={"env_vars": dict(environment)}, logging_level=logging.WARNING)
     except (ConnectionError, RayError) as error:
-        raise PtmUnavailable(f"no Ray cluster: {error}", where=address, fix="--ray-address of one that runs") from None
+        raise PtmUnavailable(
+            f"no Ray cluster: {error}", where=address, fix="--ray-address of a running cluster"
+        ) from None
     if serve.status().proxies:
         ray.shutdown()
-        what, fix = "Ray Serve runs there already, with proxies of its own", "a cluster without it: serve shutdown"
+        what, fix = "Ray Serve already runs on the cluster", "a cluster without it (`serve shutdown` ends it)"
         raise Conflict(what, where=address, fix=fix)
 
 
 def deploy(
-    load: Callable[[], Backend[Any]], settings: Settings, port: int, *, fewest: int, most: int, threads: int
+    load: Callable[[], Backend[Any]], settings: FrontSettings, port: int, *, fewest: int, most: int, threads: int
 ) -> Deployed:
-    """The front, once it is there. From `fewest` to `most` replicas take `threads` CPUs each. Raises what loading the
-    model raises, PtmUnavailable.
+    """Deploys front and replicas, waits until they run, and returns the front.
+
+    Args:
+        load: loads the model; called in every replica.
+        settings: the front's settings.
+        port: the port of Ray Serve's gRPC proxies.
+        fewest: lowest number of replicas.
+        most: highest number of replicas.
+        threads: CPUs of each replica.
+
+    Raises:
+        PtmUnavailable: Ray cannot start the service.
+        FedbbptError: what loading the model raises.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
-        # Ray's HTTP proxy cannot be left out; it finds nothing that it could call.
+        # Ray's HTTP proxy cannot be turned off, but has no route to anything.
         http_options=HTTPOptions(host="127.0.0.1", port=0),
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=list(SERVICERS)),
         logging_config=QUIET,
@@ -142,11 +159,11 @@ def deploy(
         "graceful_shutdown_wait_loop_s": 0.1,
         "logging_config": QUIET,
     }
-    model = serve.deployment(
-        DeployedModel,
-        name=Model.__name__,
+    replicas = serve.deployment(
+        DeployedReplica,
+        name=Replica.__name__,
         ray_actor_options={"num_cpus": threads},
-        max_ongoing_requests=settings.batches + 8,  # the front itself bounds how many come
+        max_ongoing_requests=settings.batches + 8,  # never reached: the front limits the calls in flight
         max_constructor_retry_count=1,
         **common,
         **({"num_replicas": most} if fewest == most else {"autoscaling_config": _scaling(fewest, most)}),
@@ -160,12 +177,12 @@ def deploy(
         **common,
     )
     try:
-        return Deployed(serve.run(front.bind(model.bind(load), settings), name=NAME))
+        return Deployed(serve.run(front.bind(replicas.bind(load), settings), name=NAME))
     except RuntimeError as error:
-        # All that Ray has of the reason is a text: a model that cannot be loaded is tried once more, for the error.
+        # Ray keeps only the text of the reason. Loading the model once more tells whether that is what failed.
         if (failure := ray.get(ray.remote(num_cpus=0)(_failure).remote(load))) is not None:
             raise failure from None
-        raise PtmUnavailable("Ray could not begin the service", fix=str(error)) from None
+        raise PtmUnavailable("Ray could not start the service", fix=str(error)) from None
 
 
 def _failure(load: Callable[[], Backend[Any]]) -> FedbbptError | None:
@@ -189,13 +206,15 @@ def _scaling(fewest: int, most: int) -> AutoscalingConfig:
     )
 
 
-def end(front: Deployed) -> None:
-    front.tell("end", GRACE_SECONDS)
+def stop(front: Deployed) -> None:
+    """Stops the service, and the cluster if it is the service's own."""
+    front.tell("stop", GRACE_SECONDS)
     shut_down()
 
 
 def shut_down() -> None:
-    # Ray prints of its own processes that they have ended before they were asked all that there was to ask.
+    """Ends Ray Serve, and disconnects from the cluster or ends the service's own."""
+    # Ray would print messages about its own processes as they end.
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         with suppress(RayError, *_GONE):
             serve.shutdown()

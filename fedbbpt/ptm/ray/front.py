@@ -1,7 +1,7 @@
-"""The front: `ptm.service` behind Ray Serve's gRPC proxies, its model being on replicas. An edge file.
+"""The front: the PTM service as Ray Serve's gRPC proxies call it, with its model on replicas.
 
-There is one front, which knows the tenants, their examples and budgets; replicas know none of that. Ray's proxies take
-calls from every network and without TLS: who may call is decided here.
+There is one front. It knows the tenants, their examples and budgets; replicas know none of that. Ray's proxies accept
+calls from every network and without TLS, so the front decides who may call.
 """
 
 import asyncio
@@ -10,58 +10,70 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
-from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
 from fedbbpt.errors import NotFound, PolicyForbids
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.ray.backend import Replicas, ReplicatedBackend
-from fedbbpt.ptm.service import NAME, Bounds, PtmService
+from fedbbpt.ptm.server import NAME, Rpc, serialised
+from fedbbpt.ptm.service import PtmService, ServiceLimits
 from fedbbpt.ptm.tenants.registry import Tenants
-from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import ModelCard
 from fedbbpt.wire.addresses import is_loopback
 from fedbbpt.wire.interceptors import status_of
 
-M = TypeVar("M", bound=Message)
-
-# What Ray gives for a context has what a service reads of one, but none of its types.
+# Ray's context has what a service reads from gRPC's, but is not of its type.
 Context = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a front is told when it begins, and when it has to begin anew."""
+class FrontSettings:
+    """Everything that a front needs to start, and to start again after a crash."""
 
     tenants: Tenants
     batches: int
-    """Micro-batches under way that keep all replicas busy."""
+    """Number of micro-batches in flight that keep all replicas busy."""
     this_machine_only: bool
-    """Whether calls from elsewhere are refused."""
+    """Whether calls from other machines are refused."""
     audit: Path | None = None
     metrics: tuple[str, int] | None = None
-    """Host and port."""
+    """Host and port of the metrics page."""
 
 
-def _rpc(
-    method: Callable[[PtmService, Any, Any], Awaitable[M]], empty: Callable[[], M]
-) -> Callable[["Front", Any, Context], Awaitable[M]]:
-    """Ray would tell the caller the trace of whatever is raised, with addresses and paths: nothing is."""
+@dataclass(frozen=True, slots=True)
+class SerialisedReply:
+    """A response that is serialised already. Ray calls SerializeToString on whatever a method returns."""
 
-    async def answer(front: "Front", request: Any, grpc_context: Context) -> M:
+    data: bytes = b""
+
+    def SerializeToString(self) -> bytes:
+        """Returns the bytes unchanged."""
+        return self.data
+
+
+def _rpc(method: Callable[[PtmService], Rpc]) -> Callable[["Front", Any, Context], Awaitable[SerialisedReply]]:
+    """Returns a method of the front that calls `method` of its service.
+
+    It raises nothing, because Ray would send the traceback to the caller, with addresses and paths in it.
+    """
+
+    async def answer(front: "Front", request: Any, grpc_context: Context) -> SerialisedReply:
         try:
-            return await method(front.service(grpc_context), request, grpc_context)
+            front.check_peer(grpc_context)
+            service = front.service()
+            reply = await method(service)(request, service.identify(grpc_context))
+            return SerialisedReply(serialised(reply))
         except Exception as error:
-            _refuse(grpc_context, error)
-            return empty()
+            _set_status(grpc_context, error)
+            return SerialisedReply()
 
     return answer
 
 
-def _refuse(context: Context, error: Exception) -> None:
+def _set_status(context: Context, error: Exception) -> None:
     status = status_of(error)
     context.set_code(status.code)
     context.set_details(status.details)
@@ -69,68 +81,74 @@ def _refuse(context: Context, error: Exception) -> None:
 
 
 class Front:
-    """A deployment of Ray Serve."""
+    """The front as a deployment of Ray Serve. Its capitalised methods are the rpcs of PtmService and of Health."""
 
-    def __init__(self, replicas: Replicas, settings: Settings) -> None:
+    def __init__(self, replicas: Replicas, settings: FrontSettings) -> None:
         """Raises what `Engine` and `PtmMetrics.serve` raise."""
         self._settings = settings
-        # The thread of this event loop may not wait for replicas.
+        # Waiting for replicas would block the event loop that runs in this thread.
         with ThreadPoolExecutor(1) as thread:
             backend = thread.submit(ReplicatedBackend, replicas, threads=settings.batches).result()
         self._card = backend.describe()
         engine = Engine(backend, time.monotonic, tenants=settings.tenants, audit_file=settings.audit)
-        self._service = PtmService(engine, settings.tenants, Bounds())
-        self._ends = asyncio.Event()
-        self._forgetting: asyncio.Task[None] | None = None
+        self._service = PtmService(engine, settings.tenants, ServiceLimits())
+        self._stopping = asyncio.Event()
+        self._cleanup: asyncio.Task[None] | None = None
         if settings.metrics is not None:
             self._service.metrics.serve(*settings.metrics)
 
     async def card(self) -> ModelCard:
+        """Returns the model's card."""
         return self._card
 
     async def queued_tokens(self) -> int:
-        """What scaling goes by."""
+        """Returns how many tokens wait to be computed, by which Ray scales the replicas."""
         return self._service.queued_tokens
 
-    async def end(self) -> None:
-        """Tells whoever watches its health that the service goes."""
-        self._ends.set()
+    async def stop(self) -> None:
+        """Reports NOT_SERVING to the clients that watch the service's health."""
+        self._stopping.set()
 
-    def service(self, context: Context) -> PtmService:
-        """For a caller who may call. Raises PolicyForbids."""
-        host = unquote(context.peer()).partition(":")[2].rpartition(":")[0]  # of "ipv6:%5B::1%5D:41234"
+    def check_peer(self, context: Context) -> None:
+        """Raises PolicyForbids if the call comes from another machine and may not."""
+        host = unquote(context.peer()).partition(":")[2].rpartition(":")[0]  # from "ipv6:%5B::1%5D:41234"
         if self._settings.this_machine_only and not is_loopback(host):
-            fix = "a TLS proxy on this machine, or a service that was begun with another --host and --insecure"
-            raise PolicyForbids("calls from other machines would go in clear", where="peer", fix=fix)
-        if self._forgetting is None:  # before, there is nothing to forget
-            self._forgetting = asyncio.ensure_future(self._service.forget(Bounds().forget_seconds))
+            what = "calls from other machines would be unencrypted"
+            fix = "a TLS proxy on this machine, or a service started with another --host and --insecure"
+            raise PolicyForbids(what, where="peer", fix=fix)
+
+    def service(self) -> PtmService:
+        """Returns the service. Its periodic clean-up starts with the first call, when the event loop runs."""
+        if self._cleanup is None:
+            self._cleanup = asyncio.ensure_future(self._service.clean_up())
         return self._service
 
-    Describe = _rpc(PtmService.Describe, pb.DescribeResponse)
-    RegisterTask = _rpc(PtmService.RegisterTask, pb.RegisterTaskResponse)
-    RegisterExamples = _rpc(PtmService.RegisterExamples, pb.RegisterExamplesResponse)
-    Score = _rpc(PtmService.Score, pb.ScoreResponse)
-    Release = _rpc(PtmService.Release, pb.ReleaseResponse)
-    GetUsage = _rpc(PtmService.GetUsage, pb.GetUsageResponse)
+    Describe = _rpc(lambda service: service.Describe)
+    RegisterTask = _rpc(lambda service: service.RegisterTask)
+    RegisterExamples = _rpc(lambda service: service.RegisterExamples)
+    Score = _rpc(lambda service: service.Score)
+    Release = _rpc(lambda service: service.Release)
+    GetUsage = _rpc(lambda service: service.GetUsage)
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, grpc_context: Context
     ) -> health_pb2.HealthCheckResponse:
-        """Of grpc.health.v1, which Ray does not serve."""
+        """Answers Check of grpc.health.v1, which Ray does not implement."""
         response = self._health(request)
         if response.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-            _refuse(grpc_context, NotFound(f"no service {request.service!r}", fix=NAME))
+            _set_status(grpc_context, NotFound(f"no service {request.service!r}", fix=NAME))
         return response
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, grpc_context: Context
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """Answers Watch of grpc.health.v1."""
         yield self._health(request)
-        await self._ends.wait()
+        await self._stopping.wait()
         yield self._health(request)
 
     def _health(self, request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
         status = health_pb2.HealthCheckResponse
         if request.service not in (NAME, health.OVERALL_HEALTH):
             return status(status=status.SERVICE_UNKNOWN)
-        return status(status=status.NOT_SERVING if self._ends.is_set() else status.SERVING)
+        return status(status=status.NOT_SERVING if self._stopping.is_set() else status.SERVING)

@@ -1,4 +1,4 @@
-"""P prompts x B rows as micro-batches of pairs of equal length: no padding, hence no attention mask."""
+"""Groups the pairs of P prompts and B rows into micro-batches of equal length, which need no padding and no mask."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from fedbbpt.types import MicroBatch, Scores
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """Implements interfaces.Job: the micro-batches, and what computes the scores `[N, K]` of one."""
+    """Implements `interfaces.Job`."""
 
     batches: tuple[MicroBatch, ...]
     run: Callable[[MicroBatch], Scores]
+    """Computes the scores `[N, K]` of a micro-batch."""
 
 
 def plan(
@@ -26,14 +27,24 @@ def plan(
     max_tokens: int,
     token_budget: int,
     shared: npt.NDArray[np.int64] | None = None,
-    behind: int = 0,
+    suffix: int = 0,
 ) -> tuple[MicroBatch, ...]:
-    """Every wanted `[P, B]` pair once, in micro-batches of at most `token_budget` tokens (or of one pair), short ones
-    first.
+    """Returns micro-batches that contain every wanted pair once, the shortest pairs first.
 
-    Of a pair, `shared` `[P, B]` tokens are computed elsewhere, and `behind` more stand behind it. Pairs of one
-    micro-batch are equal in length, and in the shared part of it. A pure function of its arguments, so that the same
-    request always takes the same shapes. Raises PromptTooLong where a wanted pair exceeds `max_tokens`.
+    All pairs of a micro-batch have the same length, and the same shared length. The plan depends on the arguments
+    alone, so the same request is always computed in the same shapes.
+
+    Args:
+        prompt_lengths: tokens of each prompt `[P]`.
+        row_lengths: tokens of each row `[B]`.
+        wanted: the pairs to compute `[P, B]`.
+        max_tokens: longest pair that the model takes.
+        token_budget: most tokens in a micro-batch; a single pair may exceed it.
+        shared: tokens of each pair that are computed elsewhere, as a prefix `[P, B]`; None for none.
+        suffix: tokens that are computed after each pair in addition.
+
+    Raises:
+        PromptTooLong: a wanted pair exceeds `max_tokens`.
     """
     totals = np.add.outer(np.asarray(prompt_lengths, np.int64), np.asarray(row_lengths, np.int64))  # [P, B]
     if (totals * wanted).max(initial=0) > max_tokens:
@@ -46,9 +57,9 @@ def plan(
     known = np.zeros_like(totals) if shared is None else shared
     batches: list[MicroBatch] = []
     for length, begun in np.unique(np.stack([totals[wanted], known[wanted]], axis=1), axis=0).tolist():
-        rows, prompts = np.nonzero((wanted & (totals == length) & (known == begun)).T)  # a row's pairs together
-        tokens = length - begun + behind
-        # Parts of nearly equal size: a small remainder would be slow for its tokens.
+        rows, prompts = np.nonzero((wanted & (totals == length) & (known == begun)).T)  # pairs of a row are adjacent
+        tokens = length - begun + suffix
+        # Parts of nearly equal size, because a small remainder would use the model inefficiently.
         parts = -(-len(rows) // max(1, token_budget // max(1, tokens)))
         batches += [
             MicroBatch(p, r, tokens * len(r))

@@ -1,6 +1,6 @@
-"""Threads that compute micro-batches, the fairest next.
+"""Threads that compute micro-batches in the order of a fair queue.
 
-Between two micro-batches a call can be given up: what it still has waiting is dropped, what runs comes to its end.
+A call can be cancelled between two micro-batches: those that wait are dropped, and those that run are finished.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,16 @@ from fedbbpt.types import MicroBatch
 
 
 class Work(Protocol):
-    """A call's pairs."""
+    """The work of one call."""
 
     @property
-    def batches(self) -> Sequence[MicroBatch]: ...
+    def batches(self) -> Sequence[MicroBatch]:
+        """The micro-batches, with their tokens."""
+        ...
 
-    def run(self, batch: MicroBatch) -> None: ...
+    def run(self, batch: MicroBatch) -> None:
+        """Computes a micro-batch. Called by several threads at once."""
+        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -27,14 +31,15 @@ class _Call:
     work: Work
     done: Callable[[Exception | None], None]
     open: int
-    """Micro-batches that wait or run."""
+    """Number of micro-batches that wait or run."""
     error: Exception | None = None
 
 
 class Workers:
-    """`threads` of them, over one FairQueue."""
+    """A pool of threads that serve one `FairQueue`. Thread-safe."""
 
     def __init__(self, threads: int, *, quantum: int, max_tokens: int) -> None:
+        """Starts the threads. `quantum` and `max_tokens` are those of `FairQueue`."""
         self._queue: FairQueue[tuple[_Call, MicroBatch]] = FairQueue(quantum=quantum, max_tokens=max_tokens)
         self._changed = Condition()
         self._closed = False
@@ -44,15 +49,21 @@ class Workers:
 
     @property
     def tokens(self) -> int:
-        """All that wait."""
+        """Tokens that wait."""
         with self._changed:
             return self._queue.tokens
 
     def submit(self, tenant: str, work: Work, done: Callable[[Exception | None], None]) -> Callable[[], None]:
-        """Has the work done; returns what gives it up. Raises Overloaded.
+        """Queues the micro-batches of a call, and returns a function that cancels it.
 
-        `done` is called once, by any thread, when none of its micro-batches waits or runs: with None, or with the first
-        error, after which the rest is dropped.
+        Args:
+            tenant: the name of the tenant whose turn the work takes.
+            work: the call's work.
+            done: called once, in any thread, when no micro-batch of the call waits or runs any more: with None, or with
+                the first error, after which the remaining micro-batches are dropped.
+
+        Raises:
+            Overloaded: too many tokens of the tenant wait already.
         """
         call = _Call(tenant, work, done, len(work.batches))
         if not call.open:
@@ -64,7 +75,7 @@ class Workers:
         return lambda: self._end(call, None, ran=0)
 
     def close(self) -> None:
-        """Lets running micro-batches end, and no other begin."""
+        """Ends the threads after the micro-batches that are running."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -81,17 +92,17 @@ class Workers:
             call, batch = found
             try:
                 call.work.run(batch)
-            except Exception as error:  # whose it is, the caller learns
+            except Exception as error:  # passed on to the caller by `done`
                 self._end(call, error, ran=1)
             else:
                 self._end(call, None, ran=1, drop=False)
 
     def _end(self, call: _Call, error: Exception | None, *, ran: int, drop: bool = True) -> None:
-        """Counts what ran, and drops the rest where there was an error or nobody waits."""
+        """Counts `ran` micro-batches as finished, and drops those that wait if `drop` is true."""
         with self._changed:
             was_open = call.open
             call.error = call.error or error
-            dropped = self._queue.drop(call.tenant, lambda piece: piece[0] is call) if drop else 0
+            dropped = self._queue.drop(call.tenant, lambda item: item[0] is call) if drop else 0
             call.open -= ran + dropped
             finished = was_open > 0 and call.open == 0
         if finished:

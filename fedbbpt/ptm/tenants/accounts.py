@@ -1,6 +1,7 @@
-"""What one tenant has used, and what is left to it: reserved before the work, settled after it. Knows no clock.
+"""What one tenant has used and may still use. A call reserves its maximum before the work and settles afterwards.
 
-A reservation counts as used until it is settled, so that calls that run side by side cannot spend the same budget.
+A reservation counts as used until it is settled, so concurrent calls cannot spend the same budget. Callers pass the
+time.
 """
 
 import hashlib
@@ -9,65 +10,79 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent, RateLimited
-from fedbbpt.ptm.tenants.registry import Tenant
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Budget, Usage
 
 MAX_TASKS = 1024
-"""Tasks whose usage is kept apart; that of those longest unused goes under "" together."""
+"""Tasks whose usage is kept separately. The usage of the least recently used ones is added up under the key ""."""
 MAX_LABEL_TOKENS = 2**20
-"""Where there is no budget of them: each is remembered, and on record."""
+"""Label tokens of a tenant without a budget for them, because each is kept in memory and in the audit log."""
 DIGEST_DIGITS = 16
+"""Hexadecimal digits of a label token's digest."""
 ANOTHER_AGREEMENT = "another agreement with the provider"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reservation:
-    """What a call may use, at most. To be settled once."""
+    """The most that a call may use. It must be settled exactly once."""
 
     queries: int
     tokens: int
 
 
 class Account:
-    """Not safe for several threads at once. `max_label_tokens` as of `Tenant.max_label_tokens`; times in seconds."""
+    """One tenant's usage and budget. Not thread-safe. Times are in seconds of a monotonic clock."""
 
     def __init__(self, tenant: Tenant, max_label_tokens: int | None) -> None:
+        """`max_label_tokens` is what `Tenant.max_label_tokens` returns for the model."""
         self.usage = Usage()
-        self.tasks: dict[str, Usage] = {}  # least recently used first
+        self.tasks: dict[str, Usage] = {}
+        """Usage by task id, least recently used first."""
         self._tenant, self._max_label_tokens = tenant, max_label_tokens
-        self._shown: set[str] = set()
+        self._label_tokens: set[str] = set()  # digests
         self._open: set[Reservation] = set()
         self._bucket = _Bucket(tenant.queries_per_second, tenant.burst)
 
-    def show(self, columns: frozenset[str]) -> frozenset[str]:
-        """Counts the columns that a task shows; those that are new, as digests, which is what the audit log keeps.
+    def spend_label_tokens(self, columns: frozenset[str]) -> frozenset[str]:
+        """Counts the label tokens of a task.
 
-        Raises BudgetSpent, and counts nothing then.
+        Args:
+            columns: the names that `Backend.columns` returns.
+
+        Returns:
+            The digests of the tokens that are new for this tenant, for the audit log.
+
+        Raises:
+            BudgetSpent: more are new than are left. Nothing is counted then.
         """
-        new = frozenset(map(_digest, columns)) - self._shown
+        new = frozenset(map(_digest, columns)) - self._label_tokens
         left = self.budget().label_tokens
         if left is None:
-            left = MAX_LABEL_TOKENS - len(self._shown)
+            left = MAX_LABEL_TOKENS - len(self._label_tokens)
         if len(new) > max(0, left):
             what = f"{len(new)} new label tokens where {left} of {self._max_label_tokens or MAX_LABEL_TOKENS} are left"
             raise BudgetSpent(what, where="label_tokens", fix=f"label tokens of earlier tasks, or {ANOTHER_AGREEMENT}")
-        self._shown |= new
+        self._label_tokens |= new
         return new
 
-    def hide(self, shown: frozenset[str]) -> None:
-        """Takes back what `show` returned, where the task was not registered after all."""
-        self._shown -= shown
+    def refund_label_tokens(self, spent: frozenset[str]) -> None:
+        """Takes back what `spend_label_tokens` returned, if the task was not registered after all."""
+        self._label_tokens -= spent
 
     def check(self, queries: int, now: float) -> None:
-        """Raises what `reserve` would raise for a call of no tokens; for before the work of planning one."""
+        """Raises what `reserve` would raise for a call without tokens. Cheap, so it comes before a call is planned."""
         left = self.budget()
         self._check("queries", queries, left.queries, self._tenant.max_queries)
         self._bucket.check(now)
 
     def reserve(self, queries: int, tokens: int, now: float) -> Reservation:
-        """Raises BudgetSpent, RateLimited, and reserves nothing then.
+        """Reserves queries and tokens for a call.
 
-        A call of more than a second's queries goes through whenever the rate has room for one, and those after it wait.
+        A call larger than the rate's burst is admitted as soon as the rate allows one query; later calls wait longer.
+
+        Raises:
+            BudgetSpent: more is wanted than is left. Nothing is reserved then.
+            RateLimited: the call comes too early. Nothing is reserved then.
         """
         left = self.budget()
         self._check("queries", queries, left.queries, self._tenant.max_queries)
@@ -81,16 +96,16 @@ class Account:
         if left is None or wanted <= left:
             return
         reserved = sum(getattr(reservation, kind) for reservation in self._open)
-        beside = f", and {reserved} reserved by calls at work" if reserved else ""
-        what = f"{wanted} {kind} where {left} of {total} are left{beside}"
+        others = f", and {reserved} reserved by open calls" if reserved else ""
+        what = f"{wanted} {kind} where {left} of {total} are left{others}"
         raise BudgetSpent(what, where=f"max_{kind}", fix=f"a smaller call, or {ANOTHER_AGREEMENT}")
 
     def priced(self, usage: Usage) -> Usage:
-        """With its cost."""
+        """Returns the usage with its cost at the tenant's prices."""
         return replace(usage, cost_micros=self._tenant.price.cost_micros(usage))
 
     def settle(self, reservation: Reservation, task_id: str, usage: Usage) -> None:
-        """Counts what was used, which is at most what was reserved; the rest is free again."""
+        """Counts what a call used, and frees the rest of its reservation."""
         assert usage.queries <= reservation.queries and usage.tokens <= reservation.tokens, "more than was reserved"
         self._open.remove(reservation)
         self._bucket.give_back(reservation.queries - usage.queries)
@@ -104,25 +119,25 @@ class Account:
             self.tasks[""] = self.tasks.get("", Usage()) + self.tasks.pop(oldest)
 
     def budget(self) -> Budget:
-        """What may still be reserved, or shown."""
+        """Returns what may still be reserved, and how many new label tokens tasks may still have."""
         queries = self.usage.queries + sum(reservation.queries for reservation in self._open)
         tokens = self.usage.tokens + sum(reservation.tokens for reservation in self._open)
         return Budget(
             _left(self._tenant.max_queries, queries),
             _left(self._tenant.max_tokens, tokens),
-            _left(self._max_label_tokens, len(self._shown)),
+            _left(self._max_label_tokens, len(self._label_tokens)),
         )
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Counts what a record of the audit log says: kind "score", usage at its price of then, or "task"."""
+        """Counts what a record of the audit log says: the usage of a "score", with its cost then, or a "task"."""
         if record["kind"] == "score":
             self._count(record["task"], usage_of(record))
         elif record["kind"] == "task":
-            self._shown |= frozenset(record["label_tokens"])
+            self._label_tokens |= frozenset(record["label_tokens"])
 
 
 def usage_of(record: Mapping[str, Any]) -> Usage:
-    """Of a record of kind "score", without times."""
+    """Returns the usage in an audit record of kind "score", without times."""
     return Usage(**{name: record[name] for name in ("queries", "tokens", "cached_queries", "cost_micros")})
 
 
@@ -131,14 +146,14 @@ def _digest(column: str) -> str:
 
 
 def _left(total: int | None, used: int) -> int | None:
-    """Not below 0 where the budget was made smaller than what is used already."""
+    """Returns what is left; 0 if the budget was lowered below what is used already."""
     return None if total is None else max(0, total - used)
 
 
 class _Bucket:
-    """A token bucket that may go into debt: it lets anything through while it is not empty.
+    """A token bucket that may go into debt: it admits a call of any size while it is not empty.
 
-    `earned` and `taken` are kept apart, and `taken` is whole: what is given back leaves no trace of rounding.
+    `_earned` and `_taken` are separate, and `_taken` is an integer, so giving back leaves no rounding error.
     """
 
     def __init__(self, per_second: float | None, size: float) -> None:
@@ -147,7 +162,7 @@ class _Bucket:
         self._at: float | None = None
 
     def check(self, now: float) -> None:
-        """Raises RateLimited where it is empty."""
+        """Raises RateLimited if the bucket is empty."""
         if self._per_second is None:
             return
         elapsed = 0.0 if self._at is None else max(0.0, now - self._at)
@@ -155,14 +170,15 @@ class _Bucket:
         self._at = now
         level = self._earned - self._taken
         if level <= 0:
-            what, seconds = f"faster than {self._per_second:g} queries a second", (1 - level) / self._per_second
+            what, seconds = f"more than {self._per_second:g} queries a second", (1 - level) / self._per_second
             fix = f"try again in {seconds:.1f} s"
             raise RateLimited(what, where="queries_per_second", fix=fix, seconds=seconds)
 
     def take(self, queries: int, now: float) -> None:
-        """Raises RateLimited."""
+        """Takes tokens out. Raises RateLimited if the bucket is empty."""
         self.check(now)
         self._taken += queries
 
     def give_back(self, queries: int) -> None:
+        """Puts back tokens that were taken and not used."""
         self._taken -= queries

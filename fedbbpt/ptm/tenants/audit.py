@@ -1,7 +1,8 @@
-"""The audit log: a line of JSON for each thing done, and each line holds the hash of the one before it.
+"""The audit log: one line of JSON for each event, chained by hashes.
 
-A record that was changed, taken out or moved is found by whoever reads the file. That the last ones were cut off is not
-to be seen in the file: whoever wants to know keeps an anchor, "N:HASH" of the last record, elsewhere.
+Each record holds the hash of the record before it, so a reader of the file detects records that were changed, removed
+or moved. The file alone cannot show that its last records were cut off; keeping an anchor, "N:HASH" of the last record,
+in another place can.
 """
 
 import errno
@@ -20,32 +21,34 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, TypeAlias
 
-from fedbbpt.errors import AuditBroken, InvalidInput, StoreError, StoreFull, StoreLocked
+from fedbbpt.errors import AuditBroken, FedbbptError, InvalidInput, StoreError, StoreFull, StoreLocked
+from fedbbpt.host.files import sync_folder
 
 log = logging.getLogger(__name__)
 
 FIRST = "the first record of a fedbbpt audit log"
-"""What stands for the hash before the first record."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The value of `previous` in the first record."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Record: TypeAlias = dict[str, Any]
-"""`n` from 1, `time` in UTC, `kind`, `tenant`, `previous` and `hash`, and whatever else the kind has."""
+"""`n` from 1, `time` in UTC, `kind`, `tenant`, `previous` and `hash`, and the fields of the kind."""
 CHAIN = frozenset({"n", "time", "kind", "tenant", "previous", "hash"})
+"""The fields that every record has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """How many records there are, and the hash of the last one: no record up to it can change unnoticed."""
+    """The number of records and the hash of the last one. No record up to it can be changed without detection."""
 
     count: int = 0
     hash: str = FIRST
 
     @staticmethod
     def parse(text: str) -> "Anchor":
-        """Raises InvalidInput."""
+        """Parses "N:HASH". Raises InvalidInput."""
         found = re.fullmatch(r"([1-9][0-9]{0,17}):([0-9a-f]{64})", text)
         if not found:
-            raise InvalidInput(f"{text!r} is no anchor", where="anchor", fix="N:HASH of the N-th record")
+            raise InvalidInput(f"{text!r} is not an anchor", where="anchor", fix="N:HASH of the N-th record")
         return Anchor(int(found[1]), found[2])
 
     def __str__(self) -> str:
@@ -61,9 +64,13 @@ def _sealed(record: Record) -> Record:
 
 
 def read_audit(path: Path, anchor: Anchor | None = None) -> Iterator[Record]:
-    """The records, verified one by one. Raises AuditBroken with the line, InvalidInput where there is no file.
+    """Yields the records of a log, verified one by one.
 
-    A last line without its end, which a service that is at work or has crashed may leave, is left out.
+    Skips a last line without its end, which a running or crashed service may leave.
+
+    Raises:
+        AuditBroken: a record was changed or is missing; names its line.
+        InvalidInput: the file cannot be read.
     """
     try:
         file = path.open("rb")
@@ -77,42 +84,39 @@ def _verified(file: BinaryIO, path: Path, anchor: Anchor | None = None) -> Itera
     head = Anchor()
     for line in file:
         if not line.endswith(b"\n"):
-            log.warning("%s:%d: the last record is cut short, and does not count", path, head.count + 1)
+            log.warning("%s:%d: ignoring the last record, which is incomplete", path, head.count + 1)
             break
         record = _parse(line, head, f"{path}:{head.count + 1}")
         head = Anchor(record["n"], record["hash"])
         if anchor and anchor.count == head.count and anchor != head:
-            raise AuditBroken("another record than the anchor's", where=f"{path}:{head.count}", fix=f"{anchor}")
+            raise AuditBroken("the record is not the anchor's", where=f"{path}:{head.count}", fix=f"{anchor}")
         yield record
     if anchor and head.count < anchor.count:
-        what = f"{head.count} records, of {anchor.count} that there were"
-        raise AuditBroken(what, where=str(path), fix="the whole file: its end was cut off")
+        what = f"only {head.count} of the anchor's {anchor.count} records: the end was cut off"
+        raise AuditBroken(what, where=str(path), fix="the complete file")
 
 
 def _parse(line: bytes, head: Anchor, where: str) -> Record:
-    """The record that follows the head."""
-    fix = "the file as the service wrote it, from a copy"
+    """Parses and verifies the record that follows `head`."""
+    fix = "a copy of the file as the service wrote it"
     try:
         record = json.loads(line)
         body = {key: value for key, value in record.items() if key != "hash"}
         sound = record.keys() >= CHAIN and _canonical(_sealed(body)) + b"\n" == line
-    except (ValueError, AttributeError, RecursionError):  # no JSON, no object, or one that goes too deep
+    except (ValueError, AttributeError, RecursionError):  # not JSON, not an object, or nested too deeply
         sound = False
     if not sound:
         raise AuditBroken("the record was changed", where=where, fix=fix)
     if record["n"] != head.count + 1:
-        what = f"record {record['n']} where record {head.count + 1} belongs: some are missing, or not in their order"
+        what = f"record {record['n']} where record {head.count + 1} belongs: records are missing or were moved"
         raise AuditBroken(what, where=where, fix=fix)
     if record["previous"] != head.hash:
-        raise AuditBroken("the record before it is another than the one it was written behind", where=where, fix=fix)
+        raise AuditBroken("the record before it was replaced", where=where, fix=fix)
     return dict(record)
 
 
 class AuditLog:
-    """Appends to the file that it alone has open. Safe for several threads.
-
-    `wall_clock` gives seconds since 1970; without a path nothing is kept.
-    """
+    """Appends to the file, which it locks. Thread-safe."""
 
     def __init__(
         self,
@@ -120,12 +124,21 @@ class AuditLog:
         wall_clock: Callable[[], float] = time.time,
         replay: Callable[[Record], None] = lambda record: None,
     ) -> None:
-        """Opens or creates the file, verifies what is there, and gives each record to `replay`.
+        """Opens or creates the file, verifies its records, and passes each to `replay`.
 
-        Raises StoreLocked where another service has it, AuditBroken, StoreError.
+        Args:
+            path: the file; None keeps no log.
+            wall_clock: returns seconds since 1970.
+            replay: called with each record.
+
+        Raises:
+            StoreLocked: another service has the file open.
+            AuditBroken: a record was changed or is missing.
+            StoreError: the file cannot be read or written.
         """
         self._path, self._wall_clock, self._lock = path, wall_clock, Lock()
         self.head = Anchor()
+        """The anchor of the last record."""
         self._size, self._torn, self._descriptor = 0, False, -1
         if path is not None:
             self._open(path, replay)
@@ -133,17 +146,19 @@ class AuditLog:
     def _open(self, path: Path, replay: Callable[[Record], None]) -> None:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            _sync_folder(path)
+            sync_folder(path.parent)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with open(self._descriptor, "rb", closefd=False) as file:
                 for record in _verified(file, path):
                     replay(record)
                     self._follow(record, file.tell())
             if os.fstat(self._descriptor).st_size > self._size:
-                self._cut()
+                self._truncate()
         except BlockingIOError:
             self.close()
-            raise StoreLocked("another service has it open", where=str(path), fix="a log for each service") from None
+            raise StoreLocked(
+                "another service has it open", where=str(path), fix="a separate log for each service"
+            ) from None
         except OSError as error:
             self.close()
             raise _store_error(error, path) from None
@@ -152,8 +167,13 @@ class AuditLog:
             raise
 
     def append(self, kind: str, tenant: str, **fields: Any) -> None:
-        """Durable when it returns. Raises StoreFull, StoreError: then the file is as it was."""
-        assert not CHAIN & fields.keys(), "the chain's own names"
+        """Appends a record, which is durable when this returns.
+
+        Raises:
+            StoreFull: the disk is full. The file is unchanged.
+            StoreError: the file cannot be written. It is unchanged.
+        """
+        assert not CHAIN & fields.keys(), "fields of the chain itself"
         if self._path is None:
             return
         with self._lock:
@@ -167,13 +187,20 @@ class AuditLog:
                 raise _store_error(error, self._path) from None
             self._follow(record, self._size + len(line))
 
+    def record_refusal(self, tenant: str, error: FedbbptError, **fields: Any) -> None:
+        """Appends a record that a call was refused with `error`. Only logs a warning if it cannot be written."""
+        try:
+            self.append("refusal", tenant, status=type(error).__name__, **fields)
+        except StoreError as problem:
+            log.warning("a refusal could not be recorded: %s", problem)
+
     def _follow(self, record: Record, size: int) -> None:
         self.head = Anchor(record["n"], record["hash"])
         self._size, self._torn = size, False
 
     def _write(self, line: bytes) -> None:
         if self._torn:
-            self._cut()
+            self._truncate()
         self._torn = True
         try:
             written = 0
@@ -182,32 +209,23 @@ class AuditLog:
             os.fsync(self._descriptor)
         except OSError:
             with suppress(OSError):  # or else before the next record
-                self._cut()
+                self._truncate()
             raise
 
-    def _cut(self) -> None:
-        """Takes off whatever stands behind the last whole record."""
+    def _truncate(self) -> None:
+        """Removes everything after the last complete record."""
         os.ftruncate(self._descriptor, self._size)
         os.fsync(self._descriptor)
         self._torn = False
 
     def close(self) -> None:
-        """Lets another service have the file."""
+        """Closes the file, so that another service can open it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def _store_error(error: OSError, path: Path) -> StoreError:
-    if error.errno in NO_ROOM:
+    if error.errno in DISK_FULL:
         return StoreFull("the disk is full", where=str(path), fix="free some space")
-    return StoreError(error.strerror or str(error), where=str(path), fix="a place that can be written")
-
-
-def _sync_folder(path: Path) -> None:
-    """The name of a new file is durable, too."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    return StoreError(error.strerror or str(error), where=str(path), fix="a writable place")

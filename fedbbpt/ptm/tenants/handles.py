@@ -1,4 +1,4 @@
-"""Registered examples, tokenised, in memory only: each tenant's own, within its quota, for as long as they are used."""
+"""One tenant's registered examples: tokenised, in memory only, within a quota, and dropped when long unused."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,24 +12,30 @@ from fedbbpt.errors import InvalidExamples, UnknownExamples
 from fedbbpt.types import TaskSpec
 
 TOKEN_BYTES, ROW_BYTES = 40, 300
-"""What tokens and rows take in Python, about."""
+"""Estimated memory of a token and of a row, as Python objects."""
 
 
 @dataclass(slots=True)
-class Kept:
-    """A handle's examples."""
+class RegisteredExamples:
+    """The examples of one handle."""
 
     id: str
     task_id: str
     task: TaskSpec
     rows: Sequence[Any]
+    """The backend's prepared inputs, one for each of B examples."""
     digests: Sequence[bytes]
-    """Of the rows."""
+    """A digest of each row `[B]`."""
     labels: npt.NDArray[np.int64] | None
+    """Classes `[B]`, if the tenant gets losses only."""
     tokens: int
+    """Length of all rows together."""
     used_at: float = 0.0
+    """Time of the last use, in seconds of the engine's clock."""
     registrations: int = 1
+    """How many times these examples were registered without being released."""
     bytes: int = field(init=False)
+    """Estimated memory of the rows."""
 
     def __post_init__(self) -> None:
         known = [row.nbytes for row in self.rows if hasattr(row, "nbytes")]
@@ -37,57 +43,61 @@ class Kept:
 
 
 class Handles:
-    """What one tenant has registered; what was used least recently gives way. Time comes in."""
+    """The registered examples by handle. Evicts the least recently used ones. Callers pass the time, in seconds."""
 
     def __init__(self, *, max_handles: int, max_bytes: int, time_to_live_seconds: float) -> None:
         self._max_handles, self._max_bytes = max_handles, max_bytes
         self._time_to_live_seconds = time_to_live_seconds
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._registered: OrderedDict[str, RegisteredExamples] = OrderedDict()  # least recently used first
         self.bytes = 0
+        """Estimated memory of all examples."""
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._registered)
 
-    def check(self, kept: Kept) -> None:
-        """Raises InvalidExamples where it alone exceeds the quota."""
-        if kept.bytes > self._max_bytes:
-            raise InvalidExamples(f"{kept.bytes} bytes", where="examples", fix=f"at most {self._max_bytes}")
+    def check_size(self, examples: RegisteredExamples) -> None:
+        """Raises InvalidExamples if these examples alone exceed the quota."""
+        if examples.bytes > self._max_bytes:
+            raise InvalidExamples(f"{examples.bytes} bytes", where="examples", fix=f"at most {self._max_bytes}")
 
-    def put(self, kept: Kept, now: float) -> None:
-        """Raises InvalidExamples where it alone exceeds the quota."""
-        self.check(kept)
-        kept.used_at = now
-        self._drop(kept.id)
-        self._kept[kept.id] = kept
-        self.bytes += kept.bytes
-        self.forget(now)
-        while len(self._kept) > self._max_handles or self.bytes > self._max_bytes:
-            self._drop(next(iter(self._kept)))
+    def put(self, examples: RegisteredExamples, now: float) -> None:
+        """Keeps the examples under their id. Raises InvalidExamples if they alone exceed the quota."""
+        self.check_size(examples)
+        examples.used_at = now
+        self._drop(examples.id)
+        self._registered[examples.id] = examples
+        self.bytes += examples.bytes
+        self.drop_expired(now)
+        while len(self._registered) > self._max_handles or self.bytes > self._max_bytes:
+            self._drop(next(iter(self._registered)))
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._kept
+    def __contains__(self, examples_id: str) -> bool:
+        return examples_id in self._registered
 
-    def get(self, name: str, now: float) -> Kept:
-        """Raises UnknownExamples."""
-        kept = self._kept.get(name)
-        if kept is None or now - kept.used_at > self._time_to_live_seconds:
+    def get(self, examples_id: str, now: float) -> RegisteredExamples:
+        """Returns the examples of a handle and counts that as a use. Raises UnknownExamples."""
+        examples = self._registered.get(examples_id)
+        if examples is None or now - examples.used_at > self._time_to_live_seconds:
             raise UnknownExamples("expired, released or never registered", where="examples_id", fix="register again")
-        kept.used_at = now
-        self._kept.move_to_end(name)
-        return kept
+        examples.used_at = now
+        self._registered.move_to_end(examples_id)
+        return examples
 
-    def release(self, name: str) -> None:
-        """Takes back one registration: the same examples may be in use elsewhere, under the same name."""
-        if kept := self._kept.get(name):
-            kept.registrations -= 1
-            if kept.registrations < 1:
-                self._drop(name)
+    def release(self, examples_id: str) -> None:
+        """Takes back one registration. The examples stay while another caller has registered the same ones."""
+        if examples := self._registered.get(examples_id):
+            examples.registrations -= 1
+            if examples.registrations < 1:
+                self._drop(examples_id)
 
-    def forget(self, now: float) -> None:
-        """Drops what has expired."""
-        while self._kept and now - next(iter(self._kept.values())).used_at > self._time_to_live_seconds:
-            self._drop(next(iter(self._kept)))
+    def drop_expired(self, now: float) -> None:
+        """Drops the examples that were last used too long ago."""
+        while self._registered:
+            oldest = next(iter(self._registered.values()))
+            if now - oldest.used_at <= self._time_to_live_seconds:
+                return
+            self._drop(oldest.id)
 
-    def _drop(self, name: str) -> None:
-        if kept := self._kept.pop(name, None):
-            self.bytes -= kept.bytes
+    def _drop(self, examples_id: str) -> None:
+        if examples := self._registered.pop(examples_id, None):
+            self.bytes -= examples.bytes

@@ -1,95 +1,108 @@
-"""Answers by idempotency key: a call that is made again joins the first, or gets its answer, and costs nothing.
+"""Replies by idempotency key: a call that is repeated joins the first one or gets its reply, and costs nothing.
 
-Of one that nobody waited for the micro-batches that had begun are paid: made again, it pays for the others.
+If all callers of a call have gone away, the tenant pays for the micro-batches that had begun; repeating the call then
+costs only the remaining ones.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from fedbbpt.errors import InvalidRequest
 
 MAX_KEY_CHARACTERS = 64
 OVERHEAD_BYTES = 500
-"""Of Python, for each answer and its key."""
+"""Estimated memory of a finished call besides its reply."""
 
 
 @dataclass(slots=True)
 class Attempts:
-    """At one call, so far."""
+    """The attempts at one call so far."""
 
-    paid: int = 0
-    """Queries that they were charged for, without an answer."""
+    charged_queries: int = 0
+    """Queries that failed or cancelled attempts were charged for."""
+
+
+Compute: TypeAlias = Callable[[Attempts], Awaitable[bytes]]
+"""Computes the reply of a call and returns it serialised. Adds the queries that it charges in vain to the attempts."""
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
-    """A call under way."""
-
+class _RunningCall:
     request: bytes
-    """Its digest."""
+    """Digest of the request."""
     attempts: Attempts
     task: asyncio.Task[bytes]
     waiting: int = 0
+    """Callers that wait for the reply."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class _FinishedCall:
     request: bytes
+    """Digest of the request."""
     attempts: Attempts
-    answer: bytes | None
-    """None where it was given up, or failed."""
+    reply: bytes | None
+    """None if the call failed or was cancelled."""
     at: float
 
     @property
     def bytes(self) -> int:
-        return len(self.answer or b"") + OVERHEAD_BYTES
+        """Estimated memory."""
+        return len(self.reply or b"") + OVERHEAD_BYTES
 
 
-class Replies:
-    """One tenant's serialised answers of the last `seconds`, at most `max_bytes` of them.
-
-    For one event loop; time comes in.
-    """
+class ReplyCache:
+    """One tenant's serialised replies of the last `seconds`, at most `max_bytes` of them. For one event loop."""
 
     def __init__(self, *, seconds: float, max_bytes: int, clock: Callable[[], float]) -> None:
         self._seconds, self._max_bytes, self._clock = seconds, max_bytes, clock
-        self._open: dict[str, _Open] = {}
-        self._ended: OrderedDict[str, _Ended] = OrderedDict()  # the oldest first
+        self._running: dict[str, _RunningCall] = {}
+        self._finished: OrderedDict[str, _FinishedCall] = OrderedDict()  # oldest first
         self._bytes = 0
 
-    async def once(self, key: str, request: bytes, make: Callable[[Attempts], Awaitable[bytes]]) -> bytes:
-        """What `make` gives, or gave. It is cancelled when nobody waits for it any more, and may give an answer still.
+    async def get_or_compute(self, key: str, request: bytes, compute: Compute) -> bytes:
+        """Returns the reply to the request with this key, which is computed and serialised only once.
 
-        What failed is made again when it is asked for, with what `make` has said of the attempts before. Raises
-        InvalidRequest for a key of another request, and whatever `make` raises.
+        `compute` is cancelled when no caller waits any more; it may still return a reply then. After a failure, the
+        next call with the key computes again and is given the earlier attempts.
+
+        Args:
+            key: the idempotency key, at most MAX_KEY_CHARACTERS long.
+            request: a digest of the request.
+            compute: called at most once at a time.
+
+        Raises:
+            InvalidRequest: the key is too long, or was used for another request.
+            Exception: whatever `compute` raises.
         """
         if len(key) > MAX_KEY_CHARACTERS:
             what, fix = f"{len(key)} characters", f"at most {MAX_KEY_CHARACTERS}"
             raise InvalidRequest(what, where="idempotency_key", fix=fix)
-        while (call := self._open.get(key)) is not None and call.waiting == 0 and call.request == request:
-            await asyncio.wait({call.task})  # it was given up, and comes to its end
-            await asyncio.sleep(0)  # as does `_end`
-        self.forget()
-        ended = self._ended.get(key)
-        known = self._open.get(key) or ended
+        while (call := self._running.get(key)) is not None and call.waiting == 0 and call.request == request:
+            await asyncio.wait({call.task})  # it was cancelled and is about to end
+            await asyncio.sleep(0)  # let its done callback run
+        self.drop_expired()
+        finished = self._finished.get(key)
+        known = self._running.get(key) or finished
         if known is not None and known.request != request:
-            raise InvalidRequest("the key of another request", where="idempotency_key", fix="a new key for each call")
-        if isinstance(known, _Open):
+            what, fix = "the key was used for another request", "a new key for each call"
+            raise InvalidRequest(what, where="idempotency_key", fix=fix)
+        if isinstance(known, _RunningCall):
             return await self._join(known)
-        if ended is not None and ended.answer is not None:
-            return ended.answer
-        return await self._join(self._begin(key, request, ended.attempts if ended else Attempts(), make))
+        if finished is not None and finished.reply is not None:
+            return finished.reply
+        attempts = finished.attempts if finished else Attempts()
+        return await self._join(self._start(key, request, attempts, compute))
 
-    def _begin(
-        self, key: str, request: bytes, attempts: Attempts, make: Callable[[Attempts], Awaitable[bytes]]
-    ) -> _Open:
-        call = self._open[key] = _Open(request, attempts, asyncio.ensure_future(make(attempts)))
-        call.task.add_done_callback(lambda task: self._end(key, call))
+    def _start(self, key: str, request: bytes, attempts: Attempts, compute: Compute) -> _RunningCall:
+        call = self._running[key] = _RunningCall(request, attempts, asyncio.ensure_future(compute(attempts)))
+        call.task.add_done_callback(lambda task: self._finish(key, call))
         return call
 
-    async def _join(self, call: _Open) -> bytes:
+    async def _join(self, call: _RunningCall) -> bytes:
         call.waiting += 1
         try:
             return await asyncio.shield(call.task)
@@ -98,23 +111,23 @@ class Replies:
             if not call.waiting and not call.task.done():
                 call.task.cancel()
 
-    def _end(self, key: str, call: _Open) -> None:
-        del self._open[key]
+    def _finish(self, key: str, call: _RunningCall) -> None:
+        del self._running[key]
         failed = call.task.cancelled() or call.task.exception() is not None
-        if before := self._ended.pop(key, None):
+        if before := self._finished.pop(key, None):
             self._bytes -= before.bytes
-        if failed and not call.attempts.paid:
+        if failed and not call.attempts.charged_queries:
             return
-        answer = None if failed else call.task.result()
-        ended = self._ended[key] = _Ended(call.request, call.attempts, answer, self._clock())
-        self._bytes += ended.bytes
-        self.forget()
+        reply = None if failed else call.task.result()
+        finished = self._finished[key] = _FinishedCall(call.request, call.attempts, reply, self._clock())
+        self._bytes += finished.bytes
+        self.drop_expired()
 
-    def forget(self) -> None:
-        """Drops the oldest answers, by age and by their bytes."""
-        while self._ended:
-            oldest = next(iter(self._ended.values()))
+    def drop_expired(self) -> None:
+        """Drops the oldest replies while they are too old, or too large together."""
+        while self._finished:
+            oldest = next(iter(self._finished.values()))
             if self._bytes <= self._max_bytes and self._clock() - oldest.at <= self._seconds:
                 return
-            self._ended.popitem(last=False)
+            self._finished.popitem(last=False)
             self._bytes -= oldest.bytes

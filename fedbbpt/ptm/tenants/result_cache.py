@@ -1,7 +1,4 @@
-"""Scores that were computed before, by task, prompt and row; the model's revision is the process's own.
-
-Each tenant has a cache of its own: what is in it, and how soon an answer comes, tells nobody what others have asked.
-"""
+"""A cache of computed scores. Its keys name task, prompt and row; the model is the same for the life of a process."""
 
 from collections import OrderedDict
 
@@ -9,17 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 OVERHEAD_BYTES = 300
-"""Of Python, for each entry."""
+"""Estimated memory of an entry besides its scores."""
 
 
 class ResultCache:
-    """The scores `[K]` of pairs, at most `max_bytes` of them; what was used least recently gives way."""
+    """Scores `[K]` of (prompt, example) pairs: at most `max_bytes`, evicting the least recently used."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
         self._entries: OrderedDict[bytes, bytes] = OrderedDict()
 
     def get(self, key: bytes) -> npt.NDArray[np.float32] | None:
+        """Returns the cached scores, or None."""
         found = self._entries.get(key)
         if found is None:
             return None
@@ -27,6 +25,7 @@ class ResultCache:
         return np.frombuffer(found, np.float32)
 
     def put(self, key: bytes, scores: npt.NDArray[np.float32]) -> None:
+        """Caches a copy of the scores. A key that is already cached keeps its scores."""
         if key in self._entries:
             return
         self._entries[key] = scores.tobytes()

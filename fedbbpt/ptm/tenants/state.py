@@ -1,4 +1,4 @@
-"""What the engine keeps of one tenant: its card, account, tasks, examples and, where it gets losses, its labels."""
+"""Everything that the service keeps in memory for one tenant."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -9,50 +9,55 @@ from fedbbpt.ptm.checks import MAX_PAIRS
 from fedbbpt.ptm.tenants.accounts import Account
 from fedbbpt.ptm.tenants.handles import Handles
 from fedbbpt.ptm.tenants.policy import LabelBook
-from fedbbpt.ptm.tenants.registry import Tenant
 from fedbbpt.ptm.tenants.result_cache import ResultCache
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import ModelCard, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the service keeps for each tenant; what was used least recently gives way."""
+class Quotas:
+    """What the service keeps for each tenant at most; the least recently used entries are evicted."""
 
     tasks: int = 1024
     handles: int = 1024
+    """Sets of registered examples."""
     bytes: int = 1 << 30
+    """Estimated size of the registered examples."""
     time_to_live_seconds: float = 3600.0
-    """A handle is kept this long after its last use."""
+    """How long a handle is kept after its last use."""
     cache_bytes: int = 1 << 26
-    """Of scores."""
+    """Size of the cached scores."""
 
 
 @dataclass(slots=True)
-class Tenancy:
-    """Made by `begin`."""
+class TenantState:
+    """One tenant's card, account, tasks, examples, cached scores and, if it gets losses only, labels.
+
+    Nothing is shared between tenants, so neither an answer nor the time that it takes reveals what others asked.
+    """
 
     tenant: Tenant
     card: ModelCard
-    """What the model is to this tenant."""
+    """The model's card as this tenant sees it."""
     account: Account
     handles: Handles
     cache: ResultCache
-    """Its own: what is still in it, and what that costs, tells nothing of what others ask."""
     labels: LabelBook
     max_tasks: int
-    tasks: OrderedDict[str, TaskSpec] = field(default_factory=OrderedDict)  # least recently registered first
+    tasks: OrderedDict[str, TaskSpec] = field(default_factory=OrderedDict)
+    """Tasks by id, least recently registered first."""
 
     @staticmethod
-    def begin(tenant: Tenant, card: ModelCard, hidden_size: int, limits: Limits) -> "Tenancy":
+    def create(tenant: Tenant, card: ModelCard, hidden_size: int, quotas: Quotas) -> "TenantState":
+        """Returns the state of a tenant that has used nothing. `card` and `hidden_size` are the backend's."""
         handles = Handles(
-            max_handles=limits.handles, max_bytes=limits.bytes, time_to_live_seconds=limits.time_to_live_seconds
+            max_handles=quotas.handles, max_bytes=quotas.bytes, time_to_live_seconds=quotas.time_to_live_seconds
         )
         path = PurePath(card.model)
-        # Where the provider keeps it is the provider's own business.
-        model = path.name if path.is_absolute() else card.model
         own = replace(
             card,
-            model=model,
+            # Tenants need not know in which folder the provider keeps the model.
+            model=path.name if path.is_absolute() else card.model,
             output=tenant.output,
             min_examples=tenant.min_examples,
             price=tenant.price,
@@ -60,17 +65,18 @@ class Tenancy:
         )
         account = Account(tenant, tenant.max_label_tokens(hidden_size))
         labels = LabelBook(tenant.min_examples, overlaps=tenant.overlaps)
-        return Tenancy(tenant, own, account, handles, ResultCache(limits.cache_bytes), labels, limits.tasks)
+        return TenantState(tenant, own, account, handles, ResultCache(quotas.cache_bytes), labels, quotas.tasks)
 
-    def keep(self, name: str, task: TaskSpec) -> None:
-        self.tasks[name] = task
-        self.tasks.move_to_end(name)
+    def keep_task(self, task_id: str, task: TaskSpec) -> None:
+        """Remembers a task, and forgets the one that was registered longest ago if there are too many."""
+        self.tasks[task_id] = task
+        self.tasks.move_to_end(task_id)
         while len(self.tasks) > self.max_tasks:
             self.tasks.popitem(last=False)
 
-    def task(self, name: str) -> TaskSpec:
-        """Raises UnknownTask."""
-        found = self.tasks.get(name)
+    def task(self, task_id: str) -> TaskSpec:
+        """Returns a registered task. Raises UnknownTask."""
+        found = self.tasks.get(task_id)
         if found is None:
-            raise UnknownTask(f"no task {name!r}", where="task_id", fix="register the task first")
+            raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
         return found

@@ -19,7 +19,7 @@ from fedbbpt.job.settings import task_spec
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.tasks.presets import PRESETS
 from fedbbpt.types import Precision
-from tests.federation import engine
+from tests.federation import fake_ptm
 
 TINY = '[method]\nname = "fed-cma"\npopulation = 6\n[task.prompt]\ndim = 6\ntokens = 4\n'
 CMA = MethodRow("tiny", TINY, "tiny.toml")
@@ -114,9 +114,9 @@ def test_controls_agree_with_an_evaluation() -> None:
     cells = {cell.method: cell for cell in grid(methods=tuple(CONTROLS)).cells()}
     splits = prepare(cells["zero-shot"].job)
     test = sample_test_examples(splits.test, 60)
-    space, ptm = splits.job.space(), engine()
+    space, ptm = splits.job.space(), fake_ptm()
     compared = compare(ptm, task_spec(splits.job), space, np.zeros(space.dim, np.float32), splits.pooled(), test)
-    found = {name: measure(cell, engine()) for name, cell in cells.items()}
+    found = {name: measure(cell, fake_ptm()) for name, cell in cells.items()}
     assert found["zero-shot"].end.best == compared.without.accuracy
     assert compared.bias is not None and found["bias-only"].end.best == compared.bias.accuracy
     assert found["bias-only"].end.queries == len(splits.pooled())
@@ -127,7 +127,7 @@ def test_controls_agree_with_an_evaluation() -> None:
 
 def test_a_cell_gives_the_same_record_again() -> None:
     (cell,) = grid(methods=(CMA,)).cells()
-    one, other = measure(cell, engine()), measure(cell, engine())
+    one, other = measure(cell, fake_ptm()), measure(cell, fake_ptm())
     assert one.model_copy(update={"seconds": 0.0}) == other.model_copy(update={"seconds": 0.0})
     assert one.end.queries <= 1500 and one.bytes_up > 0 and one.answers > 0
     assert one.end.bytes == one.bytes_up + one.bytes_down
@@ -135,7 +135,7 @@ def test_a_cell_gives_the_same_record_again() -> None:
 
 def test_searches_without_a_federation_send_nothing() -> None:
     for cell in grid(methods=(POOLED, ALONE)).cells():
-        record = measure(cell, engine())
+        record = measure(cell, fake_ptm())
         assert (record.answers, record.bytes_up, record.end.bytes) == (0, 0, 0)
         assert record.end.round > 0
 

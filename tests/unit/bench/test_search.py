@@ -15,7 +15,7 @@ from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.simulation import Simulation, simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.settings import task_spec
-from tests.federation import engine, job
+from tests.federation import fake_ptm, job
 
 BUDGET = 1500
 
@@ -28,14 +28,14 @@ def splits_of(data: Path, rounds: int = 1000, **cohort: Any) -> Splits:
 def undisturbed(splits: Splits, rounds: tuple[PricedRound, ...], more: int = 0) -> Any:
     """Simulates the same run with `more` additional rounds, and with the number of rounds known from the start."""
     plan = splits.job.run.model_copy(update={"rounds": len(rounds) - 1 + more})
-    return simulate(replace(splits, job=splits.job.model_copy(update={"run": plan})), engine(), lambda status: None)
+    return simulate(replace(splits, job=splits.job.model_copy(update={"run": plan})), fake_ptm(), lambda status: None)
 
 
 @pytest.mark.parametrize("cohort", [{}, {"size": 1, "quorum": 1.0}], ids=["everybody", "one client a round"])
 def test_a_search_has_all_rounds_that_the_budget_pays_for(data: Path, cohort: dict[str, Any]) -> None:
     """The count is exact, and includes queries on dev examples."""
     splits = splits_of(data, **cohort)
-    rounds = search([splits], engine(), BUDGET)
+    rounds = search([splits], fake_ptm(), BUDGET)
     _, reports = undisturbed(splits, rounds)
     assert len(reports) == len(rounds) > 3
     assert rounds[-1][0].queries == sum(report.queries for report in reports) <= BUDGET
@@ -45,10 +45,10 @@ def test_a_search_has_all_rounds_that_the_budget_pays_for(data: Path, cohort: di
 
 def test_the_curve_ends_where_the_run_ends(data: Path) -> None:
     splits = splits_of(data)
-    rounds = search([splits], engine(), BUDGET)
+    rounds = search([splits], fake_ptm(), BUDGET)
     result, _ = undisturbed(splits, rounds)
-    points = curve(rounds, [splits], splits.test, engine())
-    scorer = PromptScorer(engine(), task_spec(splits.job), splits.job.space())
+    points = curve(rounds, [splits], splits.test, fake_ptm())
+    scorer = PromptScorer(fake_ptm(), task_spec(splits.job), splits.job.space())
     assert points[-1].best == Measured.of(scorer.judge(splits.test, result.z[None])).accuracy
     assert points[0].last == points[0].best
     assert points[-1].queries == rounds[-1][0].queries
@@ -61,9 +61,9 @@ def test_accuracies_are_the_same_one_by_one(data: Path) -> None:
     made["task"]["prompt"]["offsets"] = True
     splits = prepare(type(job(data)).model_validate(made))
     z = np.random.default_rng(0).normal(size=(5, splits.job.space().dim)).astype(np.float32) * 3
-    scorer = PromptScorer(engine(), task_spec(splits.job), splits.job.space())
+    scorer = PromptScorer(fake_ptm(), task_spec(splits.job), splits.job.space())
     apart = [Measured.of(scorer.judge(splits.test, one[None])).accuracy for one in z]
-    np.testing.assert_array_equal(accuracies(z, splits, splits.test, engine()), apart)
+    np.testing.assert_array_equal(accuracies(z, splits, splits.test, fake_ptm()), apart)
     assert len(set(apart)) > 1
 
 
@@ -71,11 +71,11 @@ def test_clients_that_learn_alone_share_the_budget_and_keep_to_their_own_example
     splits = splits_of(data)
     parts = federations(splits, "alone")
     assert [part.train for part in parts] == [(train,) for train in splits.train]
-    rounds = search(parts, engine(), BUDGET)
+    rounds = search(parts, fake_ptm(), BUDGET)
     queries = [prompt.queries for prompt in rounds[-1]]
     assert sum(queries) <= BUDGET and min(queries) > 0
-    (point, *_) = reversed(curve(rounds, parts, splits.test, engine()))
-    alone = [curve([(each[i],) for each in rounds], [parts[i]], splits.test, engine())[-1] for i in range(len(parts))]
+    (point, *_) = reversed(curve(rounds, parts, splits.test, fake_ptm()))
+    alone = [curve([(each[i],) for each in rounds], [parts[i]], splits.test, fake_ptm())[-1] for i in range(len(parts))]
     assert point.best == pytest.approx(np.mean([each.best for each in alone]))
     assert point.last == pytest.approx(np.mean([each.last for each in alone]))
     assert point.queries == sum(queries)
@@ -83,8 +83,8 @@ def test_clients_that_learn_alone_share_the_budget_and_keep_to_their_own_example
 
 def test_a_budget_below_one_measurement_on_dev_examples_is_rejected(data: Path) -> None:
     with pytest.raises(InvalidInput, match="at least 30"):
-        search([splits_of(data)], engine(), 29)
-    assert len(search([splits_of(data)], engine(), 30)) == 1
+        search([splits_of(data)], fake_ptm(), 29)
+    assert len(search([splits_of(data)], fake_ptm(), 30)) == 1
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 5, 14, 201])
@@ -99,7 +99,7 @@ def test_checkpoints_cover_the_first_to_the_last_round(rounds: int) -> None:
 
 def test_message_bytes_count_arrays_and_headers(data: Path) -> None:
     """Kills: arrays counted without their headers, tasks counted as updates."""
-    played = next(iter(Simulation(splits_of(data), engine()).rounds()))
+    played = next(iter(Simulation(splits_of(data), fake_ptm()).rounds()))
     arrays_down = sum(array.nbytes for task, _ in played.exchanges for array in task.arrays.values())
     arrays_up = sum(array.nbytes for _, update in played.exchanges for array in update.arrays.values())
     up, down = message_bytes(played.exchanges)
@@ -111,7 +111,7 @@ def test_message_bytes_count_arrays_and_headers(data: Path) -> None:
 
 
 def test_costs_grow_with_rounds(data: Path) -> None:
-    rounds = search([splits_of(data)], engine(), BUDGET)
+    rounds = search([splits_of(data)], fake_ptm(), BUDGET)
     prompts = [each[0] for each in rounds]
     assert (prompts[0].answers, prompts[0].bytes_up, prompts[0].bytes_down) == (0, 0, 0)
     for name in ("queries", "answers", "bytes_up", "bytes_down"):

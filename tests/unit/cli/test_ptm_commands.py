@@ -12,7 +12,8 @@ import pytest
 
 from fedbbpt import cli
 from fedbbpt.ptm.tenants.audit import AuditLog, read_audit
-from fedbbpt.ptm.tenants.registry import Tenant, Tenants
+from fedbbpt.ptm.tenants.tenant import Tenant
+from fedbbpt.ptm.tenants.tenants_file import read_tenants
 
 PAGE = (Path(__file__).parents[3] / "docs/tenants.md").read_text()
 LINES = re.findall(r"^```json audit\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[0]
@@ -40,7 +41,7 @@ def test_a_token_is_admitted_by_its_line(run: Run) -> None:
     token, line = printed.splitlines()
     Path("tenants.toml").write_text(f'[[tenant]]\nname = "clinic"\n{line}\n')
     assert code == 0 and token not in line
-    assert Tenants.read(Path("tenants.toml")).identify([f"Bearer {token}"], []).name == "clinic"
+    assert read_tenants(Path("tenants.toml")).identify([f"Bearer {token}"], []).name == "clinic"
     made = json.loads(run("token", "--json")[1])
     assert made["token"] != token and hashlib.sha256(made["token"].encode()).hexdigest() == made["token_sha256"]
 
@@ -86,7 +87,7 @@ def test_anchors(run: Run) -> None:
     Path("audit.jsonl").write_text(LINES.splitlines(keepends=True)[0])
     assert run("audit", "audit.jsonl")[0] == 0
     code, printed, said = run("audit", "audit.jsonl", "--anchor", anchor)
-    assert (code, printed) == (8, "") and "AuditBroken: audit.jsonl: 1 records, of 2 that there were" in said
+    assert (code, printed) == (8, "") and "AuditBroken: audit.jsonl: only 1 of the anchor's 2 records" in said
 
 
 def test_what_cannot_be_summed_up_says_so(run: Run) -> None:
@@ -96,7 +97,7 @@ def test_what_cannot_be_summed_up_says_so(run: Run) -> None:
     for words, code, message in (
         (("gone.jsonl",), 3, "InvalidInput: gone.jsonl: No such file"),
         (("audit.jsonl", "--tenant", "lab"), 3, "--tenant: no record of 'lab' hint: one of clinic"),
-        (("audit.jsonl", "--anchor", "2"), 3, "anchor: '2' is no anchor hint: N:HASH"),
+        (("audit.jsonl", "--anchor", "2"), 3, "anchor: '2' is not an anchor hint: N:HASH"),
     ):
         ended = run("audit", *words)
         assert ended[:2] == (code, "") and message in re.sub(r"\s+", " ", ended[2])

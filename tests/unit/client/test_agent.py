@@ -17,7 +17,7 @@ from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import run_settings
 from fedbbpt.methods import client_method
 from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, Task, TaskId, Update
-from tests.federation import engine
+from tests.federation import fake_ptm
 
 DIM, POPULATION = 6, 6
 ARRAYS: Arrays = {"mean": np.zeros(DIM, np.float32), "scale": np.full(DIM, 0.5, np.float32)}
@@ -41,7 +41,7 @@ class Objectives(LocalObjectives):
 
 def objectives(splits: Splits) -> Objectives:
     settings = run_settings(splits.job, "run-1")
-    return Objectives(engine(), settings.task, settings.space, splits.train[0], splits.dev[0])
+    return Objectives(fake_ptm(), settings.task, settings.space, splits.train[0], splits.dev[0])
 
 
 def agent(splits: Splits, asked: LocalObjectives, codec: str = "float32", keepsake: Keepsake | None = None) -> Agent:
@@ -124,6 +124,6 @@ def test_an_error_that_waiting_does_not_mend_ends_it(splits: Splits) -> None:
             raise InvalidTensor("no good")
 
     settings = run_settings(splits.job, "run-1")
-    asked = Broken(engine(), settings.task, settings.space, splits.train[0], splits.dev[0])
+    asked = Broken(fake_ptm(), settings.task, settings.space, splits.train[0], splits.dev[0])
     with pytest.raises(InvalidTensor):
         agent(splits, asked).run(Script(task(0), receipts=[]), lambda: pytest.fail("it waited"))

@@ -6,10 +6,10 @@ import pytest
 from fedbbpt.client import asking
 from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, TaskSpec
-from tests.tenants import ptm_of
+from tests.tenants import local_ptm, ptm_of
 
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
 SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 11, 3, 1.0, ""))
@@ -18,13 +18,13 @@ WORDS = ("parking hours", "charges payments")
 DATA = LabelledExamples(Examples(tuple(f"{WORDS[i % 2]} number {i}" for i in range(23))), np.arange(23) % 2)
 
 
-def engine() -> Engine:
-    return Engine(Fake(), lambda: 0.0)
+def fake_ptm() -> LocalPtm:
+    return local_ptm(Fake())
 
 
 def test_scores_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: parts in another order, handles that stay registered, progress that counts examples and not queries."""
-    ptm = engine()
+    ptm = fake_ptm()
     whole = PromptScorer(ptm, TASK, SPACE).scores(DATA, Z)
     monkeypatch.setattr(asking, "PROGRESS_ROWS", 5)
     told: list[int] = []
@@ -32,19 +32,19 @@ def test_scores_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> N
     assert scorer.scores(DATA, Z, told.append).tobytes() == whole.tobytes()
     assert told == [15, 15, 15, 12, 12]
     assert scorer.queries == sum(told) == 3 * 23
-    assert ptm.handles() == 0
+    assert ptm.engine.handles(tenant=ptm.tenant) == 0
 
 
 def test_scores_of_a_population_are_those_of_its_members() -> None:
-    scorer = PromptScorer(engine(), TASK, SPACE)
+    scorer = PromptScorer(fake_ptm(), TASK, SPACE)
     apart = np.concatenate([scorer.scores(DATA, one[None]) for one in Z])
     np.testing.assert_array_equal(scorer.scores(DATA, Z), apart)
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_LOGITS, Output.LABEL_ARGMAX, Output.LOSS_ONLY])
 def test_judge_says_what_the_output_of_the_ptm_lets_one_know(output: Output) -> None:
-    judgement = PromptScorer(ptm_of(engine(), output=output), TASK, SPACE).judge(DATA, Z)
-    whole = PromptScorer(engine(), TASK, SPACE).judge(DATA, Z)
+    judgement = PromptScorer(ptm_of(Fake(), output=output), TASK, SPACE).judge(DATA, Z)
+    whole = PromptScorer(fake_ptm(), TASK, SPACE).judge(DATA, Z)
     assert judgement.examples == len(DATA)
     if output is Output.LABEL_ARGMAX:
         assert judgement.losses is None
@@ -58,7 +58,7 @@ def test_judge_says_what_the_output_of_the_ptm_lets_one_know(output: Output) -> 
 
 
 def test_no_prompt_scores_the_examples_as_they_are() -> None:
-    ptm = engine()
+    ptm = fake_ptm()
     scores = PromptScorer(ptm, TASK, NoPrompt(0)).scores(DATA, NoPrompt.Z)
     bare = PromptScorer(ptm, TaskSpec("{text}", TASK.classes), NoPrompt(0)).scores(DATA, NoPrompt.Z)
     assert scores.shape == (1, 23, 2)

@@ -11,8 +11,11 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.ptm.checks import check_prompts, count
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.types import ENVELOPE_BYTES, Examples, LabelledExamples, ModelCard, Prompts, Scored, TaskSpec
+from tests.tenants import local_ptm
 
 SPACE = ImageSpace((3, 8, 8), pooled=2, grid=2, widths=(4, 4), strength=1.0, seed=1)
 TASK = TaskSpec("{prompt} {text}", ("ship", "cat"))
@@ -22,17 +25,17 @@ DATA = LabelledExamples(Examples(images=DRAW.integers(0, 256, (7, 1, 5, 6), np.u
 Z = DRAW.normal(0, 0.3, (5, SPACE.dim))
 
 
-class Narrow(Engine):
+class Narrow(LocalPtm):
     """Takes messages of so many pictures, and refuses more."""
 
     def __init__(self, model: Path, pictures: int) -> None:
-        super().__init__(load(str(model), threads=1), lambda: 0.0)
+        super().__init__(Engine(load(str(model), threads=1), lambda: 0.0), IN_PROCESS)
         self._pictures = pictures
 
-    def describe(self) -> ModelCard:  # type: ignore[override]  # asked by one caller
+    def describe(self) -> ModelCard:
         return replace(super().describe(), max_message_bytes=ENVELOPE_BYTES + self._pictures * (4 + 1) * 3 * 8 * 8)
 
-    def score(self, examples_id: str, prompts: Prompts) -> Scored:  # type: ignore[override]  # asked by one caller
+    def score(self, examples_id: str, prompts: Prompts) -> Scored:
         check_prompts(prompts, self.describe())
         scored = super().score(examples_id, prompts)
         assert count(prompts) * scored.scores.shape[1] <= self._pictures
@@ -42,7 +45,7 @@ class Narrow(Engine):
 @pytest.mark.parametrize("pictures", [1, 3, 10, 20])
 def test_narrow_messages_change_neither_losses_nor_their_price(image_classifier: Path, pictures: int) -> None:
     """Kills: deltas of the first rows for all parts; losses in the order of the parts."""
-    wide = LocalObjectives(Engine(load(str(image_classifier)), lambda: 0.0), TASK, SPACE, DATA, DATA)
+    wide = LocalObjectives(local_ptm(load(str(image_classifier))), TASK, SPACE, DATA, DATA)
     narrow = LocalObjectives(Narrow(image_classifier, pictures), TASK, SPACE, DATA, DATA)
     assert np.array_equal(narrow.loss(Z), wide.loss(Z))
     assert np.array_equal(narrow.each(Z), wide.each(Z))
@@ -51,7 +54,7 @@ def test_narrow_messages_change_neither_losses_nor_their_price(image_classifier:
 
 
 def test_a_measurement_in_narrow_messages_is_the_same(image_classifier: Path) -> None:
-    wide, narrow = Engine(load(str(image_classifier)), lambda: 0.0), Narrow(image_classifier, 2)
+    wide, narrow = local_ptm(load(str(image_classifier))), Narrow(image_classifier, 2)
     z = Z[:1].astype(np.float32)
     assert np.array_equal(
         PromptScorer(narrow, TASK, SPACE).scores(DATA, z), PromptScorer(wide, TASK, SPACE).scores(DATA, z)

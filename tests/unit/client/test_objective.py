@@ -6,10 +6,9 @@ import pytest
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.errors import InvalidData, OutputWithheld
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import Examples, LabelledExamples, Output, Perturbation, Projection, ProjectionKind, TaskSpec
-from tests.tenants import ptm_of
+from tests.tenants import local_ptm, ptm_of
 
 SPACE = LatentSpace(5, Projection(ProjectionKind.RADEMACHER, 3, 2, 1.0, ""))
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
@@ -21,7 +20,7 @@ Z = np.random.default_rng(0).normal(size=(3, 5))
 
 
 def test_the_loss_is_the_mean_of_that_of_each_example() -> None:
-    objectives = LocalObjectives(Engine(Fake(), lambda: 0.0), TASK, SPACE, DATA, DATA)
+    objectives = LocalObjectives(local_ptm(Fake()), TASK, SPACE, DATA, DATA)
     each = objectives.each(Z)
     assert each.shape == (3, len(DATA))
     assert (each.std(axis=1) > 0).all()
@@ -31,19 +30,19 @@ def test_the_loss_is_the_mean_of_that_of_each_example() -> None:
 
 def test_perturbed_inputs_are_other_inputs_the_same_for_all_candidates_and_calls() -> None:
     """Kills: a mask for each candidate, a new draw in each call, a handle that stays with the PTM."""
-    ptm = Engine(Fake(), lambda: 0.0)
+    ptm = local_ptm(Fake())
     objectives = LocalObjectives(ptm, TASK, SPACE, DATA, DATA)
-    handles = ptm.handles()
+    handles = ptm.engine.handles(tenant=ptm.tenant)
     clean, perturbed = objectives.each(Z), objectives.each(Z, Perturbation(0.5, 1))
     assert (perturbed != clean).any(axis=0).sum() > len(DATA) / 2
     np.testing.assert_array_equal(objectives.each(Z[1:2], Perturbation(0.5, 1))[0], perturbed[1])
     assert (objectives.each(Z, Perturbation(0.5, 2)) != perturbed).any()
     np.testing.assert_array_equal(objectives.each(Z, Perturbation(0.0, 1)), clean)
-    assert ptm.handles() == handles
+    assert ptm.engine.handles(tenant=ptm.tenant) == handles
 
 
 def test_a_perturbed_objective_costs_twice_the_queries() -> None:
-    objectives = LocalObjectives(Engine(Fake(), lambda: 0.0), TASK, SPACE, DATA, DATA)
+    objectives = LocalObjectives(local_ptm(Fake()), TASK, SPACE, DATA, DATA)
     objectives.each(Z)
     objectives.each(Z, Perturbation(0.5, 1))
     assert objectives.queries == pytest.approx(2 * len(Z) * len(DATA))
@@ -51,7 +50,7 @@ def test_a_perturbed_objective_costs_twice_the_queries() -> None:
 
 def test_the_expansion_asks_once_for_each_candidate_and_never_for_offsets() -> None:
     space = LatentSpace(7, SPACE.projection, offsets=2)
-    objectives = LocalObjectives(Engine(Fake(), lambda: 0.0), TASK, space, DATA, DATA)
+    objectives = LocalObjectives(local_ptm(Fake()), TASK, space, DATA, DATA)
     population = np.concatenate([Z, np.tile([0.5, -0.5], (3, 1))], axis=1)
     found = objectives.expansion(population)
     assert objectives.queries == len(Z) * len(DATA)
@@ -63,7 +62,7 @@ def test_the_expansion_asks_once_for_each_candidate_and_never_for_offsets() -> N
 
 
 def objectives(output: Output, min_examples: int = 2, data: LabelledExamples = DATA) -> LocalObjectives:
-    ptm = ptm_of(Engine(Fake(), lambda: 0.0), output=output, min_examples=min_examples)
+    ptm = ptm_of(Fake(), output=output, min_examples=min_examples)
     return LocalObjectives(ptm, TASK, SPACE, data, DATA)
 
 
@@ -93,7 +92,7 @@ def test_where_only_classes_are_given_the_loss_is_the_share_of_errors() -> None:
 
 @pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
 def test_what_needs_scores_fails_before_the_first_query(output: Output) -> None:
-    ptm = ptm_of(Engine(Fake(), lambda: 0.0), output=output, min_examples=2)
+    ptm = ptm_of(Fake(), output=output, min_examples=2)
     with pytest.raises(OutputWithheld, match=f"gives {output}, and not the scores that the method needs"):
         LocalObjectives(ptm, TASK, SPACE, DATA, DATA, scores_needed=True)
     with pytest.raises(OutputWithheld, match="a search of offsets"):

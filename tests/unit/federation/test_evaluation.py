@@ -7,11 +7,11 @@ from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.errors import OutputWithheld
 from fedbbpt.federation.evaluation import Measured, compare
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.criterion import cross_entropy
 from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, TaskSpec
-from tests.tenants import ptm_of
+from tests.tenants import local_ptm, ptm_of
 
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
 SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 11, 3, 1.0, ""))
@@ -24,8 +24,8 @@ def examples(count: int, first: int = 0) -> LabelledExamples:
     return LabelledExamples(Examples(texts), np.arange(count) % 2)
 
 
-def engine() -> Engine:
-    return Engine(Fake(), lambda: 0.0)
+def fake_ptm() -> LocalPtm:
+    return local_ptm(Fake())
 
 
 def test_measured_is_accuracy_and_mean_cross_entropy() -> None:
@@ -38,7 +38,7 @@ def test_measured_is_accuracy_and_mean_cross_entropy() -> None:
 
 
 def test_four_conditions_at_the_price_that_the_service_counted() -> None:
-    ptm, train, test = engine(), examples(8), examples(20, first=100)
+    ptm, train, test = fake_ptm(), examples(8), examples(20, first=100)
     told: list[int] = []
     compared = compare(ptm, TASK, SPACE, Z, train, test, told.append)
     assert compared.queries == sum(told) == ptm.usage().queries == 3 * 20 + 8
@@ -53,7 +53,7 @@ def test_the_control_sees_no_test_label() -> None:
     """The bias is fitted on the training examples: turning the test labels round must not change it."""
     train, test = examples(8), examples(20, first=100)
     turned = LabelledExamples(test.examples, 1 - test.labels)
-    straight, other = (compare(engine(), TASK, SPACE, Z, train, part).bias for part in (test, turned))
+    straight, other = (compare(fake_ptm(), TASK, SPACE, Z, train, part).bias for part in (test, turned))
     assert straight is not None and other is not None and other.accuracy is not None
     assert straight.accuracy == pytest.approx(1 - other.accuracy)
 
@@ -61,8 +61,8 @@ def test_the_control_sees_no_test_label() -> None:
 @pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
 def test_without_scores_what_can_be_measured_is(output: Output) -> None:
     train, test = examples(8), examples(20, first=100)
-    ptm = ptm_of(engine(), output=output)
-    whole, found = compare(engine(), TASK, SPACE, Z, train, test), compare(ptm, TASK, SPACE, Z, train, test)
+    ptm = ptm_of(Fake(), output=output)
+    whole, found = compare(fake_ptm(), TASK, SPACE, Z, train, test), compare(ptm, TASK, SPACE, Z, train, test)
     assert found.bias is None and found.queries == ptm.usage().queries == 3 * 20
     for name in ("without", "start", "tuned"):
         right, measure = getattr(whole, name), getattr(found, name)

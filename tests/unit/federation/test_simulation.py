@@ -6,7 +6,7 @@ from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job
 from fedbbpt.types import RunState, RunStatus
-from tests.federation import CLIENTS, ROUNDS, engine, job, undisturbed
+from tests.federation import CLIENTS, ROUNDS, fake_ptm, job, undisturbed
 
 
 def seeded(job: Job, seed: int) -> Job:
@@ -23,7 +23,7 @@ def test_another_seed_ends_elsewhere(data: Path, splits: Splits) -> None:
 
 def test_the_best_prompt_by_dev_data_is_kept_and_not_the_last(data: Path) -> None:
     # By chance: not every seed's last round is worse than another.
-    result, reports = simulate(prepare(seeded(job(data, method="fed-bbpt"), 1)), engine(), lambda status: None)
+    result, reports = simulate(prepare(seeded(job(data, method="fed-bbpt"), 1)), fake_ptm(), lambda status: None)
     best = max(reports, key=lambda report: report.rank)
     assert result.measured == best
     assert best.round < reports[-1].round
@@ -31,7 +31,7 @@ def test_the_best_prompt_by_dev_data_is_kept_and_not_the_last(data: Path) -> Non
 
 def test_each_round_is_shown_once_and_has_everybody(splits: Splits) -> None:
     seen: list[RunStatus] = []
-    result, reports = simulate(splits, engine(), seen.append)
+    result, reports = simulate(splits, fake_ptm(), seen.append)
     assert [status.last for status in seen] == list(reports)
     assert [report.round for report in reports] == list(range(ROUNDS + 1))
     assert {report.clients for report in reports} == {CLIENTS}
@@ -44,7 +44,7 @@ def test_rounds_that_close_in_one_turn_of_all_clients_are_told_each(data: Path) 
     whole = job(data)
     alone = whole.model_copy(update={"cohort": whole.cohort.model_copy(update={"size": 1, "quorum": 1.0})})
     seen: list[RunStatus] = []
-    _, reports = simulate(prepare(alone), engine(), seen.append)
+    _, reports = simulate(prepare(alone), fake_ptm(), seen.append)
     assert [report.round for report in reports] == list(range(ROUNDS + 1))
     assert [status.last for status in seen] == list(reports)
 
@@ -56,5 +56,5 @@ def test_nobody_is_late_where_no_time_passes(data: Path, splits: Splits) -> None
 
 
 def test_nothing_is_counted_that_did_not_travel(splits: Splits) -> None:
-    _, reports = simulate(splits, engine(), lambda status: None)
+    _, reports = simulate(splits, fake_ptm(), lambda status: None)
     assert {(report.bytes_up, report.bytes_down) for report in reports} == {(None, None)}

@@ -26,7 +26,7 @@ from fedbbpt.types import (
     TextPrompts,
     Update,
 )
-from tests.federation import engine, job, job_of_words
+from tests.federation import fake_ptm, job, job_of_words
 from tests.toys import ToyObjectives
 
 SPACE = TextSpace(2, ("red", "green", "blue"), 16)
@@ -103,7 +103,7 @@ def test_numbers_are_nothing_to_choose_words_by() -> None:
 def test_a_federation_finds_better_words(data: Path, size: int, rounds: int) -> None:
     """With the same number of queries, by three clients a round or by one."""
     splits = prepare(job_of_words(job(data, rounds=rounds), size=size))
-    result, reports = simulate(splits, engine(), lambda status: None)
+    result, reports = simulate(splits, fake_ptm(), lambda status: None)
     losses = np.array([report.train_loss for report in reports[:-1]], np.float64)
     tenth = rounds // 10
     assert losses[-tenth:].mean() < losses[:tenth].mean() - 0.03

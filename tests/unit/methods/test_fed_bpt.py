@@ -31,7 +31,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.projection import project
 from fedbbpt.server.checks import MEASURED, decode_update
 from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
-from tests.federation import engine, job
+from tests.federation import fake_ptm, job
 from tests.toys import ToyObjectives
 
 with warnings.catch_warnings():
@@ -370,7 +370,7 @@ def test_a_run_by_ranks_is_the_run_by_means(common: bool, data: Path) -> None:
         chosen = job(data, codec=codec).model_dump(mode="json") | {"method": method}
         return [
             report.dev_loss
-            for report in simulate(prepare(Job.model_validate(chosen)), engine(), lambda status: None)[1]
+            for report in simulate(prepare(Job.model_validate(chosen)), fake_ptm(), lambda status: None)[1]
         ]
 
     ranks = dev_losses("ranks", "float32")

@@ -5,11 +5,11 @@ import pytest
 
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.prompts.latent import OFFSET_SCALE, LatentSpace
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.criterion import cross_entropy
 from fedbbpt.tasks.offsets import fit_offsets
 from fedbbpt.types import Examples, LabelledExamples, Projection, ProjectionKind, TaskSpec
+from tests.tenants import local_ptm
 
 PROJECTION = Projection(ProjectionKind.RADEMACHER, 3, 2, 1.0, "")
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments", "tests and results"))
@@ -37,7 +37,7 @@ def test_offsets_go_to_their_candidate_and_their_class() -> None:
 
 def test_the_fitted_offsets_are_a_point_of_the_space_and_lower_the_loss() -> None:
     """So whatever a bias alone reaches, a search over the space can reach, with the same prompt and no more queries."""
-    ptm, space = Engine(Fake(), lambda: 0.0), LatentSpace(4 + 3, PROJECTION, 3)
+    ptm, space = local_ptm(Fake()), LatentSpace(4 + 3, PROJECTION, 3)
     objectives = LocalObjectives(ptm, TASK, space, DATA, DATA)
     start = np.zeros((1, 7))
     handle = ptm.register_examples(ptm.register_task(TASK), DATA.examples, 2)

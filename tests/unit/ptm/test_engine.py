@@ -1,5 +1,6 @@
 """The engine: handles and their lives, callers, limits, metering."""
 
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,10 +17,11 @@ from fedbbpt.errors import (
 )
 from fedbbpt.interfaces import Job
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.scheduling.planner import PlannedJob
-from fedbbpt.ptm.tenants.registry import Tenant
-from fedbbpt.ptm.tenants.state import Limits
+from fedbbpt.ptm.tenants.state import Quotas
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS, Tenant
 from fedbbpt.types import (
     Examples,
     LatentPrompts,
@@ -79,13 +81,14 @@ def clock() -> Clock:
     return Clock()
 
 
-def engine(clock: Clock, limits: Limits | None = None) -> tuple[Engine, str]:
-    made = Engine(Fake(), clock, limits)
-    return made, made.register_task(TASK)
+def registered_task(clock: Clock, quotas: Quotas | None = None) -> tuple[LocalPtm, str]:
+    """Returns a PTM with a registered task, and the task's id."""
+    ptm = LocalPtm(Engine(Fake(), clock, quotas), IN_PROCESS)
+    return ptm, ptm.register_task(TASK)
 
 
 def test_a_handle_lives_as_long_as_it_is_used(clock: Clock) -> None:
-    ptm, task_id = engine(clock, Limits(time_to_live_seconds=10.0))
+    ptm, task_id = registered_task(clock, Quotas(time_to_live_seconds=10.0))
     used, idle = (ptm.register_examples(task_id, EXAMPLES, room).id for room in (4, 5))
     clock.now = 8.0
     ptm.score(used, PROMPTS)
@@ -93,11 +96,11 @@ def test_a_handle_lives_as_long_as_it_is_used(clock: Clock) -> None:
     ptm.score(used, PROMPTS)
     with pytest.raises(UnknownExamples):
         ptm.score(idle, PROMPTS)
-    assert ptm.handles() == 1  # the idle one is gone
+    assert ptm.engine.handles(tenant=IN_PROCESS) == 1  # the idle one is gone
 
 
 def test_the_least_recently_used_handle_gives_way(clock: Clock) -> None:
-    ptm, task_id = engine(clock, Limits(handles=2))
+    ptm, task_id = registered_task(clock, Quotas(handles=2))
     first, second = (ptm.register_examples(task_id, EXAMPLES, room).id for room in (4, 5))
     ptm.score(first, PROMPTS)
     third = ptm.register_examples(task_id, EXAMPLES, 6).id
@@ -108,16 +111,16 @@ def test_the_least_recently_used_handle_gives_way(clock: Clock) -> None:
 
 
 def test_kept_bytes_are_bounded(clock: Clock) -> None:
-    ptm, task_id = engine(clock, Limits(bytes=1000))
+    ptm, task_id = registered_task(clock, Quotas(bytes=1000))
     ptm.register_examples(task_id, EXAMPLES, 4)
     ptm.register_examples(task_id, EXAMPLES, 5)
-    assert ptm.handles() == 1 and 0 < ptm.kept_bytes <= 1000
+    assert ptm.engine.handles(tenant=IN_PROCESS) == 1 and 0 < ptm.engine.kept_bytes <= 1000
     with pytest.raises(InvalidExamples, match="at most 1000"):
         ptm.register_examples(task_id, Examples(tuple(f"{text} {i}" for i in range(2) for text in EXAMPLES.texts)), 4)
 
 
 def test_a_handle_lives_until_all_who_registered_it_have_released_it(clock: Clock) -> None:
-    ptm, task_id = engine(clock)
+    ptm, task_id = registered_task(clock)
     one, other = (ptm.register_examples(task_id, EXAMPLES, 4).id for _ in range(2))
     ptm.release(one)
     assert ptm.score(other, PROMPTS).usage.queries == 4
@@ -127,7 +130,7 @@ def test_a_handle_lives_until_all_who_registered_it_have_released_it(clock: Cloc
 
 
 def test_tasks_are_bounded(clock: Clock) -> None:
-    ptm, task_id = engine(clock, Limits(tasks=1))
+    ptm, task_id = registered_task(clock, Quotas(tasks=1))
     handle = ptm.register_examples(task_id, EXAMPLES, 4).id
     ptm.register_task(TaskSpec("{text}", ("x", "y")))
     with pytest.raises(UnknownTask):
@@ -136,24 +139,33 @@ def test_tasks_are_bounded(clock: Clock) -> None:
 
 
 def test_tenants_see_their_own_only(clock: Clock) -> None:
-    a, b = Tenant(name="a"), Tenant(name="b")
-    ptm = Engine(Fake(), clock, Limits(handles=1), tenants=[a, b])
-    task_id = ptm.register_task(TASK, tenant=a)
+    engine = Engine(Fake(), clock, Quotas(handles=1))
+    a, b = (LocalPtm(engine, Tenant(name=name)) for name in "ab")
+    task_id = a.register_task(TASK)
     with pytest.raises(UnknownTask):
-        ptm.register_examples(task_id, EXAMPLES, 4, tenant=b)
-    own = ptm.register_examples(task_id, EXAMPLES, 4, tenant=a).id
-    assert ptm.register_task(TASK, tenant=b) == task_id
+        b.register_examples(task_id, EXAMPLES, 4)
+    own = a.register_examples(task_id, EXAMPLES, 4).id
+    assert b.register_task(TASK) == task_id
     with pytest.raises(UnknownExamples):
-        ptm.score(own, PROMPTS, tenant=b)
-    assert ptm.register_examples(task_id, EXAMPLES, 5, tenant=b).id != own
-    ptm.release(own, tenant=b)
-    assert ptm.score(own, PROMPTS, tenant=a).usage.cached_queries == 0
-    assert ptm.usage(tenant=a).queries == 4 and ptm.usage(tenant=b) == ptm.usage() == Usage()
-    assert ptm.handles(tenant=a) == ptm.handles(tenant=b) == 1
+        b.score(own, PROMPTS)
+    assert b.register_examples(task_id, EXAMPLES, 5).id != own
+    b.release(own)
+    assert a.score(own, PROMPTS).usage.cached_queries == 0
+    assert a.usage().queries == 4 and b.usage() == engine.usage(tenant=IN_PROCESS) == Usage()
+    assert engine.handles(tenant=a.tenant) == engine.handles(tenant=b.tenant) == 1
+
+
+def test_every_method_for_a_tenant_requires_one() -> None:
+    """Kills: a default tenant, which a caller that forgets its tenant would ask as, without any limit."""
+    methods = {name: method for name, method in inspect.getmembers(Engine, inspect.isfunction) if name[0] != "_"}
+    without_tenant = {name for name, method in methods.items() if "tenant" not in inspect.signature(method).parameters}
+    assert without_tenant == {"close", "finish", "cancel"}  # a call knows its tenant
+    for name in methods.keys() - without_tenant:
+        assert inspect.signature(methods[name]).parameters["tenant"].default is inspect.Parameter.empty
 
 
 def test_a_call_that_breaks_pays_for_what_was_computed_only(clock: Clock) -> None:
-    ptm = Engine(Breaking(), clock)
+    ptm = LocalPtm(Engine(Breaking(), clock), IN_PROCESS)
     handle = ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 4).id
     with pytest.raises(TimeoutError):
         ptm.score(handle, PROMPTS)
@@ -162,12 +174,12 @@ def test_a_call_that_breaks_pays_for_what_was_computed_only(clock: Clock) -> Non
     again = ptm.score(handle, PROMPTS)  # the backend is well again, and what was computed is known
     assert again.usage.cached_queries == used.queries
     assert ptm.usage().tokens == used.tokens + again.usage.tokens
-    sound, task_id = engine(clock)
+    sound, task_id = registered_task(clock)
     assert np.array_equal(again.scores, sound.score(sound.register_examples(task_id, EXAMPLES, 4).id, PROMPTS).scores)
 
 
 def test_repeated_pairs_are_computed_once(clock: Clock) -> None:
-    ptm, task_id = engine(clock)
+    ptm, task_id = registered_task(clock)
     texts = ("who was it", "how many films", "who was it")
     handle = ptm.register_examples(task_id, Examples(texts), 4).id
     scored = ptm.score(handle, TextPrompts(("which", "what", "which")))
@@ -175,7 +187,7 @@ def test_repeated_pairs_are_computed_once(clock: Clock) -> None:
     assert np.array_equal(scored.scores[0], scored.scores[2]) and np.array_equal(
         scored.scores[:, 0], scored.scores[:, 2]
     )
-    plain = Engine(Fake(), clock, Limits(cache_bytes=0))
+    plain = LocalPtm(Engine(Fake(), clock, Quotas(cache_bytes=0)), IN_PROCESS)
     other = plain.register_examples(plain.register_task(TASK), Examples(texts), 4).id
     for index, text in enumerate(("which", "what", "which")):
         assert np.array_equal(plain.score(other, TextPrompts((text,))).scores[0], scored.scores[index])
@@ -183,13 +195,13 @@ def test_repeated_pairs_are_computed_once(clock: Clock) -> None:
 
 
 def test_fresh_scores_are_computed_all(clock: Clock) -> None:
-    ptm, task_id = engine(clock)
+    ptm, task_id = registered_task(clock)
     handle = ptm.register_examples(task_id, EXAMPLES, 4).id
     known = ptm.score(handle, PROMPTS)
-    begun = ptm.begin(handle, TextPrompts(PROMPTS.texts * 2), fresh=True)
-    for batch in begun.scoring.batches:
-        begun.scoring.run(batch)
-    fresh = ptm.finish(begun)
+    call = ptm.engine.begin(handle, TextPrompts(PROMPTS.texts * 2), tenant=IN_PROCESS, fresh=True)
+    for batch in call.scoring.batches:
+        call.scoring.run(batch)
+    fresh = ptm.engine.finish(call)
     assert fresh.usage.cached_queries == 0 and fresh.usage.tokens == 2 * known.usage.tokens
     assert np.array_equal(fresh.scores, np.tile(known.scores, (2, 1, 1)))
 
@@ -200,7 +212,7 @@ def test_time_is_metered_by_the_clock(clock: Clock) -> None:
             clock.now += 3.0
             return job.run(batch)
 
-    ptm = Engine(Slow(), clock)
+    ptm = LocalPtm(Engine(Slow(), clock), IN_PROCESS)
     handle = ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 4).id
     assert ptm.score(handle, TextPrompts(("which",))).usage.compute_seconds == 3.0
 
@@ -212,7 +224,7 @@ def test_scores_that_are_no_numbers_never_leave_nor_stay(clock: Clock) -> None:
             scores[batch.prompts == 1] = np.nan
             return scores
 
-    ptm = Engine(Broken(), clock)
+    ptm = LocalPtm(Engine(Broken(), clock), IN_PROCESS)
     handle = ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 4).id
     for _ in range(2):
         with pytest.raises(InvalidTensor, match=r"prompts \[1\]"):
@@ -220,7 +232,7 @@ def test_scores_that_are_no_numbers_never_leave_nor_stay(clock: Clock) -> None:
 
 
 def test_an_answer_that_no_message_holds_is_refused_before_the_work(clock: Clock) -> None:
-    ptm = Engine(Fake(), clock)
+    ptm = LocalPtm(Engine(Fake(), clock), IN_PROCESS)
     task_id = ptm.register_task(TaskSpec("{text}", tuple(f"class {k}" for k in range(100))))
     handle = ptm.register_examples(task_id, Examples(tuple(f"text {i}" for i in range(1000))), 4).id
     with pytest.raises(MessageTooLarge, match="fewer prompts"):
@@ -232,7 +244,7 @@ def test_the_fake_can_be_learnt() -> None:
     words = {0: ("many", "count", "much"), 1: ("who", "name", "man"), 2: ("where", "land", "city")}
     texts = tuple(f"{word} {filler}" for k in words for word in words[k] for filler in ("is it", "of old", "then"))
     labels = np.repeat(np.arange(3), 9)
-    ptm = Engine(Fake(), lambda: 0.0)
+    ptm = LocalPtm(Engine(Fake(), lambda: 0.0), IN_PROCESS)
     task_id = ptm.register_task(TaskSpec("{prompt} {text}", ("alpha", "beta", "gamma")))
     handle = ptm.register_examples(task_id, Examples(texts), 4).id
     projection = Projection(ProjectionKind.RADEMACHER, 1, 4, 1.0, "sort it")
@@ -259,7 +271,7 @@ def test_the_fake_can_be_learnt() -> None:
     ],
 )
 def test_a_task_without_bounds_is_refused_and_not_kept(clock: Clock, task: TaskSpec) -> None:
-    ptm, task_id = engine(clock)
+    ptm, task_id = registered_task(clock)
     with pytest.raises(InvalidTask, match="at most"):
         ptm.register_task(task)
     assert ptm.register_examples(task_id, EXAMPLES, 4).count == len(EXAMPLES)

@@ -22,12 +22,13 @@ from fedbbpt.errors import (
 )
 from fedbbpt.ptm.checks import check_prompts
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.tenants import accounts
-from fedbbpt.ptm.tenants.registry import Tenant
-from fedbbpt.ptm.tenants.state import Limits
+from fedbbpt.ptm.tenants.state import Quotas
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
     Examples,
@@ -44,6 +45,7 @@ from fedbbpt.v1 import prompt_pb2, tensor_pb2
 from fedbbpt.wire.interceptors import status_of
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.tensors import from_message
+from tests.tenants import local_ptm, ptm_of
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
 EXAMPLES = Examples(("who was it", "how many films"))
@@ -63,25 +65,25 @@ class Counting(Fake):
         return super().job(task, prompts, rows, wanted)
 
 
-def register(engine: Engine, tenant: Tenant, examples: Examples = EXAMPLES) -> str:
-    return engine.register_examples(engine.register_task(TASK, tenant=tenant), examples, 4, tenant=tenant).id
+def register(ptm: LocalPtm, examples: Examples = EXAMPLES) -> str:
+    return ptm.register_examples(ptm.register_task(TASK), examples, 4).id
 
 
 def test_what_is_known_of_a_tenant_is_not_pushed_out_by_others() -> None:
     """Or it would see by its bill how much they ask, and they by theirs."""
-    a, b = Tenant(name="a"), Tenant(name="b")
-    engine = Engine(Fake(), time.monotonic, Limits(cache_bytes=2000), tenants=[a, b])
-    mine, theirs = register(engine, a), register(engine, b)
-    engine.score(mine, PROMPTS, tenant=a)
-    engine.score(theirs, TextPrompts(tuple(map(str, range(100)))), tenant=b)
-    assert engine.score(mine, PROMPTS, tenant=a).usage.cached_queries == 4
+    engine = Engine(Fake(), time.monotonic, Quotas(cache_bytes=2000))
+    a, b = (LocalPtm(engine, Tenant(name=name)) for name in "ab")
+    examples_id = register(a)
+    a.score(examples_id, PROMPTS)
+    b.score(register(b), TextPrompts(tuple(map(str, range(100)))))
+    assert a.score(examples_id, PROMPTS).usage.cached_queries == 4
 
 
 def test_a_call_beyond_the_budget_is_not_planned() -> None:
-    backend, tenant = Counting(), Tenant(name="a", max_queries=3)
-    engine = Engine(backend, time.monotonic, tenants=[tenant])
+    backend = Counting()
+    ptm = ptm_of(backend, max_queries=3)
     with pytest.raises(BudgetSpent, match="4 queries where 3 of 3 are left"):
-        engine.score(register(engine, tenant), PROMPTS, tenant=tenant)
+        ptm.score(register(ptm), PROMPTS)
     assert backend.planned == 0
 
 
@@ -104,17 +106,17 @@ def test_prompts_that_would_grow_beyond_bounds_are_refused(prompts: Prompts, mes
 
 def test_a_text_is_cut_before_its_tokens_become_vectors(checkpoint: Callable[[str], Path]) -> None:
     for backend in (Fake(), load(str(checkpoint("bert-encoder")), threads=1)):
-        engine, most = Engine(backend, time.monotonic), backend.describe().max_tokens
-        handle = register(engine, Tenant(name="a"))
+        ptm, most = local_ptm(backend), backend.describe().max_tokens
+        examples_id = register(ptm)
         with pytest.raises(PromptTooLong, match=f"{most + 1} prompt tokens"):
-            engine.score(handle, TextPrompts(("." * 100 * most,)), tenant=Tenant(name="a"))
+            ptm.score(examples_id, TextPrompts(("." * 100 * most,)))
 
 
 def test_a_long_template_is_not_filled_with_many_examples() -> None:
-    engine = Engine(Fake(), time.monotonic)
-    task_id = engine.register_task(TaskSpec("{text} " + "a" * 90_000, TASK.classes))
+    ptm = local_ptm(Fake())
+    task_id = ptm.register_task(TaskSpec("{text} " + "a" * 90_000, TASK.classes))
     with pytest.raises(InvalidExamples, match="1000 examples in a template of 90007 characters"):
-        engine.register_examples(task_id, Examples(("who",) * 1000), 4)
+        ptm.register_examples(task_id, Examples(("who",) * 1000), 4)
 
 
 def test_label_words_are_not_continued_without_end(checkpoint: Callable[[str], Path]) -> None:
@@ -125,10 +127,10 @@ def test_label_words_are_not_continued_without_end(checkpoint: Callable[[str], P
 
 def test_label_tokens_are_bounded_where_they_have_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "MAX_LABEL_TOKENS", 4)
-    engine = Engine(Fake(), time.monotonic)
-    engine.register_task(TASK)
+    ptm = local_ptm(Fake())
+    ptm.register_task(TASK)
     with pytest.raises(BudgetSpent, match="2 new label tokens where 1 of 4 are left"):
-        engine.register_task(TaskSpec("{text}", ("x", "y")))
+        ptm.register_task(TaskSpec("{text}", ("x", "y")))
 
 
 def test_parts_of_a_message_are_counted_before_they_are_read() -> None:
@@ -145,31 +147,29 @@ def test_parts_of_a_message_are_counted_before_they_are_read() -> None:
 
 
 def test_released_examples_take_no_bytes() -> None:
-    engine, tenant = Engine(Fake(), time.monotonic), Tenant(name="a")
-    handles = [register(engine, tenant, Examples(texts)) for texts in (("who",), ("who", "how"), ("who",))]
-    assert engine.kept_bytes > 0
+    ptm = local_ptm(Fake())
+    handles = [register(ptm, Examples(texts)) for texts in (("who",), ("who", "how"), ("who",))]
+    assert ptm.engine.kept_bytes > 0
     for handle in handles:
-        engine.release(handle, tenant=tenant)
-    assert engine.kept_bytes == 0
+        ptm.release(handle)
+    assert ptm.engine.kept_bytes == 0
 
 
 # What losses tell of single inputs
 
 
-def loss_only(**agreed: object) -> tuple[Engine, Tenant]:
-    tenant = Tenant.model_validate({"name": "a", "output": Output.LOSS_ONLY, **agreed})
-    return Engine(Fake(), time.monotonic, tenants=[tenant]), tenant
+def loss_only(**agreed: object) -> LocalPtm:
+    return ptm_of(Fake(), output=Output.LOSS_ONLY, **agreed)
 
 
 def register_labelled(
-    engine: Engine, tenant: Tenant, texts: Sequence[str], labels: Sequence[int], task: TaskSpec = TASK, room: int = 4
+    ptm: LocalPtm, texts: Sequence[str], labels: Sequence[int], task: TaskSpec = TASK, room: int = 4
 ) -> None:
-    task_id = engine.register_task(task, tenant=tenant)
-    engine.register_examples(task_id, Examples(tuple(texts)), room, labels=np.array(labels), tenant=tenant)
+    ptm.register_examples(ptm.register_task(task), Examples(tuple(texts)), room, labels=np.array(labels))
 
 
 def test_texts_that_the_model_reads_alike_are_one() -> None:
-    engine, tenant = loss_only()
+    ptm = loss_only()
     for texts, room in (
         (["who was it" + " " * i for i in range(8)], 4),
         (
@@ -188,26 +188,26 @@ def test_texts_that_the_model_reads_alike_are_one() -> None:
         ([f"who was it {i}" for i in range(8)], 509),
     ):
         with pytest.raises(PolicyForbids, match="1 different"):
-            register_labelled(engine, tenant, texts, [0] * 8, room=room)
+            register_labelled(ptm, texts, [0] * 8, room=room)
 
 
 def test_a_label_is_the_same_in_any_spelling_and_task() -> None:
-    engine, tenant = loss_only()
+    ptm = loss_only()
     texts = [f"who {i}" for i in range(8)]
-    register_labelled(engine, tenant, texts, [0] * 8)
+    register_labelled(ptm, texts, [0] * 8)
     turned = TaskSpec(TASK.template + " ", TASK.classes[::-1])
-    register_labelled(engine, tenant, texts, [2] * 8, turned)
+    register_labelled(ptm, texts, [2] * 8, turned)
     for task, spelled in ((TASK, ["WHO 0", *texts[1:]]), (turned, texts)):
         with pytest.raises(PolicyForbids, match=r"examples\[0\].label: an input with another label"):
-            register_labelled(engine, tenant, spelled, [1] * 8, task)
+            register_labelled(ptm, spelled, [1] * 8, task)
 
 
 def test_no_loss_of_a_single_input_is_left_by_subtraction() -> None:
-    engine, tenant = loss_only(overlaps=False)
+    ptm = loss_only(overlaps=False)
     texts = [f"who {i}" for i in range(9)]
-    register_labelled(engine, tenant, texts[:8], [0] * 8)
+    register_labelled(ptm, texts[:8], [0] * 8)
     with pytest.raises(PolicyForbids, match="1 new inputs"):
-        register_labelled(engine, tenant, texts, [0] * 9)
+        register_labelled(ptm, texts, [0] * 9)
 
 
 # What others get to hear
@@ -222,8 +222,7 @@ def test_errors_do_not_tell_where_files_are() -> None:
 
 def test_a_model_is_not_called_by_its_place(checkpoint: Callable[[str], Path]) -> None:
     folder = checkpoint("bert-encoder")
-    engine = Engine(load(str(folder), threads=1), time.monotonic)
-    assert engine.describe(tenant=Tenant(name="a")).model == folder.name
+    assert ptm_of(load(str(folder), threads=1)).describe().model == folder.name
 
 
 def test_a_caller_writes_no_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,6 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.checks import MAX_PAIRS
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.sizes import examples_of_a_handle, prompts_of_a_call
 from fedbbpt.types import (
@@ -30,6 +29,7 @@ from fedbbpt.types import (
     TextPrompts,
 )
 from fedbbpt.wire.messages import ptm_messages
+from tests.tenants import local_ptm
 
 PROJECTION = Projection(ProjectionKind.RADEMACHER, 3, 2, 1.0, "")
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
@@ -77,14 +77,14 @@ def test_losses_do_not_hang_on_how_they_are_asked_for() -> None:
     texts = tuple(f"{word} at the clinic, number {i}" for i in range(8) for word in words)
     data = LabelledExamples(Examples(texts), np.tile(np.arange(2), 8))
     z = np.random.default_rng(0).normal(size=(7, 5))
-    whole, cut = (LocalObjectives(Engine(ptm(), lambda: 0.0), TASK, space, data, data) for ptm in (Fake, Small))
+    whole, cut = (LocalObjectives(local_ptm(ptm()), TASK, space, data, data) for ptm in (Fake, Small))
     np.testing.assert_array_equal(cut.each(z), whole.each(z))
     assert cut.queries == whole.queries == 7 * 16
 
 
 def test_a_call_of_too_many_pairs_is_refused_before_it_is_planned() -> None:
-    engine = Engine(Small(), lambda: 0.0)
-    assert engine.describe().max_pairs == 9 and Engine(Fake(), lambda: 0.0).describe().max_pairs == MAX_PAIRS
+    engine = local_ptm(Small())
+    assert engine.describe().max_pairs == 9 and local_ptm(Fake()).describe().max_pairs == MAX_PAIRS
     handle = engine.register_examples(engine.register_task(TASK), Examples(("a", "b", "c", "d", "e")), 4)
     with pytest.raises(InvalidTensor, match="10 pairs of a prompt and an example; at most 9"):
         engine.score(handle.id, TextPrompts(("one", "two")))

@@ -110,7 +110,7 @@ class CausalLM(LanguageModel):
         embed = self._injector.embed_tokens
         shared = find_shared_prefixes(vectors, rows, embed, fewest=FEWEST_TOKENS)
         continued = sum(len(word) - 1 for word in columns.words)
-        batches = self._plan(vectors, rows, columns, wanted, shared=shared.lengths, behind=continued)
+        batches = self._plan(vectors, rows, columns, wanted, shared=shared.lengths, suffix=continued)
 
         def run(batch: MicroBatch) -> Scores:
             with torch.inference_mode():

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import Examples, LatentPrompts, Precision, Projection, ProjectionKind, Scores, TaskSpec
+from tests.tenants import local_ptm
 
 TEXTS = Examples(("the film was very good", "who wrote this book", "a story", "where is paris", "so long and so dull"))
 PROJECTION = Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, initial_text="which kind of")
@@ -24,11 +25,11 @@ TASKS = {
 }
 
 
-def engine(folder: Path, precision: Precision) -> Engine:
-    return Engine(load(str(folder), threads=1, precision=precision), time.monotonic)
+def engine(folder: Path, precision: Precision) -> LocalPtm:
+    return local_ptm(load(str(folder), threads=1, precision=precision), time.monotonic)
 
 
-def scores(ptm: Engine, task: TaskSpec) -> Scores:
+def scores(ptm: LocalPtm, task: TaskSpec) -> Scores:
     handle = ptm.register_examples(ptm.register_task(task), TEXTS, 3)
     return ptm.score(handle.id, LatentPrompts(Z, PROJECTION)).scores
 

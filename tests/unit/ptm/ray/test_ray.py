@@ -19,7 +19,7 @@ from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.ray.backend import ReplicatedBackend
-from fedbbpt.ptm.ray.model import Model, Pairs, Recent
+from fedbbpt.ptm.ray.replica import AsyncCache, JobInputs, Replica
 from fedbbpt.ptm.ray.scaling import QUEUED_TOKENS, QueuedTokens
 from fedbbpt.types import Examples, Injection, ModelCard, Perturbation, SoftPrompts, TaskSpec, TextPrompts
 from tests import jobs
@@ -32,28 +32,28 @@ EXAMPLES = Examples(("the film was very good", "who wrote this book", "a story",
 class Held:
     """Pairs in a place that replicas can only read."""
 
-    def __init__(self, pairs: Pairs) -> None:
-        self._pairs = pairs
-        for array in (pairs.wanted, getattr(pairs.prompts, "embeddings", pairs.wanted)):
+    def __init__(self, inputs: JobInputs) -> None:
+        self._inputs = inputs
+        for array in (inputs.wanted, getattr(inputs.prompts, "embeddings", inputs.wanted)):
             array.setflags(write=False)
 
-    def __await__(self) -> Generator[Any, None, Pairs]:
-        return self._pairs
+    def __await__(self) -> Generator[Any, None, JobInputs]:
+        return self._inputs
         yield
 
 
 class InTurn:
     """Models in this process, each of which is asked what the one before was not."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *models: Model) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *models: Replica) -> None:
         self._loop, self._turns = loop, cycle(models)
 
     def call(self, method: str, *arguments: Any) -> Any:
         answer = getattr(next(self._turns), method)(*arguments)
         return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
 
-    def ship(self, pairs: Pairs) -> Awaitable[Pairs]:
-        return Held(pairs)
+    def share(self, inputs: JobInputs) -> Awaitable[JobInputs]:
+        return Held(inputs)
 
 
 @pytest.fixture(params=["fake", "gpt2"])
@@ -71,7 +71,7 @@ def test_the_bits_are_those_of_the_model_here(
     backend: Callable[[], Backend[Any]], server_loop: asyncio.AbstractEventLoop
 ) -> None:
     """Also of some pairs only, of rows out of order and of several inputs, perturbed ones among them."""
-    here, there = backend(), ReplicatedBackend(InTurn(server_loop, Model(backend), Model(backend)), threads=3)
+    here, there = backend(), ReplicatedBackend(InTurn(server_loop, Replica(backend), Replica(backend)), threads=3)
     there.check(TASK)
     assert there.describe() == here.describe() and there.hidden_size == here.hidden_size
     assert there.columns(TASK) == here.columns(TASK)
@@ -95,7 +95,7 @@ def test_the_bits_are_those_of_the_model_here(
 
 
 def test_what_a_replica_refuses_its_caller_learns(server_loop: asyncio.AbstractEventLoop) -> None:
-    there = ReplicatedBackend(InTurn(server_loop, Model(Fake)), threads=1)
+    there = ReplicatedBackend(InTurn(server_loop, Replica(Fake)), threads=1)
     with pytest.raises(InvalidTask, match="or more than one"):
         there.check(replace(TASK, template="{prompt}"))
     with pytest.raises(PromptTooLong):
@@ -111,7 +111,7 @@ class Newer(Fake):
 
 
 def test_replicas_of_different_models_are_no_model(server_loop: asyncio.AbstractEventLoop) -> None:
-    there = ReplicatedBackend(InTurn(server_loop, Model(Fake), Model(Newer)), threads=1)
+    there = ReplicatedBackend(InTurn(server_loop, Replica(Fake), Replica(Newer)), threads=1)
     rows = there.prepare(TASK, EXAMPLES, 4, None)
     there.columns(TASK)
     with pytest.raises(RevisionChanged, match="fake-2"):
@@ -130,18 +130,18 @@ def test_what_was_made_of_late_is_not_made_again() -> None:
         return name
 
     async def ask() -> None:
-        recent = Recent[str](10)
-        assert await asyncio.gather(*[recent.once("a", 6, partial(make, "a")) for _ in range(3)]) == ["a"] * 3
-        await recent.once("b", 4, partial(make, "b"))
-        await recent.once("a", 6, partial(make, "a"))
+        cache = AsyncCache[str](10)
+        assert await asyncio.gather(*[cache.get_or_compute("a", 6, partial(make, "a")) for _ in range(3)]) == ["a"] * 3
+        await cache.get_or_compute("b", 4, partial(make, "b"))
+        await cache.get_or_compute("a", 6, partial(make, "a"))
         assert made == ["a", "b"]
-        await recent.once("c", 4, partial(make, "c"))  # b, which was used least recently, gives way
-        await recent.once("a", 6, partial(make, "a"))
-        await recent.once("b", 4, partial(make, "b"))
+        await cache.get_or_compute("c", 4, partial(make, "c"))  # b, which was used least recently, gives way
+        await cache.get_or_compute("a", 6, partial(make, "a"))
+        await cache.get_or_compute("b", 4, partial(make, "b"))
         assert made == ["a", "b", "c", "b"]
         for _ in range(2):
             with pytest.raises(FedbbptError):
-                await recent.once("bad", 1, partial(make, "bad"))
+                await cache.get_or_compute("bad", 1, partial(make, "bad"))
         assert made[4:] == ["bad", "bad"]
 
     asyncio.run(ask())
@@ -157,16 +157,16 @@ def test_what_nobody_has_used_for_long_is_kept_no_longer() -> None:
         return name
 
     async def ask() -> None:
-        recent = Recent[str](10, seconds=100.0)
+        cache = AsyncCache[str](10, seconds=100.0)
         for name in "ab":
-            await recent.once(name, 1, partial(make, name))
+            await cache.get_or_compute(name, 1, partial(make, name))
         await loop.advance(60.0)
-        await recent.once("a", 1, partial(make, "a"))
+        await cache.get_or_compute("a", 1, partial(make, "a"))
         await loop.advance(60.0)
         for _ in range(3):
             await asyncio.sleep(0)  # what is due runs
-        assert "b" not in recent and "a" in recent
-        await recent.once("b", 1, partial(make, "b"))
+        assert "b" not in cache and "a" in cache
+        await cache.get_or_compute("b", 1, partial(make, "b"))
         assert made == ["a", "b", "b"]
 
     loop.run_until_complete(ask())

@@ -26,7 +26,7 @@ def test_every_wanted_pair_is_planned_once_at_its_length(
     wanted = draw.random((len(prompts), len(rows))) < 0.7
     shared = np.minimum(draw.integers(0, 3, wanted.shape) * 5, np.add.outer(prompts, rows))
     seen: list[tuple[int, int]] = []
-    for batch in plan(prompts, rows, wanted, max_tokens=60, token_budget=budget, shared=shared, behind=behind):
+    for batch in plan(prompts, rows, wanted, max_tokens=60, token_budget=budget, shared=shared, suffix=behind):
         pairs = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
         ((length, begun),) = {(prompts[p] + rows[b], int(shared[p, b])) for p, b in pairs}
         assert batch.tokens == (length - begun + behind) * len(pairs)

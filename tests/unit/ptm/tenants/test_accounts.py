@@ -4,7 +4,7 @@ import pytest
 
 from fedbbpt.errors import BudgetSpent, RateLimited
 from fedbbpt.ptm.tenants.accounts import MAX_TASKS, Account
-from fedbbpt.ptm.tenants.registry import Tenant
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import UNLIMITED, Budget, Usage
 
 LIMITED = Tenant(name="anna", max_queries=10, max_tokens=1000)
@@ -26,7 +26,7 @@ def test_a_spent_budget_says_what_is_left() -> None:
     account = Account(LIMITED, None)
     account.settle(account.reserve(4, 100, 0.0), "task", Usage(4, 100))
     beside = account.reserve(3, 0, 0.0)
-    with pytest.raises(BudgetSpent, match="4 queries where 3 of 10 are left, and 3 reserved by calls at work"):
+    with pytest.raises(BudgetSpent, match="4 queries where 3 of 10 are left, and 3 reserved by open calls"):
         account.reserve(4, 0, 0.0)
     with pytest.raises(BudgetSpent, match="901 tokens where 900 of 1000 are left"):
         account.reserve(1, 901, 0.0)
@@ -58,7 +58,7 @@ def test_queries_cost_their_price() -> None:
 def test_a_rate_lets_a_large_call_through_and_then_waits() -> None:
     account = Account(Tenant(name="anna", queries_per_second=10.0, burst_queries=20), None)
     account.settle(account.reserve(50, 0, 100.0), "task", Usage(50))
-    with pytest.raises(RateLimited, match=r"faster than 10 queries a second; try again in 3\.1 s") as raised:
+    with pytest.raises(RateLimited, match=r"more than 10 queries a second; try again in 3\.1 s") as raised:
         account.reserve(1, 0, 100.0)
     assert raised.value.seconds == pytest.approx(3.1)
     with pytest.raises(RateLimited, match=r"in 1\.1 s"):
@@ -86,25 +86,25 @@ def test_what_a_call_did_not_use_does_not_slow_the_next() -> None:
 
 def test_label_tokens_count_once_for_life() -> None:
     account = Account(Tenant(name="anna"), 4)
-    first = account.show(frozenset({"yes", "no"}))
-    assert not account.show(frozenset({"yes", "no"}))
+    first = account.spend_label_tokens(frozenset({"yes", "no"}))
+    assert not account.spend_label_tokens(frozenset({"yes", "no"}))
     assert account.budget().label_tokens == 2
     with pytest.raises(BudgetSpent, match="3 new label tokens where 2 of 4 are left"):
-        account.show(frozenset({"yes", "a", "b", "c"}))
+        account.spend_label_tokens(frozenset({"yes", "a", "b", "c"}))
     assert account.budget().label_tokens == 2
-    assert not first & account.show(frozenset({"yes", "a", "b"}))
-    account.hide(first)
-    assert account.show(frozenset({"yes", "no", "a"})) == first
+    assert not first & account.spend_label_tokens(frozenset({"yes", "a", "b"}))
+    account.refund_label_tokens(first)
+    assert account.spend_label_tokens(frozenset({"yes", "no", "a"})) == first
 
 
 def test_no_word_can_be_read_from_what_is_kept() -> None:
-    (shown,) = Account(Tenant(name="anna"), None).show(frozenset({"diagnosis"}))
+    (shown,) = Account(Tenant(name="anna"), None).spend_label_tokens(frozenset({"diagnosis"}))
     assert "diagnosis" not in shown
 
 
 def test_no_limits() -> None:
     account = Account(Tenant(name="anna"), None)
-    account.show(frozenset(map(str, range(1000))))
+    account.spend_label_tokens(frozenset(map(str, range(1000))))
     account.settle(account.reserve(10**12, 10**15, 0.0), "task", Usage(10**12, 10**15))
     account.reserve(10**12, 10**15, 0.0)
     assert account.budget() == UNLIMITED
@@ -113,7 +113,7 @@ def test_no_limits() -> None:
 def test_records_bring_an_account_back() -> None:
     tenant = Tenant(name="anna", max_queries=100, currency="EUR", micros_per_query=20)
     account = Account(tenant, 5)
-    shown = account.show(frozenset({"yes", "no"}))
+    shown = account.spend_label_tokens(frozenset({"yes", "no"}))
     usage = account.priced(Usage(9, 90, cached_queries=2))
     account.settle(account.reserve(9, 90, 0.0), "task", usage)
     records: list[dict[str, Any]] = [
@@ -132,7 +132,7 @@ def test_records_bring_an_account_back() -> None:
     for record in records:
         dearer.restore(record)
     assert (dearer.usage, dearer.tasks, dearer.budget()) == (account.usage, account.tasks, account.budget())
-    assert not dearer.show(frozenset({"yes", "no"}))
+    assert not dearer.spend_label_tokens(frozenset({"yes", "no"}))
 
 
 def test_a_budget_that_was_made_smaller_than_what_is_used() -> None:

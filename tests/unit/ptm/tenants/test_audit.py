@@ -6,8 +6,6 @@ import json
 import os
 import re
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -102,7 +100,7 @@ def test_a_crash_at_any_byte_of_the_last_record_loses_that_alone(
         assert queries(file) == [3]
         caplog.clear()
         write(file, 5)
-        assert ("audit.jsonl:2: the last record is cut short" in caplog.text) == (size > kept)
+        assert ("audit.jsonl:2: ignoring the last record, which is incomplete" in caplog.text) == (size > kept)
         assert queries(file) == [3, 5]
 
 
@@ -149,16 +147,14 @@ def test_what_is_wrong_is_said_with_its_line(file: Path) -> None:
     assert [sealed(line) for line in lines] == lines
     where = re.escape(str(file))
     assert re.match(f"{where}:2: the record was changed", broken(file, first + second.replace(b"4", b"9") + third))
-    assert "1: record 2 where record 1 belongs: some are missing" in broken(file, second + third)
-    assert "2: record 3 where record 2 belongs: some are missing" in broken(file, first + third)
-    assert "2: record 3 where record 2 belongs: some are missing, or not in their order" in broken(
+    assert "1: record 2 where record 1 belongs: records are missing" in broken(file, second + third)
+    assert "2: record 3 where record 2 belongs: records are missing" in broken(file, first + third)
+    assert "2: record 3 where record 2 belongs: records are missing or were moved" in broken(
         file, first + third + second
     )
     assert "2: record 1 where record 2 belongs" in broken(file, first + first + second + third)
     forged = sealed(second, queries=9)
-    assert "3: the record before it is another than the one it was written behind" in broken(
-        file, first + forged + third
-    )
+    assert "3: the record before it was replaced" in broken(file, first + forged + third)
     for line in (
         b"\n",
         b"[]\n",
@@ -178,20 +174,20 @@ def test_an_anchor_finds_what_the_file_cannot_tell(file: Path) -> None:
     assert [record["queries"] for record in read_audit(file, Anchor.parse(str(head)))] == [3, 4, 5]
     file.write_bytes(first + second)
     assert queries(file) == [3, 4]
-    with pytest.raises(AuditBroken, match="2 records, of 3 that there were"):
+    with pytest.raises(AuditBroken, match="only 2 of the anchor's 3 records"):
         list(read_audit(file, head))
     file.write_bytes(first + second + sealed(third, queries=1))
     assert queries(file) == [3, 4, 1]
-    with pytest.raises(AuditBroken, match=r"audit\.jsonl:3: another record than the anchor's"):
+    with pytest.raises(AuditBroken, match=r"audit\.jsonl:3: the record is not the anchor's"):
         list(read_audit(file, head))
     file.write_bytes(b"")
-    with pytest.raises(AuditBroken, match="0 records, of 3"):
+    with pytest.raises(AuditBroken, match="only 0 of the anchor's 3 records"):
         list(read_audit(file, head))
 
 
 @pytest.mark.parametrize("text", ["", "3", "0:" + "a" * 64, "3:abc", "-1:" + "a" * 64, "3:" + "g" * 64])
 def test_no_anchor(text: str) -> None:
-    with pytest.raises(InvalidInput, match="is no anchor"):
+    with pytest.raises(InvalidInput, match="is not an anchor"):
         Anchor.parse(text)
 
 
@@ -249,26 +245,3 @@ def test_threads_write_one_chain(file: Path) -> None:
     with opened(file) as log, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda count: log.append("score", "anna", queries=count), range(40)))
     assert sorted(queries(file)) == list(range(40))
-
-
-def test_a_killed_service_leaves_whole_records(file: Path) -> None:
-    """SIGKILL between any two instructions: what was acknowledged is there, and the next service goes on."""
-    code = f"""
-from pathlib import Path
-from fedbbpt.ptm.tenants.audit import AuditLog
-log = AuditLog(Path({str(file)!r}))
-for n in range(10**9):
-    log.append("score", "anna", queries=n)
-    print(n, flush=True)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    acknowledged = [int(process.stdout.readline()) for _ in range(30)]
-    process.kill()
-    acknowledged += [int(line) for line in process.stdout.read().split()]
-    process.stdout.close()
-    process.wait()
-    write(file, -1)
-    *found, last = queries(file)
-    assert last == -1
-    assert found[: len(acknowledged)] == acknowledged and len(found) <= len(acknowledged) + 1

@@ -7,9 +7,10 @@ import pytest
 
 from fedbbpt.errors import BudgetSpent, StoreFull
 from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.tenants.audit import read_audit
-from fedbbpt.ptm.tenants.registry import Tenant
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Examples, TaskSpec, TextPrompts
 from tests.unit.ptm.tenants.test_audit import largest_file
 
@@ -22,6 +23,7 @@ ANNA = Tenant(name="anna", max_queries=6)
 def test_what_was_not_recorded_was_not_used(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     engine = Engine(Fake(), time.monotonic, tenants=[ANNA], audit_file=file)
+    anna = LocalPtm(engine, ANNA)
     task = engine.register_task(TASK, tenant=ANNA)
     with largest_file(file.stat().st_size), pytest.raises(StoreFull):
         engine.register_examples(task, EXAMPLES, 4, tenant=ANNA)
@@ -32,11 +34,11 @@ def test_what_was_not_recorded_was_not_used(tmp_path: Path) -> None:
 
     handle = engine.register_examples(task, EXAMPLES, 4, tenant=ANNA).id
     with largest_file(file.stat().st_size), pytest.raises(StoreFull):
-        engine.score(handle, PROMPTS, tenant=ANNA)
+        anna.score(handle, PROMPTS)
     assert engine.usage(tenant=ANNA).queries == 0 and engine.budget(tenant=ANNA).queries == 6
-    scored = engine.score(handle, PROMPTS, tenant=ANNA)
+    scored = anna.score(handle, PROMPTS)
     assert (scored.usage.queries, scored.usage.cached_queries) == (4, 0), "what was not billed is not known either"
     with largest_file(file.stat().st_size), pytest.raises(BudgetSpent):
-        engine.score(handle, TextPrompts(("one", "two")), tenant=ANNA)  # and not that the disk is full: try again
+        anna.score(handle, TextPrompts(("one", "two")))  # and not that the disk is full: try again
     engine.close()
     assert sum(record["queries"] for record in read_audit(file) if record["kind"] == "score") == 4

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.ptm.tenants.idempotency import OVERHEAD_BYTES, Attempts, Replies
+from fedbbpt.ptm.tenants.idempotency import OVERHEAD_BYTES, Attempts, ReplyCache
 
 
 class Maker:
@@ -25,38 +25,38 @@ class Maker:
         return b"answer %d" % self.made
 
 
-def run(scenario: Callable[[Replies, Maker], Awaitable[None]]) -> None:
+def run(scenario: Callable[[ReplyCache, Maker], Awaitable[None]]) -> None:
     async def play() -> None:
-        await scenario(Replies(seconds=10.0, max_bytes=10_000, clock=lambda: 0.0), Maker())
+        await scenario(ReplyCache(seconds=10.0, max_bytes=10_000, clock=lambda: 0.0), Maker())
 
     asyncio.run(play())
 
 
 def test_the_same_call_gets_the_same_answer() -> None:
-    async def scenario(replies: Replies, maker: Maker) -> None:
-        together = [asyncio.ensure_future(replies.once("key", b"request", maker)) for _ in range(2)]
+    async def scenario(replies: ReplyCache, maker: Maker) -> None:
+        together = [asyncio.ensure_future(replies.get_or_compute("key", b"request", maker)) for _ in range(2)]
         maker.go.set()
-        assert await together[0] == await together[1] == await replies.once("key", b"request", maker)
-        assert await replies.once("other key", b"request", maker) == b"answer 2"
+        assert await together[0] == await together[1] == await replies.get_or_compute("key", b"request", maker)
+        assert await replies.get_or_compute("other key", b"request", maker) == b"answer 2"
 
     run(scenario)
 
 
 def test_a_key_of_another_request_is_refused() -> None:
-    async def scenario(replies: Replies, maker: Maker) -> None:
+    async def scenario(replies: ReplyCache, maker: Maker) -> None:
         maker.go.set()
-        await replies.once("key", b"request", maker)
+        await replies.get_or_compute("key", b"request", maker)
         with pytest.raises(InvalidRequest, match="another request"):
-            await replies.once("key", b"other", maker)
+            await replies.get_or_compute("key", b"other", maker)
         with pytest.raises(InvalidRequest, match="at most 64"):
-            await replies.once("k" * 65, b"request", maker)
+            await replies.get_or_compute("k" * 65, b"request", maker)
 
     run(scenario)
 
 
 def test_what_nobody_waits_for_is_given_up() -> None:
-    async def scenario(replies: Replies, maker: Maker) -> None:
-        calls = [asyncio.ensure_future(replies.once("key", b"request", maker)) for _ in range(2)]
+    async def scenario(replies: ReplyCache, maker: Maker) -> None:
+        calls = [asyncio.ensure_future(replies.get_or_compute("key", b"request", maker)) for _ in range(2)]
         await asyncio.sleep(0)
         calls[0].cancel()
         await asyncio.wait({calls[0]})
@@ -66,7 +66,7 @@ def test_what_nobody_waits_for_is_given_up() -> None:
         await asyncio.sleep(0)
         assert maker.gave_up is True
         maker.go.set()
-        assert await replies.once("key", b"request", maker) == b"answer 1"
+        assert await replies.get_or_compute("key", b"request", maker) == b"answer 1"
 
     run(scenario)
 
@@ -74,37 +74,37 @@ def test_what_nobody_waits_for_is_given_up() -> None:
 def test_what_an_attempt_was_charged_for_is_told_to_the_next() -> None:
     """Kills: an attempt that begins while the one before still counts; charges that only one more hears of."""
 
-    async def scenario(replies: Replies, maker: Maker) -> None:
+    async def scenario(replies: ReplyCache, maker: Maker) -> None:
         told: list[int] = []
 
         async def computing(attempts: Attempts) -> bytes:
-            told.append(attempts.paid)
+            told.append(attempts.charged_queries)
             try:
                 await maker.go.wait()
             except asyncio.CancelledError:
                 await asyncio.sleep(0)  # what runs comes to its end
                 await asyncio.sleep(0)
-                attempts.paid += 4
+                attempts.charged_queries += 4
                 raise
             return b"answer"
 
         for attempt in (1, 2):
-            call = asyncio.ensure_future(replies.once("key", b"request", computing))
+            call = asyncio.ensure_future(replies.get_or_compute("key", b"request", computing))
             while len(told) < attempt:
                 await asyncio.sleep(0)
             call.cancel()
             await asyncio.wait({call})
         maker.go.set()
-        assert await replies.once("key", b"request", computing) == b"answer"
+        assert await replies.get_or_compute("key", b"request", computing) == b"answer"
         assert told == [0, 4, 8]
         with pytest.raises(InvalidRequest, match="another request"):
-            await replies.once("key", b"other", computing)
+            await replies.get_or_compute("key", b"other", computing)
 
     run(scenario)
 
 
 def test_an_answer_that_came_when_nobody_waited_is_kept() -> None:
-    async def scenario(replies: Replies, maker: Maker) -> None:
+    async def scenario(replies: ReplyCache, maker: Maker) -> None:
         async def finishing(attempts: Attempts) -> bytes:
             maker.made += 1
             try:
@@ -113,25 +113,25 @@ def test_an_answer_that_came_when_nobody_waited_is_kept() -> None:
                 await asyncio.sleep(0)
             return b"answer %d" % maker.made
 
-        call = asyncio.ensure_future(replies.once("key", b"request", finishing))
+        call = asyncio.ensure_future(replies.get_or_compute("key", b"request", finishing))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         call.cancel()
         await asyncio.wait({call})
-        assert await replies.once("key", b"request", finishing) == b"answer 1"
+        assert await replies.get_or_compute("key", b"request", finishing) == b"answer 1"
 
     run(scenario)
 
 
 def test_what_failed_is_made_anew() -> None:
-    async def scenario(replies: Replies, maker: Maker) -> None:
+    async def scenario(replies: ReplyCache, maker: Maker) -> None:
         async def fail(attempts: Attempts) -> bytes:
             raise ValueError("broken")
 
         maker.go.set()
         with pytest.raises(ValueError, match="broken"):
-            await replies.once("key", b"request", fail)
-        assert await replies.once("key", b"request", maker) == b"answer 1"
+            await replies.get_or_compute("key", b"request", fail)
+        assert await replies.get_or_compute("key", b"request", maker) == b"answer 1"
 
     run(scenario)
 
@@ -140,13 +140,13 @@ def test_answers_are_forgotten_by_age_and_by_bytes() -> None:
     now = [0.0]
 
     async def play() -> None:
-        replies, maker = Replies(seconds=10.0, max_bytes=2 * (8 + OVERHEAD_BYTES), clock=lambda: now[0]), Maker()
+        replies, maker = ReplyCache(seconds=10.0, max_bytes=2 * (8 + OVERHEAD_BYTES), clock=lambda: now[0]), Maker()
         maker.go.set()
         for key in "abc":
-            await replies.once(key, b"request", maker)
-        assert await replies.once("c", b"request", maker) == b"answer 3"
-        assert await replies.once("a", b"request", maker) == b"answer 4"  # three were too many
+            await replies.get_or_compute(key, b"request", maker)
+        assert await replies.get_or_compute("c", b"request", maker) == b"answer 3"
+        assert await replies.get_or_compute("a", b"request", maker) == b"answer 4"  # three were too many
         now[0] = 11.0
-        assert await replies.once("a", b"request", maker) == b"answer 5"
+        assert await replies.get_or_compute("a", b"request", maker) == b"answer 5"
 
     asyncio.run(play())

@@ -68,7 +68,7 @@ def test_an_input_keeps_its_label() -> None:
 def test_no_input_makes_up_most_of_a_loss(overlaps: bool) -> None:
     """Kills: counting different inputs, and not how often each of them comes."""
     for rows, weight in (([0] * 9993 + list(range(1, 8)), "1.0"), ([*range(8), 0], "7.4")):
-        with pytest.raises(PolicyForbids, match=f"8 different examples that weigh as {weight} do"):
+        with pytest.raises(PolicyForbids, match=f"8 different examples that weigh like {weight}"):
             enter(book(overlaps=overlaps), rows)
     enter(book(overlaps=overlaps), [*range(8), *range(8)])
 

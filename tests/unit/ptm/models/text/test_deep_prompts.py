@@ -9,9 +9,9 @@ import pytest
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.prompts.deep import DeepSpace
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import DeepPrompts, Examples, PromptKind, TaskSpec
+from tests.tenants import local_ptm
 
 EXAMPLES = Examples(("how many people live in paris", "who wrote this book", "what"))
 SPACE = DeepSpace(layers=2, heads=4, width=8, tokens=3, seed=5, std=0.5)
@@ -54,7 +54,7 @@ def test_the_service_scores_as_a_plain_forward_pass_with_a_past(
     checkpoint: Callable[[str], Path], name: str, words: tuple[str, ...]
 ) -> None:
     folder = checkpoint(name)
-    ptm = Engine(load(str(folder), threads=1), lambda: 0.0)
+    ptm = local_ptm(load(str(folder), threads=1))
     card = ptm.describe()
     assert PromptKind.DEEP in card.prompt_kinds and card.prefix_shape is not None
     layers, heads, width = card.prefix_shape
@@ -71,7 +71,7 @@ def test_the_service_scores_as_a_plain_forward_pass_with_a_past(
 
 
 def test_a_prefix_of_another_model_is_refused(checkpoint: Callable[[str], Path]) -> None:
-    ptm = Engine(load(str(checkpoint("gpt2")), threads=1), lambda: 0.0)
+    ptm = local_ptm(load(str(checkpoint("gpt2")), threads=1), lambda: 0.0)
     task_id = ptm.register_task(TaskSpec("{text}", WORDS["one token each"]))
     handle = ptm.register_examples(task_id, EXAMPLES, 3)
     with pytest.raises(InvalidTensor, match=r"\(2, 4, 8\)"):

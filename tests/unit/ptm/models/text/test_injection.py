@@ -10,7 +10,6 @@ import pytest
 
 from fedbbpt.errors import UnsupportedPrompt
 from fedbbpt.prompts.projection import project
-from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import (
     Examples,
@@ -25,6 +24,7 @@ from fedbbpt.types import (
     TokenPrompts,
 )
 from tests.jobs import score
+from tests.tenants import local_ptm
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -159,7 +159,7 @@ def test_vectors_at_the_place_stand_where_tokens_do(checkpoint: Checkpoint, name
 def test_a_card_offers_what_the_model_can_do(checkpoint: Checkpoint, name: str, injections: set[Injection]) -> None:
     backend = load(str(checkpoint(name)), threads=1)
     assert backend.describe().injections == injections
-    engine = Engine(backend, lambda: 0.0)
+    engine = local_ptm(backend)
     classes = ("great", "fine")
     handle = engine.register_examples(
         engine.register_task(TaskSpec("{text} {mask}" if "mlm" in name else "{text}", classes)), Examples(TEXTS), TOKENS

@@ -1,0 +1,88 @@
+"""Registers tasks and examples for a tenant: checks them, applies the tenant's policy, and records them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fedbbpt.errors import BudgetSpent, PolicyForbids, StoreError
+from fedbbpt.interfaces import Backend
+from fedbbpt.ptm import digests
+from fedbbpt.ptm.checks import check_examples, check_filled, check_task
+from fedbbpt.ptm.tenants import policy
+from fedbbpt.ptm.tenants.audit import AuditLog
+from fedbbpt.ptm.tenants.handles import RegisteredExamples
+from fedbbpt.ptm.tenants.state import TenantState
+from fedbbpt.types import ExampleSet, TaskSpec
+
+
+class Registration:
+    """The part of the engine that fills a tenant's state. `clock` returns seconds."""
+
+    def __init__(self, backend: Backend[Any], audit: AuditLog, clock: Callable[[], float]) -> None:
+        self._backend, self._audit, self._clock = backend, audit, clock
+
+    def register_task(self, state: TenantState, task: TaskSpec) -> str:
+        """Keeps the task and returns its id, a digest of its content.
+
+        Raises:
+            InvalidTask: the model cannot score the task.
+            BudgetSpent: the task has more new label tokens than the tenant has left.
+            StoreError: the audit log cannot be written.
+        """
+        check_task(task)
+        self._backend.check(task)
+        task_id = digests.task_id(task)
+        try:
+            spent = state.account.spend_label_tokens(self._backend.columns(task))
+        except BudgetSpent as error:
+            self._audit.record_refusal(state.tenant.name, error, task=task_id)
+            raise
+        if spent:
+            try:
+                self._audit.append("task", state.tenant.name, task=task_id, label_tokens=sorted(spent))
+            except StoreError:
+                state.account.refund_label_tokens(spent)
+                raise
+        state.keep_task(task_id, task)
+        return task_id
+
+    def register_examples(
+        self, state: TenantState, task_id: str, examples: ExampleSet
+    ) -> tuple[RegisteredExamples, bool]:
+        """Keeps the examples of a task, tokenised.
+
+        Returns:
+            The kept examples, and whether the tenant had registered the same ones before.
+
+        Raises:
+            UnknownTask: the task is not registered.
+            InvalidExamples: the model cannot take the examples, or they exceed the tenant's quota.
+            PromptTooLong: an example leaves no room for the prompt.
+            PolicyForbids: the tenant's policy forbids the examples.
+            StoreError: the audit log cannot be written.
+        """
+        task, output = state.task(task_id), state.tenant.output
+        check_examples(examples, state.card)
+        check_filled(task, examples.examples)
+        policy.check_labels(output, examples.labels, len(task.classes))
+        row_digests = digests.rows(examples, digests.contents(examples.examples))
+        examples_id = digests.examples_id(task_id, row_digests, examples.labels)
+        state.handles.drop_expired(self._clock())
+        if examples_id in state.handles:
+            return state.handles.get(examples_id, self._clock()), True
+        rows = self._backend.prepare(task, examples.examples, examples.prompt_tokens, examples.perturbation)
+        tokens = sum(self._backend.tokens(row) for row in rows)
+        if examples.labels is not None:
+            try:
+                columns = digests.digest(*sorted(self._backend.columns(task)))
+                classes = [task.classes[label] for label in examples.labels]
+                state.labels.enter(columns, [self._backend.identity(row) for row in rows], classes)
+            except PolicyForbids as error:
+                self._audit.record_refusal(state.tenant.name, error, task=task_id, examples=examples_id)
+                raise
+        registered = RegisteredExamples(examples_id, task_id, task, rows, row_digests, examples.labels, tokens)
+        state.handles.check_size(registered)
+        self._audit.append(
+            "examples", state.tenant.name, task=task_id, examples=examples_id, count=len(rows), tokens=tokens
+        )
+        state.handles.put(registered, self._clock())
+        return registered, False

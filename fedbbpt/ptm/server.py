@@ -1,0 +1,111 @@
+"""Starts and stops a gRPC server of the PTM service, with health and reflection."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fedbbpt.errors import FedbbptError
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.service import PtmService, ServiceLimits
+from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenant import Tenant
+from fedbbpt.ptm.v1 import ptm_pb2 as pb
+from fedbbpt.wire.admission import AdmissionInterceptor
+from fedbbpt.wire.channel import bind, create_server
+from fedbbpt.wire.tls import ServerTls
+
+DESCRIPTOR = pb.DESCRIPTOR.services_by_name["PtmService"]
+NAME = DESCRIPTOR.full_name
+
+Rpc: TypeAlias = Callable[[Any, Tenant], Awaitable[Message | bytes]]
+
+
+def serialised(reply: Message | bytes) -> bytes:
+    """Returns the bytes of a reply; those that are serialised already pass through."""
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
+
+
+def handlers(service: PtmService, tenant: Callable[[], Tenant]) -> grpc.GenericRpcHandler:
+    """Returns the handlers of all rpcs of the service. `tenant` returns the tenant of the current call."""
+
+    def behaviour(rpc: Rpc) -> Callable[[Any, Any], Awaitable[Message | bytes]]:
+        async def answer(request: Any, context: Any) -> Message | bytes:
+            return await rpc(request, tenant())
+
+        return answer
+
+    by_name = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            behaviour(getattr(service, method.name)),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=serialised,
+        )
+        for method in DESCRIPTOR.methods
+    }
+    return grpc.method_handlers_generic_handler(NAME, by_name)
+
+
+@dataclass(frozen=True, slots=True)
+class PtmServer:
+    """A started server."""
+
+    server: grpc.aio.Server
+    port: int
+    service: PtmService
+    health: health.aio.HealthServicer
+    cleanup: "asyncio.Task[None]"
+
+    async def stop(self, grace_seconds: float | None) -> None:
+        """Reports NOT_SERVING, gives open calls `grace_seconds` to end, and stops. None stops at once."""
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace_seconds)
+        self.cleanup.cancel()
+        await asyncio.get_running_loop().run_in_executor(None, self.service.close)
+
+
+async def serve(
+    engine: Engine,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    tls: ServerTls | None = None,
+    tenants: Tenants | None = None,
+    insecure: bool = False,
+    limits: ServiceLimits | None = None,
+) -> PtmServer:
+    """Starts a server of the PTM, of its health and of reflection.
+
+    Args:
+        port: 0 takes a free port.
+        tenants: who may call; None lets anybody call, as one tenant.
+        insecure: whether to listen on `host` without TLS even if other machines can reach it.
+
+    Raises:
+        PortTaken: the port cannot be bound.
+        InsecureAddress: other machines can reach `host`, without TLS and without `insecure`.
+        InvalidInput: a TLS file is invalid.
+    """
+    limits = limits or ServiceLimits()
+    service = PtmService(engine, tenants or Tenants.anyone(), limits)
+    admission = AdmissionInterceptor(service.identify, limits.tenant_calls, limits.anonymous_calls)
+    server = create_server(interceptors=[admission])
+    server.add_generic_rpc_handlers((handlers(service, admission.caller),))
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for name in (NAME, health.OVERALL_HEALTH):
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection([NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    try:
+        bound = bind(server, host, port, tls, insecure=insecure)
+    except FedbbptError:
+        service.close()
+        raise
+    await server.start()
+    return PtmServer(server, bound, service, servicer, asyncio.ensure_future(service.clean_up()))
