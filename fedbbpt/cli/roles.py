@@ -4,13 +4,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from fedbbpt.cli.terminal import options
@@ -18,10 +16,10 @@ from fedbbpt.cli.terminal.console import log_to_stderr, show
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
-from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read, read_table
-from fedbbpt.data.partition import Rows, split
-from fedbbpt.errors import InvalidData, InvalidInput, InvalidJob, NoResultYet
+from fedbbpt.data.examples import Columns
+from fedbbpt.errors import InvalidInput, InvalidJob, NoResultYet
 from fedbbpt.federation import assemble
+from fedbbpt.federation.client_data import ClientData
 from fedbbpt.federation.prompt_file import write_prompt
 from fedbbpt.federation.run_folder import PROMPT, STORE, prompt_card
 from fedbbpt.federation.task_completion import with_preset
@@ -31,17 +29,15 @@ from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve as serve_coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import OWNER, LabelledExamples
+from fedbbpt.types import OWNER
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
 from fedbbpt.wire.tls import ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
 
-DEV_SHARE = 0.25
-"""What a client without dev data keeps back of its own to measure prompts on."""
 PAUSE_SECONDS = 2.0
-"""Between two attempts at a PTM that is down."""
+"""Time between two attempts to query a PTM that is unavailable."""
 
 coordinator = typer.Typer(no_args_is_help=True, help="The meeting point of a run's clients; sees no data.")
 client = typer.Typer(
@@ -88,7 +84,7 @@ def coordinator_serve(
 
 
 def _with_task(job: Job, path: Path) -> Job:
-    """The job with its task complete; no data are here that could complete it."""
+    """The job with its preset written out. Raises InvalidJob if its task needs data to be complete."""
     try:
         job = with_preset(job)
         task_spec(job)
@@ -110,7 +106,7 @@ async def _coordinate(
     tokens: list[str],
     insecure: bool,
 ) -> None:
-    # Random, so that what clients kept of an earlier run of the same job is never taken for this one's.
+    # A random part, so that files that clients kept from an earlier run of this job are never taken for this run's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
     record = RunRecord(run_id, job.run.seed, job.digest(ptm_revision), datetime.now(UTC).isoformat())
     store, traffic = SqliteStore(store_path, record), TrafficMeter()
@@ -183,40 +179,22 @@ def client_join(
     tls = options.client_tls(tls_ca, client_cert, client_key)
     with connect(coordinator, tls, options.read_token(token_file)) as channel:
         link = RemoteCoordinator(channel)
-        table = read_table(data, columns)
-        kept, held_out = (np.arange(len(table.labels)), None) if dev else _hold_out(table)
-        settings = link.join(assemble.hello(name, keepsake.client_key(), len(kept)))
-        whole = label(table, settings.labels)
-        if not one_class:
-            _check_classes(whole, settings.labels, data)
-        train = whole.take(kept)
-        measured_on = read(dev, settings.labels, columns) if held_out is None else whole.take(held_out)
+        local = ClientData(data, dev, columns)
+        settings = link.join(assemble.hello(name, keepsake.client_key(), local.train_size))
+        train_examples, dev_examples = local.labelled(settings.labels, one_class=one_class)
         address = ptm or settings.ptm_address
         if not address:
-            raise InvalidInput("nobody said where the PTM is", where="--ptm", fix="--ptm HOST:PORT")
+            what = "neither the coordinator nor this client knows the address of the PTM"
+            raise InvalidInput(what, where="--ptm", fix="--ptm HOST:PORT")
         ptm_token = options.read_token(ptm_token_file)
         ptm_tls = options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True)
         with connect(address, ptm_tls, ptm_token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as ptm_channel:
-            box = RemotePtm(ptm_channel, settings.ptm_revision)
+            service = RemotePtm(ptm_channel, settings.ptm_revision)
             fetch = partial(link.fetch_auxiliary, folder=folder)
-            agent = assemble.client(settings, train, measured_on, box, keepsake=keepsake, fetch_auxiliary=fetch)
-            log.info("joined %s as %s with %d examples", settings.run_id, name, len(train))
+            agent = assemble.client(
+                settings, train_examples, dev_examples, service, keepsake=keepsake, fetch_auxiliary=fetch
+            )
+            log.info("joined %s as %s with %d examples", settings.run_id, name, local.train_size)
             counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
     result = {"run": settings.run_id, "client": name, "updates": counted, "queries": agent.queries}
     show(result, json, title="finished")
-
-
-def _hold_out(table: Table) -> tuple[Rows, Rows]:
-    """Rows to train on and rows to measure prompts on, the same at every start."""
-    kept, held_out = split(label(table, label_names(table)).labels, (1 - DEV_SHARE, DEV_SHARE), seed=0)
-    if not len(held_out) or not len(kept):
-        fix = "more examples, or --dev FILE"
-        raise InvalidData(f"{len(table.labels)} examples cannot be shared", where=table.source, fix=fix)
-    return kept, held_out
-
-
-def _check_classes(data: LabelledExamples, labels: Sequence[str], where: str) -> None:
-    try:
-        check_trainable(data, labels, where)
-    except InvalidData as error:
-        raise InvalidData(error.what, where=error.where, fix=f"{error.fix}, or --one-class") from None
