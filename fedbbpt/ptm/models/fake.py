@@ -1,11 +1,11 @@
-"""A model in closed form, for tests and examples: numpy, a millisecond to load, and a loss that can be learnt.
+"""A model in closed form, for tests and examples: it needs only numpy, loads in a millisecond, and can be tuned.
 
-A text is a hashed bag of words, x `[D]` the unit-length sum of its words' vectors; a class has c_k `[D]` made the same
-way. A prompt V `[L, D]` is a map that turns texts towards classes:
+A text is a hashed bag of words: x `[D]` is the sum of its words' vectors, scaled to length 1, and c_k `[D]` is the same
+for class k. A prompt V `[L, D]` is a map that turns texts towards classes:
 
     score_k(V, x) = 4 c_k . (x + V^T (A x) / sqrt(L)),   A `[L, D]` random and fixed
 
-Scores are linear in V, so the cross-entropy is smooth and convex in z and has what search can find. There are neither
+Scores are linear in V, so the cross-entropy is smooth and convex in z, and a search can lower it. The model has neither
 positions nor a LayerNorm, so all injections are the same.
 """
 
@@ -52,13 +52,13 @@ Vector = npt.NDArray[np.float32]
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[Vector, Vector]:
-    """The word vectors `[vocabulary, D]`, of standard deviation 1 / sqrt(D), and A `[max_tokens, D]`."""
+    """Returns the word vectors `[vocabulary, D]`, of standard deviation 1 / sqrt(D), and A `[max_tokens, D]`."""
     words = seeds.normals(1, (VOCABULARY, WIDTH)) / np.sqrt(WIDTH)
     return words.astype(np.float32), seeds.normals(2, (MAX_TOKENS, WIDTH)).astype(np.float32)
 
 
 def _words(text: str) -> list[int]:
-    """A text's tokens: its words, each hashed to an id."""
+    """Returns a text's tokens: its words, each hashed to an id."""
     found = re.findall(r"\w+|[^\w\s]", text.lower())
     return [int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "little") % VOCABULARY for word in found]
 
@@ -69,12 +69,13 @@ def _bag(tokens: Sequence[int]) -> Vector:
 
 
 class Fake:
-    """Implements interfaces.Backend; a row is its tuple of word ids."""
+    """Implements interfaces.Backend; a prepared example is the tuple of its word ids."""
 
     threads = 1
     hidden_size = 0
 
     def __init__(self, *, token_budget: int = 1024) -> None:
+        """`token_budget`: most tokens of a micro-batch."""
         self._token_budget = token_budget
 
     def describe(self) -> ModelCard:
@@ -140,7 +141,7 @@ class Fake:
 
 
 def _scores(v: Vector, x: Vector, classes: Vector) -> Scores:
-    """`[K]`"""
+    """Returns the scores `[K]` of a prompt `[L, D]` and a text `[D]` with classes `[K, D]`."""
     along = (_tables()[1][: len(v)] * x).sum(axis=1, keepdims=True)  # A x, [L, 1]
     turned = x + (v * along).sum(axis=0) / np.float32(np.sqrt(max(1, len(v))))
     scores: Scores = np.float32(LOGIT_SCALE) * (classes * turned).sum(axis=1)
@@ -148,7 +149,7 @@ def _scores(v: Vector, x: Vector, classes: Vector) -> Scores:
 
 
 def _prompts(prompts: Prompts) -> Sequence[Vector]:
-    """The vectors `[L, D]` of each prompt."""
+    """Returns the vectors `[L, D]` of each prompt."""
     words, _ = _tables()
     if isinstance(prompts, LatentPrompts):
         tokens = prompts.projection.tokens

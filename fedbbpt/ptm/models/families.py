@@ -1,4 +1,4 @@
-"""The families of transformers that can be asked, and how a checkpoint tells its own."""
+"""The families of transformers models, one backend for each, and how a checkpoint's family is found."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip] | type[ImageCla
     "clip": (Clip, transformers.AutoModel),
     "image-classifier": (ImageClassifier, transformers.AutoModelForImageClassification),
 }
-"""The backend and the class that loads its models."""
+"""The backend of each family, and transformers' class that loads its checkpoints."""
 
 ARCHITECTURE_SUFFIXES = {
     "ForMaskedLM": "masked-lm",
@@ -37,7 +37,7 @@ ARCHITECTURE_SUFFIXES = {
     "ForImageClassification": "image-classifier",
     "Model": "dual-encoder",
 }
-"""Of `architectures` in config.json; the first that fits counts."""
+"""Endings of the names under `architectures` in config.json, and the family each belongs to. The first match counts."""
 
 
 def load_backend(
@@ -49,8 +49,12 @@ def load_backend(
     runtime: Runtime = Runtime.TORCH,
     device: str = CPU,
 ) -> Transformer[Any] | Clip | ImageClassifier:
-    """Raises InvalidInput where the model cannot be had, is of no family that we know, or of none for the runtime or
-    the device."""
+    """Loads a checkpoint with the backend of its family; see `loading.load` for the arguments.
+
+    Raises:
+        InvalidInput: There is no such model, its family is unknown, or its family does not support the runtime or the
+            device.
+    """
     folder = locate(model)
     family = family or _family(folder)
     if family not in FAMILIES:
@@ -58,7 +62,7 @@ def load_backend(
     check_runtime(runtime, precision, family, model)
     backend, auto_class = FAMILIES[family]
     if device != CPU and (runtime is not Runtime.TORCH or not issubclass(backend, Transformer)):
-        raise InvalidInput(f"{device} computes models of texts, by torch", where=model, fix=f"device {CPU}")
+        raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix=f"device {CPU}")
     return backend(load(model, folder, auto_class, family, precision, runtime, device), threads=threads)
 
 
@@ -69,6 +73,8 @@ def _family(folder: Path) -> str:
     )
     if not found:
         raise InvalidInput(
-            f"architectures {names} tell no family", where=str(folder), fix=f"--family, one of {', '.join(FAMILIES)}"
+            f"no family is known for the architectures {names}",
+            where=str(folder),
+            fix=f"--family, one of {', '.join(FAMILIES)}",
         )
     return found

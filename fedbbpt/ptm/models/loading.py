@@ -1,9 +1,10 @@
-"""The models behind the wall. Beside `fedbbpt.whitebox`, torch is imported here and nowhere else."""
+"""Loads the backend of a model by its name. Together with `fedbbpt.whitebox`, only `ptm.models` imports torch."""
 
 from pathlib import Path
 from typing import Any
 
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.extras import needs_extra
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import Precision, Runtime
@@ -19,44 +20,40 @@ def load(
     device: str = "cpu",
     api_key: str = "",
 ) -> Backend[Any]:
-    """The backend of a model: "fake", "all-MiniLM-L6-v2" (the demo extra), a folder, a name on the hub, an ONNX file,
-    or behind a server of OpenAI's protocol "openai:MODEL@http://HOST:PORT/v1", to which `api_key` is sent.
+    """Loads a model.
 
-    `family` says how to ask it (`families.FAMILIES`); empty reads that from the checkpoint's architecture. `threads` 0
-    takes all cores, or of a server 8 requests at a time. bfloat16 is two to three times as fast where the machine has
-    it, and less exact. `runtime` is for encoders of texts, a `device` that torch knows ("cuda") for all models of
-    texts. Raises InvalidInput where the model cannot be had.
+    Args:
+        model: "fake"; "all-MiniLM-L6-v2" (the demo extra); a folder or a name on the Hugging Face hub; an ONNX file; or
+            "openai:MODEL@http://HOST:PORT/v1" for a model of another server that speaks OpenAI's protocol.
+        family: How to score with a checkpoint, one of `families.FAMILIES`; empty: as its architecture suggests.
+        threads: Micro-batches that run in parallel; 0: as many as there are cores, or 8 requests to another server.
+        precision: Precision of the model's layers. bfloat16 is two to three times as fast on machines that support it,
+            but less accurate.
+        runtime: What computes the layers of text encoders; other models run on torch.
+        device: A device that torch knows, such as "cuda", for text models; other models run on the CPU.
+        api_key: The key that is sent to another server.
+
+    Raises:
+        InvalidInput: There is no such model, it cannot be loaded, or it does not support the other arguments.
     """
-    behind_server = model.startswith("openai:")
-    computes_itself = model == "fake" or model.endswith(".onnx") or behind_server
+    on_other_server = model.startswith("openai:")
+    computes_itself = model == "fake" or model.endswith(".onnx") or on_other_server
     if computes_itself and precision is not Precision.FLOAT32:
-        raise InvalidInput(f"{precision} is not to be had", where=model, fix="float32")
+        raise InvalidInput(f"this model does not support {precision}", where=model, fix="float32")
     if computes_itself and runtime is not Runtime.TORCH:
-        raise InvalidInput(f"{runtime} computes encoders of texts only", where=model, fix="--engine torch")
+        raise InvalidInput(f"{runtime} computes text encoders only", where=model, fix="--engine torch")
     if computes_itself and device != "cpu":
-        raise InvalidInput(f"{device} computes models of texts, by torch", where=model, fix="device cpu")
+        raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix="device cpu")
     if model == "fake":
         return Fake()
-    if behind_server:
-        try:
+    if on_other_server:
+        with needs_extra("openai", where="model"):  # the model's name is not repeated: its URL may contain a password
             from fedbbpt.ptm.models.openai.backend import connect
-        except ModuleNotFoundError as error:
-            raise InvalidInput(
-                f"{error.name} is not installed", where="model", fix="pip install 'fedbbpt[openai]'"
-            ) from None
         return connect(model, api_key, threads=threads)
     if model.endswith(".onnx"):
-        try:
+        with needs_extra("onnx", where=model):
             from fedbbpt.ptm.models.image.onnx_classifier import OnnxClassifier
-        except ModuleNotFoundError as error:
-            raise InvalidInput(
-                f"{error.name} is not installed", where=model, fix="pip install 'fedbbpt[onnx]'"
-            ) from None
         return OnnxClassifier(Path(model), threads=threads)
-    try:
+    with needs_extra("ptm", where="model", alternative='the model "fake"'):
         from fedbbpt.ptm.models.families import load_backend
-    except ModuleNotFoundError as error:
-        raise InvalidInput(
-            f"{error.name} is not installed", where="model", fix="pip install 'fedbbpt[ptm]', or the model \"fake\""
-        ) from None
     return load_backend(model, family=family, threads=threads, precision=precision, runtime=runtime, device=device)

@@ -1,4 +1,4 @@
-"""A task's template, taken apart at its places {prompt}, {text}, {text_pair} and {mask}."""
+"""Parses a task's template into literal text and the placeholders {prompt}, {text}, {text_pair} and {mask}."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from fedbbpt.types import Examples, TaskSpec
 
 
 class Placeholder(StrEnum):
+    """The names that may stand in braces."""
+
     PROMPT = "prompt"
     TEXT = "text"
     TEXT_PAIR = "text_pair"
@@ -18,17 +20,21 @@ class Placeholder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A place with the white space that stands before it, or (place None) literal text."""
+    """A placeholder with the white space before it, or literal text."""
 
     text: str
+    """The white space, or the literal text."""
     placeholder: Placeholder | None
 
 
 def parse(task: TaskSpec) -> tuple[Piece, ...]:
-    """The pieces in order; {prompt} is among them, first where the template leaves it out.
+    """Returns the pieces in order. If the template has no {prompt}, it comes first.
 
-    White space before a place belongs to the place: " great" is one token where " " and "great" are two. Raises
-    InvalidTask for what no model could score.
+    White space before a placeholder belongs to the placeholder: " great" is one token, " " and "great" are two.
+
+    Raises:
+        InvalidTask: The template has no {text}, an unknown or repeated placeholder or a stray brace, or the task has
+            fewer than two different classes.
     """
     pieces: list[Piece] = []
     try:
@@ -40,7 +46,7 @@ def parse(task: TaskSpec) -> tuple[Piece, ...]:
                 continue
             if spec or conversion or name not in set(Placeholder):
                 raise InvalidTask(
-                    f"unknown place {{{name}}}", where="template", fix="{prompt} {text} {text_pair} {mask}"
+                    f"unknown placeholder {{{name}}}", where="template", fix="{prompt} {text} {text_pair} {mask}"
                 )
             pieces.append(Piece(literal[len(body) :], Placeholder(name)))
     except ValueError as error:
@@ -48,24 +54,32 @@ def parse(task: TaskSpec) -> tuple[Piece, ...]:
     count = Counter(piece.placeholder for piece in pieces if piece.placeholder)
     if count[Placeholder.TEXT] != 1:
         raise InvalidTask("no {text}, or more than one", where="template", fix='for example "{prompt} {text}"')
-    for place, times in count.items():
+    for placeholder, times in count.items():
         if times > 1:
-            raise InvalidTask(f"{times} times {{{place}}}", where="template", fix="each place once")
+            raise InvalidTask(f"{{{placeholder}}} occurs {times} times", where="template", fix="each placeholder once")
     if len(task.classes) < 2 or len(set(task.classes)) < len(task.classes) or not all(map(str.strip, task.classes)):
         raise InvalidTask(f"classes {task.classes!r}", where="classes", fix="two or more different texts")
     return tuple(pieces) if count[Placeholder.PROMPT] else (Piece("", Placeholder.PROMPT), *pieces)
 
 
 def forbid_mask(pieces: tuple[Piece, ...]) -> None:
-    """Raises InvalidTask where the template has a {mask} and the model none."""
+    """Raises InvalidTask if the template has a {mask}, for models that fill no masks."""
     if any(piece.placeholder is Placeholder.MASK for piece in pieces):
-        raise InvalidTask("{mask}, but the model fills no masks", where="template", fix='for example "{prompt} {text}"')
+        raise InvalidTask(
+            "the template has a {mask}, but the model fills no masks",
+            where="template",
+            fix='for example "{prompt} {text}"',
+        )
 
 
 def check_pairs(task: TaskSpec, examples: Examples) -> None:
-    """Raises InvalidExamples where the template has a {text_pair} and the examples none, or the other way round."""
+    """Raises InvalidExamples unless the examples have second texts exactly if the template has a {text_pair}."""
     wanted = any(piece.placeholder is Placeholder.TEXT_PAIR for piece in parse(task))
     if wanted and examples.pairs is None:
-        raise InvalidExamples("no second texts", where="text_pair", fix="the task's template has a {text_pair}")
+        raise InvalidExamples(
+            "second texts are missing", where="text_pair", fix="the task's template has a {text_pair}"
+        )
     if not wanted and examples.pairs is not None:
-        raise InvalidExamples("second texts", where="text_pair", fix="the task's template has no {text_pair}")
+        raise InvalidExamples(
+            "second texts without a place", where="text_pair", fix="the task's template has no {text_pair}"
+        )

@@ -1,8 +1,8 @@
-"""Launches that are recorded, and repeated as one: a GPU computes a small micro-batch in less time than Python takes to
-launch all of its kernels.
+"""Records the kernel launches of a model's body as CUDA graphs, one for each shape of input, and replays them.
 
-What the body launches for a shape that comes again is recorded once, as a CUDA graph. A search asks for the same shapes
-in every generation. The same kernels run, and so the bits are the same.
+A GPU computes a small micro-batch in less time than Python takes to launch its kernels one by one; a graph launches
+them all at once. Recording pays because a search sends the same shapes in every generation: a shape is recorded when it
+occurs for the second time. The same kernels run, so results are bit-identical.
 """
 
 import logging
@@ -15,33 +15,36 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
+from fedbbpt.errors import first_line
+
 log = logging.getLogger(__name__)
 
 Launch: TypeAlias = Callable[[], object]
 Record: TypeAlias = Callable[[Launch], Launch]
-"""Gives what does again whatever the given one does, on the same memory."""
+"""Runs a launch and returns a function that repeats it, on the same memory."""
 
 SHAPES = 256
-"""That are remembered; the least recently used are forgotten first."""
+"""Number of shapes with a graph; the least recently used is forgotten first."""
 
 
 class GraphedBody:
-    """A model's body, asked as torch's is, in any threads. Inputs of more than `most_tokens`, and those that come with
-    anything else, go to the body itself.
+    """A model's body with graphs. It is called like the body, in any threads.
 
-    All graphs read from one place and write to another, and share what memory they need between: no two run at once.
+    All graphs read from one buffer and write to another, and share the memory between them, so that no two run at once.
     """
 
     def __init__(self, body: Any, most_tokens: int, record: Record) -> None:
+        """Inputs of more than `most_tokens` tokens, and calls with other arguments, go to the body itself."""
         self._body, self._most_tokens, self._record = body, most_tokens, record
         self._lock = Lock()
         self._inputs = self._outputs = torch.empty(0)
-        """`[most_tokens, D]`, once something was recorded."""
+        """Buffers `[most_tokens, D]`; empty until a shape is recorded."""
         self._shapes: OrderedDict[torch.Size, Launch | None] = OrderedDict()
-        """None: seen once, and not recorded yet."""
+        """The graph of each shape; None if it has occurred once and is not recorded yet."""
 
     @property
     def config(self) -> Any:
+        """The body's configuration."""
         return self._body.config
 
     def __call__(self, *, inputs_embeds: Tensor, **others: Any) -> Any:
@@ -55,14 +58,14 @@ class GraphedBody:
                 inputs.copy_(inputs_embeds)
                 launch()
                 return BaseModelOutput(outputs.clone())
-            # Also what is recorded next is computed as it is first: what a thread needs for its first launches cannot
-            # be made while they are recorded.
-            found = self._body(inputs_embeds=inputs_embeds)
-            self._record_if_repeated(shape, inputs_embeds, found.last_hidden_state)
-            return found
+            # The body also runs before a recording: a thread's first launches initialise libraries, which is not
+            # possible while they are recorded.
+            output = self._body(inputs_embeds=inputs_embeds)
+            self._record_if_repeated(shape, inputs_embeds, output.last_hidden_state)
+            return output
 
     def _record_if_repeated(self, shape: torch.Size, inputs: Tensor, hidden: Tensor) -> None:
-        """Records what has come before."""
+        """Records a shape that has occurred before."""
         if shape not in self._shapes:
             self._shapes[shape] = None
             if len(self._shapes) > SHAPES:
@@ -75,30 +78,30 @@ class GraphedBody:
         source, target = self._buffers(shape)
         try:
             self._shapes[shape] = self._record(lambda: target.copy_(self._body(inputs_embeds=source).last_hidden_state))
-        except RuntimeError as error:  # the body does what cannot be recorded, or memory ends
-            log.warning("launches are recorded no longer: %s", str(error).partition("\n")[0])
+        except RuntimeError as error:  # the body does something that cannot be recorded, or memory is full
+            log.warning("launches are no longer recorded: %s", first_line(error))
             self._most_tokens = 0
 
     def _buffers(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Where inputs of a shape are read from, and hidden states written to."""
+        """Returns the parts of the buffers that inputs of a shape and their hidden states take."""
         count, tokens, _ = shape
         inputs, outputs = (each[: count * tokens].view(count, tokens, -1) for each in (self._inputs, self._outputs))
         return inputs, outputs
 
 
 def cuda_recorder() -> Record:
-    """CUDA's. What it records shares the memory between inputs and outputs."""
+    """Returns a Record for CUDA, whose graphs share the memory between inputs and outputs."""
     first = torch.cuda.CUDAGraph()
     with torch.cuda.graph(first):
         torch.zeros(1, device="cuda")
 
     def record(launch: Launch) -> Launch:
         graph = torch.cuda.CUDAGraph()
-        # The first graph is never launched, and keeps the memory where all others are forgotten. Other threads go on
-        # meanwhile: only what this one does is recorded, and restricted.
+        # The first graph is never launched: it keeps the memory alive when all others are forgotten. Other threads may
+        # use the GPU meanwhile: only this thread's launches are recorded and restricted.
         with torch.cuda.graph(graph, pool=first.pool(), capture_error_mode="thread_local"):
             launch()
-        again: Launch = graph.replay
-        return again
+        replay: Launch = graph.replay
+        return replay
 
     return record

@@ -1,7 +1,7 @@
-"""An encoder's layers computed by another runtime than torch: ONNX Runtime or OpenVINO, on the CPU.
+"""Computes a text encoder's layers with ONNX Runtime or OpenVINO instead of torch, on the CPU.
 
-They are exported to ONNX once, at the start, from what enters the first layer to the last hidden states, for any number
-and length of inputs. That they give what torch gives is measured, not believed.
+The layers are exported to ONNX once, at start-up, from the inputs of the first layer to the last hidden states, for any
+number and length of inputs. Their hidden states are compared with torch's before the runtime is used.
 """
 
 import sys
@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -20,19 +19,20 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from fedbbpt import seeds
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, first_line
+from fedbbpt.host.extras import require_package
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.text.split_model import SplitModel
 from fedbbpt.types import Array, Precision, Runtime
 
 ENCODERS = frozenset({"dual-encoder", "masked-lm", "sequence-classifier"})
 TOLERANCE = {Precision.FLOAT32: 1e-4, Precision.BFLOAT16: 0.1}
-"""How far hidden states may lie from torch's, as a share of the largest of those."""
+"""Largest difference between the runtime's hidden states and torch's, relative to the largest of the latter."""
 MAX_PROBE_TOKENS = 1024
-"""Tokens; what is longer is not compared, since it takes too long."""
+"""Tokens of the longest input that is compared; longer ones would take too long."""
 
 Layers: TypeAlias = Callable[[Array], Array]
-"""From what enters the first layer to the last hidden states, both float32 `[N, T, D]`, in any thread."""
+"""Computes the last hidden states from inputs of the first layer, both float32 `[N, T, D]`. Thread-safe."""
 
 _OPSET = 17  # the first that has LayerNormalization
 _INPUT, _OUTPUT = "inputs", "hidden"
@@ -40,23 +40,29 @@ _FIX = "--engine torch"
 
 
 def check_runtime(runtime: Runtime, precision: Precision, family: str, model: str) -> None:
-    """Raises InvalidInput where the runtime is not installed, or has no such families or precision."""
+    """Raises InvalidInput if the runtime is not installed, or does not support the family or the precision."""
     if runtime is Runtime.TORCH:
         return
-    if family not in ENCODERS:  # a causal language model goes on from the keys and values of what it has read
-        raise InvalidInput(f"{runtime} computes encoders of texts, and this is a {family}", where=model, fix=_FIX)
+    if family not in ENCODERS:  # exported layers have no cache of keys and values, which causal models continue from
+        raise InvalidInput(f"{runtime} computes text encoders only, and this is a {family}", where=model, fix=_FIX)
     for package in (runtime.value, "onnx"):  # torch's exporter needs the latter
-        if find_spec(package) is None:
-            fix = f"pip install 'fedbbpt[{runtime}]', or {_FIX}"
-            raise InvalidInput(f"{package} is not installed", where=f"--engine {runtime}", fix=fix)
+        require_package(package, runtime.value, where=f"--engine {runtime}", alternative=_FIX)
     if precision is Precision.BFLOAT16 and not _has_bfloat16(runtime):
-        raise InvalidInput(f"{runtime} has no {precision} on this machine", where=model, fix=f"float32, or {_FIX}")
+        raise InvalidInput(
+            f"{runtime} does not support {precision} on this machine", where=model, fix=f"float32, or {_FIX}"
+        )
 
 
 def export_body(model: SplitModel, checkpoint: Checkpoint, threads: int) -> SplitModel:
-    """The parts with a body that `checkpoint.runtime` computes, in so many calls side by side, each on one thread.
+    """Returns the model with a body that `checkpoint.runtime` computes.
 
-    Raises InvalidInput where it cannot, or gives something else than torch.
+    Args:
+        model: The model, whose weights in torch are freed.
+        checkpoint: The checkpoint that it comes from.
+        threads: Calls that run in parallel, each on one thread.
+
+    Raises:
+        InvalidInput: The runtime cannot compute the layers, or its hidden states differ from torch's.
     """
     name, runtime, precision = checkpoint.name, checkpoint.runtime, checkpoint.precision
     longest = min(checkpoint.max_tokens, MAX_PROBE_TOKENS)
@@ -64,25 +70,29 @@ def export_body(model: SplitModel, checkpoint: Checkpoint, threads: int) -> Spli
         with torch.inference_mode(), TemporaryDirectory() as folder:
             probes = [_probe(model, *shape) for shape in ((16, 1), (3, 7), (2, longest // 2), (1, longest))]
             if not _is_bidirectional(model, probes[-1]):
-                raise InvalidInput(f"{runtime} computes encoders, and this reads forwards", where=name, fix=_FIX)
+                raise InvalidInput(
+                    f"{runtime} computes text encoders only, and this model reads from left to right",
+                    where=name,
+                    fix=_FIX,
+                )
             path = Path(folder, "layers.onnx")
             _export(model.body, probes[1], path)
             layers = _onnxruntime(path) if runtime is Runtime.ONNXRUNTIME else _openvino(path, precision, threads)
-            apart = np.max([_relative_error(layers, model, probe) for probe in probes])
+            difference = np.max([_relative_error(layers, model, probe) for probe in probes])
     except InvalidInput:
         raise
-    except Exception as error:  # exporters, runtimes and the models' own code raise whatever they like
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InvalidInput(f"{runtime} cannot compute it: {what}", where=name, fix=_FIX) from None
-    if not apart <= TOLERANCE[precision]:  # nor where it is not a number
-        what = f"{runtime} gives other hidden states than torch, by {apart:.1g} of the largest"
+    except Exception as error:  # exporters, runtimes and the models' own code raise errors of any kind
+        what = f"{runtime} cannot compute this model: {first_line(error)}"
+        raise InvalidInput(what, where=name, fix=_FIX) from None
+    if not difference <= TOLERANCE[precision]:  # true for NaN as well
+        what = f"{runtime} gives other hidden states than torch, with a relative difference of {difference:.1g}"
         raise InvalidInput(what, where=name, fix=_FIX)
     return model.with_body(_ExportedBody(layers))
 
 
 @dataclass(frozen=True, slots=True)
 class _ExportedBody:
-    """Is asked as torch's body is."""
+    """A body that is called like torch's."""
 
     layers: Layers
 
@@ -91,12 +101,12 @@ class _ExportedBody:
 
 
 def _onnxruntime(path: Path) -> Layers:
-    """One session for all threads; each call is computed in the thread that makes it."""
+    """Loads layers into one session for all threads; each call is computed in the thread that makes it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors, which are raised as well
+    options.log_severity_level = 3  # only errors, which are also raised
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def layers(inputs: Array) -> Array:
@@ -107,35 +117,35 @@ def _onnxruntime(path: Path) -> Layers:
 
 
 def _openvino(path: Path, precision: Precision, threads: int) -> Layers:
-    """Computed in threads of its own, one a stream."""
+    """Loads layers into OpenVINO, which computes calls in threads of its own, one for each stream."""
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BFLOAT16 else "f32",
         "NUM_STREAMS": threads,
         "INFERENCE_NUM_THREADS": threads,
-        "ENABLE_CPU_PINNING": False,  # or services on one machine would all take the same cores
-        # Its fused attention, once it has met an input of one token first, is wrong for all others; and no faster.
+        "ENABLE_CPU_PINNING": False,  # with pinning, all services of a machine take the same cores
+        # OpenVINO's fused attention is wrong for all inputs once its first one had a single token, and is no faster.
         "SNIPPETS_MODE": "DISABLE",
-        "CPU_RUNTIME_CACHE_CAPACITY": 64,  # of 5000 kernels by shape: memory grew for as long as shapes were new
+        "CPU_RUNTIME_CACHE_CAPACITY": 64,  # kernels by shape; with the default of 5000, memory grows with each new shape
     }
     requests = _Requests(_import_openvino().Core().compile_model(str(path), "CPU", settings))
 
     def layers(inputs: Array) -> Array:
-        hidden: Array = requests.own.infer([inputs], share_inputs=True)[0]
+        hidden: Array = requests.of_this_thread.infer([inputs], share_inputs=True)[0]
         return hidden
 
     return layers
 
 
 class _Requests(threading.local):
-    """Each thread has its own, made when it first asks: one that runs can be asked nothing else."""
+    """One inference request for each thread, made at its first call: a request runs one inference at a time."""
 
     def __init__(self, compiled: Any) -> None:
-        self.own = compiled.create_infer_request()
+        self.of_this_thread = compiled.create_infer_request()
 
 
 def _import_openvino() -> Any:
-    """Keeps the package from telling its makers that it was imported, which is what `openvino_telemetry` is for."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
+    """Imports OpenVINO without `openvino_telemetry`, which would report the import to its makers."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes its import fail
     import openvino
 
     return openvino
@@ -150,7 +160,7 @@ def _has_bfloat16(runtime: Runtime) -> bool:
 def _export(body: Any, probe: Tensor, path: Path) -> None:
     names = {0: "count", 1: "tokens"}
     with warnings.catch_warnings():
-        # The exporter that needs no further package is the older one. What tracing loses, the comparison finds.
+        # The older exporter needs no further package. If tracing loses something, the comparison with torch finds it.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in its __all__
         torch.onnx.export(
@@ -166,7 +176,7 @@ def _export(body: Any, probe: Tensor, path: Path) -> None:
 
 
 class _TensorToTensor(nn.Module):
-    """The exporter takes modules from tensors to tensors."""
+    """The body as a module from tensor to tensor, as the exporter requires."""
 
     def __init__(self, body: Any) -> None:
         super().__init__()
@@ -178,19 +188,19 @@ class _TensorToTensor(nn.Module):
 
 
 def _probe(model: SplitModel, count: int, tokens: int) -> Tensor:
-    """What any words are where they enter the first layer, `[count, tokens, D]`."""
+    """Returns inputs of the first layer for random words, `[count, tokens, D]`."""
     ids = seeds.rng(0, "runtime", count, tokens).integers(0, model.word_embeddings.num_embeddings, (count, tokens))
     return model.apply_embedding_block(model.word_embeddings(torch.from_numpy(ids)))
 
 
 def _is_bidirectional(model: SplitModel, probe: Tensor) -> bool:
-    """Whether the first hidden state knows the last word."""
+    """Tells whether the last word changes the first hidden state."""
     changed = probe.clone()
     changed[:, -1] *= -1
     return not torch.equal(model.run_body(changed)[:, 0], model.run_body(probe)[:, 0])
 
 
 def _relative_error(layers: Layers, model: SplitModel, probe: Tensor) -> float:
-    """The largest difference, as a share of torch's largest number."""
-    theirs = model.run_body(probe).numpy()
-    return float(abs(layers(probe.numpy()) - theirs).max() / abs(theirs).max())
+    """Returns the largest difference from torch's hidden states, relative to the largest of those."""
+    expected = model.run_body(probe).numpy()
+    return float(abs(layers(probe.numpy()) - expected).max() / abs(expected).max())

@@ -1,8 +1,8 @@
-"""A model's layers compiled by torch, which does several small steps in one kernel: sums with LayerNorms, activations.
+"""Compiles a model's layers with torch, which fuses small steps into one kernel: sums with LayerNorms, activations.
 
-On a GPU these steps wait for memory, and take a quarter of the time in bfloat16. Matrix products and attention stay
-those of the libraries. The layers of a model are alike, so that one compilation serves all of them, and inputs of any
-number and length.
+On a GPU these steps are limited by memory bandwidth and take a quarter of the time in bfloat16. Matrix products and
+attention still use the libraries' kernels. The layers of a model have one structure, so that one compilation serves all
+of them, for inputs of any number and length.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,15 @@ import torch
 from torch import nn
 
 TUNED: dict[str, Any] = {"coordinate_descent_tuning": True}
-"""Small kernels are measured in several forms."""
+"""The compiler tries several forms of small kernels and keeps the fastest."""
 
 
 def fuse(body: Any) -> Callable[[], None]:
-    """Has the layers compiled when they are first asked; returns what undoes it. Raises LookupError where there is no
-    list of layers."""
+    """Replaces the layers by ones that are compiled at their first call; returns a function that undoes this.
+
+    Raises:
+        LookupError: The body has no list of layers.
+    """
     layers = _layers(body)
     plain = list(layers)
     for index, layer in enumerate(plain):

@@ -1,4 +1,4 @@
-"""How large micro-batches should be on a device that tells it to nobody."""
+"""Finds the size of micro-batches that is fastest on a device, and splits those that exceed its memory."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +10,19 @@ from fedbbpt.errors import Overloaded
 from fedbbpt.types import MicroBatch, Scores
 
 MAX_BUDGET = 2**20
+"""Largest number of tokens that is tried."""
 MIN_SPEEDUP = 1.01
-"""By what doubling has to be faster, in tokens per second."""
+"""Least gain in tokens per second for which the size is doubled."""
 
 
 def find_token_budget(seconds: Callable[[int], float], *, first: int) -> int:
-    """Doubles `first` until that gains less than 1 %, or memory ends: then half of what there was room for.
+    """Returns the number of tokens at which doubling the micro-batch gains less than 1 %, starting at `first`.
 
-    `seconds` says how long a micro-batch of so many tokens takes, and raises torch.OutOfMemoryError.
+    If memory is full before, returns half of the largest size that fitted, to leave room for other calls.
+
+    Args:
+        seconds: Measures a micro-batch of a number of tokens; may raise torch.OutOfMemoryError.
+        first: The least number of tokens, which must fit.
     """
     best, rate = first, first / seconds(first)
     while best < MAX_BUDGET:
@@ -32,9 +37,10 @@ def find_token_budget(seconds: Callable[[int], float], *, first: int) -> int:
 
 
 def split_on_out_of_memory(run: Callable[[MicroBatch], Scores]) -> Callable[[MicroBatch], Scores]:
-    """Runs a micro-batch, and where memory ends its halves, one after the other.
+    """Wraps `run` so that it computes a micro-batch that does not fit into memory in halves, one after the other.
 
-    How much there is can change at any time, as others use the device. Raises Overloaded where one pair has no room.
+    Free memory can change at any time, as other processes use the device. The wrapped function raises Overloaded if a
+    single pair does not fit.
     """
 
     def run_in_halves(batch: MicroBatch) -> Scores:
@@ -42,8 +48,8 @@ def split_on_out_of_memory(run: Callable[[MicroBatch], Scores]) -> Callable[[Mic
             return run(batch)
         except torch.OutOfMemoryError:
             if len(batch.rows) == 1:
-                fix = "try again; fewer tokens in a pair"
-                raise Overloaded("the device has no memory for one pair", where="device", fix=fix) from None
+                fix = "try again later, or use fewer tokens in a pair"
+                raise Overloaded("the device has no memory for a single pair", where="device", fix=fix) from None
         half = len(batch.rows) // 2
         torch.cuda.empty_cache()
         return np.concatenate(

@@ -1,7 +1,7 @@
-"""Linear layers with weights packed for oneDNN, which torch has beside the BLAS that it multiplies float32 with.
+"""Linear layers on a CPU with weights packed for oneDNN, instead of the BLAS that torch uses for float32 (MKL).
 
-On processors of other makers than MKL's own that is twice as fast, and a row comes out as the same bits whatever rows
-stand beside it. The operators are those to which torch's compiler turns a linear layer of a frozen model.
+On processors that are not Intel's this is twice as fast, and a row's result is bit-identical in any batch. The
+operators are those that torch's compiler uses for a linear layer of a frozen model.
 """
 
 from typing import Any
@@ -11,26 +11,27 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 PACKED_FOR_ROWS = 64
-"""For which weights are packed; any number may come."""
+"""Number of rows for which the layout of packed weights is optimised; inputs may have any number."""
 
 
 class PackedLinear(nn.Module):
-    """x W^T + b, `[..., in]` -> `[..., out]`."""
+    """Computes x W^T + b, `[..., in]` -> `[..., out]`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """`weight` `[out, in]`"""
+        """Packs a weight `[out, in]`."""
         super().__init__()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS)
         self._bias = bias
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Returns `[..., out]` for inputs `[..., in]`."""
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")
         return outputs
 
 
 def pack(body: nn.Module) -> None:
-    """Packs all linear layers of a float32 model on a CPU in their places; where torch cannot, leaves them."""
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # it says none
+    """Replaces all linear layers of a float32 model on a CPU by packed ones. Does nothing if torch lacks oneDNN."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch leaves it without types
     if not (available and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Numbers on their way to the device that computes."""
+"""Copies arrays to the device of a model without making the CPU wait."""
 
 import numpy.typing as npt
 import torch
@@ -6,9 +6,12 @@ from torch import Tensor
 
 
 def upload(array: npt.ArrayLike, device: torch.device) -> Tensor:
-    """A copy there. From pinned memory it takes its place in a GPU's line, where any other would wait until the line is
-    empty, and the GPU then for what comes next."""
-    found = torch.tensor(array)
+    """Returns a copy of the array on the device.
+
+    A copy from pinned memory is queued on a GPU like any launch. One from ordinary memory would block until the queue
+    is empty, and the GPU would then be idle until the next launch.
+    """
+    copy = torch.tensor(array)
     if device.type != "cuda":
-        return found.to(device)
-    return found.pin_memory().to(device, non_blocking=True)
+        return copy.to(device)
+    return copy.pin_memory().to(device, non_blocking=True)

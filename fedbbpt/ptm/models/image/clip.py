@@ -1,4 +1,4 @@
-"""CLIP and its like (arXiv 2103.00020): a class scores by how near its description lies to the image."""
+"""CLIP (arXiv 2103.00020): a class scores by the cosine between its description and the image."""
 
 import hashlib
 from functools import lru_cache
@@ -15,14 +15,14 @@ from fedbbpt.ptm.models.template import forbid_mask, parse
 from fedbbpt.types import Precision, Scores, TaskSpec
 
 CACHED_TEXTS = 8192
-"""Texts whose vectors are remembered."""
+"""Size of the cache for vectors of class descriptions."""
 
 
 class Clip(ImageModel[Tensor]):
     """score = exp(logit_scale) x cosine(image, class text), for example "a photo of a cat".
 
-    Pixels are brought to the mean and deviation that the checkpoint's preprocessor names. Images come in the model's
-    size: nothing is resized here.
+    Pixels are normalised by the mean and deviation in the checkpoint's preprocessor file. Images must have the model's
+    size: they are not resized.
     """
 
     family = "clip"
@@ -30,20 +30,22 @@ class Clip(ImageModel[Tensor]):
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
         torch.set_num_threads(1)
         if checkpoint.precision is not Precision.FLOAT32:
-            raise InvalidInput(f"{checkpoint.precision} is not to be had", where=checkpoint.name, fix="float32")
+            raise InvalidInput(
+                f"this model does not support {checkpoint.precision}", where=checkpoint.name, fix="float32"
+            )
         self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
         pack(self._model.vision_model)
         side = int(self._model.config.vision_config.image_size)
         self._preprocess = read_preprocessor(checkpoint.folder)
         self._max_tokens = checkpoint.max_tokens
-        # Texts, not tasks: whoever puts the same texts together anew has none computed anew.
+        # The cache holds texts, not tasks: a task that recombines known descriptions computes none of them again.
         self._encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode_text)
         revision = hashlib.sha256(f"{checkpoint.revision} {self._preprocess}".encode()).hexdigest()[:32]
         super().__init__(checkpoint.name, revision, (3, side, side), threads=threads)
         self.hidden_size = int(self._model.config.projection_dim)
 
     def check(self, task: TaskSpec) -> None:
-        """The template has to be one, though there is no text that it could hold."""
+        """Checks the template as well, although images do not fill it."""
         forbid_mask(parse(task))
         for text in task.classes:
             tokens = len(self._tokenizer(text)["input_ids"])
@@ -53,7 +55,7 @@ class Clip(ImageModel[Tensor]):
                 )
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
-        """Descriptions that are the same to the model are one."""
+        """Names each description by its token ids, so that descriptions that the model reads alike count as one."""
         return frozenset(" ".join(map(str, self._tokenizer(text)["input_ids"])) for text in task.classes)
 
     def _columns(self, task: TaskSpec) -> Tensor:
@@ -63,7 +65,7 @@ class Clip(ImageModel[Tensor]):
         return torch.stack([self._encode_text(text) for text in ("a", "b")])
 
     def _encode_text(self, text: str) -> Tensor:
-        """A unit vector `[D]`; each text alone, so that none is padded."""
+        """Returns a unit vector `[D]`. Each text runs alone, so that none is padded."""
         with torch.inference_mode():
             ids = torch.tensor([self._tokenizer(text)["input_ids"]])
             return _unit(self._model.text_projection(self._model.text_model(input_ids=ids).pooler_output[0]))

@@ -1,7 +1,7 @@
-"""What all image models share: a prompt is added to the pixels, and each pair runs alone.
+"""Base of all image models: a prompt is added to the pixels, and each pair runs alone.
 
-So a pair's scores are the same bits in any company. On a CPU batches gain little: a ResNet-20 takes as long for an
-image alone as for one of 32. `threads` pairs run side by side, each on one thread. No torch here.
+A pair's scores are therefore bit-identical in any batch. On a CPU batches gain little: a ResNet-20 takes as long for a
+single image as for each of 32. `threads` pairs run in parallel, each on one thread. This module does not import torch.
 """
 
 from abc import ABC, abstractmethod
@@ -33,15 +33,15 @@ from fedbbpt.types import (
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 Pixels: TypeAlias = npt.NDArray[np.float32]
-"""`[C, H, W]`, 0 to 1."""
+"""`[C, H, W]`, from 0 to 1."""
 C = TypeVar("C")
 
 PAIRS_PER_BATCH = 16
-"""Between two looks at whether the caller still waits."""
+"""Pairs of a micro-batch, which is the unit in which a call can be cancelled."""
 
 
 class ImageModel(ABC, Generic[C]):
-    """Implements interfaces.Backend; a row is an image `[C, H, W]`, and C is what a model makes of a task's classes."""
+    """Implements interfaces.Backend. A prepared example is an image `[C, H, W]`; C is a model's form of the classes."""
 
     family: str
     hidden_size = 0
@@ -49,7 +49,7 @@ class ImageModel(ABC, Generic[C]):
     def __init__(
         self, name: str, revision: str, shape: tuple[int, int, int], *, labels: tuple[str, ...] = (), threads: int = 0
     ) -> None:
-        """Called when `_score_image` works already."""
+        """Measures the noise of scores, so subclasses call this after they have set what `_score_image` needs."""
         self.threads = threads or cpu_count() or 1
         self._card = ModelCard(
             model=name,
@@ -70,19 +70,19 @@ class ImageModel(ABC, Generic[C]):
 
     @abstractmethod
     def check(self, task: TaskSpec) -> None:
-        """Raises InvalidTask."""
+        """Raises InvalidTask if the model cannot score the task."""
 
     @abstractmethod
     def _columns(self, task: TaskSpec) -> C:
-        """What `_score_image` must know of the classes."""
+        """Returns the classes in the form that `_score_image` takes."""
 
     @abstractmethod
     def _probe_columns(self) -> C:
-        """Those of any classes, to measure with."""
+        """Returns the columns of arbitrary classes, for measurements."""
 
     @abstractmethod
     def _score_image(self, image: Pixels, columns: C) -> Scores:
-        """The scores `[K]` of an image."""
+        """Returns the scores `[K]` of an image."""
 
     def describe(self) -> ModelCard:
         return self._card
@@ -93,11 +93,11 @@ class ImageModel(ABC, Generic[C]):
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> Sequence[Image]:
-        assert examples.images is not None, "the card says images, and the service compares"
+        assert examples.images is not None, "the service compares examples with the card, which says images"
         return list(examples.images)
 
     def tokens(self, row: Image) -> int:
-        """An image is as long as it has pixels."""
+        """Counts each pixel as a token."""
         return int(row.shape[1] * row.shape[2])
 
     def identity(self, row: Image) -> bytes:
@@ -108,27 +108,29 @@ class ImageModel(ABC, Generic[C]):
             raise unsupported(prompts)
         deltas = prompts.deltas
         if deltas.shape[1] not in (1, len(rows)):
-            fix = f"one for each of {len(rows)} examples, or one for all"
-            raise InvalidTensor(f"{deltas.shape[1]} pictures in a prompt", where="image.deltas", fix=fix)
+            fix = f"one for each of the {len(rows)} examples, or one for all"
+            raise InvalidTensor(f"a prompt has {deltas.shape[1]} pictures", where="image.deltas", fix=fix)
         columns = self._columns(task)
 
         def run(batch: MicroBatch) -> Scores:
             pairs = zip(batch.prompts, batch.rows, strict=True)
-            return np.stack([self._pair(rows[b], deltas[p, min(b, deltas.shape[1] - 1)], columns) for p, b in pairs])
+            return np.stack(
+                [self._score_pair(rows[b], deltas[p, min(b, deltas.shape[1] - 1)], columns) for p, b in pairs]
+            )
 
         pairs = np.argwhere(wanted)
         parts = [pairs[start : start + PAIRS_PER_BATCH] for start in range(0, len(pairs), PAIRS_PER_BATCH)]
         batches = [MicroBatch(part[:, 0], part[:, 1], len(part) * self._card.max_tokens) for part in parts]
         return PlannedJob(tuple(batches), run)
 
-    def _pair(self, image: Image, delta: npt.NDArray[np.float32], columns: C) -> Scores:
-        """x' = clip(x + delta), and its scores."""
+    def _score_pair(self, image: Image, delta: npt.NDArray[np.float32], columns: C) -> Scores:
+        """Returns the scores `[K]` of x' = clip(x + delta)."""
         return self._score_image(np.clip(image.astype(np.float32) / np.float32(255) + delta, 0, 1), columns)
 
     def _measure_noise(self, shape: tuple[int, int, int]) -> float:
-        """The standard deviation between the scores of pairs alone and in company."""
+        """Returns the standard deviation of the difference between the scores of pairs in one order and in another."""
         images = list(seeds.rng(0, "score-noise").integers(0, 256, (4, *shape), np.uint8))
-        still, columns = np.zeros(shape, np.float32), self._probe_columns()
-        together = np.stack([self._pair(image, still, columns) for image in images])
-        alone = np.stack([self._pair(image, still, columns) for image in reversed(images)])[::-1]
-        return float(np.std(together - alone))
+        no_prompt, columns = np.zeros(shape, np.float32), self._probe_columns()
+        forwards = np.stack([self._score_pair(image, no_prompt, columns) for image in images])
+        backwards = np.stack([self._score_pair(image, no_prompt, columns) for image in reversed(images)])[::-1]
+        return float(np.std(forwards - backwards))

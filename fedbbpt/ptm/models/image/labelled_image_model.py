@@ -1,4 +1,4 @@
-"""What image models share that give a logit for each label that they were trained with."""
+"""Base of image models that give a logit for each label that they were trained with."""
 
 from abc import abstractmethod
 from collections import Counter
@@ -18,20 +18,20 @@ class LabelledImageModel(ImageModel[list[int]]):
     def __init__(
         self, name: str, revision: str, shape: tuple[int, int, int], labels: tuple[str, ...], *, threads: int = 0
     ) -> None:
-        """Called when `_logits` works already."""
+        """Measures the noise of scores, so subclasses call this after they have set what `_logits` needs."""
         self._numbers = {label: number for number, label in enumerate(labels)}
         super().__init__(name, revision, shape, labels=labels, threads=threads)
 
     @abstractmethod
     def _logits(self, image: Pixels) -> Scores:
-        """`[C, H, W]` -> `[labels]`"""
+        """Returns the logits `[labels]` of an image `[C, H, W]`."""
 
     def check(self, task: TaskSpec) -> None:
-        """The template has to be one, though there is no text that it could hold."""
+        """Checks the template as well, although images do not fill it."""
         forbid_mask(parse(task))
         if unknown := [label for label in task.classes if label not in self._numbers]:
             known = ", ".join(list(self._numbers)[:20])
-            raise InvalidTask(f"the model has no labels {unknown[:5]}", where="classes", fix=f"of {known}")
+            raise InvalidTask(f"the model has no labels {unknown[:5]}", where="classes", fix=f"labels among {known}")
 
     def _columns(self, task: TaskSpec) -> list[int]:
         return [self._numbers[label] for label in task.classes]
@@ -44,6 +44,6 @@ class LabelledImageModel(ImageModel[list[int]]):
 
 
 def unique_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Those that occur twice with their numbers behind them: ImageNet has two cranes, a bird and a machine."""
+    """Appends the number of a label to labels that occur twice: ImageNet has two cranes, a bird and a machine."""
     times = Counter(labels)
     return tuple(label if times[label] == 1 else f"{label} ({number})" for number, label in enumerate(labels))

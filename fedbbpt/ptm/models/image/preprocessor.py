@@ -1,4 +1,4 @@
-"""How a checkpoint wants its pixels, as preprocessor_config.json beside it says."""
+"""Normalises pixels as a checkpoint's preprocessor_config.json states."""
 
 import json
 import math
@@ -15,53 +15,58 @@ from fedbbpt.ptm.models.image.image_model import Pixels
 FILE = "preprocessor_config.json"
 
 _UNSUPPORTED = ("do_flip_channel_order", "include_top", "rescale_offset")
-"""What some processors do beside or in place of the usual, each in its own way."""
+"""Settings of further steps, which are not supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """Mean and deviation of each colour, of pixels from 0 to 1, and the shape (H, W) of images where the file has one.
-
-    Nothing is resized: images come in the model's shape.
-    """
+    """Mean and standard deviation of each colour, for pixels from 0 to 1. Images are not resized."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     shape: tuple[int, int] | None
+    """(H, W) of the model's images, if the file states it."""
 
     def __call__(self, pixels: Pixels) -> Tensor:
-        """One image `[1, C, H, W]` as the model takes it."""
+        """Returns an image `[1, C, H, W]` as the model takes it."""
         mean, deviation = (torch.tensor(each)[:, None, None] for each in (self.mean, self.deviation))
         return ((torch.from_numpy(pixels) - mean) / deviation)[None]
 
 
 def read_preprocessor(folder: Path, channels: int = 3) -> Preprocessor:
-    """Raises InvalidInput where the checkpoint has no such file, or one that asks for something else."""
+    """Reads a checkpoint's preprocessor file.
+
+    Raises:
+        InvalidInput: There is no such file, or it states other steps than scaling to 0 to 1 and normalising.
+    """
     file = folder / FILE
     try:
-        told: Any = json.loads(file.read_text(encoding="utf-8"))
-        mean, deviation = _colours(told, channels)
-        shape = shape_of(told.get("crop_size" if told.get("do_center_crop") else "size"))
-        scale = told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0
-        if not math.isclose(scale, 1 / 255, rel_tol=1e-6) or any(told.get(name) for name in _UNSUPPORTED):
-            raise ValueError("pixels that are not brought to 0 to 1 and normalised, and nothing else")
+        settings: Any = json.loads(file.read_text(encoding="utf-8"))
+        mean, deviation = _colours(settings, channels)
+        shape = shape_of(settings.get("crop_size" if settings.get("do_center_crop") else "size"))
+        scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
+        if not math.isclose(scale, 1 / 255, rel_tol=1e-6) or any(settings.get(name) for name in _UNSUPPORTED):
+            raise ValueError("only scaling to 0 to 1 and normalising is supported, and nothing else")
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         what, fix = f"no image_mean and image_std: {error}", f"{channels} numbers each, for pixels of 0 to 1"
         raise InvalidInput(what, where=str(file), fix=fix) from None
     return Preprocessor(mean, deviation, shape)
 
 
-def _colours(told: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if not told.get("do_normalize", True):
+def _colours(settings: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if not settings.get("do_normalize", True):
         return (0.0,) * channels, (1.0,) * channels
-    mean, deviation = (tuple(map(float, told[name])) for name in ("image_mean", "image_std"))
+    mean, deviation = (tuple(map(float, settings[name])) for name in ("image_mean", "image_std"))
     if len(mean) != channels or len(deviation) != channels or not all(0 < each < math.inf for each in deviation):
         raise ValueError(f"{mean}, {deviation}")
     return mean, deviation
 
 
 def shape_of(size: Any) -> tuple[int, int] | None:
-    """(H, W) of what configurations write: 224, [224, 224], {"height": ...}, {"shortest_edge": 224}."""
+    """Returns (H, W) for a size as configurations write it: 224, [224, 224], {"height": ...}, {"shortest_edge": 224}.
+
+    Returns None if there is no size in one of these forms.
+    """
     if isinstance(size, dict):
         size = [size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))]
     sides = [size, size] if isinstance(size, int) else size

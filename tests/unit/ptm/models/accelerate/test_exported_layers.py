@@ -53,7 +53,7 @@ def test_bfloat16_moves_scores_a_little(checkpoint: Callable[[str], Path]) -> No
     try:
         low = scores(folder, task, Runtime.OPENVINO, Precision.BFLOAT16)
     except InvalidInput as error:
-        assert "no bfloat16 on this machine" in str(error)
+        assert "does not support bfloat16 on this machine" in str(error)
         pytest.skip("no bfloat16 on this machine")
     full = scores(folder, task, Runtime.OPENVINO)
     assert low[0] != full[0]
@@ -110,9 +110,9 @@ def test_a_runtime_that_is_not_installed_says_how_to_get_it(
     [
         ("gpt2", "this is a causal-lm"),
         ("clip", "this is a clip"),
-        ("gpt2-classifier", "this reads forwards"),
-        ("fake", "encoders of texts only"),
-        ("model.onnx", "encoders of texts only"),
+        ("gpt2-classifier", "this model reads from left to right"),
+        ("fake", "text encoders only"),
+        ("model.onnx", "text encoders only"),
     ],
 )
 def test_what_is_no_encoder_of_texts_is_torchs(
@@ -123,7 +123,7 @@ def test_what_is_no_encoder_of_texts_is_torchs(
 
 
 def test_onnxruntime_has_no_bfloat16(checkpoint: Callable[[str], Path]) -> None:
-    with pytest.raises(InvalidInput, match="onnxruntime has no bfloat16"):
+    with pytest.raises(InvalidInput, match="onnxruntime does not support bfloat16"):
         load(str(checkpoint("bert-encoder")), runtime=Runtime.ONNXRUNTIME, precision=Precision.BFLOAT16)
 
 

@@ -49,7 +49,7 @@ def test_a_device_that_is_not_there_is_named(checkpoint: Callable[[str], Path]) 
 
 @pytest.mark.parametrize("model", ["fake", "clip"])
 def test_other_models_have_no_choice(checkpoint: Callable[[str], Path], model: str) -> None:
-    with pytest.raises(InvalidInput, match="models of texts"):
+    with pytest.raises(InvalidInput, match="text models"):
         load("fake" if model == "fake" else str(checkpoint(model)), device="cuda")
 
 
