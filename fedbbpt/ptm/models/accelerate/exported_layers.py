@@ -125,7 +125,7 @@ def _openvino(path: Path, precision: Precision, threads: int) -> Layers:
         "ENABLE_CPU_PINNING": False,  # with pinning, all services of a machine take the same cores
         # OpenVINO's fused attention is wrong for all inputs once its first one had a single token, and is no faster.
         "SNIPPETS_MODE": "DISABLE",
-        "CPU_RUNTIME_CACHE_CAPACITY": 64,  # kernels by shape; with the default of 5000, memory grows with each new shape
+        "CPU_RUNTIME_CACHE_CAPACITY": 64,  # kernels; with the default of 5000, memory grows with each shape
     }
     requests = _Requests(_import_openvino().Core().compile_model(str(path), "CPU", settings))
 

@@ -1,4 +1,4 @@
-"""Makes a model's body faster on a GPU, with fused layers and CUDA graphs, wherever a measurement at start-up shows a gain."""
+"""Makes a model's body faster on a GPU by fused layers and CUDA graphs, if measurements at start-up show a gain."""
 
 import logging
 from collections.abc import Callable
