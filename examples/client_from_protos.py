@@ -149,8 +149,9 @@ def main(address: str, path: str) -> int:
             candidates = [[m + s * x for m, s, x in zip(mean, arrays["scale"], row, strict=True)] for row in rows]
             losses = [loss for loss, _ in on_train.losses(candidates)]
         header = pb.UpdateHeader(session=run.session, id=task.id, weight=len(train))
-        metrics = {"dev_loss": dev_loss, "dev_correct": dev_correct, "dev_count": len(dev)}
-        header.metrics.update(metrics | {"queries": len(dev) + len(losses) * len(train)})
+        header.measurement.dev_loss_sum, header.measurement.dev_correct = dev_loss, int(dev_correct)
+        header.measurement.dev_examples = len(dev)
+        header.measurement.queries = len(dev) + len(losses) * len(train)
         counted += coordinator.SubmitUpdate(submission(header, losses)).receipt == pb.RECEIPT_COUNTED
     return counted
 

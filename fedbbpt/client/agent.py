@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
-from fedbbpt.types import Arrays, Metrics, Phase, Receipt, Task, Update
+from fedbbpt.types import Arrays, Measurement, Phase, Receipt, Task, Update
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ class DevObjective(Protocol):
         """The number of queries that this client has sent to the PTM so far."""
         ...
 
-    def measure(self, z: npt.NDArray[np.float32]) -> Metrics:
-        """Returns the measurement of the prompt z `[n]`, summed over the dev examples."""
+    def measure(self, z: npt.NDArray[np.float32]) -> Measurement:
+        """Returns the measurement of the prompt z `[n]` on the dev examples, without the number of queries."""
         ...
 
 
@@ -42,9 +43,9 @@ class NoDevExamples:
     def __init__(self, weight: float) -> None:
         self.weight = weight
 
-    def measure(self, z: npt.NDArray[np.float32]) -> Metrics:
+    def measure(self, z: npt.NDArray[np.float32]) -> Measurement:
         """Returns the sums over no examples."""
-        return {"dev_loss": 0.0, "dev_correct": 0.0, "dev_count": 0.0}
+        return Measurement()
 
 
 class Agent:
@@ -69,16 +70,16 @@ class Agent:
             log.info("round %d: answered before; sending the same update again", task.id.round)
             return saved
         queries_before = self._dev.queries
-        metrics = dict(self._dev.measure(self._half.prompt(task.arrays)))
+        measured = self._dev.measure(self._half.prompt(task.arrays))
         if task.id.phase is Phase.EVALUATE:
-            update = Update({}, self._dev.weight, metrics)
+            update = Update({}, self._dev.weight)
         else:
             found, self._private = self._half.update(task, self._private_arrays(task))
             rounding = seeds.rng(task.seed, "codec", task.id.client_id)
             encoded = self._codec.encode(found.arrays, rounding)
-            update = Update(encoded, found.weight, {**metrics, **found.metrics})
-        queries = float(self._dev.queries - queries_before)
-        update = Update(update.arrays, update.weight, {**update.metrics, "queries": queries})
+            update = Update(encoded, found.weight)
+        measured = replace(measured, queries=self._dev.queries - queries_before)
+        update = replace(update, measurement=measured)
         if self._keepsake:
             self._keepsake.save(task.id, update, self._private_arrays(task))
         return update

@@ -5,13 +5,14 @@ A client that dies between its search and the receipt submits the same bytes aft
 
 import json
 import secrets
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbbpt.host.files import atomic_write
-from fedbbpt.types import Arrays, Phase, TaskId, Update
+from fedbbpt.types import Arrays, Measurement, Phase, TaskId, Update
 
 _KEY_BYTES = 16
 _PRIVATE = "private/"
@@ -39,7 +40,7 @@ class Keepsake:
             "client_id": task_id.client_id,
             "phase": task_id.phase,
             "weight": update.weight,
-            "metrics": dict(update.metrics),
+            "measurement": asdict(update.measurement),
             "names": list(update.arrays),
         }
         arrays = {**update.arrays, **{_PRIVATE + name: array for name, array in private.items()}}
@@ -55,7 +56,7 @@ class Keepsake:
                 arrays = {name: file.get_tensor(name) for name in about["names"]}
         except (FileNotFoundError, SafetensorError):
             return None
-        return Update(arrays, about["weight"], about["metrics"])
+        return Update(arrays, about["weight"], Measurement(**about["measurement"]))
 
     def load_private(self, run_id: str) -> Arrays:
         """Returns the private arrays after the last answer of this run; empty if there are none."""

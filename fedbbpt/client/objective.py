@@ -15,7 +15,7 @@ from fedbbpt.types import (
     Expansion,
     LabelledExamples,
     Losses,
-    Metrics,
+    Measurement,
     Output,
     Perturbation,
     Population,
@@ -92,11 +92,11 @@ class LocalObjectives:
         shifts = self._space.shifted(nothing, np.eye(dim)[dim - offsets :])[:, 0]
         return expansion(scores, shifts, _labels(self._train))
 
-    def measure(self, z: npt.NDArray[np.float32]) -> Metrics:
+    def measure(self, z: npt.NDArray[np.float32]) -> Measurement:
         """Returns the loss of the prompt z `[n]`, and its right answers if they are known, summed over dev examples."""
         found = self._judge(self._dev, z[None].astype(np.float64))
-        metrics = {"dev_loss": float(found.objective[0]) * found.examples, "dev_count": float(found.examples)}
-        return metrics if found.correct is None else {**metrics, "dev_correct": float(found.correct[0])}
+        correct = None if found.correct is None else int(found.correct[0])
+        return Measurement(float(found.objective[0]) * found.examples, found.examples, correct)
 
     def _register(self, data: LabelledExamples, name: str) -> list[RegisteredPart]:
         parts, card = self._scorer.parts(data), self._scorer.card

@@ -281,7 +281,7 @@ class FedBbptClient:
             queried.append(finite(losses).mean())
         weight = self._objectives.weight
         arrays = {"theta": weight * state.point, "loss": np.array([weight * np.mean(queried)])}
-        return Update(arrays, weight, metrics={}), {}
+        return Update(arrays, weight), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return _prompt(self._tunable, arrays)

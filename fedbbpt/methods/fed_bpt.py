@@ -278,7 +278,7 @@ class FedBptClient:
         arrays = {"orders": np.stack(orders)} if self._settings.orders_sent else {"mean": mean, "sigmas": sigmas}
         loss = finite(objective(mean[None]))
         # The weight is 1, not n_k: to the server every client's mean is one candidate (equation 6 and algorithm 1).
-        return Update({**arrays, "loss": loss}, weight=1.0, metrics={}), {}
+        return Update({**arrays, "loss": loss}, weight=1.0), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)

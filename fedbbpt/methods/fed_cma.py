@@ -148,7 +148,7 @@ class FedCmaClient:
         else:
             arrays = {"losses": finite(self._objectives.loss(population))}
         weight = self._objectives.weight
-        return Update({name: weight * array for name, array in arrays.items()}, weight, metrics={}), {}
+        return Update({name: weight * array for name, array in arrays.items()}, weight), {}
 
     def _expansion(self, population: Population) -> dict[str, npt.NDArray[np.float64]]:
         found = self._objectives.expansion(population)

@@ -166,7 +166,7 @@ class FedSpOwner:
 def _answer(z: npt.NDArray[np.float32], tuned: npt.NDArray[np.float32], loss: float, weight: float) -> Update:
     """Returns the update with `tuned`, or with the unchanged `z` if training diverged."""
     sound = tuned if np.isfinite(tuned).all() else z
-    return Update({"z": weight * sound.astype(np.float64), "loss": weight * finite(np.array([loss]))}, weight, {})
+    return Update({"z": weight * sound.astype(np.float64), "loss": weight * finite(np.array([loss]))}, weight)
 
 
 def settings(config: FedSpConfig) -> FedSpSettings:

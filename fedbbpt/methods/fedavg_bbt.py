@@ -110,7 +110,7 @@ class FedavgBbtClient:
         weight = self._objectives.weight
         found = best if self._settings.best_sent else state.mean
         arrays = {"mean": found, "sigma": np.array([state.sigma]), "loss": np.array([np.mean(queried)])}
-        return Update({name: weight * array for name, array in arrays.items()}, weight, metrics={}), {}
+        return Update({name: weight * array for name, array in arrays.items()}, weight), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from fedbbpt.interfaces import ServerHalf
-from fedbbpt.types import Arrays, Metrics, Phase, Report, Snapshot, Update, pack
+from fedbbpt.types import Arrays, Measurement, Metrics, Phase, Report, Snapshot, Update, pack
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,8 @@ def aggregate(
         traffic: the round's bytes up and down; None if they are not metered.
         window: the number of rounds over which dev measurements are pooled.
     """
-    total: dict[str, float] = {}
-    for update in updates:
-        for name, value in update.metrics.items():
-            total[name] = total.get(name, 0.0) + value
-    count, queries = total["dev_count"], round(total["queries"])
-    # The PTMs of some clients may give accuracies, and those of others losses only.
-    known = all("dev_correct" in update.metrics for update in updates if update.metrics["dev_count"])
+    total = sum((update.measurement for update in updates), Measurement())
+    count, correct = total.dev_examples, total.dev_correct
     next_state = snapshot.state
     metrics: Metrics = {}
     if phase is Phase.UPDATE:
@@ -58,14 +53,14 @@ def aggregate(
     report = Report(
         round=snapshot.round,
         clients=len(updates),
-        dev_loss=total["dev_loss"] / count if count else math.inf,
-        dev_accuracy=total["dev_correct"] / count if count and known else None,
+        dev_loss=total.dev_loss_sum / count if count else math.inf,
+        dev_accuracy=correct / count if count and correct is not None else None,
         train_loss=metrics.get("train_loss"),
-        queries=queries,
+        queries=total.queries,
         seconds=seconds,
         bytes_up=None if traffic is None else traffic[0],
         bytes_down=None if traffic is None else traffic[1],
-        dev_examples=round(count),
+        dev_examples=count,
     )
     reports = (*snapshot.reports, report)
     measured = pool(reports[-window:])
@@ -79,7 +74,7 @@ def aggregate(
         state=next_state,
         best=best,
         best_z=best_z,
-        queries=snapshot.queries + queries,
+        queries=snapshot.queries + total.queries,
         reports=reports,
     )
 

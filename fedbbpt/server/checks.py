@@ -8,15 +8,11 @@ import numpy as np
 
 from fedbbpt.errors import InvalidHello, InvalidTensor, InvalidUpdate
 from fedbbpt.interfaces import Codec
-from fedbbpt.types import Array, Hello, Orders, Update
+from fedbbpt.types import Array, Hello, Measurement, Orders, Update
 
 MAX_NAME_LENGTH = 128
 
-MEASURED = frozenset({"dev_loss", "dev_count", "queries"})
-"""Metrics that every update has: sums over the client's dev examples, and the queries that the task cost."""
-OPTIONAL = frozenset({"dev_correct", "train_loss"})
-"""Metrics that an update may have. `dev_correct` is missing where the client's PTM gives losses only."""
-MAX_COUNT = 2.0**32
+MAX_COUNT = 2**32
 """The largest count in one update. The sums of a whole run then fit the 64 bits of the database and of the wire."""
 
 
@@ -42,11 +38,11 @@ def decode_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int
 
     Raises:
         InvalidTensor: an array has the wrong shape or type, or holds NaN or infinite elements.
-        InvalidUpdate: the weight, the metrics or the names of the arrays are wrong.
+        InvalidUpdate: the weight, the measurement or the names of the arrays are wrong.
     """
     if not (math.isfinite(update.weight) and update.weight > 0):
         raise InvalidUpdate(f"{update.weight}", where="weight", fix="a finite number above 0")
-    _check_metrics(update.metrics)
+    _check_measurement(update.measurement)
     decoded = codec.decode(update.arrays)
     if decoded.keys() != expected.keys():
         raise InvalidUpdate(f"{sorted(decoded)}", where="arrays", fix=f"{sorted(expected)}")
@@ -77,18 +73,13 @@ def _check_orders(array: Array, form: Orders, where: str) -> None:
         raise InvalidTensor("not the order of candidates", where=where, fix=fix)
 
 
-def _check_metrics(metrics: Mapping[str, float]) -> None:
-    if not MEASURED <= metrics.keys() <= MEASURED | OPTIONAL:
-        fix = f"{sorted(MEASURED)}, perhaps with {sorted(OPTIONAL)}"
-        raise InvalidUpdate(f"{sorted(metrics)}", where="metrics", fix=fix)
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise InvalidUpdate(f"{value}", where=f"metrics.{name}", fix="a finite number")
-    if "dev_correct" in metrics and not 0 <= metrics["dev_correct"] <= metrics["dev_count"]:
-        found = f"{metrics['dev_correct']} of {metrics['dev_count']}"
-        raise InvalidUpdate(found, where="metrics.dev_correct", fix="from 0 to dev_count")
-    if metrics["dev_loss"] < 0:
-        raise InvalidUpdate(f"{metrics['dev_loss']}", where="metrics.dev_loss", fix="0 or more")
-    for name in ("dev_count", "queries"):
-        if not 0 <= metrics[name] <= MAX_COUNT:
-            raise InvalidUpdate(f"{metrics[name]}", where=f"metrics.{name}", fix=f"from 0 to {MAX_COUNT:.0f}")
+def _check_measurement(measured: Measurement) -> None:
+    if not (math.isfinite(measured.dev_loss_sum) and measured.dev_loss_sum >= 0):
+        where = "measurement.dev_loss_sum"
+        raise InvalidUpdate(f"{measured.dev_loss_sum}", where=where, fix="a finite number from 0")
+    for name, count in (("dev_examples", measured.dev_examples), ("queries", measured.queries)):
+        if not 0 <= count <= MAX_COUNT:
+            raise InvalidUpdate(f"{count}", where=f"measurement.{name}", fix=f"from 0 to {MAX_COUNT}")
+    if measured.dev_correct is not None and not 0 <= measured.dev_correct <= measured.dev_examples:
+        found = f"{measured.dev_correct} of {measured.dev_examples}"
+        raise InvalidUpdate(found, where="measurement.dev_correct", fix="from 0 to dev_examples")

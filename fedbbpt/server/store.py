@@ -18,11 +18,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
-from fedbbpt.types import Arrays, Member, Report, Snapshot, TaskId, Update
+from fedbbpt.types import Arrays, Measurement, Member, Report, Snapshot, TaskId, Update
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 stored the metrics of an update by name; version 2 stores a measurement."""
 
 _schema = sa.MetaData()
 _run = sa.Table(
@@ -67,7 +68,7 @@ _update = sa.Table(
     sa.Column("client_id", sa.Text, primary_key=True),
     sa.Column("arrays", sa.LargeBinary, nullable=False),
     sa.Column("weight", sa.Float, nullable=False),
-    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("measurement", sa.JSON, nullable=False),
 )
 
 
@@ -95,7 +96,7 @@ class SqliteStore:
         Raises:
             StoreLocked: another coordinator has the file open.
             StoreTooNew: a newer version of this package wrote the file.
-            StoreMismatch: the file holds another job, or is not the database of a run.
+            StoreMismatch: the file holds another job, is from an older version, or is not the database of a run.
             StoreError: the file cannot be opened.
         """
         self._path = path
@@ -119,6 +120,9 @@ class SqliteStore:
         if version > SCHEMA_VERSION:
             fix = f"a newer fedbbpt, or another file: this one reads up to version {SCHEMA_VERSION}"
             raise StoreTooNew(f"schema version {version}", where=str(self._path), fix=fix)
+        if 0 < version < SCHEMA_VERSION:
+            fix = "the fedbbpt version that began the run, or another output folder"
+            raise StoreMismatch(f"schema version {version} of an older fedbbpt", where=str(self._path), fix=fix)
         if version == 0:
             if sa.inspect(connection).get_table_names():
                 raise StoreMismatch("a database of another program", where=str(self._path), fix="another file")
@@ -167,14 +171,16 @@ class SqliteStore:
             "client_id": task_id.client_id,
             "arrays": _save_arrays(update.arrays),
             "weight": update.weight,
-            "metrics": dict(update.metrics),
+            "measurement": asdict(update.measurement),
         }
         self._transact(lambda connection: connection.execute(insert(_update).values(row).on_conflict_do_nothing()))
 
     def updates(self, round: int) -> Mapping[str, Update]:
         query = sa.select(_update).where(_update.c.round == round).order_by(_update.c.client_id)
         rows = self._transact(lambda connection: connection.execute(query).all())
-        return {row.client_id: Update(_load_arrays(row.arrays), row.weight, row.metrics) for row in rows}
+        return {
+            row.client_id: Update(_load_arrays(row.arrays), row.weight, Measurement(**row.measurement)) for row in rows
+        }
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         row = {

@@ -36,7 +36,7 @@ from fedbbpt.types.ptm import (
     Scored,
     Usage,
 )
-from fedbbpt.types.rounds import OWNER, Orders, Phase, Receipt, Stage, Task, TaskId, Update, merge
+from fedbbpt.types.rounds import OWNER, Measurement, Orders, Phase, Receipt, Stage, Task, TaskId, Update, merge
 from fedbbpt.types.run import (
     Auxiliary,
     ExtensionSettings,
@@ -77,6 +77,7 @@ __all__ = [
     "LabelledExamples",
     "LatentPrompts",
     "Losses",
+    "Measurement",
     "Member",
     "MemberStatus",
     "MethodSettings",

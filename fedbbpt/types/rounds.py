@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedbbpt.types.arrays import Arrays, Metrics
+from fedbbpt.types.arrays import Arrays
 
 
 class Phase(StrEnum):
@@ -51,12 +51,39 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """The measurement of a broadcast prompt on one client's dev examples, and the cost of the task.
+
+    Measurements add, and `Measurement()` is the zero. So all fields are sums and counts, never means.
+    """
+
+    dev_loss_sum: float = 0.0
+    """The sum of the loss over the dev examples: cross-entropy in nats, or the number of wrong answers."""
+    dev_examples: int = 0
+    dev_correct: int | None = 0
+    """The number of dev examples that are classified correctly; None if the PTM gives only losses."""
+    queries: int = 0
+    """The number of pairs of a prompt and an example that the task cost, on dev and training examples."""
+
+    def __add__(self, other: "Measurement") -> "Measurement":
+        measured = [each for each in (self, other) if each.dev_examples]
+        correct = [each.dev_correct for each in measured if each.dev_correct is not None]
+        return Measurement(
+            dev_loss_sum=self.dev_loss_sum + other.dev_loss_sum,
+            dev_examples=self.dev_examples + other.dev_examples,
+            dev_correct=sum(correct) if len(correct) == len(measured) else None,
+            queries=self.queries + other.queries,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """A client's answer. `arrays` are multiplied by `weight` already, so updates add; `Orders` do not."""
 
     arrays: Arrays
     weight: float
-    metrics: Metrics
+    measurement: Measurement = Measurement()
+    """What the client's agent measured; a client half leaves it at zero."""
     client_id: str = ""
     """Whose it is, as the session that brought it says; empty before that, and of a sum."""
 
@@ -76,14 +103,10 @@ def merge(updates: Sequence[Update]) -> Update:
     if not updates:
         raise ValueError("merge needs at least one update")
     names = updates[0].arrays.keys()
-    metrics: dict[str, float] = {}
-    for update in updates:
-        for name, value in update.metrics.items():
-            metrics[name] = metrics.get(name, 0.0) + value
     return Update(
         arrays={name: sum((u.arrays[name] for u in updates[1:]), updates[0].arrays[name]) for name in names},
         weight=sum((u.weight for u in updates[1:]), updates[0].weight),
-        metrics=metrics,
+        measurement=sum((u.measurement for u in updates), Measurement()),
     )
 
 

@@ -50,12 +50,12 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     DESCRIPTOR: _descriptor.EnumDescriptor
     PHASE_UNSPECIFIED: _Phase.ValueType  # 0
     PHASE_UPDATE: _Phase.ValueType  # 1
-    """Search: answer with the method's arrays and with the metrics of the broadcast prompt."""
+    """Search: answer with the method's arrays and a measurement of the broadcast prompt."""
     PHASE_EVALUATE: _Phase.ValueType  # 2
-    """Measure the broadcast prompt: answer with metrics and no arrays."""
+    """Measure the broadcast prompt: answer with a measurement and no arrays."""
     PHASE_TUNE: _Phase.ValueType  # 3
     """Only for the model's owner, between two rounds of the clients: tune the broadcast prompt and answer as in
-    PHASE_UPDATE. The owner need not measure the prompt: dev_count may be 0.
+    PHASE_UPDATE. The owner need not measure the prompt: dev_examples may be 0.
     """
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
@@ -63,12 +63,12 @@ class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
 
 PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_UPDATE: Phase.ValueType  # 1
-"""Search: answer with the method's arrays and with the metrics of the broadcast prompt."""
+"""Search: answer with the method's arrays and a measurement of the broadcast prompt."""
 PHASE_EVALUATE: Phase.ValueType  # 2
-"""Measure the broadcast prompt: answer with metrics and no arrays."""
+"""Measure the broadcast prompt: answer with a measurement and no arrays."""
 PHASE_TUNE: Phase.ValueType  # 3
 """Only for the model's owner, between two rounds of the clients: tune the broadcast prompt and answer as in
-PHASE_UPDATE. The owner need not measure the prompt: dev_count may be 0.
+PHASE_UPDATE. The owner need not measure the prompt: dev_examples may be 0.
 """
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
@@ -482,35 +482,55 @@ class SubmitUpdateRequest(_message.Message):
 Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
 
 @_typing.final
+class Measurement(_message.Message):
+    """Measurement holds what a client measured on its dev examples with the broadcast prompt, and the cost of the task.
+    All fields are sums or counts, so measurements can be summed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEV_LOSS_SUM_FIELD_NUMBER: _builtins.int
+    DEV_EXAMPLES_FIELD_NUMBER: _builtins.int
+    DEV_CORRECT_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    dev_loss_sum: _builtins.float
+    """Sum of the loss over the dev examples, finite and at least 0: cross-entropy in nats, or the number of wrong answers
+    if the PTM gives only classes.
+    """
+    dev_examples: _builtins.int
+    """Number of dev examples, 0 to 2^32."""
+    dev_correct: _builtins.int
+    """Number of dev examples that are classified correctly, 0 to dev_examples. Absent if the PTM gives only losses."""
+    queries: _builtins.int
+    """Number of pairs of a prompt and an example that the task cost, on dev and training examples, 0 to 2^32."""
+    def __init__(
+        self,
+        *,
+        dev_loss_sum: _builtins.float = ...,
+        dev_examples: _builtins.int = ...,
+        dev_correct: _builtins.int | None = ...,
+        queries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dev_correct", b"_dev_correct", "dev_correct", b"dev_correct"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dev_correct", b"_dev_correct", "dev_correct", b"dev_correct", "dev_examples", b"dev_examples", "dev_loss_sum", b"dev_loss_sum", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dev_correct: _TypeAlias = _typing.Literal["dev_correct"]  # noqa: Y015
+    _WhichOneofArgType__dev_correct: _TypeAlias = _typing.Literal["_dev_correct", b"_dev_correct"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dev_correct) -> _WhichOneofReturnType__dev_correct | None: ...
+
+Global___Measurement: _TypeAlias = Measurement  # noqa: Y015
+
+@_typing.final
 class UpdateHeader(_message.Message):
     """UpdateHeader describes an update. The chunks of its arrays follow."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class MetricsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.float
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.float = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     SESSION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
-    METRICS_FIELD_NUMBER: _builtins.int
+    MEASUREMENT_FIELD_NUMBER: _builtins.int
     ARRAYS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     weight: _builtins.float
@@ -520,8 +540,8 @@ class UpdateHeader(_message.Message):
         """The id of the task that the update answers."""
 
     @_builtins.property
-    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Sums over examples, and counts, so metrics can be summed; docs/protocol.md, "Metrics", lists the names."""
+    def measurement(self) -> Global___Measurement:
+        """What the client measured. Required in every update; the model's owner sends an empty one."""
 
     @_builtins.property
     def arrays(self) -> _tensor_pb2.TensorBundle:
@@ -533,12 +553,12 @@ class UpdateHeader(_message.Message):
         session: _builtins.str = ...,
         id: Global___TaskId | None = ...,
         weight: _builtins.float = ...,
-        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        measurement: Global___Measurement | None = ...,
         arrays: _tensor_pb2.TensorBundle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "id", b"id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "id", b"id", "measurement", b"measurement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "id", b"id", "metrics", b"metrics", "session", b"session", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "id", b"id", "measurement", b"measurement", "session", b"session", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ import pytest
 from fedbbpt.interfaces import Store
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import Array, Arrays, Member, Phase, Report, Snapshot, TaskId, Update
+from fedbbpt.types import Array, Arrays, Measurement, Member, Phase, Report, Snapshot, TaskId, Update
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -48,7 +48,9 @@ def task(round: int, client_id: str) -> TaskId:
 
 
 def update(value: float) -> Update:
-    return Update({"sum": np.asarray([value, -value], np.float32)}, weight=value, metrics={"dev_loss": 0.1 * value})
+    return Update(
+        {"sum": np.asarray([value, -value], np.float32)}, weight=value, measurement=Measurement(0.1 * value, 3, None, 7)
+    )
 
 
 def test_a_new_store_is_empty(store: Store) -> None:
@@ -105,11 +107,11 @@ def test_the_first_update_of_a_task_stays(store: Store) -> None:
     for client_id, expected in (("a", update(2.0)), ("b", update(1.0))):
         assert same(stored[client_id].arrays, expected.arrays)
         assert stored[client_id].weight == expected.weight
-        assert stored[client_id].metrics == expected.metrics
+        assert stored[client_id].measurement == expected.measurement
 
 
 def test_an_update_may_have_no_arrays(store: Store) -> None:
-    store.put_update(task(0, "a"), Update({}, 1.0, {"dev_loss": 1.0}))
+    store.put_update(task(0, "a"), Update({}, 1.0, Measurement(1.0)))
     assert store.updates(0)["a"].arrays == {}
 
 

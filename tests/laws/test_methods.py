@@ -50,7 +50,7 @@ def test_a_linear_server_sees_only_the_sum(variant: str, weights: list[int], see
     shapes = {name: form for name, form in server.expected().items() if not isinstance(form, Orders)}
     rng = np.random.default_rng(seed)
     updates = [
-        Update({name: weight * rng.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}, weight, {})
+        Update({name: weight * rng.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}, weight)
         for weight in weights
     ]
     state = server.init(0)

@@ -60,7 +60,7 @@ def walked(options: dict[str, Any], dim: int, seed: int, broken: float) -> tuple
             half = FedBptClient(settings(config), space, Rugged(seeds.derive(seed, client), broken))
             task = Task(TaskId("run", round, client, Phase.UPDATE), task_seed, broadcast, 1.0)
             update, _ = half.update(task, {})
-            updates.append(Update(update.arrays, update.weight, update.metrics, client))
+            updates.append(Update(update.arrays, update.weight, update.measurement, client))
         state, _ = server.step(state, updates, task_seed)
     return pack(state), updates
 

@@ -21,6 +21,7 @@ from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.types import (
     Hello,
+    Measurement,
     Member,
     Orders,
     Phase,
@@ -39,7 +40,7 @@ ROUNDS = 3
 SEED = 11
 SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
 RECORD = RunRecord("run-1", SEED, "digest", "2026-01-01T00:00:00+00:00")
-QUERIES = 7.0
+QUERIES = 7
 CODEC = CODECS["int8"]
 
 
@@ -116,14 +117,14 @@ class Federation:
         """Noise on top of what was broadcast: a pure function of the task."""
         draw = seeds.rng(task.seed, task.id.client_id)
         told = sum(float(array.sum()) for array in task.arrays.values())
-        correct = float(draw.integers(10))
-        metrics = {"dev_loss": abs(told) + draw.random(), "dev_correct": correct, "dev_count": 10.0, "queries": QUERIES}
+        correct = int(draw.integers(10))
+        measured = Measurement(abs(told) + draw.random(), dev_examples=10, dev_correct=correct, queries=QUERIES)
         if task.id.phase is Phase.EVALUATE:
-            return Update({}, 4.0, metrics)
+            return Update({}, 4.0, measured)
         expected = self.method.server(self.config, SPACE).expected()
         shapes = {name: form for name, form in expected.items() if not isinstance(form, Orders)}
         arrays = {name: np.abs(told + draw.normal(size=shape)) for name, shape in shapes.items()}
-        return Update(CODEC.encode(arrays, draw), 4.0, metrics)
+        return Update(CODEC.encode(arrays, draw), 4.0, measured)
 
     def run(self, coordinator: Coordinator) -> None:
         coordinator.tick(self.now)

@@ -19,7 +19,7 @@ from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import COORDINATOR_SERVICE, CoordinatorServer, serve
-from fedbbpt.types import Hello, Phase, Projection, ProjectionKind, Receipt, Task, TaskSpec, Update
+from fedbbpt.types import Hello, Measurement, Phase, Projection, ProjectionKind, Receipt, Task, TaskSpec, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import run_pb2
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
@@ -30,7 +30,7 @@ from fedbbpt.wire.traffic import TrafficMeter
 
 SPACE = LatentSpace(5, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
 CONFIG = FedCmaConfig(population=6)
-METRICS = {"dev_loss": 2.0, "dev_correct": 3.0, "dev_count": 4.0, "queries": 10.0}
+MEASURED = Measurement(dev_loss_sum=2.0, dev_examples=4, dev_correct=3, queries=10)
 
 
 def new_coordinator(traffic: TrafficMeter, clients: int, rounds: int) -> Coordinator:
@@ -74,7 +74,7 @@ class Client:
 
     async def answer(self, task: Task, spoil: Callable[[pb.SubmitUpdateRequest], None] = lambda part: None) -> Receipt:
         arrays = {} if task.id.phase is Phase.EVALUATE else {"losses": np.arange(6.0, dtype=np.float32)}
-        return await self.submit(task, Update(arrays, 4.0, METRICS), spoil)
+        return await self.submit(task, Update(arrays, 4.0, MEASURED), spoil)
 
 
 async def next_task(stream: Any) -> Task:
@@ -272,7 +272,8 @@ SPOILS: Iterable[tuple[Callable[[pb.SubmitUpdateRequest], None], str]] = (
     (_header(lambda header: setattr(header.arrays.tensors[0], "name", "mean")), "InvalidUpdate"),
     (_header(lambda header: header.arrays.tensors[0].shape.append(1)), "InvalidTensor"),
     (_header(lambda header: setattr(header, "weight", 0.0)), "InvalidUpdate"),
-    (_header(lambda header: header.metrics.pop("queries")), "InvalidUpdate"),
+    (_header(lambda header: header.ClearField("measurement")), "InvalidRequest"),
+    (_header(lambda header: setattr(header.measurement, "queries", -1)), "InvalidUpdate"),
     (_header(lambda header: setattr(header.id, "run_id", "run-2")), "UnknownRun"),
     (_header(lambda header: setattr(header.id, "round", 1)), "UnknownRound"),
     (_header(lambda header: setattr(header.id, "client_id", "berta")), "InvalidUpdate"),

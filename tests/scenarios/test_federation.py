@@ -235,7 +235,7 @@ def _weightless(update: Update) -> Update:
 
 
 def _infinite_loss(update: Update) -> Update:
-    return replace(update, metrics={**update.metrics, "dev_loss": np.inf})
+    return replace(update, measurement=replace(update.measurement, dev_loss_sum=np.inf))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
-from fedbbpt.server.checks import MEASURED, OPTIONAL
 from fedbbpt.types import LatentPrompts, Orders, Report
+from fedbbpt.v1.coordinator_pb2 import Measurement
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.messages.coordinator_messages import run_settings
 from fedbbpt.wire.status import code_of
@@ -194,8 +194,9 @@ def test_errors_have_the_codes_of_the_table() -> None:
     assert leaves - elsewhere - unavailable <= told
 
 
-def test_metrics() -> None:
-    assert {name.strip("`") for name in table(PROTOCOL, "name")} == MEASURED | OPTIONAL
+def test_the_fields_of_a_measurement() -> None:
+    fields = {field.name for field in Measurement.DESCRIPTOR.fields}
+    assert {name.strip("`") for name in table(PROTOCOL, "field")} == fields
 
 
 SPACE = Job().space()
@@ -279,10 +280,10 @@ def test_the_walk_through_a_round_is_a_round() -> None:
     header, chunk = [message for name, message in shown if name == "SubmitUpdateRequest"]
     assembler = Assembler(header.header.arrays, settings.max_update_bytes)
     assembler.add(chunk.chunk)
-    weight, metrics = header.header.weight, header.header.metrics
+    weight, measured = header.header.weight, header.header.measurement
     assert (assembler.arrays()["losses"] / weight).tolist() == [1.5, 1.25, 1, 0.75]
-    assert set(metrics) == MEASURED | {"dev_correct"}
-    assert metrics["queries"] == weight * len(drawn) + metrics["dev_count"]
+    assert {field.name for field, _ in measured.ListFields()} == {f.name for f in measured.DESCRIPTOR.fields}
+    assert measured.queries == weight * len(drawn) + measured.dev_examples
     assert weight == by_name["JoinRequest"].examples
     assert base64.b64decode("AAAAAAAAAAAAAIA/AACAPw==") == b"".join(a.tobytes() for a in arrays.values())
 

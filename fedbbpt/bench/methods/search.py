@@ -75,7 +75,7 @@ def _prompts(splits: Splits, ptm: Ptm) -> Iterator[PricedPrompt]:
     queries = answers = bytes_up = bytes_down = 0
     for played in Simulation(splits, ptm).rounds():
         report = played.report
-        measuring = sum(round(update.metrics["dev_count"]) for _, update in played.exchanges)
+        measuring = sum(update.measurement.dev_examples for _, update in played.exchanges)
         yield PricedPrompt(played.z, report.rank, queries + measuring, answers, bytes_up, bytes_down)
         up, down = message_bytes(played.exchanges)
         queries, answers = queries + report.queries, answers + report.clients

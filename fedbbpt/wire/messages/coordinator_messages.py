@@ -6,6 +6,7 @@ A function named after a noun reads it from its message; one named after a messa
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from fedbbpt.types import (
     Arrays,
     Auxiliary,
     Hello,
+    Measurement,
     MethodSettings,
     Phase,
     Receipt,
@@ -188,12 +190,27 @@ def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
 
 def update_header(session: str, task_id: TaskId, update: Update, announced: tensor_pb2.TensorBundle) -> pb.UpdateHeader:
     return pb.UpdateHeader(
-        session=session, id=_task_id_message(task_id), weight=update.weight, metrics=update.metrics, arrays=announced
+        session=session,
+        id=_task_id_message(task_id),
+        weight=update.weight,
+        measurement=_measurement_message(update.measurement),
+        arrays=announced,
     )
 
 
 def update(header: pb.UpdateHeader, arrays: Arrays) -> Update:
-    return Update(arrays, header.weight, dict(header.metrics))
+    if not header.HasField("measurement"):
+        raise InvalidRequest("an update without a measurement", where="measurement", fix="a measurement in each update")
+    return Update(arrays, header.weight, _measurement(header.measurement))
+
+
+def _measurement_message(measured: Measurement) -> pb.Measurement:
+    return pb.Measurement(**asdict(measured))
+
+
+def _measurement(sent: pb.Measurement) -> Measurement:
+    correct = sent.dev_correct if sent.HasField("dev_correct") else None
+    return Measurement(sent.dev_loss_sum, sent.dev_examples, correct, sent.queries)
 
 
 def submit_update_response(receipt: Receipt) -> pb.SubmitUpdateResponse:

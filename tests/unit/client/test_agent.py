@@ -87,9 +87,9 @@ def test_an_answer_counts_its_own_queries(splits: Splits) -> None:
     answering = agent(splits, asked)
     train, dev = len(splits.train[0]), len(splits.dev[0])
     for round in range(2):
-        assert answering.answer(task(round)).metrics["queries"] == POPULATION * train + dev
+        assert answering.answer(task(round)).measurement.queries == POPULATION * train + dev
     evaluated = answering.answer(task(2, Phase.EVALUATE))
-    assert (evaluated.arrays, evaluated.metrics["queries"]) == ({}, dev)
+    assert (evaluated.arrays, evaluated.measurement.queries) == ({}, dev)
     assert asked.queries == 2 * (POPULATION * train + dev) + dev
 
 

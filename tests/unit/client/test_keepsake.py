@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from fedbbpt.client.keepsake import Keepsake
-from fedbbpt.types import Phase, TaskId, Update
+from fedbbpt.types import Measurement, Phase, TaskId, Update
 
 TASK = TaskId("run", 3, "a", Phase.UPDATE)
 UPDATE = Update(
     {"x": np.array([0.1, -2.5], np.float32), "empty": np.zeros((0, 3)), "s": np.array(1e-300)},
     1 / 3,
-    {"dev_loss": 0.1 + 0.2, "queries": 7.0},
+    Measurement(0.1 + 0.2, dev_examples=3, dev_correct=None, queries=7),
 )
 
 
@@ -20,7 +20,7 @@ def test_an_update_comes_back_bit_for_bit(tmp_path: Path) -> None:
     Keepsake(tmp_path).save(TASK, UPDATE, {})
     kept = Keepsake(tmp_path).load(TASK)
     assert kept is not None
-    assert (kept.weight, kept.metrics) == (UPDATE.weight, UPDATE.metrics)
+    assert (kept.weight, kept.measurement) == (UPDATE.weight, UPDATE.measurement)
     assert list(kept.arrays) == list(UPDATE.arrays)
     for name, array in UPDATE.arrays.items():
         assert kept.arrays[name].dtype == array.dtype and kept.arrays[name].tobytes() == array.tobytes()

@@ -72,8 +72,8 @@ def test_losses_are_the_same_however_they_are_come_by(output: Output) -> None:
     np.testing.assert_allclose(asked.loss(Z), known.loss(Z), rtol=1e-6)
     assert asked.queries == known.queries
     right, found = known.measure(Z[0].astype(np.float32)), asked.measure(Z[0].astype(np.float32))
-    assert found["dev_loss"] == pytest.approx(right["dev_loss"], rel=1e-6)
-    assert ("dev_correct" in found) == output.scores
+    assert found.dev_loss_sum == pytest.approx(right.dev_loss_sum, rel=1e-6)
+    assert (found.dev_correct is not None) == output.scores
 
 
 def test_parts_of_unlike_size_make_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +86,9 @@ def test_where_only_classes_are_given_the_loss_is_the_share_of_errors() -> None:
     known, asked = objectives(Output.LABEL_LOGITS), objectives(Output.LABEL_ARGMAX)
     for z, error in zip(Z, asked.loss(Z), strict=True):
         right = known.measure(z.astype(np.float32))  # the dev examples are the training examples
-        assert error == pytest.approx(1 - right["dev_correct"] / right["dev_count"])
-        assert asked.measure(z.astype(np.float32))["dev_correct"] == right["dev_correct"]
+        assert right.dev_correct is not None
+        assert error == pytest.approx(1 - right.dev_correct / right.dev_examples)
+        assert asked.measure(z.astype(np.float32)).dev_correct == right.dev_correct
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])

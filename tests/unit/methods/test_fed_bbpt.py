@@ -62,8 +62,8 @@ def test_clients_probe_in_their_own_directions() -> None:
 def test_the_server_averages_by_the_number_of_examples() -> None:
     server = FedBbptServer(CONFIG, SPACE)
     updates = [
-        Update({"theta": 3 * np.full(29, 1.0), "loss": np.array([3 * 2.0])}, 3.0, {}),
-        Update({"theta": 1 * np.full(29, 5.0), "loss": np.array([1 * 6.0])}, 1.0, {}),
+        Update({"theta": 3 * np.full(29, 1.0), "loss": np.array([3 * 2.0])}, 3.0),
+        Update({"theta": 1 * np.full(29, 5.0), "loss": np.array([1 * 6.0])}, 1.0),
     ]
     state, metrics = server.step(server.init(0), updates, 0)
     np.testing.assert_allclose(state.theta, 2.0)

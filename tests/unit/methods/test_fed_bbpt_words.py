@@ -86,7 +86,7 @@ def test_the_average_is_distributions_again_though_codecs_round(codec: str) -> N
         theta = np.random.default_rng(seed).dirichlet(np.ones(3), 2)
         arrays = {"theta": weight * theta, "loss": np.array([weight])}
         rounded = CODECS[codec].decode(CODECS[codec].encode(arrays, np.random.default_rng(seed)))
-        updates.append(Update(rounded, weight, {}, name))
+        updates.append(Update(rounded, weight, client_id=name))
     theta = server.step(server.init(0), updates, 0)[0].theta
     assert (theta >= 0).all()
     np.testing.assert_allclose(theta.sum(axis=1), 1, atol=1e-9)

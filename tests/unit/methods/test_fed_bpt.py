@@ -29,7 +29,7 @@ from fedbbpt.methods.fed_bpt import (
 from fedbbpt.optim.cmaes import CmaEs, constants
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.projection import project
-from fedbbpt.server.checks import MEASURED, decode_update
+from fedbbpt.server.checks import decode_update
 from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
 from tests.federation import fake_ptm, job
 from tests.toys import ToyObjectives
@@ -117,7 +117,7 @@ def test_the_server_walks_as_pycma_does(parents: str) -> None:
         search.ask()
         search.tell([mean.copy() for mean in means], list(losses))
         updates = [
-            Update({"mean": mean, "loss": np.array([loss]), "sigmas": sigmas}, 1.0, {})
+            Update({"mean": mean, "loss": np.array([loss]), "sigmas": sigmas}, 1.0)
             for mean, loss in zip(means, losses, strict=True)
         ]
         before, (state, _) = state, server.step(state, updates, 0)
@@ -252,7 +252,7 @@ def test_a_perturbed_loss_of_nothing_makes_a_large_ratio_and_never_the_best(pert
 def server_updates() -> list[Update]:
     rng = np.random.default_rng(0)
     return [
-        Update({"mean": rng.normal(size=DIM), "loss": np.array([float(k)]), "sigmas": np.ones(8)}, 1.0, {})
+        Update({"mean": rng.normal(size=DIM), "loss": np.array([float(k)]), "sigmas": np.ones(8)}, 1.0)
         for k in range(4)
     ]
 
@@ -327,7 +327,7 @@ def test_orders_are_a_few_bytes_that_no_codec_touches() -> None:
     for codec in CODECS.values():
         encoded = codec.encode(update.arrays, np.random.default_rng(0))
         assert codec.decode(encoded)["orders"].tobytes() == update.arrays["orders"].tobytes()
-        decode_update(replace(update, arrays=encoded, metrics=dict.fromkeys(MEASURED, 0.0)), codec, server.expected())
+        decode_update(replace(update, arrays=encoded), codec, server.expected())
 
 
 GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
@@ -346,11 +346,10 @@ GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
 )
 def test_what_is_no_order_is_refused(orders: npt.NDArray[Any], what: str) -> None:
     expected = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE).expected()
-    metrics = dict.fromkeys(MEASURED, 0.0)
     loss = np.ones(1, np.float32)
-    decode_update(Update({"orders": GOOD, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
+    decode_update(Update({"orders": GOOD, "loss": loss}, 1.0), CODECS["float32"], expected)
     with pytest.raises(InvalidTensor, match=what):
-        decode_update(Update({"orders": orders, "loss": loss}, 1.0, metrics), CODECS["float32"], expected)
+        decode_update(Update({"orders": orders, "loss": loss}, 1.0), CODECS["float32"], expected)
 
 
 def test_numbers_do_not_come_as_bytes() -> None:
@@ -358,7 +357,7 @@ def test_numbers_do_not_come_as_bytes() -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"mean": np.ones(DIM, np.uint8), "loss": np.ones(1, np.float32)}
     arrays["sigmas"] = np.ones(8, np.float32)
     with pytest.raises(InvalidTensor, match="mean: dtype uint8; floating-point"):
-        decode_update(Update(arrays, 1.0, dict.fromkeys(MEASURED, 0.0)), CODECS["float32"], expected)
+        decode_update(Update(arrays, 1.0), CODECS["float32"], expected)
 
 
 @pytest.mark.parametrize("common", [False, True])

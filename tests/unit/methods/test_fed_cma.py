@@ -91,7 +91,7 @@ def test_the_server_takes_the_candidates_from_the_rounds_seed() -> None:
     config = FedCmaConfig(population=6)
     server = FedCmaServer(config, SPACE)
     state = server.init(0)
-    update = Update({"losses": np.arange(6.0)}, 1.0, {})
+    update = Update({"losses": np.arange(6.0)}, 1.0)
     assert not np.array_equal(server.step(state, [update], 1)[0].mean, server.step(state, [update], 2)[0].mean)
 
 

@@ -60,7 +60,7 @@ def test_the_best_candidate_of_all_generations_is_sent_where_it_is_asked_for() -
 def test_the_server_averages_by_examples() -> None:
     server = FedavgBbtServer(CONFIG, SPACE)
     updates = [
-        Update({"mean": n * np.full(DIM, place), "sigma": n * np.array([size]), "loss": n * np.array([size])}, n, {})
+        Update({"mean": n * np.full(DIM, place), "sigma": n * np.array([size]), "loss": n * np.array([size])}, n)
         for n, place, size in [(30.0, 1.0, 0.2), (10.0, -3.0, 0.6)]
     ]
     state, metrics = server.step(server.init(0), updates, 0)
@@ -72,6 +72,6 @@ def test_the_server_averages_by_examples() -> None:
 
 def test_a_step_size_stays_positive_whatever_is_sent() -> None:
     server = FedavgBbtServer(CONFIG, SPACE)
-    hostile = Update({"mean": np.ones(DIM), "sigma": np.array([-1.0]), "loss": np.zeros(1)}, 1.0, {})
+    hostile = Update({"mean": np.ones(DIM), "sigma": np.array([-1.0]), "loss": np.zeros(1)}, 1.0)
     state, _ = server.step(server.init(0), [hostile], 0)
     assert server.broadcast(state, 0)["sigma"][0] > 0

@@ -41,6 +41,7 @@ from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.types import (
     Arrays,
     Hello,
+    Measurement,
     Member,
     MethodSettings,
     Metrics,
@@ -178,10 +179,10 @@ class Bench:
         return last
 
 
-def update(phase: Phase = Phase.UPDATE, *, z: float = 1.0, weight: float = 2.0, **metrics: float) -> Update:
-    measured = {"dev_loss": 4.0, "dev_correct": 2.0, "dev_count": 4.0, "queries": 10.0}
+def update(phase: Phase = Phase.UPDATE, *, z: float = 1.0, weight: float = 2.0, **measured: Any) -> Update:
+    measurement = replace(Measurement(dev_loss_sum=4.0, dev_examples=4, dev_correct=2, queries=10), **measured)
     arrays = {"z": np.full(2, weight * z, np.float32)} if phase is Phase.UPDATE else {}
-    return Update(arrays, weight, measured | metrics)
+    return Update(arrays, weight, measurement)
 
 
 def id_of(client: str, round: int) -> TaskId:
@@ -227,7 +228,7 @@ def test_a_run_searches_measures_and_finishes() -> None:
     assert task is not None
     assert task.id.phase is Phase.EVALUATE
     assert np.array_equal(task.arrays["z"], float32([-0.25, -0.25]))
-    bench.answer("anna", "berta", dev_correct=3.0)
+    bench.answer("anna", "berta", dev_correct=3)
     assert bench.coordinator.status().state is RunState.FINISHED
     status = bench.coordinator.status()
     assert (status.round, status.rounds, status.queries) == (3, 3, 80)
@@ -244,13 +245,13 @@ def test_a_run_searches_measures_and_finishes() -> None:
 def test_the_best_prompt_is_by_loss_then_by_accuracy_and_is_the_one_that_was_measured() -> None:
     bench = Bench(clients=1, quorum=1)
     bench.join("anna")
-    bench.answer("anna", z=1.0, dev_correct=1.0, dev_loss=6.0)  # measures the start, z = 0
+    bench.answer("anna", z=1.0, dev_correct=1, dev_loss_sum=6.0)  # measures the start, z = 0
     assert np.array_equal(bench.coordinator.result().z, float32([0, 0]))
-    bench.answer("anna", z=2.0, dev_correct=1.0, dev_loss=5.0)  # measures z = 1
+    bench.answer("anna", z=2.0, dev_correct=1, dev_loss_sum=5.0)  # measures z = 1
     assert np.array_equal(bench.coordinator.result().z, float32([1, 1]))
-    bench.answer("anna", z=3.0, dev_correct=2.0, dev_loss=5.0)  # measures z = 2
+    bench.answer("anna", z=3.0, dev_correct=2, dev_loss_sum=5.0)  # measures z = 2
     assert np.array_equal(bench.coordinator.result().z, float32([2, 2]))
-    bench.answer("anna", dev_correct=4.0, dev_loss=5.5)  # measures z = 3
+    bench.answer("anna", dev_correct=4, dev_loss_sum=5.5)  # measures z = 3
     assert np.array_equal(bench.coordinator.result().z, float32([2, 2]))
     assert bench.coordinator.result().measured.round == 2
 
@@ -258,8 +259,7 @@ def test_the_best_prompt_is_by_loss_then_by_accuracy_and_is_the_one_that_was_mea
 def test_an_accuracy_that_one_client_does_not_know_is_not_known() -> None:
     bench = Bench(clients=2, quorum=2)
     bench.join("anna", "berta")
-    blind = update()
-    blind = replace(blind, metrics={name: n for name, n in blind.metrics.items() if name != "dev_correct"})
+    blind = update(dev_correct=None)
     bench.answer("anna")
     receipt = bench.coordinator.submit(bench.sessions["berta"], id_of("berta", 0), blind, bench.now)
     assert receipt is Receipt.COUNTED
@@ -272,7 +272,7 @@ def test_without_dev_examples_the_last_prompt_is_the_result() -> None:
     bench = Bench(clients=1, quorum=1)
     bench.join("anna")
     for round in range(4):
-        bench.answer("anna", z=float(round), dev_loss=0.0, dev_correct=0.0, dev_count=0.0)
+        bench.answer("anna", z=float(round), dev_loss_sum=0.0, dev_correct=0, dev_examples=0)
     assert bench.last.dev_loss == math.inf
     assert np.array_equal(bench.coordinator.result().z, float32([2, 2]))
 
@@ -282,9 +282,9 @@ def test_with_one_client_a_round_prompts_are_compared_on_the_examples_of_as_many
     bench = Bench(clients=2, quorum=1, size=1)
     bench.join("anna", "berta")
     found = []
-    for round, (dev_loss, dev_count) in enumerate([(8.0, 2.0), (0.8, 8.0), (1.0, 4.0), (0.6, 2.0)]):
+    for round, (dev_loss, count) in enumerate([(8.0, 2), (0.8, 8), (1.0, 4), (0.6, 2)]):
         (client,) = [name for name in ("anna", "berta") if bench.task(name)]
-        bench.answer(client, z=float(round), dev_loss=dev_loss, dev_correct=dev_count / 2, dev_count=dev_count)
+        bench.answer(client, z=float(round), dev_loss_sum=dev_loss, dev_correct=count // 2, dev_examples=count)
         found.append(bench.coordinator.result())
     pooled = [(4.0, 2), (8.8 / 10, 10), (1.8 / 12, 12), (1.8 / 12, 12)]
     for result, (dev_loss, dev_examples) in zip(found, pooled, strict=True):
@@ -461,7 +461,7 @@ class TestStop:
         assert bench.coordinator.status().state is RunState.RUNNING
         bench.restart()
         bench.join("anna", "berta")
-        bench.answer("anna", "berta", dev_correct=4.0)
+        bench.answer("anna", "berta", dev_correct=4)
         assert bench.coordinator.status().state is RunState.STOPPED
         assert bench.coordinator.result().measured.round == 1
         bench.restart()
@@ -561,15 +561,15 @@ BAD_UPDATES: list[tuple[Update, type[FedbbptError], str]] = [
     (replace(GOOD, arrays={"z": np.zeros(2, np.int32)}), InvalidTensor, "z: "),
     (replace(GOOD, arrays={"z": float32([0, np.nan])}), InvalidTensor, "z: NaN"),
     (replace(GOOD, arrays={"z": float32([0, np.inf])}), InvalidTensor, "z: NaN"),
-    (replace(GOOD, metrics={}), InvalidUpdate, "metrics"),
-    (replace(GOOD, metrics={**GOOD.metrics, "mood": 1.0}), InvalidUpdate, "metrics"),
-    (update(dev_loss=math.nan), InvalidUpdate, r"metrics\.dev_loss"),
-    (update(dev_correct=5.0), InvalidUpdate, r"metrics\.dev_correct: 5\.0 of 4\.0"),
-    (update(dev_correct=-1.0), InvalidUpdate, r"metrics\.dev_correct"),
-    (update(dev_loss=-1.0), InvalidUpdate, r"metrics\.dev_loss"),
-    (update(dev_count=1e300), InvalidUpdate, r"metrics\.dev_count"),
-    (update(queries=-1.0), InvalidUpdate, r"metrics\.queries"),
-    (update(queries=1e30), InvalidUpdate, r"metrics\.queries"),  # no database takes such a sum
+    (update(dev_loss_sum=math.nan), InvalidUpdate, r"measurement\.dev_loss_sum"),
+    (update(dev_loss_sum=math.inf), InvalidUpdate, r"measurement\.dev_loss_sum"),
+    (update(dev_loss_sum=-1.0), InvalidUpdate, r"measurement\.dev_loss_sum"),
+    (update(dev_correct=5), InvalidUpdate, r"measurement\.dev_correct: 5 of 4"),
+    (update(dev_correct=-1), InvalidUpdate, r"measurement\.dev_correct"),
+    (update(dev_examples=-1, dev_correct=None), InvalidUpdate, r"measurement\.dev_examples"),
+    (update(dev_examples=2**33), InvalidUpdate, r"measurement\.dev_examples"),
+    (update(queries=-1), InvalidUpdate, r"measurement\.queries"),
+    (update(queries=2**63), InvalidUpdate, r"measurement\.queries"),  # the sum would not fit the database
 ]
 
 
@@ -582,7 +582,7 @@ def test_a_bad_update_is_refused_and_the_client_may_try_again(
     with pytest.raises(error, match=message):
         bench.coordinator.submit(bench.sessions["anna"], id_of("anna", 0), bad, bench.now)
     assert bench.store.updates(0) == {}
-    bench.answer("anna", train_loss=1.0)
+    bench.answer("anna")
     assert bench.round == 1
 
 

@@ -13,11 +13,10 @@ from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import OWNER, Hello, Phase, Receipt, RunState, Task, Update
+from fedbbpt.types import OWNER, Hello, Measurement, Phase, Receipt, RunState, Task, Update
 
 CLIENTS = ("anna", "bert")
-MEASURED = {"dev_loss": 1.0, "dev_correct": 1.0, "dev_count": 2.0, "queries": 3.0}
-UNMEASURED = dict.fromkeys(MEASURED, 0.0)
+MEASURED = Measurement(dev_loss_sum=1.0, dev_examples=2, dev_correct=1, queries=3)
 JOB = Job.model_validate(
     {
         "run": {"rounds": 2},
@@ -66,9 +65,9 @@ class Run:
     def answer(self, name: str, z: float, task: Task | None = None) -> Receipt:
         task = task or self.task(name)
         assert task is not None, f"{name} is not asked"
-        metrics = UNMEASURED if name == OWNER else MEASURED
+        measured = Measurement() if name == OWNER else MEASURED
         arrays = {"z": np.full(2, 10.0 * z), "loss": np.array([5.0])}
-        update = Update({} if task.id.phase is Phase.EVALUATE else arrays, 10.0, metrics)
+        update = Update({} if task.id.phase is Phase.EVALUATE else arrays, 10.0, measured)
         update = replace(update, arrays=CODECS["float32"].encode(update.arrays, np.random.default_rng(0)))
         return self.coordinator.submit(self._sessions[name], task.id, update, self.now)
 

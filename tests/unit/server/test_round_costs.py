@@ -17,6 +17,7 @@ from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.types import (
     Arrays,
     Hello,
+    Measurement,
     Metrics,
     Orders,
     Phase,
@@ -111,8 +112,7 @@ class Run:
         shapes = {name: form for name, form in self.method.expected().items() if not isinstance(form, Orders)}
         arrays = {name: np.abs(draw.normal(size=shape)) for name, shape in shapes.items()}
         encoded = {} if task.id.phase is Phase.EVALUATE else self.codec.encode(arrays, draw)
-        metrics = {"dev_loss": 4.0, "dev_correct": 2.0, "dev_count": 4.0, "queries": 10.0}
-        update = Update(encoded, 4.0, metrics)
+        update = Update(encoded, 4.0, Measurement(4.0, 4, 2, 10))
         assert self.coordinator.submit(self.sessions[client], task.id, update, 0.0) is Receipt.COUNTED
 
     @property
@@ -158,6 +158,6 @@ def test_a_refused_update_is_not_decoded(run: Run) -> None:
     task = run.coordinator.task_for(run.sessions["anna"])
     run.answer("anna")
     assert task is not None
-    again = Update({}, 4.0, {})
+    again = Update({}, 4.0)
     assert run.coordinator.submit(run.sessions["anna"], task.id, again, 0.0) is Receipt.DUPLICATE
     assert run.counts == (1, 1)

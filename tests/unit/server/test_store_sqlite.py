@@ -11,13 +11,13 @@ import pytest
 
 from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
 from fedbbpt.server.store import SCHEMA_VERSION, RunRecord, SqliteStore
-from fedbbpt.types import Member, Phase, Snapshot, TaskId, Update
+from fedbbpt.types import Measurement, Member, Phase, Snapshot, TaskId, Update
 
 RUN = RunRecord("run-1", 2**64 - 1, "digest", "2026-01-01T00:00:00+00:00")
 SNAPSHOT = Snapshot(1, {"mean": np.ones(3)})
 MEMBER = Member("a", "key", 5, since=0)
 TASK = TaskId("run-1", 1, "a", Phase.UPDATE)
-UPDATE = Update({"sum": np.ones(3, np.float32)}, 5.0, {"dev_loss": 1.0})
+UPDATE = Update({"sum": np.ones(3, np.float32)}, 5.0, Measurement(1.0, 2, 1, 30))
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_everything_survives_a_restart(path: Path) -> None:
         assert loaded.round == 1
         assert np.array_equal(loaded.state["mean"], np.ones(3))
         assert store.members() == {"a": MEMBER}
-        assert np.array_equal(store.updates(1)["a"].arrays["sum"], UPDATE.arrays["sum"])
+        stored = store.updates(1)["a"]
+        assert np.array_equal(stored.arrays["sum"], UPDATE.arrays["sum"])
+        assert (stored.weight, stored.measurement) == (UPDATE.weight, UPDATE.measurement)
 
 
 def test_commits_are_synced_in_full(path: Path) -> None:
@@ -68,6 +70,14 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(StoreTooNew, match=f"schema version {SCHEMA_VERSION + 1}"):
+        SqliteStore(path, RUN)
+
+
+def test_an_older_schema_is_refused(path: Path) -> None:
+    """Kills: reading the rows of an older version as if they had today's columns."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+    with pytest.raises(StoreMismatch, match=f"schema version {SCHEMA_VERSION - 1} of an older fedbbpt"):
         SqliteStore(path, RUN)
 
 
@@ -102,7 +112,7 @@ def test_a_full_disk_loses_nothing_and_the_store_goes_on(path: Path) -> None:
         with pytest.raises(StoreFull):
             store.commit(Snapshot(2, {"mean": large}), [replace(MEMBER, counted=1)])
         with pytest.raises(StoreFull):
-            store.put_update(replace(TASK, client_id="b"), Update({"sum": large}, 1.0, {}))
+            store.put_update(replace(TASK, client_id="b"), Update({"sum": large}, 1.0))
         loaded = store.load()
         assert loaded is not None
         assert (loaded.round, store.members(), list(store.updates(1))) == (1, {"a": MEMBER}, ["a"])

@@ -16,6 +16,7 @@ from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.types import (
     Hello,
     Injection,
+    Measurement,
     MemberStatus,
     MethodSettings,
     Phase,
@@ -103,13 +104,17 @@ def test_tasks_and_updates() -> None:
     assert (read.id, read.seed, read.deadline_seconds) == (task.id, task.seed, task.deadline_seconds)
     assert np.array_equal(read.arrays["mean"], task.arrays["mean"])
 
-    update = Update({}, 0.1, {"dev_loss": 0.1 + 0.2, "queries": 20.0})
-    sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0])
-    assert coordinator_messages.update(sent, {}) == update
+    for correct in (4, 0, None):
+        update = Update({}, 0.1, Measurement(0.1 + 0.2, dev_examples=5, dev_correct=correct, queries=20))
+        sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0])
+        assert coordinator_messages.update(sent, {}) == update
     assert coordinator_messages.task_id(sent.id) == task.id
     sent.id.phase = pb.PHASE_UNSPECIFIED
     with pytest.raises(InvalidRequest, match=r"id\.phase: 0 is unknown"):
         coordinator_messages.task_id(sent.id)
+    sent.ClearField("measurement")
+    with pytest.raises(InvalidRequest, match="measurement"):
+        coordinator_messages.update(sent, {})
 
 
 def test_receipts() -> None:
