@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,21 +10,20 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from fedbbpt.cli.models import open_ptm
+from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
 from fedbbpt.cli.terminal.run_view import RunView, decimals, size
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import launch
-from fedbbpt.federation.evaluation import Comparison, compare
+from fedbbpt.federation.evaluation import Comparison
 from fedbbpt.federation.processes import ProcessGroup
-from fedbbpt.federation.run_folder import PROMPT, SUMMARY, FinishedRun, prepare_folder
+from fedbbpt.federation.run_folder import PROMPT, SUMMARY, FinishedRun, finish_run, prepare_folder
 from fedbbpt.federation.simulation import simulate as run_simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
-from fedbbpt.job.settings import task_spec
 from fedbbpt.methods import METHODS
 from fedbbpt.types import Report, Result, RunStatus
 
@@ -110,7 +108,7 @@ def simulate(
     started = time.monotonic()
     splits = _prepared(job, json)
     asked = splits.job.ptm
-    with open_ptm(asked.address, asked.model, threads=asked.threads, precision=asked.precision) as ptm:
+    with open_ptm(asked.model, address=asked.address, threads=asked.threads, precision=asked.precision) as ptm:
         splits = splits.with_mapped_classes(ptm)
         with _view(splits.job) as view:
             result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
@@ -163,7 +161,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
     with ProcessGroup(folder / "logs") as group:
         with _view(splits.job) as view:
             address = launch.start_ptm(group, splits.job, folder, view.note)
-            with open_ptm(address, "", revision=splits.job.ptm.revision) as ptm:
+            with open_ptm(address=address, revision=splits.job.ptm.revision) as ptm:
                 revision = ptm.describe().revision
                 splits = splits.with_mapped_classes(ptm)
 
@@ -172,7 +170,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                     view.add(news)
 
                 result, reports = launch.run_federation(group, splits, folder, address, revision, view.note, watch)
-        with open_ptm(address, "", revision=revision) as ptm:
+        with open_ptm(address=address, revision=revision) as ptm:
             _finish(splits, ptm, result, reports, folder, started, as_json)
 
 
@@ -198,17 +196,15 @@ def _finish(
 ) -> None:
     """Measures the result on the test examples, writes the folder and shows the summary."""
     seconds = time.monotonic() - started
-    job, train = splits.job, splits.pooled()
     with Progress(console=err, transient=True) as progress:
-        bar = progress.add_task("measuring on the test examples", total=3 * len(splits.test) + len(train))
-        advance: Callable[[int], None] = lambda done: progress.advance(bar, done)  # noqa: E731
-        compared = compare(ptm, task_spec(job), job.space(), result.z, train, splits.test, advance)
-    finished = FinishedRun(job, ptm.describe(), len(train), result, reports, compared, seconds)
+        total = 3 * len(splits.test) + sum(map(len, splits.train))
+        bar = progress.add_task("measuring on the test examples", total=total)
+        finished = finish_run(splits, ptm, result, reports, seconds, lambda queries: progress.advance(bar, queries))
     finished.write(folder)
     if as_json:
         show(finished.summary(), as_json=True)
         return
-    out.print(_results(finished, compared))
+    out.print(_results(finished, finished.comparison))
     told = f"{folder}/ holds the prompt and its card, the summary, the metrics. Try it:"
     out.print(told, style="dim", highlight=False)
     given = '--text "..."' if splits.test.examples.images is None else "--images FILE.npz"

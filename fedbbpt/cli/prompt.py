@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 
-from fedbbpt.cli.models import open_ptm
+from fedbbpt.api.prompts import TunedPrompt
+from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
 from fedbbpt.client.asking import PromptScorer
@@ -19,7 +19,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.prompt_file import PromptCard, read_prompt
 from fedbbpt.interfaces import Ptm
-from fedbbpt.types import Examples, LabelledExamples
+from fedbbpt.types import Examples
 from fedbbpt.wire.tls import ClientTls
 
 _PATIENCE = 5.0
@@ -30,7 +30,13 @@ def _open(address: str, card: PromptCard, tls: ClientTls | None, token: str) -> 
     """The service at `address`, or the card's model loaded here as the run had it."""
     revision, precision = card.ptm_revision, card.ptm_precision
     return open_ptm(
-        address, card.ptm, revision=revision, precision=precision, tls=tls, token=token, patience_seconds=_PATIENCE
+        card.ptm,
+        address=address,
+        revision=revision,
+        precision=precision,
+        tls=tls,
+        token=token,
+        patience_seconds=_PATIENCE,
     )
 
 
@@ -61,14 +67,11 @@ def predict(
         err.status("asking the model"),
         _open(ptm, card, tls, token) as box,
     ):
-        data = LabelledExamples(examples, np.zeros(len(names), np.int64))
-        scores = PromptScorer(box, card.task(), card.space).scores(data, z[None])[0].astype(np.float64)
-    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
-    likely /= likely.sum(axis=1, keepdims=True)
+        likely = TunedPrompt(z, card).predict(examples, box)
     kind = "text" if images is None else "image"
     predictions = [
-        {kind: one, "label": card.labels[int(p.argmax())], "probability": float(p.max())}
-        for one, p in zip(names, likely, strict=True)
+        {kind: one, "label": found.label, "probability": found.probability}
+        for one, found in zip(names, likely, strict=True)
     ]
     if json:
         show({"predictions": predictions}, as_json=True)

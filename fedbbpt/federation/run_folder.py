@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedbbpt.client.asking import Progress
 from fedbbpt.errors import StoreMismatch
-from fedbbpt.federation.evaluation import Comparison
+from fedbbpt.federation.evaluation import Comparison, compare
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
+from fedbbpt.federation.splits import Splits
 from fedbbpt.host.files import atomic_write
+from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.types import ModelCard, Report, Result
@@ -93,6 +96,29 @@ class FinishedRun:
         lines = [json.dumps(dataclasses.asdict(report)) for report in self.reports]
         atomic_write(folder / METRICS, "\n".join(lines) + "\n")
         atomic_write(folder / SUMMARY, json.dumps(self.summary(), indent=2) + "\n")
+
+
+def finish_run(
+    splits: Splits,
+    ptm: Ptm,
+    result: Result,
+    reports: tuple[Report, ...],
+    seconds: float,
+    progress: Progress = lambda queries: None,
+) -> FinishedRun:
+    """Measures a run's prompt and its baselines on the test examples, and returns the finished run.
+
+    Args:
+        splits: The run's job, with its task complete, and its data.
+        ptm: The model to query.
+        result: The run's best prompt.
+        reports: The report of each round.
+        seconds: How long the run took.
+        progress: Receives the number of queries answered since it was last called.
+    """
+    job, train = splits.job, splits.pooled()
+    comparison = compare(ptm, task_spec(job), job.space(), result.z, train, splits.test, progress)
+    return FinishedRun(job, ptm.describe(), len(train), result, reports, comparison, seconds)
 
 
 def prompt_card(job: Job, ptm: str, revision: str, examples: int, result: Result, queries: int) -> PromptCard:

@@ -229,13 +229,13 @@ class Job(Section):
         return hashlib.sha256(f"{parts}\n{ptm_revision}".encode()).hexdigest()
 
 
-def read_job(path: Path) -> Job:
-    """Reads a job file. Raises InvalidJob with file and line."""
+def read_job(path: Path, methods: Sequence[AnyMethod] = ()) -> Job:
+    """Reads a job file. `methods` are those that the caller defines itself. Raises InvalidJob with file and line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidJob(str(error), where=str(path), fix="a TOML file; `fedbbpt init` writes one") from None
-    return parse_job(text, str(path))
+    return parse_job(text, str(path), methods)
 
 
 def parse_job(text: str, name: str = "job", methods: Sequence[AnyMethod] = ()) -> Job:

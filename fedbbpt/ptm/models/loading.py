@@ -1,13 +1,36 @@
 """Loads the backend of a model by its name. Together with `fedbbpt.whitebox`, only `ptm.models` imports torch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.extras import needs_extra
+from fedbbpt.host.plugins import load_plugin
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import Precision, Runtime
+
+GROUP = "fedbbpt.backends"
+"""The entry-point group of plug-in backends."""
+BUILT_IN_PREFIXES = ("openai",)
+
+
+class BackendFactory(Protocol):
+    """Loads the models of a plug-in: for the model "PREFIX:NAME", the entry point PREFIX receives NAME."""
+
+    def __call__(self, name: str, *, threads: int, precision: Precision, device: str) -> Backend[Any]:
+        """Returns the backend of a model.
+
+        Args:
+            name: The model's name after the prefix and its colon.
+            threads: Micro-batches that run in parallel; 0: as many as there are cores.
+            precision: Precision of the model's layers.
+            device: The device to compute on, such as "cpu" or "cuda".
+
+        Raises:
+            InvalidInput: The model cannot be loaded, or not with this precision or on this device.
+        """
+        ...
 
 
 def load(
@@ -24,7 +47,8 @@ def load(
 
     Args:
         model: "fake"; "all-MiniLM-L6-v2" (the demo extra); a folder or a name on the Hugging Face hub; an ONNX file; or
-            "openai:MODEL@http://HOST:PORT/v1" for a model of another server that speaks OpenAI's protocol.
+            "openai:MODEL@http://HOST:PORT/v1" for a model of another server that speaks OpenAI's protocol. An installed
+            plug-in loads "PREFIX:NAME" (`BackendFactory`).
         family: How to score with a checkpoint, one of `families.FAMILIES`; empty: as its architecture suggests.
         threads: Micro-batches that run in parallel; 0: as many as there are cores, or 8 requests to another server.
         precision: Precision of the model's layers. bfloat16 is two to three times as fast on machines that support it,
@@ -35,7 +59,14 @@ def load(
 
     Raises:
         InvalidInput: There is no such model, it cannot be loaded, or it does not support the other arguments.
+        InvalidPlugin: The plug-in does not load, or its prefix is taken.
     """
+    prefix, colon, name = model.partition(":")
+    if colon and (plugin := load_plugin(GROUP, prefix, BUILT_IN_PREFIXES)):
+        if family or runtime is not Runtime.TORCH:
+            raise InvalidInput("a plug-in has neither families nor runtimes", where=model, fix="leave both out")
+        factory: BackendFactory = plugin
+        return factory(name, threads=threads, precision=precision, device=device)
     on_other_server = model.startswith("openai:")
     computes_itself = model == "fake" or model.endswith(".onnx") or on_other_server
     if computes_itself and precision is not Precision.FLOAT32:

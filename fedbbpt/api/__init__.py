@@ -1,0 +1,1 @@
+"""The functions and classes behind `import fedbbpt`, for notebooks and scripts."""

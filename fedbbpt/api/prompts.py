@@ -1,0 +1,90 @@
+"""A tuned prompt: saved, loaded, and used to classify inputs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fedbbpt.api.ptm import open_ptm
+from fedbbpt.client.asking import PromptScorer
+from fedbbpt.data.examples import read
+from fedbbpt.federation.evaluation import Measured
+from fedbbpt.federation.prompt_file import PromptCard, read_prompt, write_prompt
+from fedbbpt.interfaces import Ptm
+from fedbbpt.types import Examples, LabelledExamples
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The most likely class of one input."""
+
+    label: str
+    """Its name in the data, as in `task.labels` of the job."""
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TunedPrompt:
+    """A prompt z `[n]`, and the card that says what it stands for and which model it fits."""
+
+    z: npt.NDArray[np.float32]
+    card: PromptCard
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the prompt to a .safetensors file, with the card inside, and the card beside it as Markdown."""
+        write_prompt(Path(path), self.z, self.card)
+
+    def predict(self, inputs: Sequence[str] | Examples, ptm: Ptm | None = None) -> list[Prediction]:
+        """Returns a prediction for each input.
+
+        Args:
+            inputs: Texts, or examples with second texts or images.
+            ptm: The model to query; None loads the card's model into this process.
+
+        Raises:
+            OutputWithheld: The PTM gives no scores.
+        """
+        examples = inputs if isinstance(inputs, Examples) else Examples(tuple(inputs))
+        data = LabelledExamples(examples, np.zeros(len(examples), np.int64))
+        with self._model(ptm) as model:
+            scores = self._scorer(model).scores(data, self.z[None])[0].astype(np.float64)
+        likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+        likely /= likely.sum(axis=1, keepdims=True)
+        return [Prediction(self.card.labels[int(p.argmax())], float(p.max())) for p in likely]
+
+    def evaluate(self, data: LabelledExamples | str | Path, ptm: Ptm | None = None) -> Measured:
+        """Returns the prompt's accuracy and loss on labelled examples, as far as the PTM's output shows them.
+
+        Args:
+            data: A file with the columns text and label, a Hugging Face name, or examples whose labels count as in
+                `card.labels`.
+            ptm: The model to query; None loads the card's model into this process.
+
+        Raises:
+            InvalidData: The file cannot be read, or has labels that the card does not know.
+        """
+        if not isinstance(data, LabelledExamples):
+            data = read(data, self.card.labels)
+        with self._model(ptm) as model:
+            return Measured.of(self._scorer(model).judge(data, self.z[None]))
+
+    def _scorer(self, ptm: Ptm) -> PromptScorer:
+        return PromptScorer(ptm, self.card.task(), self.card.space)
+
+    @contextmanager
+    def _model(self, ptm: Ptm | None) -> Iterator[Ptm]:
+        if ptm is not None:
+            yield ptm
+            return
+        card = self.card
+        with open_ptm(card.ptm, revision=card.ptm_revision, precision=card.ptm_precision) as opened:
+            yield opened
+
+
+def load_prompt(path: str | PathLike[str]) -> TunedPrompt:
+    """Returns the prompt in the file of a finished run. Raises InvalidInput naming the file."""
+    return TunedPrompt(*read_prompt(Path(path)))

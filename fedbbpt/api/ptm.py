@@ -1,0 +1,105 @@
+"""Opens a PTM: a model in this process, or a running service. Asks it about texts."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedbbpt.errors import PtmUnavailable
+from fedbbpt.interfaces import Backend, Ptm
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS
+from fedbbpt.types import Examples, Precision, Scores, TaskSpec, TextPrompts
+
+if TYPE_CHECKING:
+    from fedbbpt.wire.tls import ClientTls
+
+PROMPT_TOKENS = 64
+"""Tokens that texts leave free for a prompt in words."""
+
+
+@contextmanager
+def open_ptm(
+    model: str | Backend[Any] = "",
+    *,
+    address: str = "",
+    revision: str = "",
+    threads: int = 0,
+    precision: Precision = Precision.FLOAT32,
+    tls: "ClientTls | None" = None,
+    token: str = "",
+    patience_seconds: float = 60.0,
+) -> Iterator[Ptm]:
+    """Opens a PTM for the duration of a `with` block: a model in this process or, with an address, a running service.
+
+    >>> with open_ptm("fake") as ptm:
+    ...     print(ptm.describe().model)
+    fake
+
+    Args:
+        model: The model to load into this process, as in `ptm.model` of a job, or a backend of your own.
+        address: HOST:PORT of a PTM service, or several with commas; `model` is not used then.
+        revision: The only revision of a service to accept; empty accepts the one that answers first.
+        threads: Threads of a model in this process; 0 takes all cores.
+        precision: Precision of the layers of a model in this process.
+        tls: The certificates to connect to a service with.
+        token: The tenant's token.
+        patience_seconds: How long to repeat calls to a service that does not answer.
+
+    Raises:
+        PtmUnavailable: Nobody answers at the address.
+        RevisionChanged: The service has another revision.
+        InvalidInput: The model cannot be loaded.
+    """
+    if not address:
+        backend = load(model, threads=threads, precision=precision) if isinstance(model, str) else model
+        yield LocalPtm(Engine(backend, time.monotonic), IN_PROCESS)
+        return
+    # Imported here, so that a model in this process needs no gRPC.
+    from fedbbpt.ptm.remote import RemotePtm
+    from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
+
+    with connect(address, tls, token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as channel:
+        try:
+            service = RemotePtm(channel, revision, patience_seconds=patience_seconds)
+        except PtmUnavailable as error:
+            fix = "the address that `fedbbpt ptm serve` printed"
+            raise PtmUnavailable(f"nobody answers ({error.what})", where=address, fix=fix) from None
+        yield service
+
+
+def ask(
+    ptm: Ptm,
+    texts: Sequence[str],
+    classes: Sequence[str],
+    *,
+    prompt: str = "",
+    template: str = "{prompt} {text}",
+) -> Scores:
+    """Returns the PTM's scores `[B, K]` of each text for each class, under one prompt in words.
+
+    >>> with open_ptm("fake") as ptm:
+    ...     scores = ask(ptm, ["how many are there", "in which city"], ["a number", "a place"])
+    >>> scores.shape
+    (2, 2)
+
+    Args:
+        texts: The B inputs.
+        classes: The K label words or descriptions.
+        prompt: The prompt's text.
+        template: The input, with {prompt} and {text}.
+
+    Raises:
+        OutputWithheld: The PTM gives no scores.
+        InvalidTask: The PTM cannot score these classes.
+    """
+    task_id = ptm.register_task(TaskSpec(template, tuple(classes)))
+    handle = ptm.register_examples(task_id, Examples(tuple(texts)), PROMPT_TOKENS)
+    try:
+        return np.asarray(ptm.score(handle.id, TextPrompts((prompt,))).scores[0])
+    finally:
+        ptm.release(handle.id)

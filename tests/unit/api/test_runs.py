@@ -1,0 +1,87 @@
+"""A federation from Python: simulated round by round, and its prompt used."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fedbbpt
+from fedbbpt.errors import InvalidJob, NoResultYet
+from fedbbpt.federation.simulation import simulate
+from fedbbpt.federation.splits import prepare
+from fedbbpt.ptm.models.fake import Fake
+from tests.federation import write_data
+
+SEARCH = {"name": "fed-cma", "population": 6}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    source = write_data(tmp_path_factory.mktemp("data"))
+    return {
+        "run": {"rounds": 3},
+        "ptm": {"model": "fake"},
+        "task": {"prompt": {"tokens": 4, "dim": 6}},
+        "data": {"source": str(source), "shots_per_class": 0, "dev_shots_per_class": 0, "partition": "iid"},
+        "cohort": {"clients": 3},
+        "method": SEARCH,
+    }
+
+
+def test_a_loop_plays_the_rounds_and_can_be_left_and_continued(tables: dict[str, Any]) -> None:
+    job = fedbbpt.make_job(tables)
+    with fedbbpt.simulate(job) as run:
+        with pytest.raises(NoResultYet):
+            run.result()
+        for report in run:
+            if report.round == 1:
+                break
+        assert [report.round for report in run.reports] == [0, 1]
+        assert [report.round for report in run] == [2, 3]
+    with fedbbpt.open_ptm("fake") as ptm:
+        result, reports = simulate(prepare(job), ptm)
+    np.testing.assert_array_equal(run.result().z, result.z)
+    assert [report.dev_loss for report in run.reports] == [report.dev_loss for report in reports]
+
+
+def test_a_prompt_is_saved_loaded_and_used(tables: dict[str, Any], tmp_path: Path) -> None:
+    run = fedbbpt.simulate(fedbbpt.make_job(tables))
+    finished = run.finish()
+    prompt = run.prompt()
+    prompt.save(tmp_path / "prompt.safetensors")
+    loaded = fedbbpt.load_prompt(tmp_path / "prompt.safetensors")
+    np.testing.assert_array_equal(loaded.z, run.result().z)
+    assert loaded.card == prompt.card == finished.card()
+    assert loaded.card.queries == sum(report.queries for report in run.reports)
+    assert loaded.evaluate(run.splits.test) == finished.comparison.tuned
+    assert loaded.evaluate(f"{tables['data']['source']}/test.jsonl") == finished.comparison.tuned
+    texts = list(run.splits.test.examples.texts)
+    predicted = [loaded.card.labels.index(found.label) for found in loaded.predict(texts)]
+    accuracy = float(np.mean(np.array(predicted) == run.splits.test.labels))
+    assert accuracy == finished.comparison.tuned.accuracy
+    assert all(0.5 <= found.probability <= 1 for found in loaded.predict(texts))
+
+
+def test_jobs_from_a_file_a_text_and_a_dictionary_are_the_same(tmp_path: Path) -> None:
+    text = '[run]\nrounds = 7\n[task.prompt]\nkind = "text"\nwords = 3\n[method]\n'
+    text += 'name = "fed-bbpt"\ngenerator = "categorical"\n'
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    method = {"name": "fed-bbpt", "generator": "categorical"}
+    made = fedbbpt.make_job({"run": {"rounds": 7}, "task": {"prompt": {"kind": "text", "words": 3}}, "method": method})
+    assert made == fedbbpt.parse_job(text) == fedbbpt.load_job(path) == fedbbpt.load_job(str(path))
+
+
+def test_a_wrong_key_of_a_dictionary_is_explained() -> None:
+    with pytest.raises(InvalidJob, match=r"unknown key 'run.round'; did you mean 'rounds'"):
+        fedbbpt.make_job({"run": {"round": 3}})
+
+
+def test_a_ptm_is_asked_about_texts() -> None:
+    classes = ["how many numbers", "which place"]
+    with fedbbpt.open_ptm("fake") as ptm, fedbbpt.open_ptm(Fake()) as same:
+        scores = fedbbpt.ask(ptm, ["how many", "which place"], classes, prompt="about")
+        np.testing.assert_array_equal(scores, fedbbpt.ask(same, ["how many", "which place"], classes, prompt="about"))
+        assert not np.array_equal(scores, fedbbpt.ask(ptm, ["how many", "which place"], classes))
+    assert scores.argmax(axis=1).tolist() == [0, 1]
