@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Answers FedOne's question on TREC: is one client a round enough? Runs 1, 10 and all 100 clients a round with equal queries.
+# Answers FedOne's question on TREC: is one client a round enough?
+# Runs 1, 10 and all 100 clients a round with equal queries.
 # Usage: experiments/fedone.sh FOLDER_WITH_TRAIN_DEV_TEST OUT
 set -euo pipefail
 here=$(dirname "$0") data=$1 out=$2

@@ -1,4 +1,4 @@
-"""Measures what a second replica on Ray gains on a machine with two cores, if each replica has a core of its own.
+"""Measures the gain of a second replica on Ray on a machine with two cores, if each replica has a core of its own.
 
 A kernel quota limits each replica's process to half a core, so that one core is left for the front end, Ray and the
 callers. Usage, as root on Linux with cgroup v1: python experiments/replicas_on_half_cores.py

@@ -38,7 +38,7 @@ class Cell:
     split: str
     job: Job
     learns: Learns | None
-    """Whose examples a method searches with. None for a control, which does not use the job's method."""
+    """The examples that a method searches with. None for a control, which does not use the job's method."""
     budget: int
     test_examples: int
 
@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a comparison covers."""
+    """The task, splits, seeds and methods of a comparison, and the settings that all cells share."""
 
     task: str
     source: str
@@ -120,7 +120,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a cell's method or control has found, and what it took."""
+    """The result and the cost of a cell's method or control."""
 
     curve: tuple[Point, ...]
     seconds: float

@@ -24,7 +24,7 @@ class Point(BaseModel):
 
 
 class Record(BaseModel):
-    """What one cell found, and what it cost."""
+    """The result and the cost of one cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class Record(BaseModel):
 
     @property
     def below_peak(self) -> float:
-        """How far the best prompt by dev loss ends below the highest test accuracy that it had before."""
+        """Distance from the highest test accuracy of the best prompt by dev loss to its last one, from 0 to 1."""
         return max(point.best for point in self.curve) - self.end.best
 
     def queries_to(self, target: float) -> int | None:

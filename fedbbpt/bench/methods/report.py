@@ -99,7 +99,7 @@ def markdown(grid: Grid, records: Sequence[Record], target: float, command: str,
         f"# {grid.task}",
         "",
         f"{model_name(grid)} in {grid.precision}; {grid.clients} clients; "
-        f"{grid.shots} shots of each class in all, as many dev examples; "
+        f"{grid.shots} shots of each class in total, and as many dev examples;",
         f"at most {grid.budget:,} queries; {records[0].test_examples:,} test examples; "
         f"seeds {', '.join(map(str, grid.seeds))}.",
         "",

@@ -2,7 +2,7 @@
 
 A row may hold `[method]`, `[task.prompt]`, `[cohort]` and `[codec]`. The grid gives the rest, the same to all rows. One
 more key says whose examples a method searches with: `learns = "together"` (the default) is a federation; "pooled" is
-one client with everybody's examples, the most that a federation could reach; "alone" is each client by itself.
+one client with the examples of all, the most that a federation could reach; "alone" is each client by itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ class MethodRow:
 
     @property
     def learns(self) -> Learns:
-        """Whose examples the method searches with. Raises InvalidJob for an unknown value."""
+        """The examples that the method searches with. Raises InvalidJob for an unknown value."""
         value = parse_toml(self.text, self.where, InvalidJob).get("learns", "together")
         if value not in get_args(Learns):
             raise InvalidJob(f"learns = {value!r}", where=self.where, fix=f"one of {', '.join(get_args(Learns))}")

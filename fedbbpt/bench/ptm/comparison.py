@@ -13,7 +13,7 @@ from fedbbpt.types import LatentPrompts, Scores
 Scorer: TypeAlias = Callable[[LatentPrompts], Callable[[], Scores]]
 """Prepares the scoring of one job's prompts, and returns the call that is timed."""
 Progress: TypeAlias = Callable[[str], None]
-"""Tells the user what is being measured."""
+"""Shows the user the current step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Loops that score prompts with transformers and torch alone: what the service is compared with."""
+"""Loops that score prompts with transformers and torch alone. The service is compared with them."""

@@ -1,4 +1,4 @@
-"""Measures what a causal model gains by reusing the keys and values of texts and prompts, compared with full passes."""
+"""Compares a causal model that reuses the keys and values of texts and prompts with full passes of the model."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Measures what a second replica of the model on Ray gains, where cores are free for it."""
+"""Measures the gain of a second replica of the model on Ray, which needs free cores."""
 
 import time
 from collections.abc import Mapping
