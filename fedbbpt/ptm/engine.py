@@ -78,7 +78,7 @@ class Engine:
 
         Args:
             clock: returns seconds, from any origin.
-            quotas: what is kept for each tenant.
+            quotas: limits of what is kept for each tenant.
             tenants: tenants known at the start; others are added when they first ask.
             audit_file: the audit log; None keeps none.
             wall_clock: returns seconds since 1970.
@@ -102,12 +102,12 @@ class Engine:
 
     @property
     def time_to_live_seconds(self) -> float:
-        """How long registered examples are kept after their last use."""
+        """Seconds that registered examples are kept after their last use."""
         return self._quotas.time_to_live_seconds
 
     @property
     def threads(self) -> int:
-        """How many micro-batches to run at a time."""
+        """Number of micro-batches to run at the same time."""
         return self._backend.threads
 
     def _new_state(self, tenant: Tenant) -> TenantState:
@@ -155,7 +155,7 @@ class Engine:
         fresh: bool = False,
         charged_queries: int = 0,
     ) -> ScoreCall:
-        """Admits a call: checks it, plans its micro-batches, and reserves what they may cost.
+        """Admits a call: checks it, plans its micro-batches, and reserves the most that they may cost.
 
         Args:
             examples: a handle, or a task with the examples.
@@ -224,7 +224,7 @@ class Engine:
         return Scored(state.tenant.output, answer, self._card.revision, usage, state.account.budget())
 
     def cancel(self, call: ScoreCall) -> Usage:
-        """Ends a call that nobody waits for. Charges for the pairs that were computed, which stay in the cache."""
+        """Ends a call whose caller has gone away. Charges for the pairs that were computed, which stay in the cache."""
         return self._settle(call, "given up")
 
     def _settle(self, call: ScoreCall, status: str) -> Usage:
@@ -264,15 +264,15 @@ class Engine:
         self._state(tenant).handles.release(examples_id)
 
     def usage(self, *, tenant: Tenant) -> Usage:
-        """Returns what the tenant has used in total."""
+        """Returns the tenant's total usage."""
         return self._state(tenant).account.usage
 
     def tasks_usage(self, *, tenant: Tenant) -> Mapping[str, Usage]:
-        """Returns what the tenant has used, by task id."""
+        """Returns the tenant's usage by task id."""
         return self._state(tenant).account.tasks
 
     def budget(self, *, tenant: Tenant) -> Budget:
-        """Returns what the tenant may still use."""
+        """Returns the tenant's remaining budget."""
         return self._state(tenant).account.budget()
 
     def handles(self, *, tenant: Tenant) -> int:

@@ -41,7 +41,7 @@ class LocalPtm:
         return ThreadPoolExecutor(self.engine.threads, thread_name_prefix="forward")
 
     def score(self, examples_id: str, prompts: Prompts) -> Scored:
-        """Runs a call from `Engine.begin` to `Engine.finish`. Raises what they and the backend raise."""
+        """Runs a call from `Engine.begin` to `Engine.finish`. Raises the errors of both, and those of the backend."""
         call = self.engine.begin(examples_id, prompts, tenant=self.tenant)
         try:
             for _ in self._pool.map(call.scoring.run, call.scoring.batches):

@@ -55,20 +55,20 @@ REPLICAS = 8
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """What is needed to register examples again."""
+    """The task and examples of a handle, to send them again if the service has forgotten them."""
 
     id: str
     """The service's current handle. The caller keeps the first one."""
     task: TaskSpec
     examples: ExampleSet
     resent: int = 0
-    """How often the examples were sent along with a call."""
+    """Number of times that the examples were sent along with a call."""
 
 
 class RemotePtm:
     """Implements `interfaces.Ptm` over a channel.
 
-    Every call may raise RevisionChanged, DeadlineExceeded, whatever the service raises, and, after retries,
+    Every call may raise RevisionChanged, DeadlineExceeded, any error of the service, and, after retries,
     PtmUnavailable, Overloaded, RateLimited or StoreError.
     """
 
@@ -175,7 +175,10 @@ class RemotePtm:
         return self._call(self._stub.Score, ptm_messages.score_request(examples, prompts, secrets.token_hex(16)))
 
     def release(self, examples_id: str) -> None:
-        """Releases the examples. If there are several replicas, only one is told; on the others the examples expire."""
+        """Releases the examples.
+
+        If there are several replicas, only one of them receives the call; on the others the examples expire.
+        """
         registered = self._registered.pop(examples_id, None)
         if registered is not None:
             self._call(self._stub.Release, pb.ReleaseRequest(examples_id=registered.id))

@@ -84,7 +84,7 @@ async def serve(
 
     Args:
         port: 0 takes a free port.
-        tenants: who may call; None lets anybody call, as one tenant.
+        tenants: the tenants that may call; with None, every caller is the same tenant.
         insecure: whether to listen on `host` without TLS even if other machines can reach it.
 
     Raises:

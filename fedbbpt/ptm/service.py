@@ -1,6 +1,6 @@
 """Runs the calls of all tenants on one engine. Knows messages, but no servers: `ptm.server` and `ptm.ray.front` do.
 
-The event loop never computes. Whatever changes a tenant's state in the engine runs in that tenant's own thread
+The event loop never computes. Every change of a tenant's state in the engine runs in that tenant's own thread
 (`InFlightCalls`), and micro-batches run in `Workers`, which share the model fairly. If a caller cancels or its deadline
 passes, its waiting micro-batches are dropped.
 """
@@ -48,7 +48,7 @@ class ServiceLimits:
     quantum: int = 1024
     """Tokens that a tenant may compute before it is another tenant's turn."""
     reply_seconds: float = 600.0
-    """How long replies are remembered by their idempotency keys."""
+    """Seconds that replies are remembered by their idempotency keys."""
     reply_bytes: int = 1 << 26
     """Bytes of remembered replies."""
     cleanup_seconds: float = 60.0
@@ -119,10 +119,13 @@ class PtmService:
         return self._in_flight[tenant.name]
 
     async def Describe(self, request: pb.DescribeRequest, tenant: Tenant) -> pb.DescribeResponse:
+        """Returns the model's card."""
         async with self._call("Describe", tenant) as calls:
             return card_messages.describe_response(await calls.run(partial(self._engine.describe, tenant=tenant)))
 
     async def RegisterTask(self, request: pb.RegisterTaskRequest, tenant: Tenant) -> pb.RegisterTaskResponse:
+        """Registers a task for the tenant."""
+
         def register() -> pb.RegisterTaskResponse:
             return pb.RegisterTaskResponse(
                 task_id=self._engine.register_task(ptm_messages.task(request), tenant=tenant)
@@ -136,6 +139,8 @@ class PtmService:
     async def RegisterExamples(
         self, request: pb.RegisterExamplesRequest, tenant: Tenant
     ) -> pb.RegisterExamplesResponse:
+        """Registers the examples of a task for the tenant."""
+
         def register() -> pb.RegisterExamplesResponse:
             given = ptm_messages.example_set(request)
             handle = self._engine.register_examples(
@@ -219,11 +224,14 @@ class PtmService:
             raise
 
     async def Release(self, request: pb.ReleaseRequest, tenant: Tenant) -> pb.ReleaseResponse:
+        """Takes back one registration of examples."""
         async with self._call("Release", tenant) as calls:
             await calls.run(partial(self._engine.release, request.examples_id, tenant=tenant))
             return pb.ReleaseResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, tenant: Tenant) -> pb.GetUsageResponse:
+        """Returns the tenant's usage, remaining budget and number of handles."""
+
         def get_usage() -> pb.GetUsageResponse:
             return usage_messages.get_usage_response(
                 self._engine.usage(tenant=tenant),

@@ -20,7 +20,7 @@ def is_loopback(host: str) -> bool:
 def check_port_free(host: str, port: int) -> None:
     """Raises PortTaken with the operating system's reason if the port cannot be bound. Port 0 is always free.
 
-    Called before gRPC binds, because gRPC's own error does not say what is wrong.
+    Called before gRPC binds, because gRPC's own error does not give the reason.
     """
     if port == 0:
         return

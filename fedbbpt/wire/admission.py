@@ -1,6 +1,6 @@
 """Identifies the caller and applies its limits before reading any of its request.
 
-gRPC calls a servicer only once the whole message has arrived and is parsed. Without a token, anybody could have
+gRPC calls a servicer only once the whole message has arrived and is parsed. Without a token, a caller could have
 megabytes parsed, or hold calls open for ever by never sending the message. `AdmissionInterceptor` therefore serves
 every rpc as if its request were a stream, and reads that stream only after it has admitted the caller.
 """
@@ -25,7 +25,9 @@ class Caller(Protocol):
     """An identified caller. Calls with the same name share one set of limits."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The caller's unique name."""
+        ...
 
 
 C = TypeVar("C", bound=Caller)
@@ -53,7 +55,7 @@ ANONYMOUS_LIMITS = CallerLimits(calls=1024, arriving=64, seconds=10.0)
 
 
 class _CallerLoad:
-    """What a caller uses of its limits at the moment."""
+    """A caller's open calls and arriving messages, within its limits."""
 
     def __init__(self, limits: CallerLimits) -> None:
         self._limits, self._calls = limits, 0

@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Which errors are retried, and for how long.
+    """Settings of retries, and the loop that makes them.
 
     Time counts from the first error of a call, so a call that fails after running for a long time is still retried. A
     retry never comes sooner than the service asks for; if that would be too late, the error is raised at once.
     """
 
     seconds: float
-    """How long to retry after the first error."""
+    """Time to go on retrying after the first error."""
     unavailable: type[Unavailable]
     """The error to raise for statuses that no fedbbpt service sent."""
     again: tuple[type[FedbbptError], ...]

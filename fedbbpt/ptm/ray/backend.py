@@ -28,7 +28,7 @@ class Replicas(Protocol):
 
         Raises:
             PtmUnavailable: no replica answers.
-            FedbbptError: what the method raises.
+            FedbbptError: the error of the method.
         """
         ...
 

@@ -108,7 +108,7 @@ def serve(
     if not address:
         port = port or _free_port()
         check_port_free("0.0.0.0", port)
-        # Anybody who reaches a cluster's ports and knows its token can run code in it. Nobody is told this token.
+        # Ray runs code for every client that reaches the cluster's ports and has its token, so the token is random.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ |= ENVIRONMENT | OWN_CLUSTER_ENVIRONMENT | token
     with needs_extra("ray", where="--engine ray"):

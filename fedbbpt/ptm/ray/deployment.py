@@ -32,7 +32,7 @@ SERVICERS = (
 GRACE_SECONDS = 2.0
 """Time for requests in flight when a replica stops. Unfinished ones go to another replica."""
 UPSCALE_SECONDS, DOWNSCALE_SECONDS = 10.0, 120.0
-"""How long the load must ask for more, or fewer, replicas before their number changes."""
+"""Seconds for which the load must ask for more, or fewer, replicas before their number changes."""
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 _GONE = (RayActorError, RayServeException)
 

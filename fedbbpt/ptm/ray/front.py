@@ -25,7 +25,7 @@ from fedbbpt.types import ModelCard
 from fedbbpt.wire.addresses import is_loopback
 from fedbbpt.wire.interceptors import status_of
 
-# Ray's context has what a service reads from gRPC's, but is not of its type.
+# Ray's own context: it has the methods of gRPC's that a service uses, but not its type.
 Context = Any
 
 
@@ -37,7 +37,7 @@ class FrontSettings:
     batches: int
     """Number of micro-batches in flight that keep all replicas busy."""
     this_machine_only: bool
-    """Whether calls from other machines are refused."""
+    """True to refuse calls from other machines."""
     audit: Path | None = None
     metrics: tuple[str, int] | None = None
     """Host and port of the metrics page."""
@@ -45,7 +45,7 @@ class FrontSettings:
 
 @dataclass(frozen=True, slots=True)
 class SerialisedReply:
-    """A response that is serialised already. Ray calls SerializeToString on whatever a method returns."""
+    """A response that is serialised already. Ray calls SerializeToString on the result of every method."""
 
     data: bytes = b""
 

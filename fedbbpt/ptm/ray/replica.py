@@ -26,7 +26,7 @@ CACHED_JOBS = 32
 CACHED_ROWS_BYTES = 1 << 30
 """Size of the inputs whose rows a replica caches."""
 CACHE_SECONDS = 3600.0
-"""How long an entry is cached after its last use. Replicas do not learn when the front releases examples."""
+"""Seconds that an entry is cached after its last use. Replicas do not learn when the front releases examples."""
 
 
 @dataclass(frozen=True, slots=True)

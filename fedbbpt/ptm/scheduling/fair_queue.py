@@ -1,7 +1,7 @@
 """A queue that is fair to tenants: deficit round robin (Shreedhar and Varghese 1995), counted in tokens.
 
-While several tenants have work, each gets the same number of tokens computed, whatever the sizes of its items, so a
-tenant with a long job does not delay others. Knows no clock and no threads.
+While several tenants have work, each gets the same number of tokens computed, regardless of the sizes of its items,
+so a tenant with a long job does not delay others. Knows no clock and no threads.
 """
 
 from collections import deque
@@ -80,6 +80,6 @@ class FairQueue(Generic[T]):
         return dropped
 
     def _forget(self, tenant: str) -> None:
-        """Drops what the tenant has earned: a tenant without work saves nothing up."""
+        """Drops the tenant's earned tokens: a tenant without work saves nothing up."""
         self._turns.remove(tenant)
         del self._waiting[tenant], self._earned[tenant], self._tokens[tenant]

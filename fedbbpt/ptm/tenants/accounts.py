@@ -1,4 +1,4 @@
-"""What one tenant has used and may still use. A call reserves its maximum before the work and settles afterwards.
+"""One tenant's usage and budget. A call reserves its maximum before the work and settles afterwards.
 
 A reservation counts as used until it is settled, so concurrent calls cannot spend the same budget. Callers pass the
 time.
@@ -105,7 +105,7 @@ class Account:
         return replace(usage, cost_micros=self._tenant.price.cost_micros(usage))
 
     def settle(self, reservation: Reservation, task_id: str, usage: Usage) -> None:
-        """Counts what a call used, and frees the rest of its reservation."""
+        """Counts a call's usage, and frees the rest of its reservation."""
         assert usage.queries <= reservation.queries and usage.tokens <= reservation.tokens, "more than was reserved"
         self._open.remove(reservation)
         self._bucket.give_back(reservation.queries - usage.queries)
@@ -129,7 +129,7 @@ class Account:
         )
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Counts what a record of the audit log says: the usage of a "score", with its cost then, or a "task"."""
+        """Counts a record of the audit log: the usage and cost in a "score", or the label tokens in a "task"."""
         if record["kind"] == "score":
             self._count(record["task"], usage_of(record))
         elif record["kind"] == "task":
@@ -146,7 +146,7 @@ def _digest(column: str) -> str:
 
 
 def _left(total: int | None, used: int) -> int | None:
-    """Returns what is left; 0 if the budget was lowered below what is used already."""
+    """Returns the rest of a budget; 0 if the budget was lowered below what is used already."""
     return None if total is None else max(0, total - used)
 
 

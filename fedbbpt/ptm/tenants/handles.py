@@ -33,7 +33,7 @@ class RegisteredExamples:
     used_at: float = 0.0
     """Time of the last use, in seconds of the engine's clock."""
     registrations: int = 1
-    """How many times these examples were registered without being released."""
+    """Number of registrations that were not released yet."""
     bytes: int = field(init=False)
     """Estimated memory of the rows."""
 

@@ -76,7 +76,7 @@ class ReplyCache:
 
         Raises:
             InvalidRequest: the key is too long, or was used for another request.
-            Exception: whatever `compute` raises.
+            Exception: any error of `compute`.
         """
         if len(key) > MAX_KEY_CHARACTERS:
             what, fix = f"{len(key)} characters", f"at most {MAX_KEY_CHARACTERS}"

@@ -73,13 +73,14 @@ def check_pictures(tenant: Tenant, prompts: Prompts) -> None:
 class _Input:
     label: str
     times: int
-    """How often each handle with this input holds it."""
+    """Number of times that each handle with this input holds it."""
     group: int
     """Number of its group; see LabelBook."""
 
 
 class LabelBook:
-    """The inputs that a LOSS_ONLY tenant has registered, with their labels. Inputs are what the model reads.
+    """The inputs that a LOSS_ONLY tenant has registered, with their labels. Texts that the model reads
+    alike are one input.
 
     Inputs that occur in the same handles, and equally often in each, form a group. A loss is a mean over whole groups,
     and any linear combination of losses weighs all inputs of a group alike. While every group is large enough, no

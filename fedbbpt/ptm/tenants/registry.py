@@ -1,7 +1,6 @@
 """Identifies tenants by their tokens and certificates.
 
-Only the SHA-256 of a token is kept, here and in the tenants file, so that reading either does not allow anybody to call
-the service.
+Only the SHA-256 of a token is kept, here and in the tenants file, so a reader of either cannot call the service.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from fedbbpt.ptm.tenants.tenant import ANYONE, Tenant
 
 @dataclass(frozen=True, slots=True)
 class RegisteredTenant:
-    """A tenant with its credentials: if it has both, it must show both; if it has none, anybody is this tenant."""
+    """A tenant with its credentials: if it has both, it must show both; if it has none, every caller is this tenant."""
 
     tenant: Tenant
     token_sha256: str | None = None

@@ -16,7 +16,7 @@ from fedbbpt.types import ModelCard, TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """What the service keeps for each tenant at most; the least recently used entries are evicted."""
+    """Limits of the state that the service keeps for each tenant. It evicts the least recently used entries."""
 
     tasks: int = 1024
     handles: int = 1024
@@ -24,7 +24,7 @@ class Quotas:
     bytes: int = 1 << 30
     """Estimated size of the registered examples."""
     time_to_live_seconds: float = 3600.0
-    """How long a handle is kept after its last use."""
+    """Seconds that a handle is kept after its last use."""
     cache_bytes: int = 1 << 26
     """Size of the cached scores."""
 

@@ -14,12 +14,12 @@ MAX_MICROS = 10**9
 
 
 class Tenant(Section):
-    """What was agreed with one tenant. Its fields are the keys of the tenants file."""
+    """The agreement with one tenant. Its fields are the keys of the tenants file."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9._@-]{0,64}$", description="The tenant's name in usage, metrics and the audit log."
     )
-    output: Output = Field(Output.LABEL_LOGITS, description="What the service answers.")
+    output: Output = Field(Output.LABEL_LOGITS, description="Kind of answer that the service gives.")
     min_examples: int = Field(8, ge=2, description="Fewest different examples of a handle if the output is loss-only.")
     overlaps: bool = Field(
         True, description="Whether two handles may differ in only a few inputs if the output is loss-only."

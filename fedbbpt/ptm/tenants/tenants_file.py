@@ -14,7 +14,7 @@ from fedbbpt.toml.problems import first_problem, parse_toml, suggestion
 
 
 class _TenantTable(Tenant):
-    """A [[tenant]] table: what was agreed, and the credentials."""
+    """A [[tenant]] table: the agreement and the credentials."""
 
     token_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     certificate: str | None = Field(None, min_length=1)
