@@ -17,7 +17,8 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.wire.tls import ClientTls, ServerTls
 from tests.checkpoints import save_checkpoint
 from tests.command_line import CommandLine, run_command
-from tests.federation import AdvancingLoop, Security, job, write_data
+from tests.federation import AdvancingLoop, Security
+from tests.tiny_run import job, write_data
 
 # A shell that starts the tests in its background has them ignore Ctrl-C, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

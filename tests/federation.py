@@ -1,32 +1,22 @@
-"""A small federation whose clients are moved by hand: over function calls, over gRPC, over gRPC with TLS and a token.
+"""A small federation whose clients a test moves by hand: by function calls, over gRPC, or over gRPC with TLS.
 
-A test says who does what next, and when time passes; nothing happens by itself. So one script runs over every line, and
-must end with the same bits.
-
-Long because the lines are one thing seen in three ways.
+A test decides which client acts next and when time passes; nothing happens by itself. The same script can run over
+every kind of link, and must end with the same bits.
 """
 
 import asyncio
-import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.federation import assemble
-from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Link, Ptm, RunSettings, Store
-from fedbbpt.job.config import Job
+from fedbbpt.interfaces import Link, Ptm, RunSettings
 from fedbbpt.job.settings import run_settings
-from fedbbpt.ptm.local import LocalPtm
-from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.server.service import HEARTBEAT_SECONDS, CoordinatorServer, serve
@@ -35,105 +25,15 @@ from fedbbpt.types import Hello, Receipt, Report, Result, RunStatus, Task, TaskI
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.tls import ClientTls, ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
-from tests.tenants import local_ptm
+from tests.tiny_run import CLIENTS, Course, fake_ptm
 
 T = TypeVar("T")
 
-CLIENTS = 3
-ROUNDS = 4
-DEADLINE_SECONDS = 60.0
 RUN_ID = "run-1"
 
 
-def write_data(folder: Path) -> Path:
-    """Two classes, 30 texts, the same to train, to choose and to test on: what is learnt shows."""
-    draw = np.random.default_rng(5)
-    words = {"number": "how many much count total years ten", "place": "where city country near river map town"}
-    shared = "is the of in a it there"
-    rows = [
-        {"text": " ".join(draw.choice(f"{own} {shared}".split(), 5)), "label": label}
-        for label, own in words.items()
-        for _ in range(15)
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train", "dev", "test"):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def job(
-    data: Path, *, rounds: int = ROUNDS, method: str = "fed-cma", codec: str = "float32", clients: int = CLIENTS
-) -> Job:
-    """Three clients of which two are a quorum, and a model that answers in microseconds."""
-    search: dict[str, dict[str, object]] = {
-        "fed-cma": {"population": 6, "sigma": 0.5},
-        "fed-bpt": {"local_iterations": 2, "sigma": 0.5},
-        "fed-bbpt": {"local_steps": 2, "estimates": 2},
-        "fedavg-bbt": {"local_population": 6, "local_iterations": 2, "sigma": 0.5},
-    }
-    return Job.model_validate(
-        {
-            "run": {"name": "tiny", "rounds": rounds},
-            "ptm": {"model": "fake"},
-            "task": {"prompt": {"tokens": 4, "dim": 6}},
-            "data": {"source": str(data), "shots_per_class": 0, "dev_shots_per_class": 0, "partition": "iid"},
-            "cohort": {"clients": clients, "quorum": 0.6, "deadline_seconds": DEADLINE_SECONDS},
-            "method": {"name": method, **search[method]},
-            "codec": {"uplink": codec},
-        }
-    )
-
-
-def job_of_prefixes(job: Job, model: Path) -> Job:
-    """The same federation with models to train: fed-sp over a tiny Llama, whose owner has a shard."""
-    sections = job.model_dump()
-    sections["ptm"] |= {"model": str(model), "threads": 1}
-    sections["task"] |= {"template": "{text} is a{mask}", "labels": ["number", "place"]}
-    sections["task"] |= {"classes": [" number", " place in paris"]}
-    sections["task"]["prompt"] = {"kind": "deep", "tokens": 3, "layers": 2, "heads": 2, "width": 8}
-    sections["data"] |= {"server_share": 0.3}
-    sections["method"] = {"name": "fed-sp", "distill_steps": 2, "local_steps": 2, "batch_size": 4}
-    return Job.model_validate(sections)
-
-
-def job_of_words(job: Job, *, size: int = 0) -> Job:
-    """The same federation in search of three words, out of the server's own examples; `size` clients a round."""
-    sections = job.model_dump()
-    sections["task"]["prompt"] = {"kind": "text", "words": 3, "vocabulary": 12}
-    sections["data"] |= {"server_share": 0.4}
-    sections["cohort"] |= {"size": size}
-    sections["method"] = {"name": "fed-bbpt", "generator": "categorical", "local_steps": 2, "learning_rate": 0.05}
-    return Job.model_validate(sections)
-
-
-@dataclass(frozen=True)
-class Course:
-    """All that a run decides: the prompt's bits, and what each round measured, but for time and bytes."""
-
-    z: bytes
-    reports: tuple[Report, ...]
-
-    @classmethod
-    def of(cls, result: Result, reports: Sequence[Report]) -> "Course":
-        timeless: dict[str, Any] = {"seconds": 0.0, "bytes_up": None, "bytes_down": None}
-        return cls(result.z.tobytes(), tuple(replace(report, **timeless) for report in reports))
-
-    @property
-    def clients(self) -> list[int]:
-        """How many were counted in each round."""
-        return [report.clients for report in self.reports]
-
-
-def fake_ptm() -> LocalPtm:
-    return local_ptm(Fake(), time.monotonic)
-
-
-def undisturbed(splits: Splits) -> Course:
-    return Course.of(*simulate(splits, fake_ptm(), lambda status: None))
-
-
 class Client:
-    """One client's link, and its agent with its share of the data."""
+    """One client: its link to the coordinator, and its agent with its share of the data."""
 
     def __init__(self, link: Link, hello: Hello, splits: Splits, index: int, ptm: Ptm) -> None:
         self.link, self.hello = link, hello
@@ -143,54 +43,58 @@ class Client:
         self._tasks: Any = link.tasks()
 
     def task(self) -> Task:
-        """Waits for it."""
+        """Waits for the next task and returns it."""
         task: Task = next(self._tasks)
         return task
 
     def finished(self) -> bool:
-        """Waits for what comes next; true where it is the end of the run."""
+        """Waits for the next task, and returns true if the run ended instead."""
         return next(self._tasks, None) is None
 
     def submit(self, task: Task) -> Receipt:
+        """Answers a task and submits the update."""
         return self.link.submit(task.id, self.agent.answer(task))
 
     def answer(self) -> Receipt:
+        """Waits for the next task, and submits its update."""
         return self.submit(self.task())
 
     def hang_up(self) -> None:
-        """The stream ends, as it does when a process dies; the link knows no more tasks."""
+        """Ends the stream of tasks, as the death of the client's process does."""
         self._tasks.close()
 
 
 def play(clients: Sequence[Client], rounds: int) -> None:
+    """Lets all clients answer in turn, and asserts that every update counts."""
     for _ in range(rounds):
         for client in clients:
             assert client.answer() is Receipt.COUNTED
 
 
 class Federation(ABC):
-    """A coordinator on a database in a file, and the clients that a test lets in."""
+    """A coordinator with its database in a file, and the clients that a test lets join."""
 
     def __init__(self, splits: Splits, path: Path) -> None:
         self.splits, self._path, self._ptm = splits, path, fake_ptm()
 
     def client(self, index: int, key: str = "key", link: Link | None = None, ptm: Ptm | None = None) -> Client:
+        """Returns a client that has joined."""
         hello = assemble.hello(assemble.client_name(index), key, len(self.splits.train[index % CLIENTS]))
         return Client(link or self.link(), hello, self.splits, index, ptm or self._ptm)
 
     def clients(self) -> list[Client]:
-        """As many as the run waits for."""
+        """Returns as many clients as the run waits for."""
         return [self.client(index) for index in range(CLIENTS)]
 
     def until(self, holds: Callable[[RunStatus], bool]) -> RunStatus:
-        """The status, once it is so."""
+        """Returns the first status for which `holds` is true."""
         for status, _ in self.watch():
             if holds(status):
                 return status
-        raise AssertionError("the run is not as it should be, and nothing will change that")
+        raise AssertionError("the condition never held")
 
     def course(self) -> Course:
-        """Of a run that has ended, or ends by itself."""
+        """Returns the course of a run that has ended or is about to."""
         seen: list[Report] = []
         for status, news in self.watch():
             seen += news
@@ -199,18 +103,18 @@ class Federation(ABC):
         raise AssertionError("the run has not ended")
 
     def record(self) -> RunRecord:
+        """Returns the row that identifies the run in its database."""
         return RunRecord(RUN_ID, self.splits.job.run.seed, self.splits.job.digest(""), "2026-01-01T00:00:00+00:00")
 
-    def _open_store(self) -> Store:
-        return SqliteStore(self._path, self.record())
-
-    def _coordinator(self, store: Store, traffic: TrafficMeter) -> Coordinator:
-        job = self.splits.job
-        settings = replace(run_settings(job, RUN_ID), max_update_bytes=10_000)
-        return assemble.coordinator(job, settings, store, traffic.read)
+    def _open(self, traffic: TrafficMeter) -> Coordinator:
+        """Opens the database, and returns the coordinator of the run in it."""
+        self._store = SqliteStore(self._path, self.record())
+        settings = replace(run_settings(self.splits.job, RUN_ID), max_update_bytes=10_000)
+        return assemble.coordinator(self.splits.job, settings, self._store, traffic.read)
 
     @abstractmethod
-    def link(self) -> Link: ...
+    def link(self) -> Link:
+        """Returns a new link to the coordinator."""
 
     @abstractmethod
     def advance(self, seconds: float) -> None:
@@ -218,20 +122,23 @@ class Federation(ABC):
 
     @abstractmethod
     def restart(self) -> None:
-        """The coordinator stops in the midst of things, and comes back with what it stored."""
+        """Stops the coordinator wherever it is, and starts another one from its database."""
 
     @abstractmethod
-    def watch(self) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]: ...
+    def watch(self) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]:
+        """Yields each status of the run with the reports since the last."""
 
     @abstractmethod
-    def result(self) -> Result: ...
+    def result(self) -> Result:
+        """Returns the best prompt so far."""
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stops the coordinator and closes its database."""
 
 
 class InProcess(Federation):
-    """Everybody in one thread."""
+    """The coordinator and its clients in one thread."""
 
     def __init__(self, splits: Splits, path: Path) -> None:
         super().__init__(splits, path)
@@ -239,8 +146,7 @@ class InProcess(Federation):
         self._start()
 
     def _start(self) -> None:
-        self._store = self._open_store()
-        self.coordinator = self._coordinator(self._store, TrafficMeter())
+        self.coordinator = self._open(TrafficMeter())
         self.coordinator.tick(self.now)
 
     def link(self) -> "FunctionLink":
@@ -265,7 +171,7 @@ class InProcess(Federation):
 
 
 class FunctionLink:
-    """`interfaces.Link` to a coordinator in this thread."""
+    """Implements `interfaces.Link` to a coordinator in this thread."""
 
     def __init__(self, federation: InProcess) -> None:
         self._federation = federation
@@ -284,7 +190,7 @@ class FunctionLink:
                 if connected != self._session:
                     connected = self._session
                     self._federation.coordinator.connected(connected)
-                assert task is not None and task.id != told, "there is no task, and none will come"
+                assert task is not None and task.id != told, "no task is open, and waiting brings none"
                 told = task.id
                 yield task
         finally:
@@ -308,7 +214,7 @@ class FunctionLink:
 
 
 class AdvancingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be put forward, so that deadlines pass when a test says so."""
+    """An event loop whose clock a test can put forward, so that deadlines pass when the test wants it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -318,12 +224,13 @@ class AdvancingLoop(asyncio.SelectorEventLoop):
         return super().time() + self._ahead_seconds
 
     async def advance(self, seconds: float) -> None:
+        """Puts the clock forward."""
         self._ahead_seconds += seconds
 
 
 @dataclass(frozen=True)
 class Security:
-    """Both ends of TLS, and the token that clients must show."""
+    """The TLS settings of both ends, and the token that clients send."""
 
     server: ServerTls
     client: ClientTls
@@ -331,7 +238,7 @@ class Security:
 
 
 class OverGrpc(Federation):
-    """The services on a loopback port, in an event loop of another thread."""
+    """The coordinator's services on a loopback port, in the event loop of another thread."""
 
     def __init__(
         self,
@@ -346,8 +253,8 @@ class OverGrpc(Federation):
         self._start(port=0)
 
     def _start(self, port: int) -> None:
-        self._store, traffic = self._open_store(), TrafficMeter()
-        coordinator = self._coordinator(self._store, traffic)
+        traffic = TrafficMeter()
+        coordinator = self._open(traffic)
         tls, tokens = (self._security.server, [self._security.token]) if self._security else (None, [])
         self._serving: CoordinatorServer = self._run(
             serve(coordinator, traffic, port=port, tls=tls, tokens=tokens, heartbeat_seconds=self._heartbeat_seconds)
@@ -358,7 +265,7 @@ class OverGrpc(Federation):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def channel(self, port: int | None = None, token: str | None = None) -> Any:
-        """To the coordinator, perhaps by way of another port, perhaps with another token."""
+        """Returns a channel to the coordinator, or to a proxy's `port`, with its token or another."""
         address = f"127.0.0.1:{port or self.port}"
         if self._security is None:
             return connect(address, token=token or "")

@@ -13,8 +13,8 @@ from fedbbpt.job.settings import run_settings
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.types import OWNER
-from tests.federation import Course, job, job_of_prefixes
 from tests.tenants import local_ptm
+from tests.tiny_run import Course, job, job_of_prefixes
 
 
 def test_an_answer_at_a_time(data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:

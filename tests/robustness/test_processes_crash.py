@@ -18,8 +18,8 @@ from fedbbpt.job.job_file import job_text
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import Report, RunStatus
 from fedbbpt.wire.channel import connect
-from tests.federation import CLIENTS, Course, job, undisturbed
 from tests.processes import Launcher, Machine, free_port, mentioning, wait_for_end
+from tests.tiny_run import CLIENTS, Course, job, undisturbed
 
 ROUNDS = 30
 KILL_WITHIN_SECONDS = 0.05

@@ -21,18 +21,8 @@ from fedbbpt.federation.splits import Splits
 from fedbbpt.types import Receipt
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.wire.tensors import bundle
-from tests.federation import (
-    CLIENTS,
-    ROUNDS,
-    AdvancingLoop,
-    Client,
-    Course,
-    OverGrpc,
-    Security,
-    fake_ptm,
-    play,
-    undisturbed,
-)
+from tests.federation import AdvancingLoop, Client, OverGrpc, Security, play
+from tests.tiny_run import CLIENTS, ROUNDS, Course, fake_ptm, undisturbed
 
 HEARTBEAT_SECONDS = 0.05
 IMPATIENT_CALL_SECONDS = 0.3

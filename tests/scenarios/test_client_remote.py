@@ -11,7 +11,8 @@ from fedbbpt.federation.splits import Splits
 from fedbbpt.types import Hello, Receipt
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.patience import LONGEST_PAUSE_SECONDS
-from tests.federation import ROUNDS, AdvancingLoop, OverGrpc, play, undisturbed
+from tests.federation import AdvancingLoop, OverGrpc, play
+from tests.tiny_run import ROUNDS, undisturbed
 
 HELLO = Hello("anna", "key", 4, frozenset({"float32"}))
 

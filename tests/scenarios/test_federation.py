@@ -27,20 +27,8 @@ from fedbbpt.errors import (
 from fedbbpt.federation.assemble import client_name
 from fedbbpt.federation.splits import Splits
 from fedbbpt.types import Receipt, RunState, Task, TaskId, Update
-from tests.federation import (
-    CLIENTS,
-    DEADLINE_SECONDS,
-    ROUNDS,
-    AdvancingLoop,
-    Client,
-    Course,
-    Federation,
-    InProcess,
-    OverGrpc,
-    Security,
-    play,
-    undisturbed,
-)
+from tests.federation import AdvancingLoop, Client, Federation, InProcess, OverGrpc, Security, play
+from tests.tiny_run import CLIENTS, DEADLINE_SECONDS, ROUNDS, Course, undisturbed
 
 Line: TypeAlias = Callable[[Splits, Path, AdvancingLoop, Security], Federation]
 

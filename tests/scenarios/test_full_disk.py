@@ -12,7 +12,8 @@ from fedbbpt.interfaces import Store
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS
 from fedbbpt.server.store import SqliteStore
 from fedbbpt.types import Member, Receipt, Snapshot, TaskId, Update
-from tests.federation import CLIENTS, ROUNDS, AdvancingLoop, Course, OverGrpc, play, undisturbed
+from tests.federation import AdvancingLoop, OverGrpc, play
+from tests.tiny_run import CLIENTS, ROUNDS, Course, undisturbed
 
 
 class SmallDisk(SqliteStore):

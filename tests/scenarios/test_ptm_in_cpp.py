@@ -13,8 +13,8 @@ from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.wire.channel import connect
-from tests.federation import job
 from tests.processes import END_SECONDS
+from tests.tiny_run import job
 
 SOURCES = Path(__file__).parents[2] / "examples/ptm-cpp"
 TOOLS = ("g++", "make", "protoc", "grpc_cpp_plugin", "pkg-config")

@@ -19,7 +19,8 @@ from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import MicroBatch, ModelCard, Prompts, Scores, TaskSpec
 from fedbbpt.wire.channel import connect
-from tests.federation import CLIENTS, DEADLINE_SECONDS, ROUNDS, InProcess, job, play, undisturbed
+from tests.federation import InProcess, play
+from tests.tiny_run import CLIENTS, DEADLINE_SECONDS, ROUNDS, job, undisturbed
 
 
 class Hanging(Fake):

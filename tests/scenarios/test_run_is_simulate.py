@@ -18,17 +18,8 @@ from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_bpt import FedBptConfig
 from fedbbpt.methods.fed_cma import FedCmaConfig
-from tests.federation import (
-    CLIENTS,
-    AdvancingLoop,
-    Course,
-    OverGrpc,
-    fake_ptm,
-    job,
-    job_of_prefixes,
-    job_of_words,
-    undisturbed,
-)
+from tests.federation import AdvancingLoop, OverGrpc
+from tests.tiny_run import CLIENTS, Course, fake_ptm, job, job_of_prefixes, job_of_words, undisturbed
 
 BLACK_BOX = [name for name, method in METHODS.items() if not method.white_box]
 TIMED = {"seconds", "bytes_up", "bytes_down", "bytes_up_per_client_round", "bytes_down_per_client_round"}

@@ -19,8 +19,8 @@ from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Output
 from fedbbpt.wire.channel import connect
-from tests.federation import job
 from tests.tenants import local_ptm, ptm_of
+from tests.tiny_run import job
 
 TOKEN = "clinic's"
 

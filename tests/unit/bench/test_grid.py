@@ -19,7 +19,7 @@ from fedbbpt.job.settings import task_spec
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.tasks.presets import PRESETS
 from fedbbpt.types import Precision
-from tests.federation import fake_ptm
+from tests.tiny_run import fake_ptm
 
 TINY = '[method]\nname = "fed-cma"\npopulation = 6\n[task.prompt]\ndim = 6\ntokens = 4\n'
 CMA = MethodRow("tiny", TINY, "tiny.toml")

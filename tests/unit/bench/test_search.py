@@ -15,7 +15,7 @@ from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.simulation import Simulation, simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.settings import task_spec
-from tests.federation import fake_ptm, job
+from tests.tiny_run import fake_ptm, job
 
 BUDGET = 1500
 

@@ -17,7 +17,7 @@ from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import run_settings
 from fedbbpt.methods import client_method
 from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, Task, TaskId, Update
-from tests.federation import fake_ptm
+from tests.tiny_run import fake_ptm
 
 DIM, POPULATION = 6, 6
 ARRAYS: Arrays = {"mean": np.zeros(DIM, np.float32), "scale": np.full(DIM, 0.5, np.float32)}

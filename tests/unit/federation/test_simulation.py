@@ -6,7 +6,7 @@ from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job
 from fedbbpt.types import RunState, RunStatus
-from tests.federation import CLIENTS, ROUNDS, fake_ptm, job, undisturbed
+from tests.tiny_run import CLIENTS, ROUNDS, fake_ptm, job, undisturbed
 
 
 def seeded(job: Job, seed: int) -> Job:

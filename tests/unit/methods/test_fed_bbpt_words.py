@@ -26,7 +26,7 @@ from fedbbpt.types import (
     TextPrompts,
     Update,
 )
-from tests.federation import fake_ptm, job, job_of_words
+from tests.tiny_run import fake_ptm, job, job_of_words
 from tests.toys import ToyObjectives
 
 SPACE = TextSpace(2, ("red", "green", "blue"), 16)

@@ -31,7 +31,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.projection import project
 from fedbbpt.server.checks import decode_update
 from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
-from tests.federation import fake_ptm, job
+from tests.tiny_run import fake_ptm, job
 from tests.toys import ToyObjectives
 
 with warnings.catch_warnings():
