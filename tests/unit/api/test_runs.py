@@ -11,7 +11,7 @@ from fedbbpt.errors import InvalidJob, NoResultYet
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.ptm.models.fake import Fake
-from tests.federation import write_data
+from tests.tiny_run import write_data
 
 SEARCH = {"name": "fed-cma", "population": 6}
 
