@@ -1,4 +1,4 @@
-"""Models that are trained where they stand, which FedSP needs: the owner's full one, and the clients' auxiliary one.
+"""The models that FedSP trains locally (arXiv 2311.06805): the full model at its owner, the auxiliary one at clients.
 
-Beside `ptm.backends`, torch and transformers are imported here and nowhere else. Methods see interfaces.WhiteBox.
+Only this package and `ptm.models` import torch and transformers. Methods see interfaces.WhiteBox.
 """

@@ -1,7 +1,8 @@
-"""FedSP's auxiliary model (arXiv 2311.06805): a few layers of the full model, repeated through its depth or alone.
+"""FedSP's auxiliary model (arXiv 2311.06805): a copy of the full model with fewer distinct layers.
 
-Sharing keeps the depth and the compute of a pass, and saves memory and bytes; dropping saves both. Embeddings, last
-norm and head are the full model's in either case.
+A cell of consecutive layers is taken from the full model. With cross-layer parameter sharing ("share") the cell is
+repeated through the full model's depth, which saves memory and bytes but not compute. With "drop" the cell stands
+alone, which saves compute as well. Embeddings, last norm and head are the full model's in either case.
 """
 
 from copy import deepcopy
@@ -18,7 +19,7 @@ from fedbbpt.types import Arrays
 
 @dataclass(frozen=True, slots=True)
 class LayerRange:
-    """The full model's decoder layers `[start, start + cell)`."""
+    """The cell: the full model's decoder layers `[start, start + cell)`, shared through the depth or alone."""
 
     start: int
     cell: int
@@ -26,9 +27,12 @@ class LayerRange:
 
 
 def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
-    """The auxiliary model of a full model's configuration, with whatever weights its architecture begins with.
+    """Returns the auxiliary model for a full model's configuration, with initial weights of the architecture.
 
-    Under `torch.device("meta")` it has shapes and no weights. Raises InvalidInput where the model has no such layers.
+    Under `torch.device("meta")` it has shapes but no weights.
+
+    Raises:
+        InvalidInput: The full model does not have these layers, or with "drop" the cell does not divide its depth.
     """
     depth = config.num_hidden_layers
     if not 0 <= layers.start < layers.start + layers.cell <= depth:
@@ -39,7 +43,7 @@ def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
         raise InvalidInput(what, where="method.cell", fix=f'a number that divides {depth}, or mode = "share"')
     config = deepcopy(config)
     config.num_hidden_layers = layers.cell
-    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # transformers says nothing of it
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # transformers leaves it without types
     if layers.mode == "share":
         _, decoder = layer_list(model)
         decoder.extend([_shared_copy(decoder[i % layers.cell], i) for i in range(layers.cell, depth)])
@@ -48,18 +52,22 @@ def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
 
 
 def _shared_copy(layer: nn.Module, index: int) -> nn.Module:
-    """The same parameters in another place: a layer knows its place, since it has keys and values of its own there."""
+    """Returns a layer with the same parameters at another index, under which it caches its own keys and values."""
     same: dict[int, Any] = {id(tensor): tensor for tensor in (*layer.parameters(), *layer.buffers())}
     same |= {id(module.config): module.config for module in layer.modules() if hasattr(module, "config")}
-    twin = deepcopy(layer, same)
-    for module in twin.modules():
+    copy = deepcopy(layer, same)
+    for module in copy.modules():
         if hasattr(module, "layer_idx"):
-            module.layer_idx = index  # type: ignore[assignment]  # torch takes attributes for tensors and modules
-    return twin
+            module.layer_idx = index  # type: ignore[assignment]  # torch types all attributes as tensors or modules
+    return copy
 
 
 def layer_list(model: Any) -> tuple[str, nn.ModuleList]:
-    """The decoder's layers and their name within the model: Llama's, GPT-2's, OPT's and their like."""
+    """Returns the decoder's list of layers, after its name within the model; knows Llama, GPT-2, OPT and others.
+
+    Raises:
+        InvalidInput: The model has no such list.
+    """
     body = getattr(model.base_model, "decoder", model.base_model)
     found = next((each for each in (getattr(body, "layers", None), getattr(body, "h", None)) if each is not None), None)
     if not isinstance(found, nn.ModuleList):
@@ -69,7 +77,7 @@ def layer_list(model: Any) -> tuple[str, nn.ModuleList]:
 
 
 def extract_auxiliary(full: Any, layers: LayerRange) -> Any:
-    """The auxiliary model of a full one, with its weights, before any distillation."""
+    """Returns the auxiliary model of a full model, with its weights, before any distillation."""
     model = untrained_auxiliary(full.config, layers)
     name, _ = layer_list(model)
     sources = {source: parameter.numpy(force=True) for source, parameter in full.named_parameters()}
@@ -85,21 +93,25 @@ def extract_auxiliary(full: Any, layers: LayerRange) -> Any:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Each parameter once, in however many places it stands."""
+    """Returns the number of a model's weights; a shared weight counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def weights(model: nn.Module) -> Arrays:
-    """Copies of all parameters, each once, by its first name."""
+    """Returns copies of all parameters by name; a shared parameter occurs once, under its first name."""
     return {name: parameter.numpy(force=True).copy() for name, parameter in model.named_parameters()}
 
 
 def load_weights(model: nn.Module, arrays: Arrays) -> None:
-    """Raises InvalidInput for names or shapes that are not the model's."""
+    """Copies weights into a model. Raises InvalidInput if names or shapes are not the model's."""
     parameters = dict(model.named_parameters())
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     if shapes != {name: array.shape for name, array in arrays.items()}:
-        raise InvalidInput("weights of another model", where="auxiliary model", fix="the file that its owner made")
+        raise InvalidInput(
+            "these are the weights of another model",
+            where="auxiliary model",
+            fix="the file that the model's owner made",
+        )
     with torch.no_grad():
         for name, array in arrays.items():
             parameters[name].copy_(torch.from_numpy(array))

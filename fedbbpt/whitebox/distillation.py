@@ -1,7 +1,7 @@
-"""The auxiliary model's first training, at the owner: it learns to end where the full model ends (arXiv 2311.06805).
+"""Distils the full model into the auxiliary one, at the owner, before the first round of FedSP (arXiv 2311.06805).
 
-Student and teacher read the same tokens, both without a prefix; the loss is the mean squared error of their last hidden
-states and nothing else.
+Student and teacher read the same tokens, both without a prefix. The loss is the mean squared error between their last
+hidden states.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
 
 
 def hidden_state_error(teacher: Any, student: Any, batch: Batch) -> torch.Tensor:
-    """The mean over the tokens that are there and over the hidden width."""
+    """Returns the mean squared error over the batch's tokens, without padding, and over the hidden width."""
     mask = batch.valid.long()
     with torch.no_grad():
         target = teacher.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False).last_hidden_state
@@ -26,7 +26,7 @@ def hidden_state_error(teacher: Any, student: Any, batch: Batch) -> torch.Tensor
 
 
 def distil(teacher: Any, student: Any, sequences: Sequence[AnsweredExample], stage: Stage, seed: int) -> list[float]:
-    """Trains all of the student's parameters; returns the losses, one a step."""
+    """Trains all of the student's parameters; returns the loss of each step."""
     drawn = draw_batches(sequences, stage.batch_size, seed)
     teacher.eval()
     student.train().requires_grad_(True)
@@ -37,14 +37,14 @@ def distil(teacher: Any, student: Any, sequences: Sequence[AnsweredExample], sta
 def generate_sequences(
     teacher: Any, start: Sequence[int], count: int, tokens: int, seed: int
 ) -> tuple[AnsweredExample, ...]:
-    """What the model itself writes: something to distil on where its owner has no data."""
+    """Lets the model write `count` sequences of `tokens` tokens, to distil on if its owner has no data."""
     texts = []
     with reproducible(seeds.derive(seed, "written")), torch.inference_mode():
         for _ in range(0, count, _TEXTS_PER_PASS):
-            begun = torch.tensor([list(start)] * _TEXTS_PER_PASS)
+            start_ids = torch.tensor([list(start)] * _TEXTS_PER_PASS)
             texts += teacher.generate(
-                begun,
-                attention_mask=torch.ones_like(begun),
+                start_ids,
+                attention_mask=torch.ones_like(start_ids),
                 do_sample=True,
                 top_k=0,
                 max_new_tokens=tokens - len(start),

@@ -1,7 +1,8 @@
-"""interfaces.WhiteBox over a causal language model: the full one at its owner, the auxiliary one at a client.
+"""Trains a causal language model or its prefix, as FedSP does (arXiv 2311.06805); implements interfaces.WhiteBox.
 
-Both stages minimise -log p(answer | prefix, input), the mean over the answer's tokens (arXiv 2311.06805). The prefix is
-keys and values that each layer's attention sees before those of the input (prefix tuning, arXiv 2101.00190).
+At the owner this is the full model, at a client the auxiliary one. Both stages minimise -log p(answer | prefix, input),
+the mean over the answer's tokens: `align` trains the weights, `tune` the prefix. The prefix is keys and values that
+each layer's attention sees before those of the input (prefix tuning, arXiv 2101.00190).
 """
 
 from collections.abc import Sequence
@@ -22,33 +23,33 @@ from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
 
 
 def prefix_cache(prefix: Tensor, count: int) -> DynamicCache:
-    """Keys and values `[layers, 2, heads, L, width]`, for each of `count` sequences."""
-    past = DynamicCache()
+    """Returns a cache with the prefix `[layers, 2, heads, L, width]` for each of `count` sequences."""
+    cache = DynamicCache()
     for index, (keys, values) in enumerate(prefix.unbind(0)):
-        past.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), index)
-    return past
+        cache.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), index)
+    return cache
 
 
 def answer_loss(model: Any, prefix: Tensor, batch: Batch) -> Tensor:
-    """The mean cross-entropy, in nats, of the answers' tokens."""
+    """Returns the mean cross-entropy of the answers' tokens, in nats."""
     count, tokens = len(batch.ids), prefix.shape[3]
     mask = torch.cat([torch.ones(count, tokens, dtype=torch.long), batch.valid.long()], dim=1)
     hidden = model.base_model(
         input_ids=batch.ids, attention_mask=mask, cache=prefix_cache(prefix, count), use_cache=True
     ).last_hidden_state
-    said = batch.answer[:, 1:]
-    logits = model.get_output_embeddings()(hidden[:, :-1][said])
-    return nn.functional.cross_entropy(logits, batch.ids[:, 1:][said])
+    is_answer = batch.answer[:, 1:]
+    logits = model.get_output_embeddings()(hidden[:, :-1][is_answer])
+    return nn.functional.cross_entropy(logits, batch.ids[:, 1:][is_answer])
 
 
 class CausalWhiteBox:
-    """A model, and what it is trained on."""
+    """A model with the examples that it is trained on."""
 
     def __init__(self, model: Any, space: DeepSpace, sequences: Sequence[AnsweredExample]) -> None:
-        """Raises InvalidInput where the prefix does not fit the model."""
+        """Raises InvalidInput if the prefix does not fit the model."""
         self._model, self._space, self._sequences = model, space, sequences
-        self._first: Arrays | None = None
-        """What the model began with, once its weights have changed."""
+        self._initial: Arrays | None = None
+        """The initial weights, once they have changed."""
         self._depth = model.config.num_hidden_layers
         probe = torch.zeros(1, 1, dtype=torch.long)
         with torch.inference_mode():
@@ -64,8 +65,8 @@ class CausalWhiteBox:
         return float(len(self._sequences))
 
     def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
-        if self._first is None:
-            self._first = auxiliary.weights(self._model)
+        if self._initial is None:
+            self._initial = auxiliary.weights(self._model)
         self._load(weights)
         prefix = self._prefix(z)
         self._model.requires_grad_(True)
@@ -88,17 +89,20 @@ class CausalWhiteBox:
             return minimise(parameters, lambda: answer_loss(self._model, prefix, next(drawn)), stage)
 
     def _load(self, weights: Arrays) -> None:
-        if weights or self._first is not None:
-            auxiliary.load_weights(self._model, weights or self._first or {})
+        if weights or self._initial is not None:
+            auxiliary.load_weights(self._model, weights or self._initial or {})
 
     def _prefix(self, z: npt.NDArray[np.float32]) -> Tensor:
-        """`[depth, 2, heads, L, width]`: a shallower model's layer i gets the mean of those that it stands for, i, i +
-        depth, i + 2 depth and so on."""
+        """Returns the prefix `[depth, 2, heads, L, width]` of z.
+
+        If the model is shallower than the prompt, its layer i gets the mean of the prompt's layers i, i + depth,
+        i + 2 depth and so on.
+        """
         prefix = torch.from_numpy(self._space.prefixes(z[None])[0].copy())
         return prefix.reshape(-1, self._depth, *prefix.shape[1:]).mean(0)
 
     def _flat(self, prefix: Tensor) -> npt.NDArray[np.float32]:
-        """The z of it: a shallower model's layers repeated."""
+        """Returns the z of a prefix; the layers of a shallower model are repeated."""
         repeated = prefix.repeat(self._space.layers // self._depth, 1, 1, 1, 1).numpy()
         z: npt.NDArray[np.float32] = self._space.z(repeated[None])[0]
         return z

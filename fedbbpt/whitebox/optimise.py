@@ -1,7 +1,7 @@
-"""AdamW with linear warm-up and decay, and the same bits each time.
+"""AdamW with linear warm-up and decay, with bit-identical results in each run.
 
-On one thread and with torch's deterministic kernels, so that a client which is killed and starts again finds what it
-found before, and a simulation what real processes find.
+Training runs on one thread and with torch's deterministic kernels. A client that is killed and restarted therefore gets
+the same result again, and a simulation gets that of real processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +15,17 @@ from fedbbpt.types import Stage
 
 
 def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], stage: Stage) -> list[float]:
-    """Changes `parameters` by a fresh optimizer; returns the losses, one a step."""
+    """Trains `parameters` in place with a new optimizer; returns the loss of each step."""
     optimizer = torch.optim.AdamW(
         parameters, lr=stage.learning_rate, eps=stage.epsilon, weight_decay=stage.weight_decay
     )
-    rising = round(stage.warmup * stage.steps)
-    rate = get_linear_schedule_with_warmup(optimizer, rising, stage.steps)  # type: ignore[no-untyped-call]  # as above
+    warmup_steps = round(stage.warmup * stage.steps)
+    rate = get_linear_schedule_with_warmup(optimizer, warmup_steps, stage.steps)  # type: ignore[no-untyped-call]  # no types either
     losses = []
     for _ in range(stage.steps):
         optimizer.zero_grad()
         current = loss()
-        current.backward()  # type: ignore[no-untyped-call]  # torch says nothing of its types
+        current.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         optimizer.step()
         rate.step()
         losses.append(float(current.detach()))
@@ -34,7 +34,7 @@ def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], sta
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """What torch computes and draws inside is a function of the seed; the process is as before afterwards."""
+    """Makes torch deterministic inside the block, and its random numbers a function of the seed; restores it after."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

@@ -1,4 +1,4 @@
-"""From a checkpoint, or from an auxiliary model's file, to what the roles of FedSP train."""
+"""Makes the models of FedSP's roles: the owner's full and auxiliary models, and a client's auxiliary model."""
 
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,24 @@ from fedbbpt.whitebox.model import CausalWhiteBox
 from fedbbpt.whitebox.sequences import AnsweredExample, answered_examples
 
 GENERATED_TEXTS, GENERATED_TOKENS = 512, 64
-"""Texts that the full model writes to be distilled on, where its owner has no data, and their length."""
+"""Number and length of the texts that the full model writes to be distilled on, if its owner has no data."""
 
 
 def make_auxiliary(
     model: str, layers: LayerRange, stage: Stage, task: TaskSpec, shard: LabelledExamples, seed: int
 ) -> bytes:
-    """The file of the auxiliary model: distilled on the owner's shard, or, if that is empty, on the model's own texts.
+    """Makes an auxiliary model and distils the full model into it; returns the content of its file.
 
-    Raises InvalidInput.
+    Args:
+        model: The full model: a folder, or a name on the hub.
+        layers: The cell of layers that is taken.
+        stage: Settings of the distillation; with 0 steps there is none.
+        task: The task of the run.
+        shard: The owner's examples to distil on; if it is empty, the full model writes texts for this.
+        seed: Seed of the training.
+
+    Raises:
+        InvalidInput: There is no such model, or it does not have these layers.
     """
     checkpoint = _load(model)
     student = extract_auxiliary(checkpoint.model, layers)
@@ -50,13 +59,23 @@ def _generated_sequences(checkpoint: Checkpoint, encoder: ExampleEncoder, seed: 
 
 
 def client_white_box(path: Path, space: PromptSpace, task: TaskSpec, train: LabelledExamples) -> WhiteBox:
-    """The auxiliary model in the file `path`. Raises InvalidInput, InvalidTask."""
+    """Returns a client's model, the auxiliary one in the file `path`, with its examples.
+
+    Raises:
+        InvalidInput: The file is not an auxiliary model, or the prompt does not fit it.
+        InvalidTask: The model cannot score the task.
+    """
     model, tokenizer, max_tokens = auxiliary_file.read(path)
     return _white_box(model, ExampleEncoder(tokenizer, max_tokens, causal=True), space, task, train)
 
 
 def owner_white_box(model: str, space: PromptSpace, task: TaskSpec, shard: LabelledExamples) -> WhiteBox:
-    """The full model: a folder, or a name on the hub. Raises InvalidInput, InvalidTask."""
+    """Returns the owner's model, the full one, with its examples. `model` is a folder or a name on the hub.
+
+    Raises:
+        InvalidInput: There is no such model, or the prompt does not fit it.
+        InvalidTask: The model cannot score the task.
+    """
     checkpoint = _load(model)
     encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
     return _white_box(checkpoint.model, encoder, space, task, shard)
@@ -70,5 +89,5 @@ def _white_box(
     model: Any, encoder: ExampleEncoder, space: PromptSpace, task: TaskSpec, data: LabelledExamples
 ) -> CausalWhiteBox:
     if not isinstance(space, DeepSpace):
-        raise InvalidInput("prompts that are not deep", where="task.prompt.kind", fix='"deep"')
+        raise InvalidInput("white-box training needs deep prompts", where="task.prompt.kind", fix='"deep"')
     return CausalWhiteBox(model, space, answered_examples(encoder, task, data, space.tokens))

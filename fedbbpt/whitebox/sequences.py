@@ -1,4 +1,4 @@
-"""Examples as token sequences to train on: the template's text, and behind it the words of the example's own class."""
+"""Examples as token sequences to train on: the filled template, followed by the label word of the example's class."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,27 +14,28 @@ from fedbbpt.types import LabelledExamples, TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class AnsweredExample:
-    """A tokenised input with its answer, which is `ids` from `answer` on."""
+    """A tokenised input followed by its answer."""
 
     ids: tuple[int, ...]
     answer: int
+    """Index in `ids` at which the answer begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """N sequences, filled up at their ends to `[N, T]`."""
+    """N sequences, padded at their ends to `[N, T]`."""
 
     ids: Tensor
     valid: Tensor
-    """bool: whether a token is a sequence's own."""
+    """bool: False for padding."""
     answer: Tensor
-    """bool: whether it is of the answer."""
+    """bool: True for tokens of the answer."""
 
 
 def answered_examples(
     encoder: ExampleEncoder, task: TaskSpec, data: LabelledExamples, prompt_tokens: int
 ) -> tuple[AnsweredExample, ...]:
-    """As the PTM service reads them (`ptm.backends.causal_lm`): the same tokens, cut to the same room."""
+    """Tokenises examples exactly as the PTM service does (`ptm.models.text.causal_lm`), with the same truncation."""
     words = encoder.label_words(task)
     rows = encoder.encode(task, data.examples, prompt_tokens + max(map(len, words)) - 1, None)
     return tuple(
@@ -44,20 +45,21 @@ def answered_examples(
 
 
 def pad_batch(sequences: Sequence[AnsweredExample]) -> Batch:
+    """Pads sequences to the longest of them."""
     longest = max(len(sequence.ids) for sequence in sequences)
-    place = torch.arange(longest)
+    positions = torch.arange(longest)
     lengths = torch.tensor([len(sequence.ids) for sequence in sequences])[:, None]
     starts = torch.tensor([sequence.answer for sequence in sequences])[:, None]
     ids = torch.tensor([sequence.ids + (0,) * (longest - len(sequence.ids)) for sequence in sequences])
-    there = place < lengths
-    return Batch(ids, there, there & (place >= starts))
+    valid = positions < lengths
+    return Batch(ids, valid, valid & (positions >= starts))
 
 
 def draw_batches(sequences: Sequence[AnsweredExample], size: int, seed: int) -> Iterator[Batch]:
-    """Without end: one shuffled pass over all after the other."""
+    """Yields batches without end: one shuffled pass over all sequences after another."""
     waiting: list[int] = []
-    for passing in count():
-        waiting += seeds.rng(seed, "batches", passing).permutation(len(sequences)).tolist()
+    for epoch in count():
+        waiting += seeds.rng(seed, "batches", epoch).permutation(len(sequences)).tolist()
         while len(waiting) >= size or (len(waiting) >= len(sequences) and waiting):
             yield pad_batch([sequences[index] for index in waiting[:size]])
             waiting = waiting[size:]

@@ -163,7 +163,7 @@ def test_a_file_gives_back_model_and_tokenizer(
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(InvalidInput, match="no auxiliary model"):
+    with pytest.raises(InvalidInput, match="not an auxiliary model"):
         auxiliary_file.read(path)
 
 

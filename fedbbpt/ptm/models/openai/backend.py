@@ -1,8 +1,8 @@
-"""Language models behind an HTTP server of OpenAI's protocol (vLLM, SGLang, llama.cpp, OpenAI): prompts of words.
+"""Language models of another server that speaks OpenAI's protocol (vLLM, SGLang, llama.cpp, OpenAI), with text prompts.
 
-A pair is the filled template as text, and a class scores by the log-probability of its label word as the next token,
-measured against the whole vocabulary: the softmax over the classes is the model's distribution over them. A label that
-the server does not tell fails the call; it is never 0 and never guessed.
+A pair is sent as text, the filled template. A class scores by the log-probability of its label word as the next token,
+over the whole vocabulary: the softmax over the classes is the model's distribution over them. If the server does not
+give the log-probability of a label word, the call fails; the score is never taken as 0 or guessed.
 """
 
 import hashlib
@@ -56,28 +56,42 @@ log = logging.getLogger(__name__)
 
 SPELLING = "openai:MODEL@http://HOST:PORT/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
+"""The environment variable with the API key."""
 CONCURRENT_REQUESTS = 8
-"""At a time, unless said otherwise."""
+"""Default number of requests at a time."""
 MAX_TOKENS = 2048
-"""Of a text, where the server does not tell; it refuses what is too long for it."""
+"""Longest text, if the server does not state it; the server refuses a text that is too long for it."""
 BYTES_PER_TOKEN = 3
-"""Where the server counts no tokens. English has four or five, many other languages two or three."""
+"""Estimate for servers without a tokenizer. English has four or five, many other languages two or three."""
 MAX_LABELS = 128
-"""What vLLM takes as logprob_token_ids."""
+"""Most ids that vLLM accepts as logprob_token_ids."""
 
 _VERSION = 1
-"""Of what is asked here; a part of the revision."""
+"""Version of the requests in this module; a part of the revision."""
 _REVISION_FIELDS = ("id", "root", "parent", "owned_by", "max_model_len", "meta")
-"""Of a listed model. `created` is no property of it: most servers give the time of the question."""
+"""Properties of a listed model that make up the revision. `created` is not one: most servers state the current time."""
 
 
 def connect(
     model: str, key: str = "", *, threads: int = 0, pause: Callable[[float], None] = time.sleep
 ) -> "OpenAICompatible":
-    """`model` in the form SPELLING; without a `key` that of the environment, if any. Raises InvalidInput."""
+    """Connects to a server and tests it.
+
+    Args:
+        model: A model in the form SPELLING.
+        key: The API key; empty: that of the environment, if there is one.
+        threads: Requests at a time; 0: CONCURRENT_REQUESTS.
+        pause: Waits for a number of seconds before a retry.
+
+    Raises:
+        InvalidInput: `model` has another form, or the server does not have the model.
+        FedbbptError: The server does not answer, or does not pass the self-test.
+    """
     found = re.fullmatch(r"openai:(.+?)@(https?://.+)", model)
     if found is None:
-        raise InvalidInput(f"no model of a server: {model.partition('//')[0]!r}", where="model", fix=SPELLING)
+        raise InvalidInput(
+            f"{model.partition('//')[0]!r} does not name a model of a server", where="model", fix=SPELLING
+        )
     threads = threads or CONCURRENT_REQUESTS
     server = Server(found[2], key or os.environ.get(KEY_VARIABLE, "").strip(), connections=threads, pause=pause)
     try:
@@ -88,7 +102,7 @@ def connect(
 
 
 class OpenAICompatible:
-    """Implements interfaces.Backend; `threads` are requests at a time."""
+    """Implements interfaces.Backend; `threads` is the number of requests at a time."""
 
     family = "openai-compatible"
     hidden_size = 0
@@ -96,9 +110,11 @@ class OpenAICompatible:
     def __init__(
         self, server: Server, model: str, *, threads: int = CONCURRENT_REQUESTS, max_tokens: int = MAX_TOKENS
     ) -> None:
-        """Raises InvalidInput for a model that the server does not have, and whatever its self-test finds.
+        """Tests the server. `max_tokens` is the longest text, if the server does not state it.
 
-        `max_tokens` counts where the server does not tell.
+        Raises:
+            InvalidInput: The server does not have the model.
+            FedbbptError: Other errors are those of `self_test`.
         """
         self.threads = threads
         self._server = server
@@ -106,14 +122,14 @@ class OpenAICompatible:
         self._completions = Completions(server, model)
         self._form, noise = self_test(self._completions)
         self._labels = lru_cache(maxsize=256)(self._find_labels)
-        told = listed.get("max_model_len")
+        stated = listed.get("max_model_len")
         self._card = ModelCard(
             model=model,
             revision=_revision(server, listed, self._completions.identity),
             family=self.family,
             prompt_kinds=frozenset({PromptKind.TEXT}),
             injections=frozenset(),
-            max_tokens=(told if type(told) is int and told > 1 else max_tokens) - 1,  # one more is asked for
+            max_tokens=(stated if type(stated) is int and stated > 1 else max_tokens) - 1,  # one token is generated
             max_prompts=MAX_PROMPTS,
             max_examples=MAX_EXAMPLES,
             max_message_bytes=MAX_MESSAGE_BYTES,
@@ -122,6 +138,7 @@ class OpenAICompatible:
         )
 
     def close(self) -> None:
+        """Closes the connections to the server."""
         self._server.close()
 
     def describe(self) -> ModelCard:
@@ -138,19 +155,19 @@ class OpenAICompatible:
         return frozenset(label.text if label.id is None else str(label.id) for label in self._labels(task))
 
     def _find_labels(self, task: TaskSpec) -> tuple[LabelWord, ...]:
-        """As they are tokenised behind the end of the template."""
+        """Returns the label words as they are tokenised after the end of the template."""
         pieces = parse(task)
         space = pieces[-1].text if pieces[-1].placeholder is Placeholder.MASK else ""
         ends = [piece for piece in pieces if piece.placeholder is not Placeholder.MASK][-1]
-        with _server_trouble_is_unavailability():
+        with _unavailable_if_server_fails():
             return self._completions.labels(ends.text if ends.placeholder is None else ".", space, task.classes)
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> Sequence[FilledTemplate]:
         if perturbation is not None:
-            what = "random tokens of a vocabulary that is not known here"
-            raise InvalidExamples(what, where="perturbation", fix="none; a model behind HTTP takes texts as they are")
+            what = "perturbation needs the model's vocabulary, which another server does not give"
+            raise InvalidExamples(what, where="perturbation", fix="no perturbation")
         check_pairs(task, examples)
         filler, room = (
             TemplateFiller(parse(task), partial(self._count, special=True)),
@@ -163,7 +180,7 @@ class OpenAICompatible:
 
     def _count(self, text: str, *, special: bool = False) -> int:
         if self._completions.has_tokenizer:
-            with _server_trouble_is_unavailability():
+            with _unavailable_if_server_fails():
                 return len(self._completions.tokenise(text, special=special)) if text else 0
         return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
@@ -176,7 +193,7 @@ class OpenAICompatible:
     def job(
         self, task: TaskSpec, prompts: Prompts, rows: Sequence[FilledTemplate], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
-        """Pairs of one request begin alike, as far as the template allows it: servers keep what they have read."""
+        """Puts pairs that begin alike into one request, as far as the template allows: servers cache prefixes."""
         if not isinstance(prompts, TextPrompts):
             raise unsupported(prompts)
         with ThreadPoolExecutor(self.threads) as pool:
@@ -191,13 +208,13 @@ class OpenAICompatible:
         pieces = [piece.placeholder for piece in parse(task)]
         prompt_first = pieces.index(Placeholder.PROMPT) < pieces.index(Placeholder.TEXT)
         pairs = np.argwhere(wanted) if prompt_first else np.argwhere(wanted.T)[:, ::-1]
-        size = min(self._form.texts_per_request, -(-len(pairs) // self.threads))  # no thread is left without
+        size = min(self._form.texts_per_request, -(-len(pairs) // self.threads))  # so that no thread is idle
         parts = np.array_split(pairs, -(-len(pairs) // size)) if size else []
         labels = self._labels(task)
 
         def run(batch: MicroBatch) -> Scores:
             named = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
-            with _server_trouble_is_unavailability():
+            with _unavailable_if_server_fails():
                 found = self._completions.next_tokens(
                     [rows[b].text(prompts.texts[p]) for p, b in named], labels, self._form
                 )
@@ -209,27 +226,27 @@ class OpenAICompatible:
 
 
 @contextmanager
-def _server_trouble_is_unavailability() -> Iterator[None]:
-    """What went well in the self-test and does not now is no fault of the caller's."""
+def _unavailable_if_server_fails() -> Iterator[None]:
+    """Reports a server that passed the self-test and fails now as unavailable: the caller did nothing wrong."""
     try:
         yield
     except (Unauthenticated, WrongService) as error:
         log.error("%s", error)
-        raise PtmUnavailable(error.what, where=error.where, fix="a look into the service's log") from None
+        raise PtmUnavailable(error.what, where=error.where, fix="the service's log says more") from None
 
 
 def _scores(found: NextToken, labels: Sequence[LabelWord], prompt: int, row: int) -> list[float]:
-    """`[K]`"""
+    """Returns the scores `[K]` of a pair, or raises ScoreUnavailable."""
     scores = [found.score(label) for label in labels]
     if missing := [label.text for label, score in zip(labels, scores, strict=True) if score is None]:
         what = f"the model's server gives no log-probability for {missing}"
-        fix = "label words that are likelier there, or a server that gives them for tokens that are asked for"
+        fix = "likelier label words, or a server that gives the log-probabilities of requested tokens"
         raise ScoreUnavailable(what, where=f"prompts[{prompt}], examples[{row}]", fix=fix)
     return [score for score in scores if score is not None]
 
 
 def _find(server: Server, model: str) -> Mapping[str, Any]:
-    """What the server says of the model."""
+    """Returns the server's entry for the model."""
     data = server.get(f"{server.url}/models").get("data")
     listed = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
     found = next((one for one in listed if one.get("id") == model), None)
@@ -240,7 +257,7 @@ def _find(server: Server, model: str) -> Mapping[str, Any]:
 
 
 def _revision(server: Server, listed: Mapping[str, Any], identity: tuple[str, str] | None) -> str:
-    """Nobody sees the weights, so it is of all that server and model say of themselves, and of their address."""
-    told = {name: listed[name] for name in _REVISION_FIELDS if name in listed}
-    text = json.dumps([_VERSION, server.url, told, identity], sort_keys=True)
+    """Digests the address and all that server and model state about themselves, since the weights are not visible."""
+    stated = {name: listed[name] for name in _REVISION_FIELDS if name in listed}
+    text = json.dumps([_VERSION, server.url, stated, identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,7 +1,8 @@
-"""What a server of OpenAI's protocol gives for the next token: POST /v1/completions with max_tokens = 1.
+"""Reads the log-probabilities of the next token from a server that speaks OpenAI's protocol.
 
-Log-probabilities come in two forms. OpenAI, vLLM and SGLang name tokens by their texts, `{" yes": -0.1}`, vLLM on
-demand by their ids, `{"token_id:17": -0.1}`; llama.cpp gives a list, `[{"id": 17, "token": " yes", "logprob": -0.1}]`.
+The call is POST /v1/completions with max_tokens = 1. Log-probabilities come in two forms. OpenAI, vLLM and SGLang key
+them by the tokens' texts, `{" yes": -0.1}`, or vLLM on demand by ids, `{"token_id:17": -0.1}`; llama.cpp sends a list,
+`[{"id": 17, "token": " yes", "logprob": -0.1}]`.
 """
 
 import math
@@ -14,17 +15,17 @@ from fedbbpt.errors import InvalidRequest, InvalidTask, RevisionChanged, ScoreUn
 from fedbbpt.ptm.models.openai.http import Server
 
 ROUNDING = 0.01
-"""By how much probabilities may sum to more than 1."""
+"""Largest excess over 1 of the sum of probabilities."""
 
 _TOKEN_ID = "token_id:"
 _IMPOSSIBLE = -9999.0
-"""What servers write for a probability of 0, which is a number and no measurement."""
+"""Servers write this number, which is not a measurement, for a probability of 0."""
 _WHERE = "the model's server"
 
 
 @dataclass(frozen=True, slots=True)
 class LabelWord:
-    """A label word, with the white space before it, and its token where the server tells it."""
+    """A label word with the white space before it, and its token id if the server has a tokenizer."""
 
     text: str
     id: int | None = None
@@ -32,29 +33,29 @@ class LabelWord:
 
 @dataclass(frozen=True, slots=True)
 class RequestForm:
-    """How a server is asked."""
+    """The form of completion requests that a server supports."""
 
     top_logprobs: int
-    """For so many of the likeliest tokens."""
+    """Number of the likeliest tokens that are requested."""
     requests_label_ids: bool = False
-    """For the labels' tokens themselves (vLLM)."""
+    """Requests the log-probabilities of the label words themselves (vLLM)."""
     tokens_as_ids: bool = False
-    """For ids in the place of tokens' texts (vLLM)."""
+    """Requests token ids in place of tokens' texts (vLLM)."""
     texts_per_request: int = 16
-    """In one request."""
+    """Most texts in one request."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextToken:
-    """The log-probabilities of tokens behind a text, and which one the server would go on with."""
+    """The log-probabilities of the token after a text, by token id and by token text."""
 
     by_id: Mapping[int, float]
     by_text: Mapping[str, float]
     written: str
-    """That one, as it stands in the text, white space and all."""
+    """The token that the server continues with, as text with its white space."""
 
     def score(self, label: LabelWord) -> float | None:
-        """None where the server does not tell it."""
+        """Returns the log-probability of a label word; None if the server does not give it."""
         if label.id is not None and self.by_id:
             found = self.by_id.get(label.id)
         else:
@@ -63,13 +64,14 @@ class NextToken:
 
 
 class Completions:
-    """One model of a server. For several threads at once."""
+    """One model of a server. Thread-safe."""
 
     def __init__(self, server: Server, model: str) -> None:
+        """Finds out whether the server has a tokenizer."""
         self._server, self._model = server, model
         self.has_tokenizer = self._has_tokenizer()
         self.identity: tuple[str, str] | None = None
-        """What the first answer says of model and server; later answers have to say the same."""
+        """Names of model and server in the first answer. Later answers must have the same."""
 
     def _has_tokenizer(self) -> bool:
         try:
@@ -78,7 +80,10 @@ class Completions:
             return False
 
     def tokenise(self, text: str, *, special: bool = False) -> Sequence[int]:
-        """By POST /tokenize of vLLM, SGLang and llama.cpp; `special`: with the model's own special tokens."""
+        """Returns the token ids of a text, by POST /tokenize of vLLM, SGLang and llama.cpp.
+
+        `special`: with the model's own special tokens.
+        """
         body = {"model": self._model, "prompt": text, "content": text}
         answer = self._server.post(f"{self._server.root}/tokenize", {**body, **_special(special)})
         tokens = answer.get("tokens")
@@ -87,9 +92,12 @@ class Completions:
         return tokens
 
     def labels(self, stem: str, space: str, words: Sequence[str]) -> tuple[LabelWord, ...]:
-        """The words behind a text that ends in `stem` and goes on with `space`. Raises InvalidTask.
+        """Returns label words as they follow a text that ends in `stem`, after the white space `space`.
 
-        Without a tokenizer nobody knows whether they are single tokens: one that is not has no score later.
+        Without a tokenizer there is no telling whether a word is one token; if it is not, it has no score later.
+
+        Raises:
+            InvalidTask: A word is not one token, or two words are the same token.
         """
         if not self.has_tokenizer:
             return tuple(LabelWord(space + word) for word in words)
@@ -98,7 +106,7 @@ class Completions:
         for word in words:
             tokens = self.tokenise(stem + space + word)
             if len(tokens) != len(before) + 1 or tokens[:-1] != before:
-                what = f"label word {space + word!r} is not one token to the model behind {stem!r}"
+                what = f"label word {space + word!r} is not one token to the model after {stem!r}"
                 raise InvalidTask(what, where="classes", fix="words of one token each")
             labels.append(LabelWord(space + word, tokens[-1]))
         if len({label.id for label in labels}) < len(labels):
@@ -106,7 +114,13 @@ class Completions:
         return tuple(labels)
 
     def next_tokens(self, texts: Sequence[str], labels: Sequence[LabelWord], form: RequestForm) -> list[NextToken]:
-        """One for each text, by one request. Raises what Server.post raises, ScoreUnavailable and RevisionChanged."""
+        """Returns the next token after each text, by one request.
+
+        Raises:
+            ScoreUnavailable: The answer has no log-probabilities.
+            RevisionChanged: The answer is from another model or server than the first one.
+            FedbbptError: Other errors are those of `Server.post`.
+        """
         body: dict[str, Any] = {
             "model": self._model,
             "prompt": texts[0] if len(texts) == 1 else list(texts),
@@ -133,11 +147,11 @@ class Completions:
         self.identity = self.identity or identity
         if identity != self.identity:
             what = f"it was {' '.join(self.identity)} at the start, and is {' '.join(identity)}"
-            raise RevisionChanged(what.strip(), where=_WHERE, fix="start the service anew")
+            raise RevisionChanged(what.strip(), where=_WHERE, fix="restart the PTM service")
 
 
 def _special(wanted: bool) -> dict[str, bool]:
-    """In the words of vLLM and SGLang, and of llama.cpp."""
+    """Returns the switch for special tokens as vLLM and SGLang name it, and as llama.cpp does."""
     return {"add_special_tokens": wanted, "add_special": wanted}
 
 
@@ -156,21 +170,21 @@ def _next_token(choice: Mapping[str, Any]) -> NextToken:
     times = Counter(text for _, text, _ in entries)
     return NextToken(
         {id: value for id, _, value in entries if id is not None},
-        # Of several tokens with one text nobody knows which is meant.
+        # A text that several tokens share is ambiguous.
         {text: value for _, text, value in entries if times[text] == 1},
         str(choice.get("text")),
     )
 
 
 def _named(position: Any) -> Iterator[tuple[int | None, str, Any]]:
-    """(id, text, log-probability) of tokens from `{text: log-probability}`."""
+    """Yields (id, text, log-probability) of tokens from `{text: log-probability}`."""
     for name, value in (position if isinstance(position, dict) else {}).items():
         digits = name.removeprefix(_TOKEN_ID)
         yield int(digits) if name.startswith(_TOKEN_ID) and digits.isdecimal() else None, name, value
 
 
 def _listed(position: Any) -> Iterator[tuple[int | None, str, Any]]:
-    """The same from a list of objects."""
+    """Yields (id, text, log-probability) of tokens from a list of objects."""
     tokens = position.get("top_logprobs") if isinstance(position, dict) else None
     for token in tokens if isinstance(tokens, list) else ():
         if not isinstance(token, dict):
@@ -180,9 +194,9 @@ def _listed(position: Any) -> Iterator[tuple[int | None, str, Any]]:
 
 
 def _check(values: Sequence[Any]) -> None:
-    """Raises WrongService for what are no logarithms of probabilities."""
+    """Raises WrongService if the values are not logarithms of probabilities."""
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        raise WrongService("log-probabilities that are no finite numbers", where=_WHERE)
+        raise WrongService("log-probabilities that are not finite numbers", where=_WHERE)
     total = math.fsum(math.exp(min(value, 1.0)) for value in values)
     if total > 1 + ROUNDING:
         raise WrongService(f"probabilities that sum to {total:.3g}", where=_WHERE, fix="at most 1")

@@ -1,4 +1,4 @@
-"""A template filled with an example, as text, for models that take texts only: what stands around its {prompt}."""
+"""Fills a template with an example, as text, for models that take text only. The prompt is inserted later."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,29 +9,36 @@ from fedbbpt.ptm.models.template import Piece, Placeholder
 
 @dataclass(frozen=True, slots=True)
 class FilledTemplate:
-    """`space` stands before a prompt, and nowhere where that is empty."""
+    """The text before and after the template's {prompt}."""
 
     before: str
     space: str
+    """White space before the prompt; it is left out with an empty prompt."""
     after: str
     tokens: int
+    """Tokens of the text without a prompt."""
 
     def text(self, prompt: str) -> str:
+        """Returns the whole text with a prompt."""
         return self.before + (self.space + prompt if prompt else "") + self.after
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateFiller:
-    """`count` gives a text's tokens, special ones included."""
+    """Fills one template."""
 
     pieces: Sequence[Piece]
     count: Callable[[str], int]
+    """Returns the number of tokens of a text, including special ones."""
 
     def fill(self, text: str, pair: str, room: int, index: int) -> FilledTemplate:
-        """Of at most `room` tokens: the end of the text is cut off, nothing else.
+        """Fills the template with a text and its second text, and cuts the text's end off if it exceeds `room` tokens.
 
-        It is cut by characters, to the share of its tokens that there is room for, until it fits. Raises PromptTooLong
-        where not one character is left.
+        The text is cut by characters, each time to the share of its tokens that fits, until it fits. `index` is the
+        number of the example.
+
+        Raises:
+            PromptTooLong: There is no room for a single character of the text.
         """
         row = self._filled(text, pair)
         if row.tokens <= room:
@@ -50,14 +57,14 @@ class TemplateFiller:
         return row
 
     def _filled(self, text: str, pair: str) -> FilledTemplate:
-        slot = next(index for index, piece in enumerate(self.pieces) if piece.placeholder is Placeholder.PROMPT)
+        prompt_index = next(index for index, piece in enumerate(self.pieces) if piece.placeholder is Placeholder.PROMPT)
         values = {Placeholder.TEXT: text, Placeholder.TEXT_PAIR: pair, None: ""}
 
         def fill(pieces: Sequence[Piece]) -> str:
-            """Without the mask, and the space before it: both are the label's."""
+            """Leaves out the mask and the white space before it, which belong to the label word."""
             return "".join(
                 piece.text + values[piece.placeholder] for piece in pieces if piece.placeholder is not Placeholder.MASK
             )
 
-        before, after = fill(self.pieces[:slot]), fill(self.pieces[slot + 1 :])
-        return FilledTemplate(before, self.pieces[slot].text, after, self.count(before + after))
+        before, after = fill(self.pieces[:prompt_index]), fill(self.pieces[prompt_index + 1 :])
+        return FilledTemplate(before, self.pieces[prompt_index].text, after, self.count(before + after))

@@ -1,7 +1,8 @@
-"""What is asked of a model's server before it answers anybody: whether its scores can be had, and be trusted.
+"""Tests at start-up whether a model's server gives the log-probabilities of label words, and the same ones each time.
 
-It fails closed. The texts repeat " yes" and " no", so that every language model has these two among its likeliest next
-tokens; where a server strips the white space from tokens' texts, they are not found, and it is not taken.
+A server that does not pass is not used. The test's texts repeat " yes" and " no", so that every language model has
+these two among its likeliest next tokens. If a server strips the white space from tokens' texts, they are not found,
+and the test fails.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,33 +22,36 @@ PROBES = (
 )
 SPACE, WORDS = " ", ("yes", "no")
 DEPTHS = (1000, 100, 20, 5)
-"""For how many of the likeliest tokens servers can be asked: most for any number, vLLM for 20, OpenAI for 5."""
+"""Numbers of the likeliest tokens that are requested: most servers give any number, vLLM 20, OpenAI 5."""
 MAX_NOISE = 0.25
-"""By how much a log-probability may differ when it is asked for again, in nats: GPUs round by the size of the batch,
-which makes some hundredths. More comes from more than one model, or from a temperature."""
+"""Largest difference of a log-probability between requests, in nats. GPUs round differently for different batch sizes,
+which makes some hundredths; a larger difference comes from several models at one address, or from a temperature."""
 
 _WHERE = "the self-test of the model's server"
 
 
 def self_test(completions: Completions) -> tuple[RequestForm, float]:
-    """The best form to ask, and the standard deviation of a score that is asked for again, alone and in company.
+    """Returns the best form of request, and the standard deviation of a score between requests of different sizes.
 
-    Raises ScoreUnavailable, WrongService, and what asking raises.
+    Raises:
+        ScoreUnavailable: The server does not give the scores of label words, or not the same ones each time.
+        WrongService: The server does not answer as OpenAI's protocol demands.
+        FedbbptError: Other errors are those of `Completions.next_tokens`.
     """
     labels = _labels(completions)
     form = _find_form(completions, labels)
     alone = _alone(completions, labels, form)
     try:
-        company = _scores(completions, PROBES, labels, form)
-        back = _scores(completions, PROBES[::-1], labels, form)[::-1]
-        if _spread([alone, company, back]) <= MAX_NOISE:
-            return form, _noise([alone, company, back])
+        batched = _scores(completions, PROBES, labels, form)
+        reversed_order = _scores(completions, PROBES[::-1], labels, form)[::-1]
+        if _spread([alone, batched, reversed_order]) <= MAX_NOISE:
+            return form, _noise([alone, batched, reversed_order])
     except (InvalidRequest, ScoreUnavailable, WrongService):
-        pass  # It takes one text a request, and no more.
+        pass  # The server takes only one text in a request.
     repeats = [alone, *(_alone(completions, labels, form) for _ in range(2))]
     if _spread(repeats) > MAX_NOISE:
-        what = f"the same text scores otherwise when it is asked again, by {_spread(repeats):.2g}"
-        raise ScoreUnavailable(what, where=_WHERE, fix=f"a server that differs by {MAX_NOISE} at most")
+        what = f"the same text scores differently in each request, by up to {_spread(repeats):.2g} nats"
+        raise ScoreUnavailable(what, where=_WHERE, fix=f"a server whose scores differ by at most {MAX_NOISE}")
     return replace(form, texts_per_request=1), _noise(repeats)
 
 
@@ -59,7 +63,7 @@ def _labels(completions: Completions) -> tuple[LabelWord, ...]:
 
 
 def _request_forms(completions: Completions) -> Iterator[RequestForm]:
-    """Best first. Some servers refuse what they do not know, others ignore it."""
+    """Yields forms of request, the best first. Servers refuse arguments that they do not know, or ignore them."""
     if completions.has_tokenizer:
         yield RequestForm(1, requests_label_ids=True, tokens_as_ids=True)
         yield from (RequestForm(depth, tokens_as_ids=True) for depth in DEPTHS)
@@ -67,7 +71,7 @@ def _request_forms(completions: Completions) -> Iterator[RequestForm]:
 
 
 def _find_form(completions: Completions, labels: Sequence[LabelWord]) -> RequestForm:
-    """The first that gives a score to each label."""
+    """Returns the first form with which each label word has a score."""
     problem: FedbbptError | None = None
     for form in _request_forms(completions):
         try:
@@ -76,23 +80,29 @@ def _find_form(completions: Completions, labels: Sequence[LabelWord]) -> Request
             problem = problem or error
             continue
         if found.written.startswith(PROBES[0]):
-            raise WrongService("it echoes", where=_WHERE, fix="a server that answers with what follows a text")
+            raise WrongService(
+                "the server echoes the text", where=_WHERE, fix="a server that answers with the next token only"
+            )
         missing = [label.text for label in labels if found.score(label) is None]
         if not missing:
             return form
         what = f"{missing} are not among the {len(found.by_text)} tokens with a log-probability"
-        problem = ScoreUnavailable(what, where=_WHERE, fix="a server that gives more of them, or logprob_token_ids")
-    assert problem is not None, "there is a form that was tried"
+        problem = ScoreUnavailable(
+            what, where=_WHERE, fix="a server that gives more log-probabilities, or supports logprob_token_ids"
+        )
+    assert problem is not None, "at least one form was tried"
     raise problem
 
 
 def _scores(
     completions: Completions, texts: Sequence[str], labels: Sequence[LabelWord], form: RequestForm
 ) -> npt.NDArray[np.float64]:
-    """`[N, 2]`"""
+    """Returns the scores of the label words after each text, `[N, 2]`."""
     scores = [[found.score(label) for label in labels] for found in completions.next_tokens(texts, labels, form)]
     if any(score is None for row in scores for score in row):
-        raise ScoreUnavailable(f"{list(WORDS)} are not always found", where=_WHERE, fix="a server that gives more")
+        raise ScoreUnavailable(
+            f"{list(WORDS)} do not always have a log-probability", where=_WHERE, fix="a server that gives more of them"
+        )
     return np.array(scores, np.float64)
 
 
