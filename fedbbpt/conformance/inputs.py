@@ -1,4 +1,4 @@
-"""What the kit asks about: a task, inputs and prompts that fit the service's card, the same on every run."""
+"""Makes a task, examples and prompts that fit the service's card. They are the same on every run."""
 
 import tomllib
 from collections.abc import Sequence
@@ -33,17 +33,18 @@ from fedbbpt.types import (
 MATERIAL: dict[str, Any] = tomllib.loads(resources.files(__package__).joinpath("inputs.toml").read_text("utf-8"))
 
 LENGTH = 3
-"""Of prompts, in tokens or words."""
+"""Length of prompts, in tokens or words."""
 ROOM, ROOM_SHARE = 16, 0.25
-"""For prompts, in tokens, since a word may be several; and at most this share of a short model's."""
+"""Tokens that texts leave for prompts, and the largest share of a model's tokens. A word may be several tokens."""
 DIM = 8
-"""Of z."""
+"""Length of z."""
 SPREAD = 0.1
-"""The standard deviation of soft vectors and of pixels' changes: about that of word embeddings."""
+"""Standard deviation of soft vectors and of pixel deltas, about that of word embeddings."""
 IDS = (5, 25)
-"""Tokens that every vocabulary has."""
+"""Range of token ids that every vocabulary has."""
 MAX_CLASSES = 3
-# Of a kind of prompt that the card does not offer, and has no sizes of.
+"""Most classes of the default task."""
+# Sizes of prompts of a kind that the card does not list, and so has no sizes for.
 ANY_WIDTH, ANY_IMAGE, ANY_PREFIX = 4, (1, 2, 2), (1, 1, 4)
 
 KINDS = (PromptKind.TEXT, PromptKind.LATENT, PromptKind.SOFT, PromptKind.TOKENS, PromptKind.IMAGE, PromptKind.DEEP)
@@ -74,7 +75,7 @@ def take(prompts: Prompts, which: Sequence[int]) -> Prompts:
 
 
 class Inputs:
-    """`template` and `classes` override what the card suggests."""
+    """Inputs for one card. `template` and `classes` replace the defaults for the card."""
 
     def __init__(self, card: ModelCard, template: str = "", classes: Sequence[str] = ()) -> None:
         self._card = card
@@ -83,9 +84,11 @@ class Inputs:
         self._classes = tuple(classes) or tuple(suggested)
 
     def task(self, *, twin: bool = False, turned: int = 0) -> TaskSpec:
-        """The twin asks the same in other words, so that no memory of the service can answer for it.
+        """Returns the task.
 
-        `turned` classes go from the front to the end.
+        Args:
+            twin: whether to write the same task differently, so that the service cannot answer from its cache.
+            turned: how many classes move from the front to the end.
         """
         classes = self._classes[turned:] + self._classes[:turned]
         if not twin:
@@ -98,15 +101,16 @@ class Inputs:
 
     @property
     def prompt_first(self) -> bool:
+        """Whether the template begins with its prompt."""
         return self._template.startswith("{prompt}") or "{prompt}" not in self._template
 
     def rows(self, halves: int = 2) -> list[int]:
-        """Enough for so many handles."""
+        """Returns enough rows of examples for `halves` handles."""
         least = self._card.min_examples if self._card.output is Output.LOSS_ONLY else 2
         return list(range(min(halves * max(2, least), self._card.max_examples)))
 
     def examples(self, rows: Sequence[int], *, turned: int = 0, perturbation: Perturbation | None = None) -> ExampleSet:
-        """Row r is always the same, and has always the same class."""
+        """Returns rows of examples. A row is always the same example, with the same class."""
         labels = None
         if self._card.output is Output.LOSS_ONLY:
             labels = np.array([(row - turned) % len(self._classes) for row in rows], np.int64)
@@ -130,7 +134,7 @@ class Inputs:
         injection: Injection = Injection.PREFIX,
         length: int = LENGTH,
     ) -> Prompts:
-        """P of them. Of a kind that the card does not offer: of any size."""
+        """Returns `count` prompts of a kind. If the card does not list the kind, they have arbitrary sizes."""
         rng = seeds.rng(0, "conformance prompts", seed)
         card = self._card
         match kind:
@@ -143,7 +147,7 @@ class Inputs:
             case PromptKind.TOKENS:
                 return TokenPrompts(rng.integers(*IDS, (count, length), np.int32))
             case PromptKind.TEXT:
-                # Of unlike lengths.
+                # Prompts of different lengths.
                 words = [rng.choice(MATERIAL["prompts"], length + index % 3) for index in range(count)]
                 return TextPrompts(tuple(" ".join(each) for each in words))
             case PromptKind.IMAGE:
@@ -156,11 +160,11 @@ class Inputs:
 
 
 def _text(row: int) -> str:
-    """All of them differ, also in length."""
+    """Returns the text of a row. All texts differ, and many differ in length."""
     parts, rest, turned = [], row, 0
     for name in ("subjects", "verdicts", "tails", "openings"):
         rest, index = divmod(rest, len(MATERIAL[name]))
-        # Rows that follow each other shall differ in all parts.
+        # Neighbouring rows differ in all parts.
         turned += index
         parts.append(MATERIAL[name][turned % len(MATERIAL[name])])
     subject, verdict, tail, opening = parts

@@ -6,7 +6,7 @@ A relation returns if it holds for the trial. Else it raises trial.Broken, or th
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from fedbbpt.conformance.relations import answers, metering, prompts, service
+from fedbbpt.conformance.relations import answers, metering, operation, prompts
 from fedbbpt.conformance.trial import Trial
 
 
@@ -20,4 +20,4 @@ def _named(*modules: ModuleType) -> Mapping[str, Callable[[Trial], None]]:
     }
 
 
-RELATIONS = _named(answers, metering, prompts, service)
+RELATIONS = _named(answers, metering, operation, prompts)

@@ -29,7 +29,10 @@ class PackedLinear(nn.Module):
 
 
 def pack_linear_layers(model: Any) -> None:
-    """Replaces the float32 linear layers of a model on a CPU; without oneDNN it leaves them as they are."""
+    """Replaces the float32 linear layers of a model on a CPU.
+
+    Without oneDNN nothing changes. Other kinds of layers, such as GPT-2's Conv1D, stay as they are.
+    """
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch gives it no types
     if not (available and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return

@@ -1,4 +1,4 @@
-"""Relations about the service besides its scores: card, health, limits, cancelled calls and tenants."""
+"""Relations about how the service operates: card, health, limits, cancelled calls and tenants."""
 
 import numpy as np
 
