@@ -34,7 +34,7 @@ def test_names_and_shapes_come_back_as_finite_float64(codec: Codec) -> None:
 
 
 @each_codec
-def test_costs_no_more_bytes_than_it_says(codec: Codec) -> None:
+def test_an_encoded_array_has_the_bits_in_the_codecs_name(codec: Codec) -> None:
     encoded = codec.encode({"x": np.linspace(-1, 1, 1000)}, np.random.default_rng(1))
     bits = int("".join(filter(str.isdigit, codec.name)))
     assert encoded["x"].nbytes == 1000 * bits // 8
@@ -49,7 +49,7 @@ def test_the_same_generator_gives_the_same_bytes(codec: Codec) -> None:
 
 
 @each_codec
-def test_what_goes_in_is_left_alone(codec: Codec) -> None:
+def test_arguments_are_not_changed(codec: Codec) -> None:
     arrays, untouched = some_arrays(), some_arrays()
     codec.decode(codec.encode(arrays, np.random.default_rng(1)))
     for name in arrays:
@@ -57,7 +57,7 @@ def test_what_goes_in_is_left_alone(codec: Codec) -> None:
 
 
 @each_codec
-def test_encoded_arrays_add_where_the_codec_says_so(codec: Codec) -> None:
+def test_encoded_arrays_add_if_the_codec_is_additive(codec: Codec) -> None:
     """Kills: an int8 codec that claims to be additive; its scales differ."""
     if not codec.additive:
         pytest.skip("does not claim it")
@@ -69,26 +69,26 @@ def test_encoded_arrays_add_where_the_codec_says_so(codec: Codec) -> None:
 
 @each_codec
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-def test_refuses_what_is_not_finite(codec: Codec, broken: float) -> None:
+def test_encode_refuses_numbers_that_are_not_finite(codec: Codec, broken: float) -> None:
     with pytest.raises(InvalidTensor, match="x: NaN or infinite"):
         codec.encode({"x": np.array([1.0, broken])}, np.random.default_rng(0))
 
 
 @each_codec
-def test_refuses_what_is_out_of_range(codec: Codec) -> None:
+def test_encode_refuses_numbers_out_of_range(codec: Codec) -> None:
     with pytest.raises(InvalidTensor, match=f"x: 1e\\+300 is too large for {codec.name}"):
         codec.encode({"x": np.array([1.0, -1e300])}, np.random.default_rng(0))
 
 
 @each_codec
-def test_refuses_to_decode_another_type(codec: Codec) -> None:
+def test_decode_refuses_another_type(codec: Codec) -> None:
     encoded = dict(codec.encode({"x": np.ones(3)}, np.random.default_rng(0)))
     encoded["x"] = encoded["x"].astype(np.int32)
     with pytest.raises(InvalidTensor, match="x: elements of type int32"):
         codec.decode(encoded)
 
 
-def test_float16_refuses_what_float32_takes() -> None:
+def test_float16_refuses_a_number_that_float32_takes() -> None:
     with pytest.raises(InvalidTensor, match=r"too large for float16; a codec of wider range"):
         CODECS["float16"].encode({"x": np.array([7e4])}, np.random.default_rng(0))
 

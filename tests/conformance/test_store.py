@@ -70,7 +70,7 @@ def test_a_snapshot_comes_back_bit_for_bit(store: Store) -> None:
     assert loaded.reports == (FIRST, SECOND)
 
 
-def test_the_last_snapshot_stands(store: Store) -> None:
+def test_the_last_snapshot_replaces_the_earlier_ones(store: Store) -> None:
     store.commit(Snapshot(0, {"mean": np.zeros(2)}))
     store.commit(Snapshot(1, {"mean": np.ones(2)}, FIRST, Z, 10, None, (FIRST,)))
     store.commit(Snapshot(2, STATE, SECOND, -Z, 30, None, (FIRST, SECOND)))
@@ -91,7 +91,7 @@ def test_members_are_replaced_by_id(store: Store) -> None:
     assert store.members() == {"a": second, "b": replace(first, until=4)}
 
 
-def test_a_commit_brings_members_along(store: Store) -> None:
+def test_a_commit_stores_members_too(store: Store) -> None:
     store.put_member(Member("a", "key", 5, since=0))
     changed = [Member("a", "key", 5, since=0, counted=0), Member("b", "key", 5, since=1)]
     store.commit(Snapshot(1, STATE), changed)

@@ -41,7 +41,7 @@ def test_int8_errs_by_less_than_a_step(x: Vector, seed: int) -> None:
 
 
 @given(x=hnp.arrays(np.float64, 5, elements=st.floats(-10, 10)))
-def test_int8_is_right_on_average(x: Vector) -> None:
+def test_int8_is_unbiased(x: Vector) -> None:
     """Kills: rounding to the nearest, which errs to the same side each time."""
     x[0] = 10.0  # the scale
     draws = 2000

@@ -20,14 +20,14 @@ def batches(draw: st.DrawFn) -> Batch:
 
 
 @given(batches(), st.integers(-1000, 1000))
-def test_a_constant_on_all_classes_changes_nothing(batch: Batch, shift: int) -> None:
+def test_a_constant_on_all_classes_does_not_change_the_loss(batch: Batch, shift: int) -> None:
     """Kills: exponentiating scores without subtracting the largest one of the row."""
     scores, labels = batch
     np.testing.assert_array_equal(cross_entropy(scores + np.float32(shift), labels), cross_entropy(scores, labels))
 
 
 @given(batches())
-def test_a_prompt_is_judged_alone(batch: Batch) -> None:
+def test_the_loss_of_a_prompt_does_not_depend_on_other_prompts(batch: Batch) -> None:
     """Kills: taking the largest score, or the mean, over the population instead of over a row."""
     scores, labels = batch
     alone = np.concatenate([cross_entropy(scores[p : p + 1], labels) for p in range(len(scores))])

@@ -40,7 +40,7 @@ def test_equal_seeds_give_equal_parts(scheme: Scheme, labels: Rows, seed: int) -
 
 
 @every_scheme
-def test_seeds_matter(scheme: Scheme) -> None:
+def test_different_seeds_give_different_parts(scheme: Scheme) -> None:
     """Kills: a seed that is not passed on."""
     labels = np.repeat(np.arange(4), 25)
     firsts = {scheme(labels, seed)[0].tobytes() for seed in range(5)}
@@ -56,7 +56,7 @@ def test_large_alpha_approaches_an_even_deal(labels: Rows, seed: int) -> None:
 
 
 @given(labels=labels_of, seed=seeds, clients=st.integers(1, 12), alpha=st.sampled_from([1e-3, 0.1, 1.0]))
-def test_nobody_is_empty(labels: Rows, seed: int, clients: int, alpha: float) -> None:
+def test_no_client_is_empty(labels: Rows, seed: int, clients: int, alpha: float) -> None:
     """Kills: returning the first draw, mending with an example of a client that had only this one, or with a copy."""
     parts = dirichlet(labels, clients, alpha, seed)
     assert min(map(len, parts)) >= 1
@@ -98,7 +98,7 @@ def test_a_split_is_stratified(labels: Rows, seed: int) -> None:
 
 
 @given(labels=labels_of, seed=seeds)
-def test_fewer_shots_are_among_more(labels: Rows, seed: int) -> None:
+def test_fewer_shots_are_a_subset_of_more_shots(labels: Rows, seed: int) -> None:
     """Kills: a draw that depends on the number of shots, or one with replacement."""
     most = int(np.bincount(labels)[np.unique(labels)].min())
     more = shots(labels, most, seed)

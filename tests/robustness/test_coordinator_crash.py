@@ -173,7 +173,7 @@ def assert_same_run(federation: Federation, snapshot: Snapshot | None, expected:
     assert all(task_id.phase is Phase.EVALUATE for task_id, _ in federation.unsent.values())
 
 
-def test_the_reference_run_searches(undisturbed_run: tuple[str, Snapshot, int]) -> None:
+def test_the_undisturbed_run_changes_the_state(undisturbed_run: tuple[str, Snapshot, int]) -> None:
     """Otherwise equal states would mean nothing."""
     method, snapshot, writes = undisturbed_run
     initial = Federation(method).method.server(Federation(method).config, SPACE).init(0)
@@ -190,7 +190,9 @@ def undisturbed_run(request: pytest.FixtureRequest) -> tuple[str, Snapshot, int]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_killed_at_any_write(undisturbed_run: tuple[str, Snapshot, int], after: bool, tmp_path: Path) -> None:
+def test_a_coordinator_killed_at_any_write_ends_with_the_same_run(
+    undisturbed_run: tuple[str, Snapshot, int], after: bool, tmp_path: Path
+) -> None:
     method, expected, writes = undisturbed_run
     for at in range(1, writes + 1):
         federation = Federation(method)
@@ -203,7 +205,9 @@ def test_killed_at_any_write(undisturbed_run: tuple[str, Snapshot, int], after: 
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_killed_again_and_again(undisturbed_run: tuple[str, Snapshot, int], after: bool, tmp_path: Path) -> None:
+def test_a_coordinator_killed_again_and_again_ends_with_the_same_run(
+    undisturbed_run: tuple[str, Snapshot, int], after: bool, tmp_path: Path
+) -> None:
     """Every incarnation lives for four writes: enough to join, to answer once, and to die."""
     method, expected, writes = undisturbed_run
     federation = Federation(method)
@@ -218,7 +222,7 @@ def test_killed_again_and_again(undisturbed_run: tuple[str, Snapshot, int], afte
     raise AssertionError("the run did not end")
 
 
-def test_a_full_disk_at_any_write_stops_nobody(undisturbed_run: tuple[str, Snapshot, int]) -> None:
+def test_a_full_disk_at_any_write_delays_the_run_only(undisturbed_run: tuple[str, Snapshot, int]) -> None:
     """The same coordinator goes on: what failed is asked for again, what had a receipt stays counted."""
     method, expected, writes = undisturbed_run
     for at in range(1, writes + 1):

@@ -17,7 +17,9 @@ from tests.tenants import local_ptm
 from tests.tiny_run import Course, job, job_of_prefixes
 
 
-def test_an_answer_at_a_time(data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+def test_processes_that_die_after_each_answer_end_with_the_same_run(
+    data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
     """Kills: a client's weights that live in the process alone, an optimizer that outlives its stage, and an answer
     that is computed anew, from weights that have moved on, though it was kept."""
     splits = prepare(job_of_prefixes(job(data, rounds=2, clients=2), checkpoint("llama")))

@@ -103,7 +103,7 @@ def by_hand(tmp_path: Path, ptm: str, long: Splits) -> Iterator[ByHand]:
         yield ByHand(machine, ptm, long)
 
 
-def test_a_coordinator_that_is_killed_again_and_again(by_hand: ByHand, expected: Course) -> None:
+def test_a_coordinator_killed_again_and_again_continues_the_run(by_hand: ByHand, expected: Course) -> None:
     """While clients join, soon after a round at a moment drawn from a seed, and after the last."""
     by_hand.start_clients()
     by_hand.until(lambda status: bool(status.members))
@@ -117,7 +117,7 @@ def test_a_coordinator_that_is_killed_again_and_again(by_hand: ByHand, expected:
     assert by_hand.finish() == expected
 
 
-def test_a_client_that_is_killed_again_and_again(by_hand: ByHand, expected: Course) -> None:
+def test_a_client_killed_again_and_again_continues_the_run(by_hand: ByHand, expected: Course) -> None:
     """Each round waits for it until its deadline, and it is back before."""
     draw = random.Random(4)
     by_hand.start_clients()
@@ -127,7 +127,7 @@ def test_a_client_that_is_killed_again_and_again(by_hand: ByHand, expected: Cour
     assert by_hand.finish() == expected
 
 
-def test_a_coordinator_that_cannot_be_is_told_why(by_hand: ByHand) -> None:
+def test_a_coordinator_that_cannot_start_says_why(by_hand: ByHand) -> None:
     machine = by_hand.machine
     machine.start("same-store", "coordinator", "serve", "job.toml", "--store", "run.db")
     machine.start("same-port", "coordinator", "serve", "job.toml", "--store", "b.db", "--port", str(by_hand.port))
@@ -168,7 +168,7 @@ def test_ctrl_c_leaves_no_process(job_file: Path, tmp_path: Path, stage: str, ti
     assert mentioning(str(out)) == []
 
 
-def test_a_run_goes_on_after_its_launcher_was_killed(job_file: Path, tmp_path: Path, expected: Course) -> None:
+def test_a_run_continues_after_its_launcher_was_killed(job_file: Path, tmp_path: Path, expected: Course) -> None:
     """The processes end by themselves; the same command then goes on with the same round."""
     out = tmp_path / "run"
     with Launcher(job_file, out) as launcher:

@@ -242,24 +242,28 @@ def sweep(
 
 @pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("secured", [False, True])
-def test_a_line_that_is_cut_at_any_byte(
+def test_a_connection_cut_at_any_byte_changes_nothing(
     make_line: MakeLine, security: Security, expected: Course, way: Way, secured: bool
 ) -> None:
     sweep(make_line, security if secured else None, way, lambda byte: At(way, byte, Then.CUT), expected)
 
 
 @pytest.mark.parametrize("way", Way)
-def test_a_line_that_changes_any_byte(make_line: MakeLine, security: Security, expected: Course, way: Way) -> None:
+def test_a_connection_that_flips_any_byte_changes_nothing(
+    make_line: MakeLine, security: Security, expected: Course, way: Way
+) -> None:
     """Under TLS, where each is noticed."""
     sweep(make_line, security, way, lambda byte: At(way, byte, Then.GO_ON, flipped=0x10), expected)
 
 
 @pytest.mark.parametrize("way", Way)
-def test_a_line_that_falls_silent_at_any_byte(make_line: MakeLine, expected: Course, way: Way) -> None:
+def test_a_connection_that_falls_silent_at_any_byte_changes_nothing(
+    make_line: MakeLine, expected: Course, way: Way
+) -> None:
     sweep(make_line, None, way, lambda byte: At(way, byte, Then.FREEZE), expected)
 
 
-def test_a_reply_that_is_lost(make_line: MakeLine, expected: Course) -> None:
+def test_a_lost_reply_is_answered_as_a_duplicate(make_line: MakeLine, expected: Course) -> None:
     """The update is stored, and nobody says so: the client sends it again, and hears that it was counted."""
     message = pb.SubmitUpdateResponse(receipt=pb.RECEIPT_COUNTED).SerializeToString()
     counted = b"\0" + len(message).to_bytes(4, "big") + message  # as gRPC frames it
@@ -275,7 +279,7 @@ def test_a_reply_that_is_lost(make_line: MakeLine, expected: Course) -> None:
         assert line.federation.course() == expected
 
 
-def test_an_update_whose_arrays_are_changed_is_sent_again(make_line: MakeLine, expected: Course) -> None:
+def test_an_update_with_corrupted_arrays_is_sent_again(make_line: MakeLine, expected: Course) -> None:
     with make_line(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         task = clients[0].task()
@@ -287,7 +291,7 @@ def test_an_update_whose_arrays_are_changed_is_sent_again(make_line: MakeLine, e
         assert line.federation.course() == expected
 
 
-def test_a_task_whose_arrays_are_changed_is_fetched_again(make_line: MakeLine, expected: Course) -> None:
+def test_a_task_with_corrupted_arrays_is_fetched_again(make_line: MakeLine, expected: Course) -> None:
     with make_line(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         play(clients, 1)

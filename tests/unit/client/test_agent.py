@@ -93,7 +93,7 @@ def test_an_answer_counts_its_own_queries(splits: Splits) -> None:
     assert asked.queries == 2 * (POPULATION * train + dev) + dev
 
 
-def test_what_was_kept_is_sent_without_asking_the_ptm_again(splits: Splits, tmp_path: Path) -> None:
+def test_a_saved_update_is_sent_again_without_new_queries(splits: Splits, tmp_path: Path) -> None:
     before = agent(splits, objectives(splits), keepsake=Keepsake(tmp_path)).answer(task(0))
     asked = objectives(splits)
     after = agent(splits, asked, keepsake=Keepsake(tmp_path)).answer(task(0))
@@ -102,7 +102,7 @@ def test_what_was_kept_is_sent_without_asking_the_ptm_again(splits: Splits, tmp_
     assert not same(other, before) and asked.queries > 0
 
 
-def test_an_agent_waits_for_a_ptm_that_is_down(splits: Splits) -> None:
+def test_an_agent_waits_for_an_unavailable_ptm(splits: Splits) -> None:
     asked, waits = objectives(splits), list[int]()
     asked.failures = 3
     link = Script(task(0), receipts=[Receipt.COUNTED])
@@ -111,14 +111,14 @@ def test_an_agent_waits_for_a_ptm_that_is_down(splits: Splits) -> None:
     assert same(link.updates[0][1], agent(splits, objectives(splits)).answer(task(0)))
 
 
-def test_only_what_was_counted_counts(splits: Splits) -> None:
+def test_run_returns_the_number_of_counted_updates(splits: Splits) -> None:
     receipts = [Receipt.COUNTED, Receipt.TOO_LATE, Receipt.DUPLICATE, Receipt.REFUSED, Receipt.COUNTED]
     link = Script(*map(task, range(5)), receipts=receipts)
     assert agent(splits, objectives(splits)).run(link, lambda: None) == 2
     assert [task_id.round for task_id, _ in link.updates] == [0, 1, 2, 3, 4]
 
 
-def test_an_error_that_waiting_does_not_mend_ends_it(splits: Splits) -> None:
+def test_a_permanent_error_ends_the_agent(splits: Splits) -> None:
     class Broken(Objectives):
         def loss(self, population: Population) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
             raise InvalidTensor("no good")

@@ -43,7 +43,7 @@ class Narrow(LocalPtm):
 
 
 @pytest.mark.parametrize("pictures", [1, 3, 10, 20])
-def test_narrow_messages_change_neither_losses_nor_their_price(image_classifier: Path, pictures: int) -> None:
+def test_small_messages_change_neither_losses_nor_the_number_of_queries(image_classifier: Path, pictures: int) -> None:
     """Kills: deltas of the first rows for all parts; losses in the order of the parts."""
     wide = LocalObjectives(local_ptm(load(str(image_classifier))), TASK, SPACE, DATA, DATA)
     narrow = LocalObjectives(Narrow(image_classifier, pictures), TASK, SPACE, DATA, DATA)
@@ -53,7 +53,7 @@ def test_narrow_messages_change_neither_losses_nor_their_price(image_classifier:
     assert narrow.queries == wide.queries == 2 * 5 * 7 + 7
 
 
-def test_a_measurement_in_narrow_messages_is_the_same(image_classifier: Path) -> None:
+def test_scores_in_small_messages_are_the_same(image_classifier: Path) -> None:
     wide, narrow = local_ptm(load(str(image_classifier))), Narrow(image_classifier, 2)
     z = Z[:1].astype(np.float32)
     assert np.array_equal(

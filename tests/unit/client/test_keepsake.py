@@ -26,7 +26,7 @@ def test_an_update_comes_back_bit_for_bit(tmp_path: Path) -> None:
         assert kept.arrays[name].dtype == array.dtype and kept.arrays[name].tobytes() == array.tobytes()
 
 
-def test_what_is_private_stays_with_its_run(tmp_path: Path) -> None:
+def test_private_arrays_belong_to_their_run(tmp_path: Path) -> None:
     keepsake, private = Keepsake(tmp_path), {"weights": np.array([0.5, 1e-30], np.float32)}
     assert keepsake.load_private("run") == {}
     keepsake.save(TASK, UPDATE, private)
@@ -36,7 +36,7 @@ def test_what_is_private_stays_with_its_run(tmp_path: Path) -> None:
     assert update is not None and list(update.arrays) == list(UPDATE.arrays)
 
 
-def test_another_task_finds_nothing(tmp_path: Path) -> None:
+def test_another_task_finds_no_update(tmp_path: Path) -> None:
     keepsake = Keepsake(tmp_path)
     assert keepsake.load(TASK) is None
     keepsake.save(TASK, UPDATE, {})
@@ -44,7 +44,7 @@ def test_another_task_finds_nothing(tmp_path: Path) -> None:
     assert keepsake.load(TaskId("run", 3, "a", Phase.EVALUATE)) is None
 
 
-def test_a_torn_file_is_no_update(tmp_path: Path) -> None:
+def test_a_truncated_file_holds_no_update(tmp_path: Path) -> None:
     keepsake = Keepsake(tmp_path)
     keepsake.save(TASK, UPDATE, {})
     file = tmp_path / "update.safetensors"
@@ -52,7 +52,7 @@ def test_a_torn_file_is_no_update(tmp_path: Path) -> None:
     assert keepsake.load(TASK) is None
 
 
-def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
+def test_the_key_is_made_once_and_readable_by_its_user_only(tmp_path: Path) -> None:
     key = Keepsake(tmp_path).client_key()
     assert Keepsake(tmp_path).client_key() == key
     assert Keepsake(tmp_path / "other").client_key() != key

@@ -19,7 +19,7 @@ DATA = LabelledExamples(
 Z = np.random.default_rng(0).normal(size=(3, 5))
 
 
-def test_the_loss_is_the_mean_of_that_of_each_example() -> None:
+def test_the_loss_is_the_mean_over_the_examples() -> None:
     objectives = LocalObjectives(local_ptm(Fake()), TASK, SPACE, DATA, DATA)
     each = objectives.each(Z)
     assert each.shape == (3, len(DATA))
@@ -28,7 +28,7 @@ def test_the_loss_is_the_mean_of_that_of_each_example() -> None:
     assert objectives.queries == 2 * Z.shape[0] * len(DATA)
 
 
-def test_perturbed_inputs_are_other_inputs_the_same_for_all_candidates_and_calls() -> None:
+def test_perturbed_inputs_are_the_same_for_all_candidates_and_calls() -> None:
     """Kills: a mask for each candidate, a new draw in each call, a handle that stays with the PTM."""
     ptm = local_ptm(Fake())
     objectives = LocalObjectives(ptm, TASK, SPACE, DATA, DATA)
@@ -48,7 +48,7 @@ def test_a_perturbed_objective_costs_twice_the_queries() -> None:
     assert objectives.queries == pytest.approx(2 * len(Z) * len(DATA))
 
 
-def test_the_expansion_asks_once_for_each_candidate_and_never_for_offsets() -> None:
+def test_the_expansion_queries_each_candidate_once_and_offsets_never() -> None:
     space = LatentSpace(7, SPACE.projection, offsets=2)
     objectives = LocalObjectives(local_ptm(Fake()), TASK, space, DATA, DATA)
     population = np.concatenate([Z, np.tile([0.5, -0.5], (3, 1))], axis=1)
@@ -67,7 +67,7 @@ def objectives(output: Output, min_examples: int = 2, data: LabelledExamples = D
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_LOGPROBS, Output.LOSS_ONLY])
-def test_losses_are_the_same_however_they_are_come_by(output: Output) -> None:
+def test_losses_are_the_same_for_each_output_of_the_ptm(output: Output) -> None:
     known, asked = objectives(Output.LABEL_LOGITS), objectives(output)
     np.testing.assert_allclose(asked.loss(Z), known.loss(Z), rtol=1e-6)
     assert asked.queries == known.queries
@@ -76,13 +76,13 @@ def test_losses_are_the_same_however_they_are_come_by(output: Output) -> None:
     assert (found.dev_correct is not None) == output.scores
 
 
-def test_parts_of_unlike_size_make_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_different_sizes_give_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: the mean of the parts' means."""
     monkeypatch.setattr("fedbbpt.ptm.models.fake.MAX_EXAMPLES", 3)
     np.testing.assert_allclose(objectives(Output.LOSS_ONLY).loss(Z), objectives(Output.LABEL_LOGITS).loss(Z), rtol=1e-6)
 
 
-def test_where_only_classes_are_given_the_loss_is_the_share_of_errors() -> None:
+def test_if_the_ptm_gives_only_classes_the_loss_is_the_share_of_errors() -> None:
     known, asked = objectives(Output.LABEL_LOGITS), objectives(Output.LABEL_ARGMAX)
     for z, error in zip(Z, asked.loss(Z), strict=True):
         right = known.measure(z.astype(np.float32))  # the dev examples are the training examples
@@ -92,7 +92,7 @@ def test_where_only_classes_are_given_the_loss_is_the_share_of_errors() -> None:
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
-def test_what_needs_scores_fails_before_the_first_query(output: Output) -> None:
+def test_a_need_for_scores_fails_before_the_first_query(output: Output) -> None:
     ptm = ptm_of(Fake(), output=output, min_examples=2)
     with pytest.raises(OutputWithheld, match=f"gives {output}, and not the scores that the method needs"):
         LocalObjectives(ptm, TASK, SPACE, DATA, DATA, scores_needed=True)
@@ -105,7 +105,7 @@ def test_what_needs_scores_fails_before_the_first_query(output: Output) -> None:
     assert ptm.usage().queries == 0
 
 
-def test_too_few_different_examples_for_a_loss_are_told_of_at_the_start() -> None:
+def test_too_few_different_examples_for_a_loss_fail_at_the_start() -> None:
     twice = DATA.take(np.array([0, 1, 2, 3, 0, 1, 2, 3]))
     with pytest.raises(InvalidData, match="training examples: 4 different ones; at least 5"):
         objectives(Output.LOSS_ONLY, min_examples=5, data=twice)

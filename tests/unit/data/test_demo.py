@@ -20,7 +20,7 @@ def splits(demo: Demo) -> tuple[LabelledExamples, LabelledExamples, LabelledExam
     return demo.train, demo.dev, demo.test
 
 
-def test_no_text_is_there_twice(demo: Demo) -> None:
+def test_no_text_occurs_twice(demo: Demo) -> None:
     texts = [text for split in splits(demo) for text in split.examples.texts]
     assert len({text.lower() for text in texts}) == len(texts) == 980
 
@@ -37,11 +37,11 @@ def test_classes_are_equally_frequent_in_every_split(demo: Demo) -> None:
         np.testing.assert_array_equal(np.bincount(split.labels), np.full(len(QUESTIONS), each))
 
 
-def test_a_seed_gives_one_data_set() -> None:
+def test_a_seed_determines_the_data_set() -> None:
     assert questions(0).train.examples == questions(0).train.examples != questions(1).train.examples
 
 
-def test_no_question_comes_again_in_another_context(demo: Demo) -> None:
+def test_no_question_occurs_again_in_another_context(demo: Demo) -> None:
     """So no test question is a training question with a hello before it."""
     cores = []
     for split in splits(demo):
@@ -52,19 +52,19 @@ def test_no_question_comes_again_in_another_context(demo: Demo) -> None:
     assert len(set(cores)) == len(cores)
 
 
-def test_a_topic_says_nothing_about_the_class(demo: Demo) -> None:
+def test_the_topic_does_not_give_the_class_away(demo: Demo) -> None:
     """Every class asks about every examination."""
     texts, labels = demo.train.examples.texts, demo.train.labels
     seen = {(event, int(label)) for text, label in zip(texts, labels, strict=True) for event in EVENTS if event in text}
     assert len(seen) > 0.9 * len(EVENTS) * len(QUESTIONS)
 
 
-def test_every_text_is_written_out(demo: Demo) -> None:
+def test_every_text_is_complete(demo: Demo) -> None:
     for split in splits(demo):
         for text in split.examples.texts:
             assert re.fullmatch(r"[A-Z][^{}\[\]]+[.?!]", text) and "  " not in text, text
 
 
-def test_every_wording_stands_for_one_class() -> None:
+def test_every_wording_belongs_to_one_class() -> None:
     wordings = [wording for of_class in QUESTIONS.values() for wording in of_class]
     assert len(set(wordings)) == len(wordings)

@@ -63,13 +63,13 @@ SAME: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_formats_agree(write: Write, name: str) -> None:
+def test_all_formats_give_the_same_examples(write: Write, name: str) -> None:
     data = read(write(name, SAME[name]), LABELS)
     assert data.examples == Examples(("meow", "woof, woof"))
     np.testing.assert_array_equal(data.labels, [0, 1])
 
 
-def test_columns_go_by_any_name(write: Write) -> None:
+def test_columns_may_have_any_name(write: Write) -> None:
     path = write("a.csv", "premise,hypothesis,gold\nIt rains.,It is wet.,dog\n")
     data = read(path, LABELS, Columns("premise", "hypothesis", "gold"))
     assert data.examples == Examples(("It rains.",), ("It is wet.",))
@@ -165,7 +165,7 @@ def test_label_names_come_from_the_data(write: Write, labels: list[str | int], n
     np.testing.assert_array_equal(label(table, names).labels, [names.index(str(name)) for name in labels])
 
 
-def test_a_number_that_is_a_name_is_no_index(write: Write) -> None:
+def test_a_number_that_names_a_class_is_not_an_index(write: Write) -> None:
     """One to five stars of which two were never given: 4 means four stars, not the fifth class."""
     table = read_table(write("a.jsonl", lines(*(MEOW | {"label": stars} for stars in (1, 3, 4, 5)))))
     other = read_table(write("b.jsonl", lines(MEOW | {"label": 2})))
@@ -176,14 +176,14 @@ def test_a_number_that_is_a_name_is_no_index(write: Write) -> None:
     assert label_names(table, other) == ("1", "2", "3", "4", "5")
 
 
-def test_a_column_of_texts_is_no_column_of_labels(write: Write) -> None:
+def test_a_column_of_texts_is_refused_as_labels(write: Write) -> None:
     table = read_table(write("a.jsonl", lines(*(MEOW | {"label": f"id-{row}"} for row in range(1001)))))
     with pytest.raises(InvalidData, match="1001 different labels; at most 1000; is it the right column"):
         label_names(table)
 
 
 @pytest.mark.parametrize(("labels", "said"), [([], "no examples"), ([1, 1], "all 2 examples are of class 'dog'")])
-def test_one_class_cannot_be_trained_on(labels: list[int], said: str) -> None:
+def test_data_of_one_class_is_refused_for_training(labels: list[int], said: str) -> None:
     data = LabelledExamples(Examples(("x",) * len(labels)), np.array(labels, np.int64))
     with pytest.raises(InvalidData, match=f"client-3: {said}; examples of at least two classes"):
         check_trainable(data, LABELS, where="client-3")
@@ -191,7 +191,7 @@ def test_one_class_cannot_be_trained_on(labels: list[int], said: str) -> None:
 
 
 @pytest.mark.parametrize("pairs", [None, ("a", 'b "c"')])
-def test_what_is_written_is_read_back(tmp_path: Path, pairs: tuple[str, str] | None) -> None:
+def test_written_examples_are_read_back(tmp_path: Path, pairs: tuple[str, str] | None) -> None:
     data = LabelledExamples(Examples(("naïve ☕", "two\nlines\u2028three"), pairs), np.array([1, 0]))
     write_jsonl(tmp_path / "a.jsonl", data, LABELS)
     back = read(tmp_path / "a.jsonl", LABELS)
@@ -199,7 +199,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, pairs: tuple[str, str] | N
     np.testing.assert_array_equal(back.labels, data.labels)
 
 
-def test_parquet_reads_like_the_others(tmp_path: Path) -> None:
+def test_parquet_gives_the_same_examples(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"text": ["meow", "woof, woof"], "label": [0, 1]}), tmp_path / "a.parquet")
@@ -211,7 +211,7 @@ def test_parquet_reads_like_the_others(tmp_path: Path) -> None:
         read(tmp_path / "b.parquet", LABELS)
 
 
-def test_a_dataset_of_the_hub_reads_like_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_of_the_hub_gives_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub itself is replaced: what it would send is made here."""
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["dog", "cat"])})
@@ -234,7 +234,7 @@ def test_a_dataset_of_the_hub_reads_like_the_others(monkeypatch: pytest.MonkeyPa
     assert asked == [("owner/pets", "small", "validation"), ("pets", None, "train")]
 
 
-def test_what_the_hub_refuses_may_be_a_mistyped_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_dataset_may_be_a_mistyped_path(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
 
     def load(name: str, config: str | None, split: str) -> object:
@@ -253,7 +253,7 @@ def test_a_missing_extra_says_how_to_get_it(module: str, source: str, monkeypatc
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_names_the_classes_in_the_order_of_its_data_set(write: Write, name: str) -> None:
+def test_a_preset_has_the_classes_in_the_order_of_its_data_set(write: Write, name: str) -> None:
     """Files of these data sets hold indices; every class has another count here, so that no two can be exchanged."""
     published = PUBLISHED[name.removesuffix("-plain")]
     assert tuple(PRESETS[name]) == published

@@ -27,7 +27,7 @@ def test_channels_come_first(tmp_path: Path, x: np.ndarray, shape: tuple[int, ..
     assert read_unlabelled(tmp_path / "a.npz").images is not None
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_images_are_read_back(tmp_path: Path) -> None:
     data = LabelledExamples(Examples(images=GREY[:, None]), CLASSES)
     path = write(tmp_path / "client.train", data, ("cat", "dog"))
     assert path.name == "client.train.npz" and read_table(path).labels == ("dog", "cat", "dog", "dog")
@@ -61,14 +61,14 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
         read(path, ("cat", "dog"))
 
 
-def test_sides_are_stretched_and_grey_becomes_colour() -> None:
+def test_fit_resizes_and_turns_grey_into_colour() -> None:
     ramp = np.array([[[[0, 100]]]], np.uint8)
     fitted = fit(Examples(images=ramp), (3, 1, 4)).images
     assert fitted is not None and fitted.dtype == np.uint8
     np.testing.assert_array_equal(fitted, np.tile([0, 25, 75, 100], (1, 3, 1, 1)))
 
 
-def test_opacity_is_left_out_but_colours_are_not() -> None:
+def test_fit_drops_opacity_and_never_colours() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2, 4, 3, 3), np.uint8)
     fitted = fit(Examples(images=images), (3, 3, 3)).images
     assert fitted is not None and np.array_equal(fitted, images[:, :3])
@@ -76,6 +76,6 @@ def test_opacity_is_left_out_but_colours_are_not() -> None:
         fit(Examples(images=images[:, :3]), (1, 3, 3))
 
 
-def test_texts_and_images_that_fit_stay_as_they_are() -> None:
+def test_fit_leaves_texts_and_fitting_images_unchanged() -> None:
     for examples, shape in ((Examples(("a",)), None), (Examples(images=GREY[:, None]), (1, 5, 6))):
         assert fit(examples, shape) is examples

@@ -11,24 +11,24 @@ def corpus(texts: int) -> list[str]:
     return [" ".join([*draw.choice(WORDS, 4), "New York", *draw.choice(WORDS, 4)]) + "." for _ in range(texts)]
 
 
-def test_what_stands_together_more_often_than_by_chance_stays_together() -> None:
+def test_words_that_occur_together_more_often_than_by_chance_are_an_ngram() -> None:
     found = pmi_ngrams(corpus(200), 100)
     assert found[0] == "new york", "and it is the most frequent"
     assert set(WORDS) <= set(found) and "york" not in found
 
 
-def test_what_stands_together_too_rarely_to_tell_is_cut_apart() -> None:
+def test_a_pair_that_is_too_rare_to_judge_is_cut() -> None:
     assert "new york" in pmi_ngrams(corpus(MIN_COUNT), 100)
     found = pmi_ngrams(corpus(MIN_COUNT - 1), 100)
     assert {"new", "york"} <= set(found) and "new york" not in found
 
 
-def test_the_most_frequent_come_first_and_the_alphabet_decides_between_equals() -> None:
+def test_the_most_frequent_come_first_and_equals_alphabetically() -> None:
     assert pmi_ngrams(["b. b. d. c.", "d. c. e."], 100) == ("b", "c", "d", "e")
     assert pmi_ngrams(corpus(200), 3) == pmi_ngrams(corpus(200), 100)[:3]
 
 
-def test_an_ngram_neither_crosses_a_mark_nor_is_too_long() -> None:
+def test_an_ngram_neither_crosses_punctuation_nor_is_too_long() -> None:
     texts = [f"{i}, one two three four five six; seven eight, nine" for i in range(100)]
     found = pmi_ngrams(texts, 1000)
     assert "seven eight" in found

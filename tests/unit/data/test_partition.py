@@ -18,7 +18,7 @@ TREC_COUNTS = (86, 1162, 1250, 1223, 835, 896)
 """Training questions of each class in TREC (Li and Roth, 2002), whose smallest class is a fifteenth of its largest."""
 
 
-def test_shots_are_as_many_of_each_class() -> None:
+def test_shots_are_equally_many_of_each_class() -> None:
     rows = shots(np.repeat([0, 1, 2], [50, 8, 9]), 8, seed=0)
     np.testing.assert_array_equal(np.repeat([0, 1, 2], [50, 8, 9])[rows], np.repeat([0, 1, 2], 8))
 
@@ -56,14 +56,14 @@ def test_small_alpha_is_skewed_and_large_alpha_is_not() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_ten_clients_share_few_shots(seed: int) -> None:
+def test_ten_clients_share_few_shots_without_an_empty_client(seed: int) -> None:
     counts = histogram(LABELS, dirichlet(LABELS, 10, 0.1, seed), 6)
     assert counts.sum(axis=1).min() >= 1
     np.testing.assert_array_equal(counts.sum(axis=0), 16)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0])
-def test_a_thousand_clients_are_as_unlike_as_alpha_says(alpha: float) -> None:
+def test_a_thousand_clients_differ_as_much_as_alpha_implies(alpha: float) -> None:
     # A draw of the real numbers, neither rounded nor mended, has about as many examples with its largest holders.
     labels = np.repeat(np.arange(4), [2135, 2088, 2079, 2175])
     counts = histogram(labels, dirichlet(labels, 1000, alpha, seed=0), 4)
@@ -79,7 +79,7 @@ def test_as_many_clients_as_examples_have_one_each() -> None:
 
 
 @pytest.mark.parametrize("clients, alpha, seed, expected", FIRST_DRAWS)
-def test_draws_stay_what_they_were(clients: int, alpha: float, seed: int, expected: str) -> None:
+def test_draws_do_not_change_between_versions(clients: int, alpha: float, seed: int, expected: str) -> None:
     rows = np.concatenate([part * 1000 + number for number, part in enumerate(dirichlet(LABELS, clients, alpha, seed))])
     assert hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16] == expected
 
@@ -107,7 +107,7 @@ def test_more_clients_than_examples_are_refused(clients: int) -> None:
             partition(LABELS, clients, 0)
 
 
-def test_shards_give_few_classes_to_each() -> None:
+def test_shards_give_each_client_few_classes() -> None:
     counts = histogram(LABELS, shards(LABELS, 8, 2, seed=0), 6)
     np.testing.assert_array_equal(counts.sum(axis=1), 12)
     # A shard of six rows from classes of sixteen touches two classes at most.

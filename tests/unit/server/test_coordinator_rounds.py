@@ -203,7 +203,7 @@ def test_the_run_starts_when_enough_have_joined() -> None:
     assert {task.seed for task in tasks if task} == {seeds.derive(5, "task", 0)}
 
 
-def test_who_leaves_before_the_start_is_not_counted_on() -> None:
+def test_a_client_that_leaves_before_the_start_does_not_count() -> None:
     bench = Bench(clients=2)
     bench.join("anna")
     bench.coordinator.leave(bench.sessions["anna"], bench.now)
@@ -242,7 +242,7 @@ def test_a_run_searches_measures_and_finishes() -> None:
         bench.submit("anna", id_of("anna", 4))
 
 
-def test_the_best_prompt_is_by_loss_then_by_accuracy_and_is_the_one_that_was_measured() -> None:
+def test_the_best_prompt_is_the_measured_one_with_the_lowest_loss_then_the_highest_accuracy() -> None:
     bench = Bench(clients=1, quorum=1)
     bench.join("anna")
     bench.answer("anna", z=1.0, dev_correct=1, dev_loss_sum=6.0)  # measures the start, z = 0
@@ -256,7 +256,7 @@ def test_the_best_prompt_is_by_loss_then_by_accuracy_and_is_the_one_that_was_mea
     assert bench.coordinator.result().measured.round == 2
 
 
-def test_an_accuracy_that_one_client_does_not_know_is_not_known() -> None:
+def test_the_accuracy_is_unknown_if_one_client_does_not_know_its_own() -> None:
     bench = Bench(clients=2, quorum=2)
     bench.join("anna", "berta")
     blind = update(dev_correct=None)
@@ -277,7 +277,7 @@ def test_without_dev_examples_the_last_prompt_is_the_result() -> None:
     assert np.array_equal(bench.coordinator.result().z, float32([2, 2]))
 
 
-def test_with_one_client_a_round_prompts_are_compared_on_the_examples_of_as_many_rounds_as_clients() -> None:
+def test_with_one_client_a_round_prompts_are_compared_over_as_many_rounds_as_clients() -> None:
     """An easy client does not make a prompt the best: by itself that of round 1 would be, with a loss of 0.1."""
     bench = Bench(clients=2, quorum=1, size=1)
     bench.join("anna", "berta")
@@ -306,7 +306,7 @@ def test_a_late_joiner_takes_part_from_the_next_round() -> None:
     assert bench.last.clients == 3
 
 
-def test_at_the_deadline_a_quorum_goes_on_and_the_missing_lapse_until_they_show_up() -> None:
+def test_at_the_deadline_a_quorum_closes_the_round_and_the_missing_lapse_until_they_answer() -> None:
     bench = Bench(clients=3, quorum=2)
     bench.join("anna", "berta", "clara")
     bench.answer("anna", "berta")
@@ -335,7 +335,7 @@ def test_without_a_quorum_the_deadline_is_extended_and_nothing_is_lost() -> None
     assert (bench.round, bench.last.clients) == (1, 2)
 
 
-def test_who_is_gone_gives_its_place_to_a_newcomer() -> None:
+def test_a_disconnected_client_gives_its_place_to_a_newcomer() -> None:
     bench = Bench(clients=2)
     bench.join("anna", "berta")
     bench.answer("anna")
@@ -349,7 +349,7 @@ def test_who_is_gone_gives_its_place_to_a_newcomer() -> None:
     assert {member.client_id for member in bench.coordinator.status().members} == {"anna", "clara", "dora"}
 
 
-def test_a_sampled_cohort_replaces_who_left() -> None:
+def test_a_sampled_cohort_replaces_a_client_that_left() -> None:
     bench = Bench(clients=4, quorum=2, size=2)
     names = ["anna", "berta", "clara", "dora"]
     bench.join(*names)
@@ -362,7 +362,7 @@ def test_a_sampled_cohort_replaces_who_left() -> None:
     assert (bench.round, bench.last.clients) == (1, 2)
 
 
-def test_who_left_after_answering_stays_counted_and_is_not_waited_for() -> None:
+def test_a_client_that_left_after_answering_stays_counted() -> None:
     bench = Bench(clients=3, quorum=2)
     bench.join("anna", "berta", "clara")
     bench.answer("anna")
@@ -376,7 +376,7 @@ def test_who_left_after_answering_stays_counted_and_is_not_waited_for() -> None:
     assert (bench.last.round, bench.last.clients) == (1, 2)
 
 
-def test_a_lost_receipt_is_told_again_after_the_round_closed_and_after_a_restart() -> None:
+def test_a_lost_receipt_is_sent_again_after_the_round_closed_and_after_a_restart() -> None:
     bench = Bench()
     bench.join("anna", "berta")
     bench.answer("anna", "berta")
@@ -388,7 +388,7 @@ def test_a_lost_receipt_is_told_again_after_the_round_closed_and_after_a_restart
     assert bench.coordinator.status().queries == 20
 
 
-def test_after_a_restart_the_same_round_goes_on() -> None:
+def test_after_a_restart_the_same_round_continues() -> None:
     bench = Bench()
     bench.join("anna", "berta")
     bench.answer("anna")
@@ -403,7 +403,7 @@ def test_after_a_restart_the_same_round_goes_on() -> None:
     assert (bench.round, bench.last.clients) == (1, 2)
 
 
-def test_a_client_id_belongs_to_the_key_that_is_connected_with_it() -> None:
+def test_a_client_id_belongs_to_the_connected_key() -> None:
     bench = Bench(clients=1, quorum=1)
     bench.join("anna")
     first = bench.sessions["anna"]
@@ -419,7 +419,7 @@ def test_a_client_id_belongs_to_the_key_that_is_connected_with_it() -> None:
     assert bench.store.members()["anna"].client_key == "other"
 
 
-def test_a_turn_is_a_change_of_tasks_and_a_version_any_change() -> None:
+def test_turn_counts_changes_of_tasks_and_version_counts_all_changes() -> None:
     bench = Bench(clients=2)
     bench.join("anna")
     bench.join("berta")
@@ -452,7 +452,7 @@ class TestStop:
         with pytest.raises(RunFinished):
             bench.join("berta")
 
-    def test_after_the_round_that_stands_open(self) -> None:
+    def test_after_the_open_round(self) -> None:
         bench = Bench()
         bench.join("anna", "berta")
         bench.answer("anna", "berta")
@@ -502,7 +502,7 @@ def test_a_full_disk_keeps_the_receipt_and_closes_later() -> None:
     assert (bench.round, bench.last.clients, bench.last.queries) == (1, 2, 20)
 
 
-def test_who_joins_while_the_disk_is_full_is_no_member_and_may_try_again() -> None:
+def test_a_client_that_joins_while_the_disk_is_full_is_no_member_and_may_try_again() -> None:
     bench = Bench(clients=1, quorum=1)
     bench.store.full = True
     with pytest.raises(StoreFull):

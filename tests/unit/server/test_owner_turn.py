@@ -94,13 +94,13 @@ def test_a_run_waits_for_its_clients_and_for_the_owner(run: Run) -> None:
     assert states == [RunState.WAITING, RunState.WAITING, RunState.RUNNING]
 
 
-def test_an_owner_does_not_stand_for_a_client(run: Run) -> None:
+def test_an_owner_does_not_count_as_a_client(run: Run) -> None:
     run.join("anna", "bert", "carl")
     assert run.coordinator.state is RunState.WAITING
 
 
 @pytest.mark.parametrize("crashing", [False, True])
-def test_the_owner_goes_on_from_the_average_and_the_clients_from_there(run: Run, crashing: bool) -> None:
+def test_the_owner_starts_from_the_average_and_the_clients_from_the_tuned_prompt(run: Run, crashing: bool) -> None:
     """Kills: an owner that is asked with the clients, clients that are asked before it, its answer averaged with
     theirs, and a coordinator that has forgotten after a crash whose turn it was."""
     run.join(*CLIENTS, OWNER)
@@ -145,7 +145,7 @@ def test_a_round_waits_for_an_owner_who_is_away(run: Run) -> None:
     assert run.asked() == list(CLIENTS)
 
 
-def test_nobody_else_answers_for_the_owner(run: Run) -> None:
+def test_a_client_cannot_answer_for_the_owner(run: Run) -> None:
     run.join(*CLIENTS, OWNER)
     task = run.task("anna")
     assert task is not None

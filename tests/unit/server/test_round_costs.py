@@ -153,7 +153,7 @@ def test_a_restarted_coordinator_decodes_the_stored_updates_once(run: Run) -> No
     assert run.counts == (3, 2)
 
 
-def test_a_refused_update_is_not_decoded(run: Run) -> None:
+def test_a_duplicate_is_not_decoded(run: Run) -> None:
     run.join()
     task = run.coordinator.task_for(run.sessions["anna"])
     run.answer("anna")

@@ -52,7 +52,7 @@ def test_commits_are_synced_in_full(path: Path) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive"}
 
 
-def test_a_second_coordinator_learns_of_the_first(path: Path) -> None:
+def test_a_second_coordinator_is_refused_while_the_first_is_running(path: Path) -> None:
     with closing(SqliteStore(path, RUN)) as store:
         with pytest.raises(StoreLocked, match=r"run\.db: another process has it open"):
             SqliteStore(path, RUN)
@@ -91,19 +91,19 @@ def test_another_database_is_refused_and_left_alone(tmp_path: Path) -> None:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("recipes",)]
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but long enough to be read as the header of one\n" * 10)
     with pytest.raises(StoreMismatch, match="not a database"):
         SqliteStore(path, RUN)
 
 
-def test_a_path_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_opened_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unable to open"):
         SqliteStore(tmp_path / "missing" / "run.db", RUN)
 
 
-def test_a_full_disk_loses_nothing_and_the_store_goes_on(path: Path) -> None:
+def test_a_full_disk_loses_nothing_and_the_store_continues(path: Path) -> None:
     with closing(SqliteStore(path, RUN)) as store:
         with store._engine.connect() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()

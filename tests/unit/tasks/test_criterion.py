@@ -12,7 +12,7 @@ LABELS = np.array([0, 1])
 SCORES = np.array([[[0.0, np.log(3.0)], [1.0, 1.0]], [[0.0, 0.0], [2.0, 2.0]]], np.float32)
 
 
-def test_cross_entropy_is_the_mean_surprise() -> None:
+def test_cross_entropy_is_the_mean_of_minus_log_p() -> None:
     expected = [(np.log(4) + np.log(2)) / 2, np.log(2)]
     np.testing.assert_allclose(cross_entropy(SCORES, LABELS), expected, rtol=1e-7)
     assert cross_entropy(SCORES, LABELS).dtype == np.float64
@@ -24,25 +24,25 @@ def test_large_scores_do_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_loss_that_is_no_number_never_wins(bad: float) -> None:
+def test_a_nan_loss_never_wins(bad: float) -> None:
     scores = SCORES.copy()
     scores[1, 0, 0] = bad
     losses = cross_entropy(scores, LABELS)
     assert losses[1] == np.inf and np.isfinite(losses[0])
 
 
-def test_an_impossible_class_costs_nothing_until_it_is_the_right_one() -> None:
+def test_an_impossible_class_costs_nothing_unless_it_is_the_true_one() -> None:
     scores = np.array([[[0.0, -np.inf]]], np.float32)
     assert cross_entropy(scores, np.array([0]))[0] == 0.0
     assert cross_entropy(scores, np.array([1]))[0] == np.inf
 
 
-def test_correct_counts_the_class_on_top() -> None:
+def test_correct_counts_the_examples_with_the_true_class_on_top() -> None:
     np.testing.assert_array_equal(correct(SCORES, np.array([1, 0])), [2, 1])
     np.testing.assert_array_equal(accuracy(SCORES, np.array([1, 0])), [1.0, 0.5])
 
 
-def test_nan_is_never_right() -> None:
+def test_an_example_with_a_nan_score_is_never_correct() -> None:
     scores = np.array([[[np.nan, 0.0], [0.0, np.nan]]], np.float32)
     assert all(correct(scores, np.array(labels))[0] == 0 for labels in ([0, 0], [0, 1], [1, 0], [1, 1]))
 
@@ -53,7 +53,7 @@ def test_labels_that_do_not_fit_are_refused(labels: list[int]) -> None:
         cross_entropy(SCORES, np.array(labels, np.int64))
 
 
-def test_arguments_stay_as_they_were() -> None:
+def test_arguments_are_not_changed() -> None:
     scores = SCORES.copy()
     cross_entropy(scores, LABELS)
     np.testing.assert_array_equal(scores, SCORES)

@@ -10,13 +10,13 @@ from fedbbpt.types import Output
 LABELS = [np.array([0, 1, 1]), np.array([1])]
 
 
-def test_parts_count_by_their_examples() -> None:
+def test_parts_are_weighted_by_their_examples() -> None:
     found = judge(Output.LOSS_ONLY, [np.array([1.0, 2.0]), np.array([5.0, 6.0])], LABELS)
     np.testing.assert_allclose(found.objective, [2.0, 3.0])
     assert found.correct is None
 
 
-def test_classes_are_counted() -> None:
+def test_correct_classes_are_counted() -> None:
     found = judge(Output.LABEL_ARGMAX, [np.array([[0, 1, 0], [1, 0, 0]]), np.array([[1], [0]])], LABELS)
     np.testing.assert_array_equal(found.correct, [3, 0])
     np.testing.assert_array_equal(found.objective, [0.25, 1.0])

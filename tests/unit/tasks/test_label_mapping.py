@@ -15,12 +15,12 @@ def test_each_class_takes_the_label_that_its_examples_get_most_often() -> None:
     assert by_frequency(scores([3, 3, 0, 2, 2, 1], 4), np.array([0, 0, 0, 1, 1, 1]), 2) == (3, 2)
 
 
-def test_the_surer_class_chooses_first_and_no_label_is_taken_twice() -> None:
+def test_the_class_with_the_largest_share_chooses_first_and_no_label_is_taken_twice() -> None:
     """Class 1 gives label 2 always, class 0 but two times of three: it takes its next. Kills: counts for shares."""
     assert by_frequency(scores([2, 2, 1, 2, 2], 3), np.array([0, 0, 0, 1, 1]), 2) == (1, 2)
 
 
-def test_a_class_without_examples_takes_what_is_left() -> None:
+def test_a_class_without_examples_takes_a_remaining_label() -> None:
     assert by_frequency(scores([0, 0], 2), np.array([1, 1]), 2) == (1, 0)
 
 

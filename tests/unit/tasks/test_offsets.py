@@ -32,19 +32,19 @@ def test_the_gradient_vanishes_at_the_offsets(shots: Shots, ridge: float) -> Non
     np.testing.assert_allclose(surplus + ridge * offsets, 0.0, atol=1e-8)
 
 
-def test_loss_and_accuracy_are_better_than_without(shots: Shots) -> None:
+def test_offsets_improve_loss_and_accuracy(shots: Shots) -> None:
     scores, labels = shots
     shifted = (scores + fit_offsets(scores, labels)).astype(np.float32)
     assert cross_entropy(shifted[None], labels)[0] < cross_entropy(scores[None], labels)[0] - 0.5
     assert accuracy(shifted[None], labels)[0] > accuracy(scores[None], labels)[0] + 0.2
 
 
-def test_a_constant_on_all_classes_changes_nothing(shots: Shots) -> None:
+def test_a_constant_on_all_classes_does_not_change_the_offsets(shots: Shots) -> None:
     scores, labels = shots
     np.testing.assert_allclose(fit_offsets(scores + np.float32(64), labels), fit_offsets(scores, labels), atol=1e-4)
 
 
-def test_a_favour_is_taken_back(shots: Shots) -> None:
+def test_a_shift_of_the_scores_is_reversed(shots: Shots) -> None:
     scores, labels = shots
     favour = np.array([2.0, 0.0, -1.0, -1.0])
     np.testing.assert_allclose(
@@ -62,7 +62,7 @@ def test_a_class_without_examples_gets_a_finite_offset(shots: Shots) -> None:
     assert np.isfinite(offsets).all() and offsets[3] == offsets.min()
 
 
-def test_far_scores_converge() -> None:
+def test_distant_scores_converge() -> None:
     """Where a full Newton step overshoots: one class is ahead by hundreds."""
     labels = np.array([0, 1, 0, 1])
     scores = np.array([[0.0, 300.0], [0.0, 301.0], [0.0, 299.0], [0.0, 303.0]], np.float32)

@@ -71,7 +71,7 @@ def test_messages_are_no_larger_than_the_card_says(kind: str, room: int, rows: i
     assert twice.ByteSize() > small.max_message_bytes or 16 * count * len(held) * 2 > room, "no fewer than need be"
 
 
-def test_losses_do_not_hang_on_how_they_are_asked_for() -> None:
+def test_losses_do_not_depend_on_the_split_into_calls() -> None:
     space = LatentSpace(5, PROJECTION)
     words = ("parking", "payments")
     texts = tuple(f"{word} at the clinic, number {i}" for i in range(8) for word in words)
