@@ -1,4 +1,4 @@
-"""What every Store does."""
+"""Every store keeps the contract of interfaces.Store."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The stated errors of the codecs."""
+"""Laws of the codecs: the bounds of their errors."""
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ def test_int8_errs_by_less_than_a_step(x: Vector, seed: int) -> None:
 
 @given(x=hnp.arrays(np.float64, 5, elements=st.floats(-10, 10)))
 def test_int8_is_unbiased(x: Vector) -> None:
-    """Kills: rounding to the nearest, which errs to the same side each time."""
+    """Kills: rounding to the nearest, whose error has the same sign each time."""
     x[0] = 10.0  # the scale
     draws = 2000
     tiled = np.tile(x, (draws, 1))

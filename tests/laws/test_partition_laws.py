@@ -1,4 +1,4 @@
-"""Laws of partitions, whatever the labels."""
+"""Laws of partitions, for all labels."""
 
 from collections.abc import Callable
 
@@ -49,7 +49,7 @@ def test_different_seeds_give_different_parts(scheme: Scheme) -> None:
 
 @given(labels=labels_of, seed=seeds)
 def test_large_alpha_approaches_an_even_deal(labels: Rows, seed: int) -> None:
-    """Kills: alpha used as its inverse, or proportions drawn over classes instead of over clients."""
+    """Kills: 1 / alpha in place of alpha, or proportions drawn over classes instead of over clients."""
     for part in dirichlet(labels, 3, 1e9, seed):
         shares = np.bincount(labels[part], minlength=5) - np.bincount(labels, minlength=5) / 3
         assert (np.abs(shares) <= 1).all()
@@ -57,7 +57,7 @@ def test_large_alpha_approaches_an_even_deal(labels: Rows, seed: int) -> None:
 
 @given(labels=labels_of, seed=seeds, clients=st.integers(1, 12), alpha=st.sampled_from([1e-3, 0.1, 1.0]))
 def test_no_client_is_empty(labels: Rows, seed: int, clients: int, alpha: float) -> None:
-    """Kills: returning the first draw, mending with an example of a client that had only this one, or with a copy."""
+    """Kills: returning the first draw, a repair with the only example of another client, or with a copy."""
     parts = dirichlet(labels, clients, alpha, seed)
     assert min(map(len, parts)) >= 1
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))

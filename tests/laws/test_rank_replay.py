@@ -1,4 +1,4 @@
-"""fed-bpt by ranks: from the orders of candidates alone the server finds what its clients found, to the bit."""
+"""fed-bpt by ranks: from the orders of candidates alone the server computes the means of its clients, bit for bit."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ CLIENTS = ("a", "b", "c")
 
 
 class Rugged(ToyObjectives):
-    """Losses without a slope: a few values, so that some are equal, and now and then none at all."""
+    """Losses without a slope: a few values, so that some are equal, and sometimes NaN."""
 
     weight = 3.0
 
@@ -47,7 +47,7 @@ class Rugged(ToyObjectives):
 
 
 def walked(options: dict[str, Any], dim: int, seed: int, broken: float) -> tuple[dict[str, Array], list[Update]]:
-    """The server's state after three rounds, and the last round's updates as floats of full precision."""
+    """Returns the server's state after three rounds, and the last round's updates before encoding."""
     config = FedBptConfig.model_validate({"name": "fed-bpt", **options})
     space = LatentSpace(dim, Projection(ProjectionKind.NORMAL, seed=1, tokens=2, scale=1.0, initial_text=""))
     server = FedBptServer(config, space)
@@ -85,8 +85,8 @@ def walked(options: dict[str, Any], dim: int, seed: int, broken: float) -> tuple
 def test_a_replay_finds_the_mean_that_would_have_been_sent(
     dim: int, seed: int, broken: float, options: dict[str, Any]
 ) -> None:
-    """Kills: the round's seed where clients draw by their own, a replay from the unrounded state instead of the
-    broadcast, one without the norm guard, one that reads the first generation's order in all."""
+    """Kills: the round's seed in place of the clients' own seeds; a replay from the unrounded state instead of the
+    broadcast, without the norm guard, or with the first generation's order in every generation."""
     by_means, sent = walked({**options, "uplink": "mean"}, dim, seed, broken)
     by_ranks, ordered = walked({**options, "uplink": "ranks"}, dim, seed, broken)
     assert {name: array.tobytes() for name, array in by_ranks.items()} == {

@@ -1,4 +1,4 @@
-"""The coordinator dies before and after every single store operation, and is started again on the same file."""
+"""The coordinator is killed before and after every write to its store, and is started again on the same file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -45,12 +45,12 @@ CODEC = CODECS["int8"]
 
 
 class Killed(BaseException):
-    """No `except Exception` hears of a kill -9."""
+    """A kill -9: a BaseException, so that no `except Exception` catches it."""
 
 
 @dataclass
 class FragileStore:
-    """Fails at its `at`-th write, before it is done or after."""
+    """A store whose write number `at` fails, before or after it is done."""
 
     inner: Store
     failure: BaseException
@@ -89,7 +89,7 @@ class FragileStore:
 
 
 class Federation:
-    """Clients that answer whatever coordinator there is, and send again what they have no receipt for."""
+    """Clients that answer any coordinator, and send an update again until they have a receipt for it."""
 
     def __init__(self, method: str) -> None:
         self.method = METHODS[method]
@@ -114,7 +114,7 @@ class Federation:
         )
 
     def answer(self, task: Task) -> Update:
-        """Noise on top of what was broadcast: a pure function of the task."""
+        """Adds noise to the broadcast: a pure function of the task."""
         draw = seeds.rng(task.seed, task.id.client_id)
         told = sum(float(array.sum()) for array in task.arrays.values())
         correct = int(draw.integers(10))
@@ -166,7 +166,7 @@ def assert_same_run(federation: Federation, snapshot: Snapshot | None, expected:
     timeless: dict[str, Any] = {"seconds": 0.0}
     assert [replace(r, **timeless) for r in snapshot.reports] == [replace(r, **timeless) for r in expected.reports]
     assert snapshot.queries == QUERIES * len(CLIENTS) * (ROUNDS + 1)
-    # Each client heard of each of its tasks that it is counted, but for a receipt that was lost with the last round.
+    # Every client has a receipt for every task, except perhaps one that was lost after the last round closed.
     assert all(receipt in (Receipt.COUNTED, Receipt.DUPLICATE) for _, receipt in federation.receipts)
     told = {task_id for task_id, _ in federation.receipts} | {task_id for task_id, _ in federation.unsent.values()}
     assert len(told) == len(CLIENTS) * (ROUNDS + 1)
@@ -174,7 +174,7 @@ def assert_same_run(federation: Federation, snapshot: Snapshot | None, expected:
 
 
 def test_the_undisturbed_run_changes_the_state(undisturbed_run: tuple[str, Snapshot, int]) -> None:
-    """Otherwise equal states would mean nothing."""
+    """If the run did not change the state, comparing the states would prove nothing."""
     method, snapshot, writes = undisturbed_run
     initial = Federation(method).method.server(Federation(method).config, SPACE).init(0)
     assert writes == len(CLIENTS) + 1 + (len(CLIENTS) + 1) * (ROUNDS + 1)
@@ -208,7 +208,7 @@ def test_a_coordinator_killed_at_any_write_ends_with_the_same_run(
 def test_a_coordinator_killed_again_and_again_ends_with_the_same_run(
     undisturbed_run: tuple[str, Snapshot, int], after: bool, tmp_path: Path
 ) -> None:
-    """Every incarnation lives for four writes: enough to join, to answer once, and to die."""
+    """Each process lives for four writes: enough to join, to answer once, and to die."""
     method, expected, writes = undisturbed_run
     federation = Federation(method)
     for _ in range(writes):
@@ -223,7 +223,7 @@ def test_a_coordinator_killed_again_and_again_ends_with_the_same_run(
 
 
 def test_a_full_disk_at_any_write_delays_the_run_only(undisturbed_run: tuple[str, Snapshot, int]) -> None:
-    """The same coordinator goes on: what failed is asked for again, what had a receipt stays counted."""
+    """The same coordinator continues: failed calls are made again, and updates with a receipt stay counted."""
     method, expected, writes = undisturbed_run
     for at in range(1, writes + 1):
         federation = Federation(method)

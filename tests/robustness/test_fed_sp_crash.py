@@ -1,4 +1,4 @@
-"""Processes that train models die after every single answer: the run ends as if none had."""
+"""Processes that train models die after every answer, and the run ends as if they had not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +20,14 @@ from tests.tiny_run import Course, job, job_of_prefixes
 def test_processes_that_die_after_each_answer_end_with_the_same_run(
     data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]
 ) -> None:
-    """Kills: a client's weights that live in the process alone, an optimizer that outlives its stage, and an answer
-    that is computed anew, from weights that have moved on, though it was kept."""
+    """Kills: a client's weights that are only in memory, an optimizer that outlives its stage, and a saved answer that
+    is computed again, from weights that have changed since."""
     splits = prepare(job_of_prefixes(job(data, rounds=2, clients=2), checkpoint("llama")))
     ptm = local_ptm(load(splits.job.ptm.model, threads=1))
     auxiliary = tmp_path / "auxiliary.safetensors"
     assemble.make_auxiliary(splits.job, splits.server, auxiliary)
 
-    def born(name: str, settings: RunSettings) -> Agent:
+    def start(name: str, settings: RunSettings) -> Agent:
         keepsake = Keepsake(tmp_path / name)
         if name == OWNER:
             return assemble.owner(settings, splits.server, splits.job.ptm.model, keepsake=keepsake)
@@ -45,8 +45,8 @@ def test_processes_that_die_after_each_answer_end_with_the_same_run(
         for name, (session, settings) in sessions.items():
             task = coordinator.task_for(session)
             if task is not None:
-                born(name, settings).answer(task)  # and dies before it could submit
-                coordinator.submit(session, task.id, born(name, settings).answer(task), 0.0)
+                start(name, settings).answer(task)  # the process dies before it submits
+                coordinator.submit(session, task.id, start(name, settings).answer(task), 0.0)
                 answers += 1
     assert answers == 2 * (2 + 1) + 2
     assert Course.of(coordinator.result(), coordinator.reports(0)) == Course.of(

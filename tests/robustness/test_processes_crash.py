@@ -1,4 +1,4 @@
-"""Real processes, killed with signal 9 at any moment and started again with the same command."""
+"""Real processes, killed with signal 9 at random moments and started again with the same command."""
 
 import random
 import signal
@@ -23,12 +23,12 @@ from tests.tiny_run import CLIENTS, Course, job, undisturbed
 
 ROUNDS = 30
 KILL_WITHIN_SECONDS = 0.05
-"""After the round that a test waits for was seen."""
+"""The longest time between the start of the round that a test waits for and the kill."""
 
 
 @pytest.fixture(scope="module")
 def long(data: Path) -> Splits:
-    """Rounds enough to die in several times."""
+    """A run with enough rounds for several kills."""
     return prepare(job(data, rounds=ROUNDS))
 
 
@@ -38,7 +38,7 @@ def expected(long: Splits) -> Course:
 
 
 class ByHand:
-    """A coordinator on a fixed port, and three clients, each started with its own command."""
+    """A coordinator on a fixed port and three clients, each started with a command of its own."""
 
     def __init__(self, machine: Machine, ptm: str, splits: Splits) -> None:
         self.machine, self.ptm, self.port = machine, ptm, free_port()
@@ -68,7 +68,7 @@ class ByHand:
         for status, _ in self.operator.watch():
             if holds(status):
                 return
-        raise AssertionError("the run ended before that")
+        raise AssertionError("the run ended first")
 
     def kill_soon_after(self, round: int, name: str, draw: random.Random) -> None:
         self.until(lambda status: status.round >= round)
@@ -77,7 +77,7 @@ class ByHand:
         killing.join()
 
     def finish(self) -> Course:
-        """Lets the run come to its end, and every process with it."""
+        """Waits for the end of the run and of every process, and returns the run's result and reports."""
         reports: list[Report] = []
         for _, news in self.operator.watch():
             reports += news
@@ -104,7 +104,7 @@ def by_hand(tmp_path: Path, ptm: str, long: Splits) -> Iterator[ByHand]:
 
 
 def test_a_coordinator_killed_again_and_again_continues_the_run(by_hand: ByHand, expected: Course) -> None:
-    """While clients join, soon after a round at a moment drawn from a seed, and after the last."""
+    """It is killed while clients join, at a random moment soon after a round, and after the last round."""
     by_hand.start_clients()
     by_hand.until(lambda status: bool(status.members))
     by_hand.machine.kill("coordinator")
@@ -118,7 +118,7 @@ def test_a_coordinator_killed_again_and_again_continues_the_run(by_hand: ByHand,
 
 
 def test_a_client_killed_again_and_again_continues_the_run(by_hand: ByHand, expected: Course) -> None:
-    """Each round waits for it until its deadline, and it is back before."""
+    """Each round waits for the client until its deadline, and the client is back before."""
     draw = random.Random(4)
     by_hand.start_clients()
     for index, round in enumerate((2, 15)):
@@ -140,7 +140,7 @@ def test_a_coordinator_that_cannot_start_says_why(by_hand: ByHand) -> None:
     assert "PortTaken" in machine.log("same-port")
     assert "StoreTooNew" in machine.log("newer-store")
     by_hand.start_client(0)
-    by_hand.until(lambda status: len(status.members) == 1)  # the first one does not care
+    by_hand.until(lambda status: len(status.members) == 1)  # the first coordinator is not disturbed
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def job_file(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     [("starting the PTM", 1), ("starting the coordinator", 1), ("starting 3 clients", 1), ("round 3:", 3)],
 )
 def test_ctrl_c_leaves_no_process(job_file: Path, tmp_path: Path, stage: str, times: int) -> None:
-    """Hit once, or by somebody who loses patience while the processes end."""
+    """Ctrl-C is pressed once, or several times while the processes end."""
     out = tmp_path / "run"
     with Launcher(job_file, out) as launcher:
         launcher.until_it_says(stage)
@@ -169,7 +169,7 @@ def test_ctrl_c_leaves_no_process(job_file: Path, tmp_path: Path, stage: str, ti
 
 
 def test_a_run_continues_after_its_launcher_was_killed(job_file: Path, tmp_path: Path, expected: Course) -> None:
-    """The processes end by themselves; the same command then goes on with the same round."""
+    """The processes end by themselves, and the same command then continues the same round."""
     out = tmp_path / "run"
     with Launcher(job_file, out) as launcher:
         launcher.until_it_says("round 5:")

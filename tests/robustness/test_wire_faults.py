@@ -1,6 +1,6 @@
-"""A bad line between clients and coordinator: cut anywhere, its bytes changed, replies lost, silent without a word.
+"""Bad connections between clients and coordinator: cut at any byte, with changed bytes, lost replies, or silent.
 
-Whatever the line does, the run ends with the bits of an undisturbed one, and nobody is counted twice.
+In each case the run ends with the bits of an undisturbed run, and no client is counted twice.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.tiny_run import CLIENTS, ROUNDS, Course, fake_ptm, undisturbed
 
 HEARTBEAT_SECONDS = 0.05
 IMPATIENT_CALL_SECONDS = 0.3
-"""So that silence is noticed soon. A slow machine may have calls made twice, which nobody must notice in the end."""
+"""Short, so that silence is noticed soon. On a slow machine calls may be repeated, which must not change the result."""
 STEPS = 10
 
 
@@ -36,18 +36,18 @@ class Way(Enum):
 
 
 class Then(Enum):
-    """What becomes of a connection after a piece of it was handled."""
+    """The fate of a connection after a piece of its bytes was handled."""
 
     GO_ON = auto()
     CUT = auto()
     FREEZE = auto()
-    """It stays open, and not one byte passes any more."""
+    """The connection stays open, and no more bytes pass."""
 
 
 Pair: TypeAlias = tuple[asyncio.StreamWriter, asyncio.StreamWriter]
-"""To the client, and to the coordinator."""
+"""The writers to the client and to the coordinator."""
 Fault: TypeAlias = Callable[[Way, int, bytes], tuple[bytes, Then]]
-"""(direction, position of the piece among all that way, piece) -> (what is forwarded, what then)."""
+"""(direction, position of the piece in that direction, piece) -> (the bytes to forward, the fate after them)."""
 
 
 def no_fault(way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
@@ -56,13 +56,13 @@ def no_fault(way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
 
 @dataclass
 class At:
-    """Strikes once, at byte `byte` of its way."""
+    """A fault that strikes once, at byte `byte` of its direction."""
 
     way: Way
     byte: int
     then: Then
     flipped: int = 0
-    """Bits that change in this byte, which is forwarded then."""
+    """The bits to flip in this byte. If any, the byte is forwarded."""
     struck: bool = False
 
     def __call__(self, way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
@@ -77,7 +77,7 @@ class At:
 
 @dataclass
 class FlipInside:
-    """Changes one bit of the first piece that holds `pattern`, within it."""
+    """A fault that flips one bit of the first `pattern` that passes."""
 
     way: Way
     pattern: bytes
@@ -93,7 +93,7 @@ class FlipInside:
 
 @dataclass
 class CutBefore:
-    """Cuts the line instead of letting the first piece through that holds `pattern`."""
+    """A fault that cuts the connection at the first piece with `pattern`, which is lost."""
 
     way: Way
     pattern: bytes
@@ -108,7 +108,7 @@ class CutBefore:
 
 @dataclass
 class Proxy:
-    """Forwards connections to a port of this machine, as long as its fault lets it."""
+    """Forwards connections to a port of this machine, with a fault."""
 
     target: int
     fault: Fault = no_fault
@@ -126,12 +126,12 @@ class Proxy:
         await self.cut()
 
     async def cut(self) -> None:
-        """Ends the connections that are open now; new ones are taken."""
+        """Ends the open connections; new ones are accepted."""
         for pair in self._open:
             _abort(pair)
 
     async def thaw(self) -> None:
-        """Ends the frozen ones, as keepalive does after its minute."""
+        """Ends the frozen connections, as keepalive does after its timeout."""
         for pair in self._frozen:
             _abort(pair)
         self._frozen.clear()
@@ -165,8 +165,8 @@ def _abort(pair: Pair) -> None:
         writer.transport.abort()
 
 
-class BadLine:
-    """A federation whose clients all come by way of a proxy."""
+class BadConnection:
+    """A federation whose clients connect through a proxy."""
 
     def __init__(self, splits: Splits, path: Path, loop: AdvancingLoop, security: Security | None) -> None:
         self._loop = loop
@@ -186,7 +186,7 @@ class BadLine:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def run(self) -> Course:
-        """All clients at work, each in a thread."""
+        """Runs all clients to the end, each in its own thread."""
 
         def work(index: int) -> None:
             client = self.client(index, IMPATIENT_CALL_SECONDS)
@@ -201,16 +201,16 @@ class BadLine:
         self.federation.close()
 
 
-MakeLine: TypeAlias = Callable[[Security | None], contextlib.AbstractContextManager[BadLine]]
+MakeConnection: TypeAlias = Callable[[Security | None], contextlib.AbstractContextManager[BadConnection]]
 
 
 @pytest.fixture
-def make_line(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> MakeLine:
+def make_connection(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> MakeConnection:
     numbers = itertools.count()
 
     @contextlib.contextmanager
-    def make(security: Security | None) -> Iterator[BadLine]:
-        line = BadLine(splits, tmp_path / f"{next(numbers)}.db", server_loop, security)
+    def make(security: Security | None) -> Iterator[BadConnection]:
+        line = BadConnection(splits, tmp_path / f"{next(numbers)}.db", server_loop, security)
         try:
             yield line
         finally:
@@ -225,49 +225,49 @@ def expected(splits: Splits) -> Course:
 
 
 def sweep(
-    make_line: MakeLine, security: Security | None, way: Way, fault: Callable[[int], At], expected: Course
+    make_connection: MakeConnection, security: Security | None, way: Way, fault: Callable[[int], At], expected: Course
 ) -> None:
-    """One run for each of STEPS places over the bytes that an undisturbed run sends that way."""
-    with make_line(security) as line:
+    """Makes a run for each of STEPS positions among the bytes that an undisturbed run sends in this direction."""
+    with make_connection(security) as line:
         assert line.run() == expected
         total = line.proxy.passed[way]
     struck = 0
     for byte in range(total // (2 * STEPS), total, total // STEPS):
-        with make_line(security) as line:
+        with make_connection(security) as line:
             line.proxy.fault = at = fault(byte)
             assert line.run() == expected
             struck += at.struck
-    assert struck >= STEPS - 1  # the length of a run varies a little, with the packets that its messages share
+    assert struck >= STEPS - 1  # the length of a run varies slightly, because messages may share packets
 
 
 @pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("secured", [False, True])
 def test_a_connection_cut_at_any_byte_changes_nothing(
-    make_line: MakeLine, security: Security, expected: Course, way: Way, secured: bool
+    make_connection: MakeConnection, security: Security, expected: Course, way: Way, secured: bool
 ) -> None:
-    sweep(make_line, security if secured else None, way, lambda byte: At(way, byte, Then.CUT), expected)
+    sweep(make_connection, security if secured else None, way, lambda byte: At(way, byte, Then.CUT), expected)
 
 
 @pytest.mark.parametrize("way", Way)
 def test_a_connection_that_flips_any_byte_changes_nothing(
-    make_line: MakeLine, security: Security, expected: Course, way: Way
+    make_connection: MakeConnection, security: Security, expected: Course, way: Way
 ) -> None:
-    """Under TLS, where each is noticed."""
-    sweep(make_line, security, way, lambda byte: At(way, byte, Then.GO_ON, flipped=0x10), expected)
+    """The connection has TLS, which notices every changed byte."""
+    sweep(make_connection, security, way, lambda byte: At(way, byte, Then.GO_ON, flipped=0x10), expected)
 
 
 @pytest.mark.parametrize("way", Way)
 def test_a_connection_that_falls_silent_at_any_byte_changes_nothing(
-    make_line: MakeLine, expected: Course, way: Way
+    make_connection: MakeConnection, expected: Course, way: Way
 ) -> None:
-    sweep(make_line, None, way, lambda byte: At(way, byte, Then.FREEZE), expected)
+    sweep(make_connection, None, way, lambda byte: At(way, byte, Then.FREEZE), expected)
 
 
-def test_a_lost_reply_is_answered_as_a_duplicate(make_line: MakeLine, expected: Course) -> None:
-    """The update is stored, and nobody says so: the client sends it again, and hears that it was counted."""
+def test_a_lost_reply_is_answered_as_a_duplicate(make_connection: MakeConnection, expected: Course) -> None:
+    """The update is stored but its receipt is lost: the client sends it again and gets a duplicate's receipt."""
     message = pb.SubmitUpdateResponse(receipt=pb.RECEIPT_COUNTED).SerializeToString()
     counted = b"\0" + len(message).to_bytes(4, "big") + message  # as gRPC frames it
-    with make_line(None) as line:
+    with make_connection(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         for _ in range(ROUNDS + 1):
             tasks = [client.task() for client in clients]
@@ -279,8 +279,8 @@ def test_a_lost_reply_is_answered_as_a_duplicate(make_line: MakeLine, expected: 
         assert line.federation.course() == expected
 
 
-def test_an_update_with_corrupted_arrays_is_sent_again(make_line: MakeLine, expected: Course) -> None:
-    with make_line(None) as line:
+def test_an_update_with_corrupted_arrays_is_sent_again(make_connection: MakeConnection, expected: Course) -> None:
+    with make_connection(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         task = clients[0].task()
         line.proxy.fault = fault = FlipInside(Way.UP, bundle(clients[0].agent.answer(task).arrays)[1])
@@ -291,12 +291,12 @@ def test_an_update_with_corrupted_arrays_is_sent_again(make_line: MakeLine, expe
         assert line.federation.course() == expected
 
 
-def test_a_task_with_corrupted_arrays_is_fetched_again(make_line: MakeLine, expected: Course) -> None:
-    with make_line(None) as line:
+def test_a_task_with_corrupted_arrays_is_fetched_again(make_connection: MakeConnection, expected: Course) -> None:
+    with make_connection(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         play(clients, 1)
         told = bundle(clients[0].task().arrays)[1]
-    with make_line(None) as line:
+    with make_connection(None) as line:
         line.proxy.fault = fault = FlipInside(Way.DOWN, told)
         assert line.run() == expected
         assert fault.struck

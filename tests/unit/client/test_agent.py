@@ -1,4 +1,4 @@
-"""The client's shell: what it asks, what it keeps, and how long it waits."""
+"""The client's loop: its queries, its saved update, and its waits for the PTM."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,14 +28,14 @@ def task(round: int, phase: Phase = Phase.UPDATE) -> Task:
 
 
 class Objectives(LocalObjectives):
-    """A PTM that is down for the first `failures` times."""
+    """Objectives whose PTM is unavailable for the first `failures` calls."""
 
     failures = 0
 
     def loss(self, population: Population) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         if self.failures:
             self.failures -= 1
-            raise PtmUnavailable("nobody answers")
+            raise PtmUnavailable("no answer")
         return super().loss(population)
 
 
@@ -49,7 +49,7 @@ def agent(splits: Splits, asked: LocalObjectives, codec: str = "float32", keepsa
 
 
 class Script:
-    """A link that brings these tasks, and notes what it gets."""
+    """A link that gives these tasks and records the updates."""
 
     def __init__(self, *tasks: Task, receipts: list[Receipt]) -> None:
         self._tasks, self._receipts = tasks, iter(receipts)
@@ -126,4 +126,4 @@ def test_a_permanent_error_ends_the_agent(splits: Splits) -> None:
     settings = run_settings(splits.job, "run-1")
     asked = Broken(fake_ptm(), settings.task, settings.space, splits.train[0], splits.dev[0])
     with pytest.raises(InvalidTensor):
-        agent(splits, asked).run(Script(task(0), receipts=[]), lambda: pytest.fail("it waited"))
+        agent(splits, asked).run(Script(task(0), receipts=[]), lambda: pytest.fail("the agent waited"))

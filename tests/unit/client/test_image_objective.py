@@ -1,4 +1,4 @@
-"""A client's losses on images: prompts are as large as inputs there, and have to fit into messages."""
+"""A client's losses on images, where prompts are as large as inputs and must fit into messages."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +20,13 @@ from tests.tenants import local_ptm
 SPACE = ImageSpace((3, 8, 8), pooled=2, grid=2, widths=(4, 4), strength=1.0, seed=1)
 TASK = TaskSpec("{prompt} {text}", ("ship", "cat"))
 DRAW = np.random.default_rng(0)
-# Grey and smaller than the model's.
+# Grey images, smaller than the model takes.
 DATA = LabelledExamples(Examples(images=DRAW.integers(0, 256, (7, 1, 5, 6), np.uint8)), np.arange(7) % 2)
 Z = DRAW.normal(0, 0.3, (5, SPACE.dim))
 
 
 class Narrow(LocalPtm):
-    """Takes messages of so many pictures, and refuses more."""
+    """A PTM whose messages hold at most `pictures` images."""
 
     def __init__(self, model: Path, pictures: int) -> None:
         super().__init__(Engine(load(str(model), threads=1), lambda: 0.0), IN_PROCESS)

@@ -1,4 +1,4 @@
-"""What a client keeps survives it, bit for bit."""
+"""The files of a client survive its process, bit for bit."""
 
 import stat
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A client's losses, over a model in closed form, by what the PTM lets it have."""
+"""A client's losses with a model in closed form, for each form of output of the PTM."""
 
 import numpy as np
 import pytest
@@ -98,8 +98,8 @@ def test_a_need_for_scores_fails_before_the_first_query(output: Output) -> None:
         LocalObjectives(ptm, TASK, SPACE, DATA, DATA, scores_needed=True)
     with pytest.raises(OutputWithheld, match="a search of offsets"):
         LocalObjectives(ptm, TASK, LatentSpace(7, SPACE.projection, offsets=2), DATA, DATA)
-    unsuspecting = LocalObjectives(ptm, TASK, SPACE, DATA, DATA)
-    for ask in (unsuspecting.each, unsuspecting.expansion):
+    unchecked = LocalObjectives(ptm, TASK, SPACE, DATA, DATA)
+    for ask in (unchecked.each, unchecked.expansion):
         with pytest.raises(OutputWithheld):
             ask(Z)
     assert ptm.usage().queries == 0

@@ -1,4 +1,4 @@
-"""The made questions keep what their module promises."""
+"""The synthetic questions have the properties that their module states."""
 
 import re
 
@@ -42,7 +42,7 @@ def test_a_seed_determines_the_data_set() -> None:
 
 
 def test_no_question_occurs_again_in_another_context(demo: Demo) -> None:
-    """So no test question is a training question with a hello before it."""
+    """Kills: a test question that is a training question with another opener."""
     cores = []
     for split in splits(demo):
         for text in split.examples.texts:

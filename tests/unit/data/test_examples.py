@@ -1,4 +1,4 @@
-"""Everybody's files are read, and what is wrong with them is said with file, line and remedy."""
+"""Files of all formats are read, and their errors name the file, the line and the fix."""
 
 import gzip
 import json
@@ -166,7 +166,7 @@ def test_label_names_come_from_the_data(write: Write, labels: list[str | int], n
 
 
 def test_a_number_that_names_a_class_is_not_an_index(write: Write) -> None:
-    """One to five stars of which two were never given: 4 means four stars, not the fifth class."""
+    """One to five stars, of which two stars never occur: 4 means four stars, not the fifth class."""
     table = read_table(write("a.jsonl", lines(*(MEOW | {"label": stars} for stars in (1, 3, 4, 5)))))
     other = read_table(write("b.jsonl", lines(MEOW | {"label": 2})))
     with pytest.raises(
@@ -212,7 +212,7 @@ def test_parquet_gives_the_same_examples(tmp_path: Path) -> None:
 
 
 def test_a_dataset_of_the_hub_gives_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub itself is replaced: what it would send is made here."""
+    """The hub is replaced by a data set that is made here."""
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["dog", "cat"])})
     table = datasets.table.InMemoryTable.from_pydict({"text": ["meow", "woof, woof"], "label": [1, 0]})
@@ -254,7 +254,7 @@ def test_a_missing_extra_says_how_to_get_it(module: str, source: str, monkeypatc
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_has_the_classes_in_the_order_of_its_data_set(write: Write, name: str) -> None:
-    """Files of these data sets hold indices; every class has another count here, so that no two can be exchanged."""
+    """Files of these data sets hold indices. Every class has a different count here, so that no two can be swapped."""
     published = PUBLISHED[name.removesuffix("-plain")]
     assert tuple(PRESETS[name]) == published
     rows = [

@@ -1,4 +1,4 @@
-"""Images from files and to them, and brought to a model's shape."""
+"""Reading, writing and resizing images."""
 
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""N-grams of a corpus by pointwise mutual information."""
+
 import numpy as np
 
 from fedbbpt.data.ngrams import LONGEST, MIN_COUNT, pmi_ngrams
@@ -6,7 +8,7 @@ WORDS = "the a of way to office door open house in on river map town street car 
 
 
 def corpus(texts: int) -> list[str]:
-    """Words in any order, but for those that always stand together."""
+    """Returns texts of words in random order, except two words that always occur together."""
     draw = np.random.default_rng(0)
     return [" ".join([*draw.choice(WORDS, 4), "New York", *draw.choice(WORDS, 4)]) + "." for _ in range(texts)]
 

@@ -1,4 +1,4 @@
-"""What partitions promise beyond being partitions: sizes, proportions, and errors that say what would be right."""
+"""The sizes and the proportions of partitions, and errors that name the fix."""
 
 import hashlib
 
@@ -51,7 +51,7 @@ def test_small_alpha_is_skewed_and_large_alpha_is_not() -> None:
     skewed = histogram(LABELS, dirichlet(LABELS, 4, 0.1, seed=0), 6)
     even = histogram(LABELS, dirichlet(LABELS, 4, 1e6, seed=0), 6)
     assert (even == 4).all()
-    # A class's largest holder has most of it.
+    # The client with most examples of a class has most of the class.
     assert (skewed.max(axis=0) / 16).mean() > 0.6
 
 
@@ -64,7 +64,7 @@ def test_ten_clients_share_few_shots_without_an_empty_client(seed: int) -> None:
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0])
 def test_a_thousand_clients_differ_as_much_as_alpha_implies(alpha: float) -> None:
-    # A draw of the real numbers, neither rounded nor mended, has about as many examples with its largest holders.
+    # A draw without rounding and repair gives its largest clients about as many examples.
     labels = np.repeat(np.arange(4), [2135, 2088, 2079, 2175])
     counts = histogram(labels, dirichlet(labels, 1000, alpha, seed=0), 4)
     assert counts.sum(axis=1).min() >= 1

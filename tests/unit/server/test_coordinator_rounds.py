@@ -1,6 +1,6 @@
-"""The coordinator by function call: time is a number, the store a dict.
+"""The coordinator, called as functions: time is a number, and the store is in memory.
 
-Long because all of it stands on one bench.
+Long, because all of its tests share one bench.
 """
 
 import math
@@ -77,7 +77,7 @@ class Mean:
 
 
 class MeanServer:
-    """The state becomes the weighted mean of what the clients sent."""
+    """A method whose state becomes the weighted mean of the clients' arrays."""
 
     linear = True
 
@@ -102,7 +102,7 @@ class MeanServer:
 
 
 class FullStore(MemoryStore):
-    """A disk that may be full."""
+    """A store whose disk may be full."""
 
     full = False
 
@@ -278,7 +278,7 @@ def test_without_dev_examples_the_last_prompt_is_the_result() -> None:
 
 
 def test_with_one_client_a_round_prompts_are_compared_over_as_many_rounds_as_clients() -> None:
-    """An easy client does not make a prompt the best: by itself that of round 1 would be, with a loss of 0.1."""
+    """A client with easy examples does not make a prompt the best: alone, round 1 would have the lowest loss, 0.1."""
     bench = Bench(clients=2, quorum=1, size=1)
     bench.join("anna", "berta")
     found = []
@@ -291,8 +291,8 @@ def test_with_one_client_a_round_prompts_are_compared_over_as_many_rounds_as_cli
         assert result.measured.dev_loss == pytest.approx(dev_loss)
         assert result.measured.dev_examples == dev_examples
     assert [result.measured.round for result in found] == [0, 1, 2, 2], "1.6 / 6 in round 3 is worse"
-    assert np.array_equal(found[-1].z, float32([1, 1])), "the prompt that round 2 began with"
-    assert bench.last.dev_loss == pytest.approx(0.3), "reports say what their round measured"
+    assert np.array_equal(found[-1].z, float32([1, 1])), "this is the prompt that round 2 began with"
+    assert bench.last.dev_loss == pytest.approx(0.3), "a report has the measurement of its own round"
 
 
 def test_a_late_joiner_takes_part_from_the_next_round() -> None:
@@ -655,7 +655,7 @@ names = st.sampled_from(NAMES)
 
 
 class Walks(RuleBasedStateMachine):
-    """Clients come, answer, answer again, leave and go silent; the coordinator dies and comes back; time passes.
+    """Clients join, answer, answer again, leave and fall silent; the coordinator dies and restarts; time passes.
 
     Kills: counting an answer twice or forgetting one across a crash or a close, a receipt that is not kept, a cohort
     that changes with a restart, closing below the quorum, a run that ends too early or never.
@@ -726,7 +726,7 @@ class Walks(RuleBasedStateMachine):
         assert self.bench.coordinator.state.ended == (len(reports) == 4)
 
     def teardown(self) -> None:
-        """Whatever happened, who comes and answers brings the run to its end."""
+        """In any case, clients that join and answer bring the run to its end."""
         self.bench.wait(DEADLINE)
         for _ in range(8):
             for client in NAMES:

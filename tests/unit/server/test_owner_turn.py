@@ -1,4 +1,4 @@
-"""The turn of the model's owner between two rounds: who is asked when, and what survives a crash of the coordinator."""
+"""The turn of the model's owner between two rounds: its order, and its survival of a crash of the coordinator."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ JOB = Job.model_validate(
 
 
 class Run:
-    """A coordinator on a file, that may stop at any moment and come back."""
+    """A coordinator on a file that may be restarted at any time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "run.db"
@@ -101,8 +101,8 @@ def test_an_owner_does_not_count_as_a_client(run: Run) -> None:
 
 @pytest.mark.parametrize("crashing", [False, True])
 def test_the_owner_starts_from_the_average_and_the_clients_from_the_tuned_prompt(run: Run, crashing: bool) -> None:
-    """Kills: an owner that is asked with the clients, clients that are asked before it, its answer averaged with
-    theirs, and a coordinator that has forgotten after a crash whose turn it was."""
+    """Kills: a task for the owner at the same time as the clients', tasks for the clients before the owner's, an
+    average over the owner's answer and theirs, and a coordinator that forgets after a crash whose turn it was."""
     run.join(*CLIENTS, OWNER)
 
     def pause() -> None:

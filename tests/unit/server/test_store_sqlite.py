@@ -1,4 +1,4 @@
-"""The SQLite file: who may open it, what fails, and that a failure loses nothing."""
+"""The SQLite file: which files are refused, and that a failed write loses nothing."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ UPDATE = Update({"sum": np.ones(3, np.float32)}, 5.0, Measurement(1.0, 2, 1, 30)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """A database that a coordinator left behind."""
+    """The database of a coordinator that has ended."""
     path = tmp_path / "run.db"
     with closing(SqliteStore(path, RUN)) as store:
         store.commit(SNAPSHOT, [MEMBER])

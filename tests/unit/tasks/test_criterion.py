@@ -1,4 +1,4 @@
-"""Cross-entropy and counts against numbers worked out by hand, and against scores that are no numbers."""
+"""Cross-entropy and counts against numbers computed by hand, and with scores that are NaN or infinite."""
 
 import numpy as np
 import numpy.typing as npt

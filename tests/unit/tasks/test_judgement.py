@@ -1,4 +1,4 @@
-"""An answer of the PTM comes from another process, and is taken for what it says it is only where it can be that."""
+"""Judging answers of the PTM, which come from another process and may have a wrong shape."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels of a model for classes that it does not know."""
+"""The mapping from unknown classes to the labels of a classifier."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_each_class_takes_the_label_that_its_examples_get_most_often() -> None:
 
 
 def test_the_class_with_the_largest_share_chooses_first_and_no_label_is_taken_twice() -> None:
-    """Class 1 gives label 2 always, class 0 but two times of three: it takes its next. Kills: counts for shares."""
+    """Class 1 always gets label 2, class 0 in two of three cases, so it takes its next. Kills: counts for shares."""
     assert by_frequency(scores([2, 2, 1, 2, 2], 3), np.array([0, 0, 0, 1, 1]), 2) == (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""The offsets are the minimum of their objective, and do what they are for."""
+"""The offsets minimise their objective, and improve loss and accuracy."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ Shots = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 @pytest.fixture
 def shots() -> Shots:
-    """Scores that know the class a little and favour class 2 by far."""
+    """Scores that carry some information on the class, and strongly prefer class 2."""
     draw = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 16)
     scores = draw.normal(size=(64, 4)) + 1.5 * np.eye(4)[labels] + np.array([0.0, -1.0, 4.0, 0.5])
@@ -63,7 +63,7 @@ def test_a_class_without_examples_gets_a_finite_offset(shots: Shots) -> None:
 
 
 def test_distant_scores_converge() -> None:
-    """Where a full Newton step overshoots: one class is ahead by hundreds."""
+    """A full Newton step overshoots here, because one class is ahead by hundreds."""
     labels = np.array([0, 1, 0, 1])
     scores = np.array([[0.0, 300.0], [0.0, 301.0], [0.0, 299.0], [0.0, 303.0]], np.float32)
     shifted = (scores + fit_offsets(scores, labels)).astype(np.float32)

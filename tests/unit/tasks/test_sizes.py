@@ -1,4 +1,4 @@
-"""What a client asks fits into the calls of the service that it asks."""
+"""The examples and prompts of one call fit into the messages of the service."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and p
 
 
 class Small(Fake):
-    """Takes few pairs in a call."""
+    """A model that takes few pairs in a call."""
 
     def describe(self) -> ModelCard:
         return replace(super().describe(), max_pairs=9)
@@ -60,7 +60,7 @@ def prompts(kind: str, count: int) -> Prompts:
 @pytest.mark.parametrize("kind", ["latent", "soft", "deep", "text"])
 @given(room=st.integers(20_000, 200_000), rows=st.integers(1, 40), length=st.integers(1, 60))
 def test_messages_are_no_larger_than_the_card_says(kind: str, room: int, rows: int, length: int) -> None:
-    """Also where the examples have to go along, since the service has forgotten them."""
+    """This includes calls that carry their examples, because the service has forgotten them."""
     small, texts = card(room), Examples(tuple("é" * (1 + (length * i) % 60) for i in range(rows)))
     held = texts.take(np.arange(min(rows, examples_of_a_handle(small, texts))))
     count = prompts_of_a_call(small, prompts(kind, 1), len(held), len(TASK.classes))
@@ -68,7 +68,9 @@ def test_messages_are_no_larger_than_the_card_says(kind: str, room: int, rows: i
     assert request.ByteSize() <= small.max_message_bytes
     assert 4 * count * len(held) * len(TASK.classes) <= room
     twice = ptm_messages.score_request("handle", prompts(kind, 4 * count), "k" * 32)
-    assert twice.ByteSize() > small.max_message_bytes or 16 * count * len(held) * 2 > room, "no fewer than need be"
+    assert twice.ByteSize() > small.max_message_bytes or 16 * count * len(held) * 2 > room, (
+        "a call is as large as the limits allow"
+    )
 
 
 def test_losses_do_not_depend_on_the_split_into_calls() -> None:
