@@ -120,12 +120,12 @@ class RemoteCoordinator:
         before = download.fetched_bytes
         request = pb.GetAuxiliaryRequest(session=self._session, offset=before)
         stream = self._stub.GetAuxiliary(request)
-        watch = _Watch(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
+        timer = _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
         try:
             for response in stream:
-                watch.stop()
+                timer.stop()
                 download.add(checked(response.chunk, download.fetched_bytes))
-                watch.start()
+                timer.start()
         except (grpc.RpcError, ChecksumMismatch) as error:
             if download.fetched_bytes == before and isinstance(error, grpc.RpcError):
                 raise
@@ -134,7 +134,7 @@ class RemoteCoordinator:
             if download.fetched_bytes == before:
                 raise CoordinatorUnavailable(f"the auxiliary model ends at byte {before}", where="auxiliary")
         finally:
-            watch.stop()
+            timer.stop()
             stream.cancel()
 
     def tasks(self) -> Iterator[Task]:
@@ -163,12 +163,12 @@ class RemoteCoordinator:
 
     def _read(self, stream: Iterator[pb.StreamTasksResponse]) -> Iterator[Task]:
         """Yields the tasks of one stream, up to `finished`."""
-        watch = _Watch(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
+        timer = _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
         header: pb.TaskHeader | None = None
         assembler: Assembler | None = None
         try:
             for response in stream:
-                watch.stop()
+                timer.stop()
                 kind = response.WhichOneof("event")
                 if kind == "finished":
                     return
@@ -181,9 +181,9 @@ class RemoteCoordinator:
                 if header is not None and assembler is not None and assembler.complete:
                     yield coordinator_messages.task(header, assembler.arrays())
                     header, assembler = None, None
-                watch.start()
+                timer.start()
         finally:
-            watch.stop()
+            timer.stop()
         raise CoordinatorUnavailable("the stream ended before the run did")
 
     def submit(self, task_id: TaskId, update: Update) -> Receipt:
@@ -216,7 +216,7 @@ class RemoteCoordinator:
         )
 
 
-class _Watch:
+class _SilenceTimer:
     """Cancels a stream after a silence of `limit_seconds`.
 
     The transport's own keepalive is not enough: a coordinator that hangs still answers pings.
@@ -227,7 +227,7 @@ class _Watch:
         self.start()
 
     def start(self) -> None:
-        # The caller stops the watch during its own work on a task, which is no silence of the coordinator.
+        # The caller stops the timer during its own work on a task, which is no silence of the coordinator.
         self._timer = threading.Timer(self._limit_seconds, self._stream.cancel)
         self._timer.daemon = True
         self._timer.start()

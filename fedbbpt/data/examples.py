@@ -60,7 +60,7 @@ def read(source: str | Path, labels: Sequence[str], columns: Columns | None = No
 
 
 def read_table(source: str | Path, columns: Columns | None = None) -> Table:
-    """Returns the rows of a source; `data.formats` says what a source is.
+    """Returns the rows of a source, which is a file or a dataset (see `data.formats`).
 
     Raises:
         InvalidData: there are no rows or too many, a column is missing, a text is empty or too long, or a label or an

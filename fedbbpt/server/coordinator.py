@@ -102,9 +102,9 @@ class Coordinator:
             InvalidTensor, InvalidUpdate: an update in the store does not fit the method.
         """
         self.settings = settings
-        self.version = 0
+        self.status_version = 0
         """Grows with every change of `status`."""
-        self.turn = 0
+        self.tasks_version = 0
         """Grows with every change of a client's `task_for`, except the change that the client's own update makes."""
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
@@ -140,8 +140,8 @@ class Coordinator:
         counted = known.counted if known is not None else None
         self._admit(Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted))
         session = self._sessions.open(hello.client_id)
-        self.version += 1
-        self.turn += known is not None  # a stream of the evicted session may be waiting
+        self.status_version += 1
+        self.tasks_version += known is not None  # a stream of the evicted session may be waiting
         self.tick(now)
         return session, self.settings
 
@@ -153,12 +153,12 @@ class Coordinator:
         """Records that a stream of tasks began. Raises SessionUnknown, SessionEvicted."""
         self._sessions.client(session)
         self._sessions.connected(session)
-        self.version += 1
+        self.status_version += 1
 
     def disconnected(self, session: str) -> None:
         """Records that a stream of tasks ended; `connected` has recorded its beginning."""
         self._sessions.disconnected(session)
-        self.version += 1
+        self.status_version += 1
 
     def task_for(self, session: str) -> Task | None:
         """Returns the client's open task; None if it has answered it, or has none.
@@ -189,7 +189,7 @@ class Coordinator:
         if not self._takes_part(member):
             # The client lapsed because it was slow, and its late answer shows that it is alive.
             self._admit(replace(member, since=self._entry_round(), until=None))
-        self.version += 1
+        self.status_version += 1
         self.tick(now)
         return receipt
 
@@ -202,7 +202,7 @@ class Coordinator:
         until = self._round.number + (client_id in self._round.received)
         self._admit(replace(self._store.members[client_id], until=until))
         self._sessions.close(session)
-        self.turn += 1
+        self.tasks_version += 1
         self.tick(now)
 
     def _decode(self, client_id: str, update: Update) -> Update:
@@ -238,13 +238,13 @@ class Coordinator:
     def _enrol(self) -> None:
         before = self._round
         self._round, _ = step(before, CohortChanged(self._sample(before.number)))
-        self.version += 1
-        self.turn += self._round.cohort != before.cohort
+        self.status_version += 1
+        self.tasks_version += self._round.cohort != before.cohort
 
     def _sample(self, number: int) -> tuple[str, ...]:
-        turn = self._owners_turn(number)
-        asked = [m for m in self._store.members.values() if self._is_owner(m.client_id) == turn]
-        return sample(asked, self._seed, number, self._cohort.size)
+        owners_turn = self._owners_turn(number)
+        eligible = [m for m in self._store.members.values() if self._is_owner(m.client_id) == owners_turn]
+        return sample(eligible, self._seed, number, self._cohort.size)
 
     def _is_owner(self, client_id: str) -> bool:
         return self._cohort.owner and client_id == OWNER
@@ -310,8 +310,8 @@ class Coordinator:
         )
         self._updates = {client_id: self._decode(client_id, stored[client_id]) for client_id in received if running}
         self._opened = None
-        self.version += 1
-        self.turn += 1
+        self.status_version += 1
+        self.tasks_version += 1
 
     def _phase(self, number: int, owner: bool) -> Phase:
         if owner:
@@ -396,7 +396,7 @@ class Coordinator:
             self._begin({})
         elif snapshot.stopped_after is None and snapshot.round < self.settings.rounds:
             self._store.commit(replace(snapshot, stopped_after=snapshot.round))
-            self.version += 1
+            self.status_version += 1
         self.tick(now)
 
     def status(self) -> RunStatus:

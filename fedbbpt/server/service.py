@@ -40,11 +40,11 @@ class LiveRun:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
-        self.changed = asyncio.Event()
+        self.status_changed = asyncio.Event()
         """Set at the next change of the status, and then replaced. Take it before you read the status."""
-        self.turned = asyncio.Event()
+        self.tasks_changed = asyncio.Event()
         """Set at the next change of a client's task, and then replaced. Take it before you read the task."""
-        self._version, self._turn = coordinator.version, coordinator.turn
+        self._status_version, self._tasks_version = coordinator.status_version, coordinator.tasks_version
 
     @staticmethod
     def now() -> float:
@@ -52,31 +52,31 @@ class LiveRun:
         return asyncio.get_running_loop().time()
 
     @contextmanager
-    def waking(self) -> Iterator[Coordinator]:
-        """Gives the coordinator, and then sets the events of what the calls inside have changed."""
+    def notifying(self) -> Iterator[Coordinator]:
+        """Gives the coordinator to call, and then sets the events of everything that the calls have changed."""
         try:
             yield self.coordinator
         finally:
-            if self._turn != self.coordinator.turn:
-                self._turn = self.coordinator.turn
-                self.turned.set()
-                self.turned = asyncio.Event()
-            if self._version != self.coordinator.version:
-                self._version = self.coordinator.version
-                self.changed.set()
-                self.changed = asyncio.Event()
+            if self._tasks_version != self.coordinator.tasks_version:
+                self._tasks_version = self.coordinator.tasks_version
+                self.tasks_changed.set()
+                self.tasks_changed = asyncio.Event()
+            if self._status_version != self.coordinator.status_version:
+                self._status_version = self.coordinator.status_version
+                self.status_changed.set()
+                self.status_changed = asyncio.Event()
 
     async def keep_time(self) -> None:
         """Ticks at each deadline of the coordinator, until the run has ended."""
-        with self.waking() as coordinator:
+        with self.notifying() as coordinator:
             coordinator.tick(self.now())
         while not self.coordinator.state.ended:
-            changed, due = self.changed, self.coordinator.next_deadline()
+            status_changed, due = self.status_changed, self.coordinator.next_deadline()
             if due is not None and due <= self.now():
-                with self.waking() as coordinator:
+                with self.notifying() as coordinator:
                     coordinator.tick(self.now())
             else:
-                await _set_within(changed, None if due is None else due - self.now())
+                await _set_within(status_changed, None if due is None else due - self.now())
 
 
 async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
@@ -97,7 +97,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         self._traffic.register(context.peer())
-        with self._run.waking() as coordinator:
+        with self._run.notifying() as coordinator:
             session, settings = coordinator.join(coordinator_messages.hello(request), self._run.now())
         return coordinator_messages.join_response(session, settings, self._heartbeat_seconds)
 
@@ -121,7 +121,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: pb.StreamTasksRequest, context: Context
     ) -> AsyncIterator[pb.StreamTasksResponse]:
         self._traffic.register(context.peer())
-        with self._run.waking() as coordinator:
+        with self._run.notifying() as coordinator:
             coordinator.connected(request.session)
         # Not `finally`: a generator that is no longer read runs it only when it is garbage-collected.
         gone = partial(self._disconnected, request.session)
@@ -129,7 +129,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         sent: TaskId | None = None
         spoken_at = self._run.now()
         while not coordinator.state.ended:
-            turned, task = self._run.turned, coordinator.task_for(request.session)
+            tasks_changed, task = self._run.tasks_changed, coordinator.task_for(request.session)
             if task is not None and task.id != sent:
                 announced, data = bundle(task.arrays)
                 yield pb.StreamTasksResponse(task=coordinator_messages.task_header(task, announced))
@@ -137,13 +137,13 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                     yield pb.StreamTasksResponse(chunk=chunk)
                 sent, spoken_at = task.id, self._run.now()
             # Wait for the rest of the interval only: other clients' tasks must not delay this client's heartbeat.
-            elif not await _set_within(turned, spoken_at + self._heartbeat_seconds - self._run.now()):
+            elif not await _set_within(tasks_changed, spoken_at + self._heartbeat_seconds - self._run.now()):
                 yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat())
                 spoken_at = self._run.now()
         yield pb.StreamTasksResponse(finished=pb.Finished(stopped=coordinator.state is RunState.STOPPED))
 
     def _disconnected(self, session: str, context: Context) -> None:
-        with self._run.waking() as coordinator:
+        with self._run.notifying() as coordinator:
             coordinator.disconnected(session)
 
     async def SubmitUpdate(
@@ -151,7 +151,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> pb.SubmitUpdateResponse:
         self._traffic.register(context.peer())
         header, update = await self._read(request_iterator)
-        with self._run.waking() as coordinator:
+        with self._run.notifying() as coordinator:
             task_id = coordinator_messages.task_id(header.id)
             receipt = coordinator.submit(header.session, task_id, update, self._run.now())
         return coordinator_messages.submit_update_response(receipt)
@@ -174,7 +174,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return header, coordinator_messages.update(header, assembler.arrays())
 
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
-        with self._run.waking() as coordinator:
+        with self._run.notifying() as coordinator:
             coordinator.leave(request.session, self._run.now())
         return pb.LeaveResponse()
 
@@ -196,16 +196,16 @@ class RunService(run_pb2_grpc.RunServiceServicer):
     ) -> AsyncIterator[run_pb2.WatchRunResponse]:
         sent = max(0, request.since_round)
         while True:
-            changed, ended = self._run.changed, self._run.coordinator.state.ended
+            status_changed, ended = self._run.status_changed, self._run.coordinator.state.ended
             news = self._run.coordinator.reports(sent)
             sent += len(news)
             yield run_pb2.WatchRunResponse(run=self._status(), reports=map(operator_messages.round_report, news))
             if ended:
                 return
-            await changed.wait()
+            await status_changed.wait()
 
     async def StopRun(self, request: run_pb2.StopRunRequest, context: Context) -> run_pb2.StopRunResponse:
-        with self._run.waking() as coordinator:
+        with self._run.notifying() as coordinator:
             coordinator.stop(self._run.now())
         return run_pb2.StopRunResponse(run=self._status())
 

@@ -1,4 +1,4 @@
-"""The losses and the accuracy of prompts, from whatever form of output the PTM gives."""
+"""The losses and the accuracy of prompts, for every form of output of the PTM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -419,26 +419,26 @@ def test_a_client_id_belongs_to_the_connected_key() -> None:
     assert bench.store.members()["anna"].client_key == "other"
 
 
-def test_turn_counts_changes_of_tasks_and_version_counts_all_changes() -> None:
+def test_the_tasks_version_counts_changes_of_tasks_and_the_status_version_counts_all_changes() -> None:
     bench = Bench(clients=2)
     bench.join("anna")
     bench.join("berta")
-    versions, turns = [bench.coordinator.version], [bench.coordinator.turn]
+    versions, tasks_versions = [bench.coordinator.status_version], [bench.coordinator.tasks_version]
 
     def note() -> None:
-        versions.append(bench.coordinator.version)
-        turns.append(bench.coordinator.turn)
+        versions.append(bench.coordinator.status_version)
+        tasks_versions.append(bench.coordinator.tasks_version)
 
     bench.answer("anna")
     note()
     bench.coordinator.connected(bench.sessions["anna"])
     note()
-    assert len(set(turns)) == 1
+    assert len(set(tasks_versions)) == 1
     bench.answer("berta")
     note()
     bench.join("anna")
     note()
-    assert len(set(turns)) == 3
+    assert len(set(tasks_versions)) == 3
     assert len(set(versions)) == 5
 
 
