@@ -10,7 +10,6 @@ one leaves the old one as it was.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,14 +17,12 @@ import numpy.typing as npt
 
 from fedbbpt.types import (
     Arrays,
-    Auxiliary,
     Examples,
     ExamplesHandle,
     Expansion,
     Hello,
     Losses,
     Member,
-    MethodSettings,
     Metrics,
     MicroBatch,
     ModelCard,
@@ -34,6 +31,7 @@ from fedbbpt.types import (
     Population,
     Prompts,
     Receipt,
+    RunSettings,
     Scored,
     Scores,
     Snapshot,
@@ -327,27 +325,6 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """What a client learns when it joins."""
-
-    run_id: str
-    task: TaskSpec
-    labels: tuple[str, ...]
-    """The names that data files use for the classes, in class order."""
-    space: PromptSpace
-    method: MethodSettings
-    codec: str
-    rounds: int
-    ptm_address: str
-    """Empty where each client knows its own."""
-    ptm_revision: str
-    """Empty where the run does not pin one."""
-    max_update_bytes: int
-    auxiliary: Auxiliary | None = None
-    """The model that a client of a white-box method trains; None for all others."""
 
 
 class Link(Protocol):

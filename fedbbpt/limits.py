@@ -1,8 +1,56 @@
-"""Every size limit that protects a service or bounds a message or a file."""
+"""Every size limit that protects a service or bounds a message or a file.
 
-MAX_PROMPTS = 256
-"""Prompts in one call."""
-MAX_EXAMPLES = 10_000
-"""Examples in one handle."""
+A model card repeats the limits that callers must know (`types.ModelCard`), and a provider may set smaller ones there.
+"""
+
+# Messages
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""The largest gRPC message, in either direction. A deep prompt of GPT2-XL with 40 tokens has 24,576,000 bytes."""
+ENVELOPE_BYTES = 4096
+"""More than a message of prompts or scores holds besides their numbers and texts."""
+CHUNK_BYTES = 256 * 1024
+"""The chunks in which this implementation sends arrays and files."""
+MAX_TENSORS = 1024
+"""Arrays in one bundle."""
+MAX_RANK = 8
+"""Dimensions of an array."""
+MAX_UPDATE_BYTES = 64 * 1024 * 1024
+"""The arrays of one update, encoded."""
+MAX_CONCURRENT_CALLS = 4096
+"""Open calls of a server. A client of a run holds one stream open. gRPC itself rejects calls beyond twice this."""
+
+# Tasks and examples of a PTM
+
 MAX_CLASSES = 1000
 """Classes of a task."""
+MAX_TASK_CHARACTERS = 100_000
+"""Characters of a task: its template and its classes together. Also of a projection's initial text."""
+MAX_EXAMPLES = 10_000
+"""Examples of a handle."""
+MAX_TEXT_CHARACTERS = 1_000_000
+"""Characters of one text. Longer text would be truncated anyway, but tokenising it costs time."""
+MAX_FILLED_CHARACTERS = 2**26
+"""Characters of a template, times the number of examples that are inserted into it."""
+
+# Prompts of a PTM
+
+MAX_PROMPTS = 256
+"""Prompts of one call."""
+MAX_PAIRS = 2**17
+"""(prompt, example) pairs of one call: planning takes time and memory for each before the first one is computed."""
+MAX_PROMPT_BYTES = 2**29
+"""The vectors of all prompts of one call, since a few bytes of z become many vectors."""
+MAX_TOKEN_CHARACTERS = 100
+"""Characters of a token: a text prompt of more than this times the model's tokens is too long."""
+MAX_LATENT = 1e4
+"""The largest absolute element of z, far beyond useful prompts."""
+MAX_VECTOR_NORM = 1e4
+"""The largest Euclidean norm of a vector of a prompt, far beyond useful prompts."""
+MAX_SCALE = 1e4
+"""The largest absolute scale of a projection."""
+MAX_DELTA = 1.0
+"""The largest absolute change of a pixel, which lies between 0 and 1."""
+MAX_PROJECTION_ELEMENTS = 2**27
+"""Elements of a projection's matrix A: half a GiB of normal numbers. RoBERTa-large with 50 tokens and n = 500 has a
+fifth of it."""

@@ -15,13 +15,13 @@ from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Link, Ptm, RunSettings
+from fedbbpt.interfaces import Link, Ptm
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.server.service import HEARTBEAT_SECONDS, CoordinatorServer, serve
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import Hello, Receipt, Report, Result, RunStatus, Task, TaskId, Update
+from fedbbpt.types import Hello, Receipt, Report, Result, RunSettings, RunStatus, Task, TaskId, Update
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.tls import ClientTls, ServerTls
 from fedbbpt.wire.traffic import TrafficMeter

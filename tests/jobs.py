@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.interfaces import Backend, Job
-from fedbbpt.ptm.checks import count
 from fedbbpt.types import Prompts, Scores, TaskSpec
 
 
 def score(backend: Backend[Any], task: TaskSpec, prompts: Prompts, rows: Sequence[Any]) -> Scores:
     """All P x B scores `[P, B, K]`."""
-    wanted = np.ones((count(prompts), len(rows)), bool)
+    wanted = np.ones((len(prompts), len(rows)), bool)
     return run(backend, backend.job(task, prompts, rows, wanted), (*wanted.shape, len(task.classes)))
 
 

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from fedbbpt.limits import MAX_MESSAGE_BYTES
 from fedbbpt.ptm.v1 import ptm_pb2_grpc
-from fedbbpt.wire.channel import MAX_MESSAGE_BYTES
 
 Forward: TypeAlias = Callable[[Any], Any]
 Break: TypeAlias = Callable[[str, Any, Forward], Any]

@@ -25,7 +25,7 @@ from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS
-from fedbbpt.types import Report, Result, RunStatus
+from fedbbpt.types import ExampleKind, Report, Result, RunStatus
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job; `fedbbpt init` writes one.")]
 Out = Annotated[Path, typer.Option(help="The folder for everything that the run leaves.")]
@@ -126,7 +126,7 @@ def changed(job: Job, data: str, seed: int | None) -> Job:
 def _prepared(job: Job, as_json: bool) -> Splits:
     with err.status("reading the data"):
         splits = prepare(job)
-    of_texts = splits.test.examples.images is None
+    of_texts = splits.test.examples.kind is ExampleKind.TEXTS
     if of_texts and all(text.isdigit() for text in splits.job.task.classes):
         err.print(
             "The classes are numbers, which tell the model nothing: say what they mean with task.classes in a job."
@@ -207,7 +207,7 @@ def _finish(
     out.print(_results(finished, finished.comparison))
     told = f"{folder}/ holds the prompt and its card, the summary, the metrics. Try it:"
     out.print(told, style="dim", highlight=False)
-    given = '--text "..."' if splits.test.examples.images is None else "--images FILE.npz"
+    given = '--text "..."' if splits.test.examples.kind is ExampleKind.TEXTS else "--images FILE.npz"
     out.print(f"  fedbbpt predict --prompt {folder / PROMPT} {given}", highlight=False)
 
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from fedbbpt.data.images import fit
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
-from fedbbpt.tasks.sizes import examples_of_a_handle, prompts_of_a_call
 from fedbbpt.types import (
     Array,
     Examples,
@@ -29,6 +28,7 @@ from fedbbpt.types import (
     TaskSpec,
     TextPrompts,
 )
+from fedbbpt.types.call_sizes import examples_per_handle, prompts_per_call
 
 PROGRESS_ROWS = 256
 """Examples that are scored between two reports of progress, at most."""
@@ -52,9 +52,9 @@ class NoPrompt:
         self.prompt_tokens = prompt_tokens
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts:
-        if examples.images is None:
+        if examples.image_shape is None:
             return TextPrompts(("",) * len(z))
-        return ImagePrompts(np.zeros((len(z), 1, *examples.images.shape[1:]), np.float32))
+        return ImagePrompts(np.zeros((len(z), 1, *examples.image_shape), np.float32))
 
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
         return scores
@@ -101,7 +101,7 @@ class PromptScorer:
             most: The largest length of a part, if the PTM's own limit is not enough.
         """
         data = LabelledExamples(fit(data.examples, self.card.image_shape), data.labels)
-        limit = examples_of_a_handle(self.card, data.examples)
+        limit = examples_per_handle(self.card, data.examples)
         number = math.ceil(len(data) / min(limit, most or limit))
         return [data.take(rows) for rows in np.array_split(np.arange(len(data)), max(1, number))]
 
@@ -128,7 +128,7 @@ class PromptScorer:
 
     def _prompts_per_call(self, part: LabelledExamples) -> int:
         one = self._space.prompts(np.zeros((1, self._space.dim)), part.examples)
-        return prompts_of_a_call(self.card, one, len(part), len(self._task.classes))
+        return prompts_per_call(self.card, one, len(part), len(self._task.classes))
 
     def ask(self, part: RegisteredPart, population: npt.NDArray[np.floating]) -> Array:
         """Returns the PTM's answer for a population `[P, dim]`, with the offsets of each candidate added to its scores.

@@ -11,7 +11,6 @@ from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.tasks.criterion import cross_entropies, expansion
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.types import (
-    Examples,
     Expansion,
     LabelledExamples,
     Losses,
@@ -101,7 +100,7 @@ class LocalObjectives:
     def _register(self, data: LabelledExamples, name: str) -> list[RegisteredPart]:
         parts, card = self._scorer.parts(data), self._scorer.card
         if card.output is Output.LOSS_ONLY:
-            fewest = min(_different(part.examples) for part in parts)
+            fewest = min(len(set(part.examples.digests())) for part in parts)
             if fewest < card.min_examples:
                 fix = f"at least {card.min_examples}: the PTM gives nothing but the mean loss over so many"
                 raise InvalidData(f"{fewest} different ones", where=name, fix=fix)
@@ -121,10 +120,3 @@ class LocalObjectives:
 
 def _labels(parts: Sequence[RegisteredPart]) -> npt.NDArray[np.int64]:
     return np.concatenate([part.data.labels for part in parts])
-
-
-def _different(examples: Examples) -> int:
-    """The number of different examples."""
-    if examples.images is not None:
-        return len({image.tobytes() for image in examples.images})
-    return len(set(zip(examples.texts, examples.pairs or examples.texts, strict=True)))

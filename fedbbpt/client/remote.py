@@ -27,11 +27,12 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import RunSettings
-from fedbbpt.types import Auxiliary, Hello, Receipt, Task, TaskId, Update
+from fedbbpt.methods import SETTINGS
+from fedbbpt.types import Auxiliary, Hello, Receipt, RunSettings, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.messages import coordinator_messages
+from fedbbpt.wire.messages.durations import seconds
 from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
 from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks
@@ -85,7 +86,7 @@ class RemoteCoordinator:
     def _join(self) -> RunSettings:
         assert self._hello is not None, "join comes first"
         response = self._stub.Join(coordinator_messages.join_request(self._hello), timeout=self._call_seconds)
-        settings = coordinator_messages.run_settings(response)
+        settings = coordinator_messages.run_settings(response, SETTINGS)
         if self._run_id not in ("", settings.run_id):
             raise UnknownRun(
                 f"the coordinator now serves {settings.run_id}, not {self._run_id}",
@@ -93,7 +94,7 @@ class RemoteCoordinator:
                 fix="start the client again",
             )
         self._run_id, self._session = settings.run_id, response.session
-        self._heartbeat_seconds = response.heartbeat.ToTimedelta().total_seconds()
+        self._heartbeat_seconds = seconds(response.heartbeat)
         self._max_update_bytes = response.max_update_bytes
         return settings
 

@@ -8,12 +8,12 @@ import numpy as np
 from google.protobuf import json_format
 
 from fedbbpt.conformance.cases import Call, Case, Fault
-from fedbbpt.conformance.inputs import FIELDS, LENGTH
+from fedbbpt.conformance.inputs import LENGTH
 from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Broken, Skipped, Trial
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.tasks.sizes import prompts_of_a_call
 from fedbbpt.types import Array, ModelCard, PromptKind
+from fedbbpt.types.call_sizes import prompts_per_call
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.tensors import to_message
@@ -78,7 +78,7 @@ def request(call: Call, trial: Trial, handle: str) -> Any:
             message = ptm_messages.register_examples_request(task_id, examples)
         case "Score":
             count = number(call.prompts, card)
-            if trial.kind is PromptKind.IMAGE and count > prompts_of_a_call(
+            if trial.kind is PromptKind.IMAGE and count > prompts_per_call(
                 card, trial.prompts(1), 1, len(task.classes)
             ):
                 raise Skipped("that number of images exceeds the card's max_message_bytes")
@@ -86,7 +86,7 @@ def request(call: Call, trial: Trial, handle: str) -> Any:
             prompts = inputs.prompts(trial.kind, count, seed=trial.name, injection=trial.injection, length=length)
             message = ptm_messages.score_request((task, examples) if call.inline else handle, prompts)
             if call.tensor is not None:
-                array: Array = getattr(prompts, FIELDS[type(prompts)])
+                array: Array = prompts.values
                 _tensor(message).CopyFrom(corrupted(call.tensor, array, card))
         case "Release":
             message = pb.ReleaseRequest(examples_id=handle)

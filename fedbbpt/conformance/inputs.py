@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
 from importlib import resources
 from typing import Any
 
@@ -49,29 +48,6 @@ ANY_WIDTH, ANY_IMAGE, ANY_PREFIX = 4, (1, 2, 2), (1, 1, 4)
 
 KINDS = (PromptKind.TEXT, PromptKind.LATENT, PromptKind.SOFT, PromptKind.TOKENS, PromptKind.IMAGE, PromptKind.DEEP)
 """In the order in which they are tried."""
-FIELDS: dict[type[Prompts], str] = {
-    LatentPrompts: "z",
-    SoftPrompts: "embeddings",
-    TokenPrompts: "ids",
-    TextPrompts: "texts",
-    ImagePrompts: "deltas",
-    DeepPrompts: "prefixes",
-}
-"""Where a kind keeps its P prompts."""
-
-
-def count(prompts: Prompts) -> int:
-    """P"""
-    return len(getattr(prompts, FIELDS[type(prompts)]))
-
-
-def take(prompts: Prompts, which: Sequence[int]) -> Prompts:
-    """Some of the prompts, in this order."""
-    field = FIELDS[type(prompts)]
-    values = getattr(prompts, field)
-    chosen = tuple(values[i] for i in which) if isinstance(values, tuple) else values[list(which)]
-    rest = {other.name: getattr(prompts, other.name) for other in fields(prompts)}
-    return type(prompts)(**{**rest, field: chosen})
 
 
 class Inputs:

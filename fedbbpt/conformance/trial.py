@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fedbbpt.conformance.cases import Caller
-from fedbbpt.conformance.inputs import Inputs, count
+from fedbbpt.conformance.inputs import Inputs
 from fedbbpt.conformance.target import Refused, Target
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
@@ -151,7 +151,7 @@ class Trial:
         """Scores prompts. Raises Broken if the answer has the wrong shape."""
         response = self.call("Score", ptm_messages.score_request(handle, prompts, key))
         scored = ptm_messages.scored(response, self.card.output)
-        ranks = (count(prompts), rows, len(self.me.inputs.task().classes))
+        ranks = (len(prompts), rows, len(self.me.inputs.task().classes))
         if scored.answer.shape != ranks[: scored.answer.ndim]:
             raise Broken(f"the answer has shape {scored.answer.shape} instead of {ranks[: scored.answer.ndim]}")
         if not isinstance(handle, str):

@@ -16,7 +16,7 @@ import numpy as np
 from fedbbpt.data import formats, images
 from fedbbpt.data.formats import records
 from fedbbpt.errors import InvalidData
-from fedbbpt.types import Examples, LabelledExamples
+from fedbbpt.types import ExampleKind, Examples, LabelledExamples
 
 MAX_ROWS = 1_000_000
 """Most rows of one source."""
@@ -165,7 +165,7 @@ def check_trainable(data: LabelledExamples, labels: Sequence[str], where: str) -
 
 def write(stem: Path, data: LabelledExamples, labels: Sequence[str]) -> Path:
     """Writes STEM.jsonl, or STEM.npz if the examples are images, in a form that `read` can read. Returns its path."""
-    if data.examples.images is None:
+    if data.examples.kind is ExampleKind.TEXTS:
         path = stem.with_name(f"{stem.name}.jsonl")
         write_jsonl(path, data, labels)
     else:

@@ -62,8 +62,7 @@ def _channels_first(x: Array, path: Path) -> Pixels:
 
 def write_npz(path: Path, data: LabelledExamples, labels: Sequence[str]) -> None:
     """Writes images with the names of their labels, in a form that `read_npz` can read."""
-    assert data.examples.images is not None, "the examples are images"
-    np.savez_compressed(path, x=data.examples.images, y=np.array([labels[index] for index in data.labels]))
+    np.savez_compressed(path, x=data.examples.pixels(), y=np.array([labels[index] for index in data.labels]))
 
 
 def fit(examples: Examples, shape: tuple[int, int, int] | None) -> Examples:
@@ -72,9 +71,9 @@ def fit(examples: Examples, shape: tuple[int, int, int] | None) -> Examples:
     Images are resized bilinearly. A single channel is repeated, and the fourth channel, opacity, is dropped.
     Raises InvalidInput if the model takes fewer colour channels than the images have.
     """
-    if examples.images is None or shape is None or examples.images.shape[1:] == shape:
+    if examples.image_shape is None or shape is None or examples.image_shape == shape:
         return examples
-    images, (channels, height, width) = examples.images, shape
+    images, (channels, height, width) = examples.pixels(), shape
     if images.shape[1] == 4 and channels < 4:
         images = images[:, :3]
     if images.shape[1] not in (1, channels):

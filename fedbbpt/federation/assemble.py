@@ -15,15 +15,16 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidInput, InvalidJob
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.files import atomic_write, sha256_of_file
-from fedbbpt.interfaces import Ptm, RunSettings, Store, WhiteBox
+from fedbbpt.interfaces import Ptm, Store, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.methods import client_method
 from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.method import AnyMethod
+from fedbbpt.prompts import space_of
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator, Traffic
-from fedbbpt.types import Auxiliary, Hello, LabelledExamples
+from fedbbpt.types import Auxiliary, Hello, LabelledExamples, RunSettings
 
 
 def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic = lambda: None) -> Coordinator:
@@ -102,7 +103,8 @@ def client(
         InvalidInput: The method trains a model, and the run has none for its clients, or torch is not installed.
     """
     method = client_method(settings, methods)
-    objectives = LocalObjectives(ptm, settings.task, settings.space, train, dev, scores_needed=method.needs_scores)
+    space = space_of(settings.space)
+    objectives = LocalObjectives(ptm, settings.task, space, train, dev, scores_needed=method.needs_scores)
     if method.white_box:
         if settings.auxiliary is None or fetch_auxiliary is None:
             fix = "a coordinator that was started with --auxiliary"
@@ -137,7 +139,7 @@ def owner(
     with needs_extra("ptm", where="method fed-sp"):
         from fedbbpt.whitebox import roles
     half = client_method(settings, methods).owner_half(
-        roles.owner_white_box(model, settings.space, settings.task, train)
+        roles.owner_white_box(model, space_of(settings.space), settings.task, train)
     )
     return Agent(half, NoDevExamples(len(train)), CODECS[settings.codec], keepsake)
 
@@ -145,7 +147,7 @@ def owner(
 def _auxiliary_model(settings: RunSettings, train: LabelledExamples, path: Path) -> WhiteBox:
     with needs_extra("ptm", where="method fed-sp"):
         from fedbbpt.whitebox import roles
-    return roles.client_white_box(path, settings.space, settings.task, train)
+    return roles.client_white_box(path, space_of(settings.space), settings.task, train)
 
 
 def make_auxiliary(job: Job, shard: LabelledExamples, path: Path) -> None:

@@ -14,7 +14,8 @@ from fedbbpt.errors import InvalidData, InvalidJob
 from fedbbpt.federation.task_completion import with_candidates, with_mapped_classes, with_preset, with_task
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
-from fedbbpt.types import Examples, LabelledExamples
+from fedbbpt.types import LabelledExamples
+from fedbbpt.types.examples import concatenate
 
 FRACTIONS = (0.6, 0.2, 0.2)
 """Shares of train, dev and test examples in a source that is not split already."""
@@ -43,7 +44,7 @@ class Splits:
 
     def pooled(self) -> LabelledExamples:
         """Returns all clients' training examples in one place, which a federation never has; for baselines only."""
-        return _concatenate(self.train)
+        return concatenate(self.train)
 
     def histogram(self) -> npt.NDArray[np.int64]:
         """Returns how many training examples of each class each client has, `[clients, K]`."""
@@ -197,15 +198,3 @@ def _file(folder: Path, name: str) -> Path:
         endings = ", ".join(f"{name}.{suffix}" for suffix in SUFFIXES)
         raise InvalidData(f"no {name} split", where=str(folder), fix=f"one of {endings}")
     return found[0]
-
-
-def _concatenate(parts: tuple[LabelledExamples, ...]) -> LabelledExamples:
-    labels = np.concatenate([part.labels for part in parts])
-    images = [part.examples.images for part in parts if part.examples.images is not None]
-    if images:
-        return LabelledExamples(Examples(images=np.concatenate(images)), labels)
-    texts = tuple(text for part in parts for text in part.examples.texts)
-    pairs = None
-    if parts[0].examples.pairs is not None:
-        pairs = tuple(pair for part in parts for pair in part.examples.pairs or ())
-    return LabelledExamples(Examples(texts, pairs), labels)

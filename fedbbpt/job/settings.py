@@ -1,12 +1,11 @@
 """The settings of a run: what its clients are told when they join, derived from the job."""
 
 from fedbbpt.errors import InvalidJob
-from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.config import Job
+from fedbbpt.limits import MAX_UPDATE_BYTES
 from fedbbpt.methods import told_settings
-from fedbbpt.types import Auxiliary, TaskSpec
+from fedbbpt.types import Auxiliary, RunSettings, TaskSpec
 
-MAX_UPDATE_BYTES = 64 * 1024 * 1024
 DEFAULT_TEMPLATE = "{prompt} {text}"
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from fedbbpt.errors import InvalidInput, InvalidPlugin
 from fedbbpt.host.plugins import load_plugin, plugin_names
-from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, RunSettings, WhiteBox
+from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, WhiteBox
 from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_sp, fedavg_bbt
 from fedbbpt.methods.extension import extension_settings, plugin_settings
 from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
-from fedbbpt.types import ExtensionSettings, MethodSettings
+from fedbbpt.prompts import space_of
+from fedbbpt.types import ExtensionSettings, MethodSettings, RunSettings
 
 GROUP = "fedbbpt.methods"
 """The entry-point group of plug-in methods."""
@@ -26,6 +27,8 @@ METHODS: Mapping[str, AnyMethod] = {
     "fedavg-bbt": fedavg_bbt.METHOD,
 }
 """The built-in methods by name."""
+SETTINGS: Mapping[str, type[MethodSettings]] = {name: method.settings_type for name, method in METHODS.items()}
+"""The type of each built-in method's settings, for `wire.messages.coordinator_messages`."""
 
 
 def method_names(own: Sequence[AnyMethod] = ()) -> list[str]:
@@ -118,6 +121,6 @@ def client_method(settings: RunSettings, own: Sequence[AnyMethod] = ()) -> Clien
         found = find_method(told.name, own)
         method_settings = plugin_settings(found, told, method_names(own))
         assert found is not None, "plugin_settings raises where there is no such method"
-        return ClientMethod(found, method_settings, settings.space)
+        return ClientMethod(found, method_settings, space_of(settings.space))
     method = next(method for method in METHODS.values() if isinstance(told, method.settings_type))
-    return ClientMethod(method, told, settings.space)
+    return ClientMethod(method, told, space_of(settings.space))

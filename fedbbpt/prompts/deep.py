@@ -1,35 +1,25 @@
-"""z as a deep prompt: keys and values in front of every layer's own (prefix tuning, arXiv 2101.00190).
+"""z as a deep prompt: keys and values before those of the input in every layer (prefix tuning, arXiv 2101.00190).
 
-prefix = initial + z. The initial prefix is random, fixed by a seed: tokens that begin alike would stay alike for ever.
+prefix = initial + z. The initial prefix is random, because tokens that start equal would stay equal; a seed fixes it.
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.types import DeepPrompts, Examples, Scores
+from fedbbpt.types import DeepPrompts, DeepSpaceSettings, Examples, Scores
 
 
 @dataclass(frozen=True, slots=True)
-class DeepSpace:
-    """Implements interfaces.PromptSpace. The model's shape is part of it: who makes prompts need not know the model."""
+class DeepSpace(DeepSpaceSettings):
+    """Makes prefixes of z. Implements `interfaces.PromptSpace`.
 
-    layers: int
-    heads: int
-    """Of keys and values."""
-    width: int
-    """Of a head."""
-    tokens: int
-    """L"""
-    seed: int
-    std: float
-    """The standard deviation of the initial prefix."""
-    kind: Literal["deep"] = "deep"
+    The settings include the model's shape, so that making prompts does not require the model.
+    """
 
     @property
     def offsets(self) -> int:
@@ -37,7 +27,7 @@ class DeepSpace:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one prefix."""
+        """The shape of one prefix, (layers, 2, heads, L, width)."""
         return self.layers, 2, self.heads, self.tokens, self.width
 
     @property
@@ -49,12 +39,12 @@ class DeepSpace:
         return self.tokens
 
     def prefixes(self, z: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """z `[P, dim]` -> `[P, layers, 2, heads, L, width]`."""
+        """Returns the prefixes `[P, layers, 2, heads, L, width]` of z `[P, dim]`."""
         prefixes: npt.NDArray[np.float32] = _initial(self) + z.astype(np.float32).reshape(len(z), *self.shape)
         return prefixes
 
     def z(self, prefixes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The inverse of `prefixes`, but for rounding."""
+        """Returns the z `[P, dim]` of prefixes: the inverse of `prefixes`, up to rounding."""
         flat: npt.NDArray[np.float32] = (prefixes - _initial(self)).reshape(len(prefixes), self.dim)
         return flat
 
@@ -65,10 +55,10 @@ class DeepSpace:
         return scores
 
     def __str__(self) -> str:
-        return f"{self.tokens} keys and values in each of {self.layers} layers, {self.heads} heads of {self.width}"
+        return f"{self.tokens} keys and values in each of {self.layers} layers ({self.heads} heads of {self.width})"
 
 
 @lru_cache(maxsize=4)
 def _initial(space: DeepSpace) -> npt.NDArray[np.float32]:
-    """std x normals(seed, shape)."""
+    """Returns std x normals(seed, shape)."""
     return (space.std * seeds.normals(space.seed, space.shape)).astype(np.float32)

@@ -1,30 +1,24 @@
-"""z as a soft prompt by a seeded projection, its last entries as offsets of the classes' scores."""
+"""z as a soft prompt by a seeded projection, with its last entries as offsets of the class scores."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.types import Examples, LatentPrompts, Projection, Scores
+from fedbbpt.types import Examples, LatentPrompts, LatentSpaceSettings, Scores
 
 OFFSET_SCALE = 0.25
-"""Of a score, per entry of z: a step of 1 in all of z then moves losses by prompt and by offsets about alike."""
+"""The change of a score per unit of z. With it, a step of 1 in all of z moves the loss by the prompt and by the offsets
+about equally."""
 
 
 @dataclass(frozen=True, slots=True)
-class LatentSpace:
-    """Implements interfaces.PromptSpace.
+class LatentSpace(LatentSpaceSettings):
+    """Makes latent prompts of z. Implements `interfaces.PromptSpace`.
 
-    The last `offsets` entries of z, times OFFSET_SCALE, are added to the scores of the classes, which costs no queries
-    since the scores are there; the entries before them become a prompt.
+    The last `offsets` entries of z, times OFFSET_SCALE, are added to the class scores. That costs no queries, because
+    the scores are known. The entries before them become a prompt.
     """
-
-    dim: int
-    projection: Projection
-    offsets: int = 0
-    """K, or 0 where only the prompt is searched."""
-    kind: Literal["latent"] = "latent"
 
     @property
     def prompt_tokens(self) -> int:
@@ -43,6 +37,6 @@ class LatentSpace:
         return (
             f"{prompt.tokens} soft tokens ({prompt.injection}) from {self.dim - self.offsets} numbers "
             f"by a {prompt.kind} projection, seed {prompt.seed}, scale {prompt.scale}, "
-            f"beginning as {prompt.initial_text or 'zero vectors'}; "
-            f"{self.offsets} offsets of the classes' scores"
+            f"starting from {prompt.initial_text or 'zero vectors'}; "
+            f"{self.offsets} offsets of the class scores"
         )

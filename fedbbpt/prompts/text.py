@@ -1,24 +1,16 @@
-"""z as words: each of its entries is the number of a candidate, and the candidates in order are the prompt."""
+"""z as words: each entry of z is the index of a candidate, and the candidates in order are the prompt."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.types import Examples, Scores, TextPrompts
+from fedbbpt.types import Examples, Scores, TextPrompts, TextSpaceSettings
 
 
 @dataclass(frozen=True, slots=True)
-class TextSpace:
-    """Implements interfaces.PromptSpace: text in, so that it works where a model takes nothing else."""
-
-    dim: int
-    """n, the number of words."""
-    candidates: tuple[str, ...]
-    """N words or short word sequences."""
-    prompt_tokens: int
-    kind: Literal["text"] = "text"
+class TextSpace(TextSpaceSettings):
+    """Makes texts of z, for models that take text prompts only, too. Implements `interfaces.PromptSpace`."""
 
     @property
     def offsets(self) -> int:

@@ -14,13 +14,13 @@ transposed convolution. The defaults of a job make their decoder: 9,920 numbers.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.types import Examples, ImagePrompts, Scores
+from fedbbpt.types import Examples, ImagePrompts, ImageSpaceSettings, Scores
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -40,19 +40,8 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSpace:
+class ImageSpace(ImageSpaceSettings):
     """Implements interfaces.PromptSpace. The weights are those that the seed draws, plus z."""
-
-    image: tuple[int, int, int]
-    """(C, H, W) of the model's images; H = W = grid x 2^(stages)."""
-    pooled: int
-    """enc(x) is the image averaged to `[C, pooled, pooled]`."""
-    grid: int
-    widths: tuple[int, ...]
-    """Channels on the grid and behind each stage but the last, which has C."""
-    strength: float
-    seed: int
-    kind: Literal["image"] = "image"
 
     @property
     def offsets(self) -> int:
@@ -68,11 +57,10 @@ class ImageSpace:
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> ImagePrompts:
         """The deltas `[P, B, C, H, W]`. Those of a pair have the same bits alone and in company."""
-        assert examples.images is not None, "whoever asks for pictures has pictures"
         weights = (self._initial() + z).astype(np.float32)
         cut = zip(self._cut(weights), self._layout(), strict=True)
         parts = [part.reshape(-1, *place.shape) for part, place in cut]
-        drawn = np.float32(self.strength) * _decode(parts, self._source(parts[0], examples.images))
+        drawn = np.float32(self.strength) * _decode(parts, self._source(parts[0], examples.pixels()))
         return ImagePrompts(np.clip(drawn, -1, 1))  # on pixels from 0 to 1, more does no more
 
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from fedbbpt.errors import BudgetSpent, InvalidTensor, MessageTooLarge, StoreError
 from fedbbpt.interfaces import Backend
-from fedbbpt.ptm import digests
-from fedbbpt.ptm.checks import check_prompts, count
+from fedbbpt.limits import ENVELOPE_BYTES
 from fedbbpt.ptm.registration import Registration
 from fedbbpt.ptm.scoring import Scoring
 from fedbbpt.ptm.tenants import policy
@@ -28,7 +27,6 @@ from fedbbpt.ptm.tenants.audit import AuditLog, Record
 from fedbbpt.ptm.tenants.state import Quotas, TenantState
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import (
-    ENVELOPE_BYTES,
     Budget,
     Examples,
     ExampleSet,
@@ -40,6 +38,7 @@ from fedbbpt.types import (
     TaskSpec,
     Usage,
 )
+from fedbbpt.types.digests import digest
 
 log = logging.getLogger(__name__)
 
@@ -173,21 +172,21 @@ class Engine:
             FedbbptError: what registering the examples raises, if they come with the call.
         """
         state = self._state(tenant)
-        check_prompts(prompts, state.card)
+        prompts.check(state.card)
         policy.check_pictures(tenant, prompts)
         if isinstance(examples, str):
             registered = state.handles.get(examples, self._clock())
         else:
             task_id = self._registration.register_task(state, examples[0])
             registered, _ = self._registration.register_examples(state, task_id, examples[1])
-        pairs = count(prompts) * len(registered.rows)
+        pairs = len(prompts) * len(registered.rows)
         if pairs > state.card.max_pairs:
             fix = f"at most {state.card.max_pairs} in one call"
             raise InvalidTensor(f"{pairs} pairs of a prompt and an example", where="prompts", fix=fix)
         self._check_answer_size(pairs * len(registered.task.classes))
-        prompt_digests = digests.prompts(prompts)
+        prompt_digests = prompts.digests()
         task_prefix = bytes.fromhex(registered.task_id)
-        prompts_digest = digests.digest(*prompt_digests.ravel().tolist()).hex()
+        prompts_digest = digest(*prompt_digests.ravel().tolist()).hex()
         try:
             state.account.check(max(0, pairs - charged_queries), self._clock())
             scoring = Scoring(

@@ -5,13 +5,12 @@ from typing import Any
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, StoreError
 from fedbbpt.interfaces import Backend
-from fedbbpt.ptm import digests
-from fedbbpt.ptm.checks import check_examples, check_filled, check_task
 from fedbbpt.ptm.tenants import policy
 from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.handles import RegisteredExamples
 from fedbbpt.ptm.tenants.state import TenantState
 from fedbbpt.types import ExampleSet, TaskSpec
+from fedbbpt.types.digests import digest
 
 
 class Registration:
@@ -28,9 +27,9 @@ class Registration:
             BudgetSpent: the task has more new label tokens than the tenant has left.
             StoreError: the audit log cannot be written.
         """
-        check_task(task)
+        task.check()
         self._backend.check(task)
-        task_id = digests.task_id(task)
+        task_id = task.id
         try:
             spent = state.account.spend_label_tokens(self._backend.columns(task))
         except BudgetSpent as error:
@@ -61,11 +60,11 @@ class Registration:
             StoreError: the audit log cannot be written.
         """
         task, output = state.task(task_id), state.tenant.output
-        check_examples(examples, state.card)
-        check_filled(task, examples.examples)
+        examples.check(state.card)
+        task.check_filled(len(examples))
         policy.check_labels(output, examples.labels, len(task.classes))
-        row_digests = digests.rows(examples, digests.contents(examples.examples))
-        examples_id = digests.examples_id(task_id, row_digests, examples.labels)
+        row_digests = examples.row_digests()
+        examples_id = examples.handle_id(task_id, row_digests)
         state.handles.drop_expired(self._clock())
         if examples_id in state.handles:
             return state.handles.get(examples_id, self._clock()), True
@@ -73,7 +72,7 @@ class Registration:
         tokens = sum(self._backend.tokens(row) for row in rows)
         if examples.labels is not None:
             try:
-                columns = digests.digest(*sorted(self._backend.columns(task)))
+                columns = digest(*sorted(self._backend.columns(task)))
                 classes = [task.classes[label] for label in examples.labels]
                 state.labels.enter(columns, [self._backend.identity(row) for row in rows], classes)
             except PolicyForbids as error:

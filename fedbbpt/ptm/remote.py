@@ -27,7 +27,6 @@ from fedbbpt.errors import (
     UnknownExamples,
     UnknownTask,
 )
-from fedbbpt.ptm.checks import check_examples
 from fedbbpt.ptm.tenants.policy import check_labels
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
@@ -136,7 +135,7 @@ class RemotePtm:
         if task is None:
             raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
         wanted = ExampleSet(examples, prompt_tokens, perturbation, labels)
-        check_examples(wanted, self._card)
+        wanted.check(self._card)
         check_labels(self._card.output, labels, len(task.classes))
         handle = self._register(task_id, wanted)
         self._registered[handle.id] = _Registered(handle.id, task, wanted)

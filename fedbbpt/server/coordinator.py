@@ -27,7 +27,7 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Codec, RunSettings, ServerHalf, Store
+from fedbbpt.interfaces import Codec, ServerHalf, Store
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, decode_update
@@ -54,6 +54,7 @@ from fedbbpt.types import (
     Receipt,
     Report,
     Result,
+    RunSettings,
     RunState,
     RunStatus,
     Snapshot,

@@ -18,13 +18,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import InvalidRequest
+from fedbbpt.limits import CHUNK_BYTES
+from fedbbpt.methods import SETTINGS
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.types import RunState, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, create_server
 from fedbbpt.wire.messages import coordinator_messages, operator_messages
-from fedbbpt.wire.tensors import CHUNK_BYTES, Assembler, bundle, chunk, chunks
+from fedbbpt.wire.tensors import Assembler, bundle, chunk, chunks
 from fedbbpt.wire.tls import ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
 
@@ -99,7 +101,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._traffic.register(context.peer())
         with self._run.notifying() as coordinator:
             session, settings = coordinator.join(coordinator_messages.hello(request), self._run.now())
-        return coordinator_messages.join_response(session, settings, self._heartbeat_seconds)
+        return coordinator_messages.join_response(session, settings, self._heartbeat_seconds, SETTINGS)
 
     async def GetAuxiliary(
         self, request: pb.GetAuxiliaryRequest, context: Context

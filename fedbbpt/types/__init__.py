@@ -1,29 +1,23 @@
-"""The nouns of the framework.
+"""The nouns of the framework: frozen values that all rooms share.
 
-P candidates, n length of z, B examples, L prompt tokens, D embedding width, K classes.
+Shapes are written with P candidates or prompts, n length of z, B examples, L prompt tokens, D embedding width and
+K classes.
 """
 
 from fedbbpt.types.arrays import Array, Arrays, Expansion, Losses, Metrics, Population, Scores, pack, unpack
-from fedbbpt.types.examples import Examples, ExampleSet, LabelledExamples, Perturbation, TaskSpec
+from fedbbpt.types.examples import ExampleKind, Examples, ExampleSet, LabelledExamples, Perturbation, TaskSpec
+from fedbbpt.types.prompt_kinds import TEXT_MODEL_PROMPTS, Injection, Projection, ProjectionKind, PromptKind
 from fedbbpt.types.prompts import (
-    TEXT_MODEL_PROMPTS,
     DeepPrompts,
     ImagePrompts,
-    Injection,
     LatentPrompts,
-    Projection,
-    ProjectionKind,
-    PromptKind,
     Prompts,
     SoftPrompts,
     TextPrompts,
     TokenPrompts,
 )
 from fedbbpt.types.ptm import (
-    ENVELOPE_BYTES,
     FREE,
-    MAX_LATENT,
-    MAX_VECTOR_NORM,
     UNLIMITED,
     Budget,
     ExamplesHandle,
@@ -46,18 +40,23 @@ from fedbbpt.types.run import (
     MethodSettings,
     Report,
     Result,
+    RunSettings,
     RunState,
     RunStatus,
     SettingValue,
     Snapshot,
     state_of,
 )
+from fedbbpt.types.spaces import (
+    DeepSpaceSettings,
+    ImageSpaceSettings,
+    LatentSpaceSettings,
+    SpaceSettings,
+    TextSpaceSettings,
+)
 
 __all__ = [
-    "ENVELOPE_BYTES",
     "FREE",
-    "MAX_LATENT",
-    "MAX_VECTOR_NORM",
     "OWNER",
     "TEXT_MODEL_PROMPTS",
     "UNLIMITED",
@@ -66,6 +65,8 @@ __all__ = [
     "Auxiliary",
     "Budget",
     "DeepPrompts",
+    "DeepSpaceSettings",
+    "ExampleKind",
     "ExampleSet",
     "Examples",
     "ExamplesHandle",
@@ -73,9 +74,11 @@ __all__ = [
     "ExtensionSettings",
     "Hello",
     "ImagePrompts",
+    "ImageSpaceSettings",
     "Injection",
     "LabelledExamples",
     "LatentPrompts",
+    "LatentSpaceSettings",
     "Losses",
     "Measurement",
     "Member",
@@ -98,6 +101,7 @@ __all__ = [
     "Receipt",
     "Report",
     "Result",
+    "RunSettings",
     "RunState",
     "RunStatus",
     "Runtime",
@@ -106,11 +110,13 @@ __all__ = [
     "SettingValue",
     "Snapshot",
     "SoftPrompts",
+    "SpaceSettings",
     "Stage",
     "Task",
     "TaskId",
     "TaskSpec",
     "TextPrompts",
+    "TextSpaceSettings",
     "TokenPrompts",
     "Update",
     "Usage",

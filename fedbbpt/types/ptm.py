@@ -1,4 +1,4 @@
-"""What a PTM is, what it answers, and what it costs."""
+"""What a PTM service says about itself and what it returns: cards, usage, prices and answers."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -7,19 +7,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import OutputWithheld
+from fedbbpt.limits import MAX_LATENT, MAX_VECTOR_NORM
 from fedbbpt.types.arrays import Array, Losses, Scores
-from fedbbpt.types.prompts import Injection, PromptKind
+from fedbbpt.types.prompt_kinds import Injection, PromptKind
 
 
 class Precision(StrEnum):
-    """What a model's layers compute in."""
+    """The precision of a model's layers."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
 
 class Runtime(StrEnum):
-    """What computes an encoder's layers; embeddings and heads are torch's."""
+    """The runtime that computes an encoder's layers. Embeddings and heads always run in torch."""
 
     TORCH = "torch"
     ONNXRUNTIME = "onnxruntime"
@@ -27,7 +28,7 @@ class Runtime(StrEnum):
 
 
 class Output(StrEnum):
-    """What a PTM answers; what each is said in ptm.proto."""
+    """What a PTM returns for a call. ptm.proto describes each output."""
 
     LOSS_ONLY = "loss-only"
     LABEL_ARGMAX = "label-argmax"
@@ -36,35 +37,34 @@ class Output(StrEnum):
 
     @property
     def scores(self) -> bool:
-        """Whether there is a number for each class."""
+        """Whether the output has a number for each class."""
         return self in (Output.LABEL_LOGPROBS, Output.LABEL_LOGITS)
-
-
-ENVELOPE_BYTES = 4096
-"""What a message of prompts or scores holds besides them, generously."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was used, by one call or in all."""
+    """What one call, or all calls together, have used."""
 
     queries: int = 0
+    """(prompt, example) pairs."""
     tokens: int = 0
-    """That the model computed, or has remembered of examples."""
+    """Tokens that the model computed, including those of examples whose keys and values it reused."""
     compute_seconds: float = 0.0
     cached_queries: int = 0
-    """Those of the queries that were answered without the model, being repeated."""
+    """Queries that were answered without the model, because they repeat earlier ones. Part of `queries`."""
     queue_seconds: float = 0.0
+    """The time that calls waited for their turn."""
     cost_micros: int = 0
-    """In millionths of the currency's unit."""
+    """The cost in millionths of the currency's unit."""
 
     def __add__(self, other: "Usage") -> "Usage":
+        """Returns the sum of both, field by field."""
         return Usage(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """In millionths of the currency's unit."""
+    """Prices in millionths of the currency's unit."""
 
     currency: str = ""
     """ISO 4217, for example "EUR"."""
@@ -73,6 +73,7 @@ class Price:
     micros_per_thousand_tokens: int = 0
 
     def cost_micros(self, usage: Usage) -> int:
+        """Returns the cost of `usage` in millionths of the currency's unit."""
         computed = usage.queries - usage.cached_queries
         return (
             computed * self.micros_per_query
@@ -83,23 +84,21 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What is left; None: unlimited."""
+    """What is left to a tenant. None means unlimited."""
 
     queries: int | None = None
     tokens: int | None = None
     label_tokens: int | None = None
-    """How many more different label tokens the tasks may have."""
+    """How many more different label tokens the tenant's tasks may have."""
 
 
 UNLIMITED = Budget()
 FREE = Price()
-MAX_LATENT, MAX_VECTOR_NORM = 1e4, 1e4
-"""What cards say, far beyond where prompts are of use; a provider may say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a PTM is and what it takes."""
+    """What a PTM is, what it takes, and the limits of a call. DescribeResponse in ptm.proto describes each field."""
 
     model: str
     revision: str
@@ -111,34 +110,36 @@ class ModelCard:
     max_examples: int
     max_message_bytes: int
     embedding_width: int
-    """0 where the provider does not tell."""
+    """D; 0 if the provider does not tell it."""
     score_noise: float
     image_shape: tuple[int, int, int] | None = None
-    """(C, H, W) of a model whose inputs are images; None: its inputs are texts."""
+    """(C, H, W) of a model whose inputs are images; None if its inputs are texts."""
     prefix_shape: tuple[int, int, int] | None = None
-    """(layers, heads, width) of deep prompts; None where the model takes none."""
+    """(layers, heads, width) of deep prompts; None if the model takes none."""
     labels: tuple[str, ...] = ()
-    """Of a classifier: the names of all classes that it was trained with, of which a task's classes are some."""
+    """The names of all classes with which a classifier was trained; a task's classes are some of them."""
     output: Output = Output.LABEL_LOGITS
     min_examples: int = 1
-    """Different examples of a handle, where the output is LOSS_ONLY."""
+    """The number of different examples that a handle must hold under LOSS_ONLY."""
     max_latent: float = MAX_LATENT
-    """The greatest absolute element of z."""
+    """The largest absolute element of z."""
     max_vector_norm: float = MAX_VECTOR_NORM
-    """The greatest Euclidean norm of one vector of a soft or deep prompt."""
+    """The largest Euclidean norm of one vector of a soft or deep prompt."""
     price: Price = FREE
     max_pairs: int = 0
-    """(prompt, example) pairs of one call; 0: as many as its messages hold."""
+    """The most (prompt, example) pairs of one call; 0: no limit besides the size of the messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """N pairs that are computed together: prompt `prompts[i]` with row `rows[i]`, both `[N]`."""
+    """N pairs that are computed together: prompt `prompts[i]` with example `rows[i]`."""
 
     prompts: npt.NDArray[np.int64]
+    """Indices of prompts, `[N]`."""
     rows: npt.NDArray[np.int64]
+    """Indices of examples, `[N]`."""
     tokens: int
-    """That it takes to compute them."""
+    """Number of tokens computed for this micro-batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +148,16 @@ class ExamplesHandle:
 
     id: str
     count: int
+    """Number of examples."""
     tokens: int
+    """Number of tokens over all examples, without prompts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """An answer of the PTM, as its card's `output` says.
+    """An answer of the PTM. Which of `scores`, `choices` and `losses` it has depends on `output`.
 
-    float32 `[P, B, K]` scores (LABEL_LOGITS, LABEL_LOGPROBS), int32 `[P, B]` classes (LABEL_ARGMAX), or float64 `[P]`
-    mean losses (LOSS_ONLY). Asked for another, it raises OutputWithheld.
+    Each of them raises OutputWithheld if the answer is another one.
     """
 
     output: Output
@@ -163,22 +165,25 @@ class Scored:
     revision: str
     usage: Usage
     budget: Budget = UNLIMITED
+    """What is left to the caller."""
 
     @property
     def scores(self) -> Scores:
-        return self._given(self.output.scores, "a score for each class")
+        """Scores of the classes, float32 `[P, B, K]` (LABEL_LOGITS, LABEL_LOGPROBS)."""
+        return self._answer_if(self.output.scores, "a score for each class")
 
     @property
     def choices(self) -> npt.NDArray[np.int32]:
-        """The classes with the highest scores `[P, B]`."""
-        return self._given(self.output is Output.LABEL_ARGMAX, "classes")
+        """The classes with the highest scores, int32 `[P, B]` (LABEL_ARGMAX)."""
+        return self._answer_if(self.output is Output.LABEL_ARGMAX, "classes")
 
     @property
     def losses(self) -> Losses:
-        return self._given(self.output is Output.LOSS_ONLY, "losses")
+        """Mean losses, float64 `[P]` (LOSS_ONLY)."""
+        return self._answer_if(self.output is Output.LOSS_ONLY, "losses")
 
-    def _given(self, given: bool, wanted: str) -> Array:
+    def _answer_if(self, given: bool, wanted: str) -> Array:
         if not given:
-            fix = f"what can be done with {self.output}, or another agreement with the provider"
-            raise OutputWithheld(f"the PTM does not give {wanted}", where="output", fix=fix)
+            fix = f"a method that works with {self.output}, or another agreement with the provider"
+            raise OutputWithheld(f"the PTM does not return {wanted}", where="output", fix=fix)
         return self.answer

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.types.arrays import Array, Arrays
+from fedbbpt.types.examples import TaskSpec
+from fedbbpt.types.spaces import SpaceSettings
 
 
 class MethodSettings:
@@ -95,6 +97,29 @@ class Auxiliary:
 
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a client is told when it joins: everything about the run."""
+
+    run_id: str
+    task: TaskSpec
+    labels: tuple[str, ...]
+    """The names that data files use for the classes, in class order."""
+    space: SpaceSettings
+    """What z stands for."""
+    method: MethodSettings
+    codec: str
+    """The name of the codec that encodes updates."""
+    rounds: int
+    ptm_address: str
+    """The PTM service's address, HOST:PORT; empty if each client knows its own."""
+    ptm_revision: str
+    """The revision with which all clients must score; empty if the run does not pin one."""
+    max_update_bytes: int
+    auxiliary: Auxiliary | None = None
+    """The model that the clients of a white-box method train; None for other methods."""
 
 
 class RunState(StrEnum):

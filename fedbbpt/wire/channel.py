@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from fedbbpt.errors import InsecureAddress, PortTaken
+from fedbbpt.limits import MAX_CONCURRENT_CALLS, MAX_MESSAGE_BYTES
 from fedbbpt.wire.addresses import check_port_free, is_loopback
 from fedbbpt.wire.balancing import target
 from fedbbpt.wire.interceptors import ConcurrencyLimitInterceptor, ErrorInterceptor, TokenInterceptor
@@ -17,13 +18,10 @@ from fedbbpt.wire.tls import ClientTls, ServerTls, channel_credentials, server_c
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 KEEPALIVE_SECONDS = 30
 PTM_KEEPALIVE_SECONDS = 360
 """Interval between a client's pings to a PTM service. It exceeds 300 s, because the service may be an ordinary gRPC
 server, which by default closes connections that are pinged more often than that."""
-MAX_CONCURRENT_CALLS = 4096
-"""Open calls of one server. A client of a run holds one stream open. gRPC itself rejects calls beyond twice this."""
 
 # Both sides must use the same values, or the server closes the connection for too many pings.
 _KEEPALIVE = [

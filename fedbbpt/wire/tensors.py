@@ -11,12 +11,9 @@ import google_crc32c
 import numpy as np
 
 from fedbbpt.errors import ChecksumMismatch, InvalidTensor, MessageTooLarge
+from fedbbpt.limits import CHUNK_BYTES, MAX_RANK, MAX_TENSORS
 from fedbbpt.types import Array, Arrays
 from fedbbpt.v1 import tensor_pb2 as pb
-
-CHUNK_BYTES = 256 * 1024
-MAX_TENSORS = 1024
-MAX_RANK = 8
 
 _DTYPES: Mapping["pb.DType.ValueType", np.dtype[Any]] = {
     pb.D_TYPE_FLOAT32: np.dtype("<f4"),

@@ -12,7 +12,7 @@ import pytest
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import StoreFull
-from fedbbpt.interfaces import RunSettings, Store
+from fedbbpt.interfaces import Store
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
@@ -28,6 +28,7 @@ from fedbbpt.types import (
     Projection,
     ProjectionKind,
     Receipt,
+    RunSettings,
     Snapshot,
     Task,
     TaskId,

@@ -8,11 +8,10 @@ from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.federation import assemble
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
-from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import run_settings
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.types import OWNER
+from fedbbpt.types import OWNER, RunSettings
 from tests.tenants import local_ptm
 from tests.tiny_run import Course, job, job_of_prefixes
 

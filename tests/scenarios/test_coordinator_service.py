@@ -12,14 +12,26 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedbbpt.codecs import CODECS
-from fedbbpt.interfaces import RunSettings
+from fedbbpt.methods import SETTINGS
 from fedbbpt.methods.fed_cma import METHOD, FedCmaConfig
+from fedbbpt.prompts import space_of
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import COORDINATOR_SERVICE, CoordinatorServer, serve
-from fedbbpt.types import Hello, Measurement, Phase, Projection, ProjectionKind, Receipt, Task, TaskSpec, Update
+from fedbbpt.types import (
+    Hello,
+    Measurement,
+    Phase,
+    Projection,
+    ProjectionKind,
+    Receipt,
+    RunSettings,
+    Task,
+    TaskSpec,
+    Update,
+)
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import run_pb2
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
@@ -126,7 +138,7 @@ def test_a_run_from_join_to_finished() -> None:
             assert no_result == "NoResultYet"
 
             joined = await client.join()
-            assert coordinator_messages.run_settings(joined).space == SPACE
+            assert space_of(coordinator_messages.run_settings(joined, SETTINGS).space) == SPACE
             stream = client.stream()
             first = await next_task(stream)
             assert (first.id.round, first.id.phase) == (0, Phase.UPDATE)

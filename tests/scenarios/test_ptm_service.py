@@ -40,7 +40,7 @@ from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, MicroBatch, ModelCard, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.v1 import prompt_pb2, tensor_pb2
-from fedbbpt.wire.channel import MAX_MESSAGE_BYTES, connect
+from fedbbpt.wire.channel import connect
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error
 
@@ -284,10 +284,6 @@ def test_messages_that_lack_a_part_are_refused(ptm_servers: Any) -> None:
         assert isinstance(error_of(stub.Score, request), error)
     fine = pb.ScoreRequest(examples_id=handle, latent=prompt_pb2.LatentPrompts(z=z, projection=good))
     assert stub.Score(fine, timeout=60.0).usage.queries == 3
-
-
-def test_the_card_and_the_wire_agree_on_sizes() -> None:
-    assert Fake().describe().max_message_bytes == MAX_MESSAGE_BYTES
 
 
 def test_ports_and_addresses_are_guarded(ptm_servers: Any) -> None:

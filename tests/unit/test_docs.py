@@ -19,11 +19,10 @@ from fedbbpt import cli, errors, seeds
 from fedbbpt.cli.terminal.console import EXIT_CODES
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.job_file import job_text
-from fedbbpt.methods import METHODS
+from fedbbpt.methods import METHODS, SETTINGS
 from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
-from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
-from fedbbpt.types import LatentPrompts, Orders, Report
+from fedbbpt.types import LatentPrompts, LatentSpaceSettings, Orders, Report
 from fedbbpt.v1.coordinator_pb2 import Measurement
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.messages.coordinator_messages import run_settings
@@ -259,7 +258,7 @@ def messages() -> list[tuple[str, Any]]:
 def test_the_walk_through_a_round_is_a_round() -> None:
     shown = messages()
     by_name = {name: message for name, message in shown}
-    settings = run_settings(by_name["JoinResponse"])
+    settings = run_settings(by_name["JoinResponse"], SETTINGS)
     assert isinstance(settings.method, FedCmaSettings)
 
     header, chunk = [message for name, message in shown if name == "StreamTasksResponse"]
@@ -272,7 +271,7 @@ def test_the_walk_through_a_round_is_a_round() -> None:
     request = by_name["ScoreRequest"]
     assert from_message(request.latent.z, where="z").tolist() == drawn.tolist()
     prompts = ptm_messages.prompts(request)
-    assert isinstance(prompts, LatentPrompts) and isinstance(settings.space, LatentSpace)
+    assert isinstance(prompts, LatentPrompts) and isinstance(settings.space, LatentSpaceSettings)
     assert prompts.projection == settings.space.projection
     printed = table(PROTOCOL, "candidate").values()
     assert [[np.float32(cell) for cell in row] for row in printed] == drawn.tolist()

@@ -5,7 +5,6 @@ The second way uses the twin of the task (inputs.Inputs.task), so that a service
 
 import numpy as np
 
-from fedbbpt.conformance.inputs import take
 from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Answer, Broken, Skipped, Trial
 from fedbbpt.types import Array, Output, Perturbation
@@ -29,7 +28,7 @@ def prompt_alone(trial: Trial) -> None:
     prompts = trial.prompts()
     whole = trial.ask(prompts)
     for at in range(len(whole.answer)):
-        alone = trial.ask(take(prompts, [at]), twin=True)
+        alone = trial.ask(prompts.take([at]), twin=True)
         trial.require_same(alone.answer[0], whole.answer[at], f"prompt {at} alone and among {len(whole.answer)}")
 
 
@@ -53,7 +52,7 @@ def permuted_prompts(trial: Trial) -> None:
     prompts = trial.prompts()
     first = trial.ask(prompts).answer
     order = np.roll(np.arange(len(first)), 1)[::-1]
-    other = trial.ask(take(prompts, order.tolist()), twin=True)
+    other = trial.ask(prompts.take(order.tolist()), twin=True)
     trial.require_same(other.answer, first[order], "reordered prompts")
 
 
@@ -75,7 +74,7 @@ def split_prompts(trial: Trial) -> None:
     """Checks that prompts get the same answers in two calls as in one."""
     prompts = trial.prompts()
     whole = trial.ask(prompts).answer
-    cuts = [take(prompts, part.tolist()) for part in np.array_split(np.arange(len(whole)), 2) if part.size]
+    cuts = [prompts.take(part.tolist()) for part in np.array_split(np.arange(len(whole)), 2) if part.size]
     parts = [trial.ask(cut, twin=True).answer for cut in cuts]
     trial.require_same(np.concatenate(parts), whole, "prompts in two calls and in one")
 
@@ -98,7 +97,7 @@ def repeated_prompts(trial: Trial) -> None:
     once = trial.ask(prompts).answer
     which = [0, *range(len(once)), 0][: trial.card.max_prompts]
     trial.require_same(
-        trial.ask(take(prompts, which), twin=True).answer, once[which], "a prompt that occurs three times"
+        trial.ask(prompts.take(which), twin=True).answer, once[which], "a prompt that occurs three times"
     )
 
 
@@ -145,7 +144,7 @@ def noise_is_told(trial: Trial) -> None:
         raise Broken(f"score_noise is {trial.card.score_noise}")
     if trial.card.score_noise > 0:
         raise Skipped(f"the card says {trial.card.score_noise:.2g}, and the other relations allow for it")
-    alone = np.concatenate([trial.ask(take(prompts, [at]), rows, twin=True).answer for at in range(len(whole.answer))])
+    alone = np.concatenate([trial.ask(prompts.take([at]), rows, twin=True).answer for at in range(len(whole.answer))])
     if not np.array_equal(alone, whole.answer):
         apart = float(np.abs(alone.astype(np.float64) - whole.answer).max())
         raise Broken(f"prompts alone and with others differ by up to {apart:.2g}, but the card says score_noise = 0")

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from fedbbpt.conformance.inputs import take
 from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Answer, Broken, Trial
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
@@ -24,7 +23,7 @@ def usage_adds_up(trial: Trial) -> None:
     """Checks that the usage of new, cached and inline calls adds up to the rise of GetUsage."""
     before = trial.usage()
     prompts = trial.prompts()
-    asked = [trial.ask(prompts), trial.ask(prompts), trial.ask(take(prompts, [0]), inline=True)]
+    asked = [trial.ask(prompts), trial.ask(prompts), trial.ask(prompts.take([0]), inline=True)]
     after = trial.usage()
     for answer, number in zip(asked, (len(asked[0].answer), len(asked[0].answer), 1), strict=True):
         _check(answer.usage, number * len(trial.rows))

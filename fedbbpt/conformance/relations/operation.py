@@ -5,8 +5,8 @@ import numpy as np
 from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Broken, Skipped, Trial
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.tasks.sizes import prompts_of_a_call
 from fedbbpt.types import PromptKind
+from fedbbpt.types.call_sizes import prompts_per_call
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.messages.prompt_messages import PROMPT_KINDS
 
@@ -85,7 +85,7 @@ def _release_of(size: int) -> pb.ReleaseRequest:
 def _many(trial: Trial) -> int:
     """Returns MANY, or the number of prompts that a message holds."""
     return min(
-        MANY, prompts_of_a_call(trial.card, trial.prompts(1), len(trial.rows), len(trial.me.inputs.task().classes))
+        MANY, prompts_per_call(trial.card, trial.prompts(1), len(trial.rows), len(trial.me.inputs.task().classes))
     )
 
 

@@ -215,11 +215,10 @@ def pixels_are_cut_off(trial: Trial) -> None:
 def deltas_are_added(trial: Trial) -> None:
     """Checks deltas of whole 255ths against images to which the kit has added them."""
     examples = trial.me.inputs.examples(trial.rows)
-    assert examples.examples.images is not None
     draw = np.random.default_rng(0)
     steps = draw.integers(-40, 41, _shape(trial))
     task, rows = trial.me.inputs.task(), len(trial.rows)
-    sent = np.clip(examples.examples.images.astype(np.int64) + steps, 0, 255).astype(np.uint8)
+    sent = np.clip(examples.examples.pixels().astype(np.int64) + steps, 0, 255).astype(np.uint8)
     changed = ExampleSet(Examples(images=sent), 0, None, examples.labels)
     delta = ImagePrompts((steps / 255).astype(np.float32)[None, None])
     by_service = trial.score((task, examples), delta, rows)

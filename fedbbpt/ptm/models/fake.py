@@ -11,18 +11,17 @@ positions nor a LayerNorm, so all injections are the same.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
+from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.prompts.projection import project
-from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES, unsupported
-from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.models.template import check_pairs, forbid_mask, parse
 from fedbbpt.ptm.models.text.truncation import perturb, truncate
 from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
@@ -34,6 +33,7 @@ from fedbbpt.types import (
     MicroBatch,
     ModelCard,
     Perturbation,
+    PromptKind,
     Prompts,
     Scores,
     SoftPrompts,
@@ -41,6 +41,7 @@ from fedbbpt.types import (
     TextPrompts,
     TokenPrompts,
 )
+from fedbbpt.types.digests import digest
 
 WIDTH = 32
 VOCABULARY = 4096
@@ -150,19 +151,38 @@ def _scores(v: Vector, x: Vector, classes: Vector) -> Scores:
 
 def _prompts(prompts: Prompts) -> Sequence[Vector]:
     """Returns the vectors `[L, D]` of each prompt."""
-    words, _ = _tables()
-    if isinstance(prompts, LatentPrompts):
-        tokens = prompts.projection.tokens
-        initial = np.zeros((tokens, WIDTH), np.float32)
-        if ids := _words(prompts.projection.initial_text):
-            initial = words[np.resize(ids, tokens)]
-        return list(project(prompts.projection, prompts.z, initial, float(words.std())))
-    if isinstance(prompts, SoftPrompts):
-        return list(prompts.embeddings)
-    if isinstance(prompts, TokenPrompts):
-        if prompts.ids.size and not 0 <= prompts.ids.min() <= prompts.ids.max() < VOCABULARY:
-            raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"0 to {VOCABULARY - 1}")
-        return list(words[prompts.ids])
-    if isinstance(prompts, TextPrompts):
-        return [words[np.array(_words(text)[: MAX_TOKENS + 1], np.int64)] for text in prompts.texts]
-    raise unsupported(prompts)
+    embed = _EMBED.get(prompts.kind)
+    if embed is None:
+        raise prompts.unsupported()
+    return embed(prompts)
+
+
+def _project_latent(prompts: LatentPrompts) -> Sequence[Vector]:
+    words, tokens = _tables()[0], prompts.projection.tokens
+    initial = np.zeros((tokens, WIDTH), np.float32)
+    if ids := _words(prompts.projection.initial_text):
+        initial = words[np.resize(ids, tokens)]
+    return list(project(prompts.projection, prompts.z, initial, float(words.std())))
+
+
+def _embed_soft(prompts: SoftPrompts) -> Sequence[Vector]:
+    return list(prompts.embeddings)
+
+
+def _embed_ids(prompts: TokenPrompts) -> Sequence[Vector]:
+    if prompts.ids.size and not 0 <= prompts.ids.min() <= prompts.ids.max() < VOCABULARY:
+        raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"0 to {VOCABULARY - 1}")
+    return list(_tables()[0][prompts.ids])
+
+
+def _embed_texts(prompts: TextPrompts) -> Sequence[Vector]:
+    words = _tables()[0]
+    return [words[np.array(_words(text)[: MAX_TOKENS + 1], np.int64)] for text in prompts.texts]
+
+
+_EMBED: Mapping[PromptKind, Callable[[Any], Sequence[Vector]]] = {
+    PromptKind.LATENT: _project_latent,
+    PromptKind.SOFT: _embed_soft,
+    PromptKind.TOKENS: _embed_ids,
+    PromptKind.TEXT: _embed_texts,
+}

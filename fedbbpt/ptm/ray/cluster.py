@@ -13,12 +13,12 @@ from typing import Any
 from fedbbpt.errors import InsecureAddress
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.interfaces import Backend
+from fedbbpt.limits import MAX_MESSAGE_BYTES
 from fedbbpt.ptm.ray.front import FrontSettings
 from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
 from fedbbpt.wire.addresses import check_port_free, is_loopback
-from fedbbpt.wire.channel import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 

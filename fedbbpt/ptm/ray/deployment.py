@@ -16,10 +16,10 @@ from ray.serve.exceptions import RayServeException
 
 from fedbbpt.errors import Conflict, FedbbptError, PtmUnavailable
 from fedbbpt.interfaces import Backend
+from fedbbpt.limits import MAX_CONCURRENT_CALLS
 from fedbbpt.ptm.ray.front import Front, FrontSettings
 from fedbbpt.ptm.ray.replica import JobInputs, Replica
 from fedbbpt.ptm.ray.scaling import QUEUED_TOKENS, QueuedTokens
-from fedbbpt.wire.channel import MAX_CONCURRENT_CALLS
 
 log = logging.getLogger(__name__)
 

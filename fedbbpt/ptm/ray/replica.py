@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fedbbpt.errors import RevisionChanged
 from fedbbpt.interfaces import Backend, Job
-from fedbbpt.types import Examples, MicroBatch, ModelCard, Perturbation, Prompts, Scores, TaskSpec
+from fedbbpt.types import ExampleKind, Examples, MicroBatch, ModelCard, Perturbation, Prompts, Scores, TaskSpec
 
 T = TypeVar("T")
 
@@ -42,8 +42,8 @@ class RowInputs:
     @property
     def bytes(self) -> int:
         """Estimated memory of the inputs and their rows."""
-        if self.examples.images is not None:
-            return self.examples.images.nbytes
+        if self.examples.kind is ExampleKind.IMAGES:
+            return self.examples.pixels().nbytes
         texts = (*self.examples.texts, *(self.examples.pairs or ()))
         return sum(300 + 10 * len(text) for text in texts)
 

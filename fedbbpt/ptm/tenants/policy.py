@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidExamples, PolicyForbids
-from fedbbpt.ptm.digests import digest
 from fedbbpt.ptm.tenants.tenant import Tenant
-from fedbbpt.types import Array, ImagePrompts, Output, Prompts, Scores
+from fedbbpt.types import Array, Output, Prompts, Scores
+from fedbbpt.types.digests import digest
 
 MAX_ROWS = 1_000_000
 """Inputs whose labels are remembered for a tenant."""
@@ -64,7 +64,7 @@ def check_labels(output: Output, labels: npt.NDArray[np.int64] | None, classes: 
 def check_pictures(tenant: Tenant, prompts: Prompts) -> None:
     """Raises PolicyForbids for a picture per example if that could reveal the loss of a single example."""
     must_share = tenant.output is Output.LOSS_ONLY and not tenant.overlaps
-    if must_share and isinstance(prompts, ImagePrompts) and prompts.deltas.shape[1] > 1:
+    if must_share and prompts.per_example:
         what, fix = "a picture for each example", "one for all examples, because the output is a loss"
         raise PolicyForbids(what, where="image.deltas", fix=fix)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from fedbbpt.errors import UnknownTask
-from fedbbpt.ptm.checks import MAX_PAIRS
+from fedbbpt.limits import MAX_PAIRS
 from fedbbpt.ptm.tenants.accounts import Account
 from fedbbpt.ptm.tenants.handles import Handles
 from fedbbpt.ptm.tenants.policy import LabelBook

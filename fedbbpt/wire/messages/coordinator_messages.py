@@ -7,15 +7,11 @@ A function named after a noun reads it from its message; one named after a messa
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
-from fedbbpt.interfaces import RunSettings
-from fedbbpt.methods import METHODS
 from fedbbpt.types import (
     Arrays,
     Auxiliary,
@@ -24,6 +20,7 @@ from fedbbpt.types import (
     MethodSettings,
     Phase,
     Receipt,
+    RunSettings,
     Task,
     TaskId,
     TaskSpec,
@@ -32,6 +29,7 @@ from fedbbpt.types import (
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import method_pb2, tensor_pb2
 from fedbbpt.wire.messages.codes import read_code
+from fedbbpt.wire.messages.durations import duration, seconds
 from fedbbpt.wire.messages.space_messages import space, write_space
 
 PROTOCOL_VERSION = 1
@@ -65,17 +63,7 @@ _CHOICES: Mapping[str, Mapping[str, int]] = {
         "identity": method_pb2.FedBptSettings.COVARIANCE_IDENTITY,
     },
 }
-"""The settings of methods that are enumerations."""
-# A method's field is its name in snake case; its settings and their message have the same fields.
-_METHODS: Mapping[str, type[MethodSettings]] = {
-    name.replace("-", "_"): method.settings_type for name, method in METHODS.items()
-}
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(timedelta(seconds=seconds))
-    return duration
+"""Settings of methods that are enumerations."""
 
 
 # Joining
@@ -101,29 +89,25 @@ def hello(request: pb.JoinRequest) -> Hello:
     return Hello(request.client_id, request.client_key, request.examples, codecs)
 
 
-def join_response(session: str, settings: RunSettings, heartbeat_seconds: float) -> pb.JoinResponse:
+def join_response(
+    session: str, settings: RunSettings, heartbeat_seconds: float, methods: Mapping[str, type[MethodSettings]]
+) -> pb.JoinResponse:
+    """Returns the answer to a client that joins; `methods` are the types of the methods' settings by method name."""
     task = method_pb2.TaskSettings(
         template=settings.task.template, classes=settings.task.classes, labels=settings.labels
     )
     write_space(task, settings.space)
-    method = method_pb2.MethodSettings()
-    name = next(name for name, known in _METHODS.items() if isinstance(settings.method, known))
-    chosen = getattr(method, name)
-    chosen.SetInParent()
-    for field in chosen.DESCRIPTOR.fields:
-        value = getattr(settings.method, field.name)
-        setattr(chosen, field.name, _CHOICES[field.name][value] if field.name in _CHOICES else value)
     return pb.JoinResponse(
         session=session,
         run_id=settings.run_id,
         task=task,
-        method=method,
+        method=_method_message(settings.method, methods),
         codec=_CODECS[settings.codec],
         ptm_address=settings.ptm_address,
         ptm_revision=settings.ptm_revision,
         rounds=settings.rounds,
         max_update_bytes=settings.max_update_bytes,
-        heartbeat=_duration(heartbeat_seconds),
+        heartbeat=duration(heartbeat_seconds),
         auxiliary=_auxiliary_message(settings.auxiliary),
     )
 
@@ -134,17 +118,30 @@ def _auxiliary_message(auxiliary: Auxiliary | None) -> pb.Auxiliary | None:
     return pb.Auxiliary(total_bytes=auxiliary.size_bytes, sha256=bytes.fromhex(auxiliary.sha256))
 
 
-def run_settings(response: pb.JoinResponse) -> RunSettings:
-    name = response.method.WhichOneof("method")
-    if name is None:
-        raise InvalidRequest("no method that is known here", where="method", fix=f"one of {sorted(_METHODS)}")
-    sent, settings = getattr(response.method, name), _METHODS[name]
+def _method_message(settings: MethodSettings, methods: Mapping[str, type[MethodSettings]]) -> method_pb2.MethodSettings:
+    """The settings of a method and their message have the same fields."""
+    message = method_pb2.MethodSettings()
+    name = next(name for name, known in methods.items() if isinstance(settings, known))
+    chosen = getattr(message, _field_of(name))
+    chosen.SetInParent()  # settings that are all 0 are present, too
+    for field in chosen.DESCRIPTOR.fields:
+        value = getattr(settings, field.name)
+        setattr(chosen, field.name, _CHOICES[field.name][value] if field.name in _CHOICES else value)
+    return message
+
+
+def _field_of(method: str) -> str:
+    return method.replace("-", "_")
+
+
+def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSettings]]) -> RunSettings:
+    """Reads what a client is told; `methods` are the types of the methods' settings by method name."""
     return RunSettings(
         run_id=response.run_id,
         task=TaskSpec(response.task.template, tuple(response.task.classes)),
         labels=tuple(response.task.labels),
         space=space(response.task),
-        method=settings(**{field.name: _setting(sent, field.name) for field in sent.DESCRIPTOR.fields}),
+        method=_method(response.method, methods),
         codec=read_code(_CODECS, response.codec, "codec"),
         rounds=response.rounds,
         ptm_address=response.ptm_address,
@@ -158,6 +155,15 @@ def _auxiliary(sent: pb.Auxiliary) -> Auxiliary:
     if len(sent.sha256) != hashlib.sha256().digest_size:
         raise InvalidRequest(f"{len(sent.sha256)} bytes", where="auxiliary.sha256", fix="the 32 of a SHA-256")
     return Auxiliary(sent.total_bytes, sent.sha256.hex())
+
+
+def _method(message: method_pb2.MethodSettings, methods: Mapping[str, type[MethodSettings]]) -> MethodSettings:
+    field = message.WhichOneof("method")
+    settings = next((known for name, known in methods.items() if _field_of(name) == field), None)
+    if field is None or settings is None:
+        raise InvalidRequest("a method that is unknown here", where="method", fix=f"one of {', '.join(methods)}")
+    sent = getattr(message, field)
+    return settings(**{each.name: _setting(sent, each.name) for each in sent.DESCRIPTOR.fields})
 
 
 def _setting(sent: Message, name: str) -> Any:
@@ -180,12 +186,12 @@ def _task_id_message(task_id: TaskId) -> pb.TaskId:
 
 def task_header(task: Task, announced: tensor_pb2.TensorBundle) -> pb.TaskHeader:
     return pb.TaskHeader(
-        id=_task_id_message(task.id), seed=task.seed, deadline=_duration(task.deadline_seconds), arrays=announced
+        id=_task_id_message(task.id), seed=task.seed, deadline=duration(task.deadline_seconds), arrays=announced
     )
 
 
 def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
-    return Task(task_id(header.id), header.seed, arrays, header.deadline.ToTimedelta().total_seconds())
+    return Task(task_id(header.id), header.seed, arrays, seconds(header.deadline))
 
 
 def update_header(session: str, task_id: TaskId, update: Update, announced: tensor_pb2.TensorBundle) -> pb.UpdateHeader:

@@ -12,14 +12,15 @@ import numpy as np
 
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor
 from fedbbpt.limits import MAX_EXAMPLES
-from fedbbpt.ptm.checks import check_classes
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Examples, ExampleSet, ExamplesHandle, Output, Perturbation, Prompts, Scored, TaskSpec
+from fedbbpt.types.examples import check_class_count
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire import tensors
 from fedbbpt.wire.messages import prompt_messages
+from fedbbpt.wire.messages.durations import duration
 from fedbbpt.wire.messages.prompt_messages import PROMPT_KINDS, prompts_message
-from fedbbpt.wire.messages.usage_messages import budget, budget_message, duration, usage, usage_message
+from fedbbpt.wire.messages.usage_messages import budget, budget_message, usage, usage_message
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def _task_message(task: TaskSpec) -> pb.Task:
 
 
 def _task(message: pb.Task) -> TaskSpec:
-    check_classes(len(message.classes))
+    check_class_count(len(message.classes))
     return TaskSpec(message.template, tuple(message.classes))
 
 

@@ -1,51 +1,55 @@
-"""What z stands for <-> messages of method.proto. Raises InvalidRequest for what is unknown here."""
+"""Converts the settings of prompt spaces between `fedbbpt.types` and the messages of method.proto."""
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.interfaces import PromptSpace
-from fedbbpt.prompts import Space
-from fedbbpt.prompts.deep import DeepSpace
-from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.prompts.text import TextSpace
-from fedbbpt.prompts.visual import ImageSpace
+from fedbbpt.types import (
+    DeepSpaceSettings,
+    ImageSpaceSettings,
+    LatentSpaceSettings,
+    SpaceSettings,
+    TextSpaceSettings,
+)
 from fedbbpt.v1 import method_pb2 as pb
 from fedbbpt.wire.messages.prompt_messages import projection, projection_message
 
 
-def write_space(task: pb.TaskSettings, space: PromptSpace) -> None:
+def write_space(task: pb.TaskSettings, space: SpaceSettings) -> None:
+    """Writes the settings of a space into the message of its task."""
     match space:
-        case LatentSpace(dim, latent, offsets):
+        case LatentSpaceSettings(dim, latent, offsets):
             message = pb.LatentSpace(dim=dim, projection=projection_message(latent), offsets=offsets)
             task.latent.CopyFrom(message)
-        case TextSpace(dim, candidates, prompt_tokens):
+        case TextSpaceSettings(dim, candidates, prompt_tokens):
             task.text.CopyFrom(pb.TextSpace(dim=dim, candidates=candidates, prompt_tokens=prompt_tokens))
-        case ImageSpace(image, pooled, grid, widths, strength, seed):
+        case ImageSpaceSettings(image, pooled, grid, widths, strength, seed):
             decoder = pb.ImageSpace(image=image, pooled=pooled, grid=grid, widths=widths, strength=strength, seed=seed)
             task.image.CopyFrom(decoder)
-        case DeepSpace(layers, heads, width, tokens, seed, std):
+        case DeepSpaceSettings(layers, heads, width, tokens, seed, std):
             prefix = pb.DeepSpace(layers=layers, heads=heads, width=width, tokens=tokens, seed=seed, std=std)
             task.deep.CopyFrom(prefix)
-        case _:
-            raise TypeError(f"no message for {type(space)}")
 
 
-def space(task: pb.TaskSettings) -> Space:
+def space(task: pb.TaskSettings) -> SpaceSettings:
+    """Reads the settings of a task's space. Raises InvalidRequest for a space that is unknown here."""
     match task.WhichOneof("prompt"):
         case "latent":
-            sent = task.latent
-            sent_projection = projection(sent.projection, "task.latent.projection", InvalidRequest)
-            return LatentSpace(sent.dim, sent_projection, sent.offsets)
+            latent = projection(task.latent.projection, "task.latent.projection", InvalidRequest)
+            return LatentSpaceSettings(task.latent.dim, latent, task.latent.offsets)
         case "text":
-            return TextSpace(task.text.dim, tuple(task.text.candidates), task.text.prompt_tokens)
+            return TextSpaceSettings(task.text.dim, tuple(task.text.candidates), task.text.prompt_tokens)
         case "image":
             return _image_space(task.image)
         case "deep":
             deep = task.deep
-            return DeepSpace(deep.layers, deep.heads, deep.width, deep.tokens, deep.seed, deep.std)
-    raise InvalidRequest("no prompt that is known here", where="task.prompt", fix="one of latent, text, image, deep")
+            return DeepSpaceSettings(deep.layers, deep.heads, deep.width, deep.tokens, deep.seed, deep.std)
+    raise InvalidRequest(
+        "a kind of prompt that is unknown here", where="task.prompt", fix="latent, text, image or deep"
+    )
 
 
-def _image_space(sent: pb.ImageSpace) -> ImageSpace:
-    if len(sent.image) != 3:
-        raise InvalidRequest(f"{len(sent.image)} numbers", where="task.image.image", fix="C, H and W")
-    image = (sent.image[0], sent.image[1], sent.image[2])
-    return ImageSpace(image, sent.pooled, sent.grid, tuple(sent.widths), sent.strength, sent.seed)
+def _image_space(message: pb.ImageSpace) -> ImageSpaceSettings:
+    if len(message.image) != 3:
+        raise InvalidRequest(f"{len(message.image)} numbers", where="task.image.image", fix="C, H and W")
+    channels, height, width = message.image
+    return ImageSpaceSettings(
+        (channels, height, width), message.pooled, message.grid, tuple(message.widths), message.strength, message.seed
+    )

@@ -1,18 +1,10 @@
-"""What was used, and what is left <-> messages of ptm.proto."""
+"""Converts usage and budgets between `fedbbpt.types` and the messages of ptm.proto."""
 
 from collections.abc import Mapping
-from datetime import timedelta
-
-from google.protobuf.duration_pb2 import Duration
 
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Budget, Usage
-
-
-def duration(seconds: float) -> Duration:
-    message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
-    return message
+from fedbbpt.wire.messages.durations import duration, seconds
 
 
 def usage_message(usage: Usage) -> pb.Usage:
@@ -30,9 +22,9 @@ def usage(message: pb.Usage) -> Usage:
     return Usage(
         message.queries,
         message.tokens,
-        message.compute_time.ToTimedelta().total_seconds(),
+        seconds(message.compute_time),
         message.cached_queries,
-        message.queue_time.ToTimedelta().total_seconds(),
+        seconds(message.queue_time),
         message.cost_micros,
     )
 

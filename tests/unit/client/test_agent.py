@@ -13,10 +13,10 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidTensor, PtmUnavailable
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import RunSettings
 from fedbbpt.job.settings import run_settings
 from fedbbpt.methods import client_method
-from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, Task, TaskId, Update
+from fedbbpt.prompts import space_of
+from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, RunSettings, Task, TaskId, Update
 from tests.tiny_run import fake_ptm
 
 DIM, POPULATION = 6, 6
@@ -41,7 +41,7 @@ class Objectives(LocalObjectives):
 
 def objectives(splits: Splits) -> Objectives:
     settings = run_settings(splits.job, "run-1")
-    return Objectives(fake_ptm(), settings.task, settings.space, splits.train[0], splits.dev[0])
+    return Objectives(fake_ptm(), settings.task, space_of(settings.space), splits.train[0], splits.dev[0])
 
 
 def agent(splits: Splits, asked: LocalObjectives, codec: str = "float32", keepsake: Keepsake | None = None) -> Agent:
@@ -124,6 +124,6 @@ def test_a_permanent_error_ends_the_agent(splits: Splits) -> None:
             raise InvalidTensor("no good")
 
     settings = run_settings(splits.job, "run-1")
-    asked = Broken(fake_ptm(), settings.task, settings.space, splits.train[0], splits.dev[0])
+    asked = Broken(fake_ptm(), settings.task, space_of(settings.space), splits.train[0], splits.dev[0])
     with pytest.raises(InvalidTensor):
         agent(splits, asked).run(Script(task(0), receipts=[]), lambda: pytest.fail("the agent waited"))

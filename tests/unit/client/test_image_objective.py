@@ -8,13 +8,13 @@ import pytest
 
 from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.limits import ENVELOPE_BYTES
 from fedbbpt.prompts.visual import ImageSpace
-from fedbbpt.ptm.checks import check_prompts, count
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.tenants.tenant import IN_PROCESS
-from fedbbpt.types import ENVELOPE_BYTES, Examples, LabelledExamples, ModelCard, Prompts, Scored, TaskSpec
+from fedbbpt.types import Examples, LabelledExamples, ModelCard, Prompts, Scored, TaskSpec
 from tests.tenants import local_ptm
 
 SPACE = ImageSpace((3, 8, 8), pooled=2, grid=2, widths=(4, 4), strength=1.0, seed=1)
@@ -36,9 +36,9 @@ class Narrow(LocalPtm):
         return replace(super().describe(), max_message_bytes=ENVELOPE_BYTES + self._pictures * (4 + 1) * 3 * 8 * 8)
 
     def score(self, examples_id: str, prompts: Prompts) -> Scored:
-        check_prompts(prompts, self.describe())
+        prompts.check(self.describe())
         scored = super().score(examples_id, prompts)
-        assert count(prompts) * scored.scores.shape[1] <= self._pictures
+        assert len(prompts) * scored.scores.shape[1] <= self._pictures
         return scored
 
 

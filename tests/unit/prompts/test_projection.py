@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.prompts.projection import BLOCK_ELEMENTS, MAX_ELEMENTS, blocks, project
-from fedbbpt.types import MAX_VECTOR_NORM, Projection, ProjectionKind
+from fedbbpt.limits import MAX_PROJECTION_ELEMENTS, MAX_VECTOR_NORM
+from fedbbpt.prompts.projection import BLOCK_ELEMENTS, blocks, project
+from fedbbpt.types import Projection, ProjectionKind
 
 KINDS = list(ProjectionKind)
 
@@ -64,7 +65,7 @@ def test_too_large_is_refused() -> None:
     """Kills: a limit of norms for vectors that are sent, and none for those that follow from z."""
     initial = np.zeros((4, 6), np.float32)
     with pytest.raises(InvalidTensor, match="elements"):
-        next(blocks(ProjectionKind.RADEMACHER, 1, MAX_ELEMENTS, 2))
+        next(blocks(ProjectionKind.RADEMACHER, 1, MAX_PROJECTION_ELEMENTS, 2))
     with pytest.raises(InvalidTensor, match="a norm of"):
         project(projection(KINDS[0], scale=1e10), np.full((1, 9), 3e38, np.float32), initial, 1.0)
     z = np.ones((1, 9), np.float32)

@@ -20,7 +20,6 @@ from fedbbpt.errors import (
     StoreFull,
     UnknownTask,
 )
-from fedbbpt.ptm.checks import check_prompts
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
@@ -101,7 +100,7 @@ def test_a_call_beyond_the_budget_is_not_planned() -> None:
 def test_prompts_that_would_grow_beyond_bounds_are_refused(prompts: Prompts, message: str) -> None:
     large = replace(Fake().describe(), max_tokens=4096, embedding_width=4096)
     with pytest.raises(InvalidTensor, match=message):
-        check_prompts(prompts, large)
+        prompts.check(large)
 
 
 def test_a_text_is_cut_before_its_tokens_become_vectors(checkpoint: Callable[[str], Path]) -> None:

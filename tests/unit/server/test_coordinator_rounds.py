@@ -33,7 +33,6 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import RunSettings
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS, Coordinator
@@ -50,6 +49,7 @@ from fedbbpt.types import (
     ProjectionKind,
     Receipt,
     Report,
+    RunSettings,
     RunState,
     Snapshot,
     Task,

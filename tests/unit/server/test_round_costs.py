@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from fedbbpt.codecs import CODECS
-from fedbbpt.interfaces import Codec, RunSettings, ServerHalf
+from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortSettings
@@ -24,6 +24,7 @@ from fedbbpt.types import (
     Projection,
     ProjectionKind,
     Receipt,
+    RunSettings,
     TaskSpec,
     Update,
 )

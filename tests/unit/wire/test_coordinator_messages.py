@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
-from fedbbpt.interfaces import RunSettings
+from fedbbpt.methods import SETTINGS
 from fedbbpt.methods.fed_bbpt import FedBbptSettings
 from fedbbpt.methods.fed_bpt import FedBptSettings
 from fedbbpt.methods.fed_cma import FedCmaSettings
 from fedbbpt.methods.fedavg_bbt import FedavgBbtSettings
-from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.types import (
     Hello,
+    ImageSpaceSettings,
     Injection,
+    LatentSpaceSettings,
     Measurement,
     MemberStatus,
     MethodSettings,
@@ -25,6 +25,7 @@ from fedbbpt.types import (
     Receipt,
     Report,
     Result,
+    RunSettings,
     RunState,
     RunStatus,
     Task,
@@ -53,33 +54,33 @@ BARE = Report(0, 1, math.inf, None, None, 0, 0.0)
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 def test_settings(method: MethodSettings) -> None:
-    space = LatentSpace(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was", Injection.CONCAT))
+    space = LatentSpaceSettings(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was", Injection.CONCAT))
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, method, "int8", 50, "[::1]:7000", "sha256:1", 2**20)
-    response = coordinator_messages.join_response("session", settings, 2.5)
+    response = coordinator_messages.join_response("session", settings, 2.5, SETTINGS)
     received = pb.JoinResponse.FromString(response.SerializeToString())
-    assert coordinator_messages.run_settings(received) == settings
+    assert coordinator_messages.run_settings(received, SETTINGS) == settings
     assert received.session == "session"
     assert received.heartbeat.ToTimedelta().total_seconds() == 2.5
 
 
 def test_the_space_of_pictures() -> None:
-    space = ImageSpace((3, 224, 224), 16, 7, (32, 64, 32, 32, 16), 0.3, 2**64 - 1)
+    space = ImageSpaceSettings((3, 224, 224), 16, 7, (32, 64, 32, 32, 16), 0.3, 2**64 - 1)
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, METHODS[0], "int8", 50, "", "", 2**20)
-    response = coordinator_messages.join_response("session", settings, 2.5)
+    response = coordinator_messages.join_response("session", settings, 2.5, SETTINGS)
     received = pb.JoinResponse.FromString(response.SerializeToString())
-    assert coordinator_messages.run_settings(received) == settings
+    assert coordinator_messages.run_settings(received, SETTINGS) == settings
     del received.task.image.image[:]
     with pytest.raises(InvalidRequest, match="C, H and W"):
-        coordinator_messages.run_settings(received)
+        coordinator_messages.run_settings(received, SETTINGS)
 
 
 def test_a_method_of_a_newer_server_is_refused() -> None:
     latent = {"projection": {"kind": "PROJECTION_KIND_NORMAL", "injection": "INJECTION_PREFIX"}}
     response = pb.JoinResponse(task={"latent": latent})  # type: ignore[arg-type]  # protobuf takes dicts, its stubs do not
-    with pytest.raises(InvalidRequest, match="no method"):
-        coordinator_messages.run_settings(response)
+    with pytest.raises(InvalidRequest, match="a method that is unknown here"):
+        coordinator_messages.run_settings(response, SETTINGS)
 
 
 def test_hello() -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedbbpt.errors import ChecksumMismatch, InvalidTensor, MessageTooLarge
+from fedbbpt.limits import CHUNK_BYTES
 from fedbbpt.v1 import tensor_pb2 as pb
-from fedbbpt.wire.tensors import CHUNK_BYTES, Assembler, bundle, chunks, from_message, to_message
+from fedbbpt.wire.tensors import Assembler, bundle, chunks, from_message, to_message
 
 DTYPES = [np.float16, np.float32, np.float64, np.int8, np.int32, np.int64, np.uint8]
 finite_arrays = st.sampled_from(DTYPES).flatmap(

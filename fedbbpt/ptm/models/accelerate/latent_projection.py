@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedbbpt.limits import MAX_VECTOR_NORM
 from fedbbpt.prompts.projection import blocks, check_norm, factor, project
 from fedbbpt.ptm.models.accelerate.upload import upload
-from fedbbpt.types import MAX_VECTOR_NORM, Projection, ProjectionKind
+from fedbbpt.types import Projection, ProjectionKind
 
 CACHED_MATRICES = 4
 """Number of projection matrices that are kept on a device. The clients of a run share one."""

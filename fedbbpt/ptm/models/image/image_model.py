@@ -15,9 +15,7 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
-from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES, unsupported
-from fedbbpt.ptm.digests import digest
+from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import (
     Examples,
@@ -30,6 +28,7 @@ from fedbbpt.types import (
     Scores,
     TaskSpec,
 )
+from fedbbpt.types.digests import digest
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 Pixels: TypeAlias = npt.NDArray[np.float32]
@@ -93,8 +92,7 @@ class ImageModel(ABC, Generic[C]):
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> Sequence[Image]:
-        assert examples.images is not None, "the service compares examples with the card, which says images"
-        return list(examples.images)
+        return list(examples.pixels())
 
     def tokens(self, row: Image) -> int:
         """Counts each pixel as a token."""
@@ -105,7 +103,7 @@ class ImageModel(ABC, Generic[C]):
 
     def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Image], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
         if not isinstance(prompts, ImagePrompts):
-            raise unsupported(prompts)
+            raise prompts.unsupported()
         deltas = prompts.deltas
         if deltas.shape[1] not in (1, len(rows)):
             fix = f"one for each of the {len(rows)} examples, or one for all"

@@ -31,9 +31,7 @@ from fedbbpt.errors import (
     Unauthenticated,
     WrongService,
 )
-from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
-from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES, unsupported
-from fedbbpt.ptm.digests import digest
+from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.models.openai.completions import Completions, LabelWord, NextToken
 from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFiller
 from fedbbpt.ptm.models.openai.http import Server
@@ -51,6 +49,7 @@ from fedbbpt.types import (
     TaskSpec,
     TextPrompts,
 )
+from fedbbpt.types.digests import digest
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +194,7 @@ class OpenAICompatible:
     ) -> PlannedJob:
         """Puts pairs that begin alike into one request, as far as the template allows: servers cache prefixes."""
         if not isinstance(prompts, TextPrompts):
-            raise unsupported(prompts)
+            raise prompts.unsupported()
         with ThreadPoolExecutor(self.threads) as pool:
             lengths = list(pool.map(self._count, prompts.texts))
         totals = np.add.outer(np.array(lengths, np.int64), np.array([row.tokens for row in rows], np.int64))  # [P, B]

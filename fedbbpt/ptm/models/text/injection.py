@@ -5,9 +5,9 @@ Black-box tuning (BBT, arXiv 2201.03514) puts its prompt after the embedding Lay
 An input of T tokens and a prompt of L always give L + T hidden states.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.ptm.checks import check_prompt_bytes, unsupported
 from fedbbpt.ptm.models.accelerate.latent_projection import LatentProjector
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder, TokenisedExample
@@ -25,11 +24,13 @@ from fedbbpt.types import (
     Injection,
     LatentPrompts,
     MicroBatch,
+    PromptKind,
     Prompts,
     SoftPrompts,
     TextPrompts,
     TokenPrompts,
 )
+from fedbbpt.types.prompt_checks import check_prompt_bytes
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -69,6 +70,13 @@ class PromptInjector:
         self._model, self._encoder = model, encoder
         self._device = model.word_embeddings.weight.device
         self._project = LatentProjector(model.word_embeddings.weight)
+        self._embed: Mapping[PromptKind, Callable[[Any], PromptVectors]] = {
+            PromptKind.LATENT: self._project_latent,
+            PromptKind.SOFT: self._embed_soft,
+            PromptKind.TOKENS: self._embed_ids,
+            PromptKind.TEXT: self._embed_texts,
+            PromptKind.DEEP: self._embed_deep,
+        }
         self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if model.embedding_block is None else Injection)
 
     def embed_tokens(self, ids: npt.ArrayLike) -> Tensor:
@@ -83,24 +91,29 @@ class PromptInjector:
             InvalidTensor: A token is outside the vocabulary.
             UnsupportedPrompt: The model does not take prompts of this kind.
         """
-        if isinstance(prompts, LatentPrompts):
-            return self._project_latent(prompts)
-        if isinstance(prompts, SoftPrompts):
-            embeddings = upload(prompts.embeddings, self._device)
-            return _continuous(embeddings, prompts.injection, torch.zeros_like(embeddings[0]))
-        if isinstance(prompts, TokenPrompts):
-            last = self._model.word_embeddings.num_embeddings - 1
-            if not 0 <= prompts.ids.min() <= prompts.ids.max() <= last:
-                raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
-            return PromptVectors([self.embed_tokens(ids) for ids in prompts.ids], in_front=False)
-        if isinstance(prompts, TextPrompts):
-            found = self._encoder.tokenise_bounded(prompts.texts)
-            check_prompt_bytes(sum(map(len, found)), self._model.word_embeddings.embedding_dim)
-            return PromptVectors([self.embed_tokens(ids) for ids in found], in_front=False)
-        if isinstance(prompts, DeepPrompts):
-            deep = upload(prompts.prefixes, self._device)
-            return PromptVectors([torch.empty(deep.shape[4], 0)] * len(deep), deep=deep)
-        raise unsupported(prompts)
+        embed = self._embed.get(prompts.kind)
+        if embed is None:
+            raise prompts.unsupported()
+        return embed(prompts)
+
+    def _embed_soft(self, prompts: SoftPrompts) -> PromptVectors:
+        embeddings = upload(prompts.embeddings, self._device)
+        return _continuous(embeddings, prompts.injection, torch.zeros_like(embeddings[0]))
+
+    def _embed_ids(self, prompts: TokenPrompts) -> PromptVectors:
+        last = self._model.word_embeddings.num_embeddings - 1
+        if not 0 <= prompts.ids.min() <= prompts.ids.max() <= last:
+            raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
+        return PromptVectors([self.embed_tokens(ids) for ids in prompts.ids], in_front=False)
+
+    def _embed_texts(self, prompts: TextPrompts) -> PromptVectors:
+        found = self._encoder.tokenise_bounded(prompts.texts)
+        check_prompt_bytes(sum(map(len, found)), self._model.word_embeddings.embedding_dim)
+        return PromptVectors([self.embed_tokens(ids) for ids in found], in_front=False)
+
+    def _embed_deep(self, prompts: DeepPrompts) -> PromptVectors:
+        deep = upload(prompts.prefixes, self._device)
+        return PromptVectors([torch.empty(deep.shape[4], 0)] * len(deep), deep=deep)
 
     def _project_latent(self, prompts: LatentPrompts) -> PromptVectors:
         """Projects latent prompts. With `add`, the initial text is part of the input and A z alone is the vector."""

@@ -26,9 +26,7 @@ from torch import Tensor
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
-from fedbbpt.limits import MAX_EXAMPLES, MAX_PROMPTS
-from fedbbpt.ptm.checks import MAX_MESSAGE_BYTES
-from fedbbpt.ptm.digests import digest
+from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.models.accelerate.cuda_graphs import cuda_recorder
 from fedbbpt.ptm.models.accelerate.exported_layers import export_body
 from fedbbpt.ptm.models.accelerate.gpu import accelerate_body
@@ -52,6 +50,7 @@ from fedbbpt.types import (
     Scores,
     TaskSpec,
 )
+from fedbbpt.types.digests import digest
 
 FEWEST_TOKENS = 16
 """Tokens to which smaller micro-batches are filled up with copies."""

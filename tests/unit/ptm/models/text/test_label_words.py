@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidTask
-from fedbbpt.ptm.checks import count
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import Examples, Prompts, Scores, SoftPrompts, TaskSpec, TextPrompts
 from tests import jobs
@@ -26,7 +25,7 @@ def ask(folder: Path, prompts: Prompts, task: TaskSpec = TASK) -> tuple[Scores, 
     """The scores, and the tokens that it took."""
     backend = load(str(folder), threads=1)
     backend.check(task)
-    wanted = np.ones((count(prompts), len(TEXTS)), bool)
+    wanted = np.ones((len(prompts), len(TEXTS)), bool)
     job = backend.job(task, prompts, backend.prepare(task, Examples(TEXTS), 4, None), wanted)
     scores = jobs.run(backend, job, (*wanted.shape, len(task.classes)))
     return scores, sum(batch.tokens for batch in job.batches)

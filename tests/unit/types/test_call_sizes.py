@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.errors import InvalidTensor
+from fedbbpt.limits import ENVELOPE_BYTES, MAX_PAIRS
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.ptm.checks import MAX_PAIRS
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.tasks.sizes import examples_of_a_handle, prompts_of_a_call
 from fedbbpt.types import (
-    ENVELOPE_BYTES,
     DeepPrompts,
     Examples,
     ExampleSet,
@@ -28,6 +26,7 @@ from fedbbpt.types import (
     TaskSpec,
     TextPrompts,
 )
+from fedbbpt.types.call_sizes import examples_per_handle, prompts_per_call
 from fedbbpt.wire.messages import ptm_messages
 from tests.tenants import local_ptm
 
@@ -62,8 +61,8 @@ def prompts(kind: str, count: int) -> Prompts:
 def test_messages_are_no_larger_than_the_card_says(kind: str, room: int, rows: int, length: int) -> None:
     """This includes calls that carry their examples, because the service has forgotten them."""
     small, texts = card(room), Examples(tuple("é" * (1 + (length * i) % 60) for i in range(rows)))
-    held = texts.take(np.arange(min(rows, examples_of_a_handle(small, texts))))
-    count = prompts_of_a_call(small, prompts(kind, 1), len(held), len(TASK.classes))
+    held = texts.take(np.arange(min(rows, examples_per_handle(small, texts))))
+    count = prompts_per_call(small, prompts(kind, 1), len(held), len(TASK.classes))
     request = ptm_messages.score_request((TASK, ExampleSet(held, 4)), prompts(kind, count), "k" * 32)
     assert request.ByteSize() <= small.max_message_bytes
     assert 4 * count * len(held) * len(TASK.classes) <= room

@@ -1,0 +1,75 @@
+"""What z stands for, as clients are told: the settings of each prompt space.
+
+`fedbbpt.prompts` turns them into spaces that make prompts of z. method.proto describes each field.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from fedbbpt.types.prompt_kinds import Projection
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpaceSettings:
+    """z is a latent vector, which a projection turns into a soft prompt, and perhaps offsets of the class scores."""
+
+    dim: int
+    """The length of z."""
+    projection: Projection
+    offsets: int = 0
+    """K, if the last entries of z are offsets; 0 if all of z becomes the prompt."""
+    kind: Literal["latent"] = "latent"
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpaceSettings:
+    """z is a sequence of words: each entry is the index of a candidate."""
+
+    dim: int
+    """n, the number of words."""
+    candidates: tuple[str, ...]
+    """N words or short word sequences."""
+    prompt_tokens: int
+    """Number of tokens that texts must leave free for a prompt."""
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpaceSettings:
+    """z is added to the initial weights of a decoder that draws a picture on each image."""
+
+    image: tuple[int, int, int]
+    """(C, H, W) of the model's images; H = W = grid x 2^(number of widths)."""
+    pooled: int
+    """The decoder sees each image averaged to `[C, pooled, pooled]`."""
+    grid: int
+    """The height and width from which the decoder starts."""
+    widths: tuple[int, ...]
+    """Numbers of channels at the start and after each stage except the last, which makes C."""
+    strength: float
+    """The factor of the decoder's picture."""
+    seed: int
+    """The seed of the initial weights."""
+    kind: Literal["image"] = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class DeepSpaceSettings:
+    """z is added to an initial prefix of keys and values in every layer."""
+
+    layers: int
+    heads: int
+    """Number of heads of keys and values."""
+    width: int
+    """Width of one head."""
+    tokens: int
+    """L, the length of the prefix."""
+    seed: int
+    """The seed of the initial prefix."""
+    std: float
+    """The standard deviation of the initial prefix."""
+    kind: Literal["deep"] = "deep"
+
+
+SpaceSettings: TypeAlias = LatentSpaceSettings | TextSpaceSettings | ImageSpaceSettings | DeepSpaceSettings
+"""The settings of any space; `kind` tells them apart."""
