@@ -1,4 +1,4 @@
-"""A prompt is measured with the labels that belong to it, in parts of any size, and at the price that it says."""
+"""Measurements of a prompt and its baselines, and the queries that they cost."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def fake_ptm() -> LocalPtm:
     return local_ptm(Fake())
 
 
-def test_measured_is_accuracy_and_mean_cross_entropy() -> None:
+def test_measured_has_accuracy_and_mean_cross_entropy() -> None:
     scores = np.array([[[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]], np.float32)
     data = LabelledExamples(Examples(("a", "b", "c")), np.array([0, 1, 1]))
     found = Measured.of_scores(scores, data)
@@ -37,7 +37,7 @@ def test_measured_is_accuracy_and_mean_cross_entropy() -> None:
     assert found.queries == 3
 
 
-def test_four_conditions_at_the_price_that_the_service_counted() -> None:
+def test_compare_costs_the_queries_that_the_service_counts() -> None:
     ptm, train, test = fake_ptm(), examples(8), examples(20, first=100)
     told: list[int] = []
     compared = compare(ptm, TASK, SPACE, Z, train, test, told.append)
@@ -45,12 +45,12 @@ def test_four_conditions_at_the_price_that_the_service_counted() -> None:
     plain, prompted = PromptScorer(ptm, TASK, NoPrompt(SPACE.prompt_tokens)), PromptScorer(ptm, TASK, SPACE)
     assert compared.without == Measured.of_scores(plain.scores(test, NoPrompt.Z), test)
     assert compared.tuned == Measured.of_scores(prompted.scores(test, Z[None]), test)
-    # Without an initial text z = 0 is the zero vector, which turns the fake model nowhere.
+    # Without an initial text, z = 0 is the zero vector, which does not change the scores of the fake model.
     assert compared.start.loss == pytest.approx(compared.without.loss, rel=1e-5)
 
 
-def test_the_control_sees_no_test_label() -> None:
-    """The bias is fitted on the training examples: turning the test labels round must not change it."""
+def test_offset_baseline_sees_no_test_label() -> None:
+    """The offsets are fitted on the training examples, so exchanging the test labels must not change them."""
     train, test = examples(8), examples(20, first=100)
     turned = LabelledExamples(test.examples, 1 - test.labels)
     straight, other = (compare(fake_ptm(), TASK, SPACE, Z, train, part).bias for part in (test, turned))
@@ -59,7 +59,7 @@ def test_the_control_sees_no_test_label() -> None:
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
-def test_without_scores_what_can_be_measured_is(output: Output) -> None:
+def test_compare_measures_what_it_can_without_scores(output: Output) -> None:
     train, test = examples(8), examples(20, first=100)
     ptm = ptm_of(Fake(), output=output)
     whole, found = compare(fake_ptm(), TASK, SPACE, Z, train, test), compare(ptm, TASK, SPACE, Z, train, test)

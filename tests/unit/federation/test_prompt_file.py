@@ -1,4 +1,4 @@
-"""The tuned prompt comes back from its file with its card; a file that is something else is refused."""
+"""The file of a tuned prompt is read back with its card, and any other file is rejected."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ CARD = PromptCard(
 Z = np.array([1.5, -2.0, 0.0], np.float32)
 
 
-def test_z_and_card_come_back(tmp_path: Path) -> None:
+def test_z_and_card_are_read_back(tmp_path: Path) -> None:
     write_prompt(tmp_path / "prompt.safetensors", Z, CARD)
     z, card = read_prompt(tmp_path / "prompt.safetensors")
     assert z.tobytes() == Z.tobytes()
@@ -42,21 +42,21 @@ def test_z_and_card_come_back(tmp_path: Path) -> None:
     assert isinstance(card.space, LatentSpace) and card.space.projection.seed == 2**64 - 1
 
 
-def test_the_page_for_people_says_what_the_prompt_fits(tmp_path: Path) -> None:
+def test_page_names_the_model_that_the_prompt_fits(tmp_path: Path) -> None:
     write_prompt(tmp_path / "prompt.safetensors", Z, CARD)
     page = (tmp_path / "prompt.md").read_text()
     for fact in ("fake", "fake-1", "round 8", "0.875", "{prompt} {text}", "**visits**: visiting hours"):
         assert fact in page
 
 
-def test_an_accuracy_that_nobody_knows_is_none(tmp_path: Path) -> None:
+def test_unknown_accuracy_is_none(tmp_path: Path) -> None:
     card = CARD.model_copy(update={"dev_accuracy": None})
     write_prompt(tmp_path / "prompt.safetensors", Z, card)
     assert read_prompt(tmp_path / "prompt.safetensors")[1] == card
     assert "| dev accuracy | - (loss 0.2500)" in (tmp_path / "prompt.md").read_text()
 
 
-def test_a_prompt_of_words_comes_back_and_can_be_read_on_its_page(tmp_path: Path) -> None:
+def test_text_prompt_is_read_back_and_stands_on_its_page(tmp_path: Path) -> None:
     card = CARD.model_copy(update={"space": TextSpace(3, ("new york", "red", "office"), 24)})
     write_prompt(tmp_path / "prompt.safetensors", np.array([2, 0, 2], np.float32), card)
     z, read = read_prompt(tmp_path / "prompt.safetensors")
@@ -64,7 +64,7 @@ def test_a_prompt_of_words_comes_back_and_can_be_read_on_its_page(tmp_path: Path
     assert "3 of 3 candidate words: office new york office |" in (tmp_path / "prompt.md").read_text()
 
 
-def test_a_prompt_of_pictures_comes_back_and_its_page_says_how_they_are_drawn(tmp_path: Path) -> None:
+def test_image_prompt_is_read_back_and_its_page_describes_the_network(tmp_path: Path) -> None:
     space = ImageSpace((1, 2, 2), pooled=1, grid=1, widths=(2,), strength=0.5, seed=2**64 - 1)
     card = CARD.model_copy(update={"space": space})
     z = np.arange(space.dim, dtype=np.float32)
@@ -89,7 +89,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_files_are_refused_by_name(case: str, tmp_path: Path) -> None:
+def test_broken_file_is_rejected_by_name(case: str, tmp_path: Path) -> None:
     data, what = BROKEN[case]
     path = tmp_path / "prompt.safetensors"
     path.write_bytes(data)
@@ -100,7 +100,7 @@ def test_broken_files_are_refused_by_name(case: str, tmp_path: Path) -> None:
     assert caught.value.fix
 
 
-def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_missing_file_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_prompt(tmp_path / "gone")
     assert caught.value.where == str(tmp_path / "gone")

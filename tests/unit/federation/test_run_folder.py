@@ -1,4 +1,4 @@
-"""What a run leaves: the summary's keys as documented, bytes for a client and round, files that read back."""
+"""The folder of a run: its files, the keys of its summary, and the bytes of a client in a round."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def outcome(*reports: Report) -> FinishedRun:
     return FinishedRun(JOB, Fake().describe(), 8, result, reports, COMPARISON, seconds=12.34567)
 
 
-def test_summary() -> None:
+def test_summary_has_the_documented_keys() -> None:
     assert outcome(FIRST, LAST).summary() == {
         "method": "fed-cma",
         "ptm": "fake",
@@ -60,14 +60,14 @@ def test_summary() -> None:
     }
 
 
-def test_bytes_are_unknown_where_one_round_did_not_count_them() -> None:
+def test_bytes_are_unknown_if_a_round_did_not_count_them() -> None:
     uncounted = Report(1, 2, 0.6, 0.75, None, queries=10, seconds=0.5)
     summary = outcome(FIRST, uncounted).summary()
     assert summary["bytes_up_per_client_round"] is None
     assert summary["bytes_down_per_client_round"] is None
 
 
-def test_files_read_back(tmp_path: Path) -> None:
+def test_files_are_read_back(tmp_path: Path) -> None:
     made = outcome(FIRST, LAST)
     made.write(tmp_path)
     assert json.loads((tmp_path / SUMMARY).read_text()) == made.summary()
@@ -79,7 +79,7 @@ def test_files_read_back(tmp_path: Path) -> None:
     assert card.space == JOB.space()
 
 
-def test_a_folder_with_an_unfinished_run_is_taken_and_one_with_a_finished_run_is_not(tmp_path: Path) -> None:
+def test_prepare_folder_accepts_an_unfinished_run_but_no_finished_one(tmp_path: Path) -> None:
     out = tmp_path / "a" / "run"
     prepare_folder(out)
     (out / "run.db").write_bytes(b"kept")

@@ -1,4 +1,4 @@
-"""A federation in one process: what it ends with follows from its job alone."""
+"""A simulated run, whose result depends on nothing but its job."""
 
 from pathlib import Path
 
@@ -13,23 +13,23 @@ def seeded(job: Job, seed: int) -> Job:
     return job.model_copy(update={"run": job.run.model_copy(update={"seed": seed})})
 
 
-def test_the_same_job_ends_with_the_same_bits(data: Path, splits: Splits) -> None:
+def test_same_job_ends_with_the_same_bits(data: Path, splits: Splits) -> None:
     assert undisturbed(splits) == undisturbed(prepare(job(data)))
 
 
-def test_another_seed_ends_elsewhere(data: Path, splits: Splits) -> None:
+def test_another_seed_ends_with_another_prompt(data: Path, splits: Splits) -> None:
     assert undisturbed(splits).z != undisturbed(prepare(seeded(job(data), 1))).z
 
 
-def test_the_best_prompt_by_dev_data_is_kept_and_not_the_last(data: Path) -> None:
-    # By chance: not every seed's last round is worse than another.
+def test_result_is_the_best_prompt_on_dev_examples_and_not_the_last(data: Path) -> None:
+    # With this seed the last round happens to be worse than another one.
     result, reports = simulate(prepare(seeded(job(data, method="fed-bbpt"), 1)), fake_ptm(), lambda status: None)
     best = max(reports, key=lambda report: report.rank)
     assert result.measured == best
     assert best.round < reports[-1].round
 
 
-def test_each_round_is_shown_once_and_has_everybody(splits: Splits) -> None:
+def test_each_round_is_reported_once_with_all_clients(splits: Splits) -> None:
     seen: list[RunStatus] = []
     result, reports = simulate(splits, fake_ptm(), seen.append)
     assert [status.last for status in seen] == list(reports)
@@ -40,7 +40,7 @@ def test_each_round_is_shown_once_and_has_everybody(splits: Splits) -> None:
     assert seen[-1].queries == sum(report.queries for report in reports)
 
 
-def test_rounds_that_close_in_one_turn_of_all_clients_are_told_each(data: Path) -> None:
+def test_rounds_that_close_within_one_turn_of_all_clients_are_all_reported(data: Path) -> None:
     whole = job(data)
     alone = whole.model_copy(update={"cohort": whole.cohort.model_copy(update={"size": 1, "quorum": 1.0})})
     seen: list[RunStatus] = []
@@ -49,12 +49,12 @@ def test_rounds_that_close_in_one_turn_of_all_clients_are_told_each(data: Path) 
     assert [status.last for status in seen] == list(reports)
 
 
-def test_nobody_is_late_where_no_time_passes(data: Path, splits: Splits) -> None:
+def test_deadline_never_expires(data: Path, splits: Splits) -> None:
     whole = job(data)
     hasty = whole.model_copy(update={"cohort": whole.cohort.model_copy(update={"deadline_seconds": 1e-3})})
     assert undisturbed(prepare(hasty)).z == undisturbed(splits).z
 
 
-def test_nothing_is_counted_that_did_not_travel(splits: Splits) -> None:
+def test_bytes_are_not_counted(splits: Splits) -> None:
     _, reports = simulate(splits, fake_ptm(), lambda status: None)
     assert {(report.bytes_up, report.bytes_down) for report in reports} == {(None, None)}

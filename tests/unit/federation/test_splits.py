@@ -1,4 +1,4 @@
-"""From a job to each client's data: sources, cuts, shares, and what is refused."""
+"""The data of a job: sources, splits, clients' shares, and jobs that do not fit their data."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def refused(wanted: Job) -> FedbbptError:
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_a_file_is_cut_and_nothing_is_used_twice(ending: str, tmp_path: Path) -> None:
+def test_file_is_split_without_using_an_example_twice(ending: str, tmp_path: Path) -> None:
     file = write(tmp_path / f"questions.{ending}", rows("q", 10))
     splits = prepare(job(file))
     assert len(set(texts(splits))) == len(texts(splits))
@@ -56,12 +56,12 @@ def test_a_file_is_cut_and_nothing_is_used_twice(ending: str, tmp_path: Path) ->
     assert np.bincount(splits.test.labels).tolist() == [2, 2]
 
 
-def test_labels_classes_and_template_come_from_the_data_where_the_job_has_none(tmp_path: Path) -> None:
+def test_task_is_completed_from_the_data(tmp_path: Path) -> None:
     task = prepare(job(write(tmp_path / "q.csv", rows("q", 10)))).job.task
     assert (task.labels, task.classes, task.template) == (CLASSES, CLASSES, "{prompt} {text}")
 
 
-def test_the_job_has_the_last_word(tmp_path: Path) -> None:
+def test_job_overrides_the_data(tmp_path: Path) -> None:
     own = {"labels": ("visits", "billing"), "classes": ("coming", "paying"), "template": "{text} {prompt}"}
     splits = prepare(job(write(tmp_path / "q.csv", rows("q", 10)), task=own))
     task = splits.job.task
@@ -70,14 +70,14 @@ def test_the_job_has_the_last_word(tmp_path: Path) -> None:
     assert all(text.endswith(label) for text, label in zip(splits.test.examples.texts, spoken, strict=True))
 
 
-def test_pairs_have_their_place_in_the_template(tmp_path: Path) -> None:
+def test_template_has_a_place_for_pairs(tmp_path: Path) -> None:
     records = [{**record, "text_pair": "and so on"} for record in rows("q", 10)]
     splits = prepare(job(write(tmp_path / "q.jsonl", records)))
     assert splits.job.task.template == "{prompt} {text} {text_pair}"
     assert splits.pooled().examples.pairs == ("and so on",) * 8
 
 
-def test_a_folder_has_its_own_splits(tmp_path: Path) -> None:
+def test_folder_has_its_own_splits(tmp_path: Path) -> None:
     for name in ("train", "dev", "test"):
         write(tmp_path / f"{name}.jsonl", rows(name, 6))
     splits = prepare(job(tmp_path))
@@ -86,7 +86,7 @@ def test_a_folder_has_its_own_splits(tmp_path: Path) -> None:
     assert len(splits.test) == 12 and all(text.startswith("test") for text in splits.test.examples.texts)
 
 
-def test_the_same_seed_gives_the_same_shares_and_another_other_ones(tmp_path: Path) -> None:
+def test_shares_depend_on_the_seed_alone(tmp_path: Path) -> None:
     file = write(tmp_path / "q.csv", rows("q", 30))
     first, again, other = (texts(prepare(job(file, run={"seed": seed}))) for seed in (0, 0, 1))
     assert first == again != other
@@ -97,31 +97,31 @@ def test_zero_shots_means_all(tmp_path: Path) -> None:
     assert splits.histogram().sum(axis=0).tolist() == [6, 6]
 
 
-def test_the_demo_set_is_the_default_and_brings_its_task() -> None:
+def test_demo_set_is_the_default_and_brings_its_task() -> None:
     splits = prepare(Job())
     assert len(splits.train) == 4
     assert splits.histogram().sum(axis=0).tolist() == [16] * len(splits.job.task.labels)
     assert len(set(splits.job.task.classes)) == len(splits.job.task.labels) >= 6
 
 
-def test_a_preset_writes_out_its_labels() -> None:
+def test_preset_writes_out_its_labels() -> None:
     task = with_preset(Job.model_validate({"task": {"preset": "sst2"}})).task
     assert task.labels == ("negative", "positive")
     assert task.preset == ""
 
 
-def test_an_unknown_preset_names_the_known() -> None:
+def test_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(InvalidJob) as caught:
         with_preset(Job.model_validate({"task": {"preset": "imdb"}}))
     assert "sst2" in caught.value.fix
 
 
-def test_labels_that_the_demo_set_does_not_have_are_refused() -> None:
+def test_labels_that_the_demo_set_lacks_are_rejected() -> None:
     error = refused(Job.model_validate({"task": {"preset": "trec"}}))
     assert isinstance(error, InvalidJob) and "contradict" in error.what
 
 
-def test_too_few_of_a_class_names_the_class_and_the_setting(tmp_path: Path) -> None:
+def test_too_few_examples_of_a_class_name_the_class_and_the_key(tmp_path: Path) -> None:
     file = write(tmp_path / "q.csv", rows("q", 30) + rows("rare", 4, ("records",)))
     error = refused(job(file))
     assert isinstance(error, InvalidData) and error.where == str(file)
@@ -130,34 +130,34 @@ def test_too_few_of_a_class_names_the_class_and_the_setting(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["dev", "test"])
-def test_a_part_without_examples_is_refused(name: str, tmp_path: Path) -> None:
+def test_split_without_examples_is_rejected(name: str, tmp_path: Path) -> None:
     for part, each in (("train", 6), ("dev", 6), ("test", 6), (name, 0)):
         write(tmp_path / f"{part}.jsonl", rows(part, each))
     assert isinstance(refused(job(tmp_path)), InvalidData)
 
 
-def test_a_file_too_small_to_cut_is_refused(tmp_path: Path) -> None:
+def test_file_too_small_to_split_is_rejected(tmp_path: Path) -> None:
     assert "no dev examples" in refused(job(write(tmp_path / "q.csv", rows("q", 1)))).what
 
 
-def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
+def test_data_of_a_single_class_are_rejected(tmp_path: Path) -> None:
     assert "of class 'visits'" in refused(job(write(tmp_path / "q.csv", rows("q", 9, ("visits",))))).what
 
 
-def test_a_folder_without_a_split_names_the_files_that_it_wants(tmp_path: Path) -> None:
+def test_folder_without_a_split_names_the_missing_files(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", rows("q", 6))
     error = refused(job(tmp_path))
     assert error.what == "no dev split" and "dev.csv" in error.fix
 
 
-def test_a_source_that_is_nothing_says_what_it_could_be(tmp_path: Path) -> None:
+def test_unknown_source_names_the_possible_ones(tmp_path: Path) -> None:
     error = refused(job(tmp_path / "questions.txt"))
     assert isinstance(error, InvalidData)
     assert ".csv" in error.fix and "owner/name" in error.fix
 
 
 def hospitals(each: int = 10, **sizes: int) -> list[dict[str, str]]:
-    """Rows of hospitals b, c and a, in this order, each class equally often in each."""
+    """Returns rows of the hospitals b, c and a in this order, with equally many of each class."""
     return [{**row, "hospital": name} for name in "bca" for row in rows(name, sizes.get(name, each))]
 
 
@@ -165,7 +165,7 @@ BY_HOSPITAL = {"partition": "column", "partition_column": "hospital", "shots_per
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_each_value_of_a_column_is_a_client(folder: bool, tmp_path: Path) -> None:
+def test_each_value_of_the_partition_column_is_a_client(folder: bool, tmp_path: Path) -> None:
     source = write(tmp_path / "q.csv", hospitals())
     if folder:
         source = tmp_path
@@ -179,7 +179,7 @@ def test_each_value_of_a_column_is_a_client(folder: bool, tmp_path: Path) -> Non
     assert splits.histogram().sum() == (60 if folder else 36)
 
 
-def test_columns_and_clients_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_partition_columns_that_do_not_fit_the_clients_are_rejected(tmp_path: Path) -> None:
     error = refused(job(write(tmp_path / "q.csv", hospitals()), data=BY_HOSPITAL))
     assert isinstance(error, InvalidJob) and "'hospital' has 3 values" in error.what
     assert error.fix.startswith("cohort.clients = 3, not 2")
@@ -188,7 +188,7 @@ def test_columns_and_clients_that_do_not_fit_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("value", [None, " ", 1.5, True, -1])
-def test_a_row_without_an_owner_is_refused_with_its_line(value: object, tmp_path: Path) -> None:
+def test_row_without_a_partition_value_is_rejected_with_its_line(value: object, tmp_path: Path) -> None:
     records: list[dict[str, Any]] = [{"text": "one", "label": "visits", "hospital": "a"}]
     records.append({"text": "two", "label": "billing", "hospital": value})
     error = refused(job(write(tmp_path / "q.jsonl", records), data=BY_HOSPITAL))
@@ -196,7 +196,7 @@ def test_a_row_without_an_owner_is_refused_with_its_line(value: object, tmp_path
     assert "'hospital' is" in error.what and "name of an owner" in error.fix
 
 
-def test_shots_that_leave_an_owner_nothing_are_refused(tmp_path: Path) -> None:
+def test_shots_that_leave_a_client_without_examples_are_rejected(tmp_path: Path) -> None:
     file = write(tmp_path / "q.csv", hospitals(a=40, b=40, c=2))
     data = {**BY_HOSPITAL, "shots_per_class": 1}
     error = refused(job(file, data=data, cohort={"clients": 3}, run={"seed": 0}))
@@ -205,7 +205,7 @@ def test_shots_that_leave_an_owner_nothing_are_refused(tmp_path: Path) -> None:
     np.testing.assert_array_equal(splits.histogram(), 1)
 
 
-def test_shots_at_each_client(tmp_path: Path) -> None:
+def test_shots_can_be_counted_at_each_client(tmp_path: Path) -> None:
     file = write(tmp_path / "q.csv", rows("q", 100))
     data = {"shots": "client", "shots_per_class": 6, "dev_shots_per_class": 0}
     even = prepare(job(file, data={**data, "partition": "iid"}, cohort={"clients": 10}))
@@ -220,7 +220,7 @@ def test_shots_at_each_client(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("partition", ["iid", "dirichlet", "shards"])
-def test_the_server_has_a_share_of_its_own(partition: str, tmp_path: Path) -> None:
+def test_server_has_a_share_of_its_own(partition: str, tmp_path: Path) -> None:
     file = write(tmp_path / "q.csv", rows("q", 50))
     data = {"shots_per_class": 20, "server_share": 0.25, "partition": partition}
     splits = prepare(job(file, data=data))
@@ -229,16 +229,16 @@ def test_the_server_has_a_share_of_its_own(partition: str, tmp_path: Path) -> No
     assert not set(splits.server.examples.texts) & set(texts(splits))
     alone = prepare(job(file, data={**data, "server_share": 0.0}))
     assert len(alone.server) == 0
-    # The same shots, whether or not the server has a share of them.
+    # The shots are the same whether or not the server has a share of them.
     assert {*splits.pooled().examples.texts, *splits.server.examples.texts} == {*alone.pooled().examples.texts}
 
 
-def test_a_share_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_server_share_without_an_example_is_rejected(tmp_path: Path) -> None:
     error = refused(job(write(tmp_path / "q.csv", rows("q", 10)), data={"server_share": 0.01}))
     assert error.what == "data.server_share = 0.01 of 8 examples is nothing"
 
 
-def test_fewer_dev_examples_than_clients_are_refused(tmp_path: Path) -> None:
+def test_fewer_dev_examples_than_clients_are_rejected(tmp_path: Path) -> None:
     error = refused(job(write(tmp_path / "q.csv", rows("q", 30)), cohort={"clients": 8}))
     assert error.what == "4 dev examples for 8 clients" and "0 for all" in error.fix
 
@@ -246,7 +246,7 @@ def test_fewer_dev_examples_than_clients_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "partition", [{"partition": "iid", "partition_column": "hospital"}, {"partition": "column"}], ids=str
 )
-def test_a_column_without_its_partition_is_refused_and_the_reverse(partition: dict[str, str]) -> None:
+def test_partition_column_and_partition_must_agree(partition: dict[str, str]) -> None:
     table = "\n".join(f'{key} = "{value}"' for key, value in partition.items())
     with pytest.raises(InvalidJob, match=r"data\.partition_column"):
         parse_job(f"[data]\n{table}\n")
@@ -258,7 +258,7 @@ TEXT: dict[str, dict[str, Any]] = {
 }
 
 
-def test_words_for_prompts_come_from_the_servers_own_examples(tmp_path: Path) -> None:
+def test_candidates_are_taken_from_the_servers_examples(tmp_path: Path) -> None:
     file = write(tmp_path / "q.jsonl", rows("q", 20))
     splits = prepare(job(file, data={"shots_per_class": 8, "server_share": 0.5}, **TEXT))
     prompt = splits.job.task.prompt
@@ -267,8 +267,8 @@ def test_words_for_prompts_come_from_the_servers_own_examples(tmp_path: Path) ->
     assert prepare(splits.job).job.task.prompt == prompt, "words that are named stay"
 
 
-def test_without_examples_of_the_server_the_words_have_to_be_named(tmp_path: Path) -> None:
-    """Else the clients' own would go to everybody."""
+def test_candidates_must_be_listed_if_the_server_has_no_examples(tmp_path: Path) -> None:
+    """Candidates taken from clients would disclose their words to the whole run."""
     error = refused(job(write(tmp_path / "q.jsonl", rows("q", 20)), **TEXT))
     assert isinstance(error, InvalidJob) and error.what == "task.prompt.candidates is empty"
     assert "data.server_share" in error.fix

@@ -1,4 +1,4 @@
-"""What a job file may say, and what is said of one that may not."""
+"""Job files: valid ones, and the error messages of invalid ones."""
 
 from pathlib import Path
 
@@ -115,7 +115,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_with_line_key_and_what_would_be_right(case: str) -> None:
+def test_invalid_job_is_rejected_with_line_key_and_fix(case: str) -> None:
     text, message = REFUSED[case]
     with pytest.raises(InvalidJob) as caught:
         parse_job(text, "job.toml")
@@ -128,15 +128,15 @@ def test_line_numbers_do_not_count_unicode_line_separators() -> None:
     assert caught.value.where == "job.toml:3"
 
 
-def test_an_empty_file_is_the_default_job() -> None:
+def test_empty_file_is_the_default_job() -> None:
     assert parse_job("") == Job()
 
 
-def test_a_whole_number_will_do_for_a_fraction() -> None:
+def test_integer_is_accepted_for_a_float() -> None:
     assert parse_job("[data]\nalpha = 1\n").data.alpha == 1.0
 
 
-def test_a_file_that_cannot_be_read_names_itself(tmp_path: Path) -> None:
+def test_unreadable_file_is_rejected_by_name(tmp_path: Path) -> None:
     missing = tmp_path / "nothing.toml"
     with pytest.raises(InvalidJob) as caught:
         read_job(missing)
@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_read_names_itself(tmp_path: Path) -> None:
     assert "fedbbpt init" in caught.value.fix
 
 
-def test_the_digest_changes_with_what_decides_the_course_and_with_nothing_else() -> None:
+def test_digest_changes_with_everything_that_determines_the_run_and_nothing_else() -> None:
     job = parse_job("")
     course = [
         "[run]\nseed = 1",
@@ -163,19 +163,19 @@ def test_the_digest_changes_with_what_decides_the_course_and_with_nothing_else()
     assert parse_job("[ptm]\nthreads = 2").digest("r1") == job.digest("r1")
 
 
-def test_the_projection_follows_from_the_seed_of_the_run() -> None:
+def test_projection_depends_on_the_seed_of_the_run() -> None:
     spaces = [parse_job(f"[run]\nseed = {seed}").space() for seed in (0, 0, 1)]
     assert spaces[0] == spaces[1] != spaces[2]
 
 
 @pytest.mark.parametrize("injection", Injection)
-def test_the_job_says_how_its_prompt_enters_the_model(injection: Injection) -> None:
+def test_injection_of_the_prompt_is_that_of_the_job(injection: Injection) -> None:
     space = parse_job(f"[task.prompt]\ninjection = '{injection}'").space()
     prompts = space.prompts(np.zeros((1, space.dim)), Examples(("a",)))
     assert isinstance(prompts, LatentPrompts) and prompts.projection.injection is injection
 
 
-def test_words_that_are_left_to_data_have_to_come_from_somewhere() -> None:
+def test_space_of_words_needs_candidates() -> None:
     job = parse_job('[method]\nname = "fed-bbpt"\ngenerator = "categorical"\n[task.prompt]\nkind = "text"\n')
     with pytest.raises(InvalidJob, match="candidates is empty"):
         job.space()
@@ -190,13 +190,13 @@ IMAGE_PROMPTS = {
 
 
 @pytest.mark.parametrize("line", IMAGE_PROMPTS)
-def test_sizes_of_a_decoder_that_do_not_fit_are_refused_with_their_line(line: str) -> None:
+def test_sizes_of_a_decoder_that_do_not_fit_are_rejected_with_their_line(line: str) -> None:
     with pytest.raises(InvalidJob, match=IMAGE_PROMPTS[line]) as raised:
         parse_job(f'[task.prompt]\nkind = "image"\n{line}\n')
     assert raised.value.where == "job:3"
 
 
-def test_classes_and_a_mapping_that_would_find_them_contradict_each_other() -> None:
+def test_classes_and_a_frequency_mapping_contradict_each_other() -> None:
     text = '[task]\nlabels = ["a", "b"]\nclasses = ["cat", "dog"]\nmapping = "frequency"\n'
     with pytest.raises(InvalidJob, match=r"task\.mapping"):
         parse_job(text)

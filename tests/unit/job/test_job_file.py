@@ -1,4 +1,4 @@
-"""A written job reads as the job that was written."""
+"""Job files that are written from a job."""
 
 from itertools import pairwise
 from typing import Any
@@ -40,23 +40,23 @@ def jobs(draw: st.DrawFn) -> Job:
 
 
 @given(jobs())
-def test_round_trip(job: Job) -> None:
+def test_written_job_reads_as_the_same_job(job: Job) -> None:
     """Kills: texts written with repr, floats written with fixed digits, a control character that TOML forbids."""
     assert parse_job(job_text(job)) == job
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_default_job_of_each_method(name: str) -> None:
+def test_default_job_of_each_method_is_read_back(name: str) -> None:
     job = Job.model_validate({"method": {"name": name}})
     assert parse_job(job_text(job)) == job
 
 
-def test_every_key_stands_under_its_explanation() -> None:
+def test_every_key_has_an_explanation_above_it() -> None:
     lines = job_text(Job()).splitlines()
     for above, line in pairwise(lines):
         if " = " in line and not line.startswith("#"):
             assert above.startswith("# ") and len(above) > 10, line
 
 
-def test_choices_are_named() -> None:
+def test_choices_of_a_key_are_listed() -> None:
     assert "One of dirichlet, iid, shards, column." in job_text(Job())
