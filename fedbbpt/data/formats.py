@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedbbpt.errors import InvalidData
+from fedbbpt.errors import InvalidData, first_line
 from fedbbpt.host.extras import needs_extra
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -34,7 +34,8 @@ def records(source: str | Path) -> Iterator[Record]:
             yield from _FORMATS[suffix](path)
         except (OSError, EOFError, zlib.error) as error:
             # gzip raises each of the three for a broken file.
-            raise InvalidData(f"cannot be read: {_reason(error)}", where=str(source)) from error
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise InvalidData(f"cannot be read: {reason}", where=str(source)) from error
     elif not path.exists() and (named := _DATASET.fullmatch(str(source))):
         yield from _huggingface(str(source), named["name"], named["config"], named["split"] or "train")
     else:
@@ -43,10 +44,6 @@ def records(source: str | Path) -> Iterator[Record]:
             where=str(source),
             fix=f"a file that ends in .{', .'.join(_FORMATS)}, or a dataset as owner/name:config@split",
         )
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -122,7 +119,7 @@ def _parquet(path: Path) -> Iterator[Record]:
                     number += 1
                     yield f"{path.name}:{number}", record
     except pyarrow.ArrowException as error:
-        raise InvalidData(f"not readable as Parquet: {error}", where=str(path)) from None
+        raise InvalidData(f"not readable as Parquet: {first_line(error)}", where=str(path)) from None
 
 
 def _huggingface(source: str, name: str, config: str | None, split: str) -> Iterator[Record]:
@@ -132,7 +129,7 @@ def _huggingface(source: str, name: str, config: str | None, split: str) -> Iter
         dataset = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # The hub's client raises the errors of many libraries, and documents none.
         raise InvalidData(
-            f"no such file, and no such dataset on the hub: {error}",
+            f"no such file, and no such dataset on the hub: {first_line(error)}",
             where=source,
             fix="an existing file, or owner/name:config@split with a connection to the hub",
         ) from error

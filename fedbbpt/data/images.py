@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import InvalidData, InvalidInput
+from fedbbpt.errors import InvalidData, InvalidInput, first_line
 from fedbbpt.types import Array, Examples, LabelledExamples
 
 CHANNELS = (1, 3, 4)
@@ -45,7 +45,9 @@ def _arrays(path: Path, *names: str) -> list[Array]:
     except KeyError as error:
         raise InvalidData(str(error), where=str(path), fix=f"the arrays {' and '.join(names)}") from None
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InvalidData(f"cannot be read: {error}", where=str(path), fix="a file written by numpy.savez") from None
+        raise InvalidData(
+            f"cannot be read: {first_line(error)}", where=str(path), fix="a file written by numpy.savez"
+        ) from None
 
 
 def _channels_first(x: Array, path: Path) -> Pixels:
