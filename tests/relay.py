@@ -1,4 +1,4 @@
-"""A PTM service that passes calls on to another one, and breaks its promises on the way."""
+"""A PTM service that relays calls to another one, and breaks the contract on the way."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,16 @@ from fedbbpt.ptm.v1 import ptm_pb2_grpc
 
 Forward: TypeAlias = Callable[[Any], Any]
 Break: TypeAlias = Callable[[str, Any, Forward], Any]
-"""(rpc, request, what asks the other service) -> the response."""
+"""Takes the rpc, the request, and a function that calls the other service; returns the response."""
 
 _SIZES = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
 
 
 class Relay:
-    """Listens on a loopback port. `token` stands in for the callers' own; `plain` forgets the details of errors."""
+    """A relay on a loopback port.
+
+    `token` replaces the token of the callers, and `plain` drops the details of errors.
+    """
 
     def __init__(self, port: int, broken: Break, *, token: str = "", plain: bool = False) -> None:
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", _SIZES)

@@ -1,6 +1,6 @@
-"""Every black box keeps the laws of interfaces.Ptm: the engine in this process, and the same behind real gRPC.
+"""Every PTM keeps the laws of `interfaces.Ptm`, in this process and over gRPC.
 
-Metamorphic: what a caller may cut, join or reorder changes no score.
+Most tests are metamorphic: splitting, joining or reordering the pairs of a call changes no score.
 """
 
 import math
@@ -58,7 +58,7 @@ def ptm(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], ptm_s
     backend = load("fake" if model == "fake" else str(checkpoint("bert-encoder")), threads=1)
     engine = Engine(
         backend, time.monotonic, Quotas(cache_bytes=0)
-    )  # every score is computed, or laws hold by themselves
+    )  # no cache, since the laws would hold trivially with one
     if way == "in process":
         yield LocalPtm(engine, IN_PROCESS)
         return
@@ -70,18 +70,18 @@ def register(ptm: Ptm, texts: tuple[str, ...] = TEXTS) -> str:
     return ptm.register_examples(ptm.register_task(TASK), Examples(texts), 3).id
 
 
-def test_the_card_says_what_the_model_takes(ptm: Ptm) -> None:
+def test_card_describes_the_model(ptm: Ptm) -> None:
     card = ptm.describe()
     assert card.revision and card.max_tokens > 0 and card.max_prompts >= 20 and card.score_noise == 0.0
     assert card == ptm.describe()
 
 
-def test_the_same_task_has_the_same_id(ptm: Ptm) -> None:
+def test_equal_tasks_have_the_same_id(ptm: Ptm) -> None:
     assert ptm.register_task(TASK) == ptm.register_task(TASK)
     assert ptm.register_task(TASK) != ptm.register_task(TaskSpec(TASK.template, TASK.classes[::-1]))
 
 
-def test_the_same_examples_have_the_same_handle(ptm: Ptm) -> None:
+def test_equal_examples_have_the_same_handle(ptm: Ptm) -> None:
     task_id = ptm.register_task(TASK)
     handle = ptm.register_examples(task_id, Examples(TEXTS), 3)
     assert handle == ptm.register_examples(task_id, Examples(TEXTS), 3)
@@ -109,31 +109,31 @@ def test_every_kind_of_prompt_is_scored(ptm: Ptm) -> None:
         assert np.isfinite(scored.scores).all() and scored.revision == ptm.describe().revision
 
 
-def test_a_row_alone_scores_as_in_the_batch(ptm: Ptm) -> None:
+def test_row_scores_alone_as_in_a_batch(ptm: Ptm) -> None:
     whole = ptm.score(register(ptm), latent(3)).scores
     for row, text in enumerate(TEXTS):
         assert np.array_equal(ptm.score(register(ptm, (text,)), latent(3)).scores[:, 0], whole[:, row])
 
 
-def test_a_split_population_scores_as_the_whole(ptm: Ptm) -> None:
+def test_split_population_scores_as_a_whole(ptm: Ptm) -> None:
     handle, prompts = register(ptm), latent(5)
     parts = [ptm.score(handle, LatentPrompts(prompts.z[i : i + 2], PROJECTION)).scores for i in (0, 2, 4)]
     assert np.array_equal(np.concatenate(parts), ptm.score(handle, prompts).scores)
 
 
-def test_order_is_the_callers(ptm: Ptm) -> None:
+def test_scores_are_in_the_order_of_the_prompts(ptm: Ptm) -> None:
     forward = ptm.score(register(ptm), latent(4)).scores
     backward = ptm.score(register(ptm, TEXTS[::-1]), LatentPrompts(latent(4).z[::-1].copy(), PROJECTION)).scores
     assert np.array_equal(backward[::-1, ::-1], forward)
 
 
-def test_z_of_zero_is_the_initial_text(ptm: Ptm) -> None:
+def test_zero_latent_scores_as_the_initial_text(ptm: Ptm) -> None:
     handle = register(ptm)
     zero = ptm.score(handle, LatentPrompts(np.zeros((1, 12), np.float32), PROJECTION))
     assert np.array_equal(zero.scores, ptm.score(handle, TextPrompts((PROJECTION.initial_text,))).scores)
 
 
-def test_perturbed_inputs_are_others_and_always_the_same(ptm: Ptm) -> None:
+def test_perturbed_inputs_differ_and_are_reproducible(ptm: Ptm) -> None:
     task_id = ptm.register_task(TASK)
 
     def scores(perturbation: Perturbation | None) -> np.ndarray:
@@ -156,7 +156,7 @@ def test_usage_adds_up(ptm: Ptm) -> None:
     assert isinstance(total, Usage)
 
 
-def test_release_forgets(ptm: Ptm) -> None:
+def test_released_examples_are_unknown(ptm: Ptm) -> None:
     handle, other = register(ptm), register(ptm, TEXTS[::-1])
     ptm.release(handle)
     ptm.release(handle)
@@ -174,7 +174,7 @@ def bad_prompts(ptm: Ptm) -> list[tuple[Prompts, type[FedbbptError]]]:
 
     def projected(**changed: object) -> LatentPrompts:
         fields = {"kind": ProjectionKind.NORMAL, "seed": 1, "tokens": 3, "scale": 1.0, "initial_text": "", **changed}
-        return z([[1.0, 2.0]], Projection(**fields))  # type: ignore[arg-type]  # that is what is tested
+        return z([[1.0, 2.0]], Projection(**fields))  # type: ignore[arg-type]  # the test passes invalid fields
 
     return [
         (z([[math.nan, 0.0]]), InvalidTensor),
@@ -205,7 +205,7 @@ def bad_prompts(ptm: Ptm) -> list[tuple[Prompts, type[FedbbptError]]]:
     ]
 
 
-def test_bad_prompts_are_refused_and_the_service_goes_on(ptm: Ptm) -> None:
+def test_invalid_prompts_are_rejected_and_the_service_goes_on(ptm: Ptm) -> None:
     handle = register(ptm)
     good, before = ptm.score(handle, latent(2)).scores, ptm.usage()
     for prompts, error in bad_prompts(ptm):
@@ -216,7 +216,7 @@ def test_bad_prompts_are_refused_and_the_service_goes_on(ptm: Ptm) -> None:
     assert np.array_equal(ptm.score(handle, latent(2)).scores, good)
 
 
-def test_bad_examples_are_refused_and_the_service_goes_on(ptm: Ptm) -> None:
+def test_invalid_examples_are_rejected_and_the_service_goes_on(ptm: Ptm) -> None:
     task_id, card = ptm.register_task(TASK), ptm.describe()
     for examples in (
         Examples(()),
@@ -235,7 +235,7 @@ def test_bad_examples_are_refused_and_the_service_goes_on(ptm: Ptm) -> None:
             continue  # no special tokens: there is room for one
         with pytest.raises(PromptTooLong):
             ptm.register_examples(task_id, Examples(TEXTS), prompt_tokens)
-    with pytest.raises(InvalidExamples, match="labels"):  # they are nobody's business but the caller's
+    with pytest.raises(InvalidExamples, match="labels"):  # labels must not be sent
         ptm.register_examples(task_id, Examples(TEXTS), 3, labels=np.zeros(len(TEXTS), np.int64))
     for rate in (-0.1, 1.5, math.nan):
         with pytest.raises(InvalidExamples):
@@ -246,12 +246,12 @@ def test_bad_examples_are_refused_and_the_service_goes_on(ptm: Ptm) -> None:
 
 
 @pytest.mark.parametrize("template", ["{prompt}", "{text} {text}", "{text} {mask}", "{text} {x}", "{text", "{text!r}"])
-def test_bad_tasks_are_refused(ptm: Ptm, template: str) -> None:
+def test_invalid_tasks_are_rejected(ptm: Ptm, template: str) -> None:
     with pytest.raises(InvalidTask) as raised:
         ptm.register_task(TaskSpec(template, TASK.classes))
     assert raised.value.where == "template" and raised.value.fix
 
 
-def test_unknown_examples_are_refused(ptm: Ptm) -> None:
+def test_unknown_examples_are_rejected(ptm: Ptm) -> None:
     with pytest.raises(UnknownExamples):
         ptm.score("no such handle", latent(1))

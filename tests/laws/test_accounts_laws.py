@@ -1,4 +1,4 @@
-"""Laws of a tenant's account, under any order of calls that begin, end, are refused and give up."""
+"""Laws of a tenant's account, for any order of calls that begin, end, are refused or are cancelled."""
 
 from contextlib import suppress
 
@@ -26,8 +26,8 @@ TENANT = Tenant(
 
 
 class Calls(RuleBasedStateMachine):
-    """Kills: reservations that do not count, refunds that are lost or given twice, a refusal that reserves, costs of
-    what was reserved instead of what was used.
+    """Kills: reservations that do not count, refunds that are lost or given twice, a refusal that reserves, charging
+    for the reservation instead of the usage.
     """
 
     def __init__(self) -> None:
@@ -92,8 +92,8 @@ TestCalls.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 @given(calls=st.lists(st.tuples(st.floats(0, 20), st.integers(1, 30), st.integers(0, 30)), max_size=20))
-def test_no_stretch_of_time_has_more_than_burst_and_rate(calls: list[tuple[float, int, int]]) -> None:
-    """But for its last call. Kills: a bucket that overflows in a rest, forgets its debt, or gets back what was used."""
+def test_no_interval_has_more_queries_than_burst_and_rate(calls: list[tuple[float, int, int]]) -> None:
+    """The last call may exceed them. Kills: a bucket that overflows when idle, forgets debt or refunds used queries."""
     account = Account(Tenant(name="anna", queries_per_second=RATE, burst_queries=BURST), None)
     admitted: list[tuple[float, int]] = []
     now = 0.0
@@ -111,8 +111,8 @@ def test_no_stretch_of_time_has_more_than_burst_and_rate(calls: list[tuple[float
     queries=st.integers(1, 10**6),
     later=st.floats(0, 10),
 )
-def test_a_call_that_uses_nothing_leaves_no_trace(level: list[tuple[int, float]], queries: int, later: float) -> None:
-    """Kills: floating-point debts, a refund that is cut off at the burst of the moment."""
+def test_call_that_uses_nothing_changes_nothing(level: list[tuple[int, float]], queries: int, later: float) -> None:
+    """Kills: floating-point debts, a refund that is clipped at the current burst."""
     accounts = [Account(Tenant(name="anna", queries_per_second=1 / 3, burst_queries=9), None) for _ in range(2)]
     now = 0.0
 

@@ -1,4 +1,4 @@
-"""The coordinator's disk is full: clients are told so, try again, and the run goes on once there is room."""
+"""When the coordinator's disk is full, clients retry, and the run goes on once there is space."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,24 +17,24 @@ from tests.tiny_run import CLIENTS, ROUNDS, Course, undisturbed
 
 
 class SmallDisk(SqliteStore):
-    """Full whenever a test says so."""
+    """A store on a disk that a test can fill."""
 
     full = False
     full_for_snapshots = False
 
     def put_member(self, member: Member) -> None:
-        self._need_room()
+        self._require_space()
         super().put_member(member)
 
     def put_update(self, task_id: TaskId, update: Update) -> None:
-        self._need_room()
+        self._require_space()
         super().put_update(task_id, update)
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
-        self._need_room(self.full_for_snapshots)
+        self._require_space(self.full_for_snapshots)
         super().commit(snapshot, members)
 
-    def _need_room(self, too_large: bool = False) -> None:
+    def _require_space(self, too_large: bool = False) -> None:
         if self.full or too_large:
             raise StoreFull("the disk is full", fix="free some space; the run then continues")
 
@@ -44,12 +44,12 @@ class OnSmallDisk(OverGrpc):
         self.disk = SmallDisk(self._path, self.record())
         return self.disk
 
-    def make_room(self, seconds: float = 0.0) -> None:
+    def free_space(self, seconds: float = 0.0) -> None:
         self.disk.full = False
 
     def patient(self) -> RemoteCoordinator:
-        """A link during whose first pause somebody makes room."""
-        return RemoteCoordinator(self.channel(), pause=self.make_room)
+        """Returns a link during whose first pause the disk gets space."""
+        return RemoteCoordinator(self.channel(), pause=self.free_space)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def expected(splits: Splits) -> Course:
     return undisturbed(splits)
 
 
-def test_who_joins_or_submits_tries_again(federation: OnSmallDisk, expected: Course) -> None:
+def test_joining_and_submitting_are_retried(federation: OnSmallDisk, expected: Course) -> None:
     federation.disk.full = True
     anna = federation.client(0, link=federation.patient())
     others = [federation.client(index) for index in range(1, CLIENTS)]
@@ -77,20 +77,20 @@ def test_who_joins_or_submits_tries_again(federation: OnSmallDisk, expected: Cou
     assert federation.course() == expected
 
 
-def test_whoever_gives_up_is_told_why(federation: OnSmallDisk, expected: Course) -> None:
+def test_client_without_patience_gets_the_reason(federation: OnSmallDisk, expected: Course) -> None:
     anna, *others = federation.clients()
     task = anna.task()
     hasty = federation.client(0, link=RemoteCoordinator(federation.channel(), patience_seconds=0.0))
     federation.disk.full = True
     with pytest.raises(StoreFull, match="free some space"):
         hasty.submit(task)
-    federation.make_room()
+    federation.free_space()
     play([hasty, *others], ROUNDS + 1)
     assert federation.course() == expected
 
 
-def test_a_round_that_cannot_be_closed_closes_when_there_is_room(federation: OnSmallDisk, expected: Course) -> None:
-    """Its last client has its receipt all the same: that was stored."""
+def test_round_closes_once_there_is_space(federation: OnSmallDisk, expected: Course) -> None:
+    """The last client gets its receipt at once, because its update was stored."""
     clients = federation.clients()
     play(clients[:-1], 1)
     task = clients[-1].task()

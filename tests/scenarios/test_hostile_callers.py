@@ -1,4 +1,4 @@
-"""What strangers and tenants could do to a PTM service and to each other, and that they cannot."""
+"""Attacks by strangers and tenants on a PTM service and on each other fail."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.service import ServiceLimits
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.state import Quotas
-from fedbbpt.ptm.tenants.tenant import IN_PROCESS, Tenant
+from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.types import Examples, ExampleSet, MicroBatch, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire import channel
@@ -51,14 +51,14 @@ def register(ptm: RemotePtm) -> str:
 
 
 class Unsent:
-    """Calls whose message never comes."""
+    """Opens calls whose message never comes."""
 
     def __init__(self, port: int, token: str = "") -> None:
         self._over = threading.Event()
         self._channel: Any = connect(f"127.0.0.1:{port}", token=token)
 
     def open(self, path: str = SCORE) -> Any:
-        """An open call, of a caller who has all the time in the world."""
+        """Opens a call with a very late deadline."""
 
         def nothing() -> Iterator[bytes]:
             self._over.wait()
@@ -85,16 +85,16 @@ def unsent() -> Iterator[Callable[..., Unsent]]:
 
 
 def error_of(call: Any) -> Exception:
-    """How a call ends."""
+    """Returns the error with which a call ends."""
     with pytest.raises(grpc.RpcError) as raised:
         call.result(timeout=60.0)
     return from_rpc_error(raised.value, PtmUnavailable)
 
 
-def test_strangers_take_no_calls_up(
+def test_strangers_occupy_no_calls(
     ptm_servers: Any, unsent: Callable[..., Unsent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are refused before they have sent anything, and leave room for others."""
+    """They are rejected before they have sent anything, so that tenants can still call."""
     monkeypatch.setattr(channel, "MAX_CONCURRENT_CALLS", 8)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one"]))
     strangers = unsent(port)
@@ -103,10 +103,10 @@ def test_strangers_take_no_calls_up(
     assert remote(port, "one").describe().revision == "fake-1"
 
 
-def test_who_comes_when_all_is_taken_may_come_again(
+def test_call_beyond_the_limit_may_be_retried(
     ptm_servers: Any, unsent: Callable[..., Unsent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kills: gRPC's own refusal, which reads as a budget that is spent for good."""
+    """Kills: gRPC's own rejection, which clients would take for a spent budget."""
     monkeypatch.setattr(channel, "MAX_CONCURRENT_CALLS", 4)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
     caller, ended = unsent(port, "one"), SimpleQueue[Any]()
@@ -119,7 +119,7 @@ def test_who_comes_when_all_is_taken_may_come_again(
         assert retry_seconds(raised.value) > 0
 
 
-def test_what_a_stranger_sends_is_not_parsed(ptm_servers: Any) -> None:
+def test_message_of_a_stranger_is_not_parsed(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one"]))
     for token, error in (("", Unauthenticated), ("one", InvalidRequest)):
         line: Any
@@ -127,7 +127,7 @@ def test_what_a_stranger_sends_is_not_parsed(ptm_servers: Any) -> None:
             assert isinstance(error_of(line.unary_unary(SCORE).future(b"\xff" * 100_000, timeout=60.0)), error)
 
 
-def test_a_caller_has_so_many_calls_and_so_much_time(ptm_servers: Any, unsent: Callable[..., Unsent]) -> None:
+def test_calls_of_a_caller_and_their_time_are_limited(ptm_servers: Any, unsent: Callable[..., Unsent]) -> None:
     each = CallerLimits(calls=2, arriving=2, seconds=3.0)
     tenants, limits = Tenants.of_tokens(["one", "two"]), ServiceLimits(tenant_calls=each, anonymous_calls=each)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, limits=limits)
@@ -139,7 +139,7 @@ def test_a_caller_has_so_many_calls_and_so_much_time(ptm_servers: Any, unsent: C
 
 
 class Slow(Fake):
-    """Prepares examples only while its gate is open, and says when somebody waits before it."""
+    """Prepares examples while `gate` is set; sets `entered` when it begins."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,8 +154,8 @@ class Slow(Fake):
         return super().prepare(task, examples, prompt_tokens, perturbation)
 
 
-def test_what_takes_the_engine_long_is_waited_for_by_its_tenant_alone(ptm_servers: Any) -> None:
-    """And what of it is given up before its turn is never begun."""
+def test_slow_work_delays_its_own_tenant_only(ptm_servers: Any) -> None:
+    """A call that is cancelled before its turn is never begun."""
     backend = Slow()
     port = ptm_servers.start(Engine(backend, time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
     ptm, stub = remote(port, "one"), PtmServiceStub(connect(f"127.0.0.1:{port}", token="one"))
@@ -177,7 +177,7 @@ def test_what_takes_the_engine_long_is_waited_for_by_its_tenant_alone(ptm_server
     assert last.result().count == calls[0].result().count == len(EXAMPLES) and backend.prepared == 2
 
 
-def test_open_requests_take_so_much_memory(ptm_servers: Any) -> None:
+def test_bytes_of_open_requests_are_limited(ptm_servers: Any) -> None:
     backend = Gated()
     tenants = Tenants.of_tokens(["one", "two"])
     port = ptm_servers.start(Engine(backend, time.monotonic), tenants=tenants, limits=ServiceLimits(request_bytes=1000))
@@ -198,7 +198,7 @@ def test_open_requests_take_so_much_memory(ptm_servers: Any) -> None:
 
 
 class Busy(Slow):
-    """Computes only once somebody waits before the gate, and says when it has begun, and done, so many pairs."""
+    """Computes once examples wait to be prepared; sets `begun` at the first pair, `computed` after `pairs` of them."""
 
     def __init__(self, pairs: int) -> None:
         super().__init__()
@@ -220,8 +220,8 @@ class Busy(Slow):
         return PlannedJob(planned.batches, run)
 
 
-def test_what_was_computed_is_paid_by_whoever_leaves_before_the_answer(ptm_servers: Any) -> None:
-    """The engine is at work for the same tenant when the last pair is computed, and the caller goes meanwhile."""
+def test_caller_that_leaves_before_the_answer_pays_for_the_computed_pairs(ptm_servers: Any) -> None:
+    """The caller leaves after the last pair is computed, while the engine is busy for the same tenant."""
     backend = Busy(pairs=6)
     backend.gate.set()
     port = ptm_servers.start(Engine(backend, time.monotonic))
@@ -238,27 +238,27 @@ def test_what_was_computed_is_paid_by_whoever_leaves_before_the_answer(ptm_serve
     assert backend.computed.wait(60.0)
     for leave in (lambda: None, call.cancel):
         leave()
-        health(line, "")  # by then the service knows
+        health(line, "")  # answered after the service has seen the cancellation
     backend.gate.set()
     other.result()
     assert ptm.usage().queries == 6
 
 
 class Watched(Engine):
-    """Says when it has let everything go."""
+    """Sets `empty` once all examples are dropped."""
 
     def __init__(self) -> None:
         super().__init__(Fake(), time.monotonic, Quotas(time_to_live_seconds=0.0))
         self.empty = threading.Event()
 
-    def handles(self, *, tenant: Tenant = IN_PROCESS) -> int:
+    def handles(self, *, tenant: Tenant) -> int:
         left = super().handles(tenant=tenant)
         if not self.kept_bytes:
             self.empty.set()
         return left
 
 
-def test_inputs_expire_though_their_tenant_never_comes_back(ptm_servers: Any) -> None:
+def test_inputs_expire_though_their_tenant_never_returns(ptm_servers: Any) -> None:
     engine = Watched()
     register(remote(ptm_servers.start(engine, limits=ServiceLimits(cleanup_seconds=0.1))))
     assert engine.empty.wait(60.0)

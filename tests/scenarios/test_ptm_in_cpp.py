@@ -1,4 +1,4 @@
-"""ptm.proto is enough: a service in C++ that shares no line with ours keeps the contract, and clients tune on it."""
+"""A service in C++, written from ptm.proto alone, passes the conformance kit and serves a run."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ PACKAGES = ("grpc++", "protobuf", "libcrypto")
 
 
 def versions() -> str:
-    """Of the libraries that it is built with. Skips where there is nothing to build it with, but for CI."""
+    """Returns the versions of the libraries. Skips the test if a tool or library is missing; in CI, fails instead."""
     without = pytest.fail if os.environ.get("CI") else pytest.skip
     for tool in TOOLS:
         if shutil.which(tool) is None:
@@ -35,7 +35,7 @@ def versions() -> str:
 
 @pytest.fixture(scope="module")
 def address(pytestconfig: pytest.Config) -> Iterator[str]:
-    """Of the service, started; built where that was not done before."""
+    """Builds the service unless that was done before, starts it, and returns its address."""
     assert pytestconfig.cache is not None
     build = pytestconfig.cache.mkdir(f"linear-ptm-{versions()}")
     make = ["make", f"--jobs={os.cpu_count()}", "-C", str(SOURCES), f"BUILD={build}"]
@@ -47,10 +47,10 @@ def address(pytestconfig: pytest.Config) -> Iterator[str]:
         assert "listens on" in line
         yield line.split()[-1]
         service.terminate()
-        assert service.wait(END_SECONDS) == 0, "it ends when it is told to"
+        assert service.wait(END_SECONDS) == 0, "SIGTERM ends it"
 
 
-def test_a_service_in_cpp_keeps_the_contract_and_is_tuned_on(address: str, data: Path) -> None:
+def test_service_in_cpp_passes_the_conformance_kit_and_serves_a_run(address: str, data: Path) -> None:
     kit = [sys.executable, "-m", "fedbbpt", "conformance", "ptm", "--target", address]
     asked = subprocess.run(kit, capture_output=True, text=True, timeout=END_SECONDS, check=False)
     assert asked.returncode == 0, asked.stdout + asked.stderr

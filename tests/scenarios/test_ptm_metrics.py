@@ -1,4 +1,4 @@
-"""What a PTM service counts reaches Prometheus as it was."""
+"""The metrics of a PTM service reach Prometheus unchanged."""
 
 import socket
 import time
@@ -16,7 +16,7 @@ from fedbbpt.types import Examples, TaskSpec, TextPrompts, Usage
 from fedbbpt.wire.channel import connect
 
 
-def test_usage_is_told_by_tenant() -> None:
+def test_usage_is_counted_by_tenant() -> None:
     metrics = PtmMetrics(queued_tokens=lambda: 5.0, kept_bytes=lambda: 7.0)
     for _ in range(2):
         metrics.used("anna", Usage(10, 300, 0.5, 4, 0.02, 99))
@@ -43,7 +43,7 @@ def test_usage_is_told_by_tenant() -> None:
         assert f"\n{line}\n" in page
 
 
-def test_a_service_counts_what_it_is_asked(ptm_servers: Any) -> None:
+def test_service_counts_queries_and_calls(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic))
     ptm = RemotePtm(connect(f"127.0.0.1:{port}"))
     handle = ptm.register_examples(ptm.register_task(TaskSpec("{prompt} {text}", ("a", "b"))), Examples(("x", "y")), 4)

@@ -1,4 +1,4 @@
-"""The PTM service on Ray: it keeps the contract, gives the bits of a model in this process, and outlives a replica."""
+"""The PTM service on Ray passes the conformance kit, scores like a local model, and survives the loss of a replica."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ class Service:
         return RemotePtm(connect(f"{host}:{self.port}", token=token), call_seconds=call_seconds)
 
     def replicas(self) -> set[int]:
-        """The processes that hold the model, of this service and no other on the machine."""
+        """Returns the ids of the processes that hold this service's model."""
         (starter,) = mentioning(str(self.folder))
         return {pid for pid in mentioning("ray::ServeReplica:fedbbpt-ptm:Replica") if starter in ancestors(pid)}
 
@@ -88,14 +88,14 @@ def handle(ptm: RemotePtm) -> str:
     return ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 8).id
 
 
-def test_it_keeps_the_contract(service: Service) -> None:
+def test_service_on_ray_passes_the_conformance_kit(service: Service) -> None:
     with open_service(f"127.0.0.1:{service.port}", token=TOKENS[0], other_token=TOKENS[1]) as kit:
         results = run(kit, cases.read(kit.profiles()), frozenset(), lambda result: None)
     assert [f"{result.case.name}: {result.detail}" for result in results if not result.outcome.good] == []
     assert {"core", "soft", "discrete"} <= {result.case.profile for result in results}
 
 
-def test_the_bits_are_those_of_a_model_here(service: Service) -> None:
+def test_scores_have_the_bits_of_a_local_model(service: Service) -> None:
     z = np.random.default_rng(1).standard_normal((3, 10), np.float32)
     latent = LatentPrompts(z, Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, initial_text="so"))
     ptm = service.caller()
@@ -104,7 +104,7 @@ def test_the_bits_are_those_of_a_model_here(service: Service) -> None:
         assert ptm.score(name, prompts).scores.tobytes() == expected(prompts).tobytes()
 
 
-def test_a_replica_that_dies_takes_nothing_with_it(service: Service) -> None:
+def test_killed_replica_loses_no_call(service: Service) -> None:
     victim = min(service.replicas())
     wrong: list[int] = []
 
@@ -127,8 +127,8 @@ def test_a_replica_that_dies_takes_nothing_with_it(service: Service) -> None:
     assert wrong == [] and victim not in service.replicas()
 
 
-def test_a_caller_that_runs_out_of_time_pays_for_what_was_done(service: Service) -> None:
-    """Kills: work that goes on when nobody waits for it."""
+def test_call_past_its_deadline_pays_for_the_computed_pairs(service: Service) -> None:
+    """Kills: work that goes on after its caller has gone away."""
     patient = service.caller(TOKENS[1])
     before = patient.usage().queries
     examples = Examples(tuple(f"who wrote book {n}" for n in range(1300)))
@@ -142,16 +142,16 @@ def test_a_caller_that_runs_out_of_time_pays_for_what_was_done(service: Service)
     assert patient.usage().queries - before < 100 * 1300
 
 
-def test_a_token_that_nobody_was_given_is_refused(service: Service) -> None:
+def test_unknown_token_is_rejected(service: Service) -> None:
     with pytest.raises(Unauthenticated, match="no known token or certificate"):
         service.caller("a third tenant")
 
 
-def test_what_comes_from_another_machine_is_refused(service: Service) -> None:
-    """Ray listens everywhere."""
+def test_calls_from_another_machine_are_rejected(service: Service) -> None:
+    """Ray listens on all networks, so the front must reject them."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attempt:
         try:
-            attempt.connect(("192.0.2.1", 9))  # nothing is sent: it asks for the way there
+            attempt.connect(("192.0.2.1", 9))  # sends nothing, but selects the network interface
         except OSError:
             pytest.skip("this machine has no network")
         host = attempt.getsockname()[0]

@@ -1,4 +1,4 @@
-"""Several PTM services behind one client: they share the work, and what happens to one of them changes no bit."""
+"""Several PTM services serve one client: they share the work, and scores stay the same when one of them fails."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ QUERIES = len(PROMPTS.texts) * len(EXAMPLES)
 
 
 class Client:
-    """One caller of all of them, who asks the same again and again."""
+    """A client of all services, which repeats the same call."""
 
     def __init__(self, ports: list[int], tls: ClientTls | None = None, token: str = "") -> None:
         self._tls, self._token = tls, token
@@ -38,12 +38,12 @@ class Client:
         self.asked += QUERIES
 
     def counted(self, port: int) -> pb.GetUsageResponse:
-        """What one of them says of itself."""
+        """Returns the usage that one service reports."""
         with connect(f"127.0.0.1:{port}", self._tls, self._token) as channel:
             return PtmServiceStub(channel).GetUsage(pb.GetUsageRequest(), timeout=60.0)
 
     def score_until_answered_by(self, *ports: int) -> None:
-        """By each of these, however long it takes to connect to them."""
+        """Repeats the call until each of these services has answered once."""
         while not all(self.counted(port).usage.queries for port in ports):
             self.score()
 
@@ -62,8 +62,8 @@ def ports(ptm_servers: Any) -> list[int]:
     return [ptm_servers.start(engine()) for _ in range(3)]
 
 
-def test_they_share_the_work_and_each_query_is_counted_once(ports: list[int]) -> None:
-    """Also: examples that one of them took are known to all, and do not have to go along for ever."""
+def test_services_share_the_work_and_count_each_query_once(ports: list[int]) -> None:
+    """In the end every service has the examples, and calls no longer carry them."""
     client = Client(ports)
     while not all(client.counted(port).handles for port in ports):
         client.score()
@@ -73,7 +73,7 @@ def test_they_share_the_work_and_each_query_is_counted_once(ports: list[int]) ->
     assert sum(counts) == client.asked and min(counts) > 0
 
 
-def test_one_that_goes_takes_nothing_with_it(ports: list[int], ptm_servers: Any) -> None:
+def test_stopped_service_loses_no_call(ports: list[int], ptm_servers: Any) -> None:
     client, problems = Client(ports), list[Exception]()
     client.score_until_answered_by(*ports)
     busy = threading.Event()
@@ -95,7 +95,7 @@ def test_one_that_goes_takes_nothing_with_it(ports: list[int], ptm_servers: Any)
     assert problems == [] and client.asked == asked + 60 * QUERIES
 
 
-def test_one_that_comes_back_without_its_memory_is_told_again(ports: list[int], ptm_servers: Any) -> None:
+def test_restarted_service_gets_the_examples_again(ports: list[int], ptm_servers: Any) -> None:
     client = Client(ports)
     client.score_until_answered_by(*ports)
     ptm_servers.stop(ports[0])
@@ -104,7 +104,7 @@ def test_one_that_comes_back_without_its_memory_is_told_again(ports: list[int], 
     assert client.counted(ports[0]).handles == 1
 
 
-def test_one_that_is_not_well_is_left_alone(ports: list[int], ptm_servers: Any) -> None:
+def test_unhealthy_service_gets_no_calls(ports: list[int], ptm_servers: Any) -> None:
     client = Client(ports)
     client.score_until_answered_by(*ports)
     ptm_servers.fall_ill(ports[0])
@@ -120,7 +120,7 @@ def test_one_that_is_not_well_is_left_alone(ports: list[int], ptm_servers: Any) 
     assert not any(asked_in_turn() for _ in range(3))
 
 
-def test_behind_tls_they_have_one_name(ptm_servers: Any, security: Security) -> None:
+def test_services_with_tls_share_one_name(ptm_servers: Any, security: Security) -> None:
     tenants = Tenants.of_tokens([security.token])
     ports = [ptm_servers.start(engine(), tls=security.server, tenants=tenants) for _ in range(2)]
     client = Client(ports, security.client, security.token)

@@ -1,4 +1,4 @@
-"""The PTM service among many, impatient or unknown callers, and callers of a service that is down or has changed."""
+"""The PTM service with many, impatient or unknown callers, and clients of a service that is down or has changed."""
 
 import threading
 import time
@@ -50,7 +50,7 @@ PROMPTS = TextPrompts(("which kind", "what"))
 
 
 class Gated(Fake):
-    """Computes, pair by pair, only while its gate is open, and says when somebody waits before it."""
+    """Computes pair by pair while `gate` is set; sets `entered` when a micro-batch begins."""
 
     def __init__(self) -> None:
         super().__init__(token_budget=1)
@@ -95,7 +95,7 @@ def error_of(call: Callable[..., object], *arguments: object) -> Exception:
     return from_rpc_error(raised.value, PtmUnavailable)
 
 
-def test_a_caller_that_runs_out_of_time_stops_its_work_and_pays_for_what_was_done(ptm_servers: Any) -> None:
+def test_call_past_its_deadline_stops_and_pays_for_the_computed_pairs(ptm_servers: Any) -> None:
     backend = Gated()
     port = ptm_servers.start(Engine(backend, time.monotonic))
     hasty, patient = remote(port, call_seconds=3.0), remote(port)
@@ -103,16 +103,19 @@ def test_a_caller_that_runs_out_of_time_stops_its_work_and_pays_for_what_was_don
     with pytest.raises(DeadlineExceeded):
         hasty.score(handle, PROMPTS)
     assert backend.entered.is_set()
-    hasty.usage()  # on the same connection, behind the word that the call is given up
+    hasty.usage()  # on the same connection, so it arrives after the cancellation
     backend.gate.set()
     while not patient.usage().queries:
-        """Until the pair that was being computed has come to its end."""
+        """Waits until the pair that was being computed is finished."""
     scored = patient.score(register(patient), PROMPTS)
-    assert (scored.usage.queries, scored.usage.cached_queries) == (6, 1)  # what the hasty one had computed is known
+    assert (scored.usage.queries, scored.usage.cached_queries) == (
+        6,
+        1,
+    )  # the pair that the hasty caller had computed is cached
     assert patient.usage().queries == 7 and backend.ran == 6
 
 
-def test_work_beyond_the_bound_is_refused_at_once(ptm_servers: Any) -> None:
+def test_work_beyond_the_limit_is_rejected_at_once(ptm_servers: Any) -> None:
     backend = Gated()
     port = ptm_servers.start(Engine(backend, time.monotonic), limits=ServiceLimits(queued_tokens=10))
     pauses: list[float] = []
@@ -126,17 +129,17 @@ def test_work_beyond_the_bound_is_refused_at_once(ptm_servers: Any) -> None:
     handle = register(ptm)
     first = threading.Thread(
         target=ptm.score, args=(handle, TextPrompts(tuple("abcdefgh")))
-    )  # above the bound, but alone
+    )  # above the limit, but alone
     first.start()
     assert backend.entered.wait(10.0)
     stub = PtmServiceStub(connect(f"127.0.0.1:{port}"))
     request = ptm_messages.score_request(handle, PROMPTS)
     assert isinstance(error_of(stub.Score, request), Overloaded)
     assert health(connect(f"127.0.0.1:{port}"), "") == health_pb2.HealthCheckResponse.SERVING
-    assert ptm.score(handle, PROMPTS).usage.queries == 6 and len(pauses) >= 1  # tried again, and got through
+    assert ptm.score(handle, PROMPTS).usage.queries == 6 and len(pauses) >= 1  # retried, and succeeded
 
 
-def test_a_service_that_comes_back_gets_the_examples_again(ptm_servers: Any) -> None:
+def test_restarted_service_gets_the_examples_again(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic))
     ptm = remote(port)
     handle = register(ptm)
@@ -150,7 +153,7 @@ def test_a_service_that_comes_back_gets_the_examples_again(ptm_servers: Any) -> 
     assert PtmServiceStub(connect(f"127.0.0.1:{port}")).GetUsage(pb.GetUsageRequest(), timeout=10.0).handles == 0
 
 
-def test_a_service_that_comes_back_with_another_model_is_an_error(ptm_servers: Any) -> None:
+def test_service_restarted_with_another_model_is_an_error(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic))
     ptm = remote(port)
     handle = register(ptm)
@@ -164,7 +167,7 @@ def test_a_service_that_comes_back_with_another_model_is_an_error(ptm_servers: A
     assert remote(port, revision="fake-2").describe().revision == "fake-2"
 
 
-def test_a_service_that_stays_down_is_unavailable_in_the_end() -> None:
+def test_service_that_stays_down_is_unavailable_in_the_end() -> None:
     now, pauses = [0.0], list[float]()
 
     def pause(seconds: float) -> None:
@@ -176,7 +179,7 @@ def test_a_service_that_stays_down_is_unavailable_in_the_end() -> None:
     assert 3 <= len(pauses) <= 5 and max(pauses) <= 5.0
 
 
-def test_a_service_that_is_back_in_time_is_waited_for(ptm_servers: Any) -> None:
+def test_client_waits_for_a_service_that_restarts(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic))
     ptm_servers.stop(port)
 
@@ -189,7 +192,7 @@ def test_a_service_that_is_back_in_time_is_waited_for(ptm_servers: Any) -> None:
     assert remote(port, pause=pause).describe().revision == "fake-1" and started == [port]
 
 
-def test_tokens_are_asked_for_and_part_the_callers(ptm_servers: Any) -> None:
+def test_tokens_are_required_and_separate_the_callers(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
     for token in ("", "three"):
         with pytest.raises(Unauthenticated):
@@ -203,7 +206,7 @@ def test_tokens_are_asked_for_and_part_the_callers(ptm_servers: Any) -> None:
     assert isinstance(error_of(stub.Score, request), UnknownExamples)
 
 
-def test_a_caller_shows_one_token_and_so_has_one_name(ptm_servers: Any) -> None:
+def test_call_with_an_invalid_or_a_second_token_is_rejected(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one"]))
     stub = PtmServiceStub(connect(f"127.0.0.1:{port}"))
     for shown in (["one"], ["Bearer mine", "Bearer one"]):
@@ -232,7 +235,7 @@ def test_tenant_of_a_call_is_identified_once(ptm_servers: Any) -> None:
     assert tenants.identified == 6
 
 
-def test_health_is_served_to_anybody(ptm_servers: Any) -> None:
+def test_health_needs_no_token(ptm_servers: Any) -> None:
     channel = connect(
         f"127.0.0.1:{ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(['one']))}"
     )
@@ -248,7 +251,7 @@ def test_reflection_is_served(ptm_servers: Any) -> None:
     assert "fedbbpt.ptm.v1.PtmService" in {found.name for found in listed.list_services_response.service}
 
 
-def test_messages_that_lack_a_part_are_refused(ptm_servers: Any) -> None:
+def test_incomplete_messages_are_rejected(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic))
     ptm, stub = remote(port), PtmServiceStub(connect(f"127.0.0.1:{port}"))
     handle, task_id = register(ptm), ptm.register_task(TASK)
@@ -286,7 +289,7 @@ def test_messages_that_lack_a_part_are_refused(ptm_servers: Any) -> None:
     assert stub.Score(fine, timeout=60.0).usage.queries == 3
 
 
-def test_ports_and_addresses_are_guarded(ptm_servers: Any) -> None:
+def test_taken_ports_and_insecure_addresses_are_rejected(ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), time.monotonic))
     with pytest.raises(PortTaken):
         ptm_servers.start(Engine(Fake(), time.monotonic), port=port)

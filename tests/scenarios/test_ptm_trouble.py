@@ -1,4 +1,4 @@
-"""A PTM that goes down, hangs or changes in mid-run, as a client and its federation see it."""
+"""A PTM that goes down, hangs or changes during a run, as a client and its federation see it."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ from tests.tiny_run import CLIENTS, DEADLINE_SECONDS, ROUNDS, job, undisturbed
 
 
 class Hanging(Fake):
-    """Answers nobody before it is let go."""
+    """Answers no call before `let_go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def federation(splits: Splits, tmp_path: Path) -> Iterator[InProcess]:
     made.close()
 
 
-def test_a_client_waits_for_a_ptm_that_is_down(provider: Provider, data: Path, tmp_path: Path) -> None:
+def test_client_waits_for_a_ptm_that_is_down(provider: Provider, data: Path, tmp_path: Path) -> None:
     alone = prepare(job(data, clients=1))
     federation = InProcess(alone, tmp_path / "run.db")
     client = federation.client(0, ptm=provider.ptm(0.0))
@@ -101,7 +101,7 @@ def test_a_client_waits_for_a_ptm_that_is_down(provider: Provider, data: Path, t
 @pytest.mark.parametrize(
     ("after", "error"), [(None, PtmUnavailable), (Hanging, DeadlineExceeded), (Other, RevisionChanged)]
 )
-def test_a_ptm_in_trouble_costs_a_client_its_round_and_the_federation_nothing(
+def test_ptm_in_trouble_costs_a_client_one_round_and_the_federation_nothing(
     federation: InProcess, provider: Provider, after: type[Fake] | None, error: type[FedbbptError]
 ) -> None:
     anna, berta, clara = federation.client(0, ptm=provider.ptm(0.0)), federation.client(1), federation.client(2)

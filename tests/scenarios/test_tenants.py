@@ -1,4 +1,4 @@
-"""Tenants over gRPC: each gets its own answers, from its own budget, at its own rate, and nothing is billed twice."""
+"""Tenants over gRPC: each has its own output, budget and rate, and nothing is charged twice."""
 
 import hashlib
 import time
@@ -43,7 +43,7 @@ def sha256(token: str) -> str:
 
 @pytest.fixture
 def start(ptm_servers: Any, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Starts a service for the tenants of a TOML text; a tenant's name is its token."""
+    """Starts a service for the tenants of a TOML text, and uses their names as tokens."""
 
     def started(text: str, backend: Fake | None = None, audit_file: Path | None = None, **options: Any) -> int:
         names = [line.split('"')[1] for line in text.splitlines() if line.startswith("name")]
@@ -73,7 +73,7 @@ def register(ptm: RemotePtm, labels: np.ndarray | None = None) -> str:
 OUTPUTS = "\n".join(f'[[tenant]]\nname = "{output}"\noutput = "{output}"' for output in Output)
 
 
-def test_each_tenant_gets_the_output_that_was_agreed(start: Callable[..., int]) -> None:
+def test_each_tenant_gets_its_own_output(start: Callable[..., int]) -> None:
     port = start(OUTPUTS)
     found = {}
     for output in Output:
@@ -89,8 +89,8 @@ def test_each_tenant_gets_the_output_that_was_agreed(start: Callable[..., int]) 
     assert np.allclose(found[Output.LOSS_ONLY].losses, cross_entropy(logits, LABELS), rtol=1e-9)
 
 
-def test_a_loss_shows_no_single_example(start: Callable[..., int]) -> None:
-    """Neither a handle of one example, nor of one eight times, nor of eight with one label changed."""
+def test_loss_reveals_no_single_example(start: Callable[..., int]) -> None:
+    """Neither does a handle of one example, nor of one example eight times, nor of eight with one label changed."""
     ptm = remote(start('[[tenant]]\nname = "a"\noutput = "loss-only"'), "a")
     task_id = ptm.register_task(TASK)
     for texts in (("who",), ("who",) * 8):
@@ -103,7 +103,7 @@ def test_a_loss_shows_no_single_example(start: Callable[..., int]) -> None:
         ptm.register_examples(task_id, EXAMPLES, 4, labels=other)
 
 
-def test_a_budget_ends_for_good_and_outlives_the_service(start: Callable[..., int], tmp_path: Path) -> None:
+def test_budget_is_final_and_outlives_the_service(start: Callable[..., int], tmp_path: Path) -> None:
     text, audit_file = '[[tenant]]\nname = "a"\nmax_queries = 50', tmp_path / "audit.jsonl"
     first = Engine(Fake(), time.monotonic, tenants=[Tenant(name="a", max_queries=50)], audit_file=audit_file)
     in_process = LocalPtm(first, Tenant(name="a"))
@@ -125,10 +125,10 @@ def test_a_budget_ends_for_good_and_outlives_the_service(start: Callable[..., in
 
 
 def _no_pause(seconds: float) -> None:
-    raise AssertionError("a spent budget is not waited for")
+    raise AssertionError("a spent budget is not retried")
 
 
-def test_a_rate_is_waited_for(start: Callable[..., int]) -> None:
+def test_call_beyond_the_rate_is_told_when_to_retry(start: Callable[..., int]) -> None:
     port = start('[[tenant]]\nname = "a"\nqueries_per_second = 0.001\nburst_queries = 15')
     ptm = remote(port, "a", patience_seconds=0.0)
     handle = register(ptm)
@@ -138,10 +138,10 @@ def test_a_rate_is_waited_for(start: Callable[..., int]) -> None:
     stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))
     with pytest.raises(grpc.RpcError) as raised:
         stub.Score(ptm_messages.score_request(handle, TextPrompts(("a",))), timeout=60.0)
-    assert retry_seconds(raised.value) > 0  # RetryInfo: this one may be tried again
+    assert retry_seconds(raised.value) > 0  # RetryInfo: the call may be retried
 
 
-def test_the_same_key_is_computed_and_billed_once(start: Callable[..., int]) -> None:
+def test_calls_with_the_same_key_are_computed_and_charged_once(start: Callable[..., int]) -> None:
     text = '[[tenant]]\nname = "a"\ncurrency = "EUR"\nmicros_per_query = 10\nmicros_per_cached_query = 1'
     port = start(text)
     ptm = remote(port, "a")
@@ -153,11 +153,11 @@ def test_the_same_key_is_computed_and_billed_once(start: Callable[..., int]) -> 
     other = ptm_messages.score_request(request.examples_id, TextPrompts(("another",)), "a key")
     assert "another request" in str(error_of(stub.Score, other))
     request.idempotency_key = "another key"
-    assert stub.Score(request, timeout=60.0).usage.cost_micros == 20  # known, and cheaper, but no longer free
+    assert stub.Score(request, timeout=60.0).usage.cost_micros == 20  # cached, so cheaper, but not free
 
 
-def test_a_call_that_is_made_again_is_billed_once_in_all(start: Callable[..., int], tmp_path: Path) -> None:
-    """Kills: a caller who lost his line pays anew for what was computed for him before."""
+def test_repeated_call_is_charged_once_in_total(start: Callable[..., int], tmp_path: Path) -> None:
+    """Kills: charging again for pairs that were computed before the caller lost its connection."""
     backend = Gated()
     port = start('[[tenant]]\nname = "a"\nmax_queries = 20\ncurrency = "EUR"\nmicros_per_query = 10', backend)
     ptm = remote(port, "a")
@@ -169,16 +169,16 @@ def test_a_call_that_is_made_again_is_billed_once_in_all(start: Callable[..., in
         first = stub.Score.future(request, timeout=60.0)
         assert backend.entered.wait(60.0)
         first.cancel()
-        stub.GetUsage(pb.GetUsageRequest())  # on the same connection, behind the word that the call is given up
+        stub.GetUsage(pb.GetUsageRequest())  # on the same connection, so it arrives after the cancellation
         backend.gate.set()
         while ptm.usage().queries <= attempt:
-            """Until the pair that was being computed has come to its end."""
+            """Waits until the pair that was being computed is finished."""
     last = stub.Score(request, timeout=60.0)
     assert (ptm.usage().queries, ptm.usage().cost_micros, backend.ran) == (20, 200, 20)
     assert stub.Score(request, timeout=60.0) == last
 
 
-def test_a_call_that_is_made_again_while_it_runs_joins_the_first(start: Callable[..., int]) -> None:
+def test_call_repeated_while_it_runs_joins_the_first(start: Callable[..., int]) -> None:
     backend = Gated()
     port = start('[[tenant]]\nname = "a"', backend)
     ptm = remote(port, "a")
@@ -192,7 +192,7 @@ def test_a_call_that_is_made_again_while_it_runs_joins_the_first(start: Callable
 
 
 class InOrder(Gated):
-    """Notes of each pair that is computed how many prompts its call has."""
+    """Records the number of prompts of the call to which each computed pair belongs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class InOrder(Gated):
         return PlannedJob(planned.batches, run)
 
 
-def test_a_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[..., int]) -> None:
+def test_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[..., int]) -> None:
     backend = InOrder()
     port = start('[[tenant]]\nname = "long"\n[[tenant]]\nname = "short"', backend, limits=ServiceLimits(quantum=8))
 
@@ -217,7 +217,7 @@ def test_a_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[...
         request = ptm_messages.score_request(register(remote(port, name)), prompts)
         stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token=name))
         call = stub.Score.future(request, timeout=200.0)
-        stub.GetUsage(pb.GetUsageRequest(), timeout=60.0)  # answered behind the call, which is in the queue by then
+        stub.GetUsage(pb.GetUsageRequest(), timeout=60.0)  # answered after the call, which is in the queue by then
         return call
 
     calls = [ask("long", TextPrompts(tuple(f"prompt {i}" for i in range(100))))]
@@ -226,10 +226,10 @@ def test_a_short_call_overtakes_a_long_one_of_another_tenant(start: Callable[...
     backend.gate.set()
     for call in calls:
         call.result()
-    assert backend.order[-1] == 100 and backend.order.count(1) == len(EXAMPLES), "the short one ended before"
+    assert backend.order[-1] == 100 and backend.order.count(1) == len(EXAMPLES), "the short call ends first"
 
 
-def test_a_certificate_names_its_tenant(ptm_servers: Any, tmp_path: Path) -> None:
+def test_certificate_identifies_its_tenant(ptm_servers: Any, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     for name in ("127.0.0.1", "north.example.org", "stranger.example.org"):
@@ -263,7 +263,7 @@ def test_label_tokens_are_counted_over_all_tasks_and_restarts(start: Callable[..
         engine.close()
 
 
-def test_usage_is_told_by_task(start: Callable[..., int]) -> None:
+def test_usage_is_reported_by_task(start: Callable[..., int]) -> None:
     port = start('[[tenant]]\nname = "a"\nmax_tokens = 100000')
     ptm = remote(port, "a")
     stub = PtmServiceStub(connect(f"127.0.0.1:{port}", token="a"))

@@ -1,4 +1,4 @@
-"""Federations whose PTM keeps its scores: clients search by what it gives, and say at once if it is too little."""
+"""Federations whose PTM returns no scores: clients search with losses or classes, or fail at once."""
 
 import hashlib
 from pathlib import Path
@@ -26,7 +26,7 @@ TOKEN = "clinic's"
 
 
 class Seen(grpc.UnaryUnaryClientInterceptor):
-    """Notes which kinds of answers come over the line."""
+    """Records the kinds of answers that the service sends."""
 
     def __init__(self) -> None:
         self.answers: set[str | None] = set()
@@ -46,7 +46,7 @@ def tenants(folder: Path, output: Output) -> Tenants:
 
 
 @pytest.mark.parametrize(("output", "answer"), [(Output.LOSS_ONLY, "losses"), (Output.LABEL_ARGMAX, "choices")])
-def test_the_loss_falls_though_no_score_leaves_the_service(
+def test_loss_falls_though_the_service_sends_no_scores(
     output: Output, answer: str, ptm_servers: Any, data: Path, tmp_path: Path
 ) -> None:
     port, seen = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=tenants(tmp_path, output)), Seen()
@@ -58,11 +58,11 @@ def test_the_loss_falls_though_no_score_leaves_the_service(
     assert all(known) if output is Output.LABEL_ARGMAX else not any(known)
 
 
-def test_a_federation_finds_the_same_prompt_by_losses_as_by_scores(data: Path) -> None:
+def test_losses_lead_to_the_same_prompt_as_scores(data: Path) -> None:
     splits = prepare(job(data))
-    open_handed, _ = simulate(splits, local_ptm(Fake()), lambda status: None)
-    stingy, _ = simulate(splits, ptm_of(Fake(), output=Output.LOSS_ONLY), lambda status: None)
-    assert stingy.z.tolist() == pytest.approx(open_handed.z.tolist(), rel=1e-4)
+    by_scores, _ = simulate(splits, local_ptm(Fake()), lambda status: None)
+    by_losses, _ = simulate(splits, ptm_of(Fake(), output=Output.LOSS_ONLY), lambda status: None)
+    assert by_losses.z.tolist() == pytest.approx(by_scores.z.tolist(), rel=1e-4)
 
 
 def needing_scores(data: Path) -> list[Job]:
@@ -74,6 +74,6 @@ def needing_scores(data: Path) -> list[Job]:
 
 
 @pytest.mark.parametrize("index", range(3), ids=["newton", "perturbation", "offsets"])
-def test_a_method_that_needs_scores_does_not_start(index: int, data: Path) -> None:
+def test_method_that_needs_scores_fails_at_the_start(index: int, data: Path) -> None:
     with pytest.raises(OutputWithheld, match="the PTM gives loss-only"):
         simulate(prepare(needing_scores(data)[index]), ptm_of(Fake(), output=Output.LOSS_ONLY), lambda status: None)

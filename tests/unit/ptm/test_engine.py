@@ -1,4 +1,4 @@
-"""The engine: handles and their lives, callers, limits, metering."""
+"""The engine: lifetimes of handles, tenants, limits, metering."""
 
 import inspect
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Changed(Fake):
 
 
 class Breaking(Changed):
-    """Breaks down once, at its second micro-batch."""
+    """Raises once, at its second micro-batch."""
 
     ran = 0
 
@@ -87,7 +87,7 @@ def registered_task(clock: Clock, quotas: Quotas | None = None) -> tuple[LocalPt
     return ptm, ptm.register_task(TASK)
 
 
-def test_a_handle_lives_as_long_as_it_is_used(clock: Clock) -> None:
+def test_handle_expires_when_it_is_not_used(clock: Clock) -> None:
     ptm, task_id = registered_task(clock, Quotas(time_to_live_seconds=10.0))
     used, idle = (ptm.register_examples(task_id, EXAMPLES, room).id for room in (4, 5))
     clock.now = 8.0
@@ -99,7 +99,7 @@ def test_a_handle_lives_as_long_as_it_is_used(clock: Clock) -> None:
     assert ptm.engine.handles(tenant=IN_PROCESS) == 1  # the idle one is gone
 
 
-def test_the_least_recently_used_handle_gives_way(clock: Clock) -> None:
+def test_least_recently_used_handle_is_evicted(clock: Clock) -> None:
     ptm, task_id = registered_task(clock, Quotas(handles=2))
     first, second = (ptm.register_examples(task_id, EXAMPLES, room).id for room in (4, 5))
     ptm.score(first, PROMPTS)
@@ -110,7 +110,7 @@ def test_the_least_recently_used_handle_gives_way(clock: Clock) -> None:
         ptm.score(second, PROMPTS)
 
 
-def test_kept_bytes_are_bounded(clock: Clock) -> None:
+def test_bytes_of_examples_are_limited(clock: Clock) -> None:
     ptm, task_id = registered_task(clock, Quotas(bytes=1000))
     ptm.register_examples(task_id, EXAMPLES, 4)
     ptm.register_examples(task_id, EXAMPLES, 5)
@@ -119,7 +119,7 @@ def test_kept_bytes_are_bounded(clock: Clock) -> None:
         ptm.register_examples(task_id, Examples(tuple(f"{text} {i}" for i in range(2) for text in EXAMPLES.texts)), 4)
 
 
-def test_a_handle_lives_until_all_who_registered_it_have_released_it(clock: Clock) -> None:
+def test_handle_lives_until_every_registration_is_released(clock: Clock) -> None:
     ptm, task_id = registered_task(clock)
     one, other = (ptm.register_examples(task_id, EXAMPLES, 4).id for _ in range(2))
     ptm.release(one)
@@ -129,16 +129,16 @@ def test_a_handle_lives_until_all_who_registered_it_have_released_it(clock: Cloc
         ptm.score(other, PROMPTS)
 
 
-def test_tasks_are_bounded(clock: Clock) -> None:
+def test_number_of_tasks_is_limited(clock: Clock) -> None:
     ptm, task_id = registered_task(clock, Quotas(tasks=1))
     handle = ptm.register_examples(task_id, EXAMPLES, 4).id
     ptm.register_task(TaskSpec("{text}", ("x", "y")))
     with pytest.raises(UnknownTask):
         ptm.register_examples(task_id, EXAMPLES, 4)
-    ptm.score(handle, PROMPTS)  # what was registered keeps its task
+    ptm.score(handle, PROMPTS)  # registered examples keep their task
 
 
-def test_tenants_see_their_own_only(clock: Clock) -> None:
+def test_tenants_share_neither_tasks_nor_handles_nor_usage(clock: Clock) -> None:
     engine = Engine(Fake(), clock, Quotas(handles=1))
     a, b = (LocalPtm(engine, Tenant(name=name)) for name in "ab")
     task_id = a.register_task(TASK)
@@ -156,7 +156,7 @@ def test_tenants_see_their_own_only(clock: Clock) -> None:
 
 
 def test_every_method_for_a_tenant_requires_one() -> None:
-    """Kills: a default tenant, which a caller that forgets its tenant would ask as, without any limit."""
+    """Kills: a default tenant, as which a caller that forgets the argument would ask without limits."""
     methods = {name: method for name, method in inspect.getmembers(Engine, inspect.isfunction) if name[0] != "_"}
     without_tenant = {name for name, method in methods.items() if "tenant" not in inspect.signature(method).parameters}
     assert without_tenant == {"close", "finish", "cancel"}  # a call knows its tenant
@@ -164,14 +164,14 @@ def test_every_method_for_a_tenant_requires_one() -> None:
         assert inspect.signature(methods[name]).parameters["tenant"].default is inspect.Parameter.empty
 
 
-def test_a_call_that_breaks_pays_for_what_was_computed_only(clock: Clock) -> None:
+def test_failed_call_pays_for_the_computed_pairs_only(clock: Clock) -> None:
     ptm = LocalPtm(Engine(Breaking(), clock), IN_PROCESS)
     handle = ptm.register_examples(ptm.register_task(TASK), EXAMPLES, 4).id
     with pytest.raises(TimeoutError):
         ptm.score(handle, PROMPTS)
     used = ptm.usage()
     assert 0 < used.queries < 4 and used.cached_queries == 0
-    again = ptm.score(handle, PROMPTS)  # the backend is well again, and what was computed is known
+    again = ptm.score(handle, PROMPTS)  # the backend works again, and computed pairs are cached
     assert again.usage.cached_queries == used.queries
     assert ptm.usage().tokens == used.tokens + again.usage.tokens
     sound, task_id = registered_task(clock)
@@ -194,7 +194,7 @@ def test_repeated_pairs_are_computed_once(clock: Clock) -> None:
     assert ptm.score(handle, TextPrompts(("what",))).usage.cached_queries == 3
 
 
-def test_fresh_scores_are_computed_all(clock: Clock) -> None:
+def test_fresh_call_computes_every_pair(clock: Clock) -> None:
     ptm, task_id = registered_task(clock)
     handle = ptm.register_examples(task_id, EXAMPLES, 4).id
     known = ptm.score(handle, PROMPTS)
@@ -206,7 +206,7 @@ def test_fresh_scores_are_computed_all(clock: Clock) -> None:
     assert np.array_equal(fresh.scores, np.tile(known.scores, (2, 1, 1)))
 
 
-def test_time_is_metered_by_the_clock(clock: Clock) -> None:
+def test_compute_time_is_measured_by_the_clock(clock: Clock) -> None:
     class Slow(Changed):
         def run(self, job: Job, batch: MicroBatch) -> Scores:
             clock.now += 3.0
@@ -217,7 +217,7 @@ def test_time_is_metered_by_the_clock(clock: Clock) -> None:
     assert ptm.score(handle, TextPrompts(("which",))).usage.compute_seconds == 3.0
 
 
-def test_scores_that_are_no_numbers_never_leave_nor_stay(clock: Clock) -> None:
+def test_scores_that_are_not_finite_are_neither_sent_nor_cached(clock: Clock) -> None:
     class Broken(Changed):
         def run(self, job: Job, batch: MicroBatch) -> Scores:
             scores = job.run(batch)
@@ -231,7 +231,7 @@ def test_scores_that_are_no_numbers_never_leave_nor_stay(clock: Clock) -> None:
             ptm.score(handle, PROMPTS)
 
 
-def test_an_answer_that_no_message_holds_is_refused_before_the_work(clock: Clock) -> None:
+def test_answer_too_large_for_a_message_is_rejected_before_the_work(clock: Clock) -> None:
     ptm = LocalPtm(Engine(Fake(), clock), IN_PROCESS)
     task_id = ptm.register_task(TaskSpec("{text}", tuple(f"class {k}" for k in range(100))))
     handle = ptm.register_examples(task_id, Examples(tuple(f"text {i}" for i in range(1000))), 4).id
@@ -239,8 +239,8 @@ def test_an_answer_that_no_message_holds_is_refused_before_the_work(clock: Clock
         ptm.score(handle, TextPrompts(("a",) * 100))
 
 
-def test_the_fake_can_be_learnt() -> None:
-    """Gradient-free search must have something to find: steps along finite differences lower the cross-entropy."""
+def test_gradient_free_search_learns_on_the_fake() -> None:
+    """Steps along finite differences lower the cross-entropy, so a search has something to find."""
     words = {0: ("many", "count", "much"), 1: ("who", "name", "man"), 2: ("where", "land", "city")}
     texts = tuple(f"{word} {filler}" for k in words for word in words[k] for filler in ("is it", "of old", "then"))
     labels = np.repeat(np.arange(3), 9)
@@ -270,7 +270,7 @@ def test_the_fake_can_be_learnt() -> None:
         TaskSpec("{prompt} {text}", ("a number", "a person" * 100_000)),
     ],
 )
-def test_a_task_without_bounds_is_refused_and_not_kept(clock: Clock, task: TaskSpec) -> None:
+def test_too_large_task_is_rejected_and_not_kept(clock: Clock, task: TaskSpec) -> None:
     ptm, task_id = registered_task(clock)
     with pytest.raises(InvalidTask, match="at most"):
         ptm.register_task(task)

@@ -1,4 +1,4 @@
-"""What a tenant could ask of the engine that is out of all proportion, and that it is refused before it costs much."""
+"""Requests out of all proportion are rejected before they cost much."""
 
 import logging
 import time
@@ -53,7 +53,7 @@ PROJECTION = Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, "which")
 
 
 class Counting(Fake):
-    """Counts what it had to plan."""
+    """Counts the jobs that it plans."""
 
     planned = 0
 
@@ -68,8 +68,8 @@ def register(ptm: LocalPtm, examples: Examples = EXAMPLES) -> str:
     return ptm.register_examples(ptm.register_task(TASK), examples, 4).id
 
 
-def test_what_is_known_of_a_tenant_is_not_pushed_out_by_others() -> None:
-    """Or it would see by its bill how much they ask, and they by theirs."""
+def test_cache_of_a_tenant_is_not_evicted_by_others() -> None:
+    """Otherwise a tenant's own bill would reveal how much others ask."""
     engine = Engine(Fake(), time.monotonic, Quotas(cache_bytes=2000))
     a, b = (LocalPtm(engine, Tenant(name=name)) for name in "ab")
     examples_id = register(a)
@@ -78,7 +78,7 @@ def test_what_is_known_of_a_tenant_is_not_pushed_out_by_others() -> None:
     assert a.score(examples_id, PROMPTS).usage.cached_queries == 4
 
 
-def test_a_call_beyond_the_budget_is_not_planned() -> None:
+def test_call_beyond_the_budget_is_not_planned() -> None:
     backend = Counting()
     ptm = ptm_of(backend, max_queries=3)
     with pytest.raises(BudgetSpent, match="4 queries where 3 of 3 are left"):
@@ -97,13 +97,13 @@ def test_a_call_beyond_the_budget_is_not_planned() -> None:
     ],
     ids=["latent", "tokens", "scale", "-inf", "nan"],
 )
-def test_prompts_that_would_grow_beyond_bounds_are_refused(prompts: Prompts, message: str) -> None:
+def test_prompts_that_would_grow_too_large_are_rejected(prompts: Prompts, message: str) -> None:
     large = replace(Fake().describe(), max_tokens=4096, embedding_width=4096)
     with pytest.raises(InvalidTensor, match=message):
         prompts.check(large)
 
 
-def test_a_text_is_cut_before_its_tokens_become_vectors(checkpoint: Callable[[str], Path]) -> None:
+def test_too_long_text_is_rejected_before_it_becomes_vectors(checkpoint: Callable[[str], Path]) -> None:
     for backend in (Fake(), load(str(checkpoint("bert-encoder")), threads=1)):
         ptm, most = local_ptm(backend), backend.describe().max_tokens
         examples_id = register(ptm)
@@ -111,20 +111,20 @@ def test_a_text_is_cut_before_its_tokens_become_vectors(checkpoint: Callable[[st
             ptm.score(examples_id, TextPrompts(("." * 100 * most,)))
 
 
-def test_a_long_template_is_not_filled_with_many_examples() -> None:
+def test_long_template_with_many_examples_is_rejected() -> None:
     ptm = local_ptm(Fake())
     task_id = ptm.register_task(TaskSpec("{text} " + "a" * 90_000, TASK.classes))
     with pytest.raises(InvalidExamples, match="1000 examples in a template of 90007 characters"):
         ptm.register_examples(task_id, Examples(("who",) * 1000), 4)
 
 
-def test_label_words_are_not_continued_without_end(checkpoint: Callable[[str], Path]) -> None:
+def test_continued_label_words_are_limited(checkpoint: Callable[[str], Path]) -> None:
     words = tuple(f"{'who ' * 15}{n}" for n in range(80))
     with pytest.raises(InvalidTask, match="at most 1024"):
         load(str(checkpoint("gpt2")), threads=1).check(TaskSpec("{prompt} {text} {mask}", words))
 
 
-def test_label_tokens_are_bounded_where_they_have_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_tokens_without_a_budget_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "MAX_LABEL_TOKENS", 4)
     ptm = local_ptm(Fake())
     ptm.register_task(TASK)
@@ -154,7 +154,7 @@ def test_released_examples_take_no_bytes() -> None:
     assert ptm.engine.kept_bytes == 0
 
 
-# What losses tell of single inputs
+# Losses of single inputs
 
 
 def loss_only(**agreed: object) -> LocalPtm:
@@ -167,7 +167,7 @@ def register_labelled(
     ptm.register_examples(ptm.register_task(task), Examples(tuple(texts)), room, labels=np.array(labels))
 
 
-def test_texts_that_the_model_reads_alike_are_one() -> None:
+def test_texts_that_the_model_reads_alike_are_one_input() -> None:
     ptm = loss_only()
     for texts, room in (
         (["who was it" + " " * i for i in range(8)], 4),
@@ -190,7 +190,7 @@ def test_texts_that_the_model_reads_alike_are_one() -> None:
             register_labelled(ptm, texts, [0] * 8, room=room)
 
 
-def test_a_label_is_the_same_in_any_spelling_and_task() -> None:
+def test_label_is_the_same_in_any_spelling_and_task() -> None:
     ptm = loss_only()
     texts = [f"who {i}" for i in range(8)]
     register_labelled(ptm, texts, [0] * 8)
@@ -201,7 +201,7 @@ def test_a_label_is_the_same_in_any_spelling_and_task() -> None:
             register_labelled(ptm, spelled, [1] * 8, task)
 
 
-def test_no_loss_of_a_single_input_is_left_by_subtraction() -> None:
+def test_no_loss_of_a_single_input_follows_by_subtraction() -> None:
     ptm = loss_only(overlaps=False)
     texts = [f"who {i}" for i in range(9)]
     register_labelled(ptm, texts[:8], [0] * 8)
@@ -209,22 +209,22 @@ def test_no_loss_of_a_single_input_is_left_by_subtraction() -> None:
         register_labelled(ptm, texts, [0] * 9)
 
 
-# What others get to hear
+# Errors and logs
 
 
-def test_errors_do_not_tell_where_files_are() -> None:
+def test_errors_do_not_reveal_paths() -> None:
     status = status_of(StoreFull("the disk is full", where="/srv/secret/audit.jsonl", fix="free some space"))
     assert (
         "secret" not in str(status) and b"free some space" in dict(status.trailing_metadata)["grpc-status-details-bin"]
     )
 
 
-def test_a_model_is_not_called_by_its_place(checkpoint: Callable[[str], Path]) -> None:
+def test_card_does_not_reveal_the_folder_of_the_model(checkpoint: Callable[[str], Path]) -> None:
     folder = checkpoint("bert-encoder")
     assert ptm_of(load(str(folder), threads=1)).describe().model == folder.name
 
 
-def test_a_caller_writes_no_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_caller_cannot_forge_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     status_of(UnknownTask(f"no task\nWARNING forged \x1b[31m {'x' * 10_000}", where="task_id"))
     (record,) = caplog.records

@@ -1,4 +1,4 @@
-"""A model on replicas gives the bits of one that is here, and what cannot be is said at once. Without Ray itself."""
+"""Replicas, their caches, and the options of the service on Ray, tested without Ray itself."""
 
 import asyncio
 import sys
@@ -30,7 +30,7 @@ EXAMPLES = Examples(("the film was very good", "who wrote this book", "a story",
 
 
 class Held:
-    """Pairs in a place that replicas can only read."""
+    """Job inputs whose arrays are read-only, as in Ray's shared memory."""
 
     def __init__(self, inputs: JobInputs) -> None:
         self._inputs = inputs
@@ -43,7 +43,7 @@ class Held:
 
 
 class InTurn:
-    """Models in this process, each of which is asked what the one before was not."""
+    """Replicas in this process that serve the calls in turn."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *models: Replica) -> None:
         self._loop, self._turns = loop, cycle(models)
@@ -67,10 +67,10 @@ def soft(backend: Backend[Any], count: int) -> SoftPrompts:
     return SoftPrompts(np.random.default_rng(1).normal(0, 0.3, shape).astype(np.float32), Injection.PREFIX)
 
 
-def test_the_bits_are_those_of_the_model_here(
+def test_replicas_give_the_bits_of_a_local_model(
     backend: Callable[[], Backend[Any]], server_loop: asyncio.AbstractEventLoop
 ) -> None:
-    """Also of some pairs only, of rows out of order and of several inputs, perturbed ones among them."""
+    """Also for some of the pairs, reordered rows, and rows of several inputs, some of them perturbed."""
     here, there = backend(), ReplicatedBackend(InTurn(server_loop, Replica(backend), Replica(backend)), threads=3)
     there.check(TASK)
     assert there.describe() == here.describe() and there.hidden_size == here.hidden_size
@@ -94,7 +94,7 @@ def test_the_bits_are_those_of_the_model_here(
     assert found[0] == found[1]
 
 
-def test_what_a_replica_refuses_its_caller_learns(server_loop: asyncio.AbstractEventLoop) -> None:
+def test_errors_of_a_replica_reach_the_caller(server_loop: asyncio.AbstractEventLoop) -> None:
     there = ReplicatedBackend(InTurn(server_loop, Replica(Fake)), threads=1)
     with pytest.raises(InvalidTask, match="or more than one"):
         there.check(replace(TASK, template="{prompt}"))
@@ -110,7 +110,7 @@ class Newer(Fake):
         return replace(super().describe(), revision="fake-2")
 
 
-def test_replicas_of_different_models_are_no_model(server_loop: asyncio.AbstractEventLoop) -> None:
+def test_replicas_with_different_revisions_are_an_error(server_loop: asyncio.AbstractEventLoop) -> None:
     there = ReplicatedBackend(InTurn(server_loop, Replica(Fake), Replica(Newer)), threads=1)
     rows = there.prepare(TASK, EXAMPLES, 4, None)
     there.columns(TASK)
@@ -118,8 +118,8 @@ def test_replicas_of_different_models_are_no_model(server_loop: asyncio.Abstract
         jobs.score(there, TASK, soft(there, 2), rows)
 
 
-def test_what_was_made_of_late_is_not_made_again() -> None:
-    """Several at once wait for one; what does not fit gives way, and what failed is tried again."""
+def test_async_cache_computes_a_result_once() -> None:
+    """Concurrent calls share one computation, entries beyond the size are evicted, and failures are not cached."""
     made: list[str] = []
 
     async def make(name: str) -> str:
@@ -135,7 +135,7 @@ def test_what_was_made_of_late_is_not_made_again() -> None:
         await cache.get_or_compute("b", 4, partial(make, "b"))
         await cache.get_or_compute("a", 6, partial(make, "a"))
         assert made == ["a", "b"]
-        await cache.get_or_compute("c", 4, partial(make, "c"))  # b, which was used least recently, gives way
+        await cache.get_or_compute("c", 4, partial(make, "c"))  # evicts b, the least recently used
         await cache.get_or_compute("a", 6, partial(make, "a"))
         await cache.get_or_compute("b", 4, partial(make, "b"))
         assert made == ["a", "b", "c", "b"]
@@ -147,8 +147,8 @@ def test_what_was_made_of_late_is_not_made_again() -> None:
     asyncio.run(ask())
 
 
-def test_what_nobody_has_used_for_long_is_kept_no_longer() -> None:
-    """Kills: inputs that stay with a replica because nothing else takes their room."""
+def test_async_cache_drops_entries_that_are_long_unused() -> None:
+    """Kills: inputs that stay with a replica because no other inputs evict them."""
     loop = AdvancingLoop()
     made: list[str] = []
 
@@ -164,7 +164,7 @@ def test_what_nobody_has_used_for_long_is_kept_no_longer() -> None:
         await cache.get_or_compute("a", 1, partial(make, "a"))
         await loop.advance(60.0)
         for _ in range(3):
-            await asyncio.sleep(0)  # what is due runs
+            await asyncio.sleep(0)  # let due timers run
         assert "b" not in cache and "a" in cache
         await cache.get_or_compute("b", 1, partial(make, "b"))
         assert made == ["a", "b", "b"]
@@ -173,14 +173,14 @@ def test_what_nobody_has_used_for_long_is_kept_no_longer() -> None:
     loop.close()
 
 
-def test_there_are_as_many_replicas_as_queued_tokens_ask_for() -> None:
+def test_number_of_replicas_follows_the_queued_tokens() -> None:
     policy = QueuedTokens(1000)
 
     def wanted(**reported: float) -> int:
         return policy(SimpleNamespace(aggregated_metrics={QUEUED_TOKENS: reported} if reported else {}))[0]
 
     assert [wanted(a=n) for n in (0.0, 1000.0, 1001.0, 5500.0)] == [1, 1, 2, 6]
-    assert wanted(a=2500.0, b=2500.0) == 3  # each reports the one queue that there is
+    assert wanted(a=2500.0, b=2500.0) == 3  # all replicas report the same queue
     assert wanted() == 1
 
 
@@ -195,7 +195,7 @@ def test_there_are_as_many_replicas_as_queued_tokens_ask_for() -> None:
     ],
     ids=" ".join,
 )
-def test_what_ray_cannot_do_is_refused(
+def test_options_that_ray_does_not_support_are_rejected(
     words: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["fedbbpt", "ptm", "serve", "--model", "fake", *words])

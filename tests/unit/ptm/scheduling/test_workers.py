@@ -1,4 +1,4 @@
-"""Workers: every micro-batch once, errors to their call alone, and what is given up is not begun."""
+"""Workers run every micro-batch once, end only the call that fails, and begin nothing of a cancelled call."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from fedbbpt.types import MicroBatch
 
 
 class Work:
-    """Micro-batches of ten tokens that note that they ran."""
+    """Micro-batches of ten tokens, which record that they ran."""
 
     def __init__(self, count: int, run: Callable[[int], None] = lambda index: None) -> None:
         self.batches: Sequence[MicroBatch] = [
@@ -54,7 +54,7 @@ def test_every_micro_batch_runs_once(workers: Workers) -> None:
     assert workers.tokens == 0
 
 
-def test_an_error_ends_its_own_call_only(workers: Workers) -> None:
+def test_error_ends_its_own_call_only(workers: Workers) -> None:
     def fail(index: int) -> None:
         if index == 0:
             raise ValueError("broken")
@@ -69,7 +69,7 @@ def test_an_error_ends_its_own_call_only(workers: Workers) -> None:
     assert sorted(again.ran) == [0, 1]
 
 
-def test_what_is_given_up_is_not_begun(workers: Workers) -> None:
+def test_cancelled_call_begins_no_further_micro_batch(workers: Workers) -> None:
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     def wait(index: int) -> None:
@@ -77,19 +77,19 @@ def test_what_is_given_up_is_not_begun(workers: Workers) -> None:
         assert gate.wait(200.0)
 
     work = Work(10, wait)
-    ended, give_up = submit(workers, work)
+    ended, cancel = submit(workers, work)
     for _ in range(2):
         assert entered.acquire(timeout=200.0)
-    give_up()
-    give_up()
+    cancel()
+    cancel()
     assert workers.tokens == 0 and not ended.done()  # two still run
     gate.set()
     ended.result(60.0)
     assert sorted(work.ran) == [0, 1]
-    give_up()  # too late, and no harm
+    cancel()  # too late, and harmless
 
 
-def test_a_tenant_that_waits_for_much_is_refused_and_others_are_not(workers: Workers) -> None:
+def test_only_the_tenant_with_a_full_queue_is_rejected(workers: Workers) -> None:
     gate = threading.Event()
 
     def wait(index: int) -> None:

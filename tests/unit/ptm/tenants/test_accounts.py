@@ -13,7 +13,7 @@ PAYING = Tenant(
 )
 
 
-def test_what_is_not_used_is_free_again() -> None:
+def test_settling_frees_what_was_not_used() -> None:
     account = Account(LIMITED, None)
     reservation = account.reserve(8, 800, 0.0)
     assert account.budget() == Budget(2, 200)
@@ -22,7 +22,7 @@ def test_what_is_not_used_is_free_again() -> None:
     assert account.usage == account.tasks["task"] == Usage(3, 120, 0.5)
 
 
-def test_a_spent_budget_says_what_is_left() -> None:
+def test_spent_budget_says_what_is_left() -> None:
     account = Account(LIMITED, None)
     account.settle(account.reserve(4, 100, 0.0), "task", Usage(4, 100))
     beside = account.reserve(3, 0, 0.0)
@@ -37,7 +37,7 @@ def test_a_spent_budget_says_what_is_left() -> None:
         account.check(1, 0.0)
 
 
-def test_a_reservation_is_settled_once() -> None:
+def test_reservation_can_be_settled_once_only() -> None:
     account = Account(LIMITED, None)
     reservation = account.reserve(8, 0, 0.0)
     account.reserve(2, 0, 0.0)
@@ -47,7 +47,7 @@ def test_a_reservation_is_settled_once() -> None:
     assert account.budget() == Budget(8, 1000)
 
 
-def test_queries_cost_their_price() -> None:
+def test_usage_costs_the_prices_of_the_tenant() -> None:
     account = Account(PAYING, None)
     usage = account.priced(Usage(10, 2500, cached_queries=4))
     assert usage.cost_micros == 6 * 20 + 4 * 5 + 1750
@@ -55,7 +55,7 @@ def test_queries_cost_their_price() -> None:
     assert account.usage.cost_micros == usage.cost_micros
 
 
-def test_a_rate_lets_a_large_call_through_and_then_waits() -> None:
+def test_rate_admits_a_large_call_and_delays_the_next() -> None:
     account = Account(Tenant(name="anna", queries_per_second=10.0, burst_queries=20), None)
     account.settle(account.reserve(50, 0, 100.0), "task", Usage(50))
     with pytest.raises(RateLimited, match=r"more than 10 queries a second; try again in 3\.1 s") as raised:
@@ -67,7 +67,7 @@ def test_a_rate_lets_a_large_call_through_and_then_waits() -> None:
     assert account.usage == Usage(51)
 
 
-def test_a_rest_earns_no_more_than_the_burst() -> None:
+def test_pause_earns_no_more_than_the_burst() -> None:
     account = Account(Tenant(name="anna", queries_per_second=10.0), None)
     account.settle(account.reserve(0, 0, 0.0), "task", Usage())
     for _ in range(10):
@@ -76,7 +76,7 @@ def test_a_rest_earns_no_more_than_the_burst() -> None:
         account.reserve(1, 0, 1e6)
 
 
-def test_what_a_call_did_not_use_does_not_slow_the_next() -> None:
+def test_unused_reservation_does_not_delay_the_next_call() -> None:
     account = Account(Tenant(name="anna", queries_per_second=0.1), None)
     account.settle(account.reserve(1000, 0, 0.0), "task", Usage(cached_queries=0))
     account.reserve(1, 0, 0.0)
@@ -84,7 +84,7 @@ def test_what_a_call_did_not_use_does_not_slow_the_next() -> None:
         account.reserve(1, 0, 0.0)
 
 
-def test_label_tokens_count_once_for_life() -> None:
+def test_label_token_counts_once() -> None:
     account = Account(Tenant(name="anna"), 4)
     first = account.spend_label_tokens(frozenset({"yes", "no"}))
     assert not account.spend_label_tokens(frozenset({"yes", "no"}))
@@ -97,12 +97,12 @@ def test_label_tokens_count_once_for_life() -> None:
     assert account.spend_label_tokens(frozenset({"yes", "no", "a"})) == first
 
 
-def test_no_word_can_be_read_from_what_is_kept() -> None:
+def test_label_tokens_are_kept_as_digests() -> None:
     (shown,) = Account(Tenant(name="anna"), None).spend_label_tokens(frozenset({"diagnosis"}))
     assert "diagnosis" not in shown
 
 
-def test_no_limits() -> None:
+def test_tenant_without_limits_has_an_unlimited_budget() -> None:
     account = Account(Tenant(name="anna"), None)
     account.spend_label_tokens(frozenset(map(str, range(1000))))
     account.settle(account.reserve(10**12, 10**15, 0.0), "task", Usage(10**12, 10**15))
@@ -110,7 +110,7 @@ def test_no_limits() -> None:
     assert account.budget() == UNLIMITED
 
 
-def test_records_bring_an_account_back() -> None:
+def test_audit_records_restore_an_account() -> None:
     tenant = Tenant(name="anna", max_queries=100, currency="EUR", micros_per_query=20)
     account = Account(tenant, 5)
     shown = account.spend_label_tokens(frozenset({"yes", "no"}))
@@ -135,7 +135,7 @@ def test_records_bring_an_account_back() -> None:
     assert not dearer.spend_label_tokens(frozenset({"yes", "no"}))
 
 
-def test_a_budget_that_was_made_smaller_than_what_is_used() -> None:
+def test_budget_below_usage_leaves_nothing() -> None:
     account = Account(Tenant(name="anna", max_queries=5), None)
     account.restore({"kind": "score", "task": "t", "queries": 9, "tokens": 0, "cached_queries": 0, "cost_micros": 0})
     assert account.budget() == Budget(0)
@@ -143,7 +143,7 @@ def test_a_budget_that_was_made_smaller_than_what_is_used() -> None:
         account.reserve(1, 0, 0.0)
 
 
-def test_tasks_that_are_long_unused_go_together() -> None:
+def test_usage_of_long_unused_tasks_is_added_up() -> None:
     account = Account(Tenant(name="anna"), None)
     for index in range(MAX_TASKS + 3):
         account.settle(account.reserve(1, 0, 0.0), f"task-{index}", Usage(1))

@@ -1,4 +1,4 @@
-"""The chain of records, and what crashes, full disks and other people do to it."""
+"""The audit log's chain of records after crashes, full disks and manipulations."""
 
 import errno
 import hashlib
@@ -48,7 +48,7 @@ def queries(file: Path) -> list[int]:
     return [record["queries"] for record in read_audit(file)]
 
 
-def test_records_are_what_was_appended(file: Path) -> None:
+def test_records_have_the_appended_fields(file: Path) -> None:
     write(file, 3)
     head = write(file, 4)
     first, second = read_audit(file)
@@ -66,28 +66,28 @@ def test_records_are_what_was_appended(file: Path) -> None:
     assert S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_what_was_there_is_replayed(file: Path) -> None:
+def test_opening_replays_the_records(file: Path) -> None:
     write(file, 3, 4)
     replayed: list[int] = []
     AuditLog(file, clock, lambda record: replayed.append(record["queries"])).close()
     assert replayed == [3, 4]
 
 
-def test_without_a_file_nothing_is_kept() -> None:
+def test_log_without_a_file_keeps_nothing() -> None:
     log = AuditLog(None, clock)
     log.append("score", "anna", queries=3)
     assert log.head == Anchor()
     log.close()
 
 
-def test_a_log_is_one_services(file: Path) -> None:
+def test_log_is_locked_by_one_service(file: Path) -> None:
     with opened(file), pytest.raises(StoreLocked, match="another service has it open"):
         AuditLog(file, clock)
     write(file, 3)
     assert queries(file) == [3]
 
 
-def test_a_crash_at_any_byte_of_the_last_record_loses_that_alone(
+def test_crash_at_any_byte_loses_the_last_record_only(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a thousand times
@@ -104,7 +104,7 @@ def test_a_crash_at_any_byte_of_the_last_record_loses_that_alone(
         assert queries(file) == [3, 5]
 
 
-def test_a_crash_at_the_first_record(file: Path) -> None:
+def test_crash_at_the_first_record_leaves_an_empty_log(file: Path) -> None:
     write(file, 3)
     file.write_bytes(file.read_bytes()[:20])
     write(file, 5)
@@ -112,7 +112,7 @@ def test_a_crash_at_the_first_record(file: Path) -> None:
 
 
 def broken(file: Path, lines: bytes) -> str:
-    """What is said of a file that holds these."""
+    """Returns the error message for a file with these lines."""
     file.write_bytes(lines)
     with pytest.raises(AuditBroken) as opening:
         AuditLog(file, clock)
@@ -124,7 +124,7 @@ def broken(file: Path, lines: bytes) -> str:
 
 
 @pytest.mark.parametrize("change", [0x01, 0x20, 0x80], ids=hex)
-def test_a_byte_that_is_another_is_found(change: int, file: Path) -> None:
+def test_every_changed_byte_is_detected(change: int, file: Path) -> None:
     write(file, 3, 4)
     whole = file.read_bytes()
     for place in range(len(whole) - 1):
@@ -134,14 +134,14 @@ def test_a_byte_that_is_another_is_found(change: int, file: Path) -> None:
 
 
 def sealed(line: bytes, **changed: Any) -> bytes:
-    """With its hash, as somebody writes it who knows how that is made."""
+    """Returns the record with these changes and a correct hash, as a forger would write it."""
     record = {key: value for key, value in {**json.loads(line), **changed}.items() if key != "hash"}
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     record["hash"] = hashlib.sha256(text.encode()).hexdigest()
     return json.dumps(record, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def test_what_is_wrong_is_said_with_its_line(file: Path) -> None:
+def test_errors_name_the_line(file: Path) -> None:
     write(file, 3, 4, 5)
     first, second, third = lines = file.read_bytes().splitlines(keepends=True)
     assert [sealed(line) for line in lines] == lines
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_said_with_its_line(file: Path) -> None:
         assert "1: the record was changed" in broken(file, line + second + third)
 
 
-def test_an_anchor_finds_what_the_file_cannot_tell(file: Path) -> None:
+def test_anchor_detects_a_cut_and_a_rewritten_end(file: Path) -> None:
     head = write(file, 3, 4, 5)
     first, second, third = file.read_bytes().splitlines(keepends=True)
     assert [record["queries"] for record in read_audit(file, Anchor.parse(str(head)))] == [3, 4, 5]
@@ -186,14 +186,14 @@ def test_an_anchor_finds_what_the_file_cannot_tell(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "3", "0:" + "a" * 64, "3:abc", "-1:" + "a" * 64, "3:" + "g" * 64])
-def test_no_anchor(text: str) -> None:
+def test_invalid_anchors_are_rejected(text: str) -> None:
     with pytest.raises(InvalidInput, match="is not an anchor"):
         Anchor.parse(text)
 
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The kernel writes as much as still fits, and refuses the rest, as a full disk does."""
+    """Limits the size of files, so that the kernel writes only what still fits, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -202,7 +202,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_log_as_it_was(file: Path) -> None:
+def test_full_disk_leaves_the_log_unchanged(file: Path) -> None:
     head = write(file, 3, 4)
     whole = file.read_bytes()
     with opened(file) as log:
@@ -216,8 +216,8 @@ def test_a_full_disk_leaves_the_log_as_it_was(file: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_what_could_not_be_made_durable_is_taken_back(number: int, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where that fails as well at first."""
+def test_record_that_is_not_durable_is_removed(number: int, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The removal may fail at first as well."""
     write(file, 3)
 
     def fail(descriptor: int) -> None:
@@ -232,7 +232,7 @@ def test_what_could_not_be_made_durable_is_taken_back(number: int, file: Path, m
     assert queries(file) == [3, 5]
 
 
-def test_nowhere_to_write(tmp_path: Path) -> None:
+def test_unusable_paths_are_errors(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         AuditLog(tmp_path / "gone/audit.jsonl", clock)
     with pytest.raises(StoreError, match="Is a directory"):
@@ -241,7 +241,7 @@ def test_nowhere_to_write(tmp_path: Path) -> None:
         list(read_audit(tmp_path / "audit.jsonl"))
 
 
-def test_threads_write_one_chain(file: Path) -> None:
+def test_threads_append_to_one_chain(file: Path) -> None:
     with opened(file) as log, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda count: log.append("score", "anna", queries=count), range(40)))
     assert sorted(queries(file)) == list(range(40))

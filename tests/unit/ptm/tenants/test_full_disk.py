@@ -1,4 +1,4 @@
-"""With no room for a record nothing is counted and nothing is kept: the log and the account never part."""
+"""Without space for a record nothing is charged and nothing is cached: log and account always agree."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ PROMPTS = TextPrompts(("which kind", "what"))
 ANNA = Tenant(name="anna", max_queries=6)
 
 
-def test_what_was_not_recorded_was_not_used(tmp_path: Path) -> None:
+def test_unrecorded_call_is_neither_charged_nor_cached(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     engine = Engine(Fake(), time.monotonic, tenants=[ANNA], audit_file=file)
     anna = LocalPtm(engine, ANNA)
@@ -37,8 +37,8 @@ def test_what_was_not_recorded_was_not_used(tmp_path: Path) -> None:
         anna.score(handle, PROMPTS)
     assert engine.usage(tenant=ANNA).queries == 0 and engine.budget(tenant=ANNA).queries == 6
     scored = anna.score(handle, PROMPTS)
-    assert (scored.usage.queries, scored.usage.cached_queries) == (4, 0), "what was not billed is not known either"
+    assert (scored.usage.queries, scored.usage.cached_queries) == (4, 0), "an uncharged call is not cached"
     with largest_file(file.stat().st_size), pytest.raises(BudgetSpent):
-        anna.score(handle, TextPrompts(("one", "two")))  # and not that the disk is full: try again
+        anna.score(handle, TextPrompts(("one", "two")))  # not StoreFull, which would ask for a retry
     engine.close()
     assert sum(record["queries"] for record in read_audit(file) if record["kind"] == "score") == 4

@@ -1,4 +1,4 @@
-"""Answers by idempotency key."""
+"""Replies by idempotency key."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,16 +10,16 @@ from fedbbpt.ptm.tenants.idempotency import OVERHEAD_BYTES, Attempts, ReplyCache
 
 
 class Maker:
-    """Makes answers when it is told to, and counts."""
+    """Computes numbered answers once `go` is set."""
 
     def __init__(self) -> None:
-        self.made, self.gave_up, self.go = 0, False, asyncio.Event()
+        self.made, self.cancelled, self.go = 0, False, asyncio.Event()
 
     async def __call__(self, attempts: Attempts) -> bytes:
         try:
             await self.go.wait()
         except asyncio.CancelledError:
-            self.gave_up = True
+            self.cancelled = True
             raise
         self.made += 1
         return b"answer %d" % self.made
@@ -32,7 +32,7 @@ def run(scenario: Callable[[ReplyCache, Maker], Awaitable[None]]) -> None:
     asyncio.run(play())
 
 
-def test_the_same_call_gets_the_same_answer() -> None:
+def test_repeated_call_gets_the_same_reply() -> None:
     async def scenario(replies: ReplyCache, maker: Maker) -> None:
         together = [asyncio.ensure_future(replies.get_or_compute("key", b"request", maker)) for _ in range(2)]
         maker.go.set()
@@ -42,7 +42,7 @@ def test_the_same_call_gets_the_same_answer() -> None:
     run(scenario)
 
 
-def test_a_key_of_another_request_is_refused() -> None:
+def test_key_of_another_request_is_rejected() -> None:
     async def scenario(replies: ReplyCache, maker: Maker) -> None:
         maker.go.set()
         await replies.get_or_compute("key", b"request", maker)
@@ -54,25 +54,25 @@ def test_a_key_of_another_request_is_refused() -> None:
     run(scenario)
 
 
-def test_what_nobody_waits_for_is_given_up() -> None:
+def test_call_without_waiting_callers_is_cancelled() -> None:
     async def scenario(replies: ReplyCache, maker: Maker) -> None:
         calls = [asyncio.ensure_future(replies.get_or_compute("key", b"request", maker)) for _ in range(2)]
         await asyncio.sleep(0)
         calls[0].cancel()
         await asyncio.wait({calls[0]})
-        assert not maker.gave_up  # one still waits
+        assert not maker.cancelled  # one still waits
         calls[1].cancel()
         await asyncio.wait({calls[1]})
         await asyncio.sleep(0)
-        assert maker.gave_up is True
+        assert maker.cancelled is True
         maker.go.set()
         assert await replies.get_or_compute("key", b"request", maker) == b"answer 1"
 
     run(scenario)
 
 
-def test_what_an_attempt_was_charged_for_is_told_to_the_next() -> None:
-    """Kills: an attempt that begins while the one before still counts; charges that only one more hears of."""
+def test_next_attempt_knows_the_charged_queries() -> None:
+    """Kills: an attempt that begins while the one before still adds charges; charges that only the next one sees."""
 
     async def scenario(replies: ReplyCache, maker: Maker) -> None:
         told: list[int] = []
@@ -82,7 +82,7 @@ def test_what_an_attempt_was_charged_for_is_told_to_the_next() -> None:
             try:
                 await maker.go.wait()
             except asyncio.CancelledError:
-                await asyncio.sleep(0)  # what runs comes to its end
+                await asyncio.sleep(0)  # let running micro-batches end
                 await asyncio.sleep(0)
                 attempts.charged_queries += 4
                 raise
@@ -103,7 +103,7 @@ def test_what_an_attempt_was_charged_for_is_told_to_the_next() -> None:
     run(scenario)
 
 
-def test_an_answer_that_came_when_nobody_waited_is_kept() -> None:
+def test_reply_of_a_cancelled_call_is_kept() -> None:
     async def scenario(replies: ReplyCache, maker: Maker) -> None:
         async def finishing(attempts: Attempts) -> bytes:
             maker.made += 1
@@ -123,7 +123,7 @@ def test_an_answer_that_came_when_nobody_waited_is_kept() -> None:
     run(scenario)
 
 
-def test_what_failed_is_made_anew() -> None:
+def test_failed_call_is_computed_again() -> None:
     async def scenario(replies: ReplyCache, maker: Maker) -> None:
         async def fail(attempts: Attempts) -> bytes:
             raise ValueError("broken")
@@ -136,7 +136,7 @@ def test_what_failed_is_made_anew() -> None:
     run(scenario)
 
 
-def test_answers_are_forgotten_by_age_and_by_bytes() -> None:
+def test_replies_are_dropped_by_age_and_size() -> None:
     now = [0.0]
 
     async def play() -> None:

@@ -1,4 +1,4 @@
-"""What leaves under each output policy, and what LOSS_ONLY asks of handles."""
+"""Answers under each output policy, and the rules of LOSS_ONLY for handles."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ SCORES = np.random.default_rng(0).normal(0, 30, (3, 10, 4)).astype(np.float32)
 LABELS = np.arange(10) % 4
 
 
-def test_each_answer_follows_from_the_scores() -> None:
+def test_answers_follow_from_the_scores() -> None:
     assert answer(Output.LABEL_LOGITS, SCORES, None) is SCORES
     logs = answer(Output.LABEL_LOGPROBS, SCORES, None)
     assert logs.dtype == np.float32 and np.allclose(np.exp(logs.astype(np.float64)).sum(axis=2), 1, atol=1e-5)
@@ -26,7 +26,7 @@ def test_each_answer_follows_from_the_scores() -> None:
     assert losses.dtype == np.float64 and np.allclose(losses, cross_entropy(SCORES, LABELS), rtol=1e-12)
 
 
-def test_labels_come_where_they_are_needed_and_nowhere_else() -> None:
+def test_labels_are_required_for_losses_and_rejected_otherwise() -> None:
     check_labels(Output.LOSS_ONLY, LABELS, 4)
     check_labels(Output.LABEL_LOGITS, None, 4)
     for output, labels in (
@@ -47,13 +47,13 @@ def enter(book: LabelBook, rows: Sequence[int], label: str = "a", columns: bytes
     book.enter(columns, [bytes([row]) for row in rows], [label] * len(rows))
 
 
-def test_a_loss_is_over_several_different_examples() -> None:
+def test_loss_needs_several_different_examples() -> None:
     enter(book(), range(8))
     with pytest.raises(PolicyForbids, match="7 different"):
         enter(book(), [*range(7), 0])
 
 
-def test_an_input_keeps_its_label() -> None:
+def test_input_keeps_its_label() -> None:
     labels = book()
     enter(labels, range(8))
     with pytest.raises(PolicyForbids, match=r"examples\[0\].label"):
@@ -65,16 +65,16 @@ def test_an_input_keeps_its_label() -> None:
 
 
 @pytest.mark.parametrize("overlaps", [True, False])
-def test_no_input_makes_up_most_of_a_loss(overlaps: bool) -> None:
-    """Kills: counting different inputs, and not how often each of them comes."""
+def test_no_input_dominates_a_loss(overlaps: bool) -> None:
+    """Kills: counting different inputs without their frequencies."""
     for rows, weight in (([0] * 9993 + list(range(1, 8)), "1.0"), ([*range(8), 0], "7.4")):
         with pytest.raises(PolicyForbids, match=f"8 different examples that weigh like {weight}"):
             enter(book(overlaps=overlaps), rows)
     enter(book(overlaps=overlaps), [*range(8), *range(8)])
 
 
-def test_inputs_that_weigh_differently_are_no_group() -> None:
-    """Kills: a group of which one input makes up most, once the others are subtracted."""
+def test_inputs_of_different_weight_are_not_a_group() -> None:
+    """Kills: a group that one input dominates once the others are subtracted."""
     many = list(range(20, 60))
     with pytest.raises(PolicyForbids, match="1 new inputs"):
         enter(book(), [*[0] * 5, *many])
@@ -82,8 +82,8 @@ def test_inputs_that_weigh_differently_are_no_group() -> None:
     enter(book(), [*list(range(8)) * 2, *many])
 
 
-def test_handles_do_not_single_inputs_out() -> None:
-    """Kills: pairs of handles that are compared one by one, where a third one tells of what two share."""
+def test_handles_isolate_no_input() -> None:
+    """Kills: comparing handles pair by pair, although a third handle reveals what two share."""
     labels = book()
     enter(labels, range(16))
     enter(labels, range(15, -1, -1))
@@ -101,7 +101,7 @@ def test_handles_do_not_single_inputs_out() -> None:
         enter(labels, range(1, 16))
 
 
-def test_whoever_may_leave_small_differences_is_asked_for_labels_only() -> None:
+def test_overlaps_are_allowed_but_labels_stay() -> None:
     labels = book(overlaps=True)
     for rows in (range(8), range(9), [*range(8), 8, 8]):
         enter(labels, rows)
@@ -109,7 +109,7 @@ def test_whoever_may_leave_small_differences_is_asked_for_labels_only() -> None:
         enter(labels, range(1, 9), "b")
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_number_of_remembered_inputs_is_limited() -> None:
     labels = book(max_rows=8)
     enter(labels, range(8))
     enter(labels, range(8))

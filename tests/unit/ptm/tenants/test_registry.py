@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_the_file_says(file: Path) -> None:
+def test_file_gives_the_settings_of_each_tenant(file: Path) -> None:
     anna, bela, clinic = read_tenants(file)
     assert (anna.name, anna.output, anna.max_queries) == ("anna", Output.LABEL_LOGPROBS, 5)
     assert anna.price == Price("EUR", 20, 0, 3)
@@ -75,7 +75,7 @@ BOTH = (["Bearer bela's token"], ["other.example.org", "bela.example.org"])
         ([], ["clinic.example.org"], "clinic"),
     ],
 )
-def test_who_is_known(shown: list[str], certificate: list[str], name: str, file: Path) -> None:
+def test_credentials_identify_their_tenant(shown: list[str], certificate: list[str], name: str, file: Path) -> None:
     assert read_tenants(file).identify(shown, certificate).name == name
 
 
@@ -95,18 +95,18 @@ def test_who_is_known(shown: list[str], certificate: list[str], name: str, file:
         ([], ["bela.example.org"]),
     ],
 )
-def test_who_is_not(shown: list[str], certificate: list[str], file: Path) -> None:
+def test_other_credentials_are_rejected(shown: list[str], certificate: list[str], file: Path) -> None:
     with pytest.raises(Unauthenticated):
         read_tenants(file).identify(shown, certificate)
 
 
-def test_a_certificate_of_two_tenants_is_neither(file: Path) -> None:
+def test_certificate_of_two_tenants_is_rejected(file: Path) -> None:
     file.write_text(FILE + '[[tenant]]\nname = "dora"\ncertificate = "dora.example.org"\n')
     with pytest.raises(Unauthenticated, match="two tenants"):
         read_tenants(file).identify([], ["clinic.example.org", "dora.example.org"])
 
 
-def test_tokens_alone_and_no_tokens() -> None:
+def test_registries_of_tokens_and_of_anyone() -> None:
     known = Tenants.of_tokens(["anna's token", "bela's token", "anna's token"])
     assert {tenant.name for tenant in known} == {ANNA[:8], BELA[:8]}
     assert known.identify(["Bearer bela's token"], []).name == BELA[:8]
@@ -149,7 +149,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=REFUSED.values())
-def test_a_file_that_is_refused(text: str, file: Path) -> None:
+def test_invalid_file_is_rejected(text: str, file: Path) -> None:
     file.write_text(text)
     with pytest.raises(InvalidInput) as refused:
         read_tenants(file)
@@ -158,6 +158,6 @@ def test_a_file_that_is_refused(text: str, file: Path) -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_missing_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"gone\.toml"):
         read_tenants(tmp_path / "gone.toml")

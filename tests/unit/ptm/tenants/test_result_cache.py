@@ -1,4 +1,4 @@
-"""The result cache: what was put is found, bit for bit, until more than fits has been used since."""
+"""The result cache returns the cached bits until the entry is evicted."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def row(value: float) -> np.ndarray:
     return np.array([value, -value], np.float32)
 
 
-def test_what_was_used_least_recently_gives_way() -> None:
+def test_least_recently_used_entry_is_evicted() -> None:
     cache = ResultCache(2 * (row(0).nbytes + OVERHEAD_BYTES))
     cache.put(b"a", row(0.1))
     cache.put(b"b", row(0.2))
@@ -21,7 +21,7 @@ def test_what_was_used_least_recently_gives_way() -> None:
         assert found is not None and np.array_equal(found, row(value))
 
 
-def test_without_room_nothing_stays() -> None:
+def test_cache_of_no_size_keeps_nothing() -> None:
     cache = ResultCache(0)
     cache.put(b"a", row(0.1))
     assert cache.get(b"a") is None
