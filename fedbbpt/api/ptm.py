@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.interfaces import Backend, Ptm
+from fedbbpt.prompts.text import TextSpace
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.tenants.tenant import IN_PROCESS
-from fedbbpt.types import Examples, Precision, Scores, TaskSpec, TextPrompts
+from fedbbpt.types import Examples, LabelledExamples, Precision, Scores, TaskSpec
 
 if TYPE_CHECKING:
     from fedbbpt.wire.tls import ClientTls
@@ -97,9 +99,7 @@ def ask(
         OutputWithheld: The PTM gives no scores.
         InvalidTask: The PTM cannot score these classes.
     """
-    task_id = ptm.register_task(TaskSpec(template, tuple(classes)))
-    handle = ptm.register_examples(task_id, Examples(tuple(texts)), PROMPT_TOKENS)
-    try:
-        return np.asarray(ptm.score(handle.id, TextPrompts((prompt,))).scores[0])
-    finally:
-        ptm.release(handle.id)
+    space = TextSpace(1, (prompt,), PROMPT_TOKENS)
+    data = LabelledExamples(Examples(tuple(texts)), np.zeros(len(texts), np.int64))  # the labels are not used
+    scorer = PromptScorer(ptm, TaskSpec(template, tuple(classes)), space)
+    return np.asarray(scorer.scores(data, np.zeros((1, 1), np.float32))[0])

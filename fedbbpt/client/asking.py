@@ -101,9 +101,11 @@ class PromptScorer:
             most: The largest length of a part, if the PTM's own limit is not enough.
         """
         data = LabelledExamples(fit(data.examples, self.card.image_shape), data.labels)
+        if not len(data):
+            return [data]
         limit = examples_per_handle(self.card, data.examples)
         number = math.ceil(len(data) / min(limit, most or limit))
-        return [data.take(rows) for rows in np.array_split(np.arange(len(data)), max(1, number))]
+        return [data.take(rows) for rows in np.array_split(np.arange(len(data)), number)]
 
     def register(self, part: LabelledExamples) -> RegisteredPart:
         """Registers one of `parts` with the PTM. Raises InvalidTask if the PTM cannot score the task."""

@@ -5,6 +5,7 @@ import pytest
 
 from fedbbpt.client import asking
 from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.errors import InvalidExamples
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
@@ -42,7 +43,7 @@ def test_scores_of_a_population_are_those_of_its_members() -> None:
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_LOGITS, Output.LABEL_ARGMAX, Output.LOSS_ONLY])
-def test_judge_says_what_the_output_of_the_ptm_lets_one_know(output: Output) -> None:
+def test_judge_gives_what_the_output_of_the_ptm_shows(output: Output) -> None:
     judgement = PromptScorer(ptm_of(Fake(), output=output), TASK, SPACE).judge(DATA, Z)
     whole = PromptScorer(fake_ptm(), TASK, SPACE).judge(DATA, Z)
     assert judgement.examples == len(DATA)
@@ -55,6 +56,11 @@ def test_judge_says_what_the_output_of_the_ptm_lets_one_know(output: Output) -> 
         assert judgement.correct is None
     else:
         np.testing.assert_array_equal(judgement.correct, whole.correct)
+
+
+def test_no_examples_are_rejected_by_the_ptm() -> None:
+    with pytest.raises(InvalidExamples):
+        PromptScorer(fake_ptm(), TASK, SPACE).scores(DATA.take(np.arange(0)), Z)
 
 
 def test_no_prompt_scores_the_examples_as_they_are() -> None:
