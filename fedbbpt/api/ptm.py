@@ -53,7 +53,7 @@ def open_ptm(
         patience_seconds: How long to repeat calls to a service that does not answer.
 
     Raises:
-        PtmUnavailable: Nobody answers at the address.
+        PtmUnavailable: The service does not answer.
         RevisionChanged: The service has another revision.
         InvalidInput: The model cannot be loaded.
     """
@@ -70,7 +70,7 @@ def open_ptm(
             service = RemotePtm(channel, revision, patience_seconds=patience_seconds)
         except PtmUnavailable as error:
             fix = "the address that `fedbbpt ptm serve` printed"
-            raise PtmUnavailable(f"nobody answers ({error.what})", where=address, fix=fix) from None
+            raise PtmUnavailable(f"no answer ({error.what})", where=address, fix=fix) from None
         yield service
 
 

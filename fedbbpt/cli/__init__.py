@@ -1,12 +1,26 @@
-"""The command line: builds objects, starts them, nothing else."""
+"""The command line: builds objects, starts them, and nothing else."""
 
 import errno
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from fedbbpt.cli import bench, conformance, data, federation, owner, prompt, ptm, ptm_serve, roles, status
+from fedbbpt.cli import (
+    bench,
+    client,
+    conformance,
+    coordinator,
+    data,
+    federation,
+    owner,
+    prompt,
+    ptm,
+    ptm_serve,
+    status,
+)
 from fedbbpt.cli.terminal.console import err, fail
 from fedbbpt.errors import FedbbptError, StoreError, StoreFull
 from fedbbpt.federation.processes import end_with_parent
@@ -16,33 +30,53 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="fedbbpt",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Federated black-box prompt tuning: tune one prompt together, for a model that nobody gets to see.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Federated black-box prompt tuning: tune one prompt together for a model that nobody can see inside.",
 )
-app.command()(federation.init)
-app.command()(federation.run)
-app.command()(federation.simulate)
-app.command()(federation.demo)
-app.command()(data.data)
-app.command()(status.status)
-app.command()(status.stop)
-app.command()(prompt.predict)
-app.command()(prompt.evaluate)
-app.add_typer(bench.bench, name="bench")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fedbbpt {version('fedbbpt')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (
+    federation.init,
+    federation.run,
+    federation.simulate,
+    federation.demo,
+    data.data,
+    status.status,
+    status.stop,
+    prompt.predict,
+    prompt.evaluate,
+):
+    app.command()(command)
 ptm_serve.ptm.command()(ptm.audit)
 ptm_serve.ptm.command()(ptm.token)
-app.add_typer(ptm_serve.ptm, name="ptm")
-app.add_typer(roles.coordinator, name="coordinator")
-app.add_typer(roles.client, name="client")
+app.add_typer(coordinator.coordinator, name="coordinator")
+app.add_typer(client.client, name="client")
 app.add_typer(owner.owner, name="owner")
+app.add_typer(ptm_serve.ptm, name="ptm")
 app.add_typer(conformance.conformance, name="conformance")
+app.add_typer(bench.bench, name="bench")
 
 
 def main() -> None:
-    """Runs a command. Exit codes: docs/commands.md."""
+    """Runs a command, and exits with one of the codes in docs/commands.md."""
     end_with_parent()
-    # The C core's own log lines say nothing to users that our errors do not say.
+    # gRPC's C core logs to standard error; our own errors say all that a user needs.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         app(prog_name="fedbbpt")
@@ -54,7 +88,7 @@ def main() -> None:
         if error.filename is None:
             raise
         what = error.strerror or str(error)
-        sys.exit(fail(StoreError(what, where=str(error.filename), fix="a place that can be written")))
+        sys.exit(fail(StoreError(what, where=str(error.filename), fix="a path that can be written")))
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(INTERRUPTED)

@@ -58,11 +58,14 @@ def methods(
     precision: Annotated[
         Precision, typer.Option(help="Precision of the model's layers; bfloat16 is faster but less accurate.")
     ] = Precision.FLOAT32,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for tables, plots and cells.")] = Path(
-        "docs/results"
-    ),
+    out_folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for tables, plots and cells.")
+    ] = Path("docs/results"),
     target: Annotated[
-        float, typer.Option(min=0, max=1, help="Accuracy to reach: the table counts the queries until then.")
+        float,
+        typer.Option(
+            "--target-accuracy", min=0, max=1, help="Accuracy to reach: the table counts the queries until then."
+        ),
     ] = 0.6,
     test_examples: Annotated[int, typer.Option(min=0, help="Most test examples; 0 uses all.")] = 1000,
     processes: Annotated[int, typer.Option(min=1, help="Number of cells that run at the same time.")] = 1,
@@ -180,7 +183,14 @@ def _command(grid: Grid, methods: str, target: float) -> str:
     words += [] if grid.task == "demo" else ["--data", "FOLDER"]
     words += ["--alpha", ",".join(grid.splits), "--seeds", ",".join(map(str, grid.seeds))]
     words += ["--budget-queries", str(grid.budget), "--clients", str(grid.clients), "--shots", str(grid.shots)]
-    words += ["--model", report.model_name(grid), "--target", f"{target:g}", "--test-examples", str(grid.test_examples)]
+    words += [
+        "--model",
+        report.model_name(grid),
+        "--target-accuracy",
+        f"{target:g}",
+        "--test-examples",
+        str(grid.test_examples),
+    ]
     words += ["--precision", grid.precision] if grid.precision is not Precision.FLOAT32 else []
     words += ["--methods", methods] if methods else []
     return shlex.join(words)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import PtmAccess, with_bundles
 from fedbbpt.cli.terminal.console import EXIT_CODES, err, out, show
 from fedbbpt.conformance import cases, report
 from fedbbpt.conformance.suite import Outcome, Result, open_service, run
@@ -30,13 +31,9 @@ def _group() -> None:
 
 
 @conformance.command()
+@with_bundles
 def ptm(
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT", help="The service to test, as a tenant that nobody else uses.", show_default=False
-        ),
-    ] = "",
+    service: PtmAccess,
     profile: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,10 +52,6 @@ def ptm(
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the results as JUnit XML.")] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="Print the cases and their claims.")] = False,
     call_seconds: Annotated[float, typer.Option(min=0.1, help="Timeout of each call, in seconds.")] = 60.0,
-    ptm_tls_ca: options.PtmTlsCa = None,
-    ptm_client_cert: options.PtmClientCert = None,
-    ptm_client_key: options.PtmClientKey = None,
-    ptm_token_file: options.PtmToken = None,
     other_token_file: Annotated[
         Path | None,
         typer.Option(help="File with a second tenant's token, for cases that need two.", rich_help_panel="Security"),
@@ -67,32 +60,32 @@ def ptm(
 ) -> None:
     """Test a PTM service, in any language, against the contract of ptm.proto.
 
-    Example: fedbbpt conformance ptm --target 127.0.0.1:7001
+    Example: fedbbpt conformance ptm --ptm 127.0.0.1:7001
     """
     if list_cases:
         _print_cases(profile or cases.profiles(), json)
         return
-    if not target:
-        raise InvalidInput("no service is given", where="--target", fix="HOST:PORT of the service, or --list")
+    if not service.ptm:
+        raise InvalidInput("no service is given", where="--ptm", fix="HOST:PORT of the service, or --list")
     with open_service(
-        target,
-        tls=options.client_tls(ptm_tls_ca, ptm_client_cert, ptm_client_key, ptm=True),
-        token=options.read_token(ptm_token_file),
+        service.ptm,
+        tls=service.tls(),
+        token=service.token(),
         other_token=options.read_token(other_token_file),
         template=template,
         classes=classes or (),
         call_seconds=call_seconds,
-    ) as service:
-        profiles = profile or service.profiles()
+    ) as tested:
+        profiles = profile or tested.profiles()
         chosen = cases.read(profiles)
         known = report.read_known_failing(known_failing, cases.read(cases.profiles())) if known_failing else frozenset()
-        before = service.queries()
-        results = run(service, chosen, known, (lambda result: None) if json else _print_result)
-        queries = service.queries() - before
-        card = service.me.card
+        before = tested.queries()
+        results = run(tested, chosen, known, (lambda result: None) if json else _print_result)
+        queries = tested.queries() - before
+        card = tested.me.card
     if junit is not None:
         report.write_junit(results, junit)
-    about = {"target": target, "model": card.model, "revision": card.revision, "profiles": list(profiles)}
+    about = {"target": service.ptm, "model": card.model, "revision": card.revision, "profiles": list(profiles)}
     if json:
         _print_json(results, about, queries)
     else:

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from fedbbpt.cli.federation import Data, JobFile, Seed, changed, shares
+from fedbbpt.cli.federation import changed
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, out, show
+from fedbbpt.cli.terminal.run_tables import shares
 from fedbbpt.data.partition import distance
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.splits import Splits, prepare
@@ -23,13 +24,16 @@ _NAMED = 20
 
 
 def data(
-    job_file: JobFile,
-    data: Data = "",
-    seed: Seed = None,
+    job_file: options.JobFile,
+    data: options.JobData = "",
+    seed: options.JobSeed = None,
     picture: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE.svg", help="File for a picture of the split: .svg, .png or .pdf.", show_default=False
+            "--picture",
+            metavar="FILE.svg",
+            help="File for a picture of the split: .svg, .png or .pdf.",
+            show_default=False,
         ),
     ] = None,
     json: options.Json = False,
@@ -37,6 +41,8 @@ def data(
     """Show how a job splits its examples: the classes of each client, and how much the clients differ.
 
     Nothing is trained, and no model is asked.
+
+    Example: fedbbpt data job.toml --picture clients.svg
     """
     with err.status("reading the data"):
         splits = prepare(changed(read_job(job_file), data, seed))
@@ -68,13 +74,13 @@ def report(splits: Splits) -> dict[str, Any]:
 
 def draw(splits: Splits, path: Path) -> None:
     """Draws a bar for each client with its classes stacked. Raises InvalidInput if the file cannot be drawn."""
-    with needs_extra("plots", where="--out"):
+    with needs_extra("plots", where="--picture"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     figure = Figure(figsize=(10, 4), layout="constrained")
     if path.suffix[1:] not in figure.canvas.get_supported_filetypes():
         fix = "a name that ends in .svg, .png or .pdf"
-        raise InvalidInput(f"unknown kind of picture: {path}", where="--out", fix=fix)
+        raise InvalidInput(f"unknown kind of picture: {path}", where="--picture", fix=fix)
     # Labels come from users, and a dollar sign in them does not start a formula.
     with rc_context({"text.parse_math": False}):
         _draw_bars(figure.subplots(), splits)

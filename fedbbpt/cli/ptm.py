@@ -1,4 +1,4 @@
-"""What a provider needs beside its PTM service: tokens for tenants, and the audit log's sums."""
+"""Commands of a provider: `ptm token` makes a tenant's token, `ptm audit` verifies and sums up the audit log."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ TOKEN_BYTES = 32
 
 @dataclass(slots=True)
 class Sums:
-    """Over one tenant's records."""
+    """Sums over one tenant's records."""
 
     records: int = 0
     calls: int = 0
@@ -31,6 +31,7 @@ class Sums:
     label_tokens: set[str] = field(default_factory=set)
 
     def add(self, record: Record) -> None:
+        """Adds one record."""
         self.records += 1
         if record["kind"] == "score":
             self.calls += 1
@@ -39,6 +40,7 @@ class Sums:
             self.label_tokens.update(record["label_tokens"])
 
     def shown(self) -> dict[str, int]:
+        """Returns the sums as the command prints them."""
         return {
             "records": self.records,
             "calls": self.calls,
@@ -51,9 +53,9 @@ class Sums:
 
 
 def token(as_json: options.Json = False) -> None:
-    """Make a token for a tenant: the token itself, and the line that tenants.toml has for it.
+    """Make a token for a tenant, and print it with its line for tenants.toml.
 
-    Nothing keeps the token: it goes to the tenant, and the line into the file.
+    Send the token to the tenant, and put the line into the file. The token is stored nowhere.
 
     Example: fedbbpt ptm token
     """
@@ -66,15 +68,15 @@ def token(as_json: options.Json = False) -> None:
 
 
 def audit(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The audit log of a PTM service, also of one at work.")],
-    tenant: Annotated[str, typer.Option(metavar="NAME", help="Sum up this tenant alone.")] = "",
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The audit log of a PTM service, which may be running.")],
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Sum up only this tenant.")] = "",
     anchor: Annotated[str, typer.Option(metavar="N:HASH", help="Check that the N-th record still has this hash.")] = "",
     as_json: options.Json = False,
 ) -> None:
     """Verify an audit log, and sum up what each tenant has used.
 
-    A record that was changed, taken out or moved is found. That the last ones were cut off is found by an anchor alone:
-    keep the one that is printed where whoever could change the file cannot change it.
+    A record that was changed, removed or moved is detected. Only an anchor detects that the last records were cut off:
+    keep the printed anchor in a place that cannot be changed together with the log.
 
     Example: fedbbpt ptm audit audit.jsonl
     """
@@ -106,9 +108,10 @@ def _print(found: dict[str, Any], *, anchored: bool) -> None:
         out.print("no records")
         return
     out.print(f"{found['records']:,} records, none changed or missing")
-    out.print("the anchor's record is among them" if anchored else "only an anchor shows whether the last were cut off")
+    told = "the anchor's record is among them" if anchored else "only an anchor detects that the last were cut off"
+    out.print(told)
     out.print(f"from {found['first']} to {found['last']}")
-    # Whole on a line of its own: it is there to be copied.
+    # On one line, so that it can be copied.
     out.print(f"anchor {found['anchor']}", soft_wrap=True)
     table = Table(box=None)
     table.add_column("tenant")

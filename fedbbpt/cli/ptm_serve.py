@@ -1,9 +1,10 @@
-"""`ptm serve`: a model behind the wall."""
+"""The command `ptm serve`: puts a model behind the PTM service."""
 
 import asyncio
 import logging
 import re
 import time
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import Listening, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr
+from fedbbpt.cli.terminal.options import read_token
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.engine import Engine
@@ -20,13 +22,14 @@ from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.ray import cluster
 from fedbbpt.ptm.server import serve
 from fedbbpt.ptm.tenants.registry import Tenants
-from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import Precision, Runtime
 
+ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
 
-class On(StrEnum):
-    """What computes: a runtime in this process, or torch in the processes of a Ray cluster."""
+
+class Compute(StrEnum):
+    """What computes the model: a runtime in this process, or torch in the processes of a Ray cluster."""
 
     TORCH = "torch"
     ONNXRUNTIME = "onnxruntime"
@@ -34,124 +37,162 @@ class On(StrEnum):
     RAY = "ray"
 
 
-ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model to serve, and how it computes."""
 
-
-@ptm.command("serve")
-def ptm_serve(
     model: Annotated[
         str,
         typer.Option(
-            help="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, "
+            help="The model: all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, "
             "or openai:MODEL@http://HOST:PORT/v1."
         ),
-    ],
-    family: Annotated[str, typer.Option(help="How to ask it; empty: as its checkpoint says.")] = "",
+    ]
+    family: Annotated[str, typer.Option(help="How to ask the model. By default its checkpoint decides.")] = ""
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads of the model; 0: all cores, or one for each replica on Ray.")
-    ] = 0,
+        int, typer.Option(min=0, help="Threads of the model; 0 means all cores, or one per replica on Ray.")
+    ] = 0
     precision: Annotated[
-        Precision, typer.Option(help="Of the model's layers; bfloat16 is faster and less exact.")
-    ] = Precision.FLOAT32,
-    device: Annotated[str, typer.Option(help="cpu, or what torch calls another one, such as cuda.")] = "cpu",
+        Precision, typer.Option(help="Precision of the model's layers. bfloat16 is faster but less accurate.")
+    ] = Precision.FLOAT32
+    device: Annotated[
+        str, typer.Option(help="The device that computes: cpu, or a name that torch knows, such as cuda.")
+    ] = "cpu"
     engine: Annotated[
-        On, typer.Option(help="What computes an encoder's layers; or ray: replicas of the model on a Ray cluster.")
-    ] = On.TORCH,
-    replicas: Annotated[
-        str, typer.Option(metavar="N|MIN..MAX", help="Of the model, on Ray; as many as there is work for.")
-    ] = "1",
-    ray_address: Annotated[
-        str, typer.Option(help="A Ray cluster that runs, such as ray://HOST:10001; empty: one of its own.")
-    ] = "",
+        Compute,
+        typer.Option(help="The runtime of an encoder's layers; ray means replicas of the model on a Ray cluster."),
+    ] = Compute.TORCH
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help="The key for an openai: server; else OPENAI_API_KEY of the environment.", show_default=False),
-    ] = None,
+        typer.Option(
+            help="The file with the key for an openai: server. By default the variable OPENAI_API_KEY holds the key.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class RayOptions:
+    """How many replicas of the model run on which Ray cluster."""
+
+    replicas: Annotated[
+        str,
+        typer.Option(metavar="N|MIN..MAX", help="Number of replicas on Ray; with MIN..MAX it follows the load."),
+    ] = "1"
+    ray_address: Annotated[
+        str,
+        typer.Option(help="A running Ray cluster, such as ray://HOST:10001. By default it starts one."),
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """Who may use the service, and what is recorded."""
+
     tenants: Annotated[
-        Path | None, typer.Option(help="Who may ask, for how much, and what they are answered (TOML).")
-    ] = None,
+        Path | None, typer.Option(help="The file that lists tenants, their budgets and outputs (TOML).")
+    ] = None
     audit: Annotated[
         Path | None,
-        typer.Option(help="The audit log; with it, what tenants have used outlives this process.", show_default=False),
-    ] = None,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="For Prometheus, on --metrics-host; 0: no.")] = 0,
-    metrics_host: Annotated[str, typer.Option(help="Where metrics are served.")] = "127.0.0.1",
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 0,
-    address_file: options.AddressFile = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
-    tls_client_ca: options.TlsClientCa = None,
-    token_file: options.Tokens = None,
-    insecure: options.Insecure = False,
-) -> None:
-    """Answer queries to a model: label scores go out, weights and gradients never do.
+        typer.Option(help="The audit log. With it, usage outlives this process.", show_default=False),
+    ] = None
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port of the metrics for Prometheus; 0 means none.")
+    ] = 0
+    metrics_host: Annotated[str, typer.Option(help="The address of the metrics for Prometheus.")] = "127.0.0.1"
+
+
+@ptm.command("serve")
+@with_bundles
+def ptm_serve(model: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:
+    """Answer queries to a model. Label scores leave the service; weights and gradients never do.
 
     Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
     """
     log_to_stderr(logging.INFO)
-    tls, known = options.server_tls(tls_cert, tls_key, tls_client_ca), _tenants(tenants, token_file)
-    if engine is On.RAY:
-        if device != "cpu":
-            raise InvalidInput(f"{device} for replicas on Ray", where="--device", fix="cpu, or --engine torch")
-        if tls is not None:
-            raise InvalidInput("Ray has no TLS", where="--tls-cert", fix="a TLS proxy on the same machine")
-        if model.startswith("openai:"):
-            fix = "--engine torch, and as many of the server as there is work for"
-            raise InvalidInput("replicas of a model that is elsewhere", where="--engine ray", fix=fix)
-        if ray_address and (audit or metrics_port or not port):
-            what, fix = "they would be another machine's", "--port alone, or a cluster of the service's own"
-            raise InvalidInput(what, where="--audit, --metrics-port and --port 0 with --ray-address", fix=fix)
-        size = cluster.Size(*_bounds(replicas), threads or 1)
-        with err.status(f"starting {model} on Ray"):
-            on_ray = cluster.serve(
-                partial(load, model, family=family, threads=size.threads, precision=precision),
-                size,
-                known,
-                host,
-                port,
-                address=ray_address,
-                insecure=insecure,
-                audit=audit,
-                metrics=(metrics_host, metrics_port) if metrics_port else None,
-            )
-        announce(f"PTM {on_ray.card.model}", host, on_ray.port, address_file)
-        asyncio.run(until_done(on_ray.stop))
+    tenants = _tenants(provider.tenants, listening)
+    if model.engine is Compute.RAY:
+        _serve_on_ray(model, ray, provider, listening, tenants)
         return
-    if ray_address or replicas != "1":
-        raise InvalidInput("only Ray has them", where="--replicas, --ray-address", fix="--engine ray")
-    with err.status(f"loading {model}"):
-        key, runtime = options.read_token(api_key_file), Runtime(engine.value)
+    if ray.ray_address or ray.replicas != "1":
+        what = "replicas and a cluster need Ray"
+        raise InvalidInput(what, where="--replicas, --ray-address", fix="--engine ray")
+    with err.status(f"loading {model.model}"):
         backend = load(
-            model, family=family, threads=threads, precision=precision, runtime=runtime, device=device, api_key=key
+            model.model,
+            family=model.family,
+            threads=model.threads,
+            precision=model.precision,
+            runtime=Runtime(model.engine.value),
+            device=model.device,
+            api_key=read_token(model.api_key_file),
         )
-    ptm_engine = Engine(backend, time.monotonic, tenants=known, audit_file=audit)
-
-    async def run() -> None:
-        serving = await serve(ptm_engine, host, port, tls=tls, tenants=known, insecure=insecure)
-        stop_metrics = serving.service.metrics.serve(metrics_host, metrics_port) if metrics_port else lambda: None
-        announce(f"PTM {ptm_engine.describe(tenant=IN_PROCESS).model}", host, serving.port, address_file)
-        await until_done(serving.stop)
-        stop_metrics()
-
+    engine = Engine(backend, time.monotonic, tenants=tenants, audit_file=provider.audit)
     try:
-        asyncio.run(run())
+        asyncio.run(_serve(backend.describe().model, engine, provider, listening, tenants))
     finally:
-        ptm_engine.close()
+        engine.close()
 
 
-def _bounds(replicas: str) -> tuple[int, int]:
-    """The fewest and the most."""
-    found = re.fullmatch(r"([1-9][0-9]{0,3})(?:\.\.([1-9][0-9]{0,3}))?", replicas)
+async def _serve(name: str, engine: Engine, provider: ProviderOptions, listening: Listening, tenants: Tenants) -> None:
+    host, tls = listening.host, listening.tls()
+    serving = await serve(engine, host, listening.port, tls=tls, tenants=tenants, insecure=listening.insecure)
+    port = provider.metrics_port
+    stop_metrics = serving.service.metrics.serve(provider.metrics_host, port) if port else lambda: None
+    announce(f"PTM {name}", host, serving.port, listening.address_file)
+    await until_done(serving.stop)
+    stop_metrics()
+
+
+def _serve_on_ray(
+    model: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening, tenants: Tenants
+) -> None:
+    _check_ray(model, ray, provider, listening)
+    size = cluster.Size(*_replicas(ray.replicas), model.threads or 1)
+    with err.status(f"starting {model.model} on Ray"):
+        serving = cluster.serve(
+            partial(load, model.model, family=model.family, threads=size.threads, precision=model.precision),
+            size,
+            tenants,
+            listening.host,
+            listening.port,
+            address=ray.ray_address,
+            insecure=listening.insecure,
+            audit=provider.audit,
+            metrics=(provider.metrics_host, provider.metrics_port) if provider.metrics_port else None,
+        )
+    announce(f"PTM {serving.card.model}", listening.host, serving.port, listening.address_file)
+    asyncio.run(until_done(serving.stop))
+
+
+def _check_ray(model: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:
+    if model.device != "cpu":
+        what = f"replicas on Ray compute on the CPU, not on {model.device}"
+        raise InvalidInput(what, where="--device", fix="cpu, or --engine torch")
+    if listening.tls() is not None:
+        raise InvalidInput("Ray has no TLS", where="--tls-cert", fix="a TLS proxy on the same machine")
+    if model.model.startswith("openai:"):
+        what, fix = "a model behind another server has no replicas here", "--engine torch"
+        raise InvalidInput(what, where="--engine ray", fix=fix)
+    if ray.ray_address and (provider.audit or provider.metrics_port or not listening.port):
+        what = "with --ray-address the service may run on another machine, whose files and ports these would be"
+        raise InvalidInput(what, where="--audit, --metrics-port, --port 0", fix="--port alone, or no --ray-address")
+
+
+def _replicas(text: str) -> tuple[int, int]:
+    """Returns the fewest and the most replicas."""
+    found = re.fullmatch(r"([1-9][0-9]{0,3})(?:\.\.([1-9][0-9]{0,3}))?", text)
     fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if fewest > most:
-        raise InvalidInput(f"{replicas!r} is no number of replicas", where="--replicas", fix="for example 2, or 1..4")
+        what = f"{text!r} is not a number or range of replicas"
+        raise InvalidInput(what, where="--replicas", fix="for example 2, or 1..4")
     return fewest, most
 
 
-def _tenants(file: Path | None, token_file: Path | None) -> Tenants:
-    if file is not None and token_file is not None:
-        raise InvalidInput("two ways to say who may ask", where="--tenants, --token-file", fix="one of them")
+def _tenants(file: Path | None, listening: Listening) -> Tenants:
+    if file is not None and listening.token_file is not None:
+        what = "both options say which callers are admitted"
+        raise InvalidInput(what, where="--tenants, --token-file", fix="one of them")
     if file is not None:
         return read_tenants(file)
-    return Tenants.of_tokens(options.read_tokens(token_file)) if token_file else Tenants.anyone()
+    return Tenants.of_tokens(listening.tokens()) if listening.token_file else Tenants.anyone()

@@ -1,4 +1,4 @@
-"""A run as its operator sees and ends it: `status`, `stop`."""
+"""Commands of a run's operator: `status` and `stop`."""
 
 import dataclasses
 import logging
@@ -9,65 +9,55 @@ import typer
 from rich.table import Table
 
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import CoordinatorAccess, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
 from fedbbpt.cli.terminal.run_view import RunView, decimals, size
 from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import RunStatus
-from fedbbpt.wire.channel import connect
-
-Coordinator = Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")]
 
 
+@with_bundles
 def status(
-    coordinator: Coordinator,
+    access: CoordinatorAccess,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and show each round until the run ends.")] = False,
-    tls_ca: options.TlsCa = None,
-    client_cert: options.ClientCert = None,
-    client_key: options.ClientKey = None,
-    token_file: options.Token = None,
     json: options.Json = False,
 ) -> None:
-    """Show how a run stands."""
+    """Show the state of a run, its clients and its cost.
+
+    Example: fedbbpt status --coordinator 127.0.0.1:7000 --watch
+    """
     log_to_stderr(logging.WARNING)
-    tls = options.client_tls(tls_ca, client_cert, client_key)
-    with connect(coordinator, tls, options.read_token(token_file)) as channel:
-        operator = RemoteRun(channel)
-        now = _ask(operator.status, coordinator)
+    with access.connect() as channel:
+        run = RemoteRun(channel)
+        now = _ask(run.status, access.coordinator)
         if watch:
-            now = _watch(operator, now, json)
+            now = _watch(run, now, json)
     _print(now, json)
 
 
-def stop(
-    coordinator: Coordinator,
-    tls_ca: options.TlsCa = None,
-    client_cert: options.ClientCert = None,
-    client_key: options.ClientKey = None,
-    token_file: options.Token = None,
-    json: options.Json = False,
-) -> None:
-    """End a run after the round that stands open; its result is the best prompt so far.
+@with_bundles
+def stop(access: CoordinatorAccess, json: options.Json = False) -> None:
+    """End a run after the open round. Its result is the best prompt so far.
 
     Example: fedbbpt stop --coordinator 127.0.0.1:7000
     """
     log_to_stderr(logging.WARNING)
-    tls = options.client_tls(tls_ca, client_cert, client_key)
-    with connect(coordinator, tls, options.read_token(token_file)) as channel:
-        _print(_ask(RemoteRun(channel).stop, coordinator), json)
+    with access.connect() as channel:
+        _print(_ask(RemoteRun(channel).stop, access.coordinator), json)
 
 
 def _ask(call: Callable[[], RunStatus], coordinator: str) -> RunStatus:
     try:
         return call()
     except CoordinatorUnavailable as error:
-        fix = "the address that `fedbbpt coordinator serve` printed; once its run has ended nobody answers there"
-        raise CoordinatorUnavailable(f"nobody answers ({error.what})", where=coordinator, fix=fix) from None
+        fix = "the address that `fedbbpt coordinator serve` printed; a coordinator whose run has ended does not answer"
+        raise CoordinatorUnavailable(f"no answer ({error.what})", where=coordinator, fix=fix) from None
 
 
-def _watch(operator: RemoteRun, now: RunStatus, as_json: bool) -> RunStatus:
+def _watch(run: RemoteRun, now: RunStatus, as_json: bool) -> RunStatus:
     with RunView(err, f"{now.run_id}: {now.method}", now.rounds) as view:
-        for now, news in operator.watch():
+        for now, news in run.watch():
             view.note(f"{now.state}, {sum(member.connected for member in now.members)} clients connected")
             view.add(news)
             for report in news if as_json else ():

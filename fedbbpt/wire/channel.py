@@ -5,7 +5,7 @@ Without TLS a server binds to loopback only, unless `insecure` is set; then it l
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -15,6 +15,9 @@ from fedbbpt.wire.addresses import check_port_free, is_loopback
 from fedbbpt.wire.balancing import target
 from fedbbpt.wire.interceptors import ConcurrencyLimitInterceptor, ErrorInterceptor, TokenInterceptor
 from fedbbpt.wire.tls import ClientTls, ServerTls, channel_credentials, server_credentials
+
+Channel: TypeAlias = grpc.Channel
+"""A connection to a service, closed by leaving its `with` block."""
 
 log = logging.getLogger(__name__)
 

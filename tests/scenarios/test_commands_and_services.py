@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
         5,
         "0.0.0.0: without TLS, anybody on the network",
     ),
-    "nobody there": (("status", "--coordinator", "127.0.0.1:1"), 4, "127.0.0.1:1: nobody answers"),
+    "nobody there": (("status", "--coordinator", "127.0.0.1:1"), 4, "127.0.0.1:1: no answer"),
 }
 
 

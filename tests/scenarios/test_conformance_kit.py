@@ -434,7 +434,7 @@ def command(
     (tmp_path / "token").write_text("label-logits\n")
 
     def ended(*words: str) -> tuple[int, str]:
-        service = ("--target", f"127.0.0.1:{port}", "--ptm-token-file", str(tmp_path / "token"))
+        service = ("--ptm", f"127.0.0.1:{port}", "--ptm-token-file", str(tmp_path / "token"))
         monkeypatch.setattr(sys, "argv", ["fedbbpt", "conformance", "ptm", *service, "--profile", "discrete", *words])
         with pytest.raises(SystemExit) as exit:
             cli.main()

@@ -51,7 +51,7 @@ def address(pytestconfig: pytest.Config) -> Iterator[str]:
 
 
 def test_service_in_cpp_passes_the_conformance_kit_and_serves_a_run(address: str, data: Path) -> None:
-    kit = [sys.executable, "-m", "fedbbpt", "conformance", "ptm", "--target", address]
+    kit = [sys.executable, "-m", "fedbbpt", "conformance", "ptm", "--ptm", address]
     asked = subprocess.run(kit, capture_output=True, text=True, timeout=END_SECONDS, check=False)
     assert asked.returncode == 0, asked.stdout + asked.stderr
 

@@ -1,4 +1,4 @@
-"""How every command talks: results to standard output (for people, or as JSON), everything else to standard error."""
+"""Output of every command: results to standard output, for people or as JSON; everything else to standard error."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from rich.text import Text
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError
 
-# Texts, labels and names are other people's: a bracket or a colon in them is no markup.
+# Texts, labels and names come from other people, so brackets and colons in them must not be read as markup.
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
 
@@ -26,15 +26,16 @@ EXIT_CODES: dict[type[FedbbptError], int] = {
     errors.PortTaken: 7,
     errors.FedbbptError: 8,
 }
-"""1 is a bug, 2 a wrong command line, 130 Ctrl-C; docs/commands.md explains each."""
+"""Exit codes of typed errors. 1 is a bug, 2 a wrong command line, 130 Ctrl-C; docs/commands.md explains each."""
 
 
 def exit_code(error: FedbbptError) -> int:
+    """Returns the exit code for an error: that of its nearest ancestor in `EXIT_CODES`."""
     return next(EXIT_CODES[ancestor] for ancestor in type(error).__mro__ if ancestor in EXIT_CODES)
 
 
 def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
-    """A result: one JSON object, or a table of two columns in which a value that is a dict has rows of its own."""
+    """Prints a result as one JSON object, or as a table of two columns; a nested dict gets indented rows."""
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         return
@@ -59,7 +60,7 @@ def _text(value: Any) -> str:
 
 
 def fail(error: FedbbptError) -> int:
-    """Says what was wrong, where, and what would be right; returns the exit code."""
+    """Prints what was wrong, where, and what would be right; returns the exit code."""
     place = f"{error.where}: " if error.where else ""
     err.print(Text.assemble((f"{type(error).__name__}: ", "bold red"), (place, "bold"), error.what), soft_wrap=True)
     if error.fix:
@@ -68,7 +69,8 @@ def fail(error: FedbbptError) -> int:
 
 
 def log_to_stderr(level: int) -> None:
+    """Sends log lines of at least `level` to standard error."""
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # or it tells of every request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request at INFO

@@ -1,4 +1,4 @@
-"""A run as one watches it: a bar over the rounds, the last rounds as a table, a curve of the dev accuracy."""
+"""The live view of a run: a progress bar over the rounds, a table of the last rounds, a curve of the dev accuracy."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -12,12 +12,17 @@ from rich.text import Text
 from fedbbpt.types import Report
 
 _LAST = 8
+"""Number of rounds in the table."""
 _CURVE = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 50
 
 
 class RunView:
-    """Where the console is no terminal, it prints each round's line instead."""
+    """Shows a run while it goes on. If the console is not a terminal, it prints one line per round instead.
+
+    Args:
+        rounds: the last round of the run, which only measures; rounds count from 0.
+    """
 
     def __init__(self, console: Console, title: str, rounds: int) -> None:
         self._console, self._title = console, title
@@ -36,12 +41,13 @@ class RunView:
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=False)
 
     def note(self, text: str) -> None:
-        """What is going on, in a few words."""
+        """Shows what is happening, in a few words."""
         if text != self._note and not self._console.is_terminal:
             self._console.print(text, markup=False, highlight=False)
         self._note = text
 
     def add(self, reports: Sequence[Report]) -> None:
+        """Shows further closed rounds."""
         for report in reports:
             self._reports.append(report)
             if not self._console.is_terminal:
@@ -75,7 +81,7 @@ class RunView:
 
 
 def curve(values: Sequence[float]) -> str:
-    """The values as bars between their extremes, thinned to a line's width."""
+    """Draws values as bars between their minimum and maximum, thinned to the width of a line."""
     step = max(1, -(-len(values) // _CURVE_WIDTH))
     shown = [max(values[i : i + step]) for i in range(0, len(values), step)]
     low, high = min(shown), max(shown)
@@ -84,14 +90,14 @@ def curve(values: Sequence[float]) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes for people."""
+    """Formats a number of bytes for people; "-" if it is unknown."""
     if count is None:
         return "-"
     return f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB"
 
 
 def decimals(value: float | None, places: int, unit: str = "") -> str:
-    """A number for people; some are not known."""
+    """Formats a number for people; "-" if it is unknown."""
     return "-" if value is None else f"{value:.{places}f}{unit}"
 
 

@@ -1,28 +1,28 @@
-"""How long a service runs: until its work is done or somebody asks it to end; then it ends in order."""
+"""The life of a service: it announces its address, runs until its work is done or a signal comes, and then stops."""
 
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from fedbbpt.host.files import atomic_write
+
 GRACE_SECONDS = 2.0
-"""For calls that are under way."""
+"""How long open calls may take to finish when a service stops."""
 LINGER_SECONDS = 10.0
-"""After the work is done: whoever lost its line just then comes back and hears of it."""
+"""How long a service stays when its work is done, so that a client that lost its connection can learn of the end."""
 
 
 def announce(role: str, host: str, port: int, address_file: Path | None) -> None:
-    """Prints where the service listens, and writes it to the file, whole or not at all."""
+    """Prints where the service listens, and writes the address to the file, if there is one, in one step."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     print(f"{role} listens on {address}", flush=True)
     if address_file is not None:
-        partial = address_file.with_suffix(".partial")
-        partial.write_text(address + "\n")
-        partial.replace(address_file)
+        atomic_write(address_file, address + "\n")
 
 
 async def until_done(stop: Callable[[float], Awaitable[None]], done: asyncio.Task[None] | None = None) -> None:
-    """Waits for `done`, SIGTERM or SIGINT, then `stop`s, which lets open calls end. Raises what broke `done`."""
+    """Waits for `done`, SIGTERM or SIGINT, then calls `stop` with the grace period. Raises what `done` raised."""
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)

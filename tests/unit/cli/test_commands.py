@@ -64,7 +64,7 @@ def test_init_writes_a_job_that_reads_back(method: str, run: CommandLine) -> Non
 
 def test_init_leaves_a_file_that_is_there(run: CommandLine) -> None:
     ended = run("init", "job.toml")
-    assert ended.code == 3 and "job.toml: is there already" in ended.err and "--force" in ended.err
+    assert ended.code == 3 and "job.toml: the file exists already" in ended.err and "--force" in ended.err
     assert Path("job.toml").read_text() == JOB
     assert run("init", "job.toml", "--force").code == 0
     assert Path("job.toml").read_text() != JOB
@@ -146,8 +146,12 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
     "a seed below 0": (("run", "job.toml", "--seed", "-1"), 2, "--seed"),
     "a seed that no job can have": (("run", "job.toml", "--seed", str(2**63)), 2, "--seed"),
     "a coordinator without labels": (("coordinator", "serve", "job.toml"), 3, "job.toml: task.labels names 0 classes"),
-    "half an identity": (("ptm", "serve", "--model", "fake", "--tls-cert", "c.pem"), 3, "--tls-cert, --tls-key: half"),
-    "no token": (("ptm", "serve", "--model", "fake", "--token-file", "empty"), 3, "empty: no token in it"),
+    "half an identity": (
+        ("ptm", "serve", "--model", "fake", "--tls-cert", "c.pem"),
+        3,
+        "--tls-cert, --tls-key: TLS",
+    ),
+    "no token": (("ptm", "serve", "--model", "fake", "--token-file", "empty"), 3, "empty: the file holds no token"),
     "a token in clear": (
         ("status", "--coordinator", "hub.example.org:7000", "--token-file", "token"),
         5,

@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 def test_the_report_of_the_page_is_what_is_printed(run: Run) -> None:
     code, printed, _ = run()
-    shown = DOCUMENTED.partition("$ fedbbpt data job.toml --out clients.svg\n")[2].partition("```")[0]
+    shown = DOCUMENTED.partition("$ fedbbpt data job.toml --picture clients.svg\n")[2].partition("```")[0]
     assert code == 0
     assert [line.rstrip() for line in printed.splitlines()] == shown.splitlines()
 
@@ -80,7 +80,7 @@ def test_owners_name_the_columns(run: Run) -> None:
 def test_the_picture_has_a_patch_for_each_class_and_names_them(clients: int, run: Run) -> None:
     pytest.importorskip("matplotlib")
     Path("job.toml").write_text(f"[cohort]\nclients = {clients}\n[data]\npartition = 'iid'\nshots_per_class = 0\n")
-    code, _, said = run("--out", "clients.svg")
+    code, _, said = run("--picture", "clients.svg")
     assert code == 0, said
     text = Path("clients.svg").read_text()
     ElementTree.fromstring(text)
@@ -95,17 +95,17 @@ def test_a_label_is_no_formula(run: Run) -> None:
         "\n".join(["text,label", *(f"{i} is,{label}" for label in ("$a_{$", "b") for i in range(9))])
     )
     Path("job.toml").write_text('[data]\nsource = "q.csv"\nshots_per_class = 0\n[cohort]\nclients = 2\n')
-    assert run("--out", "clients.svg")[0] == 0
+    assert run("--picture", "clients.svg")[0] == 0
     assert "<!-- $a_{$ -->" in Path("clients.svg").read_text()
 
 
 def test_other_pictures_are_refused(run: Run) -> None:
     pytest.importorskip("matplotlib")
-    code, printed, said = run("--out", "clients.txt")
+    code, printed, said = run("--picture", "clients.txt")
     assert (code, printed) == (3, "") and "unknown kind of picture: " in said
 
 
 def test_without_the_library_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, _, said = run("--out", "clients.svg")
+    code, _, said = run("--picture", "clients.svg")
     assert code == 3 and "pip install 'fedbbpt[plots]'" in said

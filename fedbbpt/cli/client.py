@@ -1,0 +1,84 @@
+"""The command `client join`: takes part in a run with private data."""
+
+import logging
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import ColumnNames, CoordinatorAccess, PtmAccess, with_bundles
+from fedbbpt.cli.terminal.console import log_to_stderr, show
+from fedbbpt.client.keepsake import Keepsake
+from fedbbpt.client.remote import RemoteCoordinator
+from fedbbpt.errors import InvalidInput
+from fedbbpt.federation import assemble
+from fedbbpt.federation.client_data import ClientData
+from fedbbpt.ptm.remote import RemotePtm
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 2.0
+"""Pause between two attempts to reach a PTM service that is down."""
+
+client = typer.Typer(no_args_is_help=True, help="An organisation's part of a run: private data and a local search.")
+
+
+@client.command("join")
+@with_bundles
+def client_join(
+    access: CoordinatorAccess,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH", help="Training examples: JSONL, CSV, Parquet, .npz of images, or a Hugging Face name."
+        ),
+    ],
+    service: PtmAccess,
+    names: ColumnNames,
+    dev: Annotated[
+        str, typer.Option(metavar="PATH", help="Examples to measure prompts on. By default a quarter of --data.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="This client's id. By default the name of the data file.")] = "",
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder for what outlives a crash. By default .fedbbpt/NAME."),
+    ] = None,
+    one_class: Annotated[
+        bool, typer.Option("--one-class", help="Accept data of a single class, which is usually a mistake.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Take part in a run with private data. Labels stay here; inputs go to the PTM service.
+
+    A client that was killed continues when you give the same command again.
+
+    Example: fedbbpt client join --coordinator hub.example.org:7000 --data ours.jsonl --tls-ca ca.pem
+    """
+    log_to_stderr(logging.INFO)
+    name = name or Path(data).name.split(".")[0]
+    folder = state or Path(".fedbbpt") / name
+    keepsake = Keepsake(folder)
+    with access.connect() as channel:
+        link = RemoteCoordinator(channel)
+        local = ClientData(data, dev, names.columns())
+        settings = link.join(assemble.hello(name, keepsake.client_key(), local.train_size))
+        train, dev_examples = local.labelled(settings.labels, one_class=one_class)
+        with service.connect(_ptm_address(service, settings.ptm_address)) as ptm_channel:
+            ptm = RemotePtm(ptm_channel, settings.ptm_revision)
+            fetch = partial(link.fetch_auxiliary, folder=folder)
+            agent = assemble.client(settings, train, dev_examples, ptm, keepsake=keepsake, fetch_auxiliary=fetch)
+            log.info("joined %s as %s with %d examples", settings.run_id, name, local.train_size)
+            counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
+    result = {"run": settings.run_id, "client": name, "updates": counted, "queries": agent.queries}
+    show(result, json, title="finished")
+
+
+def _ptm_address(service: PtmAccess, announced: str) -> str:
+    address = service.ptm or announced
+    if not address:
+        what = "neither the coordinator nor this client knows the address of the PTM"
+        raise InvalidInput(what, where="--ptm", fix="--ptm HOST:PORT")
+    return address

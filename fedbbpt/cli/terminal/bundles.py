@@ -1,0 +1,173 @@
+"""Groups of options that always come together, such as an address with its TLS files and its token.
+
+A command takes a bundle as one parameter:
+
+    @with_bundles
+    def stop(coordinator: CoordinatorAccess, json: options.Json = False) -> None: ...
+
+Typer reads options from a function's parameters only, so `with_bundles` replaces such a parameter by the
+fields of the bundle.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token, read_tokens
+from fedbbpt.data.examples import Columns
+from fedbbpt.errors import InvalidInput
+from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, Channel, connect
+from fedbbpt.wire.tls import ClientTls, ServerTls
+
+
+def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
+    """Returns the command with every bundle among its parameters replaced by the bundle's fields."""
+    parameters, bundles = list[inspect.Parameter](), dict[str, Any]()
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        kind = parameter.annotation
+        if is_dataclass(kind):
+            bundles[name] = kind
+            parameters += _parameters(kind)
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def wrapper(**given: Any) -> None:
+        for name, kind in bundles.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given)
+
+    wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, command.__doc__, command.__module__
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    vars(wrapper)["__signature__"] = inspect.Signature(parameters)
+    return wrapper
+
+
+def _parameters(bundle: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(bundle, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(bundle)
+    ]
+
+
+def _file(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel=SECURITY, show_default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a service listens, and whom it admits."""
+
+    host: Annotated[
+        str,
+        typer.Option(help="The address to listen on. Without TLS it must be loopback, except with --insecure."),
+    ] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 0
+    address_file: Annotated[
+        Path | None, typer.Option(help="Write HOST:PORT to this file once the service listens.", show_default=False)
+    ] = None
+    tls_cert: Annotated[Path | None, _file("The server's certificate chain (PEM).")] = None
+    tls_key: Annotated[Path | None, _file("The server's private key (PEM).")] = None
+    tls_client_ca: Annotated[Path | None, _file("Admit only callers with a certificate from this authority (PEM).")] = (
+        None
+    )
+    token_file: Annotated[Path | None, _file("Admit callers that show a token from this file (one per line).")] = None
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", rich_help_panel=SECURITY)
+    ] = False
+
+    def tls(self) -> ServerTls | None:
+        """Returns the server's TLS files, or None without TLS. Raises InvalidInput if only some are given."""
+        if self.tls_cert is None and self.tls_key is None and self.tls_client_ca is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            where = "--tls-cert, --tls-key"
+            raise InvalidInput("TLS needs a certificate and its key", where=where, fix="both options")
+        return ServerTls(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    def tokens(self) -> list[str]:
+        """Returns the tokens that admit a caller. Raises InvalidInput."""
+        return read_tokens(self.token_file)
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorAccess:
+    """A coordinator's address, and how to identify oneself there."""
+
+    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator's address.")]
+    tls_ca: Annotated[Path | None, _file("The authority that signed the coordinator's certificate (PEM).")] = None
+    client_cert: Annotated[Path | None, _file("The certificate to show to the coordinator (PEM).")] = None
+    client_key: Annotated[Path | None, _file("The private key of --client-cert (PEM).")] = None
+    token_file: Annotated[Path | None, _file("The file with the token to show to the coordinator.")] = None
+
+    def connect(self) -> Channel:
+        """Opens a channel to the coordinator. Raises InvalidInput."""
+        tls = _client_tls(self.tls_ca, self.client_cert, self.client_key, "--")
+        return connect(self.coordinator, tls, read_token(self.token_file))
+
+
+@dataclass(frozen=True, slots=True)
+class PtmAccess:
+    """A PTM service's address, and how to identify oneself there. Without `ptm` there is no service to ask."""
+
+    ptm: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT,...",
+            help="A running PTM service. Several addresses, separated by commas, share the work.",
+            show_default=False,
+        ),
+    ] = ""
+    ptm_tls_ca: Annotated[Path | None, _file("The authority that signed the PTM service's certificate (PEM).")] = None
+    ptm_client_cert: Annotated[Path | None, _file("The certificate to show to the PTM service (PEM).")] = None
+    ptm_client_key: Annotated[Path | None, _file("The private key of --ptm-client-cert (PEM).")] = None
+    ptm_token_file: Annotated[Path | None, _file("The file with the token to show to the PTM service.")] = None
+
+    def tls(self) -> ClientTls | None:
+        """Returns the TLS files to use with the service, or None without TLS. Raises InvalidInput."""
+        return _client_tls(self.ptm_tls_ca, self.ptm_client_cert, self.ptm_client_key, "--ptm-")
+
+    def token(self) -> str:
+        """Returns the token to show to the service, or "". Raises InvalidInput."""
+        return read_token(self.ptm_token_file)
+
+    def connect(self, address: str = "") -> Channel:
+        """Opens a channel to the service at `ptm`, or else at `address`. Raises InvalidInput."""
+        where = self.ptm or address
+        return connect(where, self.tls(), self.token(), keepalive_seconds=PTM_KEEPALIVE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """The names of the columns of a data file."""
+
+    text_column: Annotated[str, typer.Option(help="The column with the input.", rich_help_panel=DATA)] = "text"
+    pair_column: Annotated[str, typer.Option(help="The column with a second input.", rich_help_panel=DATA)] = (
+        "text_pair"
+    )
+    label_column: Annotated[str, typer.Option(help="The column with the label.", rich_help_panel=DATA)] = "label"
+
+    def columns(self) -> Columns:
+        """Returns the names as the readers of data files take them."""
+        return Columns(self.text_column, self.pair_column, self.label_column)
+
+
+def _client_tls(ca: Path | None, certificate: Path | None, key: Path | None, prefix: str) -> ClientTls | None:
+    if (certificate is None) != (key is None):
+        where = f"{prefix}client-cert, {prefix}client-key"
+        raise InvalidInput("a client certificate needs its key", where=where, fix="both options")
+    if ca is None:
+        if certificate is not None:
+            fix = f"{prefix}tls-ca as well"
+            raise InvalidInput("a client certificate is used only with TLS", where=f"{prefix}client-cert", fix=fix)
+        return None
+    return ClientTls(ca, certificate, key)
