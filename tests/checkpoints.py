@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every family, with tokenizers that know few words."""
+"""Tiny random checkpoints of every family, with small vocabularies."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,11 @@ WORDS = (
 )
 MAX_TOKENS = 48
 IMAGE_CLASSIFIERS = ("vit", "resnet")
-"""Which have no tokenizer."""
+"""Checkpoints without a tokenizer."""
 
 
 def _tokenizer(style: str, words: str, max_tokens: int) -> Any:
-    """Word pieces with [CLS] and [SEP], or byte-level BPE: with <s> and </s> for "roberta", bare for "gpt"."""
+    """Trains a tokenizer: WordPiece with [CLS] and [SEP], or byte-level BPE, with <s> and </s> only for "roberta"."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -36,7 +36,7 @@ def _tokenizer(style: str, words: str, max_tokens: int) -> Any:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        # As RoBERTa's own, the mask takes the space before it.
+        # As in RoBERTa's tokenizer, the mask includes the space before it.
         special = [AddedToken(n, lstrip=n == "<mask>", special=True) for n in dict.fromkeys(names.values())]
         trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=special, initial_alphabet=alphabet)
         corpus = [f"{word} {word}" for word in words.split()] * 3
@@ -114,7 +114,7 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
 
 
 def save_checkpoint(name: str, folder: Path, *, words: str = WORDS, max_tokens: int = MAX_TOKENS) -> Path:
-    """The folder, with "bert-mlm", "gpt2" and so on in it; `words` are single tokens to its tokenizer."""
+    """Saves a checkpoint such as "bert-mlm" or "gpt2" to the folder; its tokenizer has `words` as single tokens."""
     style = {"bert": "wordpiece", "bart": "wordpiece", "roberta": "roberta"}.get(name.partition("-")[0], "gpt")
     if name in IMAGE_CLASSIFIERS:
         _model(name, 0, 0, 0).save_pretrained(folder)

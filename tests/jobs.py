@@ -1,4 +1,4 @@
-"""Runs a backend's job as nobody else would: its micro-batches backwards, by as many threads as the backend says."""
+"""Runs a backend's jobs in an unusual order: micro-batches backwards, in as many threads as the backend suggests."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +11,13 @@ from fedbbpt.types import Prompts, Scores, TaskSpec
 
 
 def score(backend: Backend[Any], task: TaskSpec, prompts: Prompts, rows: Sequence[Any]) -> Scores:
-    """All P x B scores `[P, B, K]`."""
+    """Returns the scores `[P, B, K]` of all pairs."""
     wanted = np.ones((len(prompts), len(rows)), bool)
     return run(backend, backend.job(task, prompts, rows, wanted), (*wanted.shape, len(task.classes)))
 
 
 def run(backend: Backend[Any], job: Job, shape: tuple[int, int, int]) -> Scores:
-    """The scores `[P, B, K]` of a job; those of pairs that it does not want are not a number."""
+    """Returns the scores `[P, B, K]` of a job; those of pairs that are not wanted are NaN."""
     scores = np.full(shape, np.nan, np.float32)
     with ThreadPoolExecutor(backend.threads) as threads:
         for batch, part in zip(job.batches[::-1], threads.map(job.run, job.batches[::-1]), strict=True):

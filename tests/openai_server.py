@@ -1,8 +1,8 @@
-"""A real HTTP server of OpenAI's protocol on loopback, with a checkpoint's own logits, and faults that a test turns on.
+"""A real HTTP server on loopback that speaks OpenAI's protocol, with a checkpoint's logits, and faults on demand.
 
 It speaks four dialects: "vllm" tokenises, takes logprob_token_ids and names tokens by ids on demand; "sglang"
-tokenises; "llama.cpp" tokenises and lists log-probabilities with ids; "openai" does not, and refuses what it does not
-know.
+tokenises; "llama.cpp" tokenises and lists log-probabilities with ids; "openai" does none of this, and refuses unknown
+arguments.
 """
 
 import json
@@ -17,47 +17,49 @@ import transformers
 
 MODEL = "tiny"
 ARGUMENTS = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
-"""Those that "openai" knows."""
+"""The arguments that "openai" knows."""
 
 
 @dataclass
 class Behaviour:
-    """How the server answers; a test changes them while it runs."""
+    """The server's behaviour. A test may change it while the server runs."""
 
     dialect: str = "vllm"
     max_logprobs: int = 1000
     max_model_len: int | None = 96
     fingerprint: str = "fp_1"
     first_text_only: bool = False
-    """Answers the first text of a list alone."""
+    """Answers only the first text of a list."""
     omits_logprobs: bool = False
-    """Of log-probabilities."""
+    """Sends no log-probabilities."""
     echoes: bool = False
+    """Puts the text itself into its answer."""
     ignores_max_tokens: bool = False
-    """Ignores max_tokens."""
     strips_spaces: bool = False
-    """Loses the spaces of tokens' texts, as decoding single tokens does with some tokenizers."""
+    """Strips the spaces from tokens' texts, as some tokenizers do when they decode single tokens."""
     sharpness: float = 1.0
-    """Multiplies log-probabilities; below 1, they sum to more than 1."""
+    """Multiplies log-probabilities. Below 1, the probabilities sum to more than 1."""
     drift: float = 0.0
-    """By how much each answer differs from the one before."""
+    """Difference of log-probabilities between one answer and the next."""
     refusals: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
-    """Given before anything else, one after the other; the last again and again if `repeats_last_refusal`."""
+    """Refusals that are sent before any answer, one after another; the last one for ever if `repeats_last_refusal`."""
     repeats_last_refusal: bool = False
     body: bytes | None = None
-    """In the place of what a completion would answer."""
+    """Sent in place of a completion."""
 
 
 class _Quiet(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that had enough of an answer."""
+        """Ignores clients that close a connection before the end of an answer."""
 
 
 class OpenAIServer:
+    """The server, which runs in a thread of its own until it is stopped."""
+
     def __init__(self, folder: Path) -> None:
         self.behaviour = Behaviour()
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        """(path, headers, body) of each request."""
+        """Path, headers and body of each request."""
         self.lock = threading.Lock()
         auto: Any = transformers
         self._tokenizer = auto.AutoTokenizer.from_pretrained(folder)
@@ -67,7 +69,7 @@ class OpenAIServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # an answer in one packet: the second of two would wait for the first one's receipt
+            wbufsize = -1  # sends an answer in one packet: a second one would wait for the acknowledgement of the first
 
             def do_GET(self) -> None:
                 self._answer({})
@@ -101,7 +103,7 @@ class OpenAIServer:
         return f"openai:{MODEL}@{self.url}"
 
     def completions(self) -> list[dict[str, Any]]:
-        """The bodies of what was asked for."""
+        """Returns the bodies of all completion requests."""
         return [body for path, _, body in self.asked if path == "/v1/completions"]
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Every model keeps the laws of interfaces.Backend: in closed form, tiny ones of each family, MiniLM if installed."""
+"""The laws of interfaces.Backend: the fake model, tiny checkpoints of each family, and MiniLM if it is installed."""
 
 import importlib.util
 from collections.abc import Callable
@@ -44,7 +44,7 @@ MASKED = TaskSpec("{prompt} {text} It was {mask}.", ("bad", "great", "fine"))
 CAUSAL = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
 CONTINUED = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great film", "not so very fine"))
 LABELLED = TaskSpec("{prompt} {text}", ("great", "bad", "fine"))
-TASKS = {  # a checkpoint, and what is asked of it
+TASKS = {  # by checkpoint
     "fake": PLAIN,
     "all-MiniLM-L6-v2": PLAIN,
     "bert-encoder": PLAIN,
@@ -69,7 +69,7 @@ PROJECTION = Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, 
 class Case:
     backend: Backend[Any]
     again: Callable[[int], Backend[Any]]
-    """The same model loaded anew, with so many threads."""
+    """Loads the same model again, with a number of threads."""
     task: TaskSpec
 
     def score(self, prompts: Prompts, texts: tuple[str, ...] = TEXTS) -> Scores:
@@ -105,7 +105,7 @@ def latent(count: int, injection: Injection = Injection.PREFIX) -> LatentPrompts
     return LatentPrompts(z, replace(PROJECTION, injection=injection))
 
 
-def test_scores_have_a_place_for_each_prompt_example_and_class(case: Case) -> None:
+def test_scores_are_finite_for_each_prompt_example_and_class(case: Case) -> None:
     tokens = TokenPrompts(np.array([[9, 8], [7, 6]], np.int32))
     continuous = [one for i in injections(case) for one in (latent(2, i), soft(case, 2, injection=i))]
     for prompts in (*continuous, tokens, TextPrompts(("a story", "who"))):
@@ -115,8 +115,8 @@ def test_scores_have_a_place_for_each_prompt_example_and_class(case: Case) -> No
         assert np.array_equal(scores[:, 0], scores[:, 5])  # the same text twice
 
 
-def test_a_pair_scores_the_same_bits_alone_and_in_company(case: Case) -> None:
-    """Kills: one padded batch; a pair, its head, or words behind it, not filled up with copies."""
+def test_pair_scores_the_same_bits_alone_and_in_a_batch(case: Case) -> None:
+    """Kills: one padded batch; a pair, its head or its label words not filled up with copies."""
     assert case.backend.describe().score_noise == 0.0
     for injection in injections(case):
         prompts = soft(case, 5, tokens=1, injection=injection)
@@ -126,14 +126,14 @@ def test_a_pair_scores_the_same_bits_alone_and_in_company(case: Case) -> None:
             assert np.array_equal(alone[0, 0], together[p, b])
 
 
-def test_the_order_of_prompts_and_examples_changes_nothing(case: Case) -> None:
+def test_order_of_prompts_and_examples_does_not_matter(case: Case) -> None:
     for injection in injections(case):
         prompts = latent(4, injection)
         back = case.score(LatentPrompts(prompts.z[::-1].copy(), prompts.projection), TEXTS[::-1])
         assert np.array_equal(back[::-1, ::-1], case.score(prompts))
 
 
-def test_threads_change_nothing(case: Case) -> None:
+def test_number_of_threads_does_not_matter(case: Case) -> None:
     rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
     two = case.again(2)
     for injection in injections(case):
@@ -141,7 +141,7 @@ def test_threads_change_nothing(case: Case) -> None:
         assert np.array_equal(scores, case.score(latent(4, injection)))
 
 
-def test_only_what_is_wanted_is_computed(case: Case) -> None:
+def test_only_wanted_pairs_are_computed(case: Case) -> None:
     wanted = np.random.default_rng(3).random((4, len(TEXTS))) < 0.4
     rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
     for injection in injections(case):
@@ -151,15 +151,15 @@ def test_only_what_is_wanted_is_computed(case: Case) -> None:
         assert np.array_equal(found[wanted], case.score(latent(4, injection))[wanted])
 
 
-def test_columns_hang_on_the_classes_and_not_on_their_order(case: Case) -> None:
+def test_columns_depend_on_the_classes_and_not_on_their_order(case: Case) -> None:
     """Kills: columns that a budget would count twice; classes that it would not count."""
     columns = case.backend.columns(case.task)
     assert columns == case.backend.columns(replace(case.task, classes=case.task.classes[::-1]))
     assert case.backend.columns(replace(case.task, classes=case.task.classes[:2])) < columns
 
 
-def test_jobs_of_different_tasks_run_side_by_side(case: Case) -> None:
-    """Kills: what a task makes of its classes, kept in the model."""
+def test_jobs_of_different_tasks_do_not_affect_each_other(case: Case) -> None:
+    """Kills: a model that keeps the classes of the last task."""
     other = replace(case.task, classes=case.task.classes[::-1])
     rows = case.backend.prepare(case.task, Examples(TEXTS), 4, None)
     wanted = np.ones((2, len(TEXTS)), bool)
@@ -170,26 +170,26 @@ def test_jobs_of_different_tasks_run_side_by_side(case: Case) -> None:
 
 
 def test_z_of_zero_is_the_initial_text(case: Case) -> None:
-    """Not under `concat`, where no position and no LayerNorm makes words of vectors."""
+    """Except with `concat`, where vectors get neither positions nor a LayerNorm, as words do."""
     for injection in set(injections(case)) - {Injection.CONCAT}:
         zero = LatentPrompts(np.zeros((1, 10), np.float32), replace(PROJECTION, injection=injection))
         assert np.array_equal(case.score(zero), case.score(TextPrompts((PROJECTION.initial_text,))))
 
 
-def test_the_same_model_has_the_same_card(case: Case) -> None:
+def test_reloaded_model_has_the_same_card(case: Case) -> None:
     assert case.again(2).describe() == case.backend.describe()
 
 
-def behind(case: Case) -> int:
-    """How many positions the longest label word takes: as many as it has tokens, without the last."""
+def extra_tokens(case: Case) -> int:
+    """Returns the positions that the longest label word takes: its tokens except the last."""
     return 3 if case.task is CONTINUED else 0
 
 
-def test_long_texts_lose_their_end(case: Case) -> None:
+def test_long_texts_are_truncated_at_their_end(case: Case) -> None:
     room = case.backend.describe().max_tokens
     endless = "good story " * room
     (row,) = case.backend.prepare(case.task, Examples((endless,)), 5, None)
-    assert case.backend.tokens(row) == room - 5 - behind(case)
+    assert case.backend.tokens(row) == room - 5 - extra_tokens(case)
     (longer,) = case.backend.prepare(case.task, Examples((endless + "bad",)), 5, None)
     assert longer == row
     for injection in injections(case):
@@ -201,7 +201,7 @@ def test_long_texts_lose_their_end(case: Case) -> None:
 
 
 def test_perturbation_replaces_the_stated_fraction_of_the_text(case: Case) -> None:
-    """FedBPT, equation 7. Kills: a mask over the template; a generator that ignores the row or the seed."""
+    """FedBPT, equation 7. Kills: a mask over the template; a generator that ignores the example or the seed."""
     text = Examples(("the film was very good and long",) * 2)
     plain, plain_again = case.backend.prepare(case.task, text, 4, None)
     assert plain == plain_again
@@ -231,12 +231,12 @@ def test_perturbation_replaces_the_stated_fraction_of_the_text(case: Case) -> No
     ],
     ids=str,
 )
-def test_tasks_that_nothing_can_score_are_refused(case: Case, task: TaskSpec) -> None:
+def test_task_that_no_model_can_score_is_refused(case: Case, task: TaskSpec) -> None:
     with pytest.raises(InvalidTask):
         case.backend.check(task)
 
 
-def test_the_task_of_the_suite_is_sound(case: Case) -> None:
+def test_task_of_this_suite_is_accepted(case: Case) -> None:
     case.backend.check(case.task)
 
 

@@ -1,6 +1,6 @@
-"""Models of images keep the laws of interfaces.Backend, and of interfaces.Ptm in this process and behind real gRPC.
+"""The laws of interfaces.Backend and interfaces.Ptm for image models, in this process and over real gRPC.
 
-The laws are those of test_backend.py and test_ptm.py; what differs is what examples and prompts are.
+The laws are those of test_backend.py and test_ptm.py; only examples and prompts differ.
 """
 
 import time
@@ -52,7 +52,7 @@ def ptm(request: pytest.FixtureRequest, model: str, ptm_servers: Any) -> Iterato
 
 @pytest.fixture(scope="module")
 def again(model: str) -> Callable[[int], Backend[Any]]:
-    """The model loaded anew, with so many threads."""
+    """Loads the model again, with a number of threads."""
     return lambda threads: load(model, threads=threads)
 
 
@@ -67,8 +67,8 @@ def ask(ptm: Ptm, prompts: Prompts, images: npt.NDArray[np.uint8] = IMAGES) -> S
     return ptm.score(handle.id, prompts).scores
 
 
-def test_a_pair_scores_the_same_bits_alone_and_in_company(again: Callable[[int], Backend[Any]]) -> None:
-    """Kills: a batch whose kernels round by its size; the delta of another example."""
+def test_pair_scores_the_same_bits_alone_and_in_a_batch(again: Callable[[int], Backend[Any]]) -> None:
+    """Kills: a batch whose size changes the rounding; the delta of another example."""
     backend = again(1)
     assert backend.describe().score_noise == 0.0
     together = score(backend, DELTAS)
@@ -78,14 +78,14 @@ def test_a_pair_scores_the_same_bits_alone_and_in_company(again: Callable[[int],
         assert np.array_equal(alone[0, 0], together[p, b])
 
 
-def test_order_and_threads_change_nothing(again: Callable[[int], Backend[Any]]) -> None:
+def test_order_and_number_of_threads_do_not_matter(again: Callable[[int], Backend[Any]]) -> None:
     there = score(again(1), DELTAS)
     back = score(again(2), np.ascontiguousarray(DELTAS[::-1, ::-1]), IMAGES[::-1])
     assert np.array_equal(back[::-1, ::-1], there)
     assert again(1).describe() == again(2).describe()
 
 
-def test_only_what_is_wanted_is_computed(again: Callable[[int], Backend[Any]]) -> None:
+def test_only_wanted_pairs_are_computed(again: Callable[[int], Backend[Any]]) -> None:
     backend, wanted = again(1), np.random.default_rng(1).random((3, 20)) < 0.3
     job = backend.job(TASK, ImagePrompts(DELTAS), backend.prepare(TASK, Examples(images=IMAGES), 0, None), wanted)
     found = jobs.run(backend, job, (3, 20, 3))
@@ -94,13 +94,13 @@ def test_only_what_is_wanted_is_computed(again: Callable[[int], Backend[Any]]) -
     assert sum(batch.tokens for batch in job.batches) == 64 * wanted.sum()
 
 
-def test_the_card_says_what_the_model_takes(ptm: Ptm) -> None:
+def test_card_states_the_shape_of_images(ptm: Ptm) -> None:
     card = ptm.describe()
     assert card == ptm.describe() and card.revision
     assert card.image_shape == (3, 8, 8)
 
 
-def test_classes_are_labels_in_any_order(ptm: Ptm) -> None:
+def test_classes_may_be_in_any_order(ptm: Ptm) -> None:
     forward = ask(ptm, ImagePrompts(DELTAS))
     task = TaskSpec(TASK.template, TASK.classes[::-1])
     handle = ptm.register_examples(ptm.register_task(task), Examples(images=IMAGES), 0)
@@ -110,12 +110,12 @@ def test_classes_are_labels_in_any_order(ptm: Ptm) -> None:
             ptm.register_task(TaskSpec(TASK.template, classes))
 
 
-def test_a_picture_for_all_is_that_picture_for_each(ptm: Ptm) -> None:
+def test_one_picture_for_all_examples_equals_a_copy_for_each(ptm: Ptm) -> None:
     one = DELTAS[:, :1]
     assert np.array_equal(ask(ptm, ImagePrompts(one)), ask(ptm, ImagePrompts(np.repeat(one, 20, axis=1))))
 
 
-def test_colours_end_at_black_and_white(ptm: Ptm) -> None:
+def test_pixels_are_clipped_to_black_and_white(ptm: Ptm) -> None:
     bright = np.ones((1, 1, 3, 8, 8), np.float32)
     assert np.array_equal(ask(ptm, ImagePrompts(bright)), ask(ptm, ImagePrompts(bright), IMAGES[::-1]))
     assert not np.array_equal(
@@ -123,7 +123,7 @@ def test_colours_end_at_black_and_white(ptm: Ptm) -> None:
     )
 
 
-def test_a_split_population_and_a_part_of_the_rows_score_as_the_whole(ptm: Ptm) -> None:
+def test_parts_of_prompts_and_examples_score_as_the_whole(ptm: Ptm) -> None:
     whole = ask(ptm, ImagePrompts(DELTAS))
     assert np.array_equal(ask(ptm, ImagePrompts(DELTAS[1:])), whole[1:])
     assert np.array_equal(ask(ptm, ImagePrompts(DELTAS[:, 5:9].copy()), IMAGES[5:9]), whole[:, 5:9])
@@ -134,7 +134,7 @@ def test_usage_counts_pairs(ptm: Ptm) -> None:
     assert (ptm.usage().queries, ptm.usage().tokens) == (60, 60 * 64)
 
 
-def test_what_the_model_does_not_take_is_refused(ptm: Ptm) -> None:
+def test_unsupported_prompts_and_examples_are_refused(ptm: Ptm) -> None:
     task_id = ptm.register_task(TASK)
     handle = ptm.register_examples(task_id, Examples(images=IMAGES), 0).id
     nan = DELTAS.copy()

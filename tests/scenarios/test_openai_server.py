@@ -1,4 +1,4 @@
-"""Models behind an HTTP server of OpenAI's protocol: a real one, on loopback, with the logits of a tiny checkpoint."""
+"""Models of a server that speaks OpenAI's protocol: a real one, on loopback, with the logits of a tiny checkpoint."""
 
 import json
 import logging
@@ -71,13 +71,13 @@ def server(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServ
 
 @pytest.fixture
 def pauses() -> list[float]:
-    """Seconds that were waited for."""
+    """Collects the seconds of all pauses before retries."""
     return []
 
 
 @pytest.fixture
 def start(server: OpenAIServer, pauses: list[float]) -> Iterator[Start]:
-    """A backend in front of the server, which begins with this behaviour."""
+    """Starts backends for the server, after its behaviour is set."""
     started: list[OpenAICompatible] = []
 
     def begin(key: str = "", threads: int = 2, **behaviour: Any) -> OpenAICompatible:
@@ -111,7 +111,7 @@ def refusal(status: int, error: str = "", **headers: str) -> Refusal:
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang", "llama.cpp", "openai"])
 @pytest.mark.parametrize("template", ["{prompt} {text} It was {mask}", "{text} the {prompt} {mask}"])
-def test_the_distribution_over_the_classes_is_that_of_the_model_itself(
+def test_distribution_over_the_classes_is_that_of_the_model(
     start: Start, folder: Path, dialect: str, template: str
 ) -> None:
     """Kills: a label without its space; logits of another token; choices out of order; prompts glued to texts."""
@@ -123,7 +123,7 @@ def test_the_distribution_over_the_classes_is_that_of_the_model_itself(
     assert (np.exp(ours).sum(axis=-1) < 1).all(), "measured against the whole vocabulary"
 
 
-def test_vllm_is_asked_for_the_labels_alone_and_others_for_the_likeliest(start: Start, server: OpenAIServer) -> None:
+def test_vllm_is_asked_for_label_words_and_others_for_the_likeliest_tokens(start: Start, server: OpenAIServer) -> None:
     ask(start())
     assert all(len(body["logprob_token_ids"]) == 3 and body["logprobs"] == 1 for body in server.completions())
     server.asked.clear()
@@ -131,7 +131,7 @@ def test_vllm_is_asked_for_the_labels_alone_and_others_for_the_likeliest(start: 
     assert all("logprob_token_ids" not in body and body["logprobs"] == 1000 for body in server.completions())
 
 
-def test_a_pair_scores_the_same_in_any_company_and_order(start: Start, server: OpenAIServer) -> None:
+def test_pair_scores_the_same_in_any_batch_and_order(start: Start, server: OpenAIServer) -> None:
     backend = start(threads=1)
     assert backend.describe().score_noise == 0.0
     together = ask(backend)
@@ -143,7 +143,7 @@ def test_a_pair_scores_the_same_in_any_company_and_order(start: Start, server: O
     assert sum(len(body["prompt"]) for body in several) == together.shape[0] * together.shape[1]
 
 
-def test_pairs_of_a_request_begin_alike(start: Start) -> None:
+def test_pairs_of_one_request_begin_alike(start: Start) -> None:
     backend, wanted = start(threads=1), np.ones((8, 10), bool)
     for template, same in (("{prompt} {text} is {mask}", "prompts"), ("{text} {prompt} is {mask}", "rows")):
         task = TaskSpec(template, TASK.classes)
@@ -154,14 +154,14 @@ def test_pairs_of_a_request_begin_alike(start: Start) -> None:
         assert inside < sum(len(np.unique(getattr(batch, other))) for batch in job.batches)
 
 
-def test_a_server_that_takes_one_text_a_request_gets_one(start: Start, server: OpenAIServer) -> None:
+def test_server_that_takes_one_text_per_request_gets_one(start: Start, server: OpenAIServer) -> None:
     scores = ask(start())
     alone = start(first_text_only=True)
     assert np.array_equal(ask(alone), scores)
     assert all(isinstance(body["prompt"], str) for body in server.completions()[-len(TEXTS) * 3 :])
 
 
-def test_only_wanted_pairs_are_asked_for(start: Start, server: OpenAIServer) -> None:
+def test_only_wanted_pairs_are_requested(start: Start, server: OpenAIServer) -> None:
     backend = start()
     rows = backend.prepare(TASK, Examples(TEXTS), 8, None)
     wanted = np.zeros((3, 5), bool)
@@ -176,7 +176,7 @@ def test_only_wanted_pairs_are_asked_for(start: Start, server: OpenAIServer) -> 
     assert not nothing.batches
 
 
-def test_a_service_answers_from_it(start: Start, server: OpenAIServer) -> None:
+def test_engine_scores_and_caches_pairs_of_the_server(start: Start, server: OpenAIServer) -> None:
     ptm = local_ptm(start())
     handle = ptm.register_examples(ptm.register_task(TASK), Examples(TEXTS), 8)
     first = ptm.score(handle.id, PROMPTS)
@@ -187,8 +187,8 @@ def test_a_service_answers_from_it(start: Start, server: OpenAIServer) -> None:
     ptm.engine.close()
 
 
-def test_a_label_that_the_server_does_not_tell_fails_the_call(start: Start, server: OpenAIServer) -> None:
-    """Kills: a probability of 0, or of the least likely token, in the place of one that is not known."""
+def test_label_word_without_a_log_probability_fails_the_call(start: Start, server: OpenAIServer) -> None:
+    """Kills: a probability of 0, or that of the least likely token, in place of an unknown one."""
     backend = start(dialect="llama.cpp")
     rows = backend.prepare(TASK, Examples(TEXTS), 8, None)
     job = backend.job(TASK, PROMPTS, rows, np.ones((3, 5), bool))
@@ -208,10 +208,10 @@ def test_a_label_that_the_server_does_not_tell_fails_the_call(start: Start, serv
         job.run(job.batches[0])
 
 
-# Its card and its limits
+# The card and the limits
 
 
-def test_the_card(start: Start, server: OpenAIServer) -> None:
+def test_card_describes_model_and_server(start: Start, server: OpenAIServer) -> None:
     card = start().describe()
     assert (card.model, card.family, card.prompt_kinds) == ("tiny", "openai-compatible", frozenset({PromptKind.TEXT}))
     assert card.max_tokens == 95 and server.url not in str(card)
@@ -220,7 +220,7 @@ def test_the_card(start: Start, server: OpenAIServer) -> None:
     assert start(max_model_len=None).describe().max_tokens == 2047
 
 
-def test_long_texts_lose_their_end_and_nothing_else(start: Start, server: OpenAIServer) -> None:
+def test_long_texts_are_truncated_at_their_end_only(start: Start, server: OpenAIServer) -> None:
     for dialect, least in (("vllm", 80), ("openai", 50)):
         backend = start(dialect=dialect)
         endless = "good story " * 200
@@ -262,12 +262,12 @@ def test_micro_batches_count_the_tokens_that_the_server_counts(start: Start, fol
     ],
     ids=["mask within", "two tokens", "merged", "many", "no text"],
 )
-def test_tasks_that_it_cannot_score_are_refused(start: Start, task: TaskSpec, text: str) -> None:
+def test_task_that_the_server_cannot_score_is_refused(start: Start, task: TaskSpec, text: str) -> None:
     with pytest.raises(InvalidTask, match=text):
         start().check(task)
 
 
-def test_what_it_does_not_take_is_refused(start: Start) -> None:
+def test_unsupported_examples_and_prompts_are_refused(start: Start) -> None:
     backend = start()
     with pytest.raises(InvalidExamples, match="vocabulary"):
         backend.prepare(TASK, Examples(TEXTS), 0, Perturbation(0.5, 1))
@@ -314,23 +314,23 @@ def test_columns_are_the_label_tokens(start: Start) -> None:
         "no such model",
     ],
 )  # fmt: skip
-def test_a_server_that_cannot_be_trusted_is_not_taken(
+def test_server_that_fails_the_self_test_is_refused(
     start: Start, behaviour: dict[str, Any], error: type[FedbbptError], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         start(**behaviour)
 
 
-def test_noise_is_measured(start: Start) -> None:
+def test_card_states_the_measured_noise(start: Start) -> None:
     assert 0.001 < start(drift=0.001).describe().score_noise < 0.02
 
 
-# Trouble later
+# Failures after the self-test
 
 
 @pytest.fixture
 def later(start: Start, server: OpenAIServer) -> Callable[..., Scores]:
-    """Asks a server that has changed since the self-test."""
+    """Scores with a server that has changed since the self-test."""
     backend = start(threads=1)
     rows = backend.prepare(TASK, Examples(TEXTS[:1]), 8, None)
     backend.check(TASK)
@@ -344,7 +344,9 @@ def later(start: Start, server: OpenAIServer) -> Callable[..., Scores]:
     return ask
 
 
-def test_a_busy_server_is_asked_again_when_it_says(later: Callable[..., Scores], pauses: list[float]) -> None:
+def test_busy_server_is_retried_after_the_time_that_it_states(
+    later: Callable[..., Scores], pauses: list[float]
+) -> None:
     calm = later()
     past = {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}
     busy = [refusal(429, "rate_limit_exceeded", **{"Retry-After": "2.5"}), refusal(503, **past), refusal(500)]
@@ -366,7 +368,7 @@ def test_a_busy_server_is_asked_again_when_it_says(later: Callable[..., Scores],
     ],
     ids=["away", "busy", "busy for long", "spent", "key withdrawn", "no JSON", "wrong count", "another model"],
 )
-def test_a_server_that_changes_its_manners_fails_the_call(
+def test_server_that_changes_its_behaviour_fails_the_call(
     later: Callable[..., Scores],
     pauses: list[float],
     server: OpenAIServer,
@@ -380,7 +382,7 @@ def test_a_server_that_changes_its_manners_fails_the_call(
     assert len(pauses) == waits and server.url not in str(raised.value)
 
 
-def test_nobody_there(pauses: list[float]) -> None:
+def test_unreachable_server_is_retried_and_then_unavailable(pauses: list[float]) -> None:
     with pytest.raises(PtmUnavailable, match=r"/v1/models"):
         connect("openai:tiny@http://127.0.0.1:9/v1", pause=pauses.append)
     assert pauses
@@ -389,7 +391,7 @@ def test_nobody_there(pauses: list[float]) -> None:
 # The key
 
 
-def test_the_key_is_in_one_header_and_in_no_text(
+def test_key_is_in_one_header_and_in_no_text(
     start: Start, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -416,12 +418,12 @@ def test_the_key_is_in_one_header_and_in_no_text(
         ("openai:@http://127.0.0.1:8000/v1", InvalidInput, "openai:MODEL@http://HOST:PORT/v1"),
     ],
 )
-def test_addresses_that_would_give_the_key_away_are_refused(model: str, error: type[FedbbptError], text: str) -> None:
+def test_address_that_would_disclose_the_key_is_refused(model: str, error: type[FedbbptError], text: str) -> None:
     with pytest.raises(error, match=text) as raised:
         load(model, api_key="secret")
     assert "sk-1" not in str(raised.value)
 
 
-def test_a_key_is_one_line() -> None:
+def test_key_of_several_lines_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no key has"):
         load("openai:tiny@http://127.0.0.1:8000/v1", api_key="one\ntwo")

@@ -1,4 +1,4 @@
-"""FedSP's models: the auxiliary one shares and counts as published, and each stage trains its own part and no other."""
+"""FedSP's models: the sizes of the paper, sharing, distillation, and stages that train their own part only."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +56,7 @@ def full(folder: Path) -> Any:
 
 @pytest.fixture
 def auxiliary(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
-    """The file of an auxiliary model of a tiny checkpoint."""
+    """Makes the file of an auxiliary model of a tiny checkpoint."""
 
     def make(name: str, mode: Literal["share", "drop"] = "share") -> Path:
         layers, stage = LayerRange(0, 1, mode), Stage(0, 4, 5e-3, 0.01, 1e-8, 0.1)
@@ -75,8 +75,8 @@ def auxiliary(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[...
     ],
     ids=["gpt2-xl", "opt-1.3b"],
 )
-def test_counts_are_the_published_ones(config: Any, whole: int, shared: int, prefix: DeepSpace) -> None:
-    """On the meta device, so without weights."""
+def test_parameter_counts_are_those_of_the_paper(config: Any, whole: int, shared: int, prefix: DeepSpace) -> None:
+    """The models are on the meta device, without weights."""
     with torch.device("meta"):
         assert parameter_count(untrained_auxiliary(config, LayerRange(0, config.num_hidden_layers, "share"))) == whole
         model = untrained_auxiliary(config, LayerRange(0, 1, "share"))
@@ -87,8 +87,8 @@ def test_counts_are_the_published_ones(config: Any, whole: int, shared: int, pre
 
 
 @each_family
-def test_a_shared_layer_is_one_in_all_its_places(checkpoint: Callable[[str], Path], name: str) -> None:
-    """Kills: copies of the layer, and one layer whose places all write into the same keys and values."""
+def test_shared_layer_has_the_same_parameters_at_all_depths(checkpoint: Callable[[str], Path], name: str) -> None:
+    """Kills: copies of the parameters; one layer that writes the same keys and values at all depths."""
     teacher = full(checkpoint(name))
     model = extract_auxiliary(teacher, LayerRange(1, 1, "share"))
     first, second = layer_list(model)[1]
@@ -96,12 +96,12 @@ def test_a_shared_layer_is_one_in_all_its_places(checkpoint: Callable[[str], Pat
     taken = layer_list(teacher)[1][1]
     for ours, theirs in zip(first.parameters(), taken.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    past = model(torch.tensor([[5, 6, 7]]), use_cache=True).cache
-    assert [layer.keys.shape[2] for layer in past.layers] == [3, 3]
+    cache = model(torch.tensor([[5, 6, 7]]), use_cache=True).cache
+    assert [layer.keys.shape[2] for layer in cache.layers] == [3, 3]
 
 
 @each_family
-def test_all_layers_make_the_full_model(checkpoint: Callable[[str], Path], name: str) -> None:
+def test_cell_of_all_layers_is_the_full_model(checkpoint: Callable[[str], Path], name: str) -> None:
     teacher = full(checkpoint(name))
     model = extract_auxiliary(teacher, LayerRange(0, 2, "share")).eval()
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -109,13 +109,13 @@ def test_all_layers_make_the_full_model(checkpoint: Callable[[str], Path], name:
     assert parameter_count(model) == parameter_count(teacher)
 
 
-def test_dropping_leaves_the_others_out(checkpoint: Callable[[str], Path]) -> None:
+def test_drop_mode_keeps_the_cell_only(checkpoint: Callable[[str], Path]) -> None:
     model = extract_auxiliary(full(checkpoint("llama")), LayerRange(1, 1, "drop"))
     assert len(layer_list(model)[1]) == model.config.num_hidden_layers == 1
 
 
 @pytest.mark.parametrize("layers", [LayerRange(2, 1, "share"), LayerRange(0, 3, "share"), LayerRange(1, 2, "drop")])
-def test_layers_that_are_not_there(checkpoint: Callable[[str], Path], layers: LayerRange) -> None:
+def test_cell_outside_the_model_is_refused(checkpoint: Callable[[str], Path], layers: LayerRange) -> None:
     with pytest.raises(InvalidInput, match="of 2"):
         extract_auxiliary(full(checkpoint("llama")), layers)
 
@@ -133,8 +133,8 @@ def test_distillation_brings_the_last_hidden_states_nearer(checkpoint: Callable[
     assert float(hidden_state_error(teacher, student.eval(), whole).detach()) < before / 2
 
 
-def test_what_fills_a_batch_up_changes_nothing(checkpoint: Callable[[str], Path]) -> None:
-    """Kills: a loss over the tokens that are not there."""
+def test_padding_does_not_change_the_loss(checkpoint: Callable[[str], Path]) -> None:
+    """Kills: a loss over padding."""
     folder = checkpoint("llama")
     teacher, tokenizer = full(folder), transformers.AutoTokenizer.from_pretrained(folder)
     student = extract_auxiliary(teacher, LayerRange(0, 1, "share")).eval()
@@ -147,7 +147,7 @@ def test_what_fills_a_batch_up_changes_nothing(checkpoint: Callable[[str], Path]
 
 
 @each_family
-def test_a_file_gives_back_model_and_tokenizer(
+def test_file_restores_model_and_tokenizer(
     checkpoint: Callable[[str], Path], auxiliary: Callable[..., Path], name: str
 ) -> None:
     model, tokenizer, max_tokens = auxiliary_file.read(auxiliary(name))
@@ -160,7 +160,7 @@ def test_a_file_gives_back_model_and_tokenizer(
     assert max_tokens == 48
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_file_without_an_auxiliary_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(InvalidInput, match="not an auxiliary model"):
@@ -177,27 +177,27 @@ def test_each_stage_changes_its_own_part(auxiliary: Callable[..., Path], name: s
     assert all(not np.array_equal(aligned[each], again[each]) for each in aligned)
     tuned, loss = box.tune(aligned, z, STAGE, seed=3)
     assert np.isfinite(loss) and np.abs(tuned).max() > 1e-3
-    # The weights of a tuning stage are those that it was given: one step with no learning rate gives them back.
+    # Tuning leaves the weights as they were: one step with almost no learning rate returns them.
     still = box.align(aligned, tuned, Stage(1, 4, 0.0 + 1e-30, 0.0, 1e-8, 0.0), seed=4)
     assert all(np.array_equal(aligned[each], still[each]) for each in aligned)
 
 
-def test_stages_are_functions_of_their_arguments(auxiliary: Callable[..., Path]) -> None:
-    """Kills: weights that stay in the model from the call before, and draws from torch's global generator."""
+def test_stages_are_pure_functions_of_their_arguments(auxiliary: Callable[..., Path]) -> None:
+    """Kills: weights that remain in the model from an earlier call; numbers from torch's global generator."""
     path, z = auxiliary("gpt2"), np.full(SPACES["gpt2"].dim, 0.1, np.float32)  # which has dropout
     one, other = (client_white_box(path, SPACES["gpt2"], TASK, DATA) for _ in range(2))
     drifted = one.align({}, z, STAGE, seed=1)
     one.tune(drifted, z, STAGE, seed=2)
     torch.manual_seed(5)
-    for begun in ({}, drifted):
-        a, b = one.align(begun, z, STAGE, seed=3), other.align(begun, z, STAGE, seed=3)
+    for initial in ({}, drifted):
+        a, b = one.align(initial, z, STAGE, seed=3), other.align(initial, z, STAGE, seed=3)
         assert all(np.array_equal(a[each], b[each]) for each in a)
-        (c, loss), (d, same) = one.tune(begun, z, STAGE, seed=3), other.tune(begun, z, STAGE, seed=3)
+        (c, loss), (d, same) = one.tune(initial, z, STAGE, seed=3), other.tune(initial, z, STAGE, seed=3)
         assert np.array_equal(c, d) and loss == same
 
 
-def test_a_shallower_model_answers_for_all_layers(auxiliary: Callable[..., Path]) -> None:
-    """It tunes the mean of their prefixes, which all of them get."""
+def test_shallower_model_tunes_the_prefixes_of_all_layers(auxiliary: Callable[..., Path]) -> None:
+    """It tunes the mean of their prefixes and assigns the result to all of them."""
     space = SPACES["llama"]
     box = client_white_box(auxiliary("llama", "drop"), space, TASK, DATA)
     z, _ = box.tune({}, np.zeros(space.dim, np.float32), STAGE, seed=1)
@@ -205,7 +205,7 @@ def test_a_shallower_model_answers_for_all_layers(auxiliary: Callable[..., Path]
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-def test_a_prefix_tuned_through_the_full_model_lowers_its_loss(checkpoint: Callable[[str], Path]) -> None:
+def test_tuning_a_prefix_lowers_the_loss_of_the_full_model(checkpoint: Callable[[str], Path]) -> None:
     space = SPACES["llama"]
     box = owner_white_box(str(checkpoint("llama")), space, TASK, DATA)
     z, losses = np.zeros(space.dim, np.float32), []
@@ -215,13 +215,13 @@ def test_a_prefix_tuned_through_the_full_model_lowers_its_loss(checkpoint: Calla
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_a_prefix_of_another_shape_is_refused(checkpoint: Callable[[str], Path]) -> None:
+def test_prefix_of_another_shape_is_refused(checkpoint: Callable[[str], Path]) -> None:
     with pytest.raises(InvalidInput, match="2 layers, 2 heads and width 8"):
         owner_white_box(str(checkpoint("llama")), SPACES["gpt2"], TASK, DATA)
 
 
 @pytest.mark.parametrize("size", [1, 4, 6, 10])
-def test_batches_take_all_before_they_take_one_again(checkpoint: Callable[[str], Path], size: int) -> None:
+def test_batches_use_all_sequences_before_one_repeats(checkpoint: Callable[[str], Path], size: int) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
     sequences = answered_examples(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
     drawn = draw_batches(sequences, size, seed=3)

@@ -1,4 +1,4 @@
-"""Where models come from, and what is refused."""
+"""Finding and loading checkpoints, and the refusal of unsuitable ones."""
 
 import importlib.util
 import sys
@@ -45,7 +45,7 @@ def test_minilm_without_its_package_says_what_to_install(monkeypatch: pytest.Mon
         checkpoints.locate("all-MiniLM-L6-v2")
 
 
-def test_without_torch_only_the_fake_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_only_the_fake_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     missing: dict[str, ModuleType | None] = {"torch": None, "transformers": None}
     for name, module in missing.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -55,7 +55,7 @@ def test_without_torch_only_the_fake_can_be_had(monkeypatch: pytest.MonkeyPatch)
         load("all-MiniLM-L6-v2")
 
 
-def test_weights_that_are_pickled_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     for file in checkpoint("bert-mlm").iterdir():
         if file.suffix == ".json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -64,7 +64,7 @@ def test_weights_that_are_pickled_are_refused(checkpoint: Checkpoint, tmp_path: 
         load(str(tmp_path))
 
 
-def test_a_torn_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_truncated_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     for file in checkpoint("bert-mlm").iterdir():
         (tmp_path / file.name).write_bytes(
             file.read_bytes()[:2000] if file.suffix == ".safetensors" else file.read_bytes()
@@ -73,7 +73,7 @@ def test_a_torn_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"config\.json"):
         load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForTokenClassification"]}')
@@ -83,20 +83,22 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         load(str(tmp_path), family="oracle")
 
 
-def test_code_that_comes_with_weights_never_runs(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_never_runs(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
     (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
     with pytest.raises(InvalidInput):
         load(str(tmp_path))
 
 
-def test_revisions_tell_weights_configuration_and_family_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_revision_depends_on_weights_configuration_and_family_but_not_on_the_folder(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     folder = checkpoint("bert-mlm")
     revisions = {load(str(folder), threads=1).describe().revision}
     revisions.add(load(str(folder), family="dual-encoder", threads=1).describe().revision)
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    assert load(str(tmp_path), threads=1).describe().revision in revisions  # the place does not matter
+    assert load(str(tmp_path), threads=1).describe().revision in revisions
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-05'))
     revisions.add(load(str(tmp_path), threads=1).describe().revision)

@@ -1,4 +1,4 @@
-"""Scores are what the plain transformers model says: its own tokenizer, padding, masks and full logits."""
+"""Scores of each family, compared with the plain transformers model: its own tokenizer, padding, masks and logits."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def ask(folder: Path, task: TaskSpec, prompts: Any, examples: Examples | None = 
 
 
 def plain(folder: Path, auto: Any, inputs: Sequence[str], **options: Any) -> tuple[Any, Any]:
-    """The model's full output on one padded batch, and the batch."""
+    """Returns the model's full output on one padded batch, and the batch and its tokenizer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(list(inputs), padding=True, return_tensors="pt", return_token_type_ids=False)
     model = auto.from_pretrained(folder, **options).eval()
@@ -36,12 +36,12 @@ def plain(folder: Path, auto: Any, inputs: Sequence[str], **options: Any) -> tup
         return model(**batch), (batch, tokenizer)
 
 
-def close(ours: Scores, theirs: Any) -> None:
+def assert_close(ours: Scores, theirs: Any) -> None:
     assert np.abs(ours - np.asarray(theirs).reshape(ours.shape)).max() < 1e-5 * max(1.0, np.abs(ours).max())
 
 
 @pytest.mark.parametrize("name", ["bert-mlm", "roberta-mlm"])
-def test_masked_lm(checkpoint: Checkpoint, name: str) -> None:
+def test_masked_lm_scores_as_plain_transformers(checkpoint: Checkpoint, name: str) -> None:
     words = ("bad", "great", "fine")
     mask = "[MASK]" if name == "bert-mlm" else "<mask>"
     inputs = [f"{prompt} {text} It was {mask}." for prompt in PROMPTS for text in TEXTS]
@@ -49,34 +49,34 @@ def test_masked_lm(checkpoint: Checkpoint, name: str) -> None:
     columns = [tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in words]
     at = batch["input_ids"] == tokenizer.mask_token_id
     ours = ask(checkpoint(name), TaskSpec("{prompt} {text} It was {mask}.", words), TextPrompts(PROMPTS))
-    close(ours, output.logits[at][:, columns])
+    assert_close(ours, output.logits[at][:, columns])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_causal_lm(checkpoint: Checkpoint, name: str) -> None:
+def test_causal_lm_scores_as_plain_transformers(checkpoint: Checkpoint, name: str) -> None:
     words = ("bad", "great", "fine")
     inputs = [f"{prompt} {text} It was" for prompt in PROMPTS for text in TEXTS]
     output, (batch, tokenizer) = plain(checkpoint(name), transformers.AutoModelForCausalLM, inputs)
     columns = [tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in words]
     last = batch["attention_mask"].sum(1) - 1
     ours = ask(checkpoint(name), TaskSpec("{prompt} {text} It was {mask}", words), TextPrompts(PROMPTS))
-    close(ours, output.logits[torch.arange(len(inputs)), last][:, columns])
+    assert_close(ours, output.logits[torch.arange(len(inputs)), last][:, columns])
 
 
 @pytest.mark.parametrize("name", ["bert-classifier", "roberta-classifier", "gpt2-classifier"])
-def test_sequence_classifier(checkpoint: Checkpoint, name: str) -> None:
+def test_sequence_classifier_scores_as_plain_transformers(checkpoint: Checkpoint, name: str) -> None:
     inputs = [f"{prompt} {text}" for prompt in PROMPTS for text in TEXTS]
     output, _ = plain(checkpoint(name), transformers.AutoModelForSequenceClassification, inputs)
-    ours = ask(checkpoint(name), TaskSpec("{text}", ("great", "bad")), TextPrompts(PROMPTS), _spaced())
-    close(ours, output.logits[:, [2, 0]])
+    ours = ask(checkpoint(name), TaskSpec("{text}", ("great", "bad")), TextPrompts(PROMPTS), _with_leading_spaces())
+    assert_close(ours, output.logits[:, [2, 0]])
 
 
-def _spaced() -> Examples:
-    """A template that begins with {text} has no space to give it."""
+def _with_leading_spaces() -> Examples:
+    """Puts a space before each text, which a template that begins with {text} does not have."""
     return Examples(tuple(f" {text}" for text in TEXTS))
 
 
-def test_dual_encoder(checkpoint: Checkpoint) -> None:
+def test_dual_encoder_scores_as_plain_transformers(checkpoint: Checkpoint) -> None:
     classes = ("a number", "a person in a place")
 
     def encode(inputs: Sequence[str]) -> Any:
@@ -85,11 +85,11 @@ def test_dual_encoder(checkpoint: Checkpoint) -> None:
         return torch.nn.functional.normalize((output.last_hidden_state * mask).sum(1) / mask.sum(1))
 
     theirs = 20 * encode([f"{prompt} {text}" for prompt in PROMPTS for text in TEXTS]) @ encode(classes).T
-    close(ask(checkpoint("bert-encoder"), TaskSpec("{prompt} {text}", classes), TextPrompts(PROMPTS)), theirs)
+    assert_close(ask(checkpoint("bert-encoder"), TaskSpec("{prompt} {text}", classes), TextPrompts(PROMPTS)), theirs)
 
 
 @pytest.mark.parametrize("name", ["bert-mlm", "roberta-mlm"])
-def test_vectors_stand_behind_the_first_special_token(checkpoint: Checkpoint, name: str) -> None:
+def test_vectors_join_after_the_first_special_token(checkpoint: Checkpoint, name: str) -> None:
     folder, words = checkpoint(name), ("bad", "great")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
@@ -104,9 +104,9 @@ def test_vectors_stand_behind_the_first_special_token(checkpoint: Checkpoint, na
                 at = 3 + int((ids[0] == tokenizer.mask_token_id).nonzero())
                 logits = model(inputs_embeds=joined, attention_mask=torch.ones(joined.shape[:2])).logits[0, at]
                 theirs.append([logits[tokenizer(" " + w, add_special_tokens=False)["input_ids"][0]] for w in words])
-    # Vectors go to the front wherever the template has its {prompt}.
+    # Vectors join at the front, even if the template's {prompt} is elsewhere.
     for template in ("{prompt} {text} It was {mask}.", " {text} It was {mask}.{prompt}"):
-        close(ask(folder, TaskSpec(template, words), SoftPrompts(vectors)), theirs)
+        assert_close(ask(folder, TaskSpec(template, words), SoftPrompts(vectors)), theirs)
 
 
 @pytest.mark.parametrize("name", ["bert-encoder", "bert-mlm", "roberta-mlm", "gpt2", "llama", "bert-classifier"])
@@ -121,21 +121,21 @@ def test_tokens_are_the_vectors_of_their_embeddings(checkpoint: Checkpoint, name
     assert np.array_equal(ask(checkpoint(name), task, tokens), ask(checkpoint(name), task, vectors))
 
 
-def test_text_joins_at_the_place_of_the_prompt(checkpoint: Checkpoint) -> None:
+def test_text_prompt_joins_at_the_prompt_placeholder(checkpoint: Checkpoint) -> None:
     folder = checkpoint("bert-mlm")
     moved = ask(folder, TaskSpec("{text} {prompt} {mask}", ("bad", "great")), TextPrompts(("it was",)))
     fixed = ask(folder, TaskSpec("{text} it was {mask}", ("bad", "great")), TextPrompts(("",)))
     assert np.array_equal(moved, fixed)
 
 
-def test_second_texts_have_their_place(checkpoint: Checkpoint) -> None:
+def test_second_text_joins_at_its_placeholder(checkpoint: Checkpoint) -> None:
     folder, pairs = checkpoint("bert-mlm"), tuple(reversed(TEXTS))
     task = TaskSpec("{text} ? {mask} , {text_pair}", ("bad", "great"))
     ours = ask(folder, task, TextPrompts(("what",)), Examples(TEXTS, pairs))
     inputs = [f"what {text} ? [MASK] , {pair}" for text, pair in zip(TEXTS, pairs, strict=True)]
     output, (batch, tokenizer) = plain(folder, transformers.AutoModelForMaskedLM, inputs)
     columns = tokenizer.convert_tokens_to_ids(["bad", "great"])
-    close(ours, output.logits[batch["input_ids"] == tokenizer.mask_token_id][:, columns])
+    assert_close(ours, output.logits[batch["input_ids"] == tokenizer.mask_token_id][:, columns])
     with pytest.raises(InvalidExamples, match="text_pair"):
         ask(folder, task, TextPrompts(("what",)))
 
@@ -144,7 +144,7 @@ def test_special_tokens_in_a_text_are_plain_text(checkpoint: Checkpoint) -> None
     backend = load(str(checkpoint("bert-mlm")), threads=1)
     task = TaskSpec("{text} {mask}", ("bad", "great"))
     (row,) = backend.prepare(task, Examples(("the [MASK] was [SEP]",)), 0, None)
-    assert [row.ids.count(token) for token in (2, 3, 4)] == [1, 1, 1]  # [CLS], [SEP], [MASK]: those of the template
+    assert [row.ids.count(token) for token in (2, 3, 4)] == [1, 1, 1]  # [CLS], [SEP] and [MASK] of the template only
 
 
 @pytest.mark.parametrize(
@@ -162,20 +162,22 @@ def test_special_tokens_in_a_text_are_plain_text(checkpoint: Checkpoint) -> None
     ],
     ids=str,
 )
-def test_tasks_that_a_family_cannot_score(checkpoint: Checkpoint, name: str, task: TaskSpec, match: str) -> None:
+def test_task_that_a_family_cannot_score_is_refused(
+    checkpoint: Checkpoint, name: str, task: TaskSpec, match: str
+) -> None:
     with pytest.raises(InvalidTask, match=match):
         load(str(checkpoint(name)), threads=1).check(task)
 
 
 @pytest.mark.parametrize(("name", "match"), [("bart-classifier", "does not accept vectors")])
-def test_a_model_of_another_build_is_refused(checkpoint: Checkpoint, name: str, match: str) -> None:
-    """What is taken apart is compared with the whole when it is loaded, so that no score is silently wrong."""
+def test_model_that_cannot_be_split_is_refused(checkpoint: Checkpoint, name: str, match: str) -> None:
+    """The split model is compared with the whole one when it is loaded, so that no score is silently wrong."""
     with pytest.raises(InvalidInput, match=match):
         load(str(checkpoint(name)), threads=1)
 
 
 def test_a_model_without_the_head_is_refused(checkpoint: Checkpoint) -> None:
-    """Else its head would be random, and nobody would know."""
+    """Otherwise its head would be random, without a warning."""
     with pytest.raises(InvalidInput, match="the weights lack"):
         load(str(checkpoint("bert-encoder")), family="masked-lm", threads=1)
     assert load(str(checkpoint("bert-mlm")), family="dual-encoder", threads=1).describe().family == "dual-encoder"

@@ -1,4 +1,4 @@
-"""bfloat16 is another revision, scores nearly the same, and leaves words, heads and positions as they are."""
+"""bfloat16: another revision, nearly equal scores, and the noise that the card states."""
 
 import time
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def scores(ptm: LocalPtm, task: TaskSpec) -> Scores:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_scores_hardly_move(checkpoint: Callable[[str], Path], name: str) -> None:
+def test_bfloat16_scores_are_close_to_float32(checkpoint: Callable[[str], Path], name: str) -> None:
     """Kills: lowering rotary frequencies or the tied decoder, which moves scores much further."""
     exact, fast = (engine(checkpoint(name), precision) for precision in Precision)
     assert exact.describe().revision != fast.describe().revision
@@ -45,8 +45,8 @@ def test_scores_hardly_move(checkpoint: Callable[[str], Path], name: str) -> Non
     assert 0 < np.abs(moved).mean() < 0.05 * np.abs(centred).mean()
 
 
-def test_noise_is_measured_and_told(checkpoint: Callable[[str], Path]) -> None:
-    """Kills: a card that says 0 whatever the model does."""
+def test_card_states_the_measured_noise(checkpoint: Callable[[str], Path]) -> None:
+    """Kills: a card that always says 0."""
     from fedbbpt.ptm.models.checkpoint import load as read
     from fedbbpt.ptm.models.families import FAMILIES
     from fedbbpt.ptm.models.text.masked_lm import MaskedLM
@@ -62,6 +62,6 @@ def test_noise_is_measured_and_told(checkpoint: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("model", ["fake", "model.onnx"])
-def test_what_computes_by_itself_has_no_choice(model: str) -> None:
+def test_model_without_torch_has_no_choice_of_precision(model: str) -> None:
     with pytest.raises(InvalidInput, match="bfloat16"):
         load(model, precision=Precision.BFLOAT16)

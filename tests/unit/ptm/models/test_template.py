@@ -1,4 +1,4 @@
-"""Templates and their pieces."""
+"""Parsing of templates."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def pieces(template: str) -> list[tuple[str, Placeholder | None]]:
     return [(piece.text, piece.placeholder) for piece in parse(TaskSpec(template, ("a", "b")))]
 
 
-def test_white_space_belongs_to_the_place_behind_it() -> None:
+def test_white_space_belongs_to_the_placeholder_after_it() -> None:
     assert pieces("{prompt} {text} It was {mask}.") == [
         ("", Placeholder.PROMPT),
         (" ", Placeholder.TEXT),
@@ -21,15 +21,15 @@ def test_white_space_belongs_to_the_place_behind_it() -> None:
     ]
 
 
-def test_the_prompt_stands_first_where_it_is_left_out() -> None:
+def test_prompt_comes_first_if_the_template_leaves_it_out() -> None:
     assert parse(TaskSpec("Q: {text}", ("a", "b")))[0] == Piece("", Placeholder.PROMPT)
 
 
-def test_braces_can_be_written() -> None:
+def test_doubled_braces_are_literal_braces() -> None:
     assert pieces("{{x}} {text}") == [("", Placeholder.PROMPT), ("{", None), ("x}", None), (" ", Placeholder.TEXT)]
 
 
-def test_second_texts_and_their_place_come_together() -> None:
+def test_second_texts_and_their_placeholder_require_each_other() -> None:
     with_pair, without = TaskSpec("{text} {text_pair}", ("a", "b")), TaskSpec("{text}", ("a", "b"))
     check_pairs(with_pair, Examples(("x",), ("y",)))
     for task, examples in ((with_pair, Examples(("x",))), (without, Examples(("x",), ("y",)))):

@@ -1,4 +1,4 @@
-"""Launches that are repeated give what the body gives, whatever shapes come, in whatever order and how often."""
+"""Graphs give the results of the body, for shapes of any number and order."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ WIDTH, MOST = 8, 64
 
 
 class Body:
-    """Sums what came before, and counts how often Python was in it."""
+    """Computes cumulative sums, and counts its calls."""
 
     config = SimpleNamespace(num_hidden_layers=1)
 
@@ -28,7 +28,7 @@ class Body:
 
 
 def by_hand(launch: Launch) -> Launch:
-    """A record without a device: what is launched again is Python's call, on the same memory."""
+    """Records without a GPU: the launch is repeated by calling it again, on the same memory."""
     return launch
 
 
@@ -42,8 +42,8 @@ def inputs(count: int, tokens: int, device: str, seed: int = 0) -> Any:
 
 
 @pytest.mark.parametrize(("device", "record"), RECORDS.values(), ids=RECORDS)
-def test_repeated_launches_give_the_bits_of_the_body(device: str, record: Callable[[], Record]) -> None:
-    """Kills: outputs that are handed out and written over; memory of one shape used by another; stale inputs."""
+def test_graphs_give_the_bits_of_the_body(device: str, record: Callable[[], Record]) -> None:
+    """Kills: outputs that are returned and then overwritten; memory of one shape used by another; stale inputs."""
     body = Body()
     graphs = GraphedBody(body, MOST, record())
     shapes = [(2, 3), (4, 16), (1, 7), (3, 2)]
@@ -54,7 +54,7 @@ def test_repeated_launches_give_the_bits_of_the_body(device: str, record: Callab
             assert torch.equal(hidden, body(inputs_embeds=inputs(*shape, device, seed)).last_hidden_state)
 
 
-def test_a_shape_is_recorded_when_it_comes_again() -> None:
+def test_shape_is_recorded_when_it_occurs_again() -> None:
     recorded: list[Launch] = []
 
     def record(launch: Launch) -> Launch:
@@ -68,7 +68,7 @@ def test_a_shape_is_recorded_when_it_comes_again() -> None:
         assert len(recorded) == expected
 
 
-def test_what_is_large_or_comes_with_a_past_goes_to_the_body_itself() -> None:
+def test_large_inputs_and_other_arguments_go_to_the_body() -> None:
     def record(launch: Launch) -> Launch:
         raise AssertionError("recorded")
 
@@ -78,7 +78,7 @@ def test_what_is_large_or_comes_with_a_past_goes_to_the_body_itself() -> None:
         assert graphs(inputs_embeds=torch.zeros(1, 1, WIDTH), shift=2.0).last_hidden_state.max() == 2.0
 
 
-def test_the_shape_that_was_used_least_recently_is_forgotten() -> None:
+def test_least_recently_used_shape_is_forgotten() -> None:
     recorded: list[Launch] = []
 
     def record(launch: Launch) -> Launch:
@@ -86,16 +86,16 @@ def test_the_shape_that_was_used_least_recently_is_forgotten() -> None:
         return launch
 
     graphs = GraphedBody(Body(), SHAPES + 1, record)
-    for tokens in (1, 1, *range(2, SHAPES + 2)):  # the first one leaves
+    for tokens in (1, 1, *range(2, SHAPES + 2)):  # the first one is forgotten
         graphs(inputs_embeds=inputs(1, tokens, "cpu"))
     assert len(recorded) == 1
     graphs(inputs_embeds=inputs(1, 1, "cpu"))
-    assert len(recorded) == 1, "it is seen for the first time"
+    assert len(recorded) == 1, "it occurs for the first time since it was forgotten"
     graphs(inputs_embeds=inputs(1, SHAPES + 1, "cpu"))
-    assert len(recorded) == 2, "this one has been seen"
+    assert len(recorded) == 2, "this one has occurred before"
 
 
-def test_what_cannot_be_recorded_is_computed_without() -> None:
+def test_body_that_cannot_be_recorded_runs_without_graphs() -> None:
     def record(launch: Launch) -> Launch:
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_recorded_is_computed_without() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_a_thread_may_begin_with_a_shape_that_another_one_has_seen() -> None:
+def test_thread_may_begin_with_a_shape_that_another_thread_has_used() -> None:
     """Kills: recording the first launches that a thread makes, whose libraries are not ready."""
     body = torch.nn.Linear(WIDTH, WIDTH).cuda().requires_grad_(False)
     graphs = GraphedBody(

@@ -1,4 +1,4 @@
-"""Other runtimes than torch score the same but for rounding, are other revisions, and are refused where they cannot."""
+"""Runtimes other than torch: equal scores up to rounding, other revisions, and the refusal of unsupported models."""
 
 import sys
 from collections.abc import Callable
@@ -29,7 +29,7 @@ TASKS = {
 def scores(
     folder: Path, task: TaskSpec, runtime: Runtime, precision: Precision = Precision.FLOAT32
 ) -> tuple[str, Scores]:
-    """The revision, and what it scores."""
+    """Returns the revision and the scores."""
     backend = load(str(folder), threads=2, runtime=runtime, precision=precision)
     width = backend.describe().embedding_width
     prompts = SoftPrompts(np.random.default_rng(1).normal(0, 0.3, (4, 3, width)).astype(np.float32))
@@ -38,7 +38,7 @@ def scores(
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_scores_are_those_of_torch_but_for_rounding(checkpoint: Callable[[str], Path], name: str) -> None:
+def test_scores_are_those_of_torch_up_to_rounding(checkpoint: Callable[[str], Path], name: str) -> None:
     found = [scores(checkpoint(name), TASKS[name], runtime) for runtime in (Runtime.TORCH, *OTHERS)]
     revisions = [revision for revision, _ in found]
     assert sorted(set(revisions)) == sorted(revisions)
@@ -47,8 +47,8 @@ def test_scores_are_those_of_torch_but_for_rounding(checkpoint: Callable[[str], 
         assert 0 < np.abs(ours - exact).max() < 1e-4 * np.abs(exact).max()
 
 
-def test_bfloat16_moves_scores_a_little(checkpoint: Callable[[str], Path]) -> None:
-    """Kills: a precision that is asked for and not taken."""
+def test_bfloat16_changes_scores_slightly(checkpoint: Callable[[str], Path]) -> None:
+    """Kills: a precision that is accepted and then ignored."""
     folder, task = checkpoint("bert-encoder"), TASKS["bert-encoder"]
     try:
         low = scores(folder, task, Runtime.OPENVINO, Precision.BFLOAT16)
@@ -61,8 +61,8 @@ def test_bfloat16_moves_scores_a_little(checkpoint: Callable[[str], Path]) -> No
 
 
 @pytest.mark.parametrize("runtime", OTHERS)
-def test_threads_ask_side_by_side(checkpoint: Callable[[str], Path], runtime: Runtime) -> None:
-    """Kills: one request for all threads; an answer that the next one overwrites."""
+def test_threads_call_the_layers_in_parallel(checkpoint: Callable[[str], Path], runtime: Runtime) -> None:
+    """Kills: one inference request for all threads; a result that the next one overwrites."""
     from fedbbpt.ptm.models.accelerate.exported_layers import export_body
     from fedbbpt.ptm.models.checkpoint import load as load_checkpoint
     from fedbbpt.ptm.models.text.split_model import split_model
@@ -83,7 +83,7 @@ def test_threads_ask_side_by_side(checkpoint: Callable[[str], Path], runtime: Ru
 
 
 @pytest.mark.parametrize("runtime", OTHERS)
-def test_layers_that_give_something_else_are_refused(
+def test_layers_that_differ_from_torch_are_refused(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, runtime: Runtime
 ) -> None:
     from fedbbpt.ptm.models.accelerate.exported_layers import TOLERANCE
@@ -94,7 +94,7 @@ def test_layers_that_give_something_else_are_refused(
 
 
 @pytest.mark.parametrize("runtime", OTHERS)
-def test_a_runtime_that_is_not_installed_says_how_to_get_it(
+def test_missing_runtime_names_the_extra_to_install(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, runtime: Runtime
 ) -> None:
     for package in (runtime.value, "onnx"):
@@ -115,7 +115,7 @@ def test_a_runtime_that_is_not_installed_says_how_to_get_it(
         ("model.onnx", "text encoders only"),
     ],
 )
-def test_what_is_no_encoder_of_texts_is_torchs(
+def test_models_other_than_text_encoders_are_refused(
     checkpoint: Callable[[str], Path], runtime: Runtime, model: str, why: str
 ) -> None:
     with pytest.raises(InvalidInput, match=f"{runtime} .*{why}.*; --engine torch"):
@@ -127,6 +127,6 @@ def test_onnxruntime_has_no_bfloat16(checkpoint: Callable[[str], Path]) -> None:
         load(str(checkpoint("bert-encoder")), runtime=Runtime.ONNXRUNTIME, precision=Precision.BFLOAT16)
 
 
-def test_openvino_tells_nobody_that_it_is_used(checkpoint: Callable[[str], Path]) -> None:
+def test_openvino_is_loaded_without_telemetry(checkpoint: Callable[[str], Path]) -> None:
     load(str(checkpoint("bert-encoder")), runtime=Runtime.OPENVINO)
     assert sys.modules["openvino_telemetry"] is None

@@ -1,4 +1,4 @@
-"""What is done for a GPU changes no scores but by rounding, and is left where it does not work or gains nothing."""
+"""Fused layers and graphs change scores by rounding only, and are left out if they fail or gain nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ def by_hand(launch: Launch) -> Launch:
 
 
 @pytest.mark.parametrize("compiler", ["none", "no list of layers"])
-def test_a_machine_that_cannot_fuse_computes_the_plain_layers(
+def test_machine_that_cannot_fuse_runs_the_plain_layers(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str
 ) -> None:
     """Kills: a service that needs a C compiler to start; layers that stay compiled, and fail in the first job."""
@@ -67,7 +67,7 @@ def test_a_machine_that_cannot_fuse_computes_the_plain_layers(
             assert torch.equal(accelerate_body(model, inputs, by_hand).run_body(inputs(3, 9)), plain)
 
 
-def test_layers_that_were_fused_are_put_back(checkpoint: Checkpoint) -> None:
+def test_undoing_the_fusion_restores_the_layers(checkpoint: Checkpoint) -> None:
     model = encoder(checkpoint("bert-mlm"))
     layers = list(model.body.encoder.layer)
     undo = fuse(model.body)
@@ -76,7 +76,7 @@ def test_layers_that_were_fused_are_put_back(checkpoint: Checkpoint) -> None:
     assert all(one is other for one, other in zip(model.body.encoder.layer, layers, strict=True))
 
 
-def test_what_cannot_be_recorded_is_computed_without(checkpoint: Checkpoint) -> None:
+def test_body_that_cannot_be_recorded_runs_without_graphs(checkpoint: Checkpoint) -> None:
     model = encoder(checkpoint("bert-mlm"))
 
     def record(launch: Launch) -> Launch:
@@ -90,7 +90,7 @@ def test_what_cannot_be_recorded_is_computed_without(checkpoint: Checkpoint) -> 
 
 
 def ask(folder: Path, template: str, device: str) -> list[Scores]:
-    """Each job twice, and again: a shape is recorded when it comes again."""
+    """Scores each job three times, so that each shape is also recorded and replayed."""
     backend, task = load(str(folder), threads=1, device=device), TaskSpec(template, ("bad", "great"))
     rows = backend.prepare(task, Examples(TEXTS), 5, None)
     width = backend.describe().embedding_width
@@ -103,7 +103,7 @@ def ask(folder: Path, template: str, device: str) -> list[Scores]:
 
 @on_a_gpu
 @pytest.mark.parametrize("name", MODELS)
-def test_a_gpu_scores_as_a_cpu_does_by_all_injections(checkpoint: Checkpoint, name: str) -> None:
+def test_gpu_scores_as_a_cpu_with_all_injections(checkpoint: Checkpoint, name: str) -> None:
     """Kills: an embedding block that is lost on the GPU, and `add` and `concat` with it."""
     ours, theirs = (ask(checkpoint(name), MODELS[name], device) for device in ("cuda", "cpu"))
     for found, expected in zip(ours, theirs, strict=True):
@@ -111,6 +111,6 @@ def test_a_gpu_scores_as_a_cpu_does_by_all_injections(checkpoint: Checkpoint, na
 
 
 @on_a_gpu
-def test_a_gpu_offers_the_injections_of_a_cpu(checkpoint: Checkpoint) -> None:
+def test_gpu_supports_the_injections_of_a_cpu(checkpoint: Checkpoint) -> None:
     backend = load(str(checkpoint("roberta-mlm")), device="cuda")
     assert backend.describe().injections == set(Injection)

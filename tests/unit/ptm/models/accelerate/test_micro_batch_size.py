@@ -1,4 +1,4 @@
-"""The warm-up of a device stops where larger micro-batches gain little, or where memory ends."""
+"""The size of micro-batches on a device, and splitting when memory is full."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from fedbbpt.ptm.models.accelerate.micro_batch_size import MAX_BUDGET, find_toke
 
 
 def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
-    """A device that takes so long for whatever it does, and 1 s for 10,000 tokens, of which so many have room."""
+    """Simulates a device that takes `overhead` + 1 s per 10,000 tokens and has memory for `memory` tokens."""
 
     def measure(tokens: int) -> float:
         if tokens > memory:
@@ -32,29 +32,31 @@ def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
         (seconds(0.0), 1024),  # a larger one is not faster
         (seconds(1.0), 512 * 1024),  # twice as many are less than 1 % faster
         (seconds(1e9), MAX_BUDGET),
-        (seconds(1e9, memory=10_000), 4096),  # half of the 8 Ki that there was room for
+        (seconds(1e9, memory=10_000), 4096),  # half of the 8 Ki that fitted
         (seconds(1e9, memory=1024), 1024),
     ],
 )
-def test_the_budget_ends_where_doubling_does_not_pay(measure: Callable[[int], float], expected: int) -> None:
+def test_budget_stops_growing_when_doubling_gains_little_or_memory_is_full(
+    measure: Callable[[int], float], expected: int
+) -> None:
     assert find_token_budget(measure, first=1024) == expected
 
 
-def test_a_device_that_is_not_there_is_named(checkpoint: Callable[[str], Path]) -> None:
+def test_unavailable_device_is_named(checkpoint: Callable[[str], Path]) -> None:
     if torch.cuda.is_available():
-        pytest.skip("it is there")
+        pytest.skip("the device is available")
     with pytest.raises(InvalidInput, match="device cuda"):
         load(str(checkpoint("gpt2")), device="cuda")
 
 
 @pytest.mark.parametrize("model", ["fake", "clip"])
-def test_other_models_have_no_choice(checkpoint: Callable[[str], Path], model: str) -> None:
+def test_other_models_have_no_choice_of_device(checkpoint: Callable[[str], Path], model: str) -> None:
     with pytest.raises(InvalidInput, match="text models"):
         load("fake" if model == "fake" else str(checkpoint(model)), device="cuda")
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 7])
-def test_where_memory_ends_a_micro_batch_is_computed_in_parts(room: int) -> None:
+def test_micro_batch_that_does_not_fit_is_split(room: int) -> None:
     """Kills: scores in another order, pairs that are computed twice or never."""
     asked: list[tuple[int, int]] = []
 
@@ -70,7 +72,7 @@ def test_where_memory_ends_a_micro_batch_is_computed_in_parts(room: int) -> None
     assert asked == list(zip(prompts.tolist(), rows.tolist(), strict=True))
 
 
-def test_a_pair_that_has_no_room_may_be_asked_again_later() -> None:
+def test_pair_that_does_not_fit_is_an_overload() -> None:
     def run(batch: MicroBatch) -> Scores:
         raise torch.OutOfMemoryError("no room")
 

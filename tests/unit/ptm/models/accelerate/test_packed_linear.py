@@ -1,4 +1,4 @@
-"""Packed layers compute what plain ones do, and a row as the same bits in any company."""
+"""Packed layers give the results of plain ones, and a row the same bits in any batch."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 
 
 def layers(kind: str) -> tuple[Any, Any]:
-    """A model of one layer, 48 -> 80, and the same packed."""
+    """Returns a layer 48 -> 80, and a model with the same layer packed."""
     from transformers.pytorch_utils import Conv1D
 
     from fedbbpt.ptm.models.accelerate.packed_linear import pack
@@ -23,7 +23,7 @@ def layers(kind: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("kind", ["with bias", "without bias", "Conv1D"])
-def test_it_computes_what_the_plain_layer_does(kind: str) -> None:
+def test_packed_layer_gives_the_result_of_the_plain_one(kind: str) -> None:
     plain, packed = layers(kind)
     inputs = torch.randn(3, 7, 48)
     with torch.inference_mode():
@@ -31,7 +31,7 @@ def test_it_computes_what_the_plain_layer_does(kind: str) -> None:
         assert torch.allclose(packed(inputs), plain(inputs), atol=1e-5)
 
 
-def test_a_row_is_the_same_bits_alone_and_in_company() -> None:
+def test_row_gives_the_same_bits_alone_and_in_a_batch() -> None:
     _, packed = layers("with bias")
     inputs = torch.randn(100, 48)
     with torch.inference_mode():

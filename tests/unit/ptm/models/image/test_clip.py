@@ -1,4 +1,4 @@
-"""CLIP's scores are those of transformers' own forward; a checkpoint without its colours' mean is refused."""
+"""CLIP, compared with transformers' own forward pass, and the refusal of incomplete checkpoints."""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +18,7 @@ IMAGES = DRAW.integers(0, 256, (3, 3, 8, 8), np.uint8)
 DELTAS = DRAW.normal(0, 0.3, (2, 3, 3, 8, 8)).astype(np.float32)
 
 
-def test_scores_are_those_of_a_plain_forward(checkpoint: Callable[[str], Path]) -> None:
+def test_scores_are_those_of_a_plain_forward_pass(checkpoint: Callable[[str], Path]) -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     folder = checkpoint("clip")
     backend = load(str(folder), threads=1)
@@ -41,7 +41,9 @@ def test_a_description_that_is_too_long_is_refused(checkpoint: Callable[[str], P
         load(str(checkpoint("clip")), threads=1).check(TaskSpec("{prompt} {text}", ("a", "long " * 100)))
 
 
-def test_what_it_cannot_be_loaded_with_is_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_missing_preprocessor_and_other_precisions_are_refused(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
     bare = shutil.copytree(checkpoint("clip"), tmp_path / "bare")
     (bare / "preprocessor_config.json").unlink()
     with pytest.raises(InvalidInput, match="image_mean"):

@@ -1,4 +1,4 @@
-"""Image classifiers score as transformers' own forward; what asks for other pixels than it would get is refused."""
+"""Image classifiers, compared with transformers' own forward pass, and the refusal of unsupported preprocessing."""
 
 import json
 import shutil
@@ -24,20 +24,20 @@ Copy = Callable[..., Path]
 
 @pytest.fixture
 def copy(checkpoint: Callable[[str], Path], tmp_path: Path) -> Copy:
-    """A checkpoint whose configuration and preprocessor say something else."""
+    """Copies a checkpoint and changes its configuration and its preprocessor file."""
 
     def changed(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -> Path:
         folder = shutil.copytree(checkpoint(name), tmp_path / "copy", dirs_exist_ok=True)
         for file, changes in (("config.json", config), ("preprocessor_config.json", preprocessor)):
-            told = json.loads((folder / file).read_text()) | changes
-            (folder / file).write_text(json.dumps({key: value for key, value in told.items() if value is not None}))
+            settings = json.loads((folder / file).read_text()) | changes
+            (folder / file).write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
         return folder
 
     return changed
 
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])
-def test_scores_are_those_of_a_plain_forward(checkpoint: Callable[[str], Path], name: str) -> None:
+def test_scores_are_those_of_a_plain_forward_pass(checkpoint: Callable[[str], Path], name: str) -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     folder = checkpoint(name)
     backend = load(str(folder), threads=1)
@@ -56,7 +56,7 @@ def test_scores_are_those_of_a_plain_forward(checkpoint: Callable[[str], Path], 
 @pytest.mark.parametrize(
     "size", [{"height": 8, "width": 12}, {"shortest_edge": 16}, 10], ids=["height and width", "shortest edge", "number"]
 )
-def test_the_shape_is_the_preprocessors_where_the_model_has_none(copy: Copy, size: Any) -> None:
+def test_shape_is_the_preprocessors_if_the_model_has_none(copy: Copy, size: Any) -> None:
     wanted = {"height": (3, 8, 12), "shortest_edge": (3, 16, 16)}.get(
         next(iter(size)) if size != 10 else "", (3, 10, 10)
     )
@@ -66,12 +66,12 @@ def test_the_shape_is_the_preprocessors_where_the_model_has_none(copy: Copy, siz
     assert load(str(copy("vit", {}, {"size": size}))).describe().image_shape == (3, 8, 8)
 
 
-def test_labels_that_occur_twice_are_told_apart(copy: Copy) -> None:
+def test_repeated_labels_get_their_numbers(copy: Copy) -> None:
     twice = {"id2label": {"0": "crane", "1": "ship", "2": "crane", "3": "truck"}}
     assert load(str(copy("vit", twice, {}))).describe().labels == ("crane (0)", "ship", "crane (2)", "truck")
 
 
-def test_the_revision_is_also_that_of_the_pixels(copy: Copy) -> None:
+def test_revision_depends_on_the_normalisation_of_pixels(copy: Copy) -> None:
     revision = load(str(copy("vit", {}, {}))).describe().revision
     assert load(str(copy("vit", {}, {}))).describe().revision == revision
     assert load(str(copy("vit", {}, {"image_std": [0.2, 0.3, 0.5]}))).describe().revision != revision
@@ -87,13 +87,11 @@ def test_the_revision_is_also_that_of_the_pixels(copy: Copy) -> None:
         ("vit", {"rescale_factor": 1 / 127.5}, "0 to 1"),
         ("vit", {"do_rescale": False}, "0 to 1"),
         ("vit", {"do_flip_channel_order": True}, "nothing else"),
-        ("resnet", {"size": None}, "no size"),
-        ("resnet", {"size": {"longest_edge": 9}}, "no size"),
+        ("resnet", {"size": None}, "no size of images"),
+        ("resnet", {"size": {"longest_edge": 9}}, "no size of images"),
     ],
 )
-def test_pixels_that_would_not_be_the_models_are_refused(
-    copy: Copy, name: str, preprocessor: dict[str, Any], text: str
-) -> None:
+def test_unsupported_preprocessing_is_refused(copy: Copy, name: str, preprocessor: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
         load(str(copy(name, {}, preprocessor)))
 

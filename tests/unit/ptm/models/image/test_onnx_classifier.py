@@ -1,4 +1,4 @@
-"""What ONNX models are taken, and what their card says."""
+"""ONNX models: the supported form, their labels and their card."""
 
 import json
 import shutil
@@ -24,11 +24,11 @@ def copy(model: Path, folder: Path, labels: object = None) -> Path:
     return path
 
 
-def test_without_a_file_of_labels_they_are_numbers(image_classifier: Path, tmp_path: Path) -> None:
+def test_labels_are_numbers_without_a_file_of_labels(image_classifier: Path, tmp_path: Path) -> None:
     assert load(str(copy(image_classifier, tmp_path))).describe().labels == ("0", "1", "2", "3")
 
 
-def test_the_revision_is_that_of_weights_and_labels(image_classifier: Path, tmp_path: Path) -> None:
+def test_revision_depends_on_weights_and_labels(image_classifier: Path, tmp_path: Path) -> None:
     named = load(str(image_classifier)).describe().revision
     assert load(str(copy(image_classifier, tmp_path, ["cat", "dog", "ship", "truck"]))).describe().revision == named
     others = copy(image_classifier, tmp_path, ["dog", "cat", "ship", "truck"])
@@ -43,7 +43,7 @@ def test_the_revision_is_that_of_weights_and_labels(image_classifier: Path, tmp_
 @pytest.mark.parametrize(
     "labels", ["no JSON", {"cat": 0}, ["cat", "dog"], ["cat", "dog", "ship", "ship"], [1, 2, 3, 4]]
 )
-def test_labels_that_are_not_the_models_are_refused(image_classifier: Path, tmp_path: Path, labels: Any) -> None:
+def test_file_with_other_labels_is_refused(image_classifier: Path, tmp_path: Path, labels: Any) -> None:
     with pytest.raises(InvalidInput, match=r"model\.labels\.json"):
         load(str(copy(image_classifier, tmp_path, labels)))
 
@@ -59,7 +59,7 @@ def test_labels_that_are_not_the_models_are_refused(image_classifier: Path, tmp_
     ],
     ids=["sides that vary", "batches of eight", "no images", "two inputs", "images come out"],
 )
-def test_models_of_another_form_are_refused(tmp_path: Path, shapes: list[list[int | str]], fix: str) -> None:
+def test_model_of_another_form_is_refused(tmp_path: Path, shapes: list[list[int | str]], fix: str) -> None:
     make, float32 = onnx.helper, onnx.TensorProto.FLOAT
     inputs = [make.make_tensor_value_info(f"in{i}", float32, shape) for i, shape in enumerate(shapes)]
     node = make.make_node("Sum", [one.name for one in inputs], ["out"])
@@ -70,7 +70,7 @@ def test_models_of_another_form_are_refused(tmp_path: Path, shapes: list[list[in
         load(str(path))
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_file_without_a_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(InvalidInput, match=r"model\.onnx"):
         load(str(path))

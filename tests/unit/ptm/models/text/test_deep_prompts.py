@@ -1,4 +1,4 @@
-"""Deep prompts: what they stand for, and that the PTM scores with them as a plain forward pass with a past does."""
+"""Deep prompts: their prefixes, and the scores with them, compared with a plain forward pass from a cache."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,30 +27,30 @@ def test_z_is_the_distance_from_the_initial_prefix() -> None:
     np.testing.assert_allclose(SPACE.z(SPACE.prefixes(z)), z, atol=1e-6)
 
 
-def plain(folder: Path, prefix: Any, text: str, words: tuple[str, ...]) -> list[float]:
-    """log p(word | prefix, text) by one pass of the untouched model over all of it."""
+def plain_scores(folder: Path, prefix: Any, text: str, words: tuple[str, ...]) -> list[float]:
+    """Returns log p(word | prefix, text), by one pass of the unsplit model over the whole input."""
     import torch
     import transformers as t
 
     tokenizer = t.AutoTokenizer.from_pretrained(folder)
     model: Any = t.AutoModelForCausalLM.from_pretrained(folder)
     model.eval()
-    begun = tokenizer(text, add_special_tokens=False)["input_ids"]
+    text_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     scores = []
     for word in words:
-        said = tokenizer(word, add_special_tokens=False)["input_ids"]
-        past = t.DynamicCache()
+        word_ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        cache = t.DynamicCache()
         for index, (keys, values) in enumerate(torch.from_numpy(prefix)):
-            past.update(keys[None], values[None], index)
+            cache.update(keys[None], values[None], index)
         with torch.no_grad():
-            logits = model(torch.tensor([begun + said]), cache=past).logits[0].log_softmax(-1)
-        scores.append(sum(float(logits[len(begun) + i - 1, token]) for i, token in enumerate(said)))
+            logits = model(torch.tensor([text_ids + word_ids]), cache=cache).logits[0].log_softmax(-1)
+        scores.append(sum(float(logits[len(text_ids) + i - 1, token]) for i, token in enumerate(word_ids)))
     return scores
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
-def test_the_service_scores_as_a_plain_forward_pass_with_a_past(
+def test_deep_prompts_score_as_a_plain_forward_pass_from_a_cache(
     checkpoint: Callable[[str], Path], name: str, words: tuple[str, ...]
 ) -> None:
     folder = checkpoint(name)
@@ -63,7 +63,7 @@ def test_the_service_scores_as_a_plain_forward_pass_with_a_past(
     scored = ptm.score(ptm.register_examples(task_id, EXAMPLES, 3).id, DeepPrompts(prefixes)).scores
     scored = scored - np.logaddexp.reduce(scored, axis=2, keepdims=True)
     for p, b in np.ndindex(2, 3):
-        expected = np.array(plain(folder, prefixes[p], EXAMPLES.texts[b], words))
+        expected = np.array(plain_scores(folder, prefixes[p], EXAMPLES.texts[b], words))
         np.testing.assert_allclose(scored[p, b], expected - np.logaddexp.reduce(expected), atol=2e-3)
     alone = ptm.score(ptm.register_examples(task_id, EXAMPLES, 3).id, DeepPrompts(prefixes[1:]))
     again = ptm.score(ptm.register_examples(task_id, EXAMPLES, 3).id, DeepPrompts(prefixes))

@@ -1,4 +1,4 @@
-"""`add` and `concat` are what the plain transformers model makes of hidden states put together by hand."""
+"""Injections, compared with the plain transformers model on hidden states that are assembled by hand."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -49,7 +49,7 @@ def latent(injection: Injection, initial_text: str = INITIAL) -> LatentPrompts:
 
 
 class Plain:
-    """A whole model, whose hidden states behind the embedding LayerNorm a hook changes."""
+    """An unsplit model, with a hook that changes the hidden states after the embedding LayerNorm."""
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -59,7 +59,7 @@ class Plain:
         self.carrier_words = [int(token) for token in np.resize(initial, TOKENS)]
 
     def az(self) -> Any:
-        """scale x std x (A z) / sqrt(n), `[P, L, D]`."""
+        """Returns scale x std x (A z) / sqrt(n), `[P, L, D]`."""
         zeros = np.zeros((TOKENS, self.words.embedding_dim), np.float32)
         std = float(self.words.weight.detach().std())
         return torch.from_numpy(project(latent(Injection.PREFIX).projection, Z, zeros, std))
@@ -69,7 +69,7 @@ class Plain:
             yield self.tokenizer(f" {text} It was {self.tokenizer.mask_token}.")["input_ids"]
 
     def scores(self, ids: list[int], change: Callable[[Any], Any]) -> list[Any]:
-        """The label words' logits at the mask, with `change` made to what leaves the embeddings `[T, D]`."""
+        """Returns the label words' logits at the mask, after `change` is applied to the embeddings' output `[T, D]`."""
         hook = self.model.base_model.embeddings.register_forward_hook(lambda _m, _i, out: change(out[0])[None])
         with torch.no_grad():
             logits = self.model(input_ids=torch.tensor([ids])).logits[0]
@@ -79,12 +79,12 @@ class Plain:
         return [logits[at, column].item() for column in columns]
 
 
-def close(ours: Scores, theirs: list[list[Any]]) -> None:
+def assert_close(ours: Scores, theirs: list[list[Any]]) -> None:
     assert np.abs(ours - np.reshape(theirs, ours.shape)).max() < 1e-5 * max(1.0, np.abs(ours).max())
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_add_puts_words_in_the_text_and_a_z_behind_their_layernorm(checkpoint: Checkpoint, name: str) -> None:
+def test_add_puts_words_in_the_text_and_adds_a_z_after_their_layernorm(checkpoint: Checkpoint, name: str) -> None:
     plain = Plain(checkpoint(name))
     theirs = []
     for az in plain.az():
@@ -94,13 +94,13 @@ def test_add_puts_words_in_the_text_and_a_z_behind_their_layernorm(checkpoint: C
                 return torch.cat([hidden[:1], hidden[1 : 1 + TOKENS] + az, hidden[1 + TOKENS :]])
 
             theirs.append(plain.scores([ids[0], *plain.carrier_words, *ids[1:]], change))
-    close(ask(checkpoint(name), latent(Injection.ADD)), theirs)
+    assert_close(ask(checkpoint(name), latent(Injection.ADD)), theirs)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("place", [1, 0], ids=["behind the first special token", "before it"])
+@pytest.mark.parametrize("place", [1, 0], ids=["after the first special token", "before it"])
 def test_concat_leaves_the_input_its_positions(checkpoint: Checkpoint, name: str, place: int) -> None:
-    """The published code puts the vectors before the first special token: without positions that is the same."""
+    """The published code puts the vectors before the first special token, which is the same without positions."""
     plain = Plain(checkpoint(name))
     initial = plain.words(torch.tensor(plain.carrier_words)).detach()
     theirs = []
@@ -111,11 +111,11 @@ def test_concat_leaves_the_input_its_positions(checkpoint: Checkpoint, name: str
                 return torch.cat([hidden[:place], vectors, hidden[place:]])
 
             theirs.append(plain.scores(ids, change))
-    close(ask(checkpoint(name), latent(Injection.CONCAT)), theirs)
+    assert_close(ask(checkpoint(name), latent(Injection.CONCAT)), theirs)
 
 
-def test_vectors_stand_behind_a_special_token_of_the_template(checkpoint: Checkpoint) -> None:
-    """A tokenizer of Llama's kind may leave <s> to its user."""
+def test_vectors_join_after_a_special_token_of_the_template(checkpoint: Checkpoint) -> None:
+    """Tokenizers such as Llama's may leave <s> to the user."""
     backend = load(str(checkpoint("llama")), threads=1)
     for template, front in (("<s>{text}", 1), ("so <s>{text}", 0), ("{text}", 0)):
         (row,) = backend.prepare(TaskSpec(template, ("bad", "great")), Examples(("<s> dull",)), TOKENS, None)
@@ -129,15 +129,15 @@ def test_latent_prompts_without_words_are_soft_prompts(checkpoint: Checkpoint, i
     assert np.array_equal(ask(folder, latent(injection, "")), ask(folder, SoftPrompts(az, injection)))
 
 
-def test_each_injection_is_another_prompt(checkpoint: Checkpoint) -> None:
+def test_each_injection_gives_other_scores(checkpoint: Checkpoint) -> None:
     template = "{text} {prompt} It was {mask}."
     found = [ask(checkpoint("bert-mlm"), latent(injection), template) for injection in Injection]
     assert not any(np.allclose(one, other) for one, other in combinations(found, 2))
 
 
 @pytest.mark.parametrize("name", [*MODELS, "gpt2", "llama"])
-def test_vectors_at_the_place_stand_where_tokens_do(checkpoint: Checkpoint, name: str) -> None:
-    """Kills: vectors in front; a mask that is not moved by vectors before it; one that is, by vectors behind it."""
+def test_vectors_with_the_place_injection_join_where_tokens_do(checkpoint: Checkpoint, name: str) -> None:
+    """Kills: vectors in front; a mask that vectors before it do not move; a mask that vectors after it move."""
     folder, ids = checkpoint(name), np.array([[9, 30, 31], [12, 13, 9]], np.int32)
     table = transformers.AutoModel.from_pretrained(folder).get_input_embeddings().weight.detach().numpy()
     for template in ("{text} {prompt} It was {mask}", "{prompt} {text} {mask}"):
@@ -156,7 +156,9 @@ def test_vectors_at_the_place_stand_where_tokens_do(checkpoint: Checkpoint, name
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_card_offers_what_the_model_can_do(checkpoint: Checkpoint, name: str, injections: set[Injection]) -> None:
+def test_card_lists_the_injections_that_the_model_supports(
+    checkpoint: Checkpoint, name: str, injections: set[Injection]
+) -> None:
     backend = load(str(checkpoint(name)), threads=1)
     assert backend.describe().injections == injections
     engine = local_ptm(backend)

@@ -1,4 +1,4 @@
-"""Label words of several tokens score by the logarithm of their probability, as the plain transformers model has it."""
+"""Label words of several tokens score by their log-probability, compared with the plain transformers model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ TASK = TaskSpec("{prompt} {text} It was {mask}", WORDS)
 
 
 def ask(folder: Path, prompts: Prompts, task: TaskSpec = TASK) -> tuple[Scores, int]:
-    """The scores, and the tokens that it took."""
+    """Returns the scores, and the number of tokens that were computed."""
     backend = load(str(folder), threads=1)
     backend.check(task)
     wanted = np.ones((len(prompts), len(TEXTS)), bool)
@@ -31,14 +31,14 @@ def ask(folder: Path, prompts: Prompts, task: TaskSpec = TASK) -> tuple[Scores, 
     return scores, sum(batch.tokens for batch in job.batches)
 
 
-def close(ours: Scores, theirs: list[Any]) -> None:
+def assert_close(ours: Scores, theirs: list[Any]) -> None:
     assert np.abs(ours - np.reshape(theirs, ours.shape)).max() < 1e-5 * max(1.0, np.abs(ours).max())
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 @pytest.mark.parametrize("soft", [False, True], ids=["text", "vectors"])
 def test_a_word_scores_the_sum_of_its_tokens_log_probabilities(checkpoint: Checkpoint, name: str, soft: bool) -> None:
-    """Kills: a mean; a first token that is not counted; keys and values of one word that the next one sees."""
+    """Kills: a mean; a first token that is not counted; keys and values of one word that leak into the next."""
     folder = checkpoint(name)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -60,17 +60,17 @@ def test_a_word_scores_the_sum_of_its_tokens_log_probabilities(checkpoint: Check
                 predicted = logs[-label.shape[1] - 1 : -1]
                 theirs.append(predicted.gather(1, label[0][:, None]).sum())
     scores, _ = ask(folder, SoftPrompts(vectors) if soft else TextPrompts(texts))
-    close(scores, theirs)
+    assert_close(scores, theirs)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_single_tokens_score_alike_in_both_ways(checkpoint: Checkpoint, name: str) -> None:
-    """Logits and logarithms of probabilities differ by one number a pair: their softmax over classes is the same."""
+def test_single_tokens_have_one_softmax_by_logits_and_by_log_probabilities(checkpoint: Checkpoint, name: str) -> None:
+    """Logits and log-probabilities differ by one number per pair, so their softmax over the classes is the same."""
     single = TaskSpec(TASK.template, ("bad", "great"))
-    logits, read = ask(checkpoint(name), TextPrompts(("what",)), single)
-    scores, computed = ask(checkpoint(name), TextPrompts(("what",)))
+    logits, tokens = ask(checkpoint(name), TextPrompts(("what",)), single)
+    scores, more_tokens = ask(checkpoint(name), TextPrompts(("what",)))
     assert np.allclose(logits[..., 1] - logits[..., 0], scores[..., 3] - scores[..., 0], atol=1e-5)
-    assert (scores < 0).all() and computed == read + len(TEXTS) * (1 + 3)  # "great film" and "not so very fine"
+    assert (scores < 0).all() and more_tokens == tokens + len(TEXTS) * (1 + 3)  # "great film" and "not so very fine"
 
 
 def test_all_tokens_of_all_words_are_columns(checkpoint: Checkpoint) -> None:
@@ -80,20 +80,22 @@ def test_all_tokens_of_all_words_are_columns(checkpoint: Checkpoint) -> None:
     assert backend.hidden_size == 32
 
 
-def test_masks_take_one_token(checkpoint: Checkpoint) -> None:
+def test_mask_takes_label_words_of_one_token(checkpoint: Checkpoint) -> None:
     with pytest.raises(InvalidTask, match="one token each"):
         load(str(checkpoint("bert-mlm")), threads=1).check(TaskSpec("{text} {mask}", WORDS))
 
 
 @pytest.mark.parametrize("name", ["gpt1", "bert-decoder"])
-def test_a_model_that_does_not_go_on_takes_one_token(checkpoint: Checkpoint, name: str) -> None:
-    """GPT keeps no keys and values; BERT's embeddings begin at position 0 whatever stands before."""
+def test_model_that_cannot_reuse_keys_and_values_takes_label_words_of_one_token(
+    checkpoint: Checkpoint, name: str
+) -> None:
+    """GPT returns no keys and values; BERT's embeddings begin at position 0 even after a prefix."""
     backend = load(str(checkpoint(name)), family="causal-lm", threads=1)
     backend.check(TaskSpec("{text} {mask}", ("bad", "great")))
     with pytest.raises(InvalidTask, match="cannot continue"):
         backend.check(TaskSpec("{text} {mask}", ("bad", "great film")))
 
 
-def test_a_word_that_the_model_has_no_room_for_is_refused(checkpoint: Checkpoint) -> None:
+def test_label_word_longer_than_the_model_takes_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(InvalidTask, match="at most 47"):
         load(str(checkpoint("llama")), threads=1).check(TaskSpec("{text} {mask}", ("bad", "great " * 50)))

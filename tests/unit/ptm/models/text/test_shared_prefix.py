@@ -1,4 +1,4 @@
-"""What causal pairs begin with is read once: scores are those of the plain transformers model, in any company."""
+"""Shared prefixes of causal models: scores, token counts, and the cache of keys and values."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ def prompts(*which: int) -> SoftPrompts:
     return SoftPrompts(VECTORS[list(which or range(3))], Injection.PLACE)
 
 
-def plain(folder: Path, rows: Sequence[Any], space: str, classes: tuple[str, ...]) -> list[list[list[float]]]:
-    """Logits of single tokens, or log-probabilities, each by one pass of the untouched model over all of it."""
+def plain_scores(folder: Path, rows: Sequence[Any], space: str, classes: tuple[str, ...]) -> list[list[list[float]]]:
+    """Returns logits of single tokens, or else log-probabilities, by one pass of the unsplit model over each pair."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     table = model.get_input_embeddings()
@@ -65,24 +65,24 @@ def ask(backend: Any, task: TaskSpec, asked: Prompts, texts: tuple[str, ...] = T
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])
-def test_scores_are_those_of_one_pass_over_everything(
+def test_scores_are_those_of_one_pass_over_the_whole_pair(
     checkpoint: Checkpoint, name: str, template: str, words: tuple[str, ...]
 ) -> None:
-    """Kills: positions that begin anew behind the cut; a past that one pair changes for the next; keys and values of
-    another row. (Mistral's window is shorter than what stands before the cut.)"""
+    """Kills: positions that restart after the prefix; keys and values that one pair changes for the next, or that are
+    another example's. (Mistral's window is shorter than the prefix.)"""
     task, backend = TaskSpec(template, words), load(str(checkpoint(name)), threads=1)
     rows = backend.prepare(task, Examples(TEXTS), ROOM, None)
-    theirs = np.array(plain(checkpoint(name), rows, " " * (" {mask}" in template), words))
+    theirs = np.array(plain_scores(checkpoint(name), rows, " " * (" {mask}" in template), words))
     ours = jobs.score(backend, task, prompts(), rows)
     assert np.abs(ours - theirs).max() < 1e-5 * max(1.0, np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
-def test_a_pair_scores_the_same_bits_alone_and_in_company(
+def test_pair_scores_the_same_bits_alone_and_in_a_batch(
     checkpoint: Checkpoint, template: str, words: tuple[str, ...]
 ) -> None:
-    """Kills: a cut that hangs on how many pairs share it; beginnings read beside each other."""
+    """Kills: a prefix that depends on how many pairs share it; prefixes that are computed in one batch."""
     backend, task = load(str(checkpoint("llama")), threads=3), TaskSpec(template, words)
     together = ask(backend, task, prompts())
     for p, b in np.ndindex(3, len(TEXTS)):
@@ -95,91 +95,91 @@ def tokens(backend: Any, task: TaskSpec, rows: Any, count: int = 3) -> int:
     return sum(batch.tokens for batch in job.batches)
 
 
-def test_what_is_shared_counts_once(checkpoint: Checkpoint) -> None:
+def test_tokens_of_a_shared_prefix_count_once(checkpoint: Checkpoint) -> None:
     backend = load(str(checkpoint("llama")), threads=1)
     task = TaskSpec("{text} It was {prompt} {mask}", WORDS["one token each"])
     rows, others = (backend.prepare(task, Examples(TEXTS[:2]), ROOM, None) for _ in range(2))
     read = sum(map(backend.tokens, rows))
     assert tokens(backend, task, rows) == read + 3 * 2 * 18
-    assert tokens(backend, task, rows) == read + 3 * 2 * 18, "what a job costs hangs on no other job"
-    assert tokens(backend, task, others) == read + 3 * 2 * 18  # but not those that say the same
+    assert tokens(backend, task, rows) == read + 3 * 2 * 18, "the cost of a job depends on no other job"
+    assert tokens(backend, task, others) == read + 3 * 2 * 18  # equal examples of another registration share nothing
 
     task = TaskSpec("{prompt} {text} It was {mask}", WORDS["one token each"])
     rows = backend.prepare(task, Examples(TEXTS), ROOM, None)
-    for _ in range(2):  # a prompt is known within its job only
+    for _ in range(2):  # a prompt's keys and values are kept within its job only
         assert tokens(backend, task, rows) == 3 * 18 + 3 * sum(map(backend.tokens, rows))
 
 
-def test_keys_that_hang_on_the_whole_length_are_not_shared(checkpoint: Checkpoint) -> None:
+def test_keys_that_depend_on_the_whole_length_are_not_shared(checkpoint: Checkpoint) -> None:
     backend = load(str(checkpoint("llama-by-length")), threads=1)
     task = TaskSpec("{text} It was {prompt} {mask}", WORDS["one token each"])
     rows = backend.prepare(task, Examples(TEXTS), ROOM, None)
     assert tokens(backend, task, rows) == 3 * sum(18 + backend.tokens(row) for row in rows)
 
 
-def start(read: CacheSlot | None = None) -> Prefix:
-    return Prefix(read or CacheSlot(), lambda: torch.zeros(4, 2), outlives_job=True)
+def new_prefix() -> Prefix:
+    return Prefix(CacheSlot(), lambda: torch.zeros(4, 2), outlives_job=True)
 
 
-def some_past() -> Any:
+def some_key_values() -> Any:
     return ((torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2)),)  # 64 bytes
 
 
-def test_what_one_thread_reads_another_waits_for() -> None:
-    """And reads something else meanwhile."""
-    slow, other, read = start(), start(), []
+def test_cache_waits_for_a_prefix_that_another_thread_computes() -> None:
+    """It computes other prefixes meanwhile."""
+    slow, other, computed = new_prefix(), new_prefix(), []
     begun, done = Event(), Event()
 
-    def reading(some: Any) -> Any:
-        read.extend(some)
-        if some == [slow] and read.count(slow) == 1:
+    def compute(some: Any) -> Any:
+        computed.extend(some)
+        if some == [slow] and computed.count(slow) == 1:
             begun.set()
             assert done.wait(60)
         if some == [other]:
             done.set()
-        return [some_past() for _ in some]
+        return [some_key_values() for _ in some]
 
-    memory = KeyValueCache(10**6, reading)
-    first = Thread(target=lambda: memory.get([slow]))
+    cache = KeyValueCache(10**6, compute)
+    first = Thread(target=lambda: cache.get([slow]))
     first.start()
     assert begun.wait(60)
-    pasts = memory.get([slow, other])
+    pasts = cache.get([slow, other])
     first.join()
-    assert read == [slow, other]
+    assert computed == [slow, other]
     assert pasts[0] is slow.slot.key_values and pasts[1] is other.slot.key_values
 
 
-def test_a_reading_that_fails_is_tried_again() -> None:
+def test_computation_that_failed_is_tried_again() -> None:
     fails = [True]
 
     def read(some: Any) -> Any:
         if fails.pop():
             fails.append(False)
             raise RuntimeError("out of memory")
-        return [some_past() for _ in some]
+        return [some_key_values() for _ in some]
 
-    memory, one = KeyValueCache(10**6, read), start()
+    cache, one = KeyValueCache(10**6, read), new_prefix()
     with pytest.raises(RuntimeError):
-        memory.get([one])
-    assert len(memory.get([one])) == 1
+        cache.get([one])
+    assert len(cache.get([one])) == 1
 
 
-def test_the_least_recently_used_give_way() -> None:
-    memory = KeyValueCache(3 * 64, lambda some: [some_past() for _ in some])
-    first, second, third, fourth = (start() for _ in range(4))
-    memory.get([first, second, third])
-    memory.get([first])
-    memory.get([fourth])
+def test_least_recently_used_slots_are_emptied() -> None:
+    cache = KeyValueCache(3 * 64, lambda some: [some_key_values() for _ in some])
+    first, second, third, fourth = (new_prefix() for _ in range(4))
+    cache.get([first, second, third])
+    cache.get([first])
+    cache.get([fourth])
     assert [one.slot.key_values is None for one in (first, second, third, fourth)] == [False, True, False, False]
 
 
-def test_a_row_that_is_gone_takes_what_was_read_of_it(checkpoint: Checkpoint) -> None:
-    memory = KeyValueCache(2 * 64, lambda some: [some_past() for _ in some])
-    first, second = start(), start()
-    freed = ref(memory.get([first])[0][0][0])
+def test_dropped_example_frees_its_keys_and_values() -> None:
+    cache = KeyValueCache(2 * 64, lambda some: [some_key_values() for _ in some])
+    first, second = new_prefix(), new_prefix()
+    freed = ref(cache.get([first])[0][0][0])
     del first
     gc.collect()
     assert freed() is None
-    third = start()
-    memory.get([second, third])  # there is room for both
+    third = new_prefix()
+    cache.get([second, third])  # there is room for both
     assert second.slot.key_values is not None and third.slot.key_values is not None
