@@ -43,7 +43,7 @@ def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
         raise InvalidInput(what, where="method.cell", fix=f'a number that divides {depth}, or mode = "share"')
     config = deepcopy(config)
     config.num_hidden_layers = layers.cell
-    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # transformers leaves it without types
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # it has no types
     if layers.mode == "share":
         _, decoder = layer_list(model)
         decoder.extend([_shared_copy(decoder[i % layers.cell], i) for i in range(layers.cell, depth)])

@@ -15,6 +15,8 @@ from fedbbpt.types import Stage
 from fedbbpt.whitebox.optimise import minimise, reproducible
 from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
 
+_TEXTS_PER_PASS = 16
+
 
 def hidden_state_error(teacher: Any, student: Any, batch: Batch) -> torch.Tensor:
     """Returns the mean squared error over the batch's tokens, without padding, and over the hidden width."""
@@ -53,6 +55,3 @@ def generate_sequences(
                 use_cache=True,
             ).tolist()
     return tuple(AnsweredExample(tuple(text), len(start)) for text in texts[:count])
-
-
-_TEXTS_PER_PASS = 16

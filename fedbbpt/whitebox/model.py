@@ -80,7 +80,7 @@ class CausalWhiteBox:
         prefix = nn.Parameter(self._prefix(z))
         self._model.requires_grad_(False)
         losses = self._minimise([prefix], prefix, stage, seed)
-        return self._flat(prefix.detach()), float(np.mean(losses))
+        return self._to_z(prefix.detach()), float(np.mean(losses))
 
     def _minimise(self, parameters: list[nn.Parameter], prefix: Tensor, stage: Stage, seed: int) -> list[float]:
         drawn = draw_batches(self._sequences, stage.batch_size, seed)
@@ -101,7 +101,7 @@ class CausalWhiteBox:
         prefix = torch.from_numpy(self._space.prefixes(z[None])[0].copy())
         return prefix.reshape(-1, self._depth, *prefix.shape[1:]).mean(0)
 
-    def _flat(self, prefix: Tensor) -> npt.NDArray[np.float32]:
+    def _to_z(self, prefix: Tensor) -> npt.NDArray[np.float32]:
         """Returns the z of a prefix; the layers of a shallower model are repeated."""
         repeated = prefix.repeat(self._space.layers // self._depth, 1, 1, 1, 1).numpy()
         z: npt.NDArray[np.float32] = self._space.z(repeated[None])[0]

@@ -20,14 +20,14 @@ def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], sta
         parameters, lr=stage.learning_rate, eps=stage.epsilon, weight_decay=stage.weight_decay
     )
     warmup_steps = round(stage.warmup * stage.steps)
-    rate = get_linear_schedule_with_warmup(optimizer, warmup_steps, stage.steps)  # type: ignore[no-untyped-call]  # no types either
+    rates = get_linear_schedule_with_warmup(optimizer, warmup_steps, stage.steps)  # type: ignore[no-untyped-call]  # as below
     losses = []
     for _ in range(stage.steps):
         optimizer.zero_grad()
         current = loss()
         current.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         optimizer.step()
-        rate.step()
+        rates.step()
         losses.append(float(current.detach()))
     return losses
 

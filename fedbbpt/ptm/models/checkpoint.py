@@ -119,7 +119,7 @@ def load(
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InvalidInput("no *.safetensors", where=str(folder), fix="a checkpoint saved as safetensors")
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     try:
         model, report = auto_class.from_pretrained(
             folder,

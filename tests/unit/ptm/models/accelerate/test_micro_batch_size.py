@@ -12,7 +12,8 @@ from fedbbpt.types import MicroBatch, Scores
 
 torch = pytest.importorskip("torch")
 
-from fedbbpt.ptm.models.accelerate.micro_batch_size import MAX_BUDGET, find_token_budget, split_on_out_of_memory  # noqa: E402
+from fedbbpt.ptm.models.accelerate import micro_batch_size  # noqa: E402
+from fedbbpt.ptm.models.accelerate.micro_batch_size import find_token_budget, split_on_out_of_memory  # noqa: E402
 
 
 def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
@@ -31,7 +32,7 @@ def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
     [
         (seconds(0.0), 1024),  # a larger one is not faster
         (seconds(1.0), 512 * 1024),  # twice as many are less than 1 % faster
-        (seconds(1e9), MAX_BUDGET),
+        (seconds(1e9), micro_batch_size.MAX_BUDGET),
         (seconds(1e9, memory=10_000), 4096),  # half of the 8 Ki that fitted
         (seconds(1e9, memory=1024), 1024),
     ],
@@ -58,18 +59,18 @@ def test_other_models_have_no_choice_of_device(checkpoint: Callable[[str], Path]
 @pytest.mark.parametrize("room", [1, 2, 3, 7])
 def test_micro_batch_that_does_not_fit_is_split(room: int) -> None:
     """Kills: scores in another order, pairs that are computed twice or never."""
-    asked: list[tuple[int, int]] = []
+    computed: list[tuple[int, int]] = []
 
     def run(batch: MicroBatch) -> Scores:
         if len(batch.rows) > room:
             raise torch.OutOfMemoryError("no room")
-        asked.extend(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
+        computed.extend(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
         return np.stack([10 * batch.prompts + batch.rows], axis=1).astype(np.float32)
 
     prompts, rows = np.repeat(np.arange(3), 4)[:11], np.tile(np.arange(4), 3)[:11]
     scores = split_on_out_of_memory(run)(MicroBatch(prompts, rows, 110))
     assert scores[:, 0].tolist() == (10 * prompts + rows).tolist()
-    assert asked == list(zip(prompts.tolist(), rows.tolist(), strict=True))
+    assert computed == list(zip(prompts.tolist(), rows.tolist(), strict=True))
 
 
 def test_pair_that_does_not_fit_is_an_overload() -> None:

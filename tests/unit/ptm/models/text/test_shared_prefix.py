@@ -58,8 +58,8 @@ def plain_scores(folder: Path, rows: Sequence[Any], space: str, classes: tuple[s
         return [[[score(prompt, row, word) for word in words] for row in rows] for prompt in VECTORS]
 
 
-def ask(backend: Any, task: TaskSpec, asked: Prompts, texts: tuple[str, ...] = TEXTS) -> Scores:
-    return jobs.score(backend, task, asked, backend.prepare(task, Examples(texts), ROOM, None))
+def ask(backend: Any, task: TaskSpec, vectors: Prompts, texts: tuple[str, ...] = TEXTS) -> Scores:
+    return jobs.score(backend, task, vectors, backend.prepare(task, Examples(texts), ROOM, None))
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
