@@ -1,68 +1,80 @@
-"""The tree of errors. Each says what was wrong, where, and what would be right; `wire.status` gives each its gRPC code.
+"""The tree of errors. Each error says what is wrong, where, and what would be right. `wire.status` has its code.
 
 FedbbptError
-├── InvalidInput                 the caller sent or wrote something that cannot be taken
-│   ├── InvalidJob               a job file
-│   ├── InvalidData              examples: empty, one class only, labels outside the task
-│   ├── InvalidTask              a template or classes that the PTM cannot score
-│   ├── InvalidExamples          examples that the PTM cannot take
-│   ├── InvalidTensor            NaN, infinite, mis-shaped, of a wrong type
-│   ├── InvalidHello             a Join that cannot be taken
-│   ├── InvalidUpdate            names, weight or metrics of an update
-│   ├── InvalidRequest           a message that lacks a part or breaks the order of a stream
-│   ├── PromptTooLong            prompt and input exceed the model
-│   └── InvalidPlugin            an installed method or backend that does not load, or whose name is taken
-├── ChecksumMismatch             bytes changed on the way
+├── InvalidInput
+│   ├── InvalidJob
+│   ├── InvalidData
+│   ├── InvalidTask
+│   ├── InvalidExamples
+│   ├── InvalidTensor
+│   ├── InvalidHello
+│   ├── InvalidUpdate
+│   ├── InvalidRequest
+│   ├── PromptTooLong
+│   └── InvalidPlugin
+├── ChecksumMismatch
 ├── NotFound
-│   ├── UnknownRun  UnknownRound  UnknownTask  UnknownExamples
-├── Conflict                     sound, but not in this state
-│   ├── ClientIdTaken            a live client has this id
-│   ├── SessionUnknown           join again
-│   ├── VersionMismatch          protocol versions do not meet
-│   ├── RunFinished  NoResultYet
-│   ├── RevisionChanged          the PTM is no longer the one that the run began with
-│   ├── UnsupportedPrompt        the model does not take this kind of prompt
-│   ├── OutputWithheld           the PTM gives less than the caller's method needs
-│   ├── ScoreUnavailable         the PTM's own model server does not tell a class's score
-│   ├── PluginMissing            the run uses a plug-in method that is not installed here, or is another version
-│   └── WrongService             somebody answers, but speaks another protocol
-├── SessionEvicted               a newer session of the same client took over
+│   ├── UnknownRun
+│   ├── UnknownRound
+│   ├── UnknownTask
+│   └── UnknownExamples
+├── Conflict
+│   ├── ClientIdTaken
+│   ├── SessionUnknown
+│   ├── VersionMismatch
+│   ├── RunFinished
+│   ├── NoResultYet
+│   ├── RevisionChanged
+│   ├── UnsupportedPrompt
+│   ├── OutputWithheld
+│   ├── ScoreUnavailable
+│   ├── PluginMissing
+│   └── WrongService
+├── SessionEvicted
 ├── Unauthenticated
-├── PolicyForbids                known, but not allowed to
+├── PolicyForbids
 ├── Exhausted
 │   ├── MessageTooLarge
-│   ├── Overloaded               try again later
-│   ├── RateLimited              so many in so short a time; try again later
-│   └── BudgetSpent              trying again does not help
-├── Unavailable                  nobody answers, or not now
-│   ├── PtmUnavailable  CoordinatorUnavailable
-│   └── ChildFailed              a process that a run cannot do without has ended
+│   ├── Overloaded
+│   ├── RateLimited
+│   └── BudgetSpent
+├── Unavailable
+│   ├── PtmUnavailable
+│   ├── CoordinatorUnavailable
+│   └── ChildFailed
 ├── DeadlineExceeded
 ├── StoreError
-│   ├── StoreLocked              another coordinator has the database open
-│   ├── StoreTooNew              written by a newer version
-│   ├── StoreFull                the disk is full; nothing was lost
-│   └── StoreMismatch            the database holds another job
-├── AuditBroken                  a record of the audit log was changed, or is missing
+│   ├── StoreLocked
+│   ├── StoreTooNew
+│   ├── StoreFull
+│   └── StoreMismatch
+├── AuditBroken
 ├── PortTaken
-└── InsecureAddress              not loopback and no TLS
+└── InsecureAddress
 """
 
 import functools
 
 
 class FedbbptError(Exception):
-    """`what` was wrong, `where` (a field, a file and line), the `fix` (what would be right)."""
+    """An error that a user can act upon.
+
+    Attributes:
+        what: What is wrong.
+        where: A field, or a file and a line; empty if that is obvious.
+        fix: What would be right; empty if there is nothing to do.
+    """
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where, fix)
         self.what, self.where, self.fix = what, where, fix
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Exceptions that take keywords do not cross to another process by themselves."""
+        """Makes the error picklable, although its constructor takes keywords."""
         return functools.partial(type(self), where=self.where, fix=self.fix), (self.what,)
 
     def __str__(self) -> str:
+        """Returns "where: what; fix"."""
         place = f"{self.where}: " if self.where else ""
         return f"{place}{self.what}" + (f"; {self.fix}" if self.fix else "")
 
@@ -76,155 +88,206 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
-class InvalidInput(FedbbptError): ...
+class InvalidInput(FedbbptError):
+    """The caller sent or wrote something invalid."""
 
 
-class InvalidJob(InvalidInput): ...
+class InvalidJob(InvalidInput):
+    """A job file is invalid."""
 
 
-class InvalidData(InvalidInput): ...
+class InvalidData(InvalidInput):
+    """Examples are unusable: there are none, all have one class, or a label is not in the task."""
 
 
-class InvalidTask(InvalidInput): ...
+class InvalidTask(InvalidInput):
+    """The PTM cannot score a template or its classes."""
 
 
-class InvalidExamples(InvalidInput): ...
+class InvalidExamples(InvalidInput):
+    """The PTM cannot take the examples."""
 
 
-class InvalidTensor(InvalidInput): ...
+class InvalidTensor(InvalidInput):
+    """An array has the wrong type or shape, NaN or infinite elements, or numbers out of range."""
 
 
-class InvalidHello(InvalidInput): ...
+class InvalidHello(InvalidInput):
+    """The client cannot join with this id, key, codec or number of examples."""
 
 
-class InvalidUpdate(InvalidInput): ...
+class InvalidUpdate(InvalidInput):
+    """An update has wrong arrays, an invalid weight or invalid measurements."""
 
 
-class InvalidRequest(InvalidInput): ...
+class InvalidRequest(InvalidInput):
+    """A message lacks a part, or violates the order of a stream."""
 
 
-class PromptTooLong(InvalidInput): ...
+class PromptTooLong(InvalidInput):
+    """A prompt and an input exceed the model together."""
 
 
-class InvalidPlugin(InvalidInput): ...
+class InvalidPlugin(InvalidInput):
+    """An installed method or backend does not load, or its name is taken."""
 
 
-class ChecksumMismatch(FedbbptError): ...
+class ChecksumMismatch(FedbbptError):
+    """Bytes were corrupted in transit."""
 
 
-class NotFound(FedbbptError): ...
+class NotFound(FedbbptError):
+    """A name or a handle is unknown."""
 
 
-class UnknownRun(NotFound): ...
+class UnknownRun(NotFound):
+    """The coordinator serves another run."""
 
 
-class UnknownRound(NotFound): ...
+class UnknownRound(NotFound):
+    """The coordinator has no such round."""
 
 
-class UnknownTask(NotFound): ...
+class UnknownTask(NotFound):
+    """The PTM service does not know the task."""
 
 
-class UnknownExamples(NotFound): ...
+class UnknownExamples(NotFound):
+    """The PTM service does not know the handle: it expired, was released, or belongs to another server."""
 
 
-class Conflict(FedbbptError): ...
+class Conflict(FedbbptError):
+    """A valid request is not possible in the current state."""
 
 
-class ClientIdTaken(Conflict): ...
+class ClientIdTaken(Conflict):
+    """A connected client already has this id."""
 
 
-class SessionUnknown(Conflict): ...
+class SessionUnknown(Conflict):
+    """The coordinator does not know the session. Joining again helps."""
 
 
-class VersionMismatch(Conflict): ...
+class VersionMismatch(Conflict):
+    """Client and coordinator speak different versions of the protocol."""
 
 
-class RunFinished(Conflict): ...
+class RunFinished(Conflict):
+    """The run has ended."""
 
 
-class NoResultYet(Conflict): ...
+class NoResultYet(Conflict):
+    """No round of the run has been measured yet."""
 
 
-class RevisionChanged(Conflict): ...
+class RevisionChanged(Conflict):
+    """The PTM is not the revision with which the run began."""
 
 
-class UnsupportedPrompt(Conflict): ...
+class UnsupportedPrompt(Conflict):
+    """The model does not take this kind of prompt, injection or projection."""
 
 
-class OutputWithheld(Conflict): ...
+class OutputWithheld(Conflict):
+    """The PTM returns less than the method needs."""
 
 
-class ScoreUnavailable(Conflict): ...
+class ScoreUnavailable(Conflict):
+    """The PTM service's own model server did not return a class's score."""
 
 
-class PluginMissing(Conflict): ...
+class PluginMissing(Conflict):
+    """The run uses a plug-in method that is not installed here, or another version of it."""
 
 
-class WrongService(Conflict): ...
+class WrongService(Conflict):
+    """Another service answers at this address."""
 
 
-class SessionEvicted(FedbbptError): ...
+class SessionEvicted(FedbbptError):
+    """A newer session of the same client replaced this one."""
 
 
-class Unauthenticated(FedbbptError): ...
+class Unauthenticated(FedbbptError):
+    """The caller presented no credentials, or unknown ones."""
 
 
-class PolicyForbids(FedbbptError): ...
+class PolicyForbids(FedbbptError):
+    """The provider's policy does not allow the call."""
 
 
-class Exhausted(FedbbptError): ...
+class Exhausted(FedbbptError):
+    """A limit is reached."""
 
 
-class MessageTooLarge(Exhausted): ...
+class MessageTooLarge(Exhausted):
+    """A message exceeds the size limit."""
 
 
-class Overloaded(Exhausted): ...
+class Overloaded(Exhausted):
+    """The service is busy. Trying again later helps."""
 
 
 class RateLimited(Exhausted):
+    """The tenant sends too many calls. Trying again after `seconds` helps."""
+
     def __init__(self, what: str, *, where: str = "", fix: str = "", seconds: float = 1.0) -> None:
-        """`seconds` from now it will not be."""
+        """`seconds`: how long to wait before trying again."""
         super().__init__(what, where=where, fix=fix)
         self.seconds = seconds
 
 
-class BudgetSpent(Exhausted): ...
+class BudgetSpent(Exhausted):
+    """The tenant's budget is spent. Trying again does not help."""
 
 
-class Unavailable(FedbbptError): ...
+class Unavailable(FedbbptError):
+    """A service does not answer, or not now. Trying again helps."""
 
 
-class PtmUnavailable(Unavailable): ...
+class PtmUnavailable(Unavailable):
+    """The PTM service does not answer."""
 
 
-class CoordinatorUnavailable(Unavailable): ...
+class CoordinatorUnavailable(Unavailable):
+    """The coordinator does not answer."""
 
 
-class ChildFailed(Unavailable): ...
+class ChildFailed(Unavailable):
+    """A process that the run needs has ended."""
 
 
-class DeadlineExceeded(FedbbptError): ...
+class DeadlineExceeded(FedbbptError):
+    """A call took longer than its deadline."""
 
 
-class StoreError(FedbbptError): ...
+class StoreError(FedbbptError):
+    """The store could not read or write. The stored state is unchanged."""
 
 
-class StoreLocked(StoreError): ...
+class StoreLocked(StoreError):
+    """Another coordinator has the database open."""
 
 
-class StoreTooNew(StoreError): ...
+class StoreTooNew(StoreError):
+    """A newer version of fedbbpt wrote the database."""
 
 
-class StoreFull(StoreError): ...
+class StoreFull(StoreError):
+    """The disk is full."""
 
 
-class StoreMismatch(StoreError): ...
+class StoreMismatch(StoreError):
+    """The database holds another job."""
 
 
-class AuditBroken(FedbbptError): ...
+class AuditBroken(FedbbptError):
+    """A record of the audit log was changed or is missing."""
 
 
-class PortTaken(FedbbptError): ...
+class PortTaken(FedbbptError):
+    """Another process listens on the port."""
 
 
-class InsecureAddress(FedbbptError): ...
+class InsecureAddress(FedbbptError):
+    """The address is not loopback, and there is no TLS."""

@@ -1,12 +1,56 @@
-"""The seams of the framework. READ THIS FIRST.
+"""The interfaces of the framework. Read this first.
 
-One equation explains the methods: `loss = criterion(ptm.score(prompt(z), x), y)`. Clients search over z, or over what
-makes z; only arrays shaped like z, or scalars, reach the coordinator; only prompts and inputs reach the PTM, and only
-label scores come back.
+One equation explains the methods: `loss = criterion(ptm.score(prompt(z), x), y)`. Clients search over z, or over the
+parameters that generate z. Only arrays shaped like z and scalars reach the coordinator, only prompts and inputs reach
+the PTM, and only label scores come back.
 
-Whatever implements one of these Protocols passes its conformance suite (tests/conformance) and knows no clock, socket
-or disk, except `Store`, `Link` and the remote `Ptm`, whose business they are. States are values: what returns a new
-one leaves the old one as it was.
+Every implementation of one of these Protocols passes its suite in tests/conformance. Except for `Store`, `Link` and the
+remote `Ptm`, implementations use no clock, socket or disk. States are values: a method that returns a new state leaves
+the old one unchanged.
+
+A whole method is a `ServerHalf` and a `ClientHalf`. In this one each client tries eight random steps from the broadcast
+z and returns the best, and the server averages:
+
+>>> from dataclasses import dataclass
+>>> from fedbbpt import seeds
+>>> from fedbbpt.types import Phase, Task, TaskId, Update, merge, unpack
+>>> @dataclass(frozen=True)
+... class State:
+...     z: np.ndarray
+>>> class Server:
+...     linear = True
+...     def init(self, seed): return State(np.zeros(2))
+...     def broadcast(self, state, seed): return {"z": self.prompt(state)}
+...     def step(self, state, updates, seed):
+...         total = merge(updates)
+...         return State(total.arrays["z"] / total.weight), {}
+...     def prompt(self, state): return state.z.astype(np.float32)
+...     def expected(self): return {"z": (2,)}
+...     def restore(self, arrays): return unpack(State, arrays)
+>>> class Client:
+...     def __init__(self, objectives): self.objectives = objectives
+...     def update(self, task, private):
+...         steps = seeds.rng(task.seed, task.id.client_id).normal(0, 0.3, (8, 2))
+...         population = task.arrays["z"] + steps
+...         best = population[self.objectives.loss(population).argmin()]
+...         return Update({"z": self.objectives.weight * best}, self.objectives.weight), private
+...     def prompt(self, arrays): return arrays["z"]
+
+A client's objective is usually the loss on its examples, for which it asks the PTM. For a try, a distance will do:
+
+>>> class Distance:
+...     weight = 16
+...     def __init__(self, target): self.target = target
+...     def loss(self, population): return np.square(population - self.target).sum(axis=1)
+>>> server, clients = Server(), {"north": Client(Distance([3, 2])), "south": Client(Distance([3, 0]))}
+>>> state = server.init(seed=0)
+>>> for round in range(20):
+...     arrays = server.broadcast(state, seed=round)
+...     tasks = [Task(TaskId("run", round, name, Phase.UPDATE), round, arrays, 60.0) for name in clients]
+...     updates = [clients[task.id.client_id].update(task, {})[0] for task in tasks]
+...     state, metrics = server.step(state, updates, seed=round)
+>>> bool(np.linalg.norm(server.prompt(state) - [3, 1]) < 0.5)
+True
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,27 +91,31 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 Objective: TypeAlias = Callable[[Population], Losses]
-"""float64 `[P, n]` -> float64 `[P]`; lower is better. NaN counts as +inf."""
+"""A function from candidates `[P, n]` to losses `[P]`, lower is better. NaN counts as +inf."""
 
 
 class Optimizer(Protocol[S]):
-    """Search as a conversation: no clock, no model, no generator of its own.
+    """A search as ask and tell, without a clock, a model or a random generator of its own.
 
-    Law: `ask` and `tell` change neither `state` nor their other arguments; after any told losses, NaN and infinite ones
-    among them, `ask` still gives finite candidates.
+    Law: `ask` and `tell` change neither `state` nor their other arguments. `ask` returns finite
+    candidates after any told losses, also after NaN and infinite ones.
     """
 
-    def init(self, mean: npt.NDArray[np.float64]) -> S: ...
-
-    def ask(self, state: S, seed: int) -> Population:
-        """The generation's candidates `[P, n]`, a pure function of state and seed."""
+    def init(self, mean: npt.NDArray[np.float64]) -> S:
+        """Returns the state of a search that starts at `mean` `[n]`."""
         ...
 
-    def tell(self, state: S, population: Population, losses: Losses) -> S: ...
+    def ask(self, state: S, seed: int) -> Population:
+        """Returns the generation's candidates `[P, n]`, which depend only on state and seed."""
+        ...
+
+    def tell(self, state: S, population: Population, losses: Losses) -> S:
+        """Returns the state after the losses `[P]` of the generation's candidates `[P, n]`."""
+        ...
 
 
 class PromptSpace(Protocol):
-    """Where z lives, `[dim]`, and what it stands for: a prompt, and perhaps offsets of the classes' scores."""
+    """The meaning of z `[dim]`: a prompt, and perhaps offsets of the class scores."""
 
     @property
     def dim(self) -> int:
@@ -76,127 +124,137 @@ class PromptSpace(Protocol):
 
     @property
     def prompt_tokens(self) -> int:
-        """The room that texts must leave for a prompt."""
+        """Number of tokens that texts must leave free for a prompt."""
         ...
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts:
-        """Of each z `[P, dim]`, for these examples."""
+        """Returns the prompts of z `[P, dim]` for these examples."""
         ...
 
     @property
     def offsets(self) -> int:
-        """How many of z's last entries are offsets: they only shift scores, so that another value costs no query."""
+        """The number of last entries of z that are offsets. They only shift scores, so changing them costs no query."""
         ...
 
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
-        """The scores `[P, B, K]` of those prompts with each z's offsets added."""
+        """Returns the scores `[P, B, K]` of the prompts of z `[P, dim]`, with the offsets of each z added."""
         ...
 
 
 class ServerHalf(Protocol[S]):
-    """One paper's server. S is a frozen dataclass of arrays and numbers, so that `types.pack` can store it.
+    """The server's half of a method. S is a frozen dataclass of arrays and numbers, which `types.pack` can store.
 
     Law: where `linear` is true, `step(s, us, seed) == step(s, [merge(us)], seed)`.
     """
 
     linear: bool
+    """Whether the server needs only the sum of the updates. Secure aggregation works with such methods only."""
 
-    def init(self, seed: int) -> S: ...
+    def init(self, seed: int) -> S:
+        """Returns the state before the first round."""
+        ...
 
     def broadcast(self, state: S, seed: int) -> Arrays:
-        """What a round's tasks carry, in the types in which it travels: server and client see the same numbers."""
+        """Returns the arrays of a round's tasks, in the types in which they travel.
+
+        The server computes with these types as well, so that server and clients see the same numbers.
+        """
         ...
 
     def step(self, state: S, updates: Sequence[Update], seed: int) -> tuple[S, Metrics]:
-        """The next state, and what the round measured (`train_loss`).
+        """Returns the next state, and the measurements of the round (`train_loss`).
 
-        `seed` is that of the round's tasks; updates come sorted by client id, and say whose they are.
+        Args:
+            state: The state with which the round began.
+            updates: The decoded updates, sorted by client id. Each has its client's id.
+            seed: The seed of the round's tasks.
         """
         ...
 
     def prompt(self, state: S) -> npt.NDArray[np.float32]:
-        """The z `[n]` that the state stands for, the same that a client reads from its broadcast."""
+        """Returns the z `[n]` of the state, the same that a client reads from its broadcast."""
         ...
 
     def expected(self) -> Mapping[str, tuple[int, ...] | Orders]:
-        """Every array of an update by name: the shape of finite numbers, or `Orders`.
+        """Returns the arrays of an update by name: the shape of finite numbers, or `Orders`.
 
-        What differs is refused before it is stored.
+        The coordinator rejects every other update before it stores it.
         """
         ...
 
     def restore(self, arrays: Arrays) -> S:
-        """The inverse of `types.pack`."""
+        """Returns the state that `types.pack` turned into `arrays`."""
         ...
 
 
 class ClientHalf(Protocol):
-    """One paper's client; what it needs comes by constructor, and it keeps nothing from task to task by itself.
+    """The client's half of a method. Its constructor takes the objectives; between tasks it keeps no state.
 
-    Law: `update` is a pure function of the task, the objective and `private`.
+    Law: the result of `update` depends only on the task, the objectives and `private`.
     """
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
-        """The answer, and what this client alone keeps for its next task, if the answer is counted.
+        """Returns the answer to a task, and the arrays to keep for the next task if the answer is counted.
 
-        `private` is empty at first. What a method does not have to keep it does not keep: most return it empty.
+        `private` never leaves the client. It is empty at first, and most methods leave it empty.
         """
         ...
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
-        """The z `[n]` that a broadcast stands for: what is measured on dev data and kept in the end."""
+        """Returns the z `[n]` of a broadcast, which is measured on dev data and is the result of the run."""
         ...
 
 
 class Objectives(Protocol):
-    """What a client half may ask: its losses, with or without perturbed inputs, and its weight."""
+    """The losses on a client's training examples, for its half of a method, with or without perturbed inputs."""
 
     @property
     def weight(self) -> float:
-        """The number of local training examples n_k."""
+        """n_k, the number of local training examples."""
         ...
 
     def loss(self, population: Population) -> Losses:
-        """Mean criterion over the local training examples, `[P, n]` -> `[P]`."""
+        """Returns the mean criterion over the examples, `[P]`, of candidates `[P, n]`."""
         ...
 
     def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        """The criterion on each local training example, `[P, n]` -> `[P, B]`, with perturbed inputs where asked for."""
+        """Returns the criterion on each example, `[P, B]`, of candidates `[P, n]`, if wanted with perturbed inputs."""
         ...
 
     def expansion(self, population: Population) -> Expansion:
-        """The mean criterion as scores move from the first candidate's to the others', `[1 + P, n]` -> N = P + offsets.
+        """Returns the second-order expansion of the mean criterion in mixtures of the candidates' scores.
 
-        F(a) = criterion(S_0 + sum_i a_i (S_i - S_0) + the change by a step of a_(P + j) in offset j), S_i being the
-        scores of candidate i. Where a candidate has none, its part of the gradient is NaN; where S_0 is none, all is.
+        With candidates `[1 + P, n]`, scores S_i, and a step of a_(P + j) in offset j, it expands
+        F(a) = criterion(S_0 + sum_i a_i (S_i - S_0) + the change by the offsets) in N = P + offsets numbers a.
+        A candidate without finite scores has NaN in its part of the gradient; if S_0 is not finite, all of it is NaN.
         """
         ...
 
 
 class WhiteBox(Protocol):
-    """A model that is trained where it stands, for methods whose clients hold one instead of asking the PTM.
+    """A model that a client trains itself, for methods whose clients do not ask the PTM for losses.
 
-    Law: `align` and `tune` are pure functions of their arguments. Empty `weights` are those that the model began with.
+    Law: `align` and `tune` depend only on their arguments. Empty `weights` stand for the initial ones.
     """
 
     @property
     def weight(self) -> float:
-        """The number of local training examples n_k."""
+        """n_k, the number of local training examples."""
         ...
 
     def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
-        """The weights after training all of them, with the prompt z `[n]` as it is."""
+        """Returns the weights after training all of them, with the prompt z `[n]` fixed."""
         ...
 
     def tune(
         self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
     ) -> tuple[npt.NDArray[np.float32], float]:
-        """z `[n]` after training it, with the weights as they are, and the mean loss on the way."""
+        """Returns z `[n]` after training it, with the weights fixed, and the mean loss over the steps."""
         ...
 
 
 class Codec(Protocol):
-    """Arrays <-> fewer bytes. Arrays of uint8 are no numbers and travel as they are.
+    """Makes the arrays of an update smaller. Arrays of uint8 are indices, and are sent unchanged.
 
     Law: `decode(encode(x))` is x within the codec's stated error; where `additive` is true,
     `decode(sum(encode(x))) ~ sum(decode(encode(x)))`.
@@ -204,83 +262,98 @@ class Codec(Protocol):
 
     name: str
     additive: bool
+    """Whether encoded updates can be summed. Secure aggregation works with such codecs only."""
 
-    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays: ...
+    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
+        """Returns the arrays in the form in which they travel. `rng` is for stochastic rounding."""
+        ...
 
-    def decode(self, arrays: Arrays) -> Arrays: ...
+    def decode(self, arrays: Arrays) -> Arrays:
+        """Returns the arrays that `encode` encoded, up to the codec's error. Raises InvalidTensor."""
+        ...
 
 
 class Job(Protocol):
-    """Pairs to be scored, cut into micro-batches. Those may run in any order, and several at a time."""
+    """Pairs to score, divided into micro-batches, which may run in any order and several at a time."""
 
     @property
     def batches(self) -> Sequence[MicroBatch]:
-        """Each wanted pair once."""
+        """The micro-batches. Each wanted pair is in exactly one of them."""
         ...
 
     def run(self, batch: MicroBatch) -> npt.NDArray[np.float32]:
-        """The scores `[N, K]` of its pairs."""
+        """Returns the scores `[N, K]` of the micro-batch's pairs."""
         ...
 
 
 class Backend(Protocol[R]):
-    """A model: scores, never gradients, never hidden states. R is a tokenised input.
+    """A model that returns scores, but neither gradients nor hidden states. R is a prepared (tokenised) example.
 
-    Law: a pair's scores do not depend on the pairs beside it.
+    Law: a pair's scores do not depend on the other pairs of the call.
     """
 
     @property
     def threads(self) -> int:
-        """How many micro-batches are best run at a time."""
+        """How many micro-batches to run at a time."""
         ...
 
     @property
     def hidden_size(self) -> int:
-        """The width of what its last layer reads; 0 where that is no secret, or not known."""
+        """The width of the last layer's input; 0 if it is not secret or not known."""
         ...
 
-    def describe(self) -> ModelCard: ...
+    def describe(self) -> ModelCard:
+        """Returns the model's card."""
+        ...
 
     def check(self, task: TaskSpec) -> None:
-        """Raises InvalidTask where the model cannot score the task."""
+        """Raises InvalidTask if the model cannot score the task."""
         ...
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
-        """What of its last layer the scores of a task show: a name for each label token, or class text."""
+        """Returns the columns of the last layer that the task's scores reveal: label tokens, or class texts."""
         ...
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> Sequence[R]:
-        """Tokenises each example once, and cuts the ends off texts that leave no room for `prompt_tokens`.
+        """Tokenises each example once, and truncates texts that leave no room for `prompt_tokens`.
 
-        Raises PromptTooLong where not one token of a text would be left, InvalidExamples where the template and the
-        examples do not agree on second texts.
+        Raises:
+            PromptTooLong: No token of a text would be left.
+            InvalidExamples: The template has a place for second texts and the examples have none, or vice versa.
         """
         ...
 
     def tokens(self, row: R) -> int:
-        """The length of a prepared example, without its prompt."""
+        """Returns the length of a prepared example without its prompt, in tokens."""
         ...
 
     def identity(self, row: R) -> bytes:
-        """Of what the model reads of a prepared example: texts may differ where this is the same."""
+        """Returns a digest of the tokens that the model reads. Two different texts may share it."""
         ...
 
     def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[R], wanted: npt.NDArray[np.bool_]) -> Job:
-        """Those of the P x B pairs that are `wanted` `[P, B]`.
+        """Plans the pairs of prompts and rows that are `wanted` `[P, B]`.
 
-        Raises PromptTooLong, InvalidTensor, UnsupportedPrompt.
+        Raises:
+            PromptTooLong: A prompt and an example exceed the model together.
+            InvalidTensor: A number of a prompt is out of range.
+            UnsupportedPrompt: The model does not take such prompts.
         """
         ...
 
 
 class Ptm(Protocol):
-    """The black box as a client sees it: in this process, or behind gRPC."""
+    """The pre-trained model as a client sees it: in this process or over gRPC. ptm.proto describes each call."""
 
-    def describe(self) -> ModelCard: ...
+    def describe(self) -> ModelCard:
+        """Returns the model's card as this client sees it."""
+        ...
 
-    def register_task(self, task: TaskSpec) -> str: ...
+    def register_task(self, task: TaskSpec) -> str:
+        """Returns the id of the task. Raises InvalidTask, BudgetSpent."""
+        ...
 
     def register_examples(
         self,
@@ -290,52 +363,83 @@ class Ptm(Protocol):
         perturbation: Perturbation | None = None,
         labels: npt.NDArray[np.int64] | None = None,
     ) -> ExamplesHandle:
-        """`labels` `[B]` where the output is LOSS_ONLY, and nowhere else."""
+        """Returns a handle of the examples.
+
+        Args:
+            task_id: The id of their task.
+            examples: The B inputs.
+            prompt_tokens: Number of tokens that texts must leave free for prompts.
+            perturbation: Replaces tokens of the texts; None leaves them unchanged.
+            labels: Indices of classes `[B]` if the card's output is LOSS_ONLY, otherwise None.
+
+        Raises:
+            UnknownTask, InvalidExamples, PromptTooLong, PolicyForbids, Overloaded: As ptm.proto says.
+        """
         ...
 
-    def score(self, examples_id: str, prompts: Prompts) -> Scored: ...
+    def score(self, examples_id: str, prompts: Prompts) -> Scored:
+        """Scores all pairs of the prompts and the handle's examples. Raises what ptm.proto says."""
+        ...
 
-    def release(self, examples_id: str) -> None: ...
+    def release(self, examples_id: str) -> None:
+        """Takes back one registration of the examples."""
+        ...
 
-    def usage(self) -> Usage: ...
+    def usage(self) -> Usage:
+        """Returns what all calls of this client have used."""
+        ...
 
 
 class Store(Protocol):
-    """The durable truth of one run. Each call is one transaction: done when it returns, or not done at all.
+    """The durable state of one run. Each call is a transaction: it happens completely or not at all.
 
-    Every failure is a StoreError, and leaves what was stored before untouched.
+    Every failure is a StoreError and leaves the stored state unchanged.
     """
 
-    def load(self) -> Snapshot | None: ...
+    def load(self) -> Snapshot | None:
+        """Returns the latest snapshot, or None before the run starts."""
+        ...
 
-    def members(self) -> Mapping[str, Member]: ...
+    def members(self) -> Mapping[str, Member]:
+        """Returns all members by client id."""
+        ...
 
-    def put_member(self, member: Member) -> None: ...
+    def put_member(self, member: Member) -> None:
+        """Stores a new or changed member."""
+        ...
 
     def put_update(self, task_id: TaskId, update: Update) -> None:
-        """Idempotent: what stands already under `task_id` stays."""
+        """Stores an update. Idempotent: an update that is already stored under `task_id` stays."""
         ...
 
     def updates(self, round: int) -> Mapping[str, Update]:
-        """The stored updates of a round by client id."""
+        """Returns the stored updates of a round by client id."""
         ...
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
-        """Method state, round number, reports and changed members together; updates of earlier rounds are forgotten."""
+        """Stores a snapshot and changed members together, and deletes the updates of earlier rounds."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases the store. Nothing may be called after it."""
+        ...
 
 
 class Link(Protocol):
-    """What an agent sees of a coordinator. Broken lines are the link's own business: it joins again and goes on."""
+    """The coordinator as an agent sees it. A link reconnects by itself: it joins again and continues."""
 
-    def join(self, hello: Hello) -> RunSettings: ...
-
-    def tasks(self) -> Iterator[Task]:
-        """The tasks as they come up; ends when the run is finished."""
+    def join(self, hello: Hello) -> RunSettings:
+        """Enters the run and returns its settings. Raises what coordinator.proto says."""
         ...
 
-    def submit(self, task_id: TaskId, update: Update) -> Receipt: ...
+    def tasks(self) -> Iterator[Task]:
+        """Yields the tasks as they arise, until the run has ended."""
+        ...
 
-    def leave(self) -> None: ...
+    def submit(self, task_id: TaskId, update: Update) -> Receipt:
+        """Submits an encoded update, and returns what became of it."""
+        ...
+
+    def leave(self) -> None:
+        """Leaves the run."""
+        ...

@@ -1,4 +1,4 @@
-"""Arrays, and what they stand for: candidates, losses, scores."""
+"""Arrays and their meanings: candidates, losses, scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,30 +9,30 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = Mapping[str, Array]
-"""What crosses the wire between clients and coordinator, and nothing else."""
+"""Named arrays. Clients and coordinator exchange these and nothing else."""
 Metrics: TypeAlias = Mapping[str, float]
-"""Sums and counts, never means: metrics add."""
+"""Measurements of a round by name."""
 Population: TypeAlias = npt.NDArray[np.float64]
 """Candidates `[P, n]`."""
 Losses: TypeAlias = npt.NDArray[np.float64]
-"""One loss a candidate `[P]`, lower is better."""
+"""A loss for each candidate, `[P]`; lower is better."""
 Scores: TypeAlias = npt.NDArray[np.float32]
-"""Logits over classes `[P, B, K]`."""
+"""Scores of the classes, `[P, B, K]`: logits or log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A loss F(a) around a = 0 to second order: loss + gradient a + a hessian a / 2, for N numbers a."""
+    """The second-order expansion of a loss around a = 0, for N numbers a: loss + gradient a + a hessian a / 2."""
 
     loss: float
     gradient: npt.NDArray[np.float64]
-    """`[N]`"""
+    """The first derivatives at 0, `[N]`."""
     hessian: npt.NDArray[np.float64]
-    """`[N, N]`"""
+    """The second derivatives at 0, `[N, N]`."""
 
 
 def pack(state: Any) -> dict[str, Array]:
-    """A frozen dataclass of arrays and numbers as plain arrays, for a store to hold."""
+    """Returns the fields of a dataclass of arrays and numbers as arrays, for a store to keep."""
     return {field.name: np.asarray(getattr(state, field.name)) for field in fields(state)}
 
 
@@ -40,5 +40,5 @@ S = TypeVar("S")
 
 
 def unpack(cls: type[S], arrays: Arrays) -> S:
-    """The inverse of `pack`: zero-dimensional arrays become numbers again."""
+    """Returns the dataclass that `pack` turned into `arrays`. Zero-dimensional arrays become numbers again."""
     return cls(**{name: array if array.ndim else array.item() for name, array in arrays.items()})

@@ -1,4 +1,4 @@
-"""What a PTM service says about itself and what it returns: cards, usage, prices and answers."""
+"""The model card of a PTM service, and its answers, usage and prices."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -28,7 +28,7 @@ class Runtime(StrEnum):
 
 
 class Output(StrEnum):
-    """What a PTM returns for a call. ptm.proto describes each output."""
+    """The kind of answer that a PTM returns. ptm.proto describes each output."""
 
     LOSS_ONLY = "loss-only"
     LABEL_ARGMAX = "label-argmax"
@@ -43,7 +43,7 @@ class Output(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call, or all calls together, have used."""
+    """The usage of one call, or of all calls together."""
 
     queries: int = 0
     """(prompt, example) pairs."""
@@ -84,7 +84,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What is left to a tenant. None means unlimited."""
+    """The remaining budget of a tenant. None means unlimited."""
 
     queries: int | None = None
     tokens: int | None = None
@@ -98,7 +98,7 @@ FREE = Price()
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a PTM is, what it takes, and the limits of a call. DescribeResponse in ptm.proto describes each field."""
+    """A description of a PTM with the limits of a call. DescribeResponse in ptm.proto describes each field."""
 
     model: str
     revision: str
@@ -165,7 +165,7 @@ class Scored:
     revision: str
     usage: Usage
     budget: Budget = UNLIMITED
-    """What is left to the caller."""
+    """The remaining budget of the caller."""
 
     @property
     def scores(self) -> Scores:

@@ -1,4 +1,4 @@
-"""A round: tasks, updates, and what becomes of them."""
+"""A round: its tasks, the updates that answer them, and receipts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from fedbbpt.types.arrays import Arrays
 
 
 class Phase(StrEnum):
-    """What a task asks for."""
+    """The kind of work in a task. coordinator.proto describes each phase."""
 
     UPDATE = "update"
     EVALUATE = "evaluate"
     TUNE = "tune"
-    """Of the model's owner, between two rounds of the clients."""
+    """The model owner's turn, between two client rounds."""
 
 
 OWNER = "owner"
-"""The client id of the model's owner in runs where it has a turn."""
+"""The client id of the model's owner, in runs where the owner has a turn."""
 
 
 class Receipt(StrEnum):
-    """What became of an update."""
+    """The coordinator's answer to an update. coordinator.proto describes each receipt."""
 
     COUNTED = "counted"
     DUPLICATE = "duplicate"
@@ -31,7 +31,7 @@ class Receipt(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class TaskId:
-    """Names one piece of work; its identity is its idempotency key."""
+    """Names a task. It is also the idempotency key of its update."""
 
     run_id: str
     round: int
@@ -41,13 +41,15 @@ class TaskId:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a coordinator asks of one client in one round."""
+    """The work of one client in one round."""
 
     id: TaskId
     seed: int
     """The same for all clients of the round."""
     arrays: Arrays
+    """The arrays that the method broadcasts."""
     deadline_seconds: float
+    """The time until the round may close without this client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Measurement:
     """The number of pairs of a prompt and an example that the task cost, on dev and training examples."""
 
     def __add__(self, other: "Measurement") -> "Measurement":
+        """Returns the sum. `dev_correct` is None if either side has dev examples but no count of correct ones."""
         measured = [each for each in (self, other) if each.dev_examples]
         correct = [each.dev_correct for each in measured if each.dev_correct is not None]
         return Measurement(
@@ -78,28 +81,34 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A client's answer. `arrays` are multiplied by `weight` already, so updates add; `Orders` do not."""
+    """A client's answer to a task.
+
+    The arrays are already multiplied by `weight`, so updates can be summed, except for arrays of `Orders`.
+    """
 
     arrays: Arrays
     weight: float
     measurement: Measurement = Measurement()
-    """What the client's agent measured; a client half leaves it at zero."""
+    """The measurement by the client's agent; a client half leaves it at zero."""
     client_id: str = ""
-    """Whose it is, as the session that brought it says; empty before that, and of a sum."""
+    """The client of the session that submitted the update; empty on the client itself, and for a sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """An array of no numbers: uint8 `[rows, places]`, in each row different indices of that many candidates."""
+    """The form of an array of rankings, uint8 `[rows, places]`: each row holds different indices of candidates."""
 
     rows: int
     places: int
     candidates: int
-    """At most 256."""
+    """Number of candidates, at most 256."""
 
 
 def merge(updates: Sequence[Update]) -> Update:
-    """The sum of updates, in order. A method is linear when its server cannot tell `us` from `[merge(us)]`."""
+    """Returns the sum of updates, added in order.
+
+    A method is linear if `[merge(updates)]` gives its server the same result as `updates`.
+    """
     if not updates:
         raise ValueError("merge needs at least one update")
     names = updates[0].arrays.keys()
@@ -112,13 +121,13 @@ def merge(updates: Sequence[Update]) -> Update:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of white-box training by AdamW, begun with a fresh optimizer."""
+    """A stage of white-box training by AdamW. Each stage starts with a new optimizer."""
 
     steps: int
     batch_size: int
     learning_rate: float
-    """At its highest."""
+    """The highest learning rate."""
     weight_decay: float
     epsilon: float
     warmup: float
-    """The share of the steps in which the learning rate rises from 0; then it falls to 0."""
+    """The share of the steps in which the learning rate rises from 0. After them it falls to 0."""

@@ -1,4 +1,4 @@
-"""A run: its members, what its rounds measured, and what is stored of it."""
+"""A run: its settings, its members, the reports of its rounds, and its stored state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,11 @@ from fedbbpt.types.spaces import SpaceSettings
 
 
 class MethodSettings:
-    """What clients are told about a run's method. Each method has a frozen dataclass of its own."""
+    """The settings of a method that its clients need. Each method has a frozen dataclass of its own."""
 
 
 SettingValue: TypeAlias = int | float | bool | str | Array
+"""The types of settings that a plug-in method can send to its clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ExtensionSettings(MethodSettings):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A client as the store knows it: part of every cohort from round `since` to before round `until`."""
+    """A client as the store knows it. It is in every cohort from round `since` until before round `until`."""
 
     client_id: str
     client_key: str
@@ -39,76 +40,84 @@ class Member:
     since: int
     until: int | None = None
     counted: int | None = None
-    """The last closed round that counted its update: an answer to that one is a duplicate, not late."""
+    """The last closed round that counted its update. Another answer to that round is a duplicate, not late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a closed round measured; its prompt is the one that the round began with."""
+    """The measurements of a closed round. They are those of the prompt with which the round began."""
 
     round: int
     clients: int
     dev_loss: float
-    """Mean cross-entropy, or the share of wrong answers where the PTM gives classes only."""
+    """Mean cross-entropy in nats, or the share of wrong answers if the PTM returns classes only."""
     dev_accuracy: float | None
-    """None where it was not measured, as where the PTM gives losses only."""
+    """None if it was not measured, for example because the PTM returns losses only."""
     train_loss: float | None
     queries: int
     seconds: float
     bytes_up: int | None = None
     bytes_down: int | None = None
     dev_examples: int = 0
-    """On which dev_loss and dev_accuracy were measured."""
+    """Number of examples on which dev_loss and dev_accuracy were measured."""
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The best prompt has the highest: the lowest dev loss, which is steadier on few examples than accuracy."""
+        """The order of prompts, higher is better: by dev loss, which is more stable on few examples than accuracy."""
         return -self.dev_loss, self.dev_accuracy or 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The durable truth between two rounds: `round` stands open, `state` is the method's before it."""
+    """The stored state of a run between two rounds."""
 
     round: int
+    """The open round."""
     state: Arrays
+    """The state of the method before the open round."""
     best: Report | None = None
+    """The report of the round with the best prompt."""
     best_z: npt.NDArray[np.float32] | None = None
+    """The best prompt, `[n]`."""
     queries: int = 0
+    """(prompt, example) pairs over the whole run."""
     stopped_after: int | None = None
-    """The last round of a run that an operator stopped."""
+    """The last round, if an operator stopped the run."""
     reports: tuple[Report, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """How a client enters a run."""
+    """A client's introduction of itself when it joins."""
 
     client_id: str
     client_key: str
-    """Random, made once and kept; tells a client that comes back from another that took its name."""
+    """Random, made once and kept. It tells a returning client from another that uses the same id."""
     examples: int
+    """Number of labelled training examples."""
     codecs: frozenset[str]
+    """The codecs that the client can encode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Auxiliary:
-    """Announces an auxiliary model: the length and the SHA-256 of its file, in hexadecimal."""
+    """Announces the file of an auxiliary model."""
 
     size_bytes: int
     sha256: str
+    """The SHA-256 of the file, hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a client is told when it joins: everything about the run."""
+    """Everything about a run that its clients need. The coordinator sends it to a client that joins."""
 
     run_id: str
     task: TaskSpec
     labels: tuple[str, ...]
     """The names that data files use for the classes, in class order."""
     space: SpaceSettings
-    """What z stands for."""
+    """The meaning of z."""
     method: MethodSettings
     codec: str
     """The name of the codec that encodes updates."""
@@ -123,20 +132,23 @@ class RunSettings:
 
 
 class RunState(StrEnum):
+    """The stage that a run has reached."""
+
     WAITING = "waiting"
     """Too few clients have joined."""
     RUNNING = "running"
     FINISHED = "finished"
     STOPPED = "stopped"
-    """By an operator, before its last round."""
+    """An operator stopped the run before its last round."""
 
     @property
     def ended(self) -> bool:
+        """Whether no round follows."""
         return self in (RunState.FINISHED, RunState.STOPPED)
 
 
 def state_of(snapshot: Snapshot | None, rounds: int) -> RunState:
-    """Of a run whose last round is `rounds`; its first snapshot is committed when it starts."""
+    """Returns the state of a run with its latest snapshot. The first snapshot is stored when the run starts."""
     if snapshot is None:
         return RunState.WAITING
     last = rounds if snapshot.stopped_after is None else snapshot.stopped_after
@@ -147,15 +159,20 @@ def state_of(snapshot: Snapshot | None, rounds: int) -> RunState:
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
+    """A client as the operator of a run sees it."""
+
     client_id: str
     connected: bool
+    """Whether its stream of tasks is open."""
     submitted: bool
-    """Counted in the round that stands open."""
+    """Whether its update of the open round was counted."""
     examples: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
+    """A run as its operator sees it. run.proto describes each field of `Run`."""
+
     run_id: str
     method: str
     state: RunState
@@ -166,13 +183,13 @@ class RunStatus:
     best: Report | None
     queries: int
     bytes_up: int | None
-    """Since the coordinator started; None where nobody counts."""
+    """Bytes since the coordinator started; None if the operating system does not count them."""
     bytes_down: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The best prompt by dev data: z `[n]`, and the round that measured it."""
+    """The best prompt on dev data, z `[n]`, and the round that measured it."""
 
     z: npt.NDArray[np.float32]
     measured: Report

@@ -1,4 +1,4 @@
-"""What z stands for, as clients are told: the settings of each prompt space.
+"""The settings of prompt spaces, which define the meaning of z. The coordinator sends them to its clients.
 
 `fedbbpt.prompts` turns them into spaces that make prompts of z. method.proto describes each field.
 """
