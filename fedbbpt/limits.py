@@ -54,3 +54,12 @@ MAX_DELTA = 1.0
 MAX_PROJECTION_ELEMENTS = 2**27
 """Elements of a projection's matrix A: half a GiB of normal numbers. RoBERTa-large with 50 tokens and n = 500 has a
 fifth of it."""
+
+# Tenants of a PTM
+
+MAX_KEY_CHARACTERS = 64
+"""Characters of an idempotency key."""
+MAX_LABEL_TOKENS = 2**20
+"""Label tokens of a tenant without a budget for them, because each is kept in memory and in the audit log."""
+MAX_LABELLED_INPUTS = 1_000_000
+"""Inputs whose labels are remembered for a tenant that gets losses only."""

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent, RateLimited
+from fedbbpt.limits import MAX_LABEL_TOKENS
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Budget, Usage
 
 MAX_TASKS = 1024
 """Tasks whose usage is kept separately. The usage of the least recently used ones is added up under the key ""."""
-MAX_LABEL_TOKENS = 2**20
-"""Label tokens of a tenant without a budget for them, because each is kept in memory and in the audit log."""
 DIGEST_DIGITS = 16
 """Hexadecimal digits of a label token's digest."""
 ANOTHER_AGREEMENT = "another agreement with the provider"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fedbbpt.errors import InvalidRequest
+from fedbbpt.limits import MAX_KEY_CHARACTERS
 
-MAX_KEY_CHARACTERS = 64
 OVERHEAD_BYTES = 500
 """Estimated memory of a finished call besides its reply."""
 

@@ -19,12 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidExamples, PolicyForbids
+from fedbbpt.limits import MAX_LABELLED_INPUTS
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Array, Output, Prompts, Scores
 from fedbbpt.types.digests import digest
-
-MAX_ROWS = 1_000_000
-"""Inputs whose labels are remembered for a tenant."""
 
 
 def answer(output: Output, scores: Scores, labels: npt.NDArray[np.int64] | None) -> Array:
@@ -87,9 +85,9 @@ class LabelBook:
     single input can be isolated.
     """
 
-    def __init__(self, min_examples: int, *, overlaps: bool, max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, min_examples: int, *, overlaps: bool, max_inputs: int = MAX_LABELLED_INPUTS) -> None:
         """`min_examples` is the smallest group, `overlaps` whether smaller groups are allowed after all."""
-        self._min_examples, self._overlaps, self._max_rows = min_examples, overlaps, max_rows
+        self._min_examples, self._overlaps, self._max_inputs = min_examples, overlaps, max_inputs
         self._known: dict[bytes, _Input] = {}
         self._sizes: Counter[int] = Counter()
         self._groups = count()
@@ -125,8 +123,8 @@ class LabelBook:
             if entry.times != times[name] and not self._overlaps:
                 fix = f"{entry.times} times, as in earlier handles, or not at all"
                 raise PolicyForbids(f"an input {times[name]} times", where=f"examples[{row}]", fix=fix)
-        if len(self._known.keys() | entries.keys()) > self._max_rows:
-            what = f"more than {self._max_rows} different examples"
+        if len(self._known.keys() | entries.keys()) > self._max_inputs:
+            what = f"more than {self._max_inputs} different examples"
             raise PolicyForbids(what, where="examples", fix="examples that were registered before")
         if not self._overlaps:
             self._check_groups(names, entries, new.values())

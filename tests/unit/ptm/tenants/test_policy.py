@@ -110,7 +110,7 @@ def test_overlaps_are_allowed_but_labels_stay() -> None:
 
 
 def test_number_of_remembered_inputs_is_limited() -> None:
-    labels = book(max_rows=8)
+    labels = book(max_inputs=8)
     enter(labels, range(8))
     enter(labels, range(8))
     with pytest.raises(PolicyForbids, match="more than 8"):
