@@ -1,0 +1,1 @@
+"""Job files: their sections, how they are read and written, and the settings that clients are told."""

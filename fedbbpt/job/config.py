@@ -7,11 +7,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
-    Field,
     PlainValidator,
     PrivateAttr,
     SerializeAsAny,
@@ -21,146 +20,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidJob
-from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, LatentPromptSection, PromptSection
+from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection
+from fedbbpt.job.sections import CodecSection, CohortSection, DataSection, PtmSection, RunSection, TaskSection
 from fedbbpt.methods import find_method, method_names
 from fedbbpt.methods.fed_cma import FedCmaConfig
 from fedbbpt.methods.method import AnyMethod, MethodConfig
 from fedbbpt.prompts import Space
 from fedbbpt.toml.problems import KeyPath, Problem, first_problem, line_of, parse_toml
 from fedbbpt.toml.section import Section, contradiction
-from fedbbpt.types import Precision
-
-
-class RunSection(Section):
-    """`[run]`: the run as a whole."""
-
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The run's name in logs and reports.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Determines every random draw of the run.")
-    rounds: int = Field(50, ge=1, le=100_000, description="Number of rounds. The server takes one step after each.")
-
-
-class PtmSection(Section):
-    """`[ptm]`: the pre-trained model, and how a service that `fedbbpt run` starts computes it."""
-
-    model: str = Field(
-        "all-MiniLM-L6-v2",
-        description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, or openai:MODEL@URL.",
-    )
-    address: str = Field(
-        "",
-        description="HOST:PORT of a running PTM service, or several separated by commas. "
-        "Empty: `fedbbpt run` starts one.",
-    )
-    revision: str = Field(
-        "", description="The only revision of the model that the run accepts. Empty: the one that the service has."
-    )
-    threads: int = Field(0, ge=0, description="Threads that compute the model. 0: one for each core.")
-    precision: Precision = Field(
-        Precision.FLOAT32, description="Precision of the model's layers. bfloat16 is faster but less accurate."
-    )
-
-
-class TaskSection(Section):
-    """`[task]`: the classification task, as far as the job and not its data define it."""
-
-    preset: str = Field("", description="A known data set, such as trec, whose labels and class texts the task takes.")
-    template: str = Field(
-        "",
-        description="The model's input, made of {prompt}, {text}, {text_pair} and {mask}. "
-        "Empty: the prompt, then the text.",
-    )
-    labels: tuple[str, ...] = Field((), description="Names of the classes in the data. Empty: taken from the data.")
-    classes: tuple[str, ...] = Field(
-        (), description="Label words or descriptions of the classes, in the order of the labels. Empty: the labels."
-    )
-    mapping: Literal["given", "frequency"] = Field(
-        "given",
-        description="frequency: each class becomes the label of the model that the server's examples of it get most "
-        "often.",
-    )
-    prompt: PromptSection = LatentPromptSection()
-
-    @model_validator(mode="after")
-    def _classes_fit_labels(self) -> "TaskSection":
-        for key in ("labels", "classes"):
-            if self.preset and getattr(self, key):
-                raise contradiction(key, f"task.preset = {self.preset!r} has its own", "one of the two")
-        if self.classes and len(self.classes) != len(self.labels):
-            what = f"{len(self.classes)} classes for {len(self.labels)} labels"
-            raise contradiction("classes", what, "one class text for each of task.labels")
-        if self.classes and self.mapping == "frequency":
-            raise contradiction("mapping", "task.classes already names the classes", "one of the two")
-        if len(set(self.labels)) != len(self.labels):
-            raise contradiction("labels", "two labels are equal", "each label once")
-        return self
-
-
-class DataSection(Section):
-    """`[data]`: the examples, and how a federation on one machine shares them out."""
-
-    source: str = Field("demo", description="demo, a file, a folder with train/dev/test files, or a Hugging Face name.")
-    text_column: str = Field("text", description="Column of the input.")
-    pair_column: str = Field("text_pair", description="Column of the second input, if there is one.")
-    label_column: str = Field("label", description="Column of the label.")
-    shots_per_class: int = Field(16, ge=0, description="Training examples of each class. 0: all.")
-    shots: Literal["total", "client"] = Field(
-        "total", description="Whether shots_per_class applies to the whole federation or to each client."
-    )
-    dev_shots_per_class: int = Field(
-        16, ge=0, description="Dev examples of each class, or fewer if there are not so many. 0: all."
-    )
-    server_share: float = Field(
-        0.0, ge=0, lt=1, description="Share of the training examples of each class that the server keeps for itself."
-    )
-    partition: Literal["dirichlet", "iid", "shards", "column"] = Field(
-        "dirichlet", description="How the training examples are shared out to the clients."
-    )
-    alpha: float = Field(
-        0.5, gt=0, description="Concentration of the Dirichlet partition. The smaller, the more the clients differ."
-    )
-    partition_column: str = Field(
-        "", description="Column of the partition by column. Each of its values becomes a client."
-    )
-
-    @model_validator(mode="after")
-    def _column_fits_partition(self) -> "DataSection":
-        if (self.partition == "column") != bool(self.partition_column):
-            what = f"{json.dumps(self.partition_column)} with data.partition = {json.dumps(self.partition)}"
-            raise contradiction("partition_column", what, 'a column and partition = "column", or neither')
-        return self
-
-
-class CohortSection(Section):
-    """`[cohort]`: which clients take part in a round, and how long it waits for them."""
-
-    clients: int = Field(4, ge=1, le=10_000, description="The run starts when this many clients have joined.")
-    size: int = Field(0, ge=0, description="Number of clients that take part in each round. 0: all.")
-    quorum: float = Field(
-        0.5, gt=0, le=1, description="Share of a round's clients that must answer before its deadline."
-    )
-    deadline_seconds: float = Field(
-        300.0,
-        gt=0,
-        le=7 * 86_400,
-        description="After this time a round closes without the missing clients, if it has its quorum.",
-    )
-
-    @model_validator(mode="after")
-    def _size_fits_clients(self) -> "CohortSection":
-        if self.size > self.clients:
-            what = f"{self.size} is more than cohort.clients = {self.clients}"
-            raise contradiction("size", what, f"at most {self.clients}, or 0 for all")
-        return self
-
-
-class CodecSection(Section):
-    """`[codec]`: the encoding of what travels."""
-
-    uplink: Literal["float32", "float16", "int8"] = Field(
-        "float32", description="Encoding of the updates that clients send."
-    )
 
 
 def _read_method(table: Any, info: ValidationInfo) -> MethodConfig:
@@ -292,6 +160,3 @@ def _known_keys(path: KeyPath, tables: Mapping[str, Any], methods: Sequence[AnyM
         case _:
             return []
     return list(section.model_fields)
-
-
-assert set(CODECS) == {"float32", "float16", "int8"}, "`CodecSection.uplink` lists every registered codec"
