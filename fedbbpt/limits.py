@@ -20,6 +20,24 @@ MAX_UPDATE_BYTES = 64 * 1024 * 1024
 MAX_CONCURRENT_CALLS = 4096
 """Open calls of a server. A client of a run holds one stream open. gRPC itself rejects calls beyond twice this."""
 
+# Runs
+
+MAX_CLIENT_ID_CHARACTERS = 128
+"""Characters of a client's id, and of its key."""
+MAX_UPDATE_COUNT = 2**32
+"""Examples and queries in one update. The sums of a whole run then fit the 64 bits of the database and of the wire."""
+MAX_EVICTED_SESSIONS = 10_000
+"""Evicted sessions that a coordinator remembers. Older ones are refused as unknown."""
+
+# Data files
+
+MAX_DATA_ROWS = 1_000_000
+"""Rows of one data source."""
+MAX_DATA_CHARACTERS = 100_000
+"""Characters of one text in a data source."""
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""Bytes of one line of a data file, which bounds the memory that one line takes."""
+
 # Tasks and examples of a PTM
 
 MAX_CLASSES = 1000

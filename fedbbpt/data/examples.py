@@ -16,14 +16,9 @@ import numpy as np
 from fedbbpt.data import formats, images
 from fedbbpt.data.formats import records
 from fedbbpt.errors import InvalidData
+from fedbbpt.limits import MAX_CLASSES, MAX_DATA_CHARACTERS, MAX_DATA_ROWS
 from fedbbpt.types import ExampleKind, Examples, LabelledExamples
 
-MAX_ROWS = 1_000_000
-"""Most rows of one source."""
-MAX_CHARACTERS = 100_000
-"""Most characters of one text."""
-MAX_CLASSES = 1000
-"""Most different labels in the data of one task."""
 SUFFIXES = (*formats.SUFFIXES, images.SUFFIX)
 """The endings of the file names that can be read."""
 
@@ -76,8 +71,8 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
     owners: list[str] = []
     paired: bool | None = None
     for where, record in records(source):
-        if len(texts) == MAX_ROWS:
-            raise InvalidData("too many rows", where=where, fix=f"at most {MAX_ROWS} rows")
+        if len(texts) == MAX_DATA_ROWS:
+            raise InvalidData("too many rows", where=where, fix=f"at most {MAX_DATA_ROWS} rows")
         for column in (columns.text, columns.label, columns.owner):
             if column and column not in record:
                 raise InvalidData(
@@ -110,8 +105,8 @@ def _images(path: Path, columns: Columns) -> Table:
             f"no column {columns.owner!r}", where=str(path), fix="another partition; an .npz file has only x and y"
         )
     pixels, labels = images.read_npz(path)
-    if len(pixels) > MAX_ROWS:
-        raise InvalidData("too many images", where=str(path), fix=f"at most {MAX_ROWS} images")
+    if len(pixels) > MAX_DATA_ROWS:
+        raise InvalidData("too many images", where=str(path), fix=f"at most {MAX_DATA_ROWS} images")
     places = tuple(f"{path.name}:{row}" for row in range(len(labels)))
     return Table(str(path), Examples(images=pixels), labels, places)
 
@@ -189,8 +184,8 @@ def _text(value: Any, column: str, where: str) -> str:
         raise InvalidData(f"{column!r} is {_kind(value)}", where=where, fix="a text")
     if not value.strip():
         raise InvalidData(f"{column!r} is empty", where=where, fix="write a text, or leave the row out")
-    if len(value) > MAX_CHARACTERS:
-        raise InvalidData(f"{column!r} has {len(value)} characters", where=where, fix=f"at most {MAX_CHARACTERS}")
+    if len(value) > MAX_DATA_CHARACTERS:
+        raise InvalidData(f"{column!r} has {len(value)} characters", where=where, fix=f"at most {MAX_DATA_CHARACTERS}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidData(
             f"{column!r} contains half of a surrogate pair", where=where, fix="text that can be encoded as UTF-8"

@@ -15,9 +15,7 @@ from typing import Any, TypeAlias
 
 from fedbbpt.errors import InvalidData, first_line
 from fedbbpt.host.extras import needs_extra
-
-MAX_LINE_BYTES = 8 * 1024 * 1024
-"""The longest line of a file, which bounds the memory that one line takes."""
+from fedbbpt.limits import MAX_LINE_BYTES
 
 Record: TypeAlias = tuple[str, Mapping[str, Any]]
 """A record's place, such as "trec.jsonl:17", and its values by column."""

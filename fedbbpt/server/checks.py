@@ -8,20 +8,16 @@ import numpy as np
 
 from fedbbpt.errors import InvalidHello, InvalidTensor, InvalidUpdate
 from fedbbpt.interfaces import Codec
+from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_UPDATE_COUNT
 from fedbbpt.types import Array, Hello, Measurement, Orders, Update
-
-MAX_NAME_LENGTH = 128
-
-MAX_COUNT = 2**32
-"""The largest count in one update. The sums of a whole run then fit the 64 bits of the database and of the wire."""
 
 
 def check_hello(hello: Hello, codec: str) -> None:
     """Raises InvalidHello unless the client may join a run that uses `codec`."""
     for name, value in (("client_id", hello.client_id), ("client_key", hello.client_key)):
-        if not 0 < len(value) <= MAX_NAME_LENGTH or not value.isprintable():
-            fix = f"1 to {MAX_NAME_LENGTH} printable characters"
-            raise InvalidHello(f"{value[:MAX_NAME_LENGTH]!r}", where=name, fix=fix)
+        if not 0 < len(value) <= MAX_CLIENT_ID_CHARACTERS or not value.isprintable():
+            fix = f"1 to {MAX_CLIENT_ID_CHARACTERS} printable characters"
+            raise InvalidHello(f"{value[:MAX_CLIENT_ID_CHARACTERS]!r}", where=name, fix=fix)
     if hello.examples < 1:
         raise InvalidHello(f"{hello.examples} labelled examples", where="examples", fix="at least 1")
     if codec not in hello.codecs:
@@ -78,8 +74,8 @@ def _check_measurement(measured: Measurement) -> None:
         where = "measurement.dev_loss_sum"
         raise InvalidUpdate(f"{measured.dev_loss_sum}", where=where, fix="a finite number from 0")
     for name, count in (("dev_examples", measured.dev_examples), ("queries", measured.queries)):
-        if not 0 <= count <= MAX_COUNT:
-            raise InvalidUpdate(f"{count}", where=f"measurement.{name}", fix=f"from 0 to {MAX_COUNT}")
+        if not 0 <= count <= MAX_UPDATE_COUNT:
+            raise InvalidUpdate(f"{count}", where=f"measurement.{name}", fix=f"from 0 to {MAX_UPDATE_COUNT}")
     if measured.dev_correct is not None and not 0 <= measured.dev_correct <= measured.dev_examples:
         found = f"{measured.dev_correct} of {measured.dev_examples}"
         raise InvalidUpdate(found, where="measurement.dev_correct", fix="from 0 to dev_examples")

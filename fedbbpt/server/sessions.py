@@ -4,9 +4,7 @@ import secrets
 from collections import Counter
 
 from fedbbpt.errors import SessionEvicted, SessionUnknown
-
-MAX_EVICTED = 10_000
-"""How many evicted sessions are remembered. Older ones are refused as unknown."""
+from fedbbpt.limits import MAX_EVICTED_SESSIONS
 
 
 class SessionTable:
@@ -26,7 +24,7 @@ class SessionTable:
         before = self._tokens.get(client_id)
         if before is not None:
             self._evicted[before] = None
-            if len(self._evicted) > MAX_EVICTED:
+            if len(self._evicted) > MAX_EVICTED_SESSIONS:
                 del self._evicted[next(iter(self._evicted))]
             del self._clients[before]
         token = secrets.token_urlsafe()

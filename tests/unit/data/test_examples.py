@@ -145,7 +145,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 def test_sizes_are_bounded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "MAX_ROWS", 2)
+    monkeypatch.setattr(examples, "MAX_DATA_ROWS", 2)
     assert len(read(write("two.jsonl", lines(MEOW, WOOF)), LABELS)) == 2
     with pytest.raises(InvalidData, match=r"three\.jsonl:3: too many rows; at most 2"):
         read(write("three.jsonl", lines(MEOW, WOOF, MEOW)), LABELS)
