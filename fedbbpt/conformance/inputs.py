@@ -47,7 +47,7 @@ MAX_CLASSES = 3
 ANY_WIDTH, ANY_IMAGE, ANY_PREFIX = 4, (1, 2, 2), (1, 1, 4)
 
 KINDS = (PromptKind.TEXT, PromptKind.LATENT, PromptKind.SOFT, PromptKind.TOKENS, PromptKind.IMAGE, PromptKind.DEEP)
-"""In the order in which they are tried."""
+"""All kinds of prompts, in the order in which they are tried."""
 
 
 class Inputs:
