@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from fedbbpt.v1 import prompt_pb2 as _prompt_pb2
+from fedbbpt.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -247,6 +248,7 @@ class MethodSettings(_message.Message):
     FED_BBPT_FIELD_NUMBER: _builtins.int
     FEDAVG_BBT_FIELD_NUMBER: _builtins.int
     FED_SP_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fed_cma(self) -> Global___FedCmaSettings: ...
     @_builtins.property
@@ -257,6 +259,8 @@ class MethodSettings(_message.Message):
     def fedavg_bbt(self) -> Global___FedavgBbtSettings: ...
     @_builtins.property
     def fed_sp(self) -> Global___FedSpSettings: ...
+    @_builtins.property
+    def extension(self) -> Global___ExtensionSettings: ...
     def __init__(
         self,
         *,
@@ -265,16 +269,90 @@ class MethodSettings(_message.Message):
         fed_bbpt: Global___FedBbptSettings | None = ...,
         fedavg_bbt: Global___FedavgBbtSettings | None = ...,
         fed_sp: Global___FedSpSettings | None = ...,
+        extension: Global___ExtensionSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fed_cma", "fed_bpt", "fed_bbpt", "fedavg_bbt", "fed_sp"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fed_cma", "fed_bpt", "fed_bbpt", "fedavg_bbt", "fed_sp", "extension"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
 Global___MethodSettings: _TypeAlias = MethodSettings  # noqa: Y015
+
+@_typing.final
+class ExtensionSettings(_message.Message):
+    """ExtensionSettings holds the settings of a method that this file does not know: a plug-in of the coordinator. A client
+    that has no plug-in of that name and version leaves the run and reports which one it needs.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The method's name, as in the job."""
+    version: _builtins.str
+    """The version of the settings and of the arrays in broadcasts and updates. It must equal the plug-in's own."""
+    @_builtins.property
+    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]:
+        """The settings. Each name occurs once."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        settings: _abc.Iterable[Global___Setting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtensionSettings: _TypeAlias = ExtensionSettings  # noqa: Y015
+
+@_typing.final
+class Setting(_message.Message):
+    """Setting is one setting of a plug-in method."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INTEGER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    FLAG_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TENSOR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    integer: _builtins.int
+    number: _builtins.float
+    flag: _builtins.bool
+    text: _builtins.str
+    @_builtins.property
+    def tensor(self) -> _tensor_pb2.Tensor: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        integer: _builtins.int = ...,
+        number: _builtins.float = ...,
+        flag: _builtins.bool = ...,
+        text: _builtins.str = ...,
+        tensor: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "integer", b"integer", "number", b"number", "tensor", b"tensor", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "integer", b"integer", "name", b"name", "number", b"number", "tensor", b"tensor", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["integer", "number", "flag", "text", "tensor"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final
 class FedCmaSettings(_message.Message):
