@@ -1,5 +1,7 @@
 """A backend of your own in one file: a model that counts the words that an input shares with each class.
 
+They count more for a class that shares words with the prompt, too.
+
 It reads prompts in words, so fed-bbpt with a categorical generator can tune one for it.
 
     python examples/own_backend.py
@@ -90,8 +92,9 @@ class WordCount:
         batches = plan(*lengths, wanted, max_tokens=2 * MAX_WORDS, token_budget=1024)
 
         def run(batch: MicroBatch) -> Scores:
-            pairs = [{*read[p], *rows[b]} for p, b in zip(batch.prompts, batch.rows, strict=True)]
-            return np.array([[len(pair & text) for text in classes] for pair in pairs], np.float32)
+            pairs = [(set(read[p]), set(rows[b])) for p, b in zip(batch.prompts, batch.rows, strict=True)]
+            scores = [[len(row & text) * (1 + len(prompt & text)) for text in classes] for prompt, row in pairs]
+            return np.array(scores, np.float32)
 
         return PlannedJob(batches, run)
 
@@ -107,7 +110,7 @@ def main() -> None:
         "task": {
             "labels": list(CLASSES),
             "classes": list(CLASSES.values()),
-            "prompt": {"kind": "text", "words": 3, "vocabulary": 20},
+            "prompt": {"kind": "text", "words": 4, "vocabulary": 40},
         },
         "data": {"server_share": 0.2},
         "method": {"name": "fed-bbpt", "generator": "categorical", "learning_rate": 0.5},

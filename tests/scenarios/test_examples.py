@@ -1,0 +1,61 @@
+"""The examples run, and the own method of one of them ends over gRPC with the prompt that its simulation finds."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedbbpt
+from examples import own_backend, own_method
+from fedbbpt.federation.run_folder import PROMPT
+from fedbbpt.job.job_file import job_text
+from fedbbpt.ptm.models.loading import load
+from tests.plugins import use_package, write_package
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["simulate", "own_method", "own_backend"])
+def test_an_example_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name])
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    assert "round 5: dev loss" in capsys.readouterr().out
+
+
+def test_an_own_method_runs_over_grpc_as_in_its_simulation(data: Path, tmp_path: Path) -> None:
+    tables = {
+        "run": {"name": "cem", "rounds": 3},
+        "ptm": {"model": "fake"},
+        "task": {"prompt": {"tokens": 4, "dim": 6}},
+        "data": {"source": str(data), "shots_per_class": 0, "dev_shots_per_class": 0, "partition": "iid"},
+        "cohort": {"clients": 2},
+        "method": {"name": "fed-cem", "population": 6},
+    }
+    job = fedbbpt.make_job(tables, methods=[own_method.METHOD])
+    package = write_package(tmp_path, "cem", {"fedbbpt.methods": {"fed-cem": "examples.own_method:METHOD"}})
+    (tmp_path / "job.toml").write_text(job_text(job))
+    path = os.pathsep.join([str(package), str(ROOT)])
+    command = [sys.executable, "-m", "fedbbpt", "run", "job.toml", "--out", "run", "--json"]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    simulated = fedbbpt.simulate(job)
+    simulated.finish()
+    found = fedbbpt.load_prompt(tmp_path / "run" / PROMPT)
+    np.testing.assert_array_equal(found.z, simulated.result().z)
+    assert np.any(found.z), "the search has moved"
+    assert found.card == simulated.prompt().card
+
+
+def test_an_own_backend_is_loaded_by_the_prefix_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry_points = {"fedbbpt.backends": {"word-count": "examples.own_backend:load"}}
+    use_package(monkeypatch, write_package(tmp_path, "words", entry_points))
+    assert isinstance(load("word-count:v1"), own_backend.WordCount)
