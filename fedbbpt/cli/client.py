@@ -64,7 +64,7 @@ def client_join(
     with access.connect() as channel:
         link = RemoteCoordinator(channel)
         local = ClientData(data, dev, names.columns())
-        settings = link.join(assemble.hello(name, keepsake.client_key(), local.train_size))
+        settings = assemble.join(link, assemble.hello(name, keepsake.client_key(), local.train_size))
         train, dev_examples = local.labelled(settings.labels, one_class=one_class)
         with service.connect(_ptm_address(service, settings.ptm_address)) as ptm_channel:
             ptm = RemotePtm(ptm_channel, settings.ptm_revision)

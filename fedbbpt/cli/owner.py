@@ -75,7 +75,7 @@ def owner_join(
     keepsake, table = Keepsake(state), read_table(data, names.columns())
     with access.connect() as channel:
         link = RemoteCoordinator(channel)
-        settings = link.join(assemble.hello(OWNER, keepsake.client_key(), len(table.labels)))
+        settings = assemble.join(link, assemble.hello(OWNER, keepsake.client_key(), len(table.labels)))
         agent = assemble.owner(settings, label(table, settings.labels), model, keepsake=keepsake)
         log.info("joined %s as the model's owner with %d examples", settings.run_id, len(table.labels))
         counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))

@@ -12,10 +12,10 @@ from fedbbpt.client.agent import Agent, NoDevExamples
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
-from fedbbpt.errors import InvalidInput, InvalidJob
+from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin, PluginMissing
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.files import atomic_write, sha256_of_file
-from fedbbpt.interfaces import Ptm, Store, WhiteBox
+from fedbbpt.interfaces import Link, Ptm, Store, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.methods import client_method
@@ -73,6 +73,27 @@ def hello(name: str, key: str, examples: int) -> Hello:
         examples: The number of its training examples.
     """
     return Hello(name, key, examples, frozenset(CODECS))
+
+
+def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSettings:
+    """Joins a run and returns what the client is told. A client without the run's method leaves again.
+
+    Args:
+        link: The client's link to the coordinator.
+        hello: What the client says when it joins.
+        methods: Methods that the caller defines itself, without installing them.
+
+    Raises:
+        PluginMissing: The run's method is a plug-in that is not installed here, or another version of it.
+        InvalidPlugin: The plug-in does not load.
+    """
+    settings = link.join(hello)
+    try:
+        client_method(settings, methods)
+    except (PluginMissing, InvalidPlugin):
+        link.leave()
+        raise
+    return settings
 
 
 def client(

@@ -11,10 +11,16 @@ import pytest
 
 import fedbbpt
 from examples import own_backend, own_method
+from fedbbpt.errors import PluginMissing
+from fedbbpt.federation import assemble
 from fedbbpt.federation.run_folder import PROMPT
+from fedbbpt.federation.splits import prepare
 from fedbbpt.job.job_file import job_text
 from fedbbpt.ptm.models.loading import load
+from fedbbpt.types import RunState
+from tests.federation import AdvancingLoop, OverGrpc
 from tests.plugins import use_package, write_package
+from tests.tiny_run import job
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +59,24 @@ def test_an_own_method_runs_over_grpc_as_in_its_simulation(data: Path, tmp_path:
     np.testing.assert_array_equal(found.z, simulated.result().z)
     assert np.any(found.z), "the search has moved"
     assert found.card == simulated.prompt().card
+
+
+def test_a_client_without_the_method_leaves_and_says_what_it_needs(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop
+) -> None:
+    method = own_method.Config(population=6)
+    own = fedbbpt.make_job({"method": {"name": "fed-cem"}}, methods=[own_method.METHOD])
+    tiny = job(data)
+    splits = prepare(own.model_copy(update={"task": tiny.task, "data": tiny.data, "method": method}))
+    federation = OverGrpc(splits, tmp_path / "run.db", server_loop)
+    try:
+        with pytest.raises(PluginMissing, match=r"method 'fed-cem', version 1, which is not installed here"):
+            assemble.join(federation.link(), assemble.hello("lonely", "key", 5))
+        status = next(federation.watch())[0]
+        assert status.state is RunState.WAITING
+        assert status.members == ()
+    finally:
+        federation.close()
 
 
 def test_an_own_backend_is_loaded_by_the_prefix_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

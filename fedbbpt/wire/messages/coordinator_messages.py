@@ -15,6 +15,7 @@ from fedbbpt.errors import InvalidRequest, VersionMismatch
 from fedbbpt.types import (
     Arrays,
     Auxiliary,
+    ExtensionSettings,
     Hello,
     Measurement,
     MethodSettings,
@@ -30,6 +31,7 @@ from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import method_pb2, tensor_pb2
 from fedbbpt.wire.messages.codes import read_code
 from fedbbpt.wire.messages.durations import duration, seconds
+from fedbbpt.wire.messages.extension_messages import extension_message, extension_settings
 from fedbbpt.wire.messages.space_messages import space, write_space
 
 PROTOCOL_VERSION = 1
@@ -119,7 +121,9 @@ def _auxiliary_message(auxiliary: Auxiliary | None) -> pb.Auxiliary | None:
 
 
 def _method_message(settings: MethodSettings, methods: Mapping[str, type[MethodSettings]]) -> method_pb2.MethodSettings:
-    """The settings of a method and their message have the same fields."""
+    """The settings of a built-in method and their message have the same fields."""
+    if isinstance(settings, ExtensionSettings):
+        return method_pb2.MethodSettings(extension=extension_message(settings))
     message = method_pb2.MethodSettings()
     name = next(name for name, known in methods.items() if isinstance(settings, known))
     chosen = getattr(message, _field_of(name))
@@ -159,6 +163,8 @@ def _auxiliary(sent: pb.Auxiliary) -> Auxiliary:
 
 def _method(message: method_pb2.MethodSettings, methods: Mapping[str, type[MethodSettings]]) -> MethodSettings:
     field = message.WhichOneof("method")
+    if field == "extension":
+        return extension_settings(message.extension)
     settings = next((known for name, known in methods.items() if _field_of(name) == field), None)
     if field is None or settings is None:
         raise InvalidRequest("a method that is unknown here", where="method", fix=f"one of {', '.join(methods)}")
