@@ -69,7 +69,7 @@ class RegisteredPart:
 
     @cached_property
     def prompts_per_call(self) -> int:
-        """How many prompts one call may score on these examples."""
+        """The number of prompts that one call may score on these examples."""
         return self._prompts_per_call()
 
     def under(self, handle: str) -> "RegisteredPart":

@@ -14,7 +14,7 @@ from fedbbpt.types import LabelledExamples, Output, Scores, TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How good one prompt is on labelled examples, as far as the PTM's output tells."""
+    """The accuracy and loss of one prompt on labelled examples, as far as the PTM's output shows them."""
 
     accuracy: float | None
     """The share of right answers; None if the PTM gives losses only."""
@@ -74,7 +74,7 @@ def compare(
         space: The space of z.
         z: The tuned prompt.
         train: The training examples of all clients, on which the offsets of the baseline are fitted.
-        test: Examples that nobody tuned on.
+        test: Examples that were not used for tuning.
         progress: Receives the number of further queries that are done.
 
     Raises:

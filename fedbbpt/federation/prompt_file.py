@@ -17,7 +17,7 @@ from fedbbpt.types import Examples, Precision, TaskSpec
 
 
 class PromptCard(BaseModel):
-    """How a prompt was tuned, and what is needed to use it."""
+    """The card of a prompt: how it was tuned, and everything that is needed to use it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Reads the data of a job and shares them out: what each client trains on, and what nobody trains on."""
+"""Reads the data of a job, and shares them out to the clients, the server and the test."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

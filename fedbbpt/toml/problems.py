@@ -1,4 +1,4 @@
-"""What is wrong with a TOML file, in the words of the file: its keys, its values, its lines."""
+"""Mistakes in a TOML file, described in the words of the file: its keys, its values, its lines."""
 
 import difflib
 import json
@@ -24,7 +24,7 @@ class Problem:
     what: str
     """The mistake, with its key."""
     fix: str
-    """What would be right; empty where `what` says so already."""
+    """The right value or key; empty if `what` says it already."""
 
 
 def parse_toml(text: str, name: str, error_type: type[InvalidInput] = InvalidInput) -> dict[str, Any]:
