@@ -41,7 +41,7 @@ def purpose(room: str) -> str:
     path = ROOT / "fedbbpt" / room.replace(".", "/")
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     text = ast.get_docstring(ast.parse(source.read_text())) or ""
-    return re.split(r"(?<=[.:]) ", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0].rstrip(".:")
+    return re.split(r"(?<=\.) ", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0].rstrip(".")
 
 
 def draw() -> str:

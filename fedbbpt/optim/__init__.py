@@ -1,0 +1,1 @@
+"""Optimizers: searches as conversations of `ask` and `tell`, their state plain arrays."""

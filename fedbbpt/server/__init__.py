@@ -1,0 +1,1 @@
+"""The coordinator: rounds, their durable state, and the services that clients and operators call."""

@@ -1,0 +1,1 @@
+"""Tasks: losses and metrics from label scores, offsets of classes, label mapping, known wordings."""

@@ -1,0 +1,1 @@
+"""Code generated from protos/fedbbpt/v1; `make protos` writes it."""

@@ -1,0 +1,1 @@
+"""Backends of the PTM service: the models that it can load."""

@@ -1,0 +1,1 @@
+"""Code generated from protos/fedbbpt/ptm/v1; `make protos` writes it."""

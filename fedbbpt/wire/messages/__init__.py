@@ -1,0 +1,1 @@
+"""Translation between types and protobuf messages, one module per service or noun."""

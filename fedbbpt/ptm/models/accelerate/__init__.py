@@ -1,0 +1,1 @@
+"""Faster forward passes: fused layers, CUDA graphs, other runtimes, packed layers, micro-batch sizes."""

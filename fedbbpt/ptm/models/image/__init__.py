@@ -1,0 +1,1 @@
+"""Image models: CLIP and image classifiers, of transformers or in ONNX."""

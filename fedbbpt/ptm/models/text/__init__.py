@@ -1,0 +1,1 @@
+"""Text models of transformers: encoders, masked and causal language models, sequence classifiers."""
