@@ -1,14 +1,14 @@
-"""z as the weights of a small net that draws on each image (BlackVIP, arXiv 2303.14773; Fed-BBPT federates it).
+"""z as the weights of a small network that draws on each image (BlackVIP, arXiv 2303.14773; Fed-BBPT federates it).
 
-x' = clip(x + strength * dec_z([enc(x); v])), with the trigger v and the decoder's weights in z. As the authors' code
-has it, [enc(x); v] is reshaped to `[channels, grid, grid]`, and each stage doubles its sides: a transposed convolution
-of 2 x 2 with stride 2 for each channel alone, a mixing of channels, normalisation, GELU. The last stage is one full
-transposed convolution. The defaults of a job make their decoder: 9,920 numbers. Two things differ:
+x' = clip(x + strength * dec_z([enc(x); v])), with the trigger v and the decoder's weights in z. As in the
+authors' code, [enc(x); v] is reshaped to `[channels, grid, grid]`, and each stage doubles height and width: a depthwise
+transposed convolution of 2 x 2 with stride 2, a pointwise convolution, normalisation, GELU. The last stage is one full
+transposed convolution. The defaults of a job give the authors' decoder of 9,920 numbers. Two things differ:
 
-- enc(x), theirs a frozen ViT-MAE-base with 768 features, is the image averaged over squares: 3 x 16 x 16 = 768 too. A
-  client then needs no network of its own.
-- Their batch normalisation looks at a whole batch, so that what is drawn on an image would depend on its neighbours,
-  and leaves averages behind that clients would have to share. Here it looks at one image at a time.
+- Their enc(x) is a frozen ViT-MAE-base with 768 features. Here it is the image averaged over squares, also
+  3 x 16 x 16 = 768 features, so that a client needs no network of its own.
+- Their batch normalisation uses the whole batch, so the picture on an image would depend on the other images, and it
+  keeps averages that clients would have to share. Here normalisation uses one image at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,14 @@ from fedbbpt.types import Examples, ImagePrompts, ImageSpaceSettings, Scores
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 EPSILON = 1e-5
-"""Of the normalisation."""
+"""Added to the variance in the normalisation."""
 TRIGGER_MOST = 0.1
-"""The trigger begins between 0 and this."""
+"""The upper bound of the trigger's initial elements; the lower one is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """An array among the decoder's weights: its shape, and between which numbers it begins."""
+    """An array of the decoder's weights: its shape, and the range of its initial elements."""
 
     shape: tuple[int, ...]
     least: float
@@ -41,7 +41,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpace(ImageSpaceSettings):
-    """Implements interfaces.PromptSpace. The weights are those that the seed draws, plus z."""
+    """Makes pictures of z and images: the decoder's weights are the initial ones plus z.
+
+    Implements `interfaces.PromptSpace`.
+    """
 
     @property
     def offsets(self) -> int:
@@ -56,18 +59,18 @@ class ImageSpace(ImageSpaceSettings):
         return 0
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> ImagePrompts:
-        """The deltas `[P, B, C, H, W]`. Those of a pair have the same bits alone and in company."""
+        """Returns the pictures `[P, B, C, H, W]`. A pair's picture has the same bits in any batch."""
         weights = (self._initial() + z).astype(np.float32)
         cut = zip(self._cut(weights), self._layout(), strict=True)
         parts = [part.reshape(-1, *place.shape) for part, place in cut]
         drawn = np.float32(self.strength) * _decode(parts, self._source(parts[0], examples.pixels()))
-        return ImagePrompts(np.clip(drawn, -1, 1))  # on pixels from 0 to 1, more does no more
+        return ImagePrompts(np.clip(drawn, -1, 1))  # a larger change of a pixel from 0 to 1 has no more effect
 
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
         return scores
 
     def _layout(self) -> list[Weights]:
-        """The trigger, four arrays and two of the normalisation for each stage but the last, one for the last."""
+        """Returns the decoder's arrays: the trigger, five for each stage except the last, and one for the last."""
         channels = self.image[0]
         trigger = self.widths[0] * self.grid**2 - channels * self.pooled**2
         parts = [Weights((trigger,), 0.0, TRIGGER_MOST)]
@@ -83,11 +86,11 @@ class ImageSpace(ImageSpaceSettings):
         return [*parts, _uniform((self.widths[-1], channels, 2, 2), 4 * channels)]
 
     def _cut(self, weights: Floats) -> list[Floats]:
-        """`[P, dim]` -> the arrays of `_layout`, flat."""
+        """Splits weights `[P, dim]` into the arrays of `_layout`, flat."""
         return np.split(weights, np.cumsum([prod(part.shape) for part in self._layout()])[:-1], axis=1)
 
     def _initial(self) -> npt.NDArray[np.float64]:
-        """Drawn as the authors' library draws them: the weights at z = 0."""
+        """Returns the weights at z = 0, drawn from the ranges that the authors' library uses."""
         drawn = seeds.uniforms(seeds.derive(self.seed, "decoder"), self.dim)
         bounds = [np.repeat([[part.least], [part.most]], prod(part.shape), axis=1) for part in self._layout()]
         least, most = np.concatenate(bounds, axis=1)
@@ -95,7 +98,7 @@ class ImageSpace(ImageSpaceSettings):
         return initial
 
     def _source(self, trigger: Floats, images: npt.NDArray[np.uint8]) -> Floats:
-        """[enc(x); v] as `[P, B, grid, grid, channels]`."""
+        """Returns [enc(x); v] as `[P, B, grid, grid, channels]`."""
         count, (channels, height, width) = len(images), self.image
         squares = (count, channels, self.pooled, height // self.pooled, self.pooled, width // self.pooled)
         features = (images.reshape(squares).mean(axis=(3, 5)) / 255).astype(np.float32).reshape(1, count, -1)
@@ -117,12 +120,12 @@ class ImageSpace(ImageSpaceSettings):
 
 
 def _uniform(shape: tuple[int, ...], fan: int) -> Weights:
-    """As PyTorch begins a transposed convolution, whose fan it counts on the side of the output."""
+    """Returns PyTorch's initial range of a transposed convolution, which counts the fan on the output side."""
     return Weights(shape, -(fan**-0.5), fan**-0.5)
 
 
 def _decode(parts: Sequence[Floats], x: Floats) -> Floats:
-    """`[P, B, g, g, channels]` -> `[P, B, C, H, W]`."""
+    """Returns the decoder's picture `[P, B, C, H, W]` of its input `[P, B, g, g, channels]`."""
     for each, bias, mixing, scale, shift in _stages(parts):
         x = _grow(x, each) + bias[:, None, None, None]
         p, b, h, w, c = x.shape
@@ -142,14 +145,17 @@ def _stages(parts: Sequence[Floats]) -> Iterator[Sequence[Floats]]:
 
 
 def _grow(x: Floats, each: Floats) -> Floats:
-    """`[P, B, h, w, c]` by `[P, c, m, 2, 2]`: each number becomes a square of 2 x 2, in m channels."""
+    """Returns the depthwise transposed convolution of x `[P, B, h, w, c]` by `[P, c, m, 2, 2]`.
+
+    Each number becomes a square of 2 x 2 in m channels.
+    """
     p, b, h, w = x.shape[:4]
     square = each.transpose(0, 3, 4, 1, 2)[:, None, None, :, None, :]  # [P, 1, 1, 2, 1, 2, c, m]
     return (x[:, :, :, None, :, None, :, None] * square).reshape(p, b, 2 * h, 2 * w, -1)
 
 
 def _gelu(x: Floats) -> Floats:
-    """x Phi(x); the error function by Abramowitz and Stegun 7.1.26, to 1.5e-7."""
+    """Returns x Phi(x), with the error function of Abramowitz and Stegun 7.1.26, which is accurate to 1.5e-7."""
     a = np.abs(x) * np.float32(0.5**0.5)
     t = 1 / (1 + np.float32(0.3275911) * a)
     series = np.zeros_like(t)

@@ -1,4 +1,4 @@
-"""Arrays <-> tensor messages, whole or in chunks (protos/fedbbpt/v1/tensor.proto).
+"""Converts arrays to and from the messages of tensor.proto, whole or in chunks.
 
 Little-endian, row-major, and checked: element counts, checksums, the order of chunks, and that every float is finite.
 """
@@ -31,7 +31,7 @@ def _code(array: Array) -> "pb.DType.ValueType":
     try:
         return _CODES[array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype]
     except KeyError:
-        raise InvalidTensor(f"dtype {array.dtype} does not travel", fix=f"one of {sorted(map(str, _CODES))}") from None
+        raise InvalidTensor(f"dtype {array.dtype} cannot be sent", fix=f"one of {sorted(map(str, _CODES))}") from None
 
 
 def _bytes(array: Array) -> bytes:
@@ -45,7 +45,7 @@ def _dtype(code: "pb.DType.ValueType", where: str) -> np.dtype[Any]:
 
 
 def _shape(dims: Sequence[int], where: str) -> tuple[int, ...]:
-    shape = tuple(dims[: MAX_RANK + 1])  # a message can hold millions, and nobody wants to read them
+    shape = tuple(dims[: MAX_RANK + 1])  # a message can hold millions of sizes
     if len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
         raise InvalidTensor(f"shape {shape} is impossible", where=where, fix=f"at most {MAX_RANK} sizes, none negative")
     return shape
@@ -57,7 +57,7 @@ def _array(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...
         raise InvalidTensor(f"{len(data)} bytes for shape {shape} of {dtype}", where=where, fix=f"{expected} bytes")
     try:
         array = np.frombuffer(data, dtype).reshape(shape)
-    except ValueError as error:  # no elements, and the sizes beside the 0 beyond all bounds
+    except ValueError as error:  # the array is empty, but its other sizes are too large for numpy
         raise InvalidTensor(f"shape {shape} is impossible: {error}", where=where) from None
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidTensor("NaN or infinite elements", where=where, fix="finite numbers")
@@ -65,46 +65,48 @@ def _array(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...
 
 
 def to_message(array: Array) -> pb.Tensor:
+    """Returns the message of an array. Raises InvalidTensor for a type that cannot be sent."""
     return pb.Tensor(dtype=_code(array), shape=array.shape, data=_bytes(array))
 
 
 def from_message(message: pb.Tensor, *, where: str) -> Array:
-    """A read-only array. Raises InvalidTensor naming `where`."""
+    """Returns a read-only array. Raises InvalidTensor, which names `where`."""
     dtype = _dtype(message.dtype, where)
     return _array(message.data, dtype, _shape(message.shape, where), where)
 
 
 def bundle(arrays: Arrays) -> tuple[pb.TensorBundle, bytes]:
-    """The announcement of named arrays, and the bytes that follow it."""
+    """Returns the announcement of named arrays, and the bytes that follow it."""
     data = b"".join(_bytes(array) for array in arrays.values())
     specs = [pb.TensorSpec(name=name, dtype=_code(array), shape=array.shape) for name, array in arrays.items()]
     return pb.TensorBundle(tensors=specs, total_bytes=len(data), crc32c=google_crc32c.value(data)), data
 
 
 def chunks(data: bytes) -> Iterator[pb.TensorChunk]:
+    """Yields the bytes in chunks of CHUNK_BYTES."""
     for offset in range(0, len(data), CHUNK_BYTES):
         yield chunk(data[offset : offset + CHUNK_BYTES], offset)
 
 
 def chunk(data: bytes, offset: int) -> pb.TensorChunk:
-    """A cut that begins at byte `offset` of the whole."""
+    """Returns a chunk that starts at byte `offset` of the whole."""
     return pb.TensorChunk(offset=offset, data=data, crc32c=google_crc32c.value(data))
 
 
 def checked(chunk: pb.TensorChunk, offset: int) -> bytes:
-    """Its bytes. Raises InvalidTensor where it does not go on at `offset`, ChecksumMismatch."""
+    """Returns a chunk's bytes. Raises InvalidTensor if it does not start at `offset`, ChecksumMismatch."""
     if chunk.offset != offset or not chunk.data:
         raise InvalidTensor(f"a chunk at byte {chunk.offset}", where="chunk.offset", fix=f"{offset}")
     if google_crc32c.value(chunk.data) != chunk.crc32c:
-        raise ChecksumMismatch(f"the chunk at byte {chunk.offset} was changed on its way", where="chunk.crc32c")
+        raise ChecksumMismatch(f"the chunk at byte {chunk.offset} was corrupted in transit", where="chunk.crc32c")
     return chunk.data
 
 
 class Assembler:
-    """Puts a bundle's chunks together and gives the arrays back."""
+    """Assembles a bundle's arrays from its chunks."""
 
     def __init__(self, announced: pb.TensorBundle, limit_bytes: int) -> None:
-        """Raises MessageTooLarge before a byte is taken, InvalidTensor where the sizes do not add up."""
+        """Raises MessageTooLarge before any chunk is read, InvalidTensor if the announced sizes do not add up."""
         if announced.total_bytes > limit_bytes:
             raise MessageTooLarge(
                 f"{announced.total_bytes} bytes of arrays", where="arrays", fix=f"at most {limit_bytes}"
@@ -123,20 +125,22 @@ class Assembler:
 
     @property
     def complete(self) -> bool:
+        """Whether all bytes are there."""
         return len(self._data) == self._total
 
     def add(self, chunk: pb.TensorChunk) -> None:
+        """Appends a chunk. Raises InvalidTensor, ChecksumMismatch."""
         if len(self._data) + len(chunk.data) > self._total:
             raise InvalidTensor("more bytes than announced", where="chunk.data", fix=f"{self._total} in all")
         self._data += checked(chunk, len(self._data))
 
     def arrays(self) -> dict[str, Array]:
-        """Raises InvalidTensor where bytes are missing or not finite, ChecksumMismatch where they were changed."""
+        """Returns the arrays. Raises InvalidTensor for missing bytes or NaN, ChecksumMismatch for changed bytes."""
         if not self.complete:
             raise InvalidTensor(f"the stream ended after {len(self._data)} bytes", where="chunk", fix=f"{self._total}")
         data = bytes(self._data)
         if google_crc32c.value(data) != self._checksum:
-            raise ChecksumMismatch("the arrays were changed on their way", where="arrays.crc32c")
+            raise ChecksumMismatch("the arrays were corrupted in transit", where="arrays.crc32c")
         arrays: dict[str, Array] = {}
         offset = 0
         for name, dtype, shape in self._specs:

@@ -1,1 +1,1 @@
-"""Translation between types and protobuf messages, one module per service or noun."""
+"""Conversions between `fedbbpt.types` and the messages of the protos."""

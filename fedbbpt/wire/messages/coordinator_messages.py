@@ -1,7 +1,7 @@
-"""The nouns of joining, tasks and updates <-> messages of coordinator.proto and method.proto.
+"""Converts hellos, run settings, tasks and updates between `fedbbpt.types` and coordinator.proto and method.proto.
 
-A function named after a noun reads it from its message; one named after a message writes it. Arrays travel apart
-(`wire.tensors`). What cannot be read raises InvalidRequest.
+A function with the name of a type reads it from its message; one with the name of a message writes it. Unreadable
+messages raise InvalidRequest. Arrays travel in chunks of their own (`wire.tensors`).
 """
 
 import hashlib
@@ -65,13 +65,14 @@ _CHOICES: Mapping[str, Mapping[str, int]] = {
         "identity": method_pb2.FedBptSettings.COVARIANCE_IDENTITY,
     },
 }
-"""Settings of methods that are enumerations."""
+"""The codes of method settings that are enumerations, by the names of their fields."""
 
 
 # Joining
 
 
 def join_request(hello: Hello) -> pb.JoinRequest:
+    """Writes a hello."""
     return pb.JoinRequest(
         protocol_version=PROTOCOL_VERSION,
         client_id=hello.client_id,
@@ -82,7 +83,7 @@ def join_request(hello: Hello) -> pb.JoinRequest:
 
 
 def hello(request: pb.JoinRequest) -> Hello:
-    """Codecs of a newer client that are unknown here are left out. Raises VersionMismatch."""
+    """Reads a hello without codecs that are unknown here. Raises VersionMismatch."""
     if request.protocol_version != PROTOCOL_VERSION:
         raise VersionMismatch(
             f"protocol version {request.protocol_version}", where="protocol_version", fix=f"{PROTOCOL_VERSION}"
@@ -121,7 +122,7 @@ def _auxiliary_message(auxiliary: Auxiliary | None) -> pb.Auxiliary | None:
 
 
 def _method_message(settings: MethodSettings, methods: Mapping[str, type[MethodSettings]]) -> method_pb2.MethodSettings:
-    """The settings of a built-in method and their message have the same fields."""
+    """Writes the settings of a built-in method into the message that has the same fields, or those of a plug-in."""
     if isinstance(settings, ExtensionSettings):
         return method_pb2.MethodSettings(extension=extension_message(settings))
     message = method_pb2.MethodSettings()
@@ -139,7 +140,7 @@ def _field_of(method: str) -> str:
 
 
 def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSettings]]) -> RunSettings:
-    """Reads what a client is told; `methods` are the types of the methods' settings by method name."""
+    """Reads the settings of a run; `methods` are the types of the methods' settings by method name."""
     return RunSettings(
         run_id=response.run_id,
         task=TaskSpec(response.task.template, tuple(response.task.classes)),
@@ -181,6 +182,7 @@ def _setting(sent: Message, name: str) -> Any:
 
 
 def task_id(message: pb.TaskId) -> TaskId:
+    """Reads the id of a task."""
     return TaskId(message.run_id, message.round, message.client_id, read_code(_PHASES, message.phase, "id.phase"))
 
 
@@ -191,16 +193,19 @@ def _task_id_message(task_id: TaskId) -> pb.TaskId:
 
 
 def task_header(task: Task, announced: tensor_pb2.TensorBundle) -> pb.TaskHeader:
+    """Writes a task; `announced` describes its arrays."""
     return pb.TaskHeader(
         id=_task_id_message(task.id), seed=task.seed, deadline=duration(task.deadline_seconds), arrays=announced
     )
 
 
 def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
+    """Reads a task, whose arrays have been read."""
     return Task(task_id(header.id), header.seed, arrays, seconds(header.deadline))
 
 
 def update_header(session: str, task_id: TaskId, update: Update, announced: tensor_pb2.TensorBundle) -> pb.UpdateHeader:
+    """Writes an update; `announced` describes its arrays."""
     return pb.UpdateHeader(
         session=session,
         id=_task_id_message(task_id),
@@ -211,6 +216,7 @@ def update_header(session: str, task_id: TaskId, update: Update, announced: tens
 
 
 def update(header: pb.UpdateHeader, arrays: Arrays) -> Update:
+    """Reads an update, whose arrays have been read."""
     if not header.HasField("measurement"):
         raise InvalidRequest("an update without a measurement", where="measurement", fix="a measurement in each update")
     return Update(arrays, header.weight, _measurement(header.measurement))
@@ -226,8 +232,10 @@ def _measurement(sent: pb.Measurement) -> Measurement:
 
 
 def submit_update_response(receipt: Receipt) -> pb.SubmitUpdateResponse:
+    """Writes a receipt."""
     return pb.SubmitUpdateResponse(receipt=_RECEIPTS[receipt])
 
 
 def receipt(code: pb.Receipt.ValueType) -> Receipt:
+    """Reads a receipt."""
     return read_code(_RECEIPTS, code, "receipt")

@@ -1,4 +1,7 @@
-"""A run as its operator sees it <-> messages of run.proto. What cannot be read raises InvalidRequest."""
+"""Converts runs, as their operators see them, between `fedbbpt.types` and the messages of run.proto.
+
+Unreadable messages raise InvalidRequest.
+"""
 
 from dataclasses import asdict
 
@@ -19,10 +22,12 @@ _STATES = {
 
 
 def round_report(report: Report) -> run_pb2.RoundReport:
+    """Writes the report of a round."""
     return run_pb2.RoundReport(**asdict(report))
 
 
 def report(message: run_pb2.RoundReport) -> Report:
+    """Reads the report of a round."""
     return Report(
         round=message.round,
         clients=message.clients,
@@ -38,6 +43,7 @@ def report(message: run_pb2.RoundReport) -> Report:
 
 
 def run(status: RunStatus) -> run_pb2.Run:
+    """Writes the status of a run."""
     return run_pb2.Run(
         run_id=status.run_id,
         method=status.method,
@@ -54,6 +60,7 @@ def run(status: RunStatus) -> run_pb2.Run:
 
 
 def run_status(message: run_pb2.Run) -> RunStatus:
+    """Reads the status of a run."""
     return RunStatus(
         run_id=message.run_id,
         method=message.method,
@@ -70,12 +77,14 @@ def run_status(message: run_pb2.Run) -> RunStatus:
 
 
 def get_result_response(result: Result, status: RunStatus) -> run_pb2.GetResultResponse:
+    """Writes the result of a run, and its status."""
     return run_pb2.GetResultResponse(
         z=tensors.to_message(result.z), measured=round_report(result.measured), run=run(status)
     )
 
 
 def result(response: run_pb2.GetResultResponse) -> Result:
+    """Reads the result of a run."""
     z = tensors.from_message(response.z, where="z")
     if z.dtype != np.float32 or z.ndim != 1:
         raise InvalidRequest(f"{z.dtype} of shape {z.shape}", where="z", fix="float32 [n]")

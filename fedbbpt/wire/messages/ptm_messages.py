@@ -1,8 +1,8 @@
-"""The black box's nouns <-> messages of ptm.proto.
+"""Converts tasks, examples, prompts and answers between `fedbbpt.types` and the messages of ptm.proto.
 
-A function named after a noun reads it from its message; one named after a message writes it. What cannot be read raises
-InvalidRequest, or the nearer error that ptm.proto names for its rpc. A message can hold millions of empty parts, and
-each would become an object: they are counted first.
+A function with the name of a type reads it from its message; one with the name of a message writes it. Unreadable
+messages raise InvalidRequest, or the more specific error that ptm.proto names for the rpc. A message can hold millions
+of empty parts, each of which would become an object, so parts are counted before they are read.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _ANSWERS = {
     Output.LABEL_LOGPROBS: ("scores", np.dtype(np.float32), 3),
     Output.LABEL_LOGITS: ("scores", np.dtype(np.float32), 3),
 }
-"""The part of `answer`, its type and its rank."""
+"""The field of `answer`, its type and its rank, for each output."""
 
 
 # The task
@@ -46,10 +46,12 @@ def _task(message: pb.Task) -> TaskSpec:
 
 
 def register_task_request(task: TaskSpec) -> pb.RegisterTaskRequest:
+    """Writes a task to register."""
     return pb.RegisterTaskRequest(task=_task_message(task))
 
 
 def task(request: pb.RegisterTaskRequest) -> TaskSpec:
+    """Reads a task to register. Raises InvalidTask if it has too many classes."""
     return _task(request.task)
 
 
@@ -57,11 +59,12 @@ def task(request: pb.RegisterTaskRequest) -> TaskSpec:
 
 
 def register_examples_request(task_id: str, examples: ExampleSet) -> pb.RegisterExamplesRequest:
+    """Writes examples to register."""
     return pb.RegisterExamplesRequest(task_id=task_id, examples=_example_set_message(examples))
 
 
 def example_set(request: pb.RegisterExamplesRequest) -> ExampleSet:
-    """Raises InvalidExamples, InvalidTensor."""
+    """Reads examples to register. Raises InvalidExamples, InvalidTensor."""
     return _example_set(request.examples)
 
 
@@ -96,7 +99,7 @@ def _example_set(message: pb.ExampleSet) -> ExampleSet:
 
 
 def _of_all(found: Sequence[T], count: int, where: str) -> Sequence[T] | None:
-    """What all examples have, or None where none has it. Raises InvalidExamples where only some do."""
+    """Returns a part that all examples have, or None if none has it. Raises InvalidExamples if only some have it."""
     if found and len(found) < count:
         what = f"{len(found)} of them for {count} examples"
         raise InvalidExamples(what, where=where, fix="one for each example, or none at all")
@@ -120,6 +123,7 @@ def _images(messages: Sequence[tensor_pb2.Tensor], count: int) -> Examples:
 
 
 def register_examples_response(handle: ExamplesHandle, time_to_live_seconds: float) -> pb.RegisterExamplesResponse:
+    """Writes a handle."""
     return pb.RegisterExamplesResponse(
         examples_id=handle.id,
         count=handle.count,
@@ -129,6 +133,7 @@ def register_examples_response(handle: ExamplesHandle, time_to_live_seconds: flo
 
 
 def examples_handle(response: pb.RegisterExamplesResponse) -> ExamplesHandle:
+    """Reads a handle."""
     return ExamplesHandle(response.examples_id, response.count, response.tokens)
 
 
@@ -138,7 +143,7 @@ def examples_handle(response: pb.RegisterExamplesResponse) -> ExamplesHandle:
 def score_request(
     examples: str | tuple[TaskSpec, ExampleSet], prompts: Prompts, idempotency_key: str = ""
 ) -> pb.ScoreRequest:
-    """`examples`: a handle, or the examples themselves and their task."""
+    """Writes a call; `examples` is a handle, or the examples themselves with their task."""
     request = pb.ScoreRequest(idempotency_key=idempotency_key)
     if isinstance(examples, str):
         request.examples_id = examples
@@ -151,7 +156,10 @@ def score_request(
 
 
 def scored_examples(request: pb.ScoreRequest) -> str | tuple[TaskSpec, ExampleSet]:
-    """A handle, or the examples themselves and their task. Raises InvalidRequest, InvalidExamples, InvalidTensor."""
+    """Reads the examples of a call: a handle, or the examples themselves with their task.
+
+    Raises InvalidRequest, InvalidTask, InvalidExamples, InvalidTensor.
+    """
     kind = request.WhichOneof("examples")
     if kind == "inline":
         return _task(request.inline.task), _example_set(request.inline.examples)
@@ -161,7 +169,7 @@ def scored_examples(request: pb.ScoreRequest) -> str | tuple[TaskSpec, ExampleSe
 
 
 def prompts(request: pb.ScoreRequest) -> Prompts:
-    """Raises InvalidRequest, InvalidTensor, UnsupportedPrompt."""
+    """Reads the prompts of a call. Raises InvalidRequest, InvalidTensor, UnsupportedPrompt."""
     field = request.WhichOneof("prompts")
     if field is None:
         raise InvalidRequest("no prompts", where="prompts", fix=f"one of {', '.join(PROMPT_KINDS)}")
@@ -169,6 +177,7 @@ def prompts(request: pb.ScoreRequest) -> Prompts:
 
 
 def score_response(scored: Scored, examples_id: str) -> pb.ScoreResponse:
+    """Writes an answer."""
     response = pb.ScoreResponse(
         revision=scored.revision,
         usage=usage_message(scored.usage),
@@ -181,11 +190,11 @@ def score_response(scored: Scored, examples_id: str) -> pb.ScoreResponse:
 
 
 def scored(response: pb.ScoreResponse, output: Output) -> Scored:
-    """Of a service whose card says `output`. Raises InvalidTensor."""
+    """Reads an answer of a service whose card promises `output`. Raises InvalidTensor for any other answer."""
     part, dtype, rank = _ANSWERS[output]
     if response.WhichOneof("answer") != part:
         found = response.WhichOneof("answer")
-        raise InvalidTensor(f"an answer of {found}", where="answer", fix=f"{part}, as the service says of itself")
+        raise InvalidTensor(f"an answer of {found}", where="answer", fix=f"{part}, as the service's card says")
     answer = tensors.from_message(getattr(response, part), where=part)
     if answer.dtype != dtype or answer.ndim != rank:
         raise InvalidTensor(f"{answer.dtype} of shape {answer.shape}", where=part, fix=f"{dtype} of rank {rank}")

@@ -8,6 +8,7 @@ from fedbbpt.wire.messages.durations import duration, seconds
 
 
 def usage_message(usage: Usage) -> pb.Usage:
+    """Writes usage."""
     return pb.Usage(
         queries=usage.queries,
         tokens=usage.tokens,
@@ -19,6 +20,7 @@ def usage_message(usage: Usage) -> pb.Usage:
 
 
 def usage(message: pb.Usage) -> Usage:
+    """Reads usage."""
     return Usage(
         message.queries,
         message.tokens,
@@ -30,10 +32,12 @@ def usage(message: pb.Usage) -> Usage:
 
 
 def budget_message(budget: Budget) -> pb.Budget:
+    """Writes a budget."""
     return pb.Budget(queries=budget.queries, tokens=budget.tokens, label_tokens=budget.label_tokens)
 
 
 def budget(message: pb.Budget) -> Budget:
+    """Reads a budget."""
     return Budget(
         message.queries if message.HasField("queries") else None,
         message.tokens if message.HasField("tokens") else None,
@@ -42,6 +46,7 @@ def budget(message: pb.Budget) -> Budget:
 
 
 def get_usage_response(used: Usage, left: Budget, handles: int, tasks: Mapping[str, Usage]) -> pb.GetUsageResponse:
+    """Writes the usage of a tenant, the budget that is left, its number of handles, and the usage of each task."""
     return pb.GetUsageResponse(
         usage=usage_message(used),
         handles=handles,
