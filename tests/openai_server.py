@@ -58,7 +58,7 @@ class OpenAIServer:
 
     def __init__(self, folder: Path) -> None:
         self.behaviour = Behaviour()
-        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         """Path, headers and body of each request."""
         self.lock = threading.Lock()
         auto: Any = transformers
@@ -79,7 +79,7 @@ class OpenAIServer:
 
             def _answer(self, body: dict[str, Any]) -> None:
                 with server.lock:
-                    server.asked.append((self.path, dict(self.headers), body))
+                    server.requests.append((self.path, dict(self.headers), body))
                     status, headers, text = server.answer(self.path, body)
                 self.send_response(status)
                 for name, value in headers.items():
@@ -104,7 +104,7 @@ class OpenAIServer:
 
     def completions(self) -> list[dict[str, Any]]:
         """Returns the bodies of all completion requests."""
-        return [body for path, _, body in self.asked if path == "/v1/completions"]
+        return [body for path, _, body in self.requests if path == "/v1/completions"]
 
     def stop(self) -> None:
         self._http.shutdown()

@@ -19,8 +19,8 @@ def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], sta
     optimizer = torch.optim.AdamW(
         parameters, lr=stage.learning_rate, eps=stage.epsilon, weight_decay=stage.weight_decay
     )
-    warmup_steps = round(stage.warmup * stage.steps)
-    rates = get_linear_schedule_with_warmup(optimizer, warmup_steps, stage.steps)  # type: ignore[no-untyped-call]  # as below
+    warmup = round(stage.warmup * stage.steps)
+    rates = get_linear_schedule_with_warmup(optimizer, warmup, stage.steps)  # type: ignore[no-untyped-call]  # as below
     losses = []
     for _ in range(stage.steps):
         optimizer.zero_grad()

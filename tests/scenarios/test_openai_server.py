@@ -65,7 +65,7 @@ def running(folder: Path) -> Iterator[OpenAIServer]:
 def server(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     running.behaviour = Behaviour()
-    running.asked.clear()
+    running.requests.clear()
     return running
 
 
@@ -84,7 +84,7 @@ def start(server: OpenAIServer, pauses: list[float]) -> Iterator[Start]:
         for name, value in behaviour.items():
             setattr(server.behaviour, name, value)
         started.append(connect(server.name, key, threads=threads, pause=pauses.append))
-        server.asked.clear()
+        server.requests.clear()
         return started[-1]
 
     yield begin
@@ -126,7 +126,7 @@ def test_distribution_over_the_classes_is_that_of_the_model(
 def test_vllm_is_asked_for_label_words_and_others_for_the_likeliest_tokens(start: Start, server: OpenAIServer) -> None:
     ask(start())
     assert all(len(body["logprob_token_ids"]) == 3 and body["logprobs"] == 1 for body in server.completions())
-    server.asked.clear()
+    server.requests.clear()
     ask(start(dialect="openai"))
     assert all("logprob_token_ids" not in body and body["logprobs"] == 1000 for body in server.completions())
 
@@ -180,10 +180,10 @@ def test_engine_scores_and_caches_pairs_of_the_server(start: Start, server: Open
     ptm = local_ptm(start())
     handle = ptm.register_examples(ptm.register_task(TASK), Examples(TEXTS), 8)
     first = ptm.score(handle.id, PROMPTS)
-    asked = len(server.completions())
+    before = len(server.completions())
     again = ptm.score(handle.id, PROMPTS)
     assert np.array_equal(again.scores, first.scores) and np.isfinite(first.scores).all()
-    assert (first.usage.queries, again.usage.cached_queries) == (15, 15) and len(server.completions()) == asked
+    assert (first.usage.queries, again.usage.cached_queries) == (15, 15) and len(server.completions()) == before
     ptm.engine.close()
 
 
@@ -398,10 +398,10 @@ def test_key_is_in_one_header_and_in_no_text(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment\n")
     server.behaviour.refusals = [refusal(503, "sk-environment is busy")]
     ask(start())
-    assert {headers["Authorization"] for _, headers, _ in server.asked} == {"Bearer sk-environment"}
+    assert {headers["Authorization"] for _, headers, _ in server.requests} == {"Bearer sk-environment"}
     backend = start(key="sk-argument")
     ask(backend)
-    assert {headers["Authorization"] for _, headers, _ in server.asked} == {"Bearer sk-argument"}
+    assert {headers["Authorization"] for _, headers, _ in server.requests} == {"Bearer sk-argument"}
     server.behaviour.refusals = [refusal(400, "sk-argument may not ask this")]
     with pytest.raises(FedbbptError, match=r"\*\*\* may not"):
         ask(backend)

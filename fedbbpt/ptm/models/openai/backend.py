@@ -157,9 +157,9 @@ class OpenAICompatible:
         """Returns the label words as they are tokenised after the end of the template."""
         pieces = parse(task)
         space = pieces[-1].text if pieces[-1].placeholder is Placeholder.MASK else ""
-        ends = [piece for piece in pieces if piece.placeholder is not Placeholder.MASK][-1]
+        last = [piece for piece in pieces if piece.placeholder is not Placeholder.MASK][-1]
         with _unavailable_if_server_fails():
-            return self._completions.labels(ends.text if ends.placeholder is None else ".", space, task.classes)
+            return self._completions.labels(last.text if last.placeholder is None else ".", space, task.classes)
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
@@ -168,10 +168,8 @@ class OpenAICompatible:
             what = "perturbation needs the model's vocabulary, which another server does not give"
             raise InvalidExamples(what, where="perturbation", fix="no perturbation")
         check_pairs(task, examples)
-        filler, room = (
-            TemplateFiller(parse(task), partial(self._count, special=True)),
-            self._card.max_tokens - prompt_tokens,
-        )
+        filler = TemplateFiller(parse(task), partial(self._count, special=True))
+        room = self._card.max_tokens - prompt_tokens
         indices = range(len(examples))
         pairs = examples.pairs or [""] * len(examples)
         with ThreadPoolExecutor(self.threads) as pool:
@@ -231,7 +229,7 @@ def _unavailable_if_server_fails() -> Iterator[None]:
         yield
     except (Unauthenticated, WrongService) as error:
         log.error("%s", error)
-        raise PtmUnavailable(error.what, where=error.where, fix="the service's log says more") from None
+        raise PtmUnavailable(error.what, where=error.where, fix="see the service's log") from None
 
 
 def _scores(found: NextToken, labels: Sequence[LabelWord], prompt: int, row: int) -> list[float]:
