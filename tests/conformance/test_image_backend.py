@@ -22,12 +22,14 @@ from fedbbpt.errors import (
     UnsupportedPrompt,
 )
 from fedbbpt.interfaces import Backend, Ptm
+from fedbbpt.ptm.engine import Engine
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.types import Examples, ImagePrompts, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire.channel import connect
 from tests import jobs
-from tests.tenants import local_ptm
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 256, (20, 3, 8, 8), np.uint8)
@@ -42,9 +44,9 @@ def model(request: pytest.FixtureRequest, image_classifier: Path, checkpoint: Ca
 
 @pytest.fixture(params=["in process", "over gRPC"])
 def ptm(request: pytest.FixtureRequest, model: str, ptm_servers: Any) -> Iterator[Ptm]:
-    engine = local_ptm(load(model, threads=1), time.monotonic)
+    engine = Engine(load(model, threads=1), time.monotonic)
     if request.param == "in process":
-        yield engine
+        yield LocalPtm(engine, IN_PROCESS)
         return
     with connect(f"127.0.0.1:{ptm_servers.start(engine)}") as channel:
         yield RemotePtm(channel, call_seconds=60.0)

@@ -53,7 +53,9 @@ def parse(task: TaskSpec) -> tuple[Piece, ...]:
         raise InvalidTask(str(error), where="template", fix="write a brace as {{ or }}") from None
     count = Counter(piece.placeholder for piece in pieces if piece.placeholder)
     if count[Placeholder.TEXT] != 1:
-        raise InvalidTask("no {text}, or more than one", where="template", fix='for example "{prompt} {text}"')
+        raise InvalidTask(
+            "the template has no {text}, or more than one", where="template", fix='for example "{prompt} {text}"'
+        )
     for placeholder, times in count.items():
         if times > 1:
             raise InvalidTask(f"{{{placeholder}}} occurs {times} times", where="template", fix="each placeholder once")

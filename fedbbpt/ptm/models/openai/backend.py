@@ -145,7 +145,9 @@ class OpenAICompatible:
 
     def check(self, task: TaskSpec) -> None:
         if any(piece.placeholder is Placeholder.MASK for piece in parse(task)[:-1]):
-            raise InvalidTask("{mask} before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"')
+            raise InvalidTask(
+                "{mask} stands before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"'
+            )
         if self._form.requests_label_ids and len(task.classes) > MAX_LABELS:
             raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_LABELS}")
         self._labels(task)

@@ -60,7 +60,9 @@ class CausalLM(LanguageModel):
 
     def check(self, task: TaskSpec) -> None:
         if any(piece.placeholder is Placeholder.MASK for piece in parse(task)[:-1]):
-            raise InvalidTask("{mask} before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"')
+            raise InvalidTask(
+                "{mask} stands before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"'
+            )
         words = self._encoder.label_words(task)
         extra_tokens = max(map(len, words)) - 1
         if (continued := sum(map(len, words)) - len(words)) > MAX_CONTINUED:

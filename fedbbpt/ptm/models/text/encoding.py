@@ -134,7 +134,7 @@ class ExampleEncoder:
         for index, text in enumerate(texts):
             pair = pairs[index] if pairs else []
             if not text:
-                raise InvalidExamples("a text without tokens", where=f"examples[{index}]", fix="leave the example out")
+                raise InvalidExamples("the text has no tokens", where=f"examples[{index}]", fix="leave the example out")
             text = truncate(text, self._max_tokens - prompt_tokens - fixed - len(pair), index)
             if perturbation is not None:
                 rng = seeds.rng(perturbation.seed, "perturbation", index)

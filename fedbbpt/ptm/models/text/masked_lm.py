@@ -13,5 +13,7 @@ class MaskedLM(LanguageModel):
 
     def check(self, task: TaskSpec) -> None:
         if all(piece.placeholder is not Placeholder.MASK for piece in parse(task)):
-            raise InvalidTask("no {mask}", where="template", fix='for example "{prompt} {text} It was {mask}."')
+            raise InvalidTask(
+                "the template has no {mask}", where="template", fix='for example "{prompt} {text} It was {mask}."'
+            )
         self._encoder.label_words(task)
