@@ -1,3 +1,5 @@
+"""A tenant's account: reservations, prices, rates, label tokens, and its restoration from the audit log."""
+
 from typing import Any
 
 import pytest
@@ -25,13 +27,13 @@ def test_settling_frees_what_was_not_used() -> None:
 def test_spent_budget_says_what_is_left() -> None:
     account = Account(LIMITED, None)
     account.settle(account.reserve(4, 100, 0.0), "task", Usage(4, 100))
-    beside = account.reserve(3, 0, 0.0)
+    open_call = account.reserve(3, 0, 0.0)
     with pytest.raises(BudgetSpent, match="4 queries where 3 of 10 are left, and 3 reserved by open calls"):
         account.reserve(4, 0, 0.0)
     with pytest.raises(BudgetSpent, match="901 tokens where 900 of 1000 are left"):
         account.reserve(1, 901, 0.0)
-    assert account.budget() == Budget(3, 900), "what was refused is not reserved"
-    account.settle(beside, "task", Usage())
+    assert account.budget() == Budget(3, 900), "a refused call reserves nothing"
+    account.settle(open_call, "task", Usage())
     account.settle(account.reserve(6, 900, 0.0), "task", Usage(6, 900))
     with pytest.raises(BudgetSpent, match="1 queries where 0 of 10"):
         account.check(1, 0.0)
@@ -128,11 +130,11 @@ def test_audit_records_restore_an_account() -> None:
             "cost_micros": usage.cost_micros,
         },
     ]
-    dearer = Account(tenant.model_copy(update={"micros_per_query": 99}), 5)
+    restored = Account(tenant.model_copy(update={"micros_per_query": 99}), 5)
     for record in records:
-        dearer.restore(record)
-    assert (dearer.usage, dearer.tasks, dearer.budget()) == (account.usage, account.tasks, account.budget())
-    assert not dearer.spend_label_tokens(frozenset({"yes", "no"}))
+        restored.restore(record)
+    assert (restored.usage, restored.tasks, restored.budget()) == (account.usage, account.tasks, account.budget())
+    assert not restored.spend_label_tokens(frozenset({"yes", "no"}))
 
 
 def test_budget_below_usage_leaves_nothing() -> None:
