@@ -15,7 +15,7 @@ from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Link, Ptm
+from fedbbpt.interfaces import Link, Ptm, Store
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.remote import RemoteRun
@@ -106,9 +106,13 @@ class Federation(ABC):
         """Returns the row that identifies the run in its database."""
         return RunRecord(RUN_ID, self.splits.job.run.seed, self.splits.job.digest(""), "2026-01-01T00:00:00+00:00")
 
+    def _open_store(self) -> Store:
+        """Opens the database. Tests override this to use another store."""
+        return SqliteStore(self._path, self.record())
+
     def _open(self, traffic: TrafficMeter) -> Coordinator:
         """Opens the database, and returns the coordinator of the run in it."""
-        self._store = SqliteStore(self._path, self.record())
+        self._store = self._open_store()
         settings = replace(run_settings(self.splits.job, RUN_ID), max_update_bytes=10_000)
         return assemble.coordinator(self.splits.job, settings, self._store, traffic.read)
 
