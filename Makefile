@@ -1,22 +1,37 @@
-# make demo   a whole federation on this machine
-# make test   every check
-# make fix    format, and mend what a tool can mend
-# make docs   the documentation as a site, in build/site
-# make protos generate the Python code of protos/ again
+# make demo      a whole federation on this machine
+# make test      format, lint, types, import layers, protos, and all tests but the slow ones: about 4 minutes on 2 cores
+# make test-all  the slow tests: whole products of parameters, Ray, the service in C++, more examples for each law
+# make fix       format, and fix what a tool can fix
+# make docs      the documentation as a site, in build/site
+# make protos    generate the Python code of protos/ again
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := .venv-protos
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# The workers share the cores: more threads in each would only wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+# It has no doctest, and importing Ray takes every worker seconds.
+NEEDS_RAY := fedbbpt/ptm/ray/deployment.py
 DATA ?=
 
-.PHONY: demo test check-format check-lint check-types check-floors check-protos check-tests fix protos docs clean
+# Every `fedbbpt` process of the tests would otherwise compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-all checks check-format check-lint check-types check-floors check-protos check-tests fix protos docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedbbpt demo --out demo-run $(if $(DATA),--data $(DATA))
 
-test: check-format check-lint check-types check-floors check-protos check-tests
+test: $(VENV)/.dev $(PROTOS)/.done
+	$(MAKE) --no-print-directory --jobs=2 --output-sync checks
+	$(MAKE) --no-print-directory check-tests
+
+test-all: $(VENV)/.dev
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
+
+checks: check-types check-protos check-floors check-format check-lint
 
 check-format: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -35,7 +50,7 @@ check-protos: $(PROTOS)/.done
 	protos/generate.sh --check
 
 check-tests: $(VENV)/.dev
-	$(BIN)/pytest --numprocesses auto
+	$(PYTEST) -m "not slow" tests fedbbpt --doctest-modules --ignore=$(NEEDS_RAY)
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

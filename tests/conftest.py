@@ -1,8 +1,11 @@
 """Tiny random checkpoints of every family, the PTM service on a port of its own, and a tiny federation's data."""
 
 import asyncio
+import hashlib
 import logging
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,14 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
+from hypothesis import settings
 
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.wire.tls import ClientTls, ServerTls
+from tests import checkpoints
 from tests.checkpoints import save_checkpoint
 from tests.command_line import CommandLine, run_command
 from tests.federation import AdvancingLoop, Security
 from tests.tiny_run import job, write_data
+
+# How many examples `make test` and `make test-all` draw for each law; neither depends on how busy the machine is.
+settings.register_profile("brief", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=200, deadline=None)
+settings.load_profile("brief")
 
 # A shell that starts the tests in its background has them ignore Ctrl-C, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,15 +48,26 @@ def command_line(
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a tiny random model, "bert-mlm" or another of tests/checkpoints.py, made when first asked for."""
-    pytest.importorskip("transformers")
-    made: dict[str, Path] = {}
+def checkpoint(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """Returns the folder of a tiny random model, "bert-mlm" or another of tests/checkpoints.py, made when first needed.
+
+    All workers, and later runs with the same libraries, share the folders: tests must copy before they change a file.
+    """
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    assert pytestconfig.cache is not None
+    recipe = Path(checkpoints.__file__).read_text() + torch.__version__ + transformers.__version__
+    made = pytestconfig.cache.mkdir(f"checkpoints-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}")
 
     def make(name: str) -> Path:
-        if name not in made:
-            made[name] = save_checkpoint(name, tmp_path_factory.mktemp("checkpoints") / name)
-        return made[name]
+        folder = made / name
+        if not folder.exists():
+            new = Path(tempfile.mkdtemp(dir=made))
+            save_checkpoint(name, new)
+            try:
+                new.rename(folder)
+            except OSError:  # another worker was faster
+                shutil.rmtree(new)
+        return folder
 
     return make
 

@@ -28,6 +28,7 @@ from fedbbpt.types import (
     TokenPrompts,
 )
 from tests import jobs
+from tests.slow import slow_except
 
 TEXTS = (
     "the film was very good",
@@ -62,6 +63,11 @@ TASKS = {  # by checkpoint
     "roberta-mlm by onnxruntime": MASKED,
     "roberta-mlm by openvino": MASKED,
 }
+BRIEF = (
+    *("fake", "bert-encoder", "roberta-mlm", "llama", "gpt2 with words of several tokens", "gpt2-classifier"),
+    "bert-encoder by onnxruntime",
+)
+"""One of each family and of each way to compute it."""
 PROJECTION = Projection(ProjectionKind.RADEMACHER, seed=7, tokens=3, scale=1.0, initial_text="which kind of")
 
 
@@ -77,7 +83,7 @@ class Case:
         return jobs.score(self.backend, self.task, prompts, rows)
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=slow_except(TASKS, *BRIEF))
 def case(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Case:
     name = request.param.partition(" ")[0]
     runtime = Runtime(request.param.partition(" by ")[2] or Runtime.TORCH)

@@ -30,6 +30,7 @@ from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.types import Examples, ImagePrompts, Perturbation, Prompts, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire.channel import connect
 from tests import jobs
+from tests.slow import slow_except
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 256, (20, 3, 8, 8), np.uint8)
@@ -37,7 +38,7 @@ DELTAS = DRAW.normal(0, 0.3, (3, 20, 3, 8, 8)).clip(-1, 1).astype(np.float32)
 TASK = TaskSpec("{prompt} {text}", ("ship", "cat", "truck"))
 
 
-@pytest.fixture(scope="module", params=["onnx", "clip", "vit", "resnet"])
+@pytest.fixture(scope="module", params=slow_except(["onnx", "clip", "vit", "resnet"], "onnx", "clip"))
 def model(request: pytest.FixtureRequest, image_classifier: Path, checkpoint: Callable[[str], Path]) -> str:
     return str(image_classifier if request.param == "onnx" else checkpoint(request.param))
 

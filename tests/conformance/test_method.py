@@ -31,6 +31,7 @@ from fedbbpt.types import (
     Update,
     pack,
 )
+from tests.slow import slow_except
 
 DIM = 6
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
@@ -157,6 +158,7 @@ def federation(variant: str, broken: int = 0) -> Federation:
 
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
+each_variant_in_a_long_run = pytest.mark.parametrize("variant", slow_except(VARIANTS, *METHODS))
 EVERYONE = [0, 1, 2, 3, 4]
 
 
@@ -212,7 +214,7 @@ def test_loss_falls(variant: str) -> None:
     assert run.loss(state) < before / 3
 
 
-@each_variant
+@each_variant_in_a_long_run
 def test_loss_falls_though_clients_are_missing(variant: str) -> None:
     run = federation(variant)
     state = run.server.init(0)
@@ -224,7 +226,7 @@ def test_loss_falls_though_clients_are_missing(variant: str) -> None:
     assert run.loss(state) < before / 3
 
 
-@each_variant
+@each_variant_in_a_long_run
 def test_broken_losses_neither_leave_the_client_nor_stop_the_search(variant: str) -> None:
     run = federation(variant, broken=4)
     state = run.server.init(0)

@@ -35,6 +35,7 @@ from fedbbpt.types import (
     TaskSpec,
     Update,
 )
+from tests.slow import slow_except
 
 CLIENTS = ["anna", "berta", "clara"]
 ROUNDS = 3
@@ -185,7 +186,7 @@ def test_the_undisturbed_run_changes_the_state(undisturbed_run: tuple[str, Snaps
     assert not np.array_equal(snapshot.state[name], getattr(initial, name))
 
 
-@pytest.fixture(params=sorted(METHODS))
+@pytest.fixture(scope="module", params=slow_except(sorted(METHODS), "fed-cma", "fed-bbpt"))
 def undisturbed_run(request: pytest.FixtureRequest) -> tuple[str, Snapshot, int]:
     return (request.param, *undisturbed(request.param))
 

@@ -19,6 +19,7 @@ from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import Report, RunStatus
 from fedbbpt.wire.channel import connect
 from tests.processes import Launcher, Machine, free_port, mentioning, wait_for_end
+from tests.slow import slow_except
 from tests.tiny_run import CLIENTS, Course, job, undisturbed
 
 ROUNDS = 30
@@ -117,6 +118,7 @@ def test_a_coordinator_killed_again_and_again_continues_the_run(by_hand: ByHand,
     assert by_hand.finish() == expected
 
 
+@pytest.mark.slow
 def test_a_client_killed_again_and_again_continues_the_run(by_hand: ByHand, expected: Course) -> None:
     """Each round waits for the client until its deadline, and the client is back before."""
     draw = random.Random(4)
@@ -152,7 +154,10 @@ def job_file(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("stage", "times"),
-    [("starting the PTM", 1), ("starting the coordinator", 1), ("starting 3 clients", 1), ("round 3:", 3)],
+    slow_except(
+        [("starting the PTM", 1), ("starting the coordinator", 1), ("starting 3 clients", 1), ("round 3:", 3)],
+        ("round 3:", 3),
+    ),
 )
 def test_ctrl_c_leaves_no_process(job_file: Path, tmp_path: Path, stage: str, times: int) -> None:
     """Ctrl-C is pressed once, or several times while the processes end."""
@@ -168,6 +173,7 @@ def test_ctrl_c_leaves_no_process(job_file: Path, tmp_path: Path, stage: str, ti
     assert mentioning(str(out)) == []
 
 
+@pytest.mark.slow
 def test_a_run_continues_after_its_launcher_was_killed(job_file: Path, tmp_path: Path, expected: Course) -> None:
     """The processes end by themselves, and the same command then continues the same round."""
     out = tmp_path / "run"

@@ -22,12 +22,13 @@ from fedbbpt.types import Receipt
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.wire.tensors import bundle
 from tests.federation import AdvancingLoop, Client, OverGrpc, Security, play
+from tests.slow import slow_except
 from tests.tiny_run import CLIENTS, ROUNDS, Course, fake_ptm, undisturbed
 
 HEARTBEAT_SECONDS = 0.05
 IMPATIENT_CALL_SECONDS = 0.3
 """Short, so that silence is noticed soon. On a slow machine calls may be repeated, which must not change the result."""
-STEPS = 10
+each_number_of_steps = pytest.mark.parametrize("steps", slow_except([2, 10], 2))
 
 
 class Way(Enum):
@@ -225,42 +226,50 @@ def expected(splits: Splits) -> Course:
 
 
 def sweep(
-    make_connection: MakeConnection, security: Security | None, way: Way, fault: Callable[[int], At], expected: Course
+    make_connection: MakeConnection,
+    security: Security | None,
+    way: Way,
+    steps: int,
+    fault: Callable[[int], At],
+    expected: Course,
 ) -> None:
-    """Makes a run for each of STEPS positions among the bytes that an undisturbed run sends in this direction."""
+    """Makes a run for each of `steps` positions among the bytes that an undisturbed run sends in this direction."""
     with make_connection(security) as line:
         assert line.run() == expected
         total = line.proxy.passed[way]
     struck = 0
-    for byte in range(total // (2 * STEPS), total, total // STEPS):
+    for byte in range(total // (2 * steps), total, total // steps):
         with make_connection(security) as line:
             line.proxy.fault = at = fault(byte)
             assert line.run() == expected
             struck += at.struck
-    assert struck >= STEPS - 1  # the length of a run varies slightly, because messages may share packets
+    assert struck >= steps - 1  # the length of a run varies slightly, because messages may share packets
 
 
+@each_number_of_steps
 @pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("secured", [False, True])
 def test_a_connection_cut_at_any_byte_changes_nothing(
-    make_connection: MakeConnection, security: Security, expected: Course, way: Way, secured: bool
+    make_connection: MakeConnection, security: Security, expected: Course, way: Way, secured: bool, steps: int
 ) -> None:
-    sweep(make_connection, security if secured else None, way, lambda byte: At(way, byte, Then.CUT), expected)
+    sweep(make_connection, security if secured else None, way, steps, lambda byte: At(way, byte, Then.CUT), expected)
 
 
+@each_number_of_steps
 @pytest.mark.parametrize("way", Way)
 def test_a_connection_that_flips_any_byte_changes_nothing(
-    make_connection: MakeConnection, security: Security, expected: Course, way: Way
+    make_connection: MakeConnection, security: Security, expected: Course, way: Way, steps: int
 ) -> None:
     """The connection has TLS, which notices every changed byte."""
-    sweep(make_connection, security, way, lambda byte: At(way, byte, Then.GO_ON, flipped=0x10), expected)
+    sweep(make_connection, security, way, steps, lambda byte: At(way, byte, Then.GO_ON, flipped=0x10), expected)
 
 
+@each_number_of_steps
 @pytest.mark.parametrize("way", Way)
 def test_a_connection_that_falls_silent_at_any_byte_changes_nothing(
-    make_connection: MakeConnection, expected: Course, way: Way
+    make_connection: MakeConnection, expected: Course, way: Way, steps: int
 ) -> None:
-    sweep(make_connection, None, way, lambda byte: At(way, byte, Then.FREEZE), expected)
+    sweep(make_connection, None, way, steps, lambda byte: At(way, byte, Then.FREEZE), expected)
 
 
 def test_a_lost_reply_is_answered_as_a_duplicate(make_connection: MakeConnection, expected: Course) -> None:

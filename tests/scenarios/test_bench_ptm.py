@@ -35,6 +35,7 @@ def measured(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return {f"{figure['part']}: {figure['name']}": figure["values"] for figure in figures}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # it starts a service for each part, two of them on Ray
 def test_one_command_measures_all_parts(
     checkpoint: Callable[[str], Path],

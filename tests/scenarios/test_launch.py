@@ -18,6 +18,7 @@ def test_a_ptm_that_runs_already_is_not_started(tmp_path: Path) -> None:
         assert start_ptm(group, job, tmp_path, pytest.fail) == "ptm.example.org:7001"
 
 
+@pytest.mark.slow
 def test_a_ptm_that_cannot_be_loaded_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     job = Job.model_validate({"ptm": {"model": str(tmp_path / "no-model")}})

@@ -1,5 +1,6 @@
 """Models of a server that speaks OpenAI's protocol: a real one, on loopback, with the logits of a tiny checkpoint."""
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -39,7 +40,10 @@ from fedbbpt.ptm.models.openai.backend import OpenAICompatible, connect
 from fedbbpt.ptm.models.openai.http import MAX_ANSWER_BYTES
 from fedbbpt.ptm.models.openai.self_test import PROBES
 from tests.openai_server import Behaviour, OpenAIServer
+from tests.slow import slow_except
 
+DIALECTS = ("vllm", "sglang", "llama.cpp", "openai")
+PROMPT_FIRST, PROMPT_LAST = "{prompt} {text} It was {mask}", "{text} the {prompt} {mask}"
 TASK = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
 TEXTS = ("the film was very good", "dull", "who wrote this long book", "a story", "where is paris")
 PROMPTS = TextPrompts(("which kind of story", "so", ""))
@@ -109,8 +113,13 @@ def refusal(status: int, error: str = "", **headers: str) -> Refusal:
 # Scores
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "sglang", "llama.cpp", "openai"])
-@pytest.mark.parametrize("template", ["{prompt} {text} It was {mask}", "{text} the {prompt} {mask}"])
+@pytest.mark.parametrize(
+    ("dialect", "template"),
+    slow_except(
+        itertools.product(DIALECTS, (PROMPT_FIRST, PROMPT_LAST)),
+        *zip(DIALECTS, (PROMPT_FIRST, PROMPT_LAST) * 2, strict=True),
+    ),
+)
 def test_distribution_over_the_classes_is_that_of_the_model(
     start: Start, folder: Path, dialect: str, template: str
 ) -> None:

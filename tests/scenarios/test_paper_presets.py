@@ -24,6 +24,8 @@ PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
 CLIENTS = 2
 MAX_TOKENS = 200
 
+BRIEF = ("fed-bpt-llama-2-7b-sst2", "fedone-roberta-large-sst2")
+"""The two that `make test` runs: one of each architecture for text."""
 ARCHITECTURES = {
     "FacebookAI/roberta-large": "roberta-mlm",
     "meta-llama/Llama-2-7b-hf": "llama",
@@ -34,7 +36,7 @@ ARCHITECTURES = {
 def presets() -> list[Any]:
     """All but fed-sp's, which need an auxiliary model and stand in a test of their own."""
     papers = sorted(path for path in PAPERS.glob("*.toml") if read_job(path).method.name != "fed-sp")
-    return [pytest.param(path, id=path.stem) for path in papers]
+    return [pytest.param(path, id=path.stem, marks=() if path.stem in BRIEF else pytest.mark.slow) for path in papers]
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,7 @@ def address(pytestconfig: pytest.Config) -> Iterator[str]:
         assert service.wait(END_SECONDS) == 0, "SIGTERM ends it"
 
 
+@pytest.mark.slow
 def test_service_in_cpp_passes_the_conformance_kit_and_serves_a_run(address: str, data: Path) -> None:
     kit = [sys.executable, "-m", "fedbbpt", "conformance", "ptm", "--ptm", address]
     asked = subprocess.run(kit, capture_output=True, text=True, timeout=END_SECONDS, check=False)

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -36,7 +37,7 @@ from fedbbpt.wire.status import from_rpc_error
 from tests.processes import Machine, mentioning
 from tests.tenants import local_ptm
 
-pytest.importorskip("ray.serve")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
 EXAMPLES = Examples(tuple(f"who wrote book {n}" for n in range(40)))

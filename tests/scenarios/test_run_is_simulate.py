@@ -19,13 +19,16 @@ from fedbbpt.methods import METHODS
 from fedbbpt.methods.fed_bpt import FedBptConfig
 from fedbbpt.methods.fed_cma import FedCmaConfig
 from tests.federation import AdvancingLoop, OverGrpc
+from tests.slow import slow_except
 from tests.tiny_run import CLIENTS, Course, fake_ptm, job, job_of_prefixes, job_of_words, undisturbed
 
 BLACK_BOX = [name for name, method in METHODS.items() if not method.white_box]
+EACH_ONCE = list(zip(BLACK_BOX, itertools.cycle(CODECS)))
+"""Each method, and each codec, with one of the others."""
 TIMED = {"seconds", "bytes_up", "bytes_down", "bytes_up_per_client_round", "bytes_down_per_client_round"}
 
 
-@pytest.mark.parametrize(("method", "codec"), list(itertools.product(BLACK_BOX, CODECS)))
+@pytest.mark.parametrize(("method", "codec"), slow_except(itertools.product(BLACK_BOX, CODECS), *EACH_ONCE))
 def test_clients_over_grpc_end_with_the_simulated_prompt(
     data: Path, tmp_path: Path, server_loop: AdvancingLoop, method: str, codec: str
 ) -> None:
@@ -33,7 +36,7 @@ def test_clients_over_grpc_end_with_the_simulated_prompt(
     assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", slow_except(CODECS, "int8"))
 def test_orders_over_grpc_lead_to_the_simulated_prompt(
     data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str
 ) -> None:
@@ -42,7 +45,7 @@ def test_orders_over_grpc_lead_to_the_simulated_prompt(
     assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", slow_except(CODECS, "int8"))
 def test_newton_steps_over_grpc_lead_to_the_simulated_prompt(
     data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str
 ) -> None:
@@ -75,15 +78,17 @@ def course_over_grpc(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop)
     return course
 
 
-@pytest.mark.parametrize(("method", "codec"), list(zip(BLACK_BOX, itertools.cycle(CODECS))))
+@pytest.mark.parametrize(("method", "codec"), slow_except(EACH_ONCE, EACH_ONCE[0]))
 def test_processes_end_with_the_simulated_prompt(data: Path, tmp_path: Path, method: str, codec: str) -> None:
     check_processes(job(data, method=method, codec=codec), tmp_path)
 
 
+@pytest.mark.slow
 def test_processes_in_search_of_words_with_one_client_a_round(data: Path, tmp_path: Path) -> None:
     check_processes(job_of_words(job(data), size=1), tmp_path)
 
 
+@pytest.mark.slow
 def test_processes_that_train_models(data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
     check_processes(job_of_prefixes(job(data, rounds=1, clients=1), checkpoint("llama")), tmp_path)
 
