@@ -76,14 +76,14 @@ class Engine:
         """Creates an engine; with an `audit_file`, `tenants` keep the usage that the file records.
 
         Args:
-            clock: returns seconds, from any origin.
-            quotas: limits of what is kept for each tenant.
-            tenants: tenants known at the start; others are added when they first ask.
-            audit_file: the audit log; None keeps none.
-            wall_clock: returns seconds since 1970.
+            clock: Returns seconds, from any origin.
+            quotas: Limits of what is kept for each tenant.
+            tenants: Tenants known at the start; others are added when they first ask.
+            audit_file: The audit log; None keeps none.
+            wall_clock: Returns seconds since 1970.
 
         Raises:
-            StoreLocked, AuditBroken, StoreError: the audit log cannot be used; see `AuditLog`.
+            StoreLocked, AuditBroken, StoreError: The audit log cannot be used; see `AuditLog`.
         """
         self._backend = backend
         self._card = backend.describe()
@@ -157,19 +157,19 @@ class Engine:
         """Admits a call: checks it, plans its micro-batches, and reserves the most that they may cost.
 
         Args:
-            examples: a handle, or a task with the examples.
-            prompts: the P prompts to score.
-            tenant: the tenant that asks.
-            fresh: whether the model computes every pair, even cached and repeated ones.
-            charged_queries: queries that an earlier attempt at the same call was charged for.
+            examples: A handle, or a task with the examples.
+            prompts: The P prompts to score.
+            tenant: The tenant that asks.
+            fresh: Whether the model computes every pair, even cached and repeated ones.
+            charged_queries: Queries that an earlier attempt at the same call was charged for.
 
         Raises:
-            UnknownExamples: the handle is unknown.
-            UnsupportedPrompt, InvalidTensor, PromptTooLong: the model cannot take the prompts.
-            MessageTooLarge: no message could hold the answer.
-            PolicyForbids: the tenant's policy forbids the prompts.
-            BudgetSpent, RateLimited: the tenant's budget or rate does not allow the call.
-            FedbbptError: what registering the examples raises, if they come with the call.
+            UnknownExamples: The handle is unknown.
+            UnsupportedPrompt, InvalidTensor, PromptTooLong: The model cannot take the prompts.
+            MessageTooLarge: No message could hold the answer.
+            PolicyForbids: The tenant's policy forbids the prompts.
+            BudgetSpent, RateLimited: The tenant's budget or rate does not allow the call.
+            FedbbptError: What registering the examples raises, if they come with the call.
         """
         state = self._state(tenant)
         prompts.check(state.card)
@@ -209,8 +209,8 @@ class Engine:
         """Charges for a call whose micro-batches have all run, and returns its answer.
 
         Raises:
-            InvalidTensor: scores are not finite. The call is charged for.
-            StoreError: the audit log cannot be written. Nothing is charged or cached.
+            InvalidTensor: Scores are not finite. The call is charged for.
+            StoreError: The audit log cannot be written. Nothing is charged or cached.
         """
         state, scoring = call.state, call.scoring
         scores = scoring.scores()

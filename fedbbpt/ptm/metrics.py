@@ -7,26 +7,30 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from fedbbpt.errors import PortTaken
 from fedbbpt.types import Usage
 
-SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+BUCKETS_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 
 
 class PtmMetrics:
     """Metrics in a registry of their own, so that several services in one process do not mix theirs."""
 
     def __init__(self, *, queued_tokens: Callable[[], float], kept_bytes: Callable[[], float]) -> None:
+        """`queued_tokens` and `kept_bytes` return current values, and are called at each scrape."""
         self.registry = CollectorRegistry()
         tenant = ("tenant",)
-        self._queries = self._counter("queries", "Queries answered", ("tenant", "cached"))
+        self._queries = self._counter("queries", "Answered queries", ("tenant", "cached"))
         self._tokens = self._counter("tokens", "Tokens that the model computed", tenant)
-        self._compute = self._counter("compute_seconds", "Seconds of threads that computed", tenant)
+        self._compute = self._counter("compute_seconds", "Seconds that threads spent computing, added up", tenant)
         self._cost = self._counter("cost_micros", "Cost in millionths of the currency's unit", tenant)
-        self._calls = self._counter("calls", "Calls by the status with which they ended", ("rpc", "status"))
+        self._calls = self._counter("calls", "Ended calls by status", ("rpc", "status"))
         self._waited = Histogram(
-            "fedbbpt_ptm_queue_seconds", "From planned to begun", buckets=SECONDS, registry=self.registry
+            "fedbbpt_ptm_queue_seconds",
+            "Seconds between planning a call and its first micro-batch",
+            buckets=BUCKETS_SECONDS,
+            registry=self.registry,
         )
         for name, text, read in (
             ("queued_tokens", "Tokens that wait to be computed", queued_tokens),
-            ("kept_bytes", "Bytes of registered examples, about", kept_bytes),
+            ("kept_bytes", "Estimated bytes of registered examples", kept_bytes),
         ):
             Gauge(f"fedbbpt_ptm_{name}", text, registry=self.registry).set_function(read)
 

@@ -23,9 +23,9 @@ class Registration:
         """Keeps the task and returns its id, a digest of its content.
 
         Raises:
-            InvalidTask: the model cannot score the task.
-            BudgetSpent: the task has more new label tokens than the tenant has left.
-            StoreError: the audit log cannot be written.
+            InvalidTask: The model cannot score the task.
+            BudgetSpent: The task has more new label tokens than the tenant has left.
+            StoreError: The audit log cannot be written.
         """
         task.check()
         self._backend.check(task)
@@ -53,11 +53,11 @@ class Registration:
             The kept examples, and whether the tenant had registered the same ones before.
 
         Raises:
-            UnknownTask: the task is not registered.
-            InvalidExamples: the model cannot take the examples, or they exceed the tenant's quota.
-            PromptTooLong: an example leaves no room for the prompt.
-            PolicyForbids: the tenant's policy forbids the examples.
-            StoreError: the audit log cannot be written.
+            UnknownTask: The task is not registered.
+            InvalidExamples: The model cannot take the examples, or they exceed the tenant's quota.
+            PromptTooLong: An example leaves no room for the prompt.
+            PolicyForbids: The tenant's policy forbids the examples.
+            StoreError: The audit log cannot be written.
         """
         task, output = state.task(task_id), state.tenant.output
         examples.check(state.card)

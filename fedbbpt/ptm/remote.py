@@ -84,12 +84,12 @@ class RemotePtm:
         """Asks the service for its card.
 
         Args:
-            channel: a channel to the service; the caller closes it.
-            revision: the model that must answer; empty accepts the current one, and no other afterwards.
-            call_seconds: deadline of each attempt at a call.
-            patience_seconds: how long to retry after the first error.
-            clock: returns seconds, from any origin.
-            pause: waits for a number of seconds.
+            channel: A channel to the service; the caller closes it.
+            revision: The model that must answer; empty accepts the current one, and no other afterwards.
+            call_seconds: Deadline of each attempt at a call.
+            patience_seconds: How long to retry after the first error.
+            clock: Returns seconds, from any origin.
+            pause: Waits for a number of seconds.
         """
         self._stub = PtmServiceStub(channel)
         self._call_seconds = call_seconds

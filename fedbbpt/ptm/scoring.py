@@ -32,14 +32,14 @@ class Scoring:
         """Looks up the cached pairs, and plans the others.
 
         Args:
-            digests: a digest of each prompt `[P, 1]`, or of each prompt with each example `[P, B]`.
-            prefix: the start of every cache key; names the task.
-            clock: returns seconds.
-            fresh: whether to compute all pairs, without the cache.
+            digests: A digest of each prompt `[P, 1]`, or of each prompt with each example `[P, B]`.
+            prefix: The start of every cache key; names the task.
+            clock: Returns seconds.
+            fresh: Whether to compute all pairs, without the cache.
 
         Raises:
-            InvalidTensor: the number of pictures in a prompt is neither 1 nor B.
-            FedbbptError: what `backend.job` raises.
+            InvalidTensor: The number of pictures in a prompt is neither 1 nor B.
+            FedbbptError: What `backend.job` raises.
         """
         self.examples, self._clock, self._lock = examples, clock, Lock()
         if digests.shape[1] not in (1, len(examples.rows)):

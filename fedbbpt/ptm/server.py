@@ -84,13 +84,13 @@ async def serve(
 
     Args:
         port: 0 takes a free port.
-        tenants: the tenants that may call; with None, every caller is the same tenant.
-        insecure: whether to listen on `host` without TLS even if other machines can reach it.
+        tenants: The tenants that may call; with None, every caller is the same tenant.
+        insecure: Whether to listen on `host` without TLS even if other machines can reach it.
 
     Raises:
-        PortTaken: the port cannot be bound.
-        InsecureAddress: other machines can reach `host`, without TLS and without `insecure`.
-        InvalidInput: a TLS file is invalid.
+        PortTaken: The port cannot be bound.
+        InsecureAddress: Other machines can reach `host`, without TLS and without `insecure`.
+        InvalidInput: A TLS file is invalid.
     """
     limits = limits or ServiceLimits()
     service = PtmService(engine, tenants or Tenants.anyone(), limits)

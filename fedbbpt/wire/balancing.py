@@ -39,11 +39,11 @@ def target(address: str, *, tls: bool) -> Target:
     Args:
         address: HOST:PORT, several of them separated by commas, or dns:///NAME:PORT for a name that has the addresses
             of several servers. The hosts of a list are resolved here, once.
-        tls: whether the channel uses TLS.
+        tls: Whether the channel uses TLS.
 
     Raises:
-        InvalidInput: an item of a list is not HOST:PORT, or the hosts of a list differ although `tls` is true.
-        Unavailable: none of the hosts of a list can be resolved.
+        InvalidInput: An item of a list is not HOST:PORT, or the hosts of a list differ although `tls` is true.
+        Unavailable: None of the hosts of a list can be resolved.
     """
     if "," not in address:
         host = address.removeprefix(_DNS).rpartition(":")[0]

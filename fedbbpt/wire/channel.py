@@ -78,12 +78,12 @@ def connect(
     """Returns a channel to HOST:PORT, or to several servers of one service (see `balancing.target`).
 
     Args:
-        max_message_bytes: largest message in either direction; -1 means unlimited.
+        max_message_bytes: Largest message in either direction; -1 means unlimited.
 
     Raises:
-        InsecureAddress: a token would travel unencrypted to another machine.
-        InvalidInput: the address or a TLS file is invalid.
-        Unavailable: none of the hosts can be resolved.
+        InsecureAddress: A token would travel unencrypted to another machine.
+        InvalidInput: The address or a TLS file is invalid.
+        Unavailable: None of the hosts can be resolved.
     """
     found = target(address, tls=tls is not None)
     options = [
@@ -136,8 +136,8 @@ def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = 
 
     Raises:
         InsecureAddress: `host` is reachable from other machines, without TLS and without `insecure`.
-        InvalidInput: a TLS file is invalid.
-        PortTaken: the port cannot be bound.
+        InvalidInput: A TLS file is invalid.
+        PortTaken: The port cannot be bound.
     """
     if tls is None and not is_loopback(host):
         if not insecure:

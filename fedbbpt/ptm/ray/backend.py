@@ -27,8 +27,8 @@ class Replicas(Protocol):
         """Calls a method of the least busy replica. Thread-safe.
 
         Raises:
-            PtmUnavailable: no replica answers.
-            FedbbptError: the error of the method.
+            PtmUnavailable: No replica answers.
+            FedbbptError: The error of the method.
         """
         ...
 

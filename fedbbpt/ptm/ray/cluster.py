@@ -60,7 +60,10 @@ class RayServer:
     end: Callable[[], None]
 
     async def stop(self, grace_seconds: float) -> None:
-        """Reports NOT_SERVING, lets open calls end, and stops; also stops the cluster if it is the service's own."""
+        """Reports NOT_SERVING, lets open calls end, and stops; also stops the cluster if it is the service's own.
+
+        Ray gives open calls `deployment.GRACE_SECONDS`, not `grace_seconds`.
+        """
         await asyncio.to_thread(self.end)
 
 
@@ -82,23 +85,23 @@ def serve(
     refuses those from other machines.
 
     Args:
-        load: loads the model; called in every replica.
-        size: how many replicas to run.
-        tenants: who may call.
-        host: whether other machines may call; see above.
+        load: Loads the model; called in every replica.
+        size: How many replicas to run.
+        tenants: Who may call.
+        host: Whether other machines may call; see above.
         port: 0 takes a free port; only in a cluster of the service's own.
-        address: a running Ray cluster, on which Ray Serve does not run yet. Empty starts a cluster on this machine.
-        insecure: whether `host` may be reachable from other machines, as Ray has no TLS.
-        audit: the audit log; only in a cluster of the service's own.
-        metrics: host and port of the metrics page; only in a cluster of the service's own.
+        address: A running Ray cluster, on which Ray Serve does not run yet. Empty starts a cluster on this machine.
+        insecure: Whether `host` may be reachable from other machines, as Ray has no TLS.
+        audit: The audit log; only in a cluster of the service's own.
+        metrics: Host and port of the metrics page; only in a cluster of the service's own.
 
     Raises:
-        InsecureAddress: other machines can reach `host`, without `insecure`.
-        PortTaken: the port, or that of the metrics page, cannot be bound.
-        PtmUnavailable: no cluster runs at `address`.
+        InsecureAddress: Other machines can reach `host`, without `insecure`.
+        PortTaken: The port, or that of the metrics page, cannot be bound.
+        PtmUnavailable: No cluster runs at `address`.
         Conflict: Ray Serve already runs on that cluster.
         InvalidInput: Ray is not installed.
-        FedbbptError: what loading the model and opening the audit log raise.
+        FedbbptError: What loading the model and opening the audit log raise.
     """
     if not is_loopback(host):
         if not insecure:

@@ -136,16 +136,16 @@ def deploy(
     """Deploys front and replicas, waits until they run, and returns the front.
 
     Args:
-        load: loads the model; called in every replica.
-        settings: the front's settings.
-        port: the port of Ray Serve's gRPC proxies.
-        fewest: lowest number of replicas.
-        most: highest number of replicas.
+        load: Loads the model; called in every replica.
+        settings: The front's settings.
+        port: The port of Ray Serve's gRPC proxies.
+        fewest: Lowest number of replicas.
+        most: Highest number of replicas.
         threads: CPUs of each replica.
 
     Raises:
         PtmUnavailable: Ray cannot start the service.
-        FedbbptError: what loading the model raises.
+        FedbbptError: What loading the model raises.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(

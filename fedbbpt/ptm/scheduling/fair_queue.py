@@ -20,8 +20,8 @@ class FairQueue(Generic[T]):
         """Creates an empty queue.
 
         Args:
-            quantum: tokens that a tenant earns each time it is its turn.
-            max_tokens: tokens that may wait for each tenant.
+            quantum: Tokens that a tenant earns each time it is its turn.
+            max_tokens: Tokens that may wait for each tenant.
         """
         self._quantum, self._max_tokens = quantum, max_tokens
         self._waiting: dict[str, deque[tuple[int, T]]] = {}

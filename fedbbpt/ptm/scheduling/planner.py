@@ -35,16 +35,16 @@ def plan(
     alone, so the same request is always computed in the same shapes.
 
     Args:
-        prompt_lengths: tokens of each prompt `[P]`.
-        row_lengths: tokens of each row `[B]`.
-        wanted: the pairs to compute `[P, B]`.
-        max_tokens: longest pair that the model takes.
-        token_budget: most tokens in a micro-batch; a single pair may exceed it.
-        shared: tokens of each pair that are computed elsewhere, as a prefix `[P, B]`; None for none.
-        suffix: tokens that are computed after each pair in addition.
+        prompt_lengths: Tokens of each prompt `[P]`.
+        row_lengths: Tokens of each row `[B]`.
+        wanted: The pairs to compute `[P, B]`.
+        max_tokens: Longest pair that the model takes.
+        token_budget: Most tokens in a micro-batch; a single pair may exceed it.
+        shared: Tokens of each pair that are computed elsewhere, as a prefix `[P, B]`; None for none.
+        suffix: Tokens that are computed after each pair in addition.
 
     Raises:
-        PromptTooLong: a wanted pair exceeds `max_tokens`.
+        PromptTooLong: A wanted pair exceeds `max_tokens`.
     """
     totals = np.add.outer(np.asarray(prompt_lengths, np.int64), np.asarray(row_lengths, np.int64))  # [P, B]
     if (totals * wanted).max(initial=0) > max_tokens:

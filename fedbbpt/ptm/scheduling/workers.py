@@ -57,13 +57,13 @@ class Workers:
         """Queues the micro-batches of a call, and returns a function that cancels it.
 
         Args:
-            tenant: the name of the tenant whose turn the work takes.
-            work: the call's work.
-            done: called once, in any thread, when no micro-batch of the call waits or runs any more: with None, or with
+            tenant: The name of the tenant whose turn the work takes.
+            work: The call's work.
+            done: Called once, in any thread, when no micro-batch of the call waits or runs any more: with None, or with
                 the first error, after which the remaining micro-batches are dropped.
 
         Raises:
-            Overloaded: too many tokens of the tenant wait already.
+            Overloaded: Too many tokens of the tenant wait already.
         """
         call = _Call(tenant, work, done, len(work.batches))
         if not call.open:

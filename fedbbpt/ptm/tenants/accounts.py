@@ -46,13 +46,13 @@ class Account:
         """Counts the label tokens of a task.
 
         Args:
-            columns: the names that `Backend.columns` returns.
+            columns: The names that `Backend.columns` returns.
 
         Returns:
             The digests of the tokens that are new for this tenant, for the audit log.
 
         Raises:
-            BudgetSpent: more are new than are left. Nothing is counted then.
+            BudgetSpent: More are new than are left. Nothing is counted then.
         """
         new = frozenset(map(_digest, columns)) - self._label_tokens
         left = self.budget().label_tokens
@@ -80,8 +80,8 @@ class Account:
         A call larger than the rate's burst is admitted as soon as the rate allows one query; later calls wait longer.
 
         Raises:
-            BudgetSpent: more is wanted than is left. Nothing is reserved then.
-            RateLimited: the call comes too early. Nothing is reserved then.
+            BudgetSpent: More is wanted than is left. Nothing is reserved then.
+            RateLimited: The call comes too early. Nothing is reserved then.
         """
         left = self.budget()
         self._check("queries", queries, left.queries, self._tenant.max_queries)

@@ -60,6 +60,7 @@ def _canonical(record: Mapping[str, Any]) -> bytes:
 
 
 def _sealed(record: Record) -> Record:
+    """Returns the record with its hash."""
     return {**record, "hash": hashlib.sha256(_canonical(record)).hexdigest()}
 
 
@@ -69,8 +70,8 @@ def read_audit(path: Path, anchor: Anchor | None = None) -> Iterator[Record]:
     Skips a last line without its end, which a running or crashed service may leave.
 
     Raises:
-        AuditBroken: a record was changed or is missing; names its line.
-        InvalidInput: the file cannot be read.
+        AuditBroken: A record was changed or is missing; names its line.
+        InvalidInput: The file cannot be read.
     """
     try:
         file = path.open("rb")
@@ -127,14 +128,14 @@ class AuditLog:
         """Opens or creates the file, verifies its records, and passes each to `replay`.
 
         Args:
-            path: the file; None keeps no log.
-            wall_clock: returns seconds since 1970.
-            replay: called with each record.
+            path: The file; None keeps no log.
+            wall_clock: Returns seconds since 1970.
+            replay: Called with each record.
 
         Raises:
-            StoreLocked: another service has the file open.
-            AuditBroken: a record was changed or is missing.
-            StoreError: the file cannot be read or written.
+            StoreLocked: Another service has the file open.
+            AuditBroken: A record was changed or is missing.
+            StoreError: The file cannot be read or written.
         """
         self._path, self._wall_clock, self._lock = path, wall_clock, Lock()
         self.head = Anchor()
@@ -170,8 +171,8 @@ class AuditLog:
         """Appends a record, which is durable when this returns.
 
         Raises:
-            StoreFull: the disk is full. The file is unchanged.
-            StoreError: the file cannot be written. It is unchanged.
+            StoreFull: The disk is full. The file is unchanged.
+            StoreError: The file cannot be written. It is unchanged.
         """
         assert not CHAIN & fields.keys(), "fields of the chain itself"
         if self._path is None:

@@ -70,13 +70,13 @@ class ReplyCache:
         next call with the key computes again and is given the earlier attempts.
 
         Args:
-            key: the idempotency key, at most MAX_KEY_CHARACTERS long.
-            request: a digest of the request.
-            compute: called at most once at a time.
+            key: The idempotency key, at most MAX_KEY_CHARACTERS long.
+            request: A digest of the request.
+            compute: Called at most once at a time.
 
         Raises:
-            InvalidRequest: the key is too long, or was used for another request.
-            Exception: any error of `compute`.
+            InvalidRequest: The key is too long, or was used for another request.
+            Exception: Any error of `compute`.
         """
         if len(key) > MAX_KEY_CHARACTERS:
             what, fix = f"{len(key)} characters", f"at most {MAX_KEY_CHARACTERS}"

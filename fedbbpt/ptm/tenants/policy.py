@@ -96,13 +96,13 @@ class LabelBook:
         """Enters all rows of a handle, or none.
 
         Args:
-            columns: a digest of the task's columns in the model's output layer. Rows of tasks with the same columns are
+            columns: A digest of the task's columns in the model's output layer. Rows of tasks with the same columns are
                 the same inputs.
-            rows: the identities of the rows `[B]`, as `Backend.identity` returns them.
-            labels: the class of each row `[B]`.
+            rows: The identities of the rows `[B]`, as `Backend.identity` returns them.
+            labels: The class of each row `[B]`.
 
         Raises:
-            PolicyForbids: the handle breaks a rule. Nothing is entered then.
+            PolicyForbids: The handle breaks a rule. Nothing is entered then.
         """
         names = [digest(columns, row) for row in rows]
         times = Counter(names)

@@ -55,11 +55,11 @@ class Tenants:
         certificate identifies the tenant.
 
         Args:
-            authorizations: the values of the call's `authorization` metadata.
-            certificate_names: the names (CN, SAN) in the verified client certificate.
+            authorizations: The values of the call's `authorization` metadata.
+            certificate_names: The names (CN, SAN) in the verified client certificate.
 
         Raises:
-            Unauthenticated: the credentials belong to no tenant, or to more than one.
+            Unauthenticated: The credentials belong to no tenant, or to more than one.
         """
         if len(authorizations) > 1:
             raise Unauthenticated("more than one token", where="authorization", fix="one")

@@ -68,7 +68,7 @@ class Tenant(Section):
         arXiv 2403.06634). The default, fewer than a quarter of them, leaves the rest unknown.
 
         Args:
-            hidden_size: the width of the output layer's input; 0 if there is no layer to protect, or it is unknown.
+            hidden_size: The width of the output layer's input; 0 if there is no layer to protect, or it is unknown.
         """
         if self.label_tokens == "all":
             return None
