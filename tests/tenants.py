@@ -15,5 +15,5 @@ def ptm_of(backend: Backend[Any], **agreed: Any) -> LocalPtm:
 
 
 def local_ptm(backend: Backend[Any], clock: Callable[[], float] = lambda: 0.0) -> LocalPtm:
-    """Returns a PTM around the backend for the owner of the model, who has no limits."""
+    """Returns a PTM around the backend for callers in this process, who have no limits."""
     return LocalPtm(Engine(backend, clock), IN_PROCESS)

@@ -14,7 +14,7 @@ from fedbbpt.types import Examples, ExamplesHandle, ModelCard, Perturbation, Pro
 class LocalPtm:
     """Implements `interfaces.Ptm` for one tenant of an engine in this process.
 
-    The owner of the model passes `tenants.tenant.IN_PROCESS`, which has no limits. Not thread-safe.
+    Code that loads the model itself passes `tenants.tenant.IN_PROCESS`, which has no limits. Not thread-safe.
     """
 
     def __init__(self, engine: Engine, tenant: Tenant) -> None:
