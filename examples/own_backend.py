@@ -105,6 +105,7 @@ def load(name: str, *, threads: int, precision: Precision, device: str) -> WordC
 
 
 def main() -> None:
+    """Asks the model, and tunes a prompt for it."""
     tables = {
         "run": {"rounds": 6},
         "task": {

@@ -38,14 +38,14 @@ class Config(fedbbpt.MethodConfig):
 
 @dataclass(frozen=True)
 class Settings(fedbbpt.MethodSettings):
-    """What clients are told about a run: they learn z and sigma in each round."""
+    """The part of the config that clients need. They receive z and sigma in each round."""
 
     population: int
 
 
 @dataclass(frozen=True)
 class State:
-    """What the server keeps between two rounds. It is stored, so fields are arrays and numbers."""
+    """The server's state between two rounds. It is stored, so its fields are arrays and numbers."""
 
     z: npt.NDArray[np.float64]
     sigma: float
@@ -57,6 +57,8 @@ def candidates(arrays: Arrays, seed: int, population: int) -> Population:
 
 
 class Server:
+    """Moves z to the mean of the better half of the candidates."""
+
     linear = True  # the sum of all updates is all that `step` uses
 
     def __init__(self, config: Config, space: fedbbpt.PromptSpace) -> None:
@@ -86,6 +88,8 @@ class Server:
 
 
 class Client:
+    """Scores the candidates on its own examples."""
+
     def __init__(self, settings: Settings, space: fedbbpt.PromptSpace, objectives: fedbbpt.Objectives) -> None:
         self._settings, self._objectives = settings, objectives
 
@@ -110,6 +114,7 @@ METHOD = fedbbpt.Method(
 
 
 def main() -> None:
+    """Simulates a small federation with this method."""
     tables = {
         "run": {"rounds": 5},
         "ptm": {"model": "fake"},

@@ -26,6 +26,7 @@ step = "newton"
 
 
 def main(path: str = "prompt.safetensors") -> None:
+    """Simulates the job, and writes its prompt to `path`."""
     run = fedbbpt.simulate(fedbbpt.parse_job(JOB))
     for report in run:
         print(f"round {report.round}: dev loss {report.dev_loss:.3f}, {report.queries} queries")

@@ -1,4 +1,4 @@
-"""The base class of toy objectives: closed forms that stand for a client's losses, without a model."""
+"""The base class of toy objectives: a client's losses in closed form, without a model."""
 
 import numpy as np
 import numpy.typing as npt

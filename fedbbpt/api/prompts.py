@@ -29,13 +29,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class TunedPrompt:
-    """A prompt z `[n]`, and the card that says what it stands for and which model it fits."""
+    """A prompt z `[n]`, and the card that describes it and the model that it fits."""
 
     z: npt.NDArray[np.float32]
     card: PromptCard
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the prompt to a .safetensors file, with the card inside, and the card beside it as Markdown."""
+        """Writes the prompt to a .safetensors file, with the card inside, and the card as Markdown next to it."""
         write_prompt(Path(path), self.z, self.card)
 
     def predict(self, inputs: Sequence[str] | Examples, ptm: Ptm | None = None) -> list[Prediction]:

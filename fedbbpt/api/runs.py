@@ -105,7 +105,7 @@ def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
     Raises:
         InvalidData: The data cannot be shared out as the job says.
         InvalidJob: The job contradicts its data or its model.
-        PtmUnavailable: Nobody answers at `ptm.address`.
+        PtmUnavailable: The service at `ptm.address` does not answer.
     """
     splits = prepare(job)
     with ExitStack() as resources:

@@ -23,7 +23,7 @@ def plugin_names(group: str) -> list[str]:
 
 
 def load_plugin(group: str, name: str, built_in: Collection[str]) -> Any | None:
-    """Returns the object behind an entry point, or None where no installed package offers `name`.
+    """Returns the object that an entry point names, or None if no installed package offers `name`.
 
     Args:
         group: The entry-point group, such as "fedbbpt.methods".

@@ -1,4 +1,5 @@
-"""The federated tuning methods, one file for each paper: its config, what its clients are told, and its two halves.
+"""The federated tuning methods, one file for each paper: its config, the
+settings that its clients receive, and its two halves.
 
 The halves of a method meet only through the `Task` and the `Update`. Other packages add methods through the entry-point
 group "fedbbpt.methods"; docs/guides/own-method.md shows how.
@@ -59,7 +60,7 @@ def find_method(name: str, own: Sequence[AnyMethod] = ()) -> AnyMethod | None:
 
 
 def told_settings(method: AnyMethod, config: MethodConfig) -> MethodSettings:
-    """Returns what clients are told about a config, in the form in which it travels.
+    """Returns the settings that clients receive for a config, in the form in which they travel.
 
     Raises:
         InvalidPlugin: A field of the plug-in's settings has a type that does not travel.

@@ -79,7 +79,7 @@ class FedBbptConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True)
 class FedBbptSettings(MethodSettings):
-    """What clients are told about a run. The fields mean what they mean in the config."""
+    """The part of the config that clients need. Fields have the meanings of the config's keys."""
 
     generator: str
     local_steps: int
@@ -293,7 +293,7 @@ def _prompt(tunable: Tunable, arrays: Arrays) -> npt.NDArray[np.float32]:
 
 
 def settings(config: FedBbptConfig) -> FedBbptSettings:
-    """Returns what clients are told: everything in the config."""
+    """Returns the settings that clients receive: the whole config."""
     return FedBbptSettings(**config.model_dump(exclude={"name"}))
 
 

@@ -8,7 +8,7 @@ all that a broadcast needs.
 
 An update has one of two forms. With `uplink = "mean"` a client sends what it found. With `uplink = "ranks"` it sends
 the order of each generation's best candidates; the server draws the same candidates and repeats the client's search to
-the same mean (`walk`).
+the same mean (`local_search`).
 
 The paper does not say how the clients' step size changes. As in the reference implementation (NVFlare,
 research/fed-bpt), it changes by the factor by which the server's step size changes in its CMA-ES step.
@@ -111,7 +111,7 @@ class FedBptConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True)
 class FedBptSettings(MethodSettings):
-    """What clients are told about a run."""
+    """The part of the config that clients need."""
 
     local_population: int
     """lambda_k"""
@@ -172,7 +172,7 @@ def client_seed(task_seed: int, client_id: str, common: bool) -> int:
     return task_seed if common else seeds.derive(task_seed, client_id)
 
 
-def walk(
+def local_search(
     settings: FedBptSettings, arrays: Arrays, seed: int, order: Callable[[int, Population], Order]
 ) -> tuple[Vector, Vector]:
     """Runs the local search from a broadcast, the same in both halves, and returns its mean `[n]` and step sizes `[I]`.
@@ -239,7 +239,7 @@ class FedBptServer:
             return update.arrays["mean"] / update.weight, update.arrays["sigmas"] / update.weight
         own = client_seed(seed, update.client_id, self._settings.common_seed)
         orders = update.arrays["orders"]
-        return walk(self._settings, self.broadcast(state, seed), own, lambda generation, _: orders[generation])
+        return local_search(self._settings, self.broadcast(state, seed), own, lambda generation, _: orders[generation])
 
     def prompt(self, state: CmaState) -> npt.NDArray[np.float32]:
         return state.mean.astype(np.float32)
@@ -272,9 +272,9 @@ class FedBptClient:
             return orders[-1]
 
         if self._settings.local_covariance == "full":
-            mean, sigmas = self._search(task.arrays, seed, objective)
+            mean, sigmas = self._pycma_search(task.arrays, seed, objective)
         else:
-            mean, sigmas = walk(self._settings, task.arrays, seed, order)
+            mean, sigmas = local_search(self._settings, task.arrays, seed, order)
         arrays = {"orders": np.stack(orders)} if self._settings.orders_sent else {"mean": mean, "sigmas": sigmas}
         loss = finite(objective(mean[None]))
         # The weight is 1, not n_k: to the server every client's mean is one candidate (equation 6 and algorithm 1).
@@ -283,7 +283,7 @@ class FedBptClient:
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)
 
-    def _search(self, arrays: Arrays, seed: int, objective: Objective) -> tuple[Vector, Vector]:
+    def _pycma_search(self, arrays: Arrays, seed: int, objective: Objective) -> tuple[Vector, Vector]:
         """Returns the mean `[n]` and the step sizes `[I]` of pycma, the search of the reference implementation.
 
         Besides a full covariance, pycma has negative weights and, with fewer than six candidates, replaces one of them
@@ -339,7 +339,7 @@ class FedBptClient:
 
 
 def settings(config: FedBptConfig) -> FedBptSettings:
-    """Returns what clients are told about a config."""
+    """Returns the settings that clients receive for a config."""
     return FedBptSettings(
         local_population=config.local_population,
         local_iterations=config.local_iterations,

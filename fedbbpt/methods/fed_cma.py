@@ -1,4 +1,4 @@
-"""fed-cma: CMA-ES on the global objective, whatever the label skew.
+"""fed-cma: CMA-ES on the federation's global loss, so that label skew between clients does not matter.
 
 Each round, the server asks its CMA-ES for one population. Every client k scores the same candidates on its own n_k
 examples and returns its losses times n_k. Their sum is n times the global loss
@@ -8,7 +8,7 @@ examples and returns its losses times n_k. Their sum is n times the global loss
 which the server tells its CMA-ES. An update holds P numbers. A broadcast holds mean and scale, from which the clients
 draw the candidates by the task's seed; where the covariance is full, it holds the candidates themselves.
 
-Ranks use little of what a population costs: one number of the B x K scores of each candidate. With `step = "newton"`
+Ranks use only one number of the B x K scores that each candidate costs. With `step = "newton"`
 clients also score the mean, and send the gradient and the Hessian of their loss in the mixtures a of the candidates'
 scores,
 
@@ -62,7 +62,7 @@ class FedCmaConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True)
 class FedCmaSettings(MethodSettings):
-    """What clients are told about a run."""
+    """The part of the config that clients need."""
 
     population: int
     """P"""
@@ -171,7 +171,7 @@ def _symmetric(upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def settings(config: FedCmaConfig) -> FedCmaSettings:
-    """Returns what clients are told about a config."""
+    """Returns the settings that clients receive for a config."""
     return FedCmaSettings(
         population=config.population,
         candidates_sent=config.covariance == "full",

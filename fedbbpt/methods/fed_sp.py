@@ -73,7 +73,7 @@ class FedSpConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True)
 class FedSpSettings(MethodSettings):
-    """What clients are told about a run. The fields mean what they mean in the config."""
+    """The part of the config that clients need. Fields have the meanings of the config's keys."""
 
     local_steps: int
     batch_size: int
@@ -170,7 +170,7 @@ def _answer(z: npt.NDArray[np.float32], tuned: npt.NDArray[np.float32], loss: fl
 
 
 def settings(config: FedSpConfig) -> FedSpSettings:
-    """Returns what clients are told about a config."""
+    """Returns the settings that clients receive for a config."""
     return FedSpSettings(**config.model_dump(include=set(FedSpSettings.__dataclass_fields__)))
 
 

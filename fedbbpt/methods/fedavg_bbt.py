@@ -40,7 +40,7 @@ class FedavgBbtConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True)
 class FedavgBbtSettings(MethodSettings):
-    """What clients are told about a run."""
+    """The part of the config that clients need."""
 
     local_population: int
     local_iterations: int
@@ -76,7 +76,7 @@ class FedavgBbtServer:
         """Averages mean and step size. `train_loss` is the mean loss of all candidates that the clients queried."""
         total = merge(updates)
         mean, sigma, loss = (total.arrays[name] / total.weight for name in ("mean", "sigma", "loss"))
-        # The step size stays positive, whatever clients send.
+        # A client could send a step size that is not positive.
         return FedavgBbtState(mean, max(float(sigma[0]), 1e-12)), {"train_loss": float(loss[0])}
 
     def prompt(self, state: FedavgBbtState) -> npt.NDArray[np.float32]:
@@ -117,7 +117,7 @@ class FedavgBbtClient:
 
 
 def settings(config: FedavgBbtConfig) -> FedavgBbtSettings:
-    """Returns what clients are told about a config."""
+    """Returns the settings that clients receive for a config."""
     return FedavgBbtSettings(config.local_population, config.local_iterations, best_sent=config.sends == "best")
 
 

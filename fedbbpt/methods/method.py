@@ -1,4 +1,4 @@
-"""What a method consists of: the `Method` that each paper's file defines under the name METHOD."""
+"""The parts of a method: each paper's file defines a `Method` under the name METHOD."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ S = TypeVar("S", bound=MethodSettings)
 class Method(Generic[C, S]):
     """One paper: its config `C`, its settings `S`, and its two halves.
 
-    The config is the method's table in a job file. The settings are what clients are told about the run, so whatever a
-    client does not need stays out of them. Either `client` or `white_box_client` is given.
+    The config is the method's table in a job file. The settings are the part of it that clients receive when they join,
+    and hold only values that clients need. Either `client` or `white_box_client` is given.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Method(Generic[C, S]):
     settings_type: type[S]
     """A frozen dataclass. The fields of a plug-in's settings are int, float, bool, str or NumPy arrays."""
     settings: Callable[[C], S]
-    """Returns what clients are told about a config."""
+    """Returns the settings that clients receive for a config."""
     server: Callable[[C, PromptSpace], ServerHalf[Any]]
     """Makes the server's half."""
     client: Callable[[S, PromptSpace, Objectives], ClientHalf] | None = None

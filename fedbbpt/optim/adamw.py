@@ -1,6 +1,6 @@
-"""AdamW (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2; comments name its lines), with PyTorch's constants.
+"""AdamW (Loshchilov & Hutter, arXiv 1711.05101), with PyTorch's constants. Comments name the lines of algorithm 2.
 
-As in PyTorch, and unlike in the paper, the learning rate scales the weight decay too.
+As in PyTorch and unlike the paper, the learning rate scales the weight decay, too.
 """
 
 from dataclasses import dataclass
@@ -13,27 +13,31 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True, slots=True)
 class AdamWState:
-    """Arrays of one shape."""
+    """The point and the moments of its gradient, arrays of one shape, after `step` steps."""
 
     point: npt.NDArray[np.float64]
     """theta"""
     first: npt.NDArray[np.float64]
-    """m, the mean of gradients."""
+    """m, the moving average of the gradients."""
     second: npt.NDArray[np.float64]
-    """v, the mean of their squares."""
+    """v, the moving average of the squared gradients."""
     step: int
-    """t, the steps made."""
+    """t, the number of steps made."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdamW:
+    """The optimizer as a function from state and gradient to the next state."""
+
     learning_rate: float
     weight_decay: float
 
     def init(self, point: npt.NDArray[np.float64]) -> AdamWState:
+        """Returns the state before the first step from `point`."""
         return AdamWState(np.array(point, np.float64), np.zeros(point.shape), np.zeros(point.shape), step=0)
 
     def step(self, state: AdamWState, gradient: npt.NDArray[np.float64]) -> AdamWState:
+        """Returns the state after one step against the gradient."""
         t = state.step + 1
         first = BETA_1 * state.first + (1 - BETA_1) * gradient  # 7
         second = BETA_2 * state.second + (1 - BETA_2) * gradient**2  # 8

@@ -1,8 +1,8 @@
-"""CMA-ES (Hansen, arXiv 1604.00772) with a full or a diagonal covariance, its state plain arrays.
+"""CMA-ES (Hansen, arXiv 1604.00772) with a full, diagonal or identity covariance. Its state is plain arrays.
 
-Numbers in brackets are the tutorial's equations. Only positive weights are used (no active update): the covariance then
-stays positive definite by itself, and equation 46 falls away. The diagonal variant is sep-CMA-ES (Ros & Hansen 2008,
-https://doi.org/10.1007/978-3-540-87700-4_30). "identity" adapts the mean and the step size alone.
+Numbers in parentheses are the tutorial's equations. Only positive weights are used (no active update), so the
+covariance stays positive definite and equation 46 is not needed. The diagonal variant is sep-CMA-ES (Ros & Hansen 2008,
+https://doi.org/10.1007/978-3-540-87700-4_30). "identity" adapts only the mean and the step size.
 """
 
 import math
@@ -22,13 +22,13 @@ Parents: TypeAlias = Literal["half", "all"]
 
 @dataclass(frozen=True, slots=True)
 class CmaState:
-    """The search distribution N(mean, sigma^2 C) after `generation` generations, and its two paths."""
+    """The search distribution N(mean, sigma^2 C) after `generation` generations, and its two evolution paths."""
 
     mean: Vector
     """`[n]`"""
     sigma: float
     covariance: Vector
-    """C `[n, n]`; its diagonal `[n]` where the covariance is not full."""
+    """C `[n, n]`, or its diagonal `[n]` if the covariance is not full."""
     path_sigma: Vector
     """`[n]`"""
     path_covariance: Vector
@@ -38,10 +38,10 @@ class CmaState:
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """What follows from n and P (table 1 of the tutorial)."""
+    """The strategy parameters, which depend on n and P only (table 1 of the tutorial)."""
 
     weights: Vector
-    """Of the mu best candidates, best first."""
+    """The weights of the mu best candidates, best first."""
     mu_eff: float
     c_sigma: float
     d_sigma: float
@@ -49,11 +49,12 @@ class Constants:
     c_1: float
     c_mu: float
     chi_n: float
-    """The expected length of N(0, I)."""
+    """The expected length of a draw from N(0, I)."""
 
 
 def constants(n: int, population: int, covariance: Covariance, parents: Parents) -> Constants:
-    # All candidates as parents means the weights of the better half of twice as many.
+    """Returns the strategy parameters for n dimensions and P candidates."""
+    # With all P candidates as parents, the weights are those of the better half of 2 P candidates.
     pool = max(2 * population if parents == "all" else population, 2)
     raw = math.log((pool + 1) / 2) - np.log(np.arange(1, pool // 2 + 1))  # (49), its positive part
     weights = raw / raw.sum()  # (53)
@@ -61,7 +62,7 @@ def constants(n: int, population: int, covariance: Covariance, parents: Parents)
     c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (55)
     d_sigma = 1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (n + 1)) - 1) + c_sigma  # (55)
     c_c = (4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n)  # (56)
-    # A diagonal has n degrees of freedom instead of n (n + 1) / 2 and is learnt faster (Ros & Hansen 2008, section 3).
+    # A diagonal has n degrees of freedom instead of n (n + 1) / 2, and is learned faster (Ros & Hansen, section 3).
     speed = {"full": 1.0, "diagonal": (n + 2) / 3, "identity": 0.0}[covariance]
     c_1 = min(1.0, speed * 2 / ((n + 1.3) ** 2 + mu_eff))  # (57)
     c_mu = min(1 - c_1, speed * 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff))  # (58)
@@ -70,9 +71,11 @@ def constants(n: int, population: int, covariance: Covariance, parents: Parents)
 
 
 def sample(mean: npt.NDArray[np.floating], scale: npt.NDArray[np.floating], seed: int, population: int) -> Population:
-    """Candidates `[P, n]` of N(mean, diag(scale^2)), the same in every process and language that has the arguments.
+    """Returns candidates `[P, n]` of N(mean, diag(scale^2)), the same in every process and programming language.
 
-    mean, scale: `[n]`; scale is sigma times the roots of C's diagonal.
+    Args:
+        mean: The mean `[n]`.
+        scale: sigma times the square roots of C's diagonal, `[n]`.
     """
     z = seeds.normals(seed, (population, len(mean)))
     return mean.astype(np.float64) + scale.astype(np.float64) * z
@@ -80,7 +83,7 @@ def sample(mean: npt.NDArray[np.floating], scale: npt.NDArray[np.floating], seed
 
 @dataclass(frozen=True, slots=True)
 class CmaEs:
-    """The search as ask/tell; `tell` takes any population, of any size, as that of this generation."""
+    """The search as ask and tell. `tell` accepts a population of any size and origin as that of the generation."""
 
     population: int
     sigma: float
@@ -99,7 +102,7 @@ class CmaEs:
         )
 
     def scale(self, state: CmaState) -> Vector:
-        """sigma times the roots of C's diagonal `[n]`."""
+        """Returns sigma times the square roots of C's diagonal, `[n]`."""
         variances = np.diag(state.covariance) if self.covariance == "full" else state.covariance
         return state.sigma * np.sqrt(variances)
 
@@ -107,13 +110,13 @@ class CmaEs:
         if self.covariance != "full":
             return sample(state.mean, self.scale(state), seed, self.population)
         z = seeds.normals(seed, (self.population, len(state.mean)))  # (38)
-        # (39) with C^1/2 = B D B^T, which does not hang on the signs and the order of C's eigenvectors.
+        # (39) with C^1/2 = B D B^T, which does not depend on the signs and the order of C's eigenvectors.
         return state.mean + state.sigma * z @ _power(state.covariance, 0.5)  # (40)
 
     def tell(self, state: CmaState, population: Population, losses: Losses) -> CmaState:
         n, generation = len(state.mean), state.generation + 1
         k = constants(n, len(losses), self.covariance, self.parents)
-        # What is not a number is worst; equal losses keep their order, on every machine.
+        # NaN ranks worst. The sort is stable, so equal losses keep their order on every machine.
         order = np.argsort(np.where(np.isfinite(losses), losses, np.inf), kind="stable")
         y = (population[order[: len(k.weights)]] - state.mean) / state.sigma
         y_w = k.weights @ y  # (41)
@@ -123,7 +126,7 @@ class CmaEs:
             k.c_sigma * (2 - k.c_sigma) * k.mu_eff
         ) * self._whiten(state, y_w)  # (43)
         length = float(np.linalg.norm(path_sigma))
-        # (44); the step size changes by a factor of e at most, as in pycma, whatever is told.
+        # (44), with a factor of at most e, as in pycma.
         sigma = state.sigma * math.exp(min(1.0, k.c_sigma / k.d_sigma * (length / k.chi_n - 1)))
 
         unbiased = length / math.sqrt(1 - (1 - k.c_sigma) ** (2 * generation))
@@ -140,14 +143,14 @@ class CmaEs:
         return CmaState(mean, sigma, covariance, path_sigma, path_covariance, generation)
 
     def _whiten(self, state: CmaState, y: Vector) -> Vector:
-        """C^-1/2 y."""
+        """Returns C^-1/2 y."""
         if self.covariance == "full":
             return _power(state.covariance, -0.5) @ y
         return y / np.sqrt(state.covariance)
 
 
 def _power(matrix: Vector, exponent: float) -> Vector:
-    """Of a symmetric positive definite matrix."""
+    """Returns a power of a symmetric positive definite matrix."""
     eigenvalues, vectors = np.linalg.eigh(matrix)
     root: Vector = (vectors * eigenvalues**exponent) @ vectors.T
     return root

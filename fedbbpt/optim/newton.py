@@ -1,7 +1,7 @@
-"""A Newton step in the span of a population, from what the scores of its candidates say together.
+"""A Newton step in the span of a population, from the scores of its candidates.
 
-A search that sees one loss for each candidate learns P numbers from a population. The scores tell more: where they
-change about evenly with z, the loss of every mixture of the candidates follows from them, and its best mixture with it.
+A search that sees one loss for each candidate learns P numbers from a population. The scores contain more: where they
+are about linear in z, they determine the loss of every mixture of the candidates, and so the best mixture.
 """
 
 import numpy as np
@@ -13,16 +13,26 @@ Vector = npt.NDArray[np.float64]
 
 
 def step(z: Vector, moves: Population, expansion: Expansion, ridge: float, damping: float, radius: float) -> Vector:
-    """The move of z `[n]` by sum_i a_i moves_i `[N, n]`, no longer than `radius`.
+    """Returns the best move of z in the span of `moves`, `[n]`, shortened to `radius`.
 
-    a minimises the expanded loss + ridge / 2 |z + move|^2 + damping / 2 |move|^2. A Hessian that rounding on its way
-    has made indefinite counts as the nearest one that is not.
+    The move is sum_i a_i moves_i, where a minimises
+
+        F(a) + ridge / 2 |z + move|^2 + damping / 2 |move|^2
+
+    Args:
+        z: The point `[n]` to move.
+        moves: The moves `[N, n]` that are mixed.
+        expansion: F to second order in a. If codecs have made its Hessian indefinite, the nearest positive semidefinite
+            one is used.
+        ridge: The weight that draws z to 0.
+        damping: The weight that shortens the move.
+        radius: The largest length of the move.
     """
     gram = moves @ moves.T
     gradient = expansion.gradient + ridge * moves @ z
     eigenvalues, vectors = np.linalg.eigh(expansion.hessian)
     hessian = (vectors * np.maximum(eigenvalues, 0.0)) @ vectors.T + (ridge + damping) * gram
-    # More moves than dimensions leave hessian singular; of all solutions it is then the shortest.
+    # With more moves than dimensions the Hessian is singular, and lstsq returns the shortest solution.
     mixture = -np.linalg.lstsq(hessian, gradient, rcond=None)[0]
     move: Vector = mixture @ moves
     length = float(np.linalg.norm(move))

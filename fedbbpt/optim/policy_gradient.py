@@ -1,12 +1,12 @@
 """The search for words: independent categorical distributions, tuned by a variance-reduced policy gradient.
 
-BDPL (arXiv 2201.08531): n words, word i is candidate j of N with probability theta_ij. A generation is I prompts drawn
-from theta; their losses L_k give
+This is BDPL (arXiv 2201.08531). A prompt has n words, and word i is candidate j of N with probability theta_ij. A
+generation is I prompts drawn from theta. Their losses L_k give
 
     g = 1 / (I - 1) sum_k (L_k - mean(L)) d log p(prompt k) / d theta,
 
-an unbiased estimate of the gradient of the expected loss, less one constant, which points away from the simplex. AdamW
-makes a step of it, and each row of theta is projected back onto the simplex.
+an unbiased estimate of the gradient of the expected loss, up to a constant that points away from the simplex. AdamW
+makes a step with it, and each row of theta is projected back onto the simplex.
 """
 
 from dataclasses import dataclass, replace
@@ -23,27 +23,27 @@ from fedbbpt.types import Losses, Population
 ScoreFunction: TypeAlias = Literal["true", "signed"]
 
 MIN_PROBABILITY = 1e-9
-"""A draw that is less probable counts as one of this, so that its score stays finite."""
+"""The smallest probability that a draw is divided by, so that its score stays finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradient:
-    """The search as ask/tell over theta `[n, N]`; a population `[I, n]` holds numbers of candidates, 0 to N - 1."""
+    """The search over theta `[n, N]` as ask and tell. A population `[I, n]` holds indices of candidates, 0 to N - 1."""
 
     samples: int
-    """I"""
+    """I, the prompts drawn in a generation."""
     learning_rate: float
     weight_decay: float
     clip_norm: float
-    """The gradient is shortened to this length."""
+    """A longer gradient is shortened to this norm."""
     score_function: ScoreFunction = "true"
 
     def init(self, mean: npt.NDArray[np.float64]) -> AdamWState:
-        """Begins at theta `[n, N]`, whose rows are distributions."""
+        """Returns the state at theta `[n, N]`, whose rows are distributions."""
         return self._adamw.init(mean)
 
     def ask(self, state: AdamWState, seed: int) -> Population:
-        """Each word by the inverse of its cumulative distribution: what has probability 0 is never drawn."""
+        """Draws each word by inverting its cumulative distribution. A word of probability 0 is never drawn."""
         cumulative = np.cumsum(state.point, axis=1)
         uniform = seeds.rng(seed, "policy-gradient").random((self.samples, len(state.point)))
         columns = [
@@ -63,14 +63,14 @@ class PolicyGradient:
     def gradient(
         self, theta: npt.NDArray[np.float64], population: Population, losses: Losses
     ) -> npt.NDArray[np.float64]:
-        """g `[n, N]`; 0 where fewer than two losses are finite, since the others say nothing."""
+        """Returns g `[n, N]`, from the prompts with finite losses. It is 0 if there are fewer than two of them."""
         sound = np.isfinite(losses)
         drawn, heard = population[sound].astype(np.int64), losses[sound]
         weights = np.zeros_like(theta)  # sum of L_k - mean(L) over the prompts k whose word i is candidate j
         if len(heard) > 1:
             np.add.at(weights, (np.arange(len(theta)), drawn), (heard - heard.mean())[:, None] / (len(heard) - 1))
-        # d log p / d theta_ij is 1 / theta_ij where j was drawn, else 0. BDPL's code has -1 / theta_ij instead of the
-        # 0: since the L_k - mean(L) sum to 0, that doubles the estimate and changes nothing else.
+        # d log p / d theta_ij is 1 / theta_ij where j was drawn, else 0. BDPL's code has -1 / theta_ij in place of 0.
+        # Since the L_k - mean(L) sum to 0, that doubles the estimate and changes nothing else.
         factor = 2.0 if self.score_function == "signed" else 1.0
         gradient: npt.NDArray[np.float64] = factor * weights / np.maximum(theta, MIN_PROBABILITY)
         return gradient

@@ -1,6 +1,6 @@
-"""SPSA with gradient correction: a gradient estimated from pairs of losses, and a look-ahead along its momentum.
+"""SPSA with gradient correction (SPSA-GC): a gradient estimate from pairs of losses, with Nesterov-like momentum.
 
-SPSA: Spall 1992, https://doi.org/10.1109/9.119632. SPSA-GC: BlackVIP, arXiv 2303.14773.
+SPSA is from Spall 1992, https://doi.org/10.1109/9.119632, and SPSA-GC from BlackVIP, arXiv 2303.14773.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,23 @@ from fedbbpt.types import Losses, Population
 
 @dataclass(frozen=True, slots=True)
 class SpsaState:
+    """The search before step i."""
+
     point: npt.NDArray[np.float64]
-    """phi `[n]`"""
+    """phi, the point `[n]`."""
     momentum: npt.NDArray[np.float64]
-    """m `[n]`"""
+    """m `[n]`."""
     step: int
-    """i, from 1."""
+    """i, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpsaGc:
-    """The search as ask/tell; a generation is `estimates` pairs: all phi + c_i Delta_j, then all phi - c_i Delta_j."""
+    """The search as ask and tell.
+
+    A generation is `estimates` pairs: all phi + c_i Delta_j first, then all phi - c_i Delta_j. The gains of step i are
+    a_i = a / (i + o)^alpha and c_i = c / i^gamma; beta is the momentum.
+    """
 
     estimates: int
     a: float
@@ -47,10 +53,10 @@ class SpsaGc:
     def tell(self, state: SpsaState, population: Population, losses: Losses) -> SpsaState:
         plus, minus = np.split(population, 2)
         loss_plus, loss_minus = np.split(losses, 2)
-        # A pair without two finite losses says nothing about the slope.
+        # A pair without two finite losses does not show a slope, and is left out.
         sound = np.isfinite(loss_plus) & np.isfinite(loss_minus)
         difference = np.where(sound, loss_plus, 0.0) - np.where(sound, loss_minus, 0.0)
-        width = plus - minus  # 2 c Delta; 0 where phi is so large that c Delta drowns in it
+        width = plus - minus  # 2 c Delta, or 0 if phi is so large that adding c Delta does not change it
         # g = (L(phi + c Delta) - L(phi - c Delta)) / (2 c Delta), elementwise
         slopes = np.divide(difference[:, None], width, out=np.zeros_like(width), where=width != 0)
         g = slopes.sum(axis=0) / max(int(sound.sum()), 1)

@@ -1,4 +1,4 @@
-"""Every method's two halves keep the contracts of interfaces.ServerHalf and interfaces.ClientHalf, on a quadratic."""
+"""The halves of every method fulfil interfaces.ServerHalf and interfaces.ClientHalf, on a quadratic."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -69,9 +69,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass
 class Quadratic:
-    """A client whose loss is lowest at `target`; every `broken`-th candidate has none.
+    """A client whose loss is lowest at `target`. Every `broken`-th candidate has a loss of NaN.
 
-    z - target stands for scores.
+    z - target takes the place of scores.
     """
 
     target: npt.NDArray[np.float64]
@@ -93,20 +93,20 @@ class Quadratic:
         return Expansion(float((base**2).mean()), gradient, hessian)
 
     def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        """One example. The perturbed loss says nothing of z: the ratio is as good as the loss."""
+        """Returns one example's losses. The perturbed loss does not depend on z, so the ratio ranks like the loss."""
         if perturbation is None:
             return self.loss(population)[:, None]
         level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
         return np.full((len(population), 1), level)
 
     def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
-        """The model has nothing that could be trained."""
+        """Returns weights that do not depend on z: this model has nothing to train."""
         return {"layer": np.full(2, np.nan if self.broken else 1.0, np.float32)}
 
     def tune(
         self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
     ) -> tuple[npt.NDArray[np.float32], float]:
-        """Plain gradient descent; what is broken knows no loss, or knows nothing at all."""
+        """Makes gradient steps. A broken client has a loss of NaN, or also a z of NaN."""
         loss = np.nan if self.broken else float(self.loss(z[None].astype(np.float64))[0])
         for _ in range(stage.steps):
             z = z - np.float32(stage.learning_rate) * (z - self.target.astype(np.float32))
@@ -138,7 +138,7 @@ class Federation:
         return self.server.step(state, updates, seeds.derive(7, "task", round))[0]
 
     def loss(self, state: Any) -> float:
-        """The global loss at the state's prompt."""
+        """Returns the global loss at the state's prompt."""
         z = self.server.prompt(state).astype(np.float64)
         return float(
             np.average([np.mean((z - c.target) ** 2) for c in self.clients], weights=[c.weight for c in self.clients])
@@ -166,7 +166,7 @@ def bits(arrays: Arrays) -> dict[str, tuple[str, bytes]]:
     return {name: (str(array.dtype), array.tobytes()) for name, array in arrays.items()}
 
 
-def test_a_method_stands_under_its_own_name() -> None:
+def test_a_method_is_listed_under_its_own_name() -> None:
     for name, method in METHODS.items():
         assert method.name == name == method.config(name=name).name
 
@@ -192,14 +192,14 @@ def test_server_and_client_read_the_same_prompt_from_a_broadcast(variant: str) -
 
 
 @each_variant
-def test_a_run_begins_at_the_unchanged_prompt(variant: str) -> None:
+def test_a_run_starts_with_z_at_zero(variant: str) -> None:
     server = federation(variant).server
     prompt = server.prompt(server.init(0))
     np.testing.assert_array_equal(prompt, np.zeros_like(prompt))
 
 
 @each_variant
-def test_what_travels_down_is_float32(variant: str) -> None:
+def test_broadcasts_are_float32(variant: str) -> None:
     run = federation(variant)
     assert {array.dtype for array in run.task(run.server.init(0), 0, 0).arrays.values()} == {np.dtype(np.float32)}
 
@@ -215,7 +215,7 @@ def test_loss_falls(variant: str) -> None:
 
 
 @each_variant_in_a_long_run
-def test_loss_falls_though_clients_are_missing(variant: str) -> None:
+def test_loss_falls_while_clients_are_missing(variant: str) -> None:
     run = federation(variant)
     state = run.server.init(0)
     before = run.loss(state)
@@ -263,7 +263,7 @@ def test_an_update_is_a_function_of_its_task(variant: str) -> None:
 
 
 @each_variant
-def test_nobody_prints_or_writes(
+def test_methods_neither_print_nor_write_files(
     variant: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -274,7 +274,7 @@ def test_nobody_prints_or_writes(
 
 
 @each_variant
-def test_a_step_leaves_its_arguments_alone(variant: str) -> None:
+def test_a_step_leaves_its_arguments_unchanged(variant: str) -> None:
     run = federation(variant)
     state = run.step(run.server.init(0), 0, EVERYONE)
     updates = [run.update(state, 1, client) for client in EVERYONE]
@@ -288,7 +288,7 @@ def test_a_step_leaves_its_arguments_alone(variant: str) -> None:
 
 
 @each_variant
-def test_a_stored_state_goes_on_bit_for_bit(variant: str) -> None:
+def test_a_stored_state_continues_bit_for_bit(variant: str) -> None:
     run = federation(variant)
     state = run.step(run.server.init(0), 0, EVERYONE)
     restored = run.server.restore(pack(state))

@@ -30,7 +30,7 @@ means = hnp.arrays(np.float64, N, elements=st.floats(-100, 100))
 
 
 def frozen(state: Any) -> Any:
-    """The state with arrays that nobody can write to."""
+    """Returns the state with read-only arrays."""
     for field in fields(state):
         value = getattr(state, field.name)
         if isinstance(value, np.ndarray):
@@ -40,7 +40,7 @@ def frozen(state: Any) -> Any:
 
 @each_search
 @given(mean=means, told=generations, seed=seeds)
-def test_arguments_are_left_alone(
+def test_ask_and_tell_leave_their_arguments_unchanged(
     search: Optimizer[Any], mean: npt.NDArray[np.float64], told: list[npt.NDArray[np.float64]], seed: int
 ) -> None:
     """Kills: `state.path_sigma *= 1 - c_sigma`, `losses[~finite] = inf`."""
@@ -57,7 +57,7 @@ def test_arguments_are_left_alone(
 
 @each_search
 @given(mean=means, told=generations, seed=seeds)
-def test_candidates_stay_finite_whatever_is_told(
+def test_candidates_stay_finite_after_any_losses(
     search: Optimizer[Any], mean: npt.NDArray[np.float64], told: list[npt.NDArray[np.float64]], seed: int
 ) -> None:
     """Kills: weighing candidates by their losses, a pair of SPSA that keeps an infinite loss."""
@@ -71,7 +71,7 @@ def test_candidates_stay_finite_whatever_is_told(
 
 @each_search
 @given(mean=means, told=generations, seed=seeds)
-def test_a_stored_state_goes_on_bit_for_bit(
+def test_a_stored_state_continues_bit_for_bit(
     search: Optimizer[Any], mean: npt.NDArray[np.float64], told: list[npt.NDArray[np.float64]], seed: int
 ) -> None:
     """Kills: a generator kept inside the search, a field that `pack` loses."""

@@ -37,7 +37,7 @@ def server_of(variant: str) -> ServerHalf[Any]:
     return method.server(config, SPACES[kind])
 
 
-def test_every_method_is_here() -> None:
+def test_every_method_has_a_variant() -> None:
     assert {name for name, _ in VARIANTS.values()} == set(METHODS)
 
 

@@ -1,4 +1,4 @@
-"""What `import fedbbpt` offers, pinned: a name that is added or removed is added or removed here, too."""
+"""The public names of the package. A name that is added or removed is added or removed here, too."""
 
 import ast
 import importlib

@@ -30,7 +30,7 @@ def task(round: int, theta: np.ndarray, client: str = "a") -> Task:
     return Task(TaskId("run", round, client, Phase.UPDATE), 21, {"theta": theta.astype(np.float32)}, 1.0)
 
 
-def test_a_round_is_that_many_steps_of_spsa_with_gains_counted_over_the_run() -> None:
+def test_a_round_makes_local_steps_of_spsa_with_gains_counted_over_the_run() -> None:
     sphere = Sphere()
     update = FedBbptClient(settings(CONFIG), SPACE, sphere).update(task(4, np.zeros(29)), {})[0]
     generator = Generator(DIM, code=2, hidden=3, seed=9)
@@ -51,7 +51,7 @@ def test_a_round_is_that_many_steps_of_spsa_with_gains_counted_over_the_run() ->
     assert [len(population) for population in sphere.asked] == [8] * 3
 
 
-def test_clients_probe_in_their_own_directions() -> None:
+def test_clients_perturb_in_their_own_directions() -> None:
     one, other = Sphere(), Sphere()
     theta = Generator(DIM, 2, 3, 9).init()
     FedBbptClient(settings(CONFIG), SPACE, one).update(task(0, theta, "a"), {})[0]

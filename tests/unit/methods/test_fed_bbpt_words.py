@@ -1,4 +1,4 @@
-"""fed-bbpt with a categorical generator: prompts made of words."""
+"""fed-bbpt with a categorical generator, which makes prompts of words."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def task(client: str) -> Task:
     return Task(TaskId("run", 4, client, Phase.UPDATE), 21, {"theta": THETA.astype(np.float32)}, 1.0)
 
 
-def test_a_round_is_that_many_steps_of_the_policy_gradient_from_the_broadcast() -> None:
+def test_a_round_makes_local_steps_of_the_policy_gradient_from_the_broadcast() -> None:
     words = Words()
     update, private = FedBbptClient(settings(CONFIG), SPACE, words).update(task("a"), {})
     search = PolicyGradient(4, 0.1, 0.01, 3.0)
@@ -79,7 +79,7 @@ def test_the_most_probable_words_are_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_the_average_is_distributions_again_though_codecs_round(codec: str) -> None:
+def test_the_average_is_a_distribution_again_after_codecs_round(codec: str) -> None:
     server = FedBbptServer(CONFIG, SPACE)
     updates = []
     for seed, (name, weight) in enumerate([("a", 3.0), ("b", 5.0)]):
@@ -92,7 +92,7 @@ def test_the_average_is_distributions_again_though_codecs_round(codec: str) -> N
     np.testing.assert_allclose(theta.sum(axis=1), 1, atol=1e-9)
 
 
-def test_numbers_are_nothing_to_choose_words_by() -> None:
+def test_a_latent_space_is_refused_by_a_categorical_generator() -> None:
     latent = LatentSpace(2, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
     with pytest.raises(InvalidJob) as caught:
         FedBbptServer(CONFIG, latent)
@@ -101,7 +101,7 @@ def test_numbers_are_nothing_to_choose_words_by() -> None:
 
 @pytest.mark.parametrize(("size", "rounds"), [(0, 30), (1, 90)])
 def test_a_federation_finds_better_words(data: Path, size: int, rounds: int) -> None:
-    """With the same number of queries, by three clients a round or by one."""
+    """Three clients in each round and one client find them with the same number of queries."""
     splits = prepare(job_of_words(job(data, rounds=rounds), size=size))
     result, reports = simulate(splits, fake_ptm(), lambda status: None)
     losses = np.array([report.train_loss for report in reports[:-1]], np.float64)

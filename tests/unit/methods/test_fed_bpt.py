@@ -1,4 +1,4 @@
-"""fed-bpt's numbers against pycma, the reference implementation's and the paper's, and what its options do."""
+"""fed-bpt against pycma, the reference implementation and the paper's equations, and the effect of its options."""
 
 import warnings
 from dataclasses import replace
@@ -22,9 +22,9 @@ from fedbbpt.methods.fed_bpt import (
     client_seed,
     clip,
     corrected_sigma,
+    local_search,
     settings,
     shorten,
-    walk,
 )
 from fedbbpt.optim.cmaes import CmaEs, constants
 from fedbbpt.prompts.latent import LatentSpace
@@ -61,7 +61,7 @@ class Sphere(ToyObjectives):
         return losses
 
     def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        """Two examples, of which one is three times as hard as the other."""
+        """Returns the losses of two examples, one three times as large as the other."""
         if perturbation is None:
             losses: npt.NDArray[np.float64] = self.loss(population)[:, None] * [0.5, 1.5]
             return losses
@@ -70,17 +70,17 @@ class Sphere(ToyObjectives):
 
 
 def away(mean: npt.NDArray[np.float64]) -> float:
-    """The sphere's loss."""
+    """Returns the sphere's loss at a point."""
     return float(((mean - 1) ** 2).sum())
 
 
-def test_equation_6() -> None:
+def test_the_step_size_follows_equation_6() -> None:
     sigmas, losses = np.ones((10, 8)), np.arange(10.0)
     assert corrected_sigma(sigmas, losses, local_population=5, parents="half") == pytest.approx(1.789, abs=5e-4)
     assert corrected_sigma(sigmas, losses, local_population=5, parents="all") == pytest.approx(2.0)
 
 
-def test_equation_6_looks_at_the_better_half_only() -> None:
+def test_equation_6_uses_only_the_better_half() -> None:
     losses = np.array([3.0, 1.0, 4.0, 2.0])
     sigmas = np.array([[9.0], [1.0], [9.0], [2.0]])
     assert corrected_sigma(sigmas, losses, 5, "half") == pytest.approx(2 * np.sqrt((1 + 4) / (4 * 5)))
@@ -93,14 +93,14 @@ def test_equation_6_means_the_same_spread_for_any_number_of_clients(clients: int
 
 
 def as_the_reference(n: int, clients: int, **options: Any) -> Any:
-    """A search of the reference implementation (NVFlare, research/fed-bpt), which has pycma 3's rule of step sizes."""
+    """Returns a search of the reference implementation (NVFlare, research/fed-bpt), with pycma 3's step-size rule."""
     given = {"popsize": clients, "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA, "verbose": -10, "seed": 1}
     return cma.CMAEvolutionStrategy(np.zeros(n), 1.0, given | options)
 
 
 @pytest.mark.parametrize("parents", ["half", "all"])
-def test_the_server_walks_as_pycma_does(parents: str) -> None:
-    """Over clients whose means lie as far off as by chance, and one far beyond; its covariance hardly matters."""
+def test_the_server_steps_like_pycma(parents: str) -> None:
+    """The clients' means are at a plausible distance, except one far away. pycma's covariance hardly matters here."""
     n, clients, sigma, rng = 500, 10, 1.789, np.random.default_rng(0)
     search = as_the_reference(n, clients, **({"CMA_mu": clients} if parents == "all" else {}))
     config = FedBptConfig.model_validate({"name": "fed-bpt", "parents": parents})
@@ -126,8 +126,8 @@ def test_the_server_walks_as_pycma_does(parents: str) -> None:
 
 
 @pytest.mark.parametrize("covariance", ["identity", "diagonal"])
-def test_a_replayable_search_walks_as_pycma_does(covariance: str) -> None:
-    """Without its mirror images, on the same candidates: at n = 500 no covariance learns anything in 8 generations."""
+def test_a_repeatable_search_steps_like_pycma(covariance: str) -> None:
+    """pycma has the same candidates, without mirror images. At n = 500, 8 generations hardly change a covariance."""
     n = 500
     config = FedBptConfig.model_validate({"name": "fed-bpt", "local_covariance": covariance})
     search, theirs = as_the_reference(n, 5, CMA_mirrors=0), [1.0]
@@ -140,13 +140,13 @@ def test_a_replayable_search_walks_as_pycma_does(covariance: str) -> None:
         return np.argsort(losses)[:2].astype(np.uint8)
 
     arrays = {"mean": np.zeros(n, np.float32), "sigma": np.ones(1, np.float32)}
-    mean, sigmas = walk(settings(config), arrays, 3, tell)
+    mean, sigmas = local_search(settings(config), arrays, 3, tell)
     np.testing.assert_allclose(mean, search.mean, atol=0.02)
     np.testing.assert_allclose(sigmas, theirs[:-1], rtol=1e-3)
     assert sigmas[-1] < 0.99
 
 
-def test_local_weights_are_pycmas() -> None:
+def test_local_weights_equal_pycmas() -> None:
     ours, theirs = constants(500, 5, "identity", "half"), as_the_reference(500, 5).sp.weights
     np.testing.assert_allclose(ours.weights, [0.730, 0.270], atol=5e-4)
     np.testing.assert_allclose(ours.weights, np.array(theirs)[:2], rtol=1e-12)
@@ -155,7 +155,7 @@ def test_local_weights_are_pycmas() -> None:
 
 
 def test_full_covariance_adapts_its_step_size_by_the_path_in_any_dimension() -> None:
-    """pycma by itself would compare two points along the last step from 300 dimensions on, and inject them."""
+    """By default, pycma compares and injects two points along the last step from 300 dimensions on."""
     n, sphere = 320, Sphere()
     client = FedBptClient(settings(FedBptConfig(perturb_rate=0.0)), LatentSpace(n, SPACE.projection), sphere)
     start = {"mean": np.zeros(n, np.float32), "sigma": np.ones(1, np.float32)}
@@ -170,7 +170,7 @@ def test_full_covariance_adapts_its_step_size_by_the_path_in_any_dimension() -> 
 
 
 def test_the_projections_entries_have_the_deviation_of_the_reference_implementation() -> None:
-    """alpha std / (sqrt(d) sigma): so that candidates of the first step size make prompts of deviation alpha std."""
+    """It is alpha std / (sqrt(d) sigma): candidates of the initial step size make prompts of deviation alpha std."""
     d, alpha, sigma, std = 500, 0.8, 2.0, 0.05
     projection = Projection(ProjectionKind.NORMAL, seed=3, tokens=4, scale=alpha / sigma, initial_text="")
     entries = project(projection, np.eye(d, dtype=np.float32), np.zeros((4, 32), np.float32), std)
@@ -179,7 +179,7 @@ def test_the_projections_entries_have_the_deviation_of_the_reference_implementat
     assert project(projection, z, np.zeros((4, 32), np.float32), std).std() == pytest.approx(alpha * std, rel=0.05)
 
 
-def test_clips_as_pycma_does() -> None:
+def test_candidates_are_clipped_like_in_pycma() -> None:
     state = replace(CmaEs(5, 1.0, "identity").init(np.full(500, 3.0)), sigma=2.0)
     direction = np.full(500, 1 / np.sqrt(500))
     near, far = clip(np.stack([state.mean + 40 * direction, state.mean + 1000 * direction]), state)
@@ -203,7 +203,7 @@ def test_a_client_sends_the_step_size_of_each_iteration_and_the_loss_of_its_mean
     assert [len(population) for population in sphere.asked] == [5] * 8 + [1]
 
 
-def test_clients_draw_their_own_candidates_unless_told_otherwise() -> None:
+def test_clients_draw_their_own_candidates_unless_the_seed_is_common() -> None:
     for common in (False, True):
         asked = []
         for name in ("a", "b"):
@@ -213,7 +213,7 @@ def test_clients_draw_their_own_candidates_unless_told_otherwise() -> None:
         assert np.array_equal(asked[0], asked[1]) == common
 
 
-def test_equation_7_is_the_mean_of_the_examples_ratios_and_in_the_reference_implementation_the_ratio_of_means() -> None:
+def test_equation_7_is_a_mean_of_ratios_or_the_reference_codes_ratio_of_means() -> None:
     for ratio, expected in (("examples", (0.5 / 2.0 + 1.5 / 6.0) / 2), ("means", 1.0 / 4.0)):
         sphere = Sphere()
         sphere.perturbed = np.array([2.0, 6.0])
@@ -229,7 +229,7 @@ def test_equation_7_is_the_mean_of_the_examples_ratios_and_in_the_reference_impl
     assert losses == pytest.approx({"examples": (0.5 / 6.0 + 1.5 / 2.0) / 2, "means": 1.0 / 4.0})
 
 
-def test_inputs_are_perturbed_at_the_papers_rate_once_for_a_client_and_round() -> None:
+def test_inputs_are_perturbed_at_the_papers_rate_once_per_client_and_round() -> None:
     sphere = Sphere()
     client = FedBptClient(settings(FedBptConfig()), SPACE, sphere)
     for name, seed in (("a", 1), ("a", 2), ("b", 1)):
@@ -240,8 +240,8 @@ def test_inputs_are_perturbed_at_the_papers_rate_once_for_a_client_and_round() -
 
 @pytest.mark.parametrize("perturbed", [0.0, np.inf, np.nan])
 @pytest.mark.parametrize("ratio", ["examples", "means"])
-def test_a_perturbed_loss_of_nothing_makes_a_large_ratio_and_never_the_best(perturbed: float, ratio: str) -> None:
-    """A ratio to an infinite loss would be 0."""
+def test_a_tiny_or_missing_perturbed_loss_never_ranks_best(perturbed: float, ratio: str) -> None:
+    """The ratio to an infinite loss would be 0, the best of all."""
     sphere = Sphere()
     sphere.perturbed = np.array([perturbed, perturbed])
     config = FedBptConfig.model_validate({"name": "fed-bpt", "perturb_ratio": ratio})
@@ -271,7 +271,7 @@ def test_the_server_recombines_the_better_half_or_all() -> None:
 
 
 def test_the_clients_step_size_follows_the_servers() -> None:
-    """Candidates no further off than chance give a smaller step, far ones a larger: by the same factor for both."""
+    """Near candidates shrink the step size and far ones enlarge it, by the same factor for server and clients."""
     server = FedBptServer(FedBptConfig(sigma=0.5), SPACE)
     start = server.init(0)
     near = [replace(u, arrays={**u.arrays, "mean": u.arrays["mean"] * 1e-3}) for u in server_updates()]
@@ -288,7 +288,7 @@ def test_impossible_step_sizes_do_not_stop_the_search(sigma: float) -> None:
     assert np.isfinite(state.mean).all()
 
 
-def test_the_norm_guard_shortens_what_is_asked_and_what_is_sent_and_grows_by_one_a_round() -> None:
+def test_the_norm_limit_shortens_candidates_and_results_and_grows_by_one_per_round() -> None:
     config = FedBptConfig(perturb_rate=0.0, norm_limit=1.5, norm_limit_top=3.0)
     server, guarded = FedBptServer(config, SPACE), np.random.default_rng(0).normal(size=(6, DIM))
     state = server.init(0)
@@ -312,14 +312,14 @@ def test_the_norm_guard_shortens_what_is_asked_and_what_is_sent_and_grows_by_one
 RANKS: dict[str, Any] = {"name": "fed-bpt", "uplink": "ranks", "local_covariance": "identity"}
 
 
-def test_ranks_cannot_be_replayed_through_a_full_covariance() -> None:
+def test_ranks_with_a_full_covariance_are_refused() -> None:
     with pytest.raises(
         InvalidJob, match=r"job:3: method.uplink: ranks cannot be repeated if local_covariance is full.*'identity'"
     ):
         parse_job('[method]\nname = "fed-bpt"\nuplink = "ranks"\n')
 
 
-def test_orders_are_a_few_bytes_that_no_codec_touches() -> None:
+def test_orders_are_a_few_bytes_that_codecs_leave_unchanged() -> None:
     """Kills: a codec that casts them, and int8 that rounds them at random."""
     server = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE)
     update, _ = FedBptClient(settings(FedBptConfig.model_validate(RANKS)), SPACE, Sphere()).update(task("a"), {})
@@ -344,7 +344,7 @@ GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
     ],
     ids=["twice", "beyond", "the last twice", "one place", "numbers"],
 )
-def test_what_is_no_order_is_refused(orders: npt.NDArray[Any], what: str) -> None:
+def test_malformed_orders_are_refused(orders: npt.NDArray[Any], what: str) -> None:
     expected = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE).expected()
     loss = np.ones(1, np.float32)
     decode_update(Update({"orders": GOOD, "loss": loss}, 1.0), CODECS["float32"], expected)
@@ -352,7 +352,7 @@ def test_what_is_no_order_is_refused(orders: npt.NDArray[Any], what: str) -> Non
         decode_update(Update({"orders": orders, "loss": loss}, 1.0), CODECS["float32"], expected)
 
 
-def test_numbers_do_not_come_as_bytes() -> None:
+def test_bytes_in_place_of_numbers_are_refused() -> None:
     expected = FedBptServer(FedBptConfig(), SPACE).expected()
     arrays: dict[str, npt.NDArray[Any]] = {"mean": np.ones(DIM, np.uint8), "loss": np.ones(1, np.float32)}
     arrays["sigmas"] = np.ones(8, np.float32)
@@ -361,8 +361,8 @@ def test_numbers_do_not_come_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("common", [False, True])
-def test_a_run_by_ranks_is_the_run_by_means(common: bool, data: Path) -> None:
-    """Through the coordinator, who knows whose orders they are; the means lose a little to float32."""
+def test_a_run_with_ranks_equals_the_run_with_means(common: bool, data: Path) -> None:
+    """The coordinator passes on whose orders they are. The means differ by rounding to float32."""
 
     def dev_losses(uplink: str, codec: str) -> list[float]:
         method = {**RANKS, "uplink": uplink, "common_seed": common, "local_iterations": 3}

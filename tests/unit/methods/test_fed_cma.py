@@ -31,7 +31,7 @@ OFFSET_SPACE = replace(SPACE, dim=DIM + 3, offsets=3)
 
 
 class Absolute(ToyObjectives):
-    """A client that wants z at one place."""
+    """A client whose loss is lowest where all of z is `place`."""
 
     def __init__(self, place: float, weight: float) -> None:
         self.place, self.weight = place, weight
@@ -42,8 +42,8 @@ class Absolute(ToyObjectives):
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_it_is_cma_es_on_the_global_objective(covariance: Covariance) -> None:
-    """However skewed the clients are."""
+def test_the_search_is_cma_es_on_the_global_objective(covariance: Covariance) -> None:
+    """This holds for clients with very different optima."""
     config = FedCmaConfig(population=10, sigma=0.6, covariance=covariance)
     server = FedCmaServer(config, SPACE)
     clients = [Absolute(-1.0, 30), Absolute(2.0, 10), Absolute(5.0, 2)]
@@ -102,7 +102,7 @@ def test_losses_that_are_not_finite_become_the_worst() -> None:
 
 
 class Softmax(ToyObjectives):
-    """A client whose scores of class k on example i are the sum over j of z_j weights_ijk, and offsets on top."""
+    """A client whose scores of class k on example i are sum_j z_j weights_ijk plus the offset of the class."""
 
     def __init__(self, weights: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> None:
         self._weights, self._labels = weights, labels
@@ -120,7 +120,7 @@ class Softmax(ToyObjectives):
 
 
 def test_a_newton_step_finds_what_a_softmax_regression_on_all_examples_finds() -> None:
-    """However unlike the clients are: here each has one class alone. Scores are linear in z, so mixtures say all."""
+    """Each client has examples of one class only. Scores are linear in z, so the expansion is exact."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(60, DIM, 3))
     labels = np.argmax(np.einsum("ijk->ik", weights) + rng.gumbel(size=(60, 3)) + [0.0, 1.0, 2.0], axis=1)
@@ -160,7 +160,7 @@ def test_a_newton_step_and_a_full_covariance_contradict_each_other() -> None:
         FedCmaConfig(step="newton", covariance="full")
 
 
-def test_what_clients_must_know() -> None:
+def test_settings_hold_what_clients_need() -> None:
     assert settings(FedCmaConfig(population=9)).candidates_sent is False
     assert settings(FedCmaConfig(covariance="full")).candidates_sent is True
     assert settings(FedCmaConfig(population=9)).population == 9

@@ -14,7 +14,7 @@ CONFIG = FedavgBbtConfig(sigma=0.5, local_population=6, local_iterations=3)
 
 
 class Recorder(ToyObjectives):
-    """A client that wants z at one place, and keeps what it was asked."""
+    """A client whose loss is lowest at 2, which records the populations that it scores."""
 
     weight = 3.0
 
@@ -49,7 +49,7 @@ def test_a_client_runs_cma_es_from_the_broadcast() -> None:
     assert update.weight == 3.0
 
 
-def test_the_best_candidate_of_all_generations_is_sent_where_it_is_asked_for() -> None:
+def test_the_best_candidate_of_all_generations_is_sent_if_the_job_says_so() -> None:
     client = Recorder()
     update = answer(CONFIG.model_copy(update={"sends": "best"}), client)
     candidates = np.concatenate(client.asked)
@@ -70,7 +70,7 @@ def test_the_server_averages_by_examples() -> None:
     np.testing.assert_allclose(server.broadcast(state, 1)["sigma"], [0.3], rtol=1e-6)
 
 
-def test_a_step_size_stays_positive_whatever_is_sent() -> None:
+def test_the_step_size_stays_positive_for_any_update() -> None:
     server = FedavgBbtServer(CONFIG, SPACE)
     hostile = Update({"mean": np.ones(DIM), "sigma": np.array([-1.0]), "loss": np.zeros(1)}, 1.0)
     state, _ = server.step(server.init(0), [hostile], 0)

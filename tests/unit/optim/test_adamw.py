@@ -4,7 +4,7 @@ import pytest
 from fedbbpt.optim.adamw import AdamW
 
 
-def test_it_steps_as_that_of_pytorch() -> None:
+def test_adamw_steps_like_pytorch() -> None:
     torch = pytest.importorskip("torch")
     start = np.linspace(-1, 1, 6).reshape(2, 3)
     gradients = np.random.default_rng(0).normal(size=(5, 2, 3))

@@ -8,7 +8,7 @@ from fedbbpt.optim.cmaes import CmaEs, CmaState, Covariance, constants, sample
 from fedbbpt.types import pack, unpack
 
 
-def test_constants_of_the_tutorials_default_population() -> None:
+def test_constants_match_the_tutorials_default_population() -> None:
     k = constants(n=10, population=10, covariance="full", parents="half")
     # ln(5.5) - ln(i), normalised
     np.testing.assert_allclose(k.weights, [0.4563, 0.2708, 0.1622, 0.0852, 0.0255], atol=5e-5)
@@ -18,7 +18,7 @@ def test_constants_of_the_tutorials_default_population() -> None:
     assert k.chi_n == pytest.approx(math.sqrt(10) * (1 - 1 / 40 + 1 / 2100), rel=2e-4)
 
 
-def test_all_parents_weigh_as_the_reference_implementation_of_fedbpt() -> None:
+def test_all_parents_have_the_weights_of_fedbpts_reference_code() -> None:
     k = constants(n=500, population=10, covariance="identity", parents="all")
     expected = [0.280, 0.197, 0.149, 0.115, 0.088, 0.067, 0.048, 0.032, 0.018, 0.006]
     np.testing.assert_allclose(k.weights, expected, atol=6e-4)
@@ -33,7 +33,7 @@ def test_few_candidates_still_have_parents(population: int) -> None:
         assert 1 <= len(k.weights) <= population
 
 
-def test_diagonal_learns_faster_by_a_third_of_n_plus_two() -> None:
+def test_a_diagonal_learns_faster_by_a_third_of_n_plus_two() -> None:
     full = constants(100, 20, "full", "half")
     diagonal = constants(100, 20, "diagonal", "half")
     assert diagonal.c_1 == pytest.approx(34 * full.c_1)
@@ -41,7 +41,7 @@ def test_diagonal_learns_faster_by_a_third_of_n_plus_two() -> None:
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal", "identity"])
-def test_finds_the_minimum_of_a_quadratic(covariance: Covariance) -> None:
+def test_cmaes_finds_the_minimum_of_a_quadratic(covariance: Covariance) -> None:
     search = CmaEs(population=12, sigma=0.5, covariance=covariance)
     state = search.init(np.full(10, 1.0))
     for generation in range(200):
@@ -88,20 +88,20 @@ def test_the_step_size_grows_by_a_factor_of_e_at_most() -> None:
     assert told.sigma == pytest.approx(math.e)
 
 
-def test_samples_have_the_mean_and_scale_that_were_asked_for() -> None:
+def test_samples_have_the_given_mean_and_scale() -> None:
     drawn = sample(np.array([1.0, -2.0]), np.array([0.5, 3.0]), seed=5, population=20_000)
     np.testing.assert_allclose(drawn.mean(axis=0), [1, -2], atol=0.06)
     np.testing.assert_allclose(drawn.std(axis=0), [0.5, 3], rtol=0.02)
 
 
-def test_a_full_covariance_is_drawn_from() -> None:
+def test_candidates_follow_a_full_covariance() -> None:
     search = CmaEs(population=20_000, sigma=2.0)
     covariance = np.array([[2.0, 0.9], [0.9, 1.0]])
     state = CmaState(np.zeros(2), 2.0, covariance, np.zeros(2), np.zeros(2), 0)
     np.testing.assert_allclose(np.cov(search.ask(state, 1).T), 4 * covariance, rtol=0.05)
 
 
-def test_another_process_goes_on_from_stored_arrays_bit_for_bit() -> None:
+def test_a_search_continues_from_stored_arrays_bit_for_bit() -> None:
     search = CmaEs(population=8, sigma=0.7, covariance="diagonal")
     state = search.init(np.zeros(6))
     for generation in range(5):

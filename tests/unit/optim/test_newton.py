@@ -1,4 +1,4 @@
-"""A step in the span of a population, on quadratics whose minimum is known."""
+"""A Newton step in the span of a population, on quadratics with a known minimum."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ CURVATURE = np.diag([1.0, 4.0, 0.25])
 
 
 def expansion(moves: npt.NDArray[np.float64]) -> Expansion:
-    """Of (z - TARGET) CURVATURE (z - TARGET) / 2 around Z."""
+    """Returns the expansion of (z - TARGET) CURVATURE (z - TARGET) / 2 around Z."""
     away = Z - TARGET
     return Expansion(0.5 * away @ CURVATURE @ away, moves @ CURVATURE @ away, moves @ CURVATURE @ moves.T)
 
@@ -32,7 +32,7 @@ def test_fewer_moves_reach_the_best_point_of_their_span() -> None:
     np.testing.assert_allclose(moves @ CURVATURE @ (Z + move - TARGET), 0.0, atol=1e-6)
 
 
-def test_ridge_draws_to_zero_and_damping_to_where_it_stands_however_long_the_moves_are() -> None:
+def test_ridge_draws_to_zero_and_damping_to_the_point_for_moves_of_any_length() -> None:
     """Kills: a ridge on the mixture instead of on z, which would depend on the moves' lengths."""
     for moves in (np.eye(3), 0.01 * RNG.normal(size=(3, 3))):
         by_ridge = newton.step(Z, moves, expansion(moves), ridge=2.0, damping=1e-12, radius=100.0)
@@ -47,7 +47,7 @@ def test_a_step_is_no_longer_than_the_radius() -> None:
     np.testing.assert_allclose(short, free * 0.1 / np.linalg.norm(free))
 
 
-def test_a_hessian_that_rounding_made_indefinite_still_descends() -> None:
+def test_an_indefinite_hessian_still_descends() -> None:
     gradient = np.array([1.0, 1.0])
     move = newton.step(np.zeros(2), np.eye(2), Expansion(0.0, gradient, np.diag([1.0, -0.5])), 0.0, 0.1, radius=2.0)
     assert np.isfinite(move).all() and (move < 0).all()

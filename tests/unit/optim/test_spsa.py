@@ -12,7 +12,7 @@ def spsa(**changes: float) -> SpsaGc:
     return SpsaGc(estimates=5, **gains)
 
 
-def test_a_step_is_the_papers() -> None:
+def test_a_step_follows_the_papers_equations() -> None:
     search = spsa()
     state = SpsaState(point=np.array([1.0, -1.0]), momentum=np.array([0.5, 0.0]), step=3)
     population = search.ask(state, seed=8)
@@ -27,7 +27,7 @@ def test_a_step_is_the_papers() -> None:
     assert told.step == 4
 
 
-def test_candidates_come_in_mirrored_pairs_of_the_stated_width() -> None:
+def test_candidates_are_mirrored_pairs_of_the_given_width() -> None:
     search = spsa()
     state = SpsaState(point=np.full(50, 2.0), momentum=np.zeros(50), step=2)
     plus, minus = np.split(search.ask(state, seed=1), 2)
@@ -37,7 +37,7 @@ def test_candidates_come_in_mirrored_pairs_of_the_stated_width() -> None:
     assert len({tuple(row) for row in plus}) == 5
 
 
-def test_falls_on_a_quadratic() -> None:
+def test_spsa_descends_a_quadratic() -> None:
     search = spsa(a=0.02)
     state = search.init(np.full(20, 1.0))
     for step in range(400):
@@ -46,7 +46,7 @@ def test_falls_on_a_quadratic() -> None:
     assert (state.point**2).sum() < 0.05
 
 
-def test_momentum_carries_on_where_the_slope_is_gone() -> None:
+def test_momentum_continues_on_a_plateau() -> None:
     search = spsa()
     state = SpsaState(point=np.zeros(3), momentum=np.ones(3), step=1)
     told = search.tell(state, search.ask(state, 0), np.zeros(10))
