@@ -6,7 +6,7 @@ project = "fedbbpt"
 copyright = "the fedbbpt authors"
 release = importlib.metadata.version("fedbbpt")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.napoleon", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"fedbbpt {release}"
 exclude_patterns = ["conf.py", "draw_rooms.py"]

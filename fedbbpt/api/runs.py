@@ -93,6 +93,8 @@ class SimulatedRun:
 def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
     """Reads a job's data, lets its clients join, and returns the run, whose rounds are played as you iterate.
 
+    Example::
+
         with fedbbpt.simulate(fedbbpt.load_job("job.toml")) as run:
             for report in run:
                 print(report.round, report.dev_loss, report.dev_accuracy)
@@ -103,7 +105,7 @@ def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
         ptm: The model to query; None opens the job's own, by `ptm.address` or by `ptm.model`.
 
     Raises:
-        InvalidData: The data cannot be shared out as the job says.
+        InvalidData: The data cannot be split as the job says.
         InvalidJob: The job contradicts its data or its model.
         PtmUnavailable: The service at `ptm.address` does not answer.
     """
