@@ -13,7 +13,17 @@ import numpy as np
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor
 from fedbbpt.limits import MAX_EXAMPLES
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.types import Examples, ExampleSet, ExamplesHandle, Output, Perturbation, Prompts, Scored, TaskSpec
+from fedbbpt.types import (
+    ExampleKind,
+    Examples,
+    ExampleSet,
+    ExamplesHandle,
+    Output,
+    Perturbation,
+    Prompts,
+    Scored,
+    TaskSpec,
+)
 from fedbbpt.types.examples import check_class_count
 from fedbbpt.v1 import tensor_pb2
 from fedbbpt.wire import tensors
@@ -75,8 +85,8 @@ def _example_set_message(examples: ExampleSet) -> pb.ExampleSet:
         message.perturbation.CopyFrom(pb.Perturbation(rate=examples.perturbation.rate, seed=examples.perturbation.seed))
     for row in range(len(inputs)):
         one = message.examples.add()
-        if inputs.images is not None:
-            one.image.CopyFrom(tensors.to_message(inputs.images[row]))
+        if inputs.kind is ExampleKind.IMAGES:
+            one.image.CopyFrom(tensors.to_message(inputs.pixels()[row]))
         else:
             one.text = inputs.texts[row]
         if inputs.pairs is not None:
