@@ -1,6 +1,6 @@
-"""A client of fed-cma from the protos alone: no other part of fedbbpt is imported. A guide for other languages.
+"""A client of fed-cma from the protos alone, which imports no other part of fedbbpt: a guide for other languages.
 
-It stays small, so it begins anew where a real client would try again, and it keeps nothing on disk.
+To stay small, it fails where a real client would retry, and it stores nothing on disk.
 
     python examples/client_from_protos.py HOST:PORT DATA.jsonl     (lines with "text" and "label")
 """
@@ -24,11 +24,11 @@ from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 
 Vector = Sequence[float]
 DEV = 4
-"""Every fourth example is for measuring the prompt."""
+"""Every fourth example is a dev example."""
 
 
 def normals(seed: int, count: int) -> list[float]:
-    """docs/protocol.md, "Draws that both ends make"."""
+    """Returns `count` numbers as docs/protocol.md specifies in "Draws that both ends make"."""
     pairs = -(-count // 2)
     stream = hashlib.shake_256(seed.to_bytes(8, "little")).digest(16 * pairs)
     uniforms = [((word >> 11) + 0.5) / 2.0**53 for word in struct.unpack(f"<{2 * pairs}Q", stream)]
@@ -40,15 +40,16 @@ def normals(seed: int, count: int) -> list[float]:
 
 
 def cross_entropy(scores: Vector, label: int) -> float:
+    """Returns the cross-entropy of the scores' softmax in nats."""
     top = max(scores)
     return top + math.log(sum(math.exp(score - top) for score in scores)) - scores[label]
 
 
 class BlackBox:
-    """The PTM, asked about one set of examples."""
+    """The PTM with one set of examples."""
 
     def __init__(self, address: str, task: method_pb2.TaskSettings, examples: Sequence[tuple[str, int]]) -> None:
-        # Where there are commas, each is an address of the same model.
+        # An address with commas is a list of addresses of the same model.
         self._stub = PtmServiceStub(grpc.insecure_channel(address.partition(",")[0]))
         if self._stub.Describe(ptm.DescribeRequest()).output not in (
             ptm.OUTPUT_LABEL_LOGITS,
@@ -66,13 +67,13 @@ class BlackBox:
         self._examples_id = self._stub.RegisterExamples(request).examples_id
 
     def losses(self, candidates: Sequence[Vector]) -> list[tuple[float, int]]:
-        """For each candidate the sum of its losses, and how many examples it gets right."""
+        """Returns for each candidate the sum of its losses, and the number of examples that it classifies correctly."""
         dim = len(candidates[0]) - self._offsets
         data = b"".join(struct.pack(f"<{dim}f", *z[:dim]) for z in candidates)
         shape = [len(candidates), dim]
         z = tensor_pb2.Tensor(dtype=tensor_pb2.D_TYPE_FLOAT32, shape=shape, data=data)
         latent = prompt_pb2.LatentPrompts(z=z, projection=self._projection)
-        key = secrets.token_hex(16)  # one who tries again sends the same key
+        key = secrets.token_hex(16)  # a retry would send the same key
         request = ptm.ScoreRequest(examples_id=self._examples_id, latent=latent, idempotency_key=key)
         answer = self._stub.Score(request)
         rows = list(struct.iter_unpack(f"<{self._classes}f", answer.scores.data))  # [P x B] rows of K scores
@@ -88,7 +89,7 @@ class BlackBox:
 
 
 def tasks(stream: Iterable[pb.StreamTasksResponse]) -> Iterator[tuple[pb.TaskHeader, dict[str, Vector]]]:
-    """Each task with its arrays, flat."""
+    """Yields each task with its arrays, flat."""
     header, data = pb.TaskHeader(), b""
     for response in stream:
         kind = response.WhichOneof("event")
@@ -100,7 +101,7 @@ def tasks(stream: Iterable[pb.StreamTasksResponse]) -> Iterator[tuple[pb.TaskHea
             data += response.chunk.data
             if len(data) == header.arrays.total_bytes:
                 if google_crc32c.value(data) != header.arrays.crc32c:
-                    raise ValueError("the arrays were changed on their way")
+                    raise ValueError("the arrays were corrupted in transit")
                 arrays: dict[str, Vector] = {}
                 for spec in header.arrays.tensors:
                     size = math.prod(spec.shape)
@@ -109,6 +110,7 @@ def tasks(stream: Iterable[pb.StreamTasksResponse]) -> Iterator[tuple[pb.TaskHea
 
 
 def submission(header: pb.UpdateHeader, losses: Vector) -> Iterator[pb.SubmitUpdateRequest]:
+    """Yields the messages of an update."""
     data = struct.pack(f"<{len(losses)}f", *losses)
     if losses:
         header.arrays.tensors.add(name="losses", dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[len(losses)])
@@ -119,7 +121,7 @@ def submission(header: pb.UpdateHeader, losses: Vector) -> Iterator[pb.SubmitUpd
 
 
 def main(address: str, path: str) -> int:
-    """Takes part in a run to its end; returns how many updates were counted."""
+    """Takes part in a run until its end, and returns the number of counted updates."""
     with open(path, encoding="utf-8") as file:
         lines = [json.loads(line) for line in file if line.strip()]
     coordinator = CoordinatorServiceStub(grpc.insecure_channel(address))
@@ -134,7 +136,7 @@ def main(address: str, path: str) -> int:
     )
     method = run.method.fed_cma
     if run.method.WhichOneof("method") != "fed_cma" or method.candidates_sent or method.expansion_sent:
-        raise ValueError("this client knows fed-cma by ranks, with a diagonal covariance, only")
+        raise ValueError('this client supports fed-cma only with step = "ranks" and a diagonal covariance')
     examples = [(line["text"], list(run.task.labels).index(line["label"])) for line in lines]
     dev, train = examples[::DEV], [one for index, one in enumerate(examples) if index % DEV]
     on_dev, on_train = (BlackBox(run.ptm_address, run.task, part) for part in (dev, train))

@@ -1,4 +1,4 @@
-// Tasks and examples, read from messages of ptm.proto and checked. What cannot be taken is thrown as a Refusal.
+// Reads tasks and examples from messages of ptm.proto and checks them. Throws a Refusal for those that the model cannot take.
 #pragma once
 
 #include <string>
@@ -33,5 +33,5 @@ struct Examples {
 // Throws InvalidTask.
 Task read_task(const pb::Task& message);
 
-// A text is cut where it would leave no room for its prompt. Throws InvalidExamples, PromptTooLong.
+// Truncates texts that leave no room for the prompt. Throws InvalidExamples, PromptTooLong.
 std::vector<Row> read_examples(const Task& task, const pb::ExampleSet& message);

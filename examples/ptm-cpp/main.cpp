@@ -1,4 +1,4 @@
-// linear-ptm [PORT]    serves PtmService on loopback; without a port, on a free one
+// linear-ptm [PORT]: serves PtmService on loopback, on a free port if none is given
 
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -10,7 +10,7 @@
 #include "service.h"
 
 int main(int argc, char** argv) {
-  // Before any thread is made, so that all leave these signals to sigwait.
+  // Blocked before any thread starts, so that every thread leaves these signals to sigwait.
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGINT);
@@ -23,7 +23,7 @@ int main(int argc, char** argv) {
   const std::string address = std::string("127.0.0.1:") + (argc > 1 ? argv[1] : "0");
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // else a second server would share the port of the first
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // otherwise a second server could share the port of the first
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.RegisterService(&service);

@@ -1,4 +1,4 @@
-// What a service remembers: so much at most, and each thing for so long after its last use.
+// A bounded cache. An entry expires some time after its last use.
 #pragma once
 
 #include <chrono>
@@ -17,7 +17,7 @@ class Memory {
 
   std::chrono::seconds time_to_live() const { return time_to_live_; }
 
-  // Counts as a use; null where `id` is unknown or has expired.
+  // Counts as a use. Returns null if `id` is unknown or has expired.
   T* find(const std::string& id) {
     const auto found = kept_.find(id);
     if (found == kept_.end()) return nullptr;
@@ -29,7 +29,7 @@ class Memory {
     return &found->second.thing;
   }
 
-  // What was used least recently gives way; what is put last stays, whatever its weight.
+  // Evicts the least recently used entries. The new entry stays, whatever its weight.
   T& put(const std::string& id, T thing, std::size_t weight) {
     erase(id);
     while (!kept_.empty() && (kept_.size() >= max_count_ || weight_ + weight > max_weight_)) erase(oldest());
@@ -44,7 +44,7 @@ class Memory {
     kept_.erase(found);
   }
 
-  // How many there are that have not expired.
+  // The number of entries that have not expired.
   std::size_t size() {
     const auto limit = Clock::now() - time_to_live_;
     std::erase_if(kept_, [&](const auto& item) {

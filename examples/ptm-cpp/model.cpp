@@ -33,7 +33,7 @@ Tokens tokenize(std::string_view text) {
     word.clear();
   };
   for (const unsigned char c : text) {
-    if (std::isalnum(c) || c >= 0x80) {  // whatever is beyond ASCII is taken for letters
+    if (std::isalnum(c) || c >= 0x80) {  // bytes beyond ASCII count as letters
       word.push_back(static_cast<char>(std::tolower(c)));
       continue;
     }
@@ -62,7 +62,7 @@ Vector bag(const Tokens& tokens) {
   }
   double squares = 0;
   for (const double element : sum) squares += element * element;
-  if (squares > 1e-9)  // words may cancel
+  if (squares > 1e-9)  // the sum may be 0
     for (double& element : sum) element /= std::sqrt(squares);
   return sum;
 }

@@ -1,7 +1,7 @@
 // A linear model in closed form. It knows words, vectors and scores, and nothing of gRPC.
 //
-// A text is a hashed bag of words, x [D] the unit-length sum of its words' vectors; c_k [D] is a class, made the same
-// way. A prompt V [L, D] weighs the text's features by m [D], the sum of its vectors over sqrt(L):
+// A text is a hashed bag of words: x [D] is the sum of its words' vectors, scaled to length 1. A class c_k [D] is made in
+// the same way. A prompt V [L, D] weighs the text's features by m [D], the sum of its vectors over sqrt(L):
 //
 //     score_k = 4 sum_d c_kd x_d (1 + sqrt(D) m_d)
 //
@@ -28,17 +28,17 @@ Tokens tokenize(std::string_view text);
 
 Vector word_vector(int token);
 
-// The sum over the tokens at length 1, or zeros.
+// Returns the sum of the tokens' vectors, scaled to length 1, or zeros.
 Vector bag(const Tokens& tokens);
 
-// Sums are made in one order for each pair alone: its bits do not depend on the pairs beside it.
+// Sums each pair alone and in a fixed order, so that its bits do not depend on the other pairs of the call.
 float score(const Vector& m, const Vector& text, const Vector& label);
 
-// A fraction `rate` of the tokens gives way to tokens drawn uniformly from the vocabulary.
+// Replaces a fraction `rate` of the tokens by tokens drawn uniformly from the vocabulary.
 void perturb(std::span<int> tokens, double rate, std::uint64_t seed);
 
-// Of all that scores depend on.
+// A digest of everything on which scores depend.
 std::string revision();
 
-// SHA-256 in hexadecimal digits, the first 32 of them.
+// The first 32 hexadecimal digits of the SHA-256.
 std::string digest(std::string_view bytes);

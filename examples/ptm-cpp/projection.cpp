@@ -10,7 +10,7 @@
 
 namespace {
 
-// SHAKE-256 of the seed's 8 bytes, little-endian, as this machine has them (prompts.cpp asserts that).
+// SHAKE-256 of the seed's 8 bytes. They are little-endian on this machine, which prompts.cpp asserts.
 std::vector<unsigned char> stream(std::uint64_t seed, std::size_t length) {
   std::vector<unsigned char> bytes(length);
   const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);

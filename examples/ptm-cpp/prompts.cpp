@@ -29,7 +29,8 @@ void check_injection(prompt_pb::Injection injection, const std::string& where) {
   if (injection != prompt_pb::INJECTION_PREFIX) throw unsupported("another injection", where, "INJECTION_PREFIX");
 }
 
-// The finite float32 elements of a tensor of that rank whose sizes are 1 or more.
+// Returns the elements of a float32 tensor of that rank. Throws InvalidTensor unless all sizes are 1 or more and all
+// elements finite.
 std::vector<float> floats(const Tensor& tensor, int rank, const std::string& where) {
   static_assert(std::endian::native == std::endian::little, "tensors travel little-endian");
   if (tensor.dtype() != fedbbpt::v1::D_TYPE_FLOAT32 || tensor.shape_size() != rank)
@@ -49,7 +50,7 @@ std::vector<float> floats(const Tensor& tensor, int rank, const std::string& whe
   return read;
 }
 
-// `vectors` [L, D], one behind the other.
+// `vectors` holds [L, D] numbers, row-major.
 template <class Number>
 Prompt prompt_of(const Number* vectors, int tokens) {
   Prompt prompt{{}, tokens};

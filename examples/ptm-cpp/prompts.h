@@ -14,7 +14,7 @@ constexpr double kMaxLatent = 1e4;
 constexpr double kMaxVectorNorm = 1e4;
 
 struct Prompt {
-  Vector m;  // the sum of its vectors over sqrt(L), which is all that the model sees
+  Vector m;  // the sum of its vectors over sqrt(L), the only part that the model uses
   int tokens;
 };
 

@@ -1,6 +1,6 @@
-// Why a call fails: thrown anywhere below the service, and turned into a status in one place.
+// The error of a call: thrown anywhere below the service, and converted to a status in one place.
 //
-// Words never quote the caller: what it sent may be long, and a status travels in 8 KiB of headers.
+// Messages never quote the caller, because its input may be long and a status must fit into 8 KiB of headers.
 #pragma once
 
 #include <grpcpp/support/status.h>
@@ -9,8 +9,8 @@
 
 struct Refusal {
   grpc::StatusCode code;
-  std::string reason;  // of ptm.proto
-  std::string what;    // was wrong
+  std::string reason;  // named in ptm.proto
+  std::string what;    // what is wrong
   std::string where;   // a field
   std::string fix;     // what would be right
   int retry_seconds = 0;

@@ -11,7 +11,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMaxWaiting = 32;
-constexpr std::size_t kEnvelopeBytes = 4096;  // what an answer holds besides its scores, generously
+constexpr std::size_t kEnvelopeBytes = 4096;  // more than an answer holds besides its scores
 constexpr int kMaxKeyCharacters = 64;
 
 template <class Call>

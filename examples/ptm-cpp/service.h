@@ -1,4 +1,4 @@
-// PtmService over the linear model: one call at a time, for one tenant, since nobody is asked who they are.
+// PtmService over the linear model: one call at a time, and one tenant, because callers are not authenticated.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -46,7 +46,7 @@ class LinearPtm final : public pb::PtmService::Service {
     pb::ScoreResponse response;
   };
 
-  // Waits its turn; while it lives, nobody else computes or changes what is kept.
+  // Waits for its turn. While it exists, no other call computes or changes the caches.
   class Turn {
    public:
     explicit Turn(LinearPtm& service);
@@ -57,7 +57,7 @@ class LinearPtm final : public pb::PtmService::Service {
   };
 
   std::string keep_task(const pb::Task& message);
-  // The handle, and whether they were kept before.
+  // Returns the handle, and whether the examples were already registered.
   std::pair<std::string, bool> keep_examples(const std::string& task_id, const pb::ExampleSet& message);
   void score(const grpc::ServerContext& context, const pb::ScoreRequest& request, pb::ScoreResponse& response,
              Usage& usage);
@@ -66,7 +66,7 @@ class LinearPtm final : public pb::PtmService::Service {
   std::atomic<int> waiting_ = 0;
   std::mutex turn_;
   Memory<KeptTask> tasks_{256, 256, std::chrono::hours(1)};              // each weighs 1
-  Memory<KeptExamples> examples_{1000, 200'000, std::chrono::hours(1)};  // weighed in rows
-  Memory<Answer> answers_{1000, 64 << 20, std::chrono::minutes(10)};     // weighed in bytes
+  Memory<KeptExamples> examples_{1000, 200'000, std::chrono::hours(1)};  // weight: rows
+  Memory<Answer> answers_{1000, 64 << 20, std::chrono::minutes(10)};     // weight: bytes
   Usage usage_;
 };

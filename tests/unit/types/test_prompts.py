@@ -72,8 +72,8 @@ def test_taking_prompts_keeps_their_digests_in_order(three: Prompts) -> None:
 @each_kind
 def test_a_prompt_travels_under_the_name_of_its_kind_and_field(three: Prompts) -> None:
     field, message = prompts_message(three)
-    described = ptm_pb2.ScoreRequest.DESCRIPTOR.fields_by_name[field].message_type
-    assert f"{field}.{described.fields[0].name}" == three.where
+    assert field in ptm_pb2.ScoreRequest.DESCRIPTOR.fields_by_name
+    assert f"{field}.{message.DESCRIPTOR.fields[0].name}" == three.where
     read = prompts(field, message)
     assert type(read) is type(three)
     np.testing.assert_array_equal(read.digests(), three.digests())
