@@ -1,1 +1,1 @@
-"""Tenants of the PTM service: who they are, what they may use and see, and what the service keeps for them."""
+"""Tenants of the PTM service: identity, agreement, budget, output policy, audit, and the state kept for each."""
