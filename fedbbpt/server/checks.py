@@ -3,13 +3,27 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from fedbbpt.errors import InvalidHello, InvalidTensor, InvalidUpdate
-from fedbbpt.interfaces import Codec
+from fedbbpt.errors import InvalidHello, InvalidPlugin, InvalidTensor, InvalidUpdate
+from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_UPDATE_COUNT
 from fedbbpt.types import Array, Hello, Measurement, Orders, Update
+
+
+def updates_add(method: ServerHalf[Any], codec: Codec) -> bool:
+    """Returns whether the server needs no more than the sum of the encoded updates, as aggregation of sums requires.
+
+    Raises:
+        InvalidPlugin: the method says that it is linear, but its updates hold orders of candidates, which do not add.
+    """
+    orders = sorted(name for name, form in method.expected().items() if isinstance(form, Orders))
+    if method.linear and orders:
+        what = f"the method says that it is linear, but the orders in {', '.join(orders)} do not add"
+        raise InvalidPlugin(what, where=type(method).__name__, fix="linear = False")
+    return method.linear and codec.additive
 
 
 def check_hello(hello: Hello, codec: str) -> None:

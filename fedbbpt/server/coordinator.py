@@ -30,7 +30,7 @@ from fedbbpt.errors import (
 from fedbbpt.interfaces import Codec, ServerHalf, Store
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
-from fedbbpt.server.checks import check_hello, decode_update
+from fedbbpt.server.checks import check_hello, decode_update, updates_add
 from fedbbpt.server.cohort import CohortSettings, sample
 from fedbbpt.server.round import (
     CloseRound,
@@ -101,12 +101,15 @@ class Coordinator:
         Raises:
             StoreError: the store cannot be read.
             InvalidTensor, InvalidUpdate: an update in the store does not fit the method.
+            InvalidPlugin: the method contradicts itself.
         """
         self.settings = settings
         self.status_version = 0
         """Grows with every change of `status`."""
         self.tasks_version = 0
         """Grows with every change of a client's `task_for`, except the change that the client's own update makes."""
+        added = "can" if updates_add(method, codec) else "cannot"
+        log.info("%s with codec %s: updates %s be summed before they are decoded", method_name, codec.name, added)
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
