@@ -22,7 +22,7 @@ from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
-from fedbbpt.methods import METHODS
+from fedbbpt.methods import METHODS, find_method, method_names
 from fedbbpt.types import ExampleKind, Report, Result, RunStatus
 
 DEMO = Job.model_validate(
@@ -36,7 +36,10 @@ DEMO = Job.model_validate(
 def init(
     path: Annotated[Path, typer.Argument(help="The job file to write.")] = Path("job.toml"),
     method: Annotated[
-        str, typer.Option(help=f"The method whose settings the file lists: one of {', '.join(METHODS)}.")
+        str,
+        typer.Option(
+            help=f"The method whose settings the file lists: one of {', '.join(METHODS)}, or an installed plug-in."
+        ),
     ] = "fed-cma",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
@@ -44,8 +47,8 @@ def init(
 
     Example: fedbbpt init job.toml
     """
-    if method not in METHODS:
-        raise InvalidInput(f"{method!r} is unknown", where="--method", fix=f"one of {', '.join(METHODS)}")
+    if find_method(method) is None:
+        raise InvalidInput(f"{method!r} is unknown", where="--method", fix=f"one of {', '.join(method_names())}")
     if path.exists() and not force:
         raise InvalidInput("the file exists already", where=str(path), fix="another path, or --force")
     path.write_text(job_text(Job.model_validate({"method": {"name": method}})), encoding="utf-8")

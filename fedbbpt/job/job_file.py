@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from fedbbpt.job.config import Job
-from fedbbpt.methods import METHODS
+from fedbbpt.methods import method_names
 from fedbbpt.methods.method import MethodConfig
 
 WIDTH = 118
@@ -35,7 +35,7 @@ def job_text(job: Job) -> str:
             if isinstance(value, BaseModel):
                 continue
             field = type(section).model_fields[key]
-            note = _methods() if isinstance(section, MethodConfig) and key == "name" else field.description or ""
+            note = _methods(job) if isinstance(section, MethodConfig) and key == "name" else field.description or ""
             lines += [*_comment(note + _choices(field.annotation)), f"{key} = {_toml(value)}"]
         lines.append("")
     return "\n".join(lines)
@@ -54,8 +54,8 @@ def _tables(job: Job) -> list[tuple[str, BaseModel]]:
     ]
 
 
-def _methods() -> str:
-    return "One of " + ", ".join(sorted(METHODS)) + "."
+def _methods(job: Job) -> str:
+    return "One of " + ", ".join(method_names([job.entry()])) + "."
 
 
 def _comment(text: str) -> list[str]:
