@@ -1,4 +1,5 @@
-// Reads tasks and examples from messages of ptm.proto and checks them. Throws a Refusal for those that the model cannot take.
+// Reads tasks and examples from messages of ptm.proto and checks them. Throws a Refusal for those that the model cannot
+// take.
 #pragma once
 
 #include <string>

@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
   const std::string address = std::string("127.0.0.1:") + (argc > 1 ? argv[1] : "0");
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // otherwise a second server could share the port of the first
+  // Otherwise a second server could share the port of the first.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.RegisterService(&service);

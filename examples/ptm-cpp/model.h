@@ -1,7 +1,7 @@
 // A linear model in closed form. It knows words, vectors and scores, and nothing of gRPC.
 //
-// A text is a hashed bag of words: x [D] is the sum of its words' vectors, scaled to length 1. A class c_k [D] is made in
-// the same way. A prompt V [L, D] weighs the text's features by m [D], the sum of its vectors over sqrt(L):
+// A text is a hashed bag of words: x [D] is the sum of its words' vectors, scaled to length 1. A class c_k [D] is made
+// in the same way. A prompt V [L, D] weighs the text's features by m [D], the sum of its vectors over sqrt(L):
 //
 //     score_k = 4 sum_d c_kd x_d (1 + sqrt(D) m_d)
 //

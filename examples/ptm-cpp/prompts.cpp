@@ -100,8 +100,10 @@ std::vector<Prompt> read_latent(const prompt_pb::LatentPrompts& message) {
   const std::string where = "latent.projection";
   const prompt_pb::Projection& projection = message.projection();
   check_injection(projection.injection(), where + ".injection");
-  if (projection.kind() != prompt_pb::PROJECTION_KIND_RADEMACHER && projection.kind() != prompt_pb::PROJECTION_KIND_NORMAL)
-    throw unsupported("another kind of projection", where + ".kind", "PROJECTION_KIND_RADEMACHER or PROJECTION_KIND_NORMAL");
+  const bool normal = projection.kind() == prompt_pb::PROJECTION_KIND_NORMAL;
+  if (!normal && projection.kind() != prompt_pb::PROJECTION_KIND_RADEMACHER)
+    throw unsupported("another kind of projection", where + ".kind",
+                      "PROJECTION_KIND_RADEMACHER or PROJECTION_KIND_NORMAL");
   const std::vector<float> z = floats(message.z(), 2, "latent.z");
   const long count = message.z().shape(0), n = message.z().shape(1);
   check_count(count);
@@ -117,8 +119,7 @@ std::vector<Prompt> read_latent(const prompt_pb::LatentPrompts& message) {
   std::vector<double> initial(size);
   if (const auto words = embed(tokenize(projection.initial_text())); !words.empty())
     for (long i = 0; i < size; ++i) initial[i] = words[i % words.size()];
-  const std::vector<double> a = projection.kind() == prompt_pb::PROJECTION_KIND_NORMAL ? normals(projection.seed(), size * n)
-                                                                                 : signs(projection.seed(), size * n);
+  const std::vector<double> a = normal ? normals(projection.seed(), size * n) : signs(projection.seed(), size * n);
   const double factor = projection.scale() * kStd / std::sqrt(n);
   std::vector<Prompt> prompts;
   for (long p = 0; p < count; ++p) {
