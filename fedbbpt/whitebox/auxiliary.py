@@ -92,11 +92,6 @@ def extract_auxiliary(full: Any, layers: LayerRange) -> Any:
     return model
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Returns the number of a model's weights; a shared weight counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def weights(model: nn.Module) -> Arrays:
     """Returns copies of all parameters by name; a shared parameter occurs once, under its first name."""
     return {name: parameter.numpy(force=True).copy() for name, parameter in model.named_parameters()}
