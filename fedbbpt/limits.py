@@ -17,6 +17,10 @@ MAX_RANK = 8
 """Dimensions of an array."""
 MAX_UPDATE_BYTES = 64 * 1024 * 1024
 """The arrays of one update, encoded."""
+MAX_STATUS_CHARACTERS = 300
+"""Characters of a text in a status. Metadata is limited to 8 KiB, and texts may quote the caller's input."""
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""The largest answer of an OpenAI-compatible server that is read."""
 MAX_CONCURRENT_CALLS = 4096
 """Open calls of a server. A client of a run holds one stream open. gRPC itself rejects calls beyond twice this."""
 
@@ -75,6 +79,8 @@ fifth of it."""
 
 # Tenants of a PTM
 
+MAX_TASKS = 1024
+"""Tasks whose usage is kept separately. The usage of the least recently used ones is added up under the key ""."""
 MAX_KEY_CHARACTERS = 64
 """Characters of an idempotency key."""
 MAX_LABEL_TOKENS = 2**20

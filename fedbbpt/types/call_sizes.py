@@ -1,4 +1,4 @@
-"""How many examples and prompts fit into one call of a PTM service, by its card."""
+"""The numbers of examples and prompts that fit into one call of a PTM service, by its card."""
 
 from math import prod
 

@@ -20,14 +20,14 @@ TEXT_MODEL_PROMPTS = frozenset({PromptKind.LATENT, PromptKind.SOFT, PromptKind.T
 
 
 class ProjectionKind(StrEnum):
-    """How the entries of a projection's matrix A are drawn: +1 and -1, or N(0, 1)."""
+    """The distribution of the entries of a projection's matrix A: +1 and -1, or N(0, 1)."""
 
     RADEMACHER = "rademacher"
     NORMAL = "normal"
 
 
 class Injection(StrEnum):
-    """Where continuous prompts enter the model. prompt.proto describes each way."""
+    """The place where continuous prompts enter the model. prompt.proto describes each one."""
 
     PREFIX = "prefix"
     ADD = "add"
@@ -37,7 +37,7 @@ class Injection(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How the PTM service turns z into a soft prompt: initial + scale x std x (A z) / sqrt(n)."""
+    """The projection by which the PTM service turns z into a soft prompt: initial + scale x std x (A z) / sqrt(n)."""
 
     kind: ProjectionKind
     seed: int

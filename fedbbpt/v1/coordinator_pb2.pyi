@@ -59,7 +59,7 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
-    """Phase says what a task asks for."""
+    """Phase is the kind of work in a task."""
 
 PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_UPDATE: Phase.ValueType  # 1
@@ -413,7 +413,7 @@ class TaskHeader(_message.Message):
 
     @_builtins.property
     def arrays(self) -> _tensor_pb2.TensorBundle:
-        """What the method broadcasts; docs/protocol.md, "The methods", lists names and shapes."""
+        """The arrays that the method broadcasts; docs/protocol.md, "The methods", lists names and shapes."""
 
     def __init__(
         self,
@@ -483,8 +483,8 @@ Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
 
 @_typing.final
 class Measurement(_message.Message):
-    """Measurement holds what a client measured on its dev examples with the broadcast prompt, and the cost of the task.
-    All fields are sums or counts, so measurements can be summed.
+    """Measurement holds what a client measured on its dev examples with the broadcast prompt, and the cost of the task. All
+    fields are sums or counts, so measurements can be summed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -541,11 +541,13 @@ class UpdateHeader(_message.Message):
 
     @_builtins.property
     def measurement(self) -> Global___Measurement:
-        """What the client measured. Required in every update; the model's owner sends an empty one."""
+        """The measurement by the client. Required in every update; the model's owner sends an empty one."""
 
     @_builtins.property
     def arrays(self) -> _tensor_pb2.TensorBundle:
-        """What the method returns, encoded by the run's codec; docs/protocol.md, "The methods", lists names and shapes."""
+        """The arrays that the method returns, encoded by the run's codec; docs/protocol.md, "The methods", lists names and
+        shapes.
+        """
 
     def __init__(
         self,

@@ -23,10 +23,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TaskSettings(_message.Message):
-    """What a client must know to take part in a run. All of it is typed, so that a client in another language needs nothing
-    but these files and docs/protocol.md, "The methods".
+    """The settings that a client needs to take part in a run. All of them are typed, so that a client in another language
+    needs nothing but these files and docs/protocol.md, "The methods".
 
-    TaskSettings describes the classification task, and what the vectors z stand for that the run searches.
+    TaskSettings describes the classification task, and the meaning of the vectors z that the run searches.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -15,12 +15,11 @@ from grpc_status import rpc_status
 
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError, Unavailable
+from fedbbpt.limits import MAX_STATUS_CHARACTERS
 
 DOMAIN = "fedbbpt"
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 1e9
 """Default delay in RetryInfo, and the largest one, as google.protobuf.Duration holds no more than about 1e11 s."""
-MAX_TEXT = 300
-"""Characters of a text in a status. Metadata is limited to 8 KiB, and texts may quote the caller's input."""
 
 Code = grpc.StatusCode
 CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
@@ -88,7 +87,7 @@ def logged(error: FedbbptError) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
+    return text if len(text) <= MAX_STATUS_CHARACTERS else text[: MAX_STATUS_CHARACTERS - 3] + "..."
 
 
 def _pack(detail: Message) -> any_pb2.Any:

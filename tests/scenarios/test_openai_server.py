@@ -36,8 +36,8 @@ from tests.tenants import local_ptm
 pytest.importorskip("transformers")
 pytest.importorskip("httpx2")
 
+from fedbbpt.limits import MAX_ANSWER_BYTES
 from fedbbpt.ptm.models.openai.backend import OpenAICompatible, connect
-from fedbbpt.ptm.models.openai.http import MAX_ANSWER_BYTES
 from fedbbpt.ptm.models.openai.self_test import PROBES
 from tests.openai_server import Behaviour, OpenAIServer
 from tests.slow import slow_except

@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent, RateLimited
-from fedbbpt.limits import MAX_LABEL_TOKENS
+from fedbbpt.limits import MAX_LABEL_TOKENS, MAX_TASKS
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Budget, Usage
 
-MAX_TASKS = 1024
-"""Tasks whose usage is kept separately. The usage of the least recently used ones is added up under the key ""."""
 DIGEST_DIGITS = 16
 """Hexadecimal digits of a label token's digest."""
 ANOTHER_AGREEMENT = "another agreement with the provider"

@@ -597,7 +597,7 @@ class ScoreResponse(_message.Message):
 
     @_builtins.property
     def budget(self) -> Global___Budget:
-        """What is left to the tenant."""
+        """The remaining budget of the tenant."""
 
     def __init__(
         self,
@@ -622,7 +622,7 @@ Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Usage says what one call, or all calls together, have used."""
+    """Usage is the usage of one call, or of all calls together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -666,7 +666,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """Budget says what is left to the tenant. An absent field means unlimited."""
+    """Budget is the remaining budget of the tenant. An absent field means unlimited."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -778,7 +778,7 @@ class GetUsageResponse(_message.Message):
 
     @_builtins.property
     def budget(self) -> Global___Budget:
-        """What is left to the tenant."""
+        """The remaining budget of the tenant."""
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskUsage]:

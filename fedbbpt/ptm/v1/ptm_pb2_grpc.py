@@ -102,7 +102,8 @@ class PtmServiceServicer(object):
     """
 
     def Describe(self, request, context):
-        """Describe says what the model is, what it takes, and what it returns to this tenant. Effect: none. Idempotent.
+        """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
+        Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,7 +161,7 @@ class PtmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """GetUsage returns what the tenant has used and what is left to it. Effect: none. Idempotent.
+        """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,9 @@ class PtmServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PtmServiceAsyncStub: ...
     Describe: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.DescribeRequest, _ptm_pb2.DescribeResponse]
-    """Describe says what the model is, what it takes, and what it returns to this tenant. Effect: none. Idempotent."""
+    """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
+    Idempotent.
+    """
     RegisterTask: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.RegisterTaskRequest, _ptm_pb2.RegisterTaskResponse]
     """RegisterTask fixes the template and the classes. Effect: the service stores the task. Idempotent: the same task
     gets the same id.
@@ -87,7 +89,7 @@ class PtmServiceStub:
     call takes back one registration, so it is not idempotent; an unknown handle is no error.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.GetUsageRequest, _ptm_pb2.GetUsageResponse]
-    """GetUsage returns what the tenant has used and what is left to it. Effect: none. Idempotent."""
+    """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent."""
 
 @_typing.type_check_only
 class PtmServiceAsyncStub(PtmServiceStub):
@@ -111,7 +113,9 @@ class PtmServiceAsyncStub(PtmServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_ptm_pb2.DescribeRequest, _ptm_pb2.DescribeResponse]  # type: ignore[assignment]
-    """Describe says what the model is, what it takes, and what it returns to this tenant. Effect: none. Idempotent."""
+    """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
+    Idempotent.
+    """
     RegisterTask: _aio.UnaryUnaryMultiCallable[_ptm_pb2.RegisterTaskRequest, _ptm_pb2.RegisterTaskResponse]  # type: ignore[assignment]
     """RegisterTask fixes the template and the classes. Effect: the service stores the task. Idempotent: the same task
     gets the same id.
@@ -148,7 +152,7 @@ class PtmServiceAsyncStub(PtmServiceStub):
     call takes back one registration, so it is not idempotent; an unknown handle is no error.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_ptm_pb2.GetUsageRequest, _ptm_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """GetUsage returns what the tenant has used and what is left to it. Effect: none. Idempotent."""
+    """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent."""
 
 class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     """PtmService answers queries about a pre-trained model (PTM) without showing the model. It returns scores of label
@@ -175,7 +179,9 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ptm_pb2.DescribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.DescribeResponse, _abc.Awaitable[_ptm_pb2.DescribeResponse]]:
-        """Describe says what the model is, what it takes, and what it returns to this tenant. Effect: none. Idempotent."""
+        """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
+        Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def RegisterTask(
@@ -242,6 +248,6 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ptm_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.GetUsageResponse, _abc.Awaitable[_ptm_pb2.GetUsageResponse]]:
-        """GetUsage returns what the tenant has used and what is left to it. Effect: none. Idempotent."""
+        """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent."""
 
 def add_PtmServiceServicer_to_server(servicer: PtmServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,6 +27,7 @@ from fedbbpt.errors import (
     Unauthenticated,
     WrongService,
 )
+from fedbbpt.limits import MAX_ANSWER_BYTES
 from fedbbpt.wire.addresses import is_loopback
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ ATTEMPTS = 5
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
 """Bounds of the pause before a retry. If a server's Retry-After asks for more than the longest, the call fails."""
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 120.0
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_REASON_CHARACTERS = 200
 
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from fedbbpt.errors import BudgetSpent, RateLimited
-from fedbbpt.ptm.tenants.accounts import MAX_TASKS, Account
+from fedbbpt.limits import MAX_TASKS
+from fedbbpt.ptm.tenants.accounts import Account
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import UNLIMITED, Budget, Usage
 
