@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from examples import own_method
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf
@@ -33,6 +34,7 @@ from fedbbpt.types import (
 )
 from tests.slow import slow_except
 
+ALL_METHODS = {**METHODS, own_method.METHOD.name: own_method.METHOD}
 DIM = 6
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 SPACES: dict[str, PromptSpace] = {
@@ -63,6 +65,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-bbpt, categorical": ("fed-bbpt", {"generator": "categorical", "learning_rate": 0.02}),
     "fed-sp": ("fed-sp", {"prompt_learning_rate": 0.02}),
     "fedavg-bbt": ("fedavg-bbt", {}),
+    "fed-cem, the example": ("fed-cem", {}),
     "fedavg-bbt, as FedOne": ("fedavg-bbt", {"sends": "best"}),
 }
 
@@ -147,7 +150,7 @@ class Federation:
 
 def federation(variant: str, broken: int = 0) -> Federation:
     name, options = VARIANTS[variant]
-    method = METHODS[name]
+    method = ALL_METHODS[name]
     config = method.config(name=name, **options)
     (kind,) = method.spaces(config)
     space = SPACES[kind]
@@ -167,7 +170,7 @@ def bits(arrays: Arrays) -> dict[str, tuple[str, bytes]]:
 
 
 def test_a_method_is_listed_under_its_own_name() -> None:
-    for name, method in METHODS.items():
+    for name, method in ALL_METHODS.items():
         assert method.name == name == method.config(name=name).name
 
 
