@@ -22,7 +22,6 @@ from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import run_settings, task_spec
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve
-from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.types import OWNER
 from fedbbpt.wire.traffic import TrafficMeter
 
@@ -78,6 +77,8 @@ def _with_task(job: Job, path: Path) -> Job:
 async def _coordinate(
     job: Job, store_path: Path, ptm_address: str, ptm_revision: str, auxiliary: Path | None, listening: Listening
 ) -> None:
+    from fedbbpt.server.store import RunRecord, SqliteStore  # SQLAlchemy would slow the start of every other command
+
     # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
     record = RunRecord(run_id, job.run.seed, job.digest(ptm_revision), datetime.now(UTC).isoformat())

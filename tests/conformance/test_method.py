@@ -207,7 +207,7 @@ def test_broadcasts_are_float32(variant: str) -> None:
     assert {array.dtype for array in run.task(run.server.init(0), 0, 0).arrays.values()} == {np.dtype(np.float32)}
 
 
-@each_variant
+@each_variant_in_a_long_run
 def test_loss_falls(variant: str) -> None:
     run = federation(variant)
     state = run.server.init(0)

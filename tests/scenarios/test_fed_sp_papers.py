@@ -12,6 +12,7 @@ from fedbbpt.federation.splits import prepare
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.ptm.models.loading import load
+from tests.slow import slow_except
 from tests.tenants import local_ptm
 
 PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
@@ -19,7 +20,10 @@ PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
 
 @pytest.mark.parametrize(
     ("file", "architecture", "dim"),
-    [("fed-sp-gpt2-xl-arc-easy.toml", "gpt2", 6_144_000), ("fed-sp-opt-1.3b-arc-easy.toml", "opt", 3_932_160)],
+    slow_except(
+        [("fed-sp-gpt2-xl-arc-easy.toml", "gpt2", 6_144_000), ("fed-sp-opt-1.3b-arc-easy.toml", "opt", 3_932_160)],
+        ("fed-sp-gpt2-xl-arc-easy.toml", "gpt2", 6_144_000),
+    ),
 )
 def test_a_preset_runs(
     file: str, architecture: str, dim: int, checkpoint: Callable[[str], Path], tmp_path: Path

@@ -49,6 +49,7 @@ def job_file(tmp_path: Path, image_classifier: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_processes_and_a_simulation_end_with_the_same_prompt_that_is_better_than_none(
     job_file: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,11 @@
-"""A coordinator or a client is light: what starts it imports neither torch nor transformers."""
+"""A coordinator or a client is light: what starts it imports no model, data or database library."""
 
 import subprocess
 import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "datasets", "pyarrow", "matplotlib")
+HEAVY = ("torch", "transformers", "datasets", "pyarrow", "matplotlib", "sqlalchemy")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ TEMPLATES = {
     "prompt at the end": "{text} {prompt}{mask}",
 }
 WORDS = {"one token each": ("bad", "great"), "several": ("bad", "great film", "not so very fine")}
+each_number_of_tokens = pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(WORDS["one token each"], id="one token each", marks=pytest.mark.slow),
+        pytest.param(WORDS["several"], id="several"),
+    ],
+)
 ROOM = 18
 
 
@@ -62,7 +69,7 @@ def ask(backend: Any, task: TaskSpec, vectors: Prompts, texts: tuple[str, ...] =
     return jobs.score(backend, task, vectors, backend.prepare(task, Examples(texts), ROOM, None))
 
 
-@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+@each_number_of_tokens
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])
 def test_scores_are_those_of_one_pass_over_the_whole_pair(
@@ -77,7 +84,7 @@ def test_scores_are_those_of_one_pass_over_the_whole_pair(
     assert np.abs(ours - theirs).max() < 1e-5 * max(1.0, np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+@each_number_of_tokens
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 def test_pair_scores_the_same_bits_alone_and_in_a_batch(
     checkpoint: Checkpoint, template: str, words: tuple[str, ...]
