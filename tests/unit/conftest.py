@@ -2,39 +2,48 @@
 
 import asyncio
 import socket
+import sys
 import time
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
 import pytest
 
 
-def _refusal(what: str) -> Callable[..., NoReturn]:
-    def refuse(*arguments: Any, **options: Any) -> NoReturn:
-        pytest.fail(f"this unit test {what}; tests that do belong into tests/scenarios")
+def _refuse(what: str) -> NoReturn:
+    pytest.fail(f"this unit test {what}; tests that do belong in tests/scenarios")
 
-    return refuse
+
+def _caller_is_ours() -> bool:
+    """Says whether this package or its tests made the call: libraries such as torch sleep as they please."""
+    return str(sys._getframe(2).f_globals.get("__name__", "")).partition(".")[0] in ("fedbbpt", "tests")
 
 
 @pytest.fixture(autouse=True)
 def _no_sockets_and_no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    new_socket, asyncio_sleep = socket.socket.__init__, asyncio.sleep
-    refuse_socket, refuse_sleep = _refusal("opens a socket"), _refusal("sleeps")
+    new_socket, sleep, asyncio_sleep = socket.socket.__init__, time.sleep, asyncio.sleep
 
     def local_socket(self: socket.socket, family: int = -1, *arguments: Any, **options: Any) -> None:
-        if family != socket.AF_UNIX:
-            refuse_socket()
+        if family != socket.AF_UNIX:  # the family of the pair in each event loop
+            _refuse("opens a socket")
         new_socket(self, family, *arguments, **options)
 
-    async def yield_only(delay: float, result: Any = None) -> Any:
-        if delay > 0:
-            refuse_sleep()
-        return await asyncio_sleep(0, result)
+    def no_channel(*arguments: Any, **options: Any) -> NoReturn:
+        _refuse("opens a gRPC channel or server")
+
+    def library_sleep(seconds: float) -> None:
+        if _caller_is_ours():
+            _refuse("sleeps")
+        sleep(seconds)
+
+    def yield_only(delay: float, result: Any = None) -> Any:
+        if delay > 0 and _caller_is_ours():
+            _refuse("sleeps")
+        return asyncio_sleep(delay, result)
 
     monkeypatch.setattr(socket.socket, "__init__", local_socket)
     for module in (grpc, grpc.aio):
         for name in ("server", "insecure_channel", "secure_channel"):
-            monkeypatch.setattr(module, name, refuse_socket)
-    monkeypatch.setattr(time, "sleep", refuse_sleep)
+            monkeypatch.setattr(module, name, no_channel)
+    monkeypatch.setattr(time, "sleep", library_sleep)
     monkeypatch.setattr(asyncio, "sleep", yield_only)

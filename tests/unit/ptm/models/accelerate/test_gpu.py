@@ -77,6 +77,7 @@ def test_undoing_the_fusion_restores_the_layers(checkpoint: Checkpoint) -> None:
     assert all(one is other for one, other in zip(model.body.encoder.layer, layers, strict=True))
 
 
+@pytest.mark.slow
 def test_body_that_cannot_be_recorded_runs_without_graphs(checkpoint: Checkpoint) -> None:
     model = encoder(checkpoint("bert-mlm"))
 
