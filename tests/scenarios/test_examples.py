@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 
 import fedbbpt
-from examples import own_backend, own_method
+from examples import own_method
 from fedbbpt.errors import PluginMissing
 from fedbbpt.federation import assemble
 from fedbbpt.federation.run_folder import PROMPT
 from fedbbpt.federation.splits import prepare
 from fedbbpt.job.job_file import job_text
-from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import RunState
 from tests.federation import AdvancingLoop, OverGrpc
-from tests.plugins import use_package, write_package
+from tests.plugins import write_package
 from tests.tiny_run import job
 
 ROOT = Path(__file__).parents[2]
@@ -77,9 +76,3 @@ def test_a_client_without_the_method_leaves_and_says_what_it_needs(
         assert status.members == ()
     finally:
         federation.close()
-
-
-def test_an_own_backend_is_loaded_by_the_prefix_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry_points = {"fedbbpt.backends": {"word-count": "examples.own_backend:load"}}
-    use_package(monkeypatch, write_package(tmp_path, "words", entry_points))
-    assert isinstance(load("word-count:v1"), own_backend.WordCount)

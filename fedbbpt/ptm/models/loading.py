@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, InvalidPlugin
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.plugins import load_plugin
 from fedbbpt.interfaces import Backend
@@ -62,11 +62,10 @@ def load(
         InvalidPlugin: The plug-in does not load, or its prefix is taken.
     """
     prefix, colon, name = model.partition(":")
-    if colon and (plugin := load_plugin(GROUP, prefix, BUILT_IN_PREFIXES)):
+    if colon and (plugin := _plugin(prefix)) is not None:
         if family or runtime is not Runtime.TORCH:
-            raise InvalidInput("a plug-in has neither families nor runtimes", where=model, fix="leave both out")
-        factory: BackendFactory = plugin
-        return factory(name, threads=threads, precision=precision, device=device)
+            raise InvalidInput("a plug-in has neither families nor runtimes", where="model", fix="leave both out")
+        return plugin(name, threads=threads, precision=precision, device=device)
     on_other_server = model.startswith("openai:")
     computes_itself = model == "fake" or model.endswith(".onnx") or on_other_server
     if computes_itself and precision is not Precision.FLOAT32:
@@ -88,3 +87,11 @@ def load(
     with needs_extra("ptm", where="model", alternative='the model "fake"'):
         from fedbbpt.ptm.models.families import load_backend
     return load_backend(model, family=family, threads=threads, precision=precision, runtime=runtime, device=device)
+
+
+def _plugin(prefix: str) -> BackendFactory | None:
+    plugin: BackendFactory | None = load_plugin(GROUP, prefix, BUILT_IN_PREFIXES)
+    if plugin is not None and not callable(plugin):
+        what = f"entry point {prefix!r} is {plugin!r}"
+        raise InvalidPlugin(what, where=GROUP, fix="a function that loads a model")
+    return plugin
