@@ -32,7 +32,7 @@ from fedbbpt.types import Auxiliary, Hello, Receipt, RunSettings, Task, TaskId, 
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.messages import coordinator_messages
-from fedbbpt.wire.messages.durations import seconds
+from fedbbpt.wire.messages.durations import seconds_of
 from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
 from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks
@@ -94,7 +94,7 @@ class RemoteCoordinator:
                 fix="start the client again",
             )
         self._run_id, self._session = settings.run_id, response.session
-        self._heartbeat_seconds = seconds(response.heartbeat)
+        self._heartbeat_seconds = seconds_of(response.heartbeat)
         self._max_update_bytes = response.max_update_bytes
         return settings
 

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
+from fedbbpt.wire.messages.durations import seconds_of
 from fedbbpt.wire.status import DOMAIN
 from fedbbpt.wire.tls import ClientTls
 
@@ -100,5 +101,5 @@ def _read(error: grpc.RpcError) -> Refused:
         if detail.Unpack(info) and info.domain == DOMAIN:
             reason = info.reason
         elif detail.Unpack(retry):
-            retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+            retry_seconds = seconds_of(retry.retry_delay)
     return Refused(code, text, reason, retry_seconds)

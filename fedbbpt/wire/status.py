@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError, Unavailable
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
+from fedbbpt.wire.messages.durations import seconds_of
 
 DOMAIN = "fedbbpt"
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 1e9
@@ -127,5 +128,5 @@ def retry_seconds(error: grpc.RpcError) -> float:
     for detail in status.details if status is not None else ():
         info = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
-            return max(0.0, info.retry_delay.ToTimedelta().total_seconds())
+            return max(0.0, seconds_of(info.retry_delay))
     return 0.0

@@ -30,7 +30,7 @@ from fedbbpt.types import (
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import method_pb2, tensor_pb2
 from fedbbpt.wire.messages.codes import read_code
-from fedbbpt.wire.messages.durations import duration, seconds
+from fedbbpt.wire.messages.durations import duration, seconds_of
 from fedbbpt.wire.messages.extension_messages import extension_message, extension_settings
 from fedbbpt.wire.messages.space_messages import space, write_space
 
@@ -201,7 +201,7 @@ def task_header(task: Task, announced: tensor_pb2.TensorBundle) -> pb.TaskHeader
 
 def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
     """Reads a task, whose arrays have been read."""
-    return Task(task_id(header.id), header.seed, arrays, seconds(header.deadline))
+    return Task(task_id(header.id), header.seed, arrays, seconds_of(header.deadline))
 
 
 def update_header(session: str, task_id: TaskId, update: Update, announced: tensor_pb2.TensorBundle) -> pb.UpdateHeader:

@@ -12,6 +12,6 @@ def duration(seconds: float) -> Duration:
     return message
 
 
-def seconds(message: Duration) -> float:
+def seconds_of(message: Duration) -> float:
     """Returns a message's duration in seconds."""
     return message.ToTimedelta().total_seconds()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Budget, Usage
-from fedbbpt.wire.messages.durations import duration, seconds
+from fedbbpt.wire.messages.durations import duration, seconds_of
 
 
 def usage_message(usage: Usage) -> pb.Usage:
@@ -24,9 +24,9 @@ def usage(message: pb.Usage) -> Usage:
     return Usage(
         message.queries,
         message.tokens,
-        seconds(message.compute_time),
+        seconds_of(message.compute_time),
         message.cached_queries,
-        seconds(message.queue_time),
+        seconds_of(message.queue_time),
         message.cost_micros,
     )
 
