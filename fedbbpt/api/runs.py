@@ -91,9 +91,9 @@ class SimulatedRun:
 
 
 def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
-    """Reads a job's data, lets its clients join, and returns the run, whose rounds are played as you iterate::
+    """Reads a job's data, lets its clients join, and returns the run, whose rounds are played as you iterate.
 
-    Example::
+    For example::
 
         with fedbbpt.simulate(fedbbpt.load_job("job.toml")) as run:
             for report in run:
