@@ -4,9 +4,9 @@ One equation explains the methods: `loss = criterion(ptm.score(prompt(z), x), y)
 parameters that generate z. Only arrays shaped like z and scalars reach the coordinator, only prompts and inputs reach
 the PTM, and only label scores come back.
 
-Every implementation of one of these Protocols passes its suite in tests/conformance. Except for `Store`, `Link` and the
-remote `Ptm`, implementations use no clock, socket or disk. States are values: a method that returns a new state leaves
-the old one unchanged.
+The interfaces share one file so that they can be read at one sitting. Every implementation of one of these Protocols
+passes its suite in tests/conformance. Except for `Store`, `Link` and the remote `Ptm`, implementations use no clock,
+socket or disk. States are values: a method that returns a new state leaves the old one unchanged.
 
 A whole method is a `ServerHalf` and a `ClientHalf`. In this one each client tries eight random steps from the broadcast
 z and returns the best, and the server averages:
