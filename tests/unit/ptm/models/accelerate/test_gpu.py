@@ -17,7 +17,6 @@ from fedbbpt.ptm.models.loading import load  # noqa: E402
 from fedbbpt.ptm.models.text.split_model import SplitModel, split_model  # noqa: E402
 from fedbbpt.types import Examples, Injection, Scores, SoftPrompts, TaskSpec  # noqa: E402
 from tests.jobs import score  # noqa: E402
-from tests.slow import slow_except  # noqa: E402
 
 Checkpoint = Callable[[str], Path]
 TEXTS = ("the film was very good", "dull", "who wrote this long book", "it was great fine and very very long")
@@ -50,7 +49,8 @@ def by_hand(launch: Launch) -> Launch:
     return launch
 
 
-@pytest.mark.parametrize("compiler", slow_except(["none", "no list of layers"], "no list of layers"))
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["none", "no list of layers"])
 def test_machine_that_cannot_fuse_runs_the_plain_layers(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str
 ) -> None:
