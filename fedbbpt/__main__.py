@@ -1,3 +1,5 @@
+"""Runs the command line: `python -m fedbbpt`."""
+
 from fedbbpt.cli import main
 
 main()

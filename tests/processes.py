@@ -113,7 +113,7 @@ class Launcher:
 
 
 def mentioning(words: str) -> list[int]:
-    """The processes whose command line holds `words`, but for this one."""
+    """Returns the processes whose command line holds `words`, except this one."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -39,7 +39,7 @@ class Compute(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which model to serve, and how it computes."""
+    """The model to serve, and how it computes."""
 
     model: Annotated[
         str,
@@ -87,7 +87,7 @@ class RayOptions:
 
 @dataclass(frozen=True, slots=True)
 class ProviderOptions:
-    """Who may use the service, and what is recorded."""
+    """The tenants of the service, and the records kept of them."""
 
     tenants: Annotated[
         Path | None, typer.Option(help="The file that lists tenants, their budgets and outputs (TOML).")

@@ -28,7 +28,7 @@ PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
 def test_a_preset_runs(
     file: str, architecture: str, dim: int, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """All is the paper's but for sizes, steps and data; it ends, and through the owner's turn."""
+    """Everything is the paper's except sizes, steps and data. The run ends, and the owner has its turn in it."""
     job = read_job(PAPERS / file)
     assert job.space().dim == dim
     assert isinstance(job.method, FedSpConfig)

@@ -94,7 +94,7 @@ def test_processes_that_train_models(data: Path, tmp_path: Path, checkpoint: Cal
 
 
 def check_processes(job: Job, tmp_path: Path) -> None:
-    """All that both commands leave is the same, but for times and bytes."""
+    """Both commands leave the same files, except for times and bytes."""
     job_file = tmp_path / "job.toml"
     job_file.write_text(job_text(job))
     for command in ("run", "simulate"):

@@ -1,8 +1,8 @@
 """What scores give away of a model's last layer, and what the budget of label tokens keeps.
 
-Logits are W h, with h as wide as the model: over more columns than that, they have no more directions than h. Whoever
-sees the singular values fall off a cliff has read the width, and has W but for one square matrix (Carlini et al. 2024,
-arXiv 2403.06634; Finlayson et al. 2024, arXiv 2403.09539).
+Logits are W h, where h is as wide as the model. Over more columns than that, logits have no more directions than h has.
+The singular values of many logits therefore drop sharply at the model's width, and reveal W except for one square
+matrix (Carlini et al. 2024, arXiv 2403.06634; Finlayson et al. 2024, arXiv 2403.09539).
 """
 
 import re

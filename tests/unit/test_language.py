@@ -21,10 +21,12 @@ RIDDLES = re.compile(r"\b(hangs? on|hanging on|but for|not to be had|reckon\w*)\
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def protocol_methods() -> set[str]:
-    """Returns the names of the methods whose contract stands in `fedbbpt.interfaces`; implementations may refer to it."""
+def inherited_methods() -> set[str]:
+    """Returns the names of methods whose contract stands elsewhere: in `fedbbpt.interfaces`, in a proto, or in grpc."""
     tree = ast.parse((ROOT / "fedbbpt/interfaces.py").read_text())
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    protocols = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    rpcs = {rpc for path in (ROOT / "protos").rglob("*.proto") for rpc in re.findall(r"\brpc (\w+)", path.read_text())}
+    return protocols | rpcs | {"intercept_service"}
 
 
 def public(tree: ast.Module) -> Iterator[tuple[str, Documented, bool]]:
@@ -49,9 +51,13 @@ def exempt(node: Documented) -> bool:
 
 
 def faults(text: str, inherited: set[str]) -> list[str]:
-    """Returns what is wrong with the docstrings of a module."""
-    found = []
-    for name, node, is_method in public(ast.parse(text)):
+    """Returns what is wrong with the docstrings of a module.
+
+    A method needs none whose name is among `inherited`, or has a docstring in another class of the module.
+    """
+    found, members = [], list(public(ast.parse(text)))
+    inherited = inherited | {name for name, node, is_method in members if is_method and ast.get_docstring(node)}
+    for name, node, is_method in members:
         docstring = ast.get_docstring(node)
         if docstring is None:
             if not exempt(node) and not (is_method and name in inherited):
@@ -67,7 +73,7 @@ def faults(text: str, inherited: set[str]) -> list[str]:
 
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_names_have_docstrings_of_whole_sentences(path: Path) -> None:
-    inherited = set() if path.name == "interfaces.py" else protocol_methods()
+    inherited = set() if path.name == "interfaces.py" else inherited_methods()
     assert faults(path.read_text(), inherited) == []
 
 

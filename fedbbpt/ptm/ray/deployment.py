@@ -67,6 +67,7 @@ class Deployed:
             self._handle.answer.remote(method).result(timeout_s=seconds)
 
     def share(self, inputs: JobInputs) -> Awaitable[JobInputs]:
+        """Puts a job's inputs in Ray's object store once, for all replicas."""
         shared: Awaitable[JobInputs] = ray.put(inputs)
         return shared
 
