@@ -9,7 +9,7 @@ release = importlib.metadata.version("fedbbpt")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.napoleon", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"fedbbpt {release}"
-exclude_patterns = ["conf.py", "draw_rooms.py"]
+exclude_patterns = ["conf.py", "draw_packages.py"]
 
 myst_heading_anchors = 4
 myst_links_external_new_tab = True

@@ -194,7 +194,7 @@ class ClientHalf(Protocol):
     """
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
-        """Returns the answer to a task, and the arrays to keep for the next task if the answer is counted.
+        """Returns the answer to a task, and the arrays to keep for the next task, even if the answer is not counted.
 
         `private` never leaves the client. It is empty at first, and most methods leave it empty.
         """

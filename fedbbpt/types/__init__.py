@@ -1,4 +1,4 @@
-"""The nouns of the framework: frozen values that all rooms share.
+"""The nouns of the framework: frozen values that all packages share.
 
 Shapes are written with P candidates or prompts, n length of z, B examples, L prompt tokens, D embedding width and
 K classes.

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,11 @@ def test_families_and_what_tells_them() -> None:
     rows = table((ROOT / "docs/models.md").read_text(), "family")
     told = {ending: name.strip("`") for name, cells in rows.items() for ending in re.findall(r"`(\w+)`", cells[0])}
     assert told == families.ARCHITECTURE_SUFFIXES and set(told.values()) == set(families.FAMILIES)
+
+
+def test_picture_of_the_packages_matches_the_import_layers() -> None:
+    drawing = runpy.run_path(str(ROOT / "docs/draw_packages.py"))
+    assert drawing["PICTURE"].read_text() == drawing["draw"]()
 
 
 # The protocol's page
