@@ -1,4 +1,4 @@
-"""Draws docs/images/packages.svg from the import layers in pyproject.toml and the first lines of the packages' docstrings.
+"""Draws docs/images/packages.svg from the import layers in pyproject.toml and the docstrings of the packages.
 
     python docs/draw_packages.py
 
