@@ -273,7 +273,7 @@ class Codec(Protocol):
         ...
 
 
-class Job(Protocol):
+class ScoringJob(Protocol):
     """Pairs to score, divided into micro-batches, which may run in any order and several at a time."""
 
     @property
@@ -333,7 +333,7 @@ class Backend(Protocol[R]):
         """Returns a digest of the tokens that the model reads. Two different texts may share it."""
         ...
 
-    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[R], wanted: npt.NDArray[np.bool_]) -> Job:
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[R], wanted: npt.NDArray[np.bool_]) -> ScoringJob:
         """Plans the pairs of prompts and rows that are `wanted` `[P, B]`.
 
         Raises:

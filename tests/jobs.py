@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbbpt.interfaces import Backend, Job
+from fedbbpt.interfaces import Backend, ScoringJob
 from fedbbpt.types import Prompts, Scores, TaskSpec
 
 
@@ -16,7 +16,7 @@ def score(backend: Backend[Any], task: TaskSpec, prompts: Prompts, rows: Sequenc
     return run(backend, backend.job(task, prompts, rows, wanted), (*wanted.shape, len(task.classes)))
 
 
-def run(backend: Backend[Any], job: Job, shape: tuple[int, int, int]) -> Scores:
+def run(backend: Backend[Any], job: ScoringJob, shape: tuple[int, int, int]) -> Scores:
     """Returns the scores `[P, B, K]` of a job; those of pairs that are not wanted are NaN."""
     scores = np.full(shape, np.nan, np.float32)
     with ThreadPoolExecutor(backend.threads) as threads:

@@ -59,7 +59,7 @@ class BatchGroup(MicroBatch):
 
 @dataclass(frozen=True, slots=True)
 class RemoteJob:
-    """Implements `interfaces.Job`."""
+    """Implements `interfaces.ScoringJob`."""
 
     batches: Sequence[BatchGroup]
     shared: SharedJob

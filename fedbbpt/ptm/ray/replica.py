@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import RevisionChanged
-from fedbbpt.interfaces import Backend, Job
+from fedbbpt.interfaces import Backend, ScoringJob
 from fedbbpt.types import ExampleKind, Examples, MicroBatch, ModelCard, Perturbation, Prompts, Scores, TaskSpec
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class Replica:
 
     def __init__(self, load: Callable[[], Backend[Any]]) -> None:
         """Loads the model. Raises what `load` raises."""
-        self._rows, self._jobs = AsyncCache[Sequence[Any]](CACHED_ROWS_BYTES), AsyncCache[Job](CACHED_JOBS)
+        self._rows, self._jobs = AsyncCache[Sequence[Any]](CACHED_ROWS_BYTES), AsyncCache[ScoringJob](CACHED_JOBS)
         self._backend = load()
         self._card = self._backend.describe()
         self._threads = ThreadPoolExecutor(self._backend.threads, thread_name_prefix="forward")
@@ -165,8 +165,8 @@ class Replica:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, computed)
 
-    async def _job(self, shared: SharedJob) -> Job:
-        async def compute() -> Job:
+    async def _job(self, shared: SharedJob) -> ScoringJob:
+        async def compute() -> ScoringJob:
             inputs = await shared.inputs
             if inputs.revision != self._card.revision:
                 what = f"a replica has revision {self._card.revision}"

@@ -12,7 +12,7 @@ from fedbbpt.types import MicroBatch, Scores
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """Implements `interfaces.Job`."""
+    """Implements `interfaces.ScoringJob`."""
 
     batches: tuple[MicroBatch, ...]
     run: Callable[[MicroBatch], Scores]

@@ -15,7 +15,7 @@ from fedbbpt.errors import (
     UnknownExamples,
     UnknownTask,
 )
-from fedbbpt.interfaces import Job
+from fedbbpt.interfaces import ScoringJob
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
@@ -51,7 +51,7 @@ class Clock:
 class Changed(Fake):
     """A fake whose micro-batches are run by `run`."""
 
-    def run(self, job: Job, batch: MicroBatch) -> Scores:
+    def run(self, job: ScoringJob, batch: MicroBatch) -> Scores:
         return job.run(batch)
 
     def job(
@@ -69,7 +69,7 @@ class Breaking(Changed):
     def __init__(self) -> None:
         super().__init__(token_budget=1)
 
-    def run(self, job: Job, batch: MicroBatch) -> Scores:
+    def run(self, job: ScoringJob, batch: MicroBatch) -> Scores:
         self.ran += 1
         if self.ran == 2:
             raise TimeoutError
@@ -208,7 +208,7 @@ def test_fresh_call_computes_every_pair(clock: Clock) -> None:
 
 def test_compute_time_is_measured_by_the_clock(clock: Clock) -> None:
     class Slow(Changed):
-        def run(self, job: Job, batch: MicroBatch) -> Scores:
+        def run(self, job: ScoringJob, batch: MicroBatch) -> Scores:
             clock.now += 3.0
             return job.run(batch)
 
@@ -219,7 +219,7 @@ def test_compute_time_is_measured_by_the_clock(clock: Clock) -> None:
 
 def test_scores_that_are_not_finite_are_neither_sent_nor_cached(clock: Clock) -> None:
     class Broken(Changed):
-        def run(self, job: Job, batch: MicroBatch) -> Scores:
+        def run(self, job: ScoringJob, batch: MicroBatch) -> Scores:
             scores = job.run(batch)
             scores[batch.prompts == 1] = np.nan
             return scores
