@@ -74,7 +74,7 @@ def checkpoint(pytestconfig: pytest.Config) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def image_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random classifier of images `[3, 8, 8]` in ONNX, with its labels beside it."""
+    """A tiny random classifier of images `[3, 8, 8]` in ONNX, with a file of its labels."""
     onnx = pytest.importorskip("onnx")
     path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
     draw = np.random.default_rng(3)
@@ -135,7 +135,7 @@ class PtmServers:
         return self._running[port].service.metrics
 
     def fall_ill(self, port: int) -> None:
-        """It goes on answering, but tells that it should not be asked."""
+        """Reports NOT_SERVING on a service that still answers."""
         asyncio.run_coroutine_threadsafe(self._running[port].health.enter_graceful_shutdown(), self._loop).result()
 
     def stop_all(self) -> None:

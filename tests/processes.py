@@ -1,4 +1,4 @@
-"""`fedbbpt` commands as real processes, and what is left of them."""
+"""Runs `fedbbpt` commands as real processes, and finds processes that are still running."""
 
 import os
 import select
@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 
 END_SECONDS = 240.0
-"""A generous limit: who waits is told by the event itself."""
+"""A generous limit: waiting ends with the event itself."""
 
 
 class Machine:
-    """Commands started by hand in one folder, each with a log; all are gone when the test is over."""
+    """Commands that a test starts in one folder, each with a log. All are killed at the end of the `with` block."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ class Machine:
             )
 
     def address(self, name: str) -> str:
-        """What a service says once it listens."""
+        """Waits until a service listens, and returns its address."""
         stdout = self._running[name].stdout
         assert stdout is not None
         line = stdout.readline()
@@ -42,12 +42,12 @@ class Machine:
         return line.split()[-1]
 
     def kill(self, name: str) -> None:
-        """As kill -9 does."""
+        """Kills a process with signal 9."""
         self._running[name].kill()
         self.wait(name)
 
     def end(self, name: str) -> int:
-        """Asks it to end, and gives its exit code."""
+        """Terminates a process and returns its exit code."""
         self._running[name].terminate()
         return self.wait(name)
 
@@ -70,7 +70,7 @@ class Machine:
 
 
 class Launcher:
-    """`fedbbpt run`, as seen by who started it. Every process of the run has `out` in its command line."""
+    """A process of `fedbbpt run`. Every process of the run has `out` in its command line."""
 
     def __init__(self, job_file: Path, out: Path) -> None:
         self.out, self.said = out, ""
@@ -127,7 +127,7 @@ def mentioning(words: str) -> list[int]:
 
 
 def wait_for_end(pids: Iterable[int]) -> None:
-    """Waits until all of them, whoever's children they are, have ended."""
+    """Waits until all processes have ended. They need not be children of this one."""
     for pid in pids:
         try:
             descriptor = os.pidfd_open(pid)
@@ -139,7 +139,7 @@ def wait_for_end(pids: Iterable[int]) -> None:
 
 
 def free_port() -> int:
-    """Below those that the system gives to outgoing connections: nobody else takes it while its owner is dead."""
+    """Returns a free port below the range of outgoing connections, so that it stays free between two servers."""
     for port in range(20_000 + os.getpid() % 8_000, 30_000):
         with socket.socket() as attempt:
             try:

@@ -169,13 +169,13 @@ def bits(arrays: Arrays) -> dict[str, tuple[str, bytes]]:
     return {name: (str(array.dtype), array.tobytes()) for name, array in arrays.items()}
 
 
-def test_a_method_is_listed_under_its_own_name() -> None:
+def test_a_method_is_listed_under_its_name() -> None:
     for name, method in ALL_METHODS.items():
         assert method.name == name == method.config(name=name).name
 
 
 @each_variant
-def test_clients_send_what_the_server_expects(variant: str) -> None:
+def test_clients_send_the_arrays_that_the_server_expects(variant: str) -> None:
     run = federation(variant)
     state = run.server.init(0)
     update = run.update(state, 0, 1)

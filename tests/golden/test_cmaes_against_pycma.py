@@ -1,4 +1,4 @@
-"""Our CMA-ES walks as pycma does, once pycma's own departures from the tutorial are switched off."""
+"""Our CMA-ES has the trajectory of pycma, if pycma's departures from the tutorial are switched off."""
 
 import warnings
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def oracle(mean: Vector, search: CmaEs) -> "cma.CMAEvolutionStrategy":
         options["CMA_sampler"] = Separable
     es = cma.CMAEvolutionStrategy(mean, search.sigma, options)
     if search.covariance == "full":
-        es.sm.C, es.sm.B, es.sm.D = np.eye(N), np.eye(N), np.ones(N)  # pycma starts a little beside the identity
+        es.sm.C, es.sm.B, es.sm.D = np.eye(N), np.eye(N), np.ones(N)  # pycma starts near the identity
     es.adapt_sigma.initialize(es)
     es.adapt_sigma.cs, es.adapt_sigma.damps = k.c_sigma, k.d_sigma  # pycma's are its own
     return es
@@ -60,7 +60,7 @@ def oracle(mean: Vector, search: CmaEs) -> "cma.CMAEvolutionStrategy":
 
 @pytest.mark.parametrize("function", [ellipsoid, rosenbrock])
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_same_trajectory(function: Callable[[Vector], Vector], covariance: Covariance) -> None:
+def test_our_trajectory_is_that_of_pycma(function: Callable[[Vector], Vector], covariance: Covariance) -> None:
     search = CmaEs(population=10, sigma=0.5, covariance=covariance)
     state = search.init(np.full(N, 2.0))
     es = oracle(np.full(N, 2.0), search)

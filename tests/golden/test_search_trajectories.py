@@ -1,6 +1,6 @@
-"""Each method's prompt, round by round, as it was when it was last looked at.
+"""Each method's prompt after each round equals the stored one.
 
-`python -m tests.golden.test_search_trajectories` writes the trajectories anew; a difference is reviewed like code.
+`python -m tests.golden.test_search_trajectories` writes new trajectories; review their changes like code.
 """
 
 import json
@@ -49,7 +49,7 @@ class Valley(ToyObjectives):
 
 
 def trajectory(options: dict[str, Any]) -> list[list[float]]:
-    """The prompt z after each round."""
+    """Returns the prompt z after each round."""
     method = METHODS[options["name"]]
     config = method.config(**options)
     server = method.server(config, SPACE)
@@ -73,7 +73,7 @@ def round_to(value: float) -> float:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_search_walks_as_it_did(variant: str) -> None:
+def test_trajectory_is_the_stored_one(variant: str) -> None:
     stored = json.loads(STORED.read_text())[variant]
     np.testing.assert_allclose(trajectory(VARIANTS[variant]), stored, rtol=1e-5, atol=1e-6)
 

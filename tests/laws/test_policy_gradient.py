@@ -45,8 +45,8 @@ def test_the_projection_is_the_nearest_distribution(v: Floats, w: Floats) -> Non
 
 
 @given(thetas=st.lists(rows, min_size=1, max_size=6), data=st.data())
-def test_an_average_of_distributions_is_one(thetas: list[Floats], data: st.DataObject) -> None:
-    """So the server's projection mends what codecs round, and nothing else.
+def test_an_average_of_distributions_is_a_distribution(thetas: list[Floats], data: st.DataObject) -> None:
+    """The server's projection therefore corrects the codecs' rounding and changes nothing else.
 
     Kills: averaging without the weights."""
     weights = data.draw(st.lists(st.integers(1, 100), min_size=len(thetas), max_size=len(thetas)))
@@ -57,8 +57,8 @@ def test_an_average_of_distributions_is_one(thetas: list[Floats], data: st.DataO
 
 
 @given(start=rows, losses=told, seed=seeds)
-def test_theta_stays_distributions_whatever_is_told(start: Floats, losses: list[Losses], seed: int) -> None:
-    """And what has probability 0 is not drawn.
+def test_theta_stays_distributions_after_any_losses(start: Floats, losses: list[Losses], seed: int) -> None:
+    """A candidate of probability 0 is never drawn.
 
     Kills: a step without the projection, an infinite loss in the mean, `side="left"` in the search."""
     state = SEARCH.init(project(start))
@@ -70,7 +70,9 @@ def test_theta_stays_distributions_whatever_is_told(start: Floats, losses: list[
 
 
 @given(start=rows, losses=told, seed=seeds)
-def test_arguments_are_left_alone_and_a_stored_state_goes_on(start: Floats, losses: list[Losses], seed: int) -> None:
+def test_arguments_are_unchanged_and_a_stored_state_continues_bit_for_bit(
+    start: Floats, losses: list[Losses], seed: int
+) -> None:
     """Kills: `state.first *= beta`, shortening the gradient in place, a field that `pack` loses."""
     state = SEARCH.init(project(start))
     for row in losses:
@@ -84,7 +86,7 @@ def test_arguments_are_left_alone_and_a_stored_state_goes_on(start: Floats, loss
 
 
 def loss(population: Population) -> Losses:
-    """Of two words, with an interaction."""
+    """Returns the losses of prompts of two words, which interact."""
     first, second = population.astype(int).T
     table = np.array([[1.0, 5.0, 2.0], [0.5, -1.0, 7.0], [3.0, 0.0, 4.0]])
     values: Losses = table[first, second]
@@ -96,15 +98,15 @@ EVERY = np.array(list(itertools.product(range(CANDIDATES), repeat=WORDS)), np.fl
 
 
 def exact_gradient() -> Floats:
-    """d / d theta of sum over all prompts of theta_1a theta_2b L(a, b)."""
+    """Returns d / d theta of the sum over all prompts of theta_1a theta_2b L(a, b)."""
     table = loss(EVERY).reshape(CANDIDATES, CANDIDATES)
     return np.stack([table @ THETA[1], THETA[0] @ table])
 
 
 @pytest.mark.parametrize(("score_function", "factor"), [("true", 1.0), ("signed", 2.0)])
 def test_the_estimate_is_unbiased(score_function: ScoreFunction, factor: float) -> None:
-    """Over all 9^2 generations of two prompts, each by its probability. The baseline is the mean of the samples
-    themselves, which is paid for by dividing by I - 1; so the constant that it takes away is the expected loss.
+    """The expectation is a sum over all 9^2 generations of two prompts, each with its probability. The baseline is
+    the mean of the samples themselves, which dividing by I - 1 corrects, so the estimate lacks the expected loss only.
 
     Kills: dividing by I, a score of 1 instead of 1 / theta."""
     search = PolicyGradient(2, 0.1, 0.0, 3.0, score_function)
@@ -118,8 +120,8 @@ def test_the_estimate_is_unbiased(score_function: ScoreFunction, factor: float) 
     np.testing.assert_allclose(expected, factor * (exact_gradient() - mean), atol=1e-12)
 
 
-def test_the_signed_score_function_is_that_of_the_code() -> None:
-    """1 / theta for what was drawn and -1 / theta for all else, summed as written.
+def test_the_signed_score_function_equals_the_reference_code() -> None:
+    """The function is 1 / theta for the drawn candidate and -1 / theta for all others, summed as in the code.
 
     Kills: any other factor than 2."""
     search = PolicyGradient(4, 0.1, 0.0, 3.0, "signed")
@@ -134,7 +136,7 @@ def test_the_signed_score_function_is_that_of_the_code() -> None:
     np.testing.assert_allclose(search.gradient(THETA, population, losses), written, atol=1e-12)
 
 
-def test_prompts_are_drawn_by_their_probabilities() -> None:
+def test_prompts_are_drawn_with_their_probabilities() -> None:
     """Kills: one uniform number for all words, candidates counted from 1."""
     drawn = PolicyGradient(20_000, 0.1, 0.0, 3.0).ask(SEARCH.init(THETA), 3)
     found = np.zeros((CANDIDATES, CANDIDATES))

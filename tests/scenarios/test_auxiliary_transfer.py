@@ -1,4 +1,4 @@
-"""An auxiliary model on its way to a client: in pieces, over a line that breaks, and never taken for another."""
+"""The download of an auxiliary model: in chunks, over a connection that breaks, and never of a wrong file."""
 
 import asyncio
 import hashlib
@@ -35,7 +35,7 @@ HELLO = Hello("anna", "key", 5, frozenset(CODECS))
 
 
 class Line:
-    """A coordinator that has an auxiliary model, and a proxy before it."""
+    """A coordinator that has an auxiliary model, behind a proxy."""
 
     def __init__(self, splits: Splits, path: Path, loop: AdvancingLoop, announced: Auxiliary) -> None:
         settings = replace(run_settings(splits.job, "run-1"), auxiliary=announced)
@@ -72,7 +72,7 @@ def line(splits: Splits, file: Path, server_loop: AdvancingLoop) -> Iterator[Lin
     line.close()
 
 
-def test_a_client_fetches_it_once(line: Line, tmp_path: Path) -> None:
+def test_a_client_downloads_the_model_once(line: Line, tmp_path: Path) -> None:
     path = line.link().fetch_auxiliary(ANNOUNCED, tmp_path / "state")
     assert path.read_bytes() == CONTENT
     assert line.proxy.passed[Way.DOWN] > len(CONTENT)
@@ -83,38 +83,40 @@ def test_a_client_fetches_it_once(line: Line, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("byte", [300_000, 1_500_000, 2_999_000])
 @pytest.mark.parametrize(("then", "flipped"), [(Then.CUT, 0), (Then.GO_ON, 1)], ids=["cut", "changed"])
-def test_a_bad_line_leaves_the_file_whole(line: Line, tmp_path: Path, byte: int, then: Then, flipped: int) -> None:
+def test_a_bad_connection_does_not_damage_the_file(
+    line: Line, tmp_path: Path, byte: int, then: Then, flipped: int
+) -> None:
     fault = line.proxy.fault = At(Way.DOWN, byte, then, flipped)
     assert line.link().fetch_auxiliary(ANNOUNCED, tmp_path).read_bytes() == CONTENT
     assert fault.struck
 
 
-def test_what_came_before_a_restart_is_not_fetched_again(line: Line, tmp_path: Path) -> None:
+def test_a_restarted_client_downloads_the_rest_only(line: Line, tmp_path: Path) -> None:
     (tmp_path / f"auxiliary-{ANNOUNCED.sha256}.partial").write_bytes(CONTENT[:2_500_000])
     assert line.link().fetch_auxiliary(ANNOUNCED, tmp_path).read_bytes() == CONTENT
     assert line.proxy.passed[Way.DOWN] < 600_000
 
 
-def test_a_part_that_is_another_files_is_thrown_away(line: Line, tmp_path: Path) -> None:
+def test_a_part_of_another_file_is_discarded(line: Line, tmp_path: Path) -> None:
     (tmp_path / f"auxiliary-{ANNOUNCED.sha256}.partial").write_bytes(bytes(1_000_000))
     assert line.link().fetch_auxiliary(ANNOUNCED, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_file_that_is_not_the_announced_one_is_never_taken(line: Line, tmp_path: Path) -> None:
+def test_a_file_with_another_digest_is_refused(line: Line, tmp_path: Path) -> None:
     other = Auxiliary(len(CONTENT), hashlib.sha256(b"another").hexdigest())
     with pytest.raises(ChecksumMismatch, match="not the announced one"):
         line.link().fetch_auxiliary(other, tmp_path / "state")
     assert list((tmp_path / "state").iterdir()) == []
 
 
-def test_a_file_that_ends_before_its_end(line: Line, file: Path, tmp_path: Path) -> None:
+def test_a_file_that_ends_too_early_is_an_error(line: Line, file: Path, tmp_path: Path) -> None:
     link = line.link()
     file.write_bytes(CONTENT[:1_000_000])
     with pytest.raises(CoordinatorUnavailable, match="1000000"):
         link.fetch_auxiliary(ANNOUNCED, tmp_path / "state")
 
 
-def test_a_place_that_the_file_does_not_have(line: Line) -> None:
+def test_an_offset_beyond_the_end_is_refused(line: Line) -> None:
     stub = CoordinatorServiceStub(connect(f"127.0.0.1:{line.port}"))
     join = pb.JoinRequest(protocol_version=1, client_id="bert", client_key="key", codecs=[pb.CODEC_FLOAT32], examples=3)
     response = stub.Join(join)

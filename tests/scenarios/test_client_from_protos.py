@@ -40,7 +40,9 @@ def example() -> Any:
     return module
 
 
-def test_the_client_from_protos(server_loop: asyncio.AbstractEventLoop, ptm_servers: Any, tmp_path: Path) -> None:
+def test_a_client_from_protos_ends_with_the_same_prompt(
+    server_loop: asyncio.AbstractEventLoop, ptm_servers: Any, tmp_path: Path
+) -> None:
     words = ("parking hours", "charges payments")
     texts = tuple(f"{words[i * i % 3 % 2]} number {i}" for i in range(24))
     data = LabelledExamples(Examples(texts), np.array([i * i % 3 % 2 for i in range(24)]))

@@ -1,4 +1,4 @@
-"""How long a link tries, and what it makes of a run that ended while it was away."""
+"""The retries of a client's link to the coordinator, and a run that ended while the client was disconnected."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ HELLO = Hello("anna", "key", 4, frozenset({"float32"}))
 
 
 class Waiting:
-    """A clock that goes forward by what is paused, and no more."""
+    """A clock that only pauses advance."""
 
     def __init__(self) -> None:
         self.now, self.pauses = 0.0, list[float]()
@@ -47,7 +47,7 @@ def test_pauses_grow_and_patience_ends() -> None:
     assert 1.0 < max(waiting.pauses) <= LONGEST_PAUSE_SECONDS
 
 
-def test_what_trying_again_does_not_mend_is_not_tried_again(federation: OverGrpc) -> None:
+def test_a_permanent_error_is_not_retried(federation: OverGrpc) -> None:
     waiting = Waiting()
     link = RemoteCoordinator(federation.channel(), clock=waiting.clock, pause=waiting.pause)
     with pytest.raises(InvalidHello):
@@ -56,7 +56,7 @@ def test_what_trying_again_does_not_mend_is_not_tried_again(federation: OverGrpc
 
 
 def test_a_run_that_ended_meanwhile_is_no_error(federation: OverGrpc, splits: Splits) -> None:
-    """The coordinator came back only to say so: the stream ends, and what was not sent is too late."""
+    """The restarted coordinator ends the streams, and updates that were not sent are too late."""
     clients = federation.clients()
     play(clients, ROUNDS)
     tasks = [client.task() for client in clients]

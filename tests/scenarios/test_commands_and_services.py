@@ -47,8 +47,8 @@ def test_a_command_shows_its_certificate_to_a_ptm_service(run: CommandLine, ptm_
     assert half.code == 3 and "--ptm-client-cert, --ptm-client-key" in half.err
 
 
-class Frugal(Tenants):
-    """Everybody gets losses only."""
+class LossOnly(Tenants):
+    """A registry whose only tenant gets losses only."""
 
     def __init__(self) -> None:
         super().__init__([])
@@ -57,8 +57,8 @@ class Frugal(Tenants):
         return Tenant(name="anyone", output=Output.LOSS_ONLY)
 
 
-def test_a_summary_leaves_open_what_a_loss_only_ptm_hides(run: CommandLine, ptm_servers: Any) -> None:
-    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=Frugal())
+def test_a_summary_has_null_for_values_that_a_loss_only_ptm_hides(run: CommandLine, ptm_servers: Any) -> None:
+    port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=LossOnly())
     address = f'[ptm]\naddress = "127.0.0.1:{port}"'
     Path("job.toml").write_text(JOB.replace("[ptm]", address).replace("[data]", '[data]\npartition = "iid"'))
     ended = run("simulate", "job.toml", "--out", "out")

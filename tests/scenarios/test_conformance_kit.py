@@ -401,7 +401,7 @@ def test_cases_name_all_relations_and_no_others() -> None:
     assert all(case.claim.endswith(".") for case in CASES.values())
 
 
-def test_the_page_shows_cases_as_they_are() -> None:
+def test_cases_on_the_page_equal_the_files() -> None:
     page = (ROOT / "docs/conformance.md").read_text()
     shown = re.findall(r"^```text\n(\[[\w-]+\]\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
     files = [file.read_text() for file in (ROOT / "fedbbpt/conformance/cases").iterdir()]

@@ -1,4 +1,4 @@
-"""The coordinator's services as a client in any language meets them: raw stubs, a real socket."""
+"""The coordinator's services, called as a client in any language calls them: with stubs, over a socket."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -61,7 +61,7 @@ def new_coordinator(traffic: TrafficMeter, clients: int, rounds: int) -> Coordin
 
 
 class Client:
-    """What a client in another language has: the stubs, and the messages."""
+    """A client that uses only stubs and messages, as one in another language does."""
 
     def __init__(self, channel: grpc.aio.Channel, client_id: str = "anna") -> None:
         self.stub, self.id, self.session = CoordinatorServiceStub(channel), client_id, ""
@@ -118,7 +118,7 @@ async def serving(
 
 
 async def failure(call: Awaitable[Any]) -> str:
-    """The reason that the call's failure gives."""
+    """Returns the reason that a failed call states."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     details = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
@@ -128,7 +128,7 @@ async def failure(call: Awaitable[Any]) -> str:
     return reason
 
 
-def test_a_run_from_join_to_finished() -> None:
+def test_a_run_goes_from_join_to_finished() -> None:
     async def scenario() -> None:
         async with serving() as (started, channel):
             client, operator = Client(channel), RunServiceStub(channel)
@@ -179,7 +179,7 @@ def test_bytes_are_counted_round_by_round() -> None:
     asyncio.run(scenario())
 
 
-def test_a_task_comes_again_on_a_new_stream_and_heartbeats_between() -> None:
+def test_a_new_stream_repeats_the_task_and_sends_heartbeats() -> None:
     async def scenario() -> None:
         async with serving(heartbeat_seconds=0.01) as (_, channel):
             client = Client(channel)
@@ -195,7 +195,7 @@ def test_a_task_comes_again_on_a_new_stream_and_heartbeats_between() -> None:
     asyncio.run(scenario())
 
 
-def test_a_client_without_a_task_hears_heartbeats_while_others_come_and_go() -> None:
+def test_a_client_without_a_task_gets_heartbeats_while_others_join() -> None:
     async def scenario() -> None:
         async with serving(clients=3, heartbeat_seconds=0.2) as (_, channel):
             client, restless = Client(channel), Client(channel, "ben")
@@ -209,7 +209,7 @@ def test_a_client_without_a_task_hears_heartbeats_while_others_come_and_go() -> 
     asyncio.run(scenario())
 
 
-def test_the_newest_session_evicts_the_one_before() -> None:
+def test_a_new_session_evicts_the_previous_one() -> None:
     async def scenario() -> None:
         async with serving() as (_, channel):
             old, new = Client(channel), Client(channel)
@@ -311,7 +311,7 @@ def test_bad_updates_are_refused_and_lose_nothing(
     asyncio.run(scenario())
 
 
-def test_who_left_is_not_waited_for() -> None:
+def test_a_round_does_not_wait_for_a_client_that_left() -> None:
     async def scenario() -> None:
         async with serving(clients=2) as (_, channel):
             anna, berta = Client(channel), Client(channel, "berta")
@@ -321,7 +321,7 @@ def test_who_left_is_not_waited_for() -> None:
             for _ in range(2):
                 await berta.stub.Leave(pb.LeaveRequest(session=berta.session))
             assert await failure(berta.stream().read()) == "SessionUnknown"
-            # The quorum is two: the round waits for somebody to take the place.
+            # The quorum is two, so the round waits until another client joins.
             assert await anna.answer(task) is Receipt.COUNTED
             clara = Client(channel, "clara")
             await clara.join()
@@ -333,7 +333,7 @@ def test_who_left_is_not_waited_for() -> None:
     asyncio.run(scenario())
 
 
-def test_health() -> None:
+def test_health_checks_report_serving() -> None:
     async def scenario() -> None:
         async with serving() as (_, channel):
             health: Any = health_pb2_grpc.HealthStub(channel)

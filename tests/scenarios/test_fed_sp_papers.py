@@ -25,7 +25,7 @@ PAPERS = Path(__file__).parents[2] / "experiments" / "papers"
         ("fed-sp-gpt2-xl-arc-easy.toml", "gpt2", 6_144_000),
     ),
 )
-def test_a_preset_runs(
+def test_a_preset_of_fedsp_runs(
     file: str, architecture: str, dim: int, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Everything is the paper's except sizes, steps and data. The run ends, and the owner has its turn in it."""

@@ -1,7 +1,7 @@
-"""What may happen in a federation, each script over function calls, over gRPC, and over gRPC with TLS and a token.
+"""Disturbances of a federation. Each script runs over function calls, over gRPC, and over gRPC with TLS and a token.
 
-Wherever nobody is missing in the end, the run must end with the bits of an undisturbed one.
-Long because all scripts stand on one stage.
+If every client's update is counted in the end, the run must end with the bits of an undisturbed one.
+The module is long because all scripts share its fixtures.
 """
 
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def expected(splits: Splits) -> Course:
 
 @pytest.fixture
 def same_in_process(splits: Splits, tmp_path: Path) -> Iterator[Callable[[Callable[[Federation], Course]], Course]]:
-    """Plays a script in process: what the same script over any other line must end with."""
+    """Plays a script over function calls. The same script must have the same course over every other connection."""
     made = InProcess(splits, tmp_path / "in-process.db")
     yield lambda script: script(made)
     made.close()
@@ -74,14 +74,14 @@ def same_in_process(splits: Splits, tmp_path: Path) -> Iterator[Callable[[Callab
 Same: TypeAlias = Callable[[Callable[[Federation], Course]], Course]
 
 
-def test_the_reference_run_searches(expected: Course) -> None:
-    """Otherwise equal bits would mean nothing."""
+def test_the_reference_run_lowers_the_loss(expected: Course) -> None:
+    """If the run did not change the prompt, equal bits would prove nothing."""
     assert len({report.dev_loss for report in expected.reports}) == ROUNDS + 1
     assert np.abs(np.frombuffer(expected.z, np.float32)).min() > 0
     assert min(report.dev_loss for report in expected.reports[1:]) < 0.9 * expected.reports[0].dev_loss
 
 
-def test_a_whole_run(federation: Federation, expected: Course) -> None:
+def test_a_run_over_every_connection_ends_with_the_simulated_bits(federation: Federation, expected: Course) -> None:
     clients = federation.clients()
     play(clients, ROUNDS + 1)
     assert all(client.finished() for client in clients)
@@ -90,7 +90,7 @@ def test_a_whole_run(federation: Federation, expected: Course) -> None:
         federation.client(0)
 
 
-def test_who_comes_late_takes_part_from_the_next_round_on(federation: Federation, same_in_process: Same) -> None:
+def test_a_late_joiner_takes_part_from_the_next_round(federation: Federation, same_in_process: Same) -> None:
     def script(federation: Federation) -> Course:
         clients = federation.clients()
         assert clients[0].answer() is Receipt.COUNTED
@@ -104,7 +104,9 @@ def test_who_comes_late_takes_part_from_the_next_round_on(federation: Federation
     assert course == same_in_process(script)
 
 
-def test_a_straggler_is_not_waited_for_and_comes_back(federation: Federation, same_in_process: Same) -> None:
+def test_a_round_closes_without_a_straggler_which_takes_part_again_later(
+    federation: Federation, same_in_process: Same
+) -> None:
     def script(federation: Federation) -> Course:
         anna, berta, clara = clients = federation.clients()
         task = clara.task()
@@ -121,7 +123,7 @@ def test_a_straggler_is_not_waited_for_and_comes_back(federation: Federation, sa
     assert course == same_in_process(script)
 
 
-def test_a_round_without_a_quorum_waits_until_there_is_one(federation: Federation, same_in_process: Same) -> None:
+def test_a_round_without_a_quorum_waits_for_one(federation: Federation, same_in_process: Same) -> None:
     def script(federation: Federation) -> Course:
         anna, berta, clara = federation.clients()
         play([anna, berta, clara], 1)
@@ -143,7 +145,7 @@ def test_a_round_without_a_quorum_waits_until_there_is_one(federation: Federatio
     assert course == same_in_process(script)
 
 
-def test_who_leaves_is_not_waited_for(federation: Federation, same_in_process: Same) -> None:
+def test_a_round_does_not_wait_for_a_client_that_leaves(federation: Federation, same_in_process: Same) -> None:
     def script(federation: Federation) -> Course:
         anna, berta, clara = clients = federation.clients()
         play(clients, 1)
@@ -157,7 +159,7 @@ def test_who_leaves_is_not_waited_for(federation: Federation, same_in_process: S
     assert course == same_in_process(script)
 
 
-def test_who_joins_again_evicts_its_old_stream(federation: Federation, expected: Course) -> None:
+def test_a_client_that_joins_again_evicts_its_old_stream(federation: Federation, expected: Course) -> None:
     anna, berta, clara = federation.clients()
     play([anna, berta, clara], 1)
     task = anna.task()
@@ -170,7 +172,7 @@ def test_who_joins_again_evicts_its_old_stream(federation: Federation, expected:
     assert federation.course() == expected
 
 
-def test_the_id_of_a_live_client_is_taken(federation: Federation, expected: Course) -> None:
+def test_the_id_of_a_connected_client_cannot_be_taken(federation: Federation, expected: Course) -> None:
     clients = federation.clients()
     task = clients[0].task()
     with pytest.raises(ClientIdTaken, match=client_name(0)):
@@ -181,7 +183,7 @@ def test_the_id_of_a_live_client_is_taken(federation: Federation, expected: Cour
     assert federation.course() == expected
 
 
-def test_the_coordinator_comes_back_in_the_midst_of_a_round(federation: Federation, expected: Course) -> None:
+def test_a_restarted_coordinator_continues_the_open_round(federation: Federation, expected: Course) -> None:
     anna, berta, clara = clients = federation.clients()
     play(clients, 2)
     assert anna.answer() is Receipt.COUNTED
@@ -193,7 +195,7 @@ def test_the_coordinator_comes_back_in_the_midst_of_a_round(federation: Federati
     assert federation.course() == expected
 
 
-def test_what_was_counted_before_a_restart_is_a_duplicate_after_it(federation: Federation, expected: Course) -> None:
+def test_an_update_counted_before_a_restart_is_a_duplicate_after_it(federation: Federation, expected: Course) -> None:
     anna, berta, clara = clients = federation.clients()
     task = anna.task()
     assert anna.submit(task) is Receipt.COUNTED
@@ -249,7 +251,7 @@ def test_a_bad_update_is_refused_and_loses_nothing(
 @pytest.mark.parametrize(
     ("changes", "error"), [({"run_id": "another"}, UnknownRun), ({"client_id": client_name(2)}, InvalidUpdate)]
 )
-def test_an_answer_to_what_was_not_asked_is_refused_and_loses_nothing(
+def test_an_answer_to_another_task_is_refused_and_loses_nothing(
     federation: Federation, expected: Course, changes: dict[str, str], error: type[FedbbptError]
 ) -> None:
     def bad(client: Client, task: Task) -> None:
@@ -261,10 +263,8 @@ def test_an_answer_to_what_was_not_asked_is_refused_and_loses_nothing(
 
 
 @pytest.mark.parametrize("round", [-1, ROUNDS])
-def test_an_answer_to_a_round_that_never_was_is_not_counted(
-    federation: Federation, expected: Course, round: int
-) -> None:
-    """A coordinator whose database was put back to an earlier day asks for that round again."""
+def test_an_answer_to_an_unknown_round_is_not_counted(federation: Federation, expected: Course, round: int) -> None:
+    """A coordinator whose database was restored from a backup asks for that round again."""
 
     def bad(client: Client, task: Task) -> None:
         wrong = replace(task.id, round=round)
@@ -274,7 +274,7 @@ def test_an_answer_to_a_round_that_never_was_is_not_counted(
 
 
 def test_an_oversized_update_is_refused_before_it_is_read(networked: OverGrpc, expected: Course) -> None:
-    """Only a line has bytes to count."""
+    """This needs a connection, because function calls send no bytes."""
 
     def bad(client: Client, task: Task) -> None:
         update = client.agent.answer(task)
@@ -285,7 +285,7 @@ def test_an_oversized_update_is_refused_before_it_is_read(networked: OverGrpc, e
 
 
 def _disturb(federation: Federation, bad: Callable[[Client, Task], None], expected: Course) -> None:
-    """Somebody does something bad in every round of the search, and then what is right."""
+    """Lets one client send something bad in every round of the search, and then the right update."""
     anna, *others = clients = federation.clients()
     for _ in range(ROUNDS):
         task = anna.task()
@@ -297,7 +297,7 @@ def _disturb(federation: Federation, bad: Callable[[Client, Task], None], expect
 
 
 @pytest.mark.parametrize("token", ["", "wrong"])
-def test_without_the_token_nobody_gets_in(
+def test_a_client_without_the_token_is_rejected(
     splits: Splits, tmp_path: Path, server_loop: AdvancingLoop, security: Security, expected: Course, token: str
 ) -> None:
     federation = OverGrpc(splits, tmp_path / "run.db", server_loop, security)

@@ -1,4 +1,4 @@
-"""The launcher's own part: its folder, and whom a run can do without."""
+"""The launcher of a run's processes: its folder, and its handling of processes that end early."""
 
 from pathlib import Path
 

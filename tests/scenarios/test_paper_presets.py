@@ -1,7 +1,7 @@
-"""The papers' jobs run as they stand, on tiny random checkpoints of the papers' architectures.
+"""The papers' jobs run on tiny random checkpoints of the papers' architectures.
 
-Only the model's name, the data and the numbers of clients, shots, rounds and, for images, steps are changed: whoever
-has the weights changes nothing.
+The tests change only the model's name, the data and the numbers of clients, shots, rounds and, for images, steps. A user
+who has the weights changes nothing.
 """
 
 import json
@@ -25,7 +25,7 @@ CLIENTS = 2
 MAX_TOKENS = 200
 
 BRIEF = ("fed-bpt-llama-2-7b-sst2", "fedone-roberta-large-sst2")
-"""The two that `make test` runs: one of each architecture for text."""
+"""The jobs that `make test` runs: one for each architecture for text."""
 ARCHITECTURES = {
     "FacebookAI/roberta-large": "roberta-mlm",
     "meta-llama/Llama-2-7b-hf": "llama",
@@ -34,14 +34,14 @@ ARCHITECTURES = {
 
 
 def presets() -> list[Any]:
-    """All but fed-sp's, which need an auxiliary model and stand in a test of their own."""
+    """Returns all jobs except those of fed-sp, which need an auxiliary model and have a test of their own."""
     papers = sorted(path for path in PAPERS.glob("*.toml") if read_job(path).method.name != "fed-sp")
     return [pytest.param(path, id=path.stem, marks=() if path.stem in BRIEF else pytest.mark.slow) for path in papers]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Job], Path]:
-    """A tiny checkpoint of the job's architecture, to which its class words are single tokens."""
+    """Returns a tiny checkpoint of the job's architecture, whose vocabulary has the class words as single tokens."""
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("papers")
     words = f"{WORDS} terrible World Sports Business Tech"
@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Job], Path]:
 
 
 def write_data(folder: Path, job: Job) -> Path:
-    """Train, dev and test examples of what the job reads: texts or images."""
+    """Writes train, dev and test examples of the form that the job reads: texts or images."""
     return write_images(folder, job) if job.task.prompt.kind == "image" else write_texts(folder, job)
 
 
@@ -71,7 +71,7 @@ def write_images(folder: Path, job: Job) -> Path:
 
 
 def write_texts(folder: Path, job: Job) -> Path:
-    """Train, dev and test texts in the columns that the job reads, in phrases that come again and again."""
+    """Writes train, dev and test texts in the columns that the job reads. Their phrases recur, as n-grams need."""
     draw, phrases = np.random.default_rng(2), ["the film was", "a great story", "not so good", "very long and dull"]
     for name in ("train", "dev", "test"):
         rows = [

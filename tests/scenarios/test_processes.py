@@ -1,4 +1,4 @@
-"""A group of processes: what its parent learns of them, and that none outlives it."""
+"""A group of processes: their addresses and logs, and that none outlives its parent."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from fedbbpt.federation.processes import LIFELINE, ProcessGroup, end_with_parent
 from tests.processes import END_SECONDS, mentioning, wait_for_end
 
 
-def test_a_service_tells_where_it_listens_and_ends_with_its_group(tmp_path: Path) -> None:
+def test_a_service_reports_its_address_and_ends_with_its_group(tmp_path: Path) -> None:
     with ProcessGroup(tmp_path) as group:
         file = tmp_path / "ptm.address"
         group.start("ptm", ["ptm", "serve", "--model", "fake", "--address-file", str(file)])
@@ -40,8 +40,8 @@ def test_a_child_that_failed_shows_the_end_of_its_log(tmp_path: Path) -> None:
             group.address("coordinator", tmp_path / "never", END_SECONDS)
 
 
-def test_a_child_whose_parent_is_gone_before_it_came_up_ends_itself(tmp_path: Path) -> None:
-    """The parent's end of its pipe is closed before it reads a line of our code."""
+def test_a_child_ends_if_its_parent_died_before_it_started(tmp_path: Path) -> None:
+    """The parent's end of the pipe is closed before the child has imported the package."""
     with subprocess.Popen(
         [sys.executable, "-m", "fedbbpt", "ptm", "serve", "--model", "fake"],
         stdin=subprocess.DEVNULL,
@@ -76,6 +76,6 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 
 
-def test_a_ctrl_c_waits_until_the_block_is_done() -> None:
-    """In a process of its own: one that has threads may hear of a signal at any time later, and so may who runs it."""
+def test_ctrl_c_waits_for_the_end_of_the_block() -> None:
+    """The test needs a process of its own: in one with threads, the signal may arrive at any later time."""
     subprocess.run([sys.executable, "-c", CTRL_C], check=True, timeout=END_SECONDS)

@@ -1,4 +1,4 @@
-"""A PTM that goes down, hangs or changes during a run, as a client and its federation see it."""
+"""A PTM that goes down, hangs or changes during a run, and its effect on a client and the federation."""
 
 import threading
 import time

@@ -84,12 +84,14 @@ def test_processes_end_with_the_simulated_prompt(data: Path, tmp_path: Path, met
 
 
 @pytest.mark.slow
-def test_processes_in_search_of_words_with_one_client_a_round(data: Path, tmp_path: Path) -> None:
+def test_processes_with_one_client_a_round_find_the_simulated_words(data: Path, tmp_path: Path) -> None:
     check_processes(job_of_words(job(data), size=1), tmp_path)
 
 
 @pytest.mark.slow
-def test_processes_that_train_models(data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+def test_processes_that_train_models_end_with_the_simulated_prompt(
+    data: Path, tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
     check_processes(job_of_prefixes(job(data, rounds=1, clients=1), checkpoint("llama")), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What scores give away of a model's last layer, and what the budget of label tokens keeps.
+"""Scores reveal the width of a model's last layer, unless a budget limits the label tokens.
 
 Logits are W h, where h is as wide as the model. Over more columns than that, logits have no more directions than h has.
 The singular values of many logits therefore drop sharply at the model's width, and reveal W except for one square
@@ -29,7 +29,7 @@ PAGE = (Path(__file__).parents[2] / "docs/threat-model.md").read_text()
 HIDDEN = 32
 QUERIES = 80
 CLIFF = 100.0
-"""Between one singular value and the next; random columns of this size have none above 10."""
+"""A ratio of neighbouring singular values. Random columns of this size have none above 10."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def backend(checkpoint: Callable[[str], Path]) -> Any:
 
 @pytest.fixture
 def attack(backend: Any, ptm_servers: Any) -> Iterator[Callable[[Tenant], npt.NDArray[np.float64]]]:
-    """The singular values of all logits that a tenant gets for as many label words as it may have."""
+    """Returns the singular values of all logits that a tenant gets for as many label words as it may have."""
 
     def columns(ptm: RemotePtm) -> Iterator[npt.NDArray[np.float64]]:
         prompts = np.random.default_rng(0).normal(0, 1, (QUERIES, 2, HIDDEN)).astype(np.float32)
@@ -64,13 +64,13 @@ def attack(backend: Any, ptm_servers: Any) -> Iterator[Callable[[Tenant], npt.ND
 
 
 def told(budget: str) -> tuple[int, float, str]:
-    """What the page says: columns, the fall, and behind which."""
+    """Returns the page's figures: columns, the largest drop, and after which singular value."""
     row = re.search(rf"^\| {budget} \| (\d+) \| \w+ than ([\d,]+) times \| ([^|]+) \|$", PAGE, re.MULTILINE)
     assert row is not None
     return int(row[1]), float(row[2].replace(",", "")), row[3]
 
 
-def test_without_a_budget_the_width_of_the_model_is_read_off(attack: Callable[[Tenant], Any]) -> None:
+def test_without_a_budget_singular_values_reveal_the_width(attack: Callable[[Tenant], Any]) -> None:
     values = attack(Tenant(name="thief", label_tokens="all"))
     falls = values[:-1] / values[1:]
     assert len(values) > HIDDEN and falls.argmax() + 1 == HIDDEN and falls.max() > CLIFF
@@ -78,7 +78,7 @@ def test_without_a_budget_the_width_of_the_model_is_read_off(attack: Callable[[T
     assert columns == len(values) and falls.max() > fall and place == f"{HIDDEN}: the width"
 
 
-def test_with_the_budget_there_is_no_cliff(attack: Callable[[Tenant], Any]) -> None:
+def test_with_the_budget_singular_values_do_not_drop(attack: Callable[[Tenant], Any]) -> None:
     values = attack(Tenant(name="thief"))
     assert 2 <= len(values) < HIDDEN / 4
     assert (values[:-1] / values[1:]).max() < CLIFF

@@ -1,4 +1,4 @@
-"""A classifier of images in ONNX, reprogrammed: from files of images to a prompt that others can use."""
+"""A run that reprograms an image classifier in ONNX, from files of images to a prompt file."""
 
 import json
 import subprocess
@@ -50,9 +50,7 @@ def job_file(tmp_path: Path, image_classifier: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_processes_and_a_simulation_end_with_the_same_prompt_that_is_better_than_none(
-    job_file: Path, tmp_path: Path
-) -> None:
+def test_processes_and_a_simulation_find_the_same_prompt_which_beats_no_prompt(job_file: Path, tmp_path: Path) -> None:
     for command in ("run", "simulate"):
         cli(command, str(job_file), "--out", str(tmp_path / command), "--json")
     assert (tmp_path / "run" / PROMPT).read_bytes() == (tmp_path / "simulate" / PROMPT).read_bytes()

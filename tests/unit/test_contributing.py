@@ -11,7 +11,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("source", EXAMPLES, ids=lambda source: re.findall(r"class (\w+)", source)[0])
-def test_worked_example_runs_and_keeps_what_it_asserts(source: str) -> None:
+def test_worked_example_runs_and_its_assertions_hold(source: str) -> None:
     assert "assert " in source
     exec(compile(source, "CONTRIBUTING.md", "exec"), {"__name__": "contributing"})
 

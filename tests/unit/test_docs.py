@@ -1,4 +1,4 @@
-"""The documents say what the code does: commands parse, snippets are valid, tables and test vectors agree with it."""
+"""The documentation agrees with the code: commands parse, snippets are valid, tables and test vectors are right."""
 
 import ast
 import base64
@@ -37,7 +37,7 @@ COMMANDS = (ROOT / "docs/commands.md").read_text()
 
 
 def fences(page: Path) -> Iterator[tuple[str, str]]:
-    """(info string, content) of a page's code blocks."""
+    """Yields the info string and the content of each code block of a page."""
     for found in re.finditer(r"^```([^\n]+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
         yield found[1], found[2]
 
@@ -63,14 +63,14 @@ def console_commands() -> list[str]:
 
 
 def table(text: str, first_header: str) -> dict[str, list[str]]:
-    """The cells of the first table whose header begins so, by their first."""
+    """Returns the rows of the first table with this first header: the other cells by the first cell."""
     lines = text[text.index(f"| {first_header} |") :].splitlines()
     rows = (line.strip("|").split("|") for line in lines[2 : next(i for i, x in enumerate(lines) if not x)])
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
 
 
 def parse_command(words: list[str]) -> None:
-    """As the command line would, up to running it."""
+    """Parses a command as the command line does, without running it."""
     command: Any = typer.main.get_command(cli.app)
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
@@ -78,16 +78,16 @@ def parse_command(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in console_commands() if line.startswith("fedbbpt ")])
-def test_every_command_that_is_shown_parses(line: str) -> None:
+def test_every_shown_command_parses(line: str) -> None:
     parse_command(shlex.split(line)[1:])
 
 
-def test_a_wrong_command_would_not_parse() -> None:
+def test_a_wrong_command_does_not_parse() -> None:
     with pytest.raises(Exception, match="--nonsense"):
         parse_command(["run", "job.toml", "--nonsense"])
 
 
-def test_options_that_are_named_in_the_text_exist() -> None:
+def test_every_named_option_exists() -> None:
     known: set[str] = set()
     pending: list[Any] = [typer.main.get_command(cli.app)]
     while pending:
@@ -98,54 +98,54 @@ def test_options_that_are_named_in_the_text_exist() -> None:
     assert named <= known | {"--help"}
 
 
-def test_every_make_target_that_is_shown_exists() -> None:
+def test_every_shown_make_target_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = {line.split()[1] for line in console_commands() if line.startswith("make ")}
     assert {"demo", "test"} <= shown <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_to_existing_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
-def test_toml_is_a_job(text: str) -> None:
+def test_toml_blocks_are_valid_jobs(text: str) -> None:
     parse_job(text)
 
 
 @pytest.mark.parametrize("text", blocks("toml tenants"))
-def test_toml_is_a_file_of_tenants(text: str, tmp_path: Path) -> None:
+def test_toml_blocks_of_tenants_are_valid(text: str, tmp_path: Path) -> None:
     path = tmp_path / "tenants.toml"
     path.write_text(text)
     assert all(tenant.name for tenant in read_tenants(path))
 
 
 @pytest.mark.parametrize("text", [content for page in PAGES for kind, content in fences(page) if kind == "json"])
-def test_json_lines_are_examples(text: str) -> None:
+def test_json_blocks_are_examples(text: str) -> None:
     assert all(json.loads(line).keys() == {"text", "label"} for line in text.splitlines())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_page_of_the_job_file_is_what_init_writes(method: str) -> None:
+def test_the_page_of_the_job_file_equals_the_output_of_init(method: str) -> None:
     text, page = job_text(Job.model_validate({"method": {"name": method}})), (ROOT / "docs/job.md").read_text()
     part = text[text.index("[method]") :].partition("\n\n")[0]
     assert (text.strip() if method == "fed-cma" else part) in page
 
 
-def test_files_of_a_round_are_documented() -> None:
+def test_fields_of_a_report_are_documented() -> None:
     documented = table(COMMANDS[COMMANDS.index("A line of `metrics.jsonl`") :], "key")
     assert {name.strip("`") for name in documented} == set(Report.__dataclass_fields__)
 
 
-def test_exit_codes() -> None:
+def test_exit_codes_are_documented() -> None:
     documented = {int(code) for code in table(COMMANDS, "code")}
     assert documented == {0, 1, 2, cli.INTERRUPTED, *EXIT_CODES.values()}
 
 
-def test_families_and_what_tells_them() -> None:
+def test_families_are_documented_with_their_architectures() -> None:
     families = pytest.importorskip("fedbbpt.ptm.models.families", exc_type=ImportError)
     rows = table((ROOT / "docs/models.md").read_text(), "family")
     told = {ending: name.strip("`") for name, cells in rows.items() for ending in re.findall(r"`(\w+)`", cells[0])}
@@ -165,7 +165,7 @@ def vectors() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("call", vectors())
-def test_vectors(call: str) -> None:
+def test_draws_equal_the_test_vectors(call: str) -> None:
     parsed = ast.parse(call, mode="eval").body
     assert isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name)
     arguments, given = [ast.literal_eval(argument) for argument in parsed.args], vectors()[call]
@@ -185,7 +185,7 @@ def test_vectors(call: str) -> None:
             assert [float(x) for x in given.split()] == pytest.approx(seeds.normals(*arguments), rel=1e-14)
 
 
-def test_errors_have_the_codes_of_the_table() -> None:
+def test_errors_have_the_documented_codes() -> None:
     rows = re.findall(r"^\| ([A-Z_]+)[^|]* \| ([\w, ]+) \|", PROTOCOL, re.MULTILINE)
     assert len(rows) > 10
     for code, reasons in rows:
@@ -199,7 +199,7 @@ def test_errors_have_the_codes_of_the_table() -> None:
     assert leaves - elsewhere - unavailable <= told
 
 
-def test_the_fields_of_a_measurement() -> None:
+def test_fields_of_a_measurement_are_documented() -> None:
     fields = {field.name for field in Measurement.DESCRIPTOR.fields}
     assert {name.strip("`") for name in table(PROTOCOL, "field")} == fields
 
@@ -221,7 +221,7 @@ SPACE = Job().space()
     ],
     ids=str,
 )
-def test_arrays_of_the_methods(config: dict[str, Any]) -> None:
+def test_arrays_of_the_methods_are_documented(config: dict[str, Any]) -> None:
     method = METHODS[config["name"]]
     parsed = method.config.model_validate(config)
     server = method.server(parsed, SPACE)
@@ -261,7 +261,7 @@ def messages() -> list[tuple[str, Any]]:
     return found
 
 
-def test_the_walk_through_a_round_is_a_round() -> None:
+def test_the_documented_messages_make_up_a_round() -> None:
     shown = messages()
     by_name = {name: message for name, message in shown}
     settings = run_settings(by_name["JoinResponse"], SETTINGS)
@@ -293,7 +293,7 @@ def test_the_walk_through_a_round_is_a_round() -> None:
     assert base64.b64decode("AAAAAAAAAAAAAIA/AACAPw==") == b"".join(a.tobytes() for a in arrays.values())
 
 
-def test_decisions_are_numbered_and_say_context_choice_and_cost() -> None:
+def test_decisions_are_numbered_and_have_context_choice_and_cost() -> None:
     pages = sorted((ROOT / "docs/decisions").glob("*.md"))
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
     for page in pages:

@@ -16,7 +16,7 @@ simulate unpack
 """
 
 
-def test_the_public_names_are_these() -> None:
+def test_public_names_are_the_listed_ones() -> None:
     assert sorted(fedbbpt.__all__) == sorted(NAMES.split())
     assert set(fedbbpt.__all__) <= set(dir(fedbbpt))
 

@@ -29,7 +29,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def test_a_loop_plays_the_rounds_and_can_be_left_and_continued(tables: dict[str, Any]) -> None:
+def test_a_loop_over_rounds_can_be_left_and_continued(tables: dict[str, Any]) -> None:
     job = fedbbpt.make_job(tables)
     with fedbbpt.simulate(job) as run:
         with pytest.raises(NoResultYet):
@@ -78,7 +78,7 @@ def test_a_wrong_key_of_a_dictionary_is_explained() -> None:
         fedbbpt.make_job({"run": {"round": 3}})
 
 
-def test_a_ptm_is_asked_about_texts() -> None:
+def test_ask_scores_texts_with_a_ptm() -> None:
     classes = ["how many numbers", "which place"]
     with fedbbpt.open_ptm("fake") as ptm, fedbbpt.open_ptm(Fake()) as same:
         scores = fedbbpt.ask(ptm, ["how many", "which place"], classes, prompt="about")

@@ -179,7 +179,7 @@ def test_several_processes_find_the_same_as_one(tmp_path: Path) -> None:
     ]
 
 
-def test_an_error_in_another_process_arrives_as_it_was(tmp_path: Path) -> None:
+def test_an_error_in_another_process_arrives_unchanged(tmp_path: Path) -> None:
     """Kills: an exception that cannot be sent, which takes the whole pool down."""
     with pytest.raises(InvalidInput, match="--budget-queries: 5 queries are too few; at least 28"):
         run_cells(grid(methods=(CMA,), budget=5).cells(), tmp_path, processes=2, threads=1)

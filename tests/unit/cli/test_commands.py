@@ -37,12 +37,12 @@ def commands() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("path", commands(), ids=" ".join)
-def test_help(path: tuple[str, ...], run: CommandLine) -> None:
+def test_help_describes_each_command_in_80_columns(path: tuple[str, ...], run: CommandLine) -> None:
     ended = run(*path, "--help")
     assert ended.code == 0
     lines = [line.strip() for line in ended.out.splitlines() if line.strip()]
     assert "Usage: fedbbpt" in lines[0]
-    # What it does stands behind the usage and before the first panel.
+    # The description is between the usage and the first panel.
     assert len(" ".join(lines[1:]).partition("╭")[0]) > 15
     assert all(len(line) <= 80 for line in ended.out.splitlines())
 
@@ -62,7 +62,7 @@ def test_init_writes_a_job_that_reads_back(method: str, run: CommandLine) -> Non
     assert read_job(Path("new.toml")).method.name == method
 
 
-def test_init_leaves_a_file_that_is_there(run: CommandLine) -> None:
+def test_init_does_not_overwrite_a_file(run: CommandLine) -> None:
     ended = run("init", "job.toml")
     assert ended.code == 3 and "job.toml: the file exists already" in ended.err and "--force" in ended.err
     assert Path("job.toml").read_text() == JOB
@@ -117,14 +117,14 @@ def test_tables_for_people_fit_eighty_columns(run: CommandLine) -> None:
     assert len(re.findall(r"^round \d: dev accuracy ", ended.err, re.M)) == 4
 
 
-def test_another_seed_is_another_run(run: CommandLine) -> None:
+def test_another_seed_gives_another_run(run: CommandLine) -> None:
     for seed in ("0", "1"):
         assert run("simulate", "job.toml", "--out", seed, "--seed", seed).code == 0
     first, second = (read_prompt(Path(seed, "prompt.safetensors"))[0] for seed in ("0", "1"))
     assert first.tolist() != second.tolist()
 
 
-def test_a_finished_run_is_not_written_over(run: CommandLine) -> None:
+def test_a_finished_run_is_not_overwritten(run: CommandLine) -> None:
     Path("out").mkdir()
     Path("out/summary.json").write_text("{}")
     for command in ("run", "simulate"):
@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_done_says_so(case: str, run: CommandLine) -> None:
+def test_commands_with_bad_input_say_why_they_fail(case: str, run: CommandLine) -> None:
     words, code, message = REFUSED[case]
     Path("bad.toml").write_text("[run]\nround = 3\n")
     Path("empty").write_text("\n")
@@ -172,7 +172,7 @@ def test_what_cannot_be_done_says_so(case: str, run: CommandLine) -> None:
     assert "Traceback" not in ended.err
 
 
-def test_square_brackets_in_a_message_are_printed_as_they_are(run: CommandLine) -> None:
+def test_square_brackets_in_a_message_are_printed_unchanged(run: CommandLine) -> None:
     ended = run("run", "[bold]gone[/bold].toml")
     assert ended.code == 3 and "[bold]gone[/bold].toml" in ended.err
 

@@ -1,4 +1,4 @@
-"""`fedbbpt data`: the numbers that it prints are those of the split, and what it draws shows them."""
+"""`fedbbpt data` prints the numbers of the split and draws them."""
 
 import json
 import re
@@ -22,7 +22,7 @@ Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`fedbbpt data job.toml` in a folder with the job that the page on data shows: exit code, output, errors."""
+    """Runs `fedbbpt data job.toml` with the job of the page on data; returns its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     Path("job.toml").write_text("[data]\nalpha = 0.1\n[cohort]\nclients = 10\n")
@@ -36,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return command
 
 
-def test_the_report_of_the_page_is_what_is_printed(run: Run) -> None:
+def test_the_printed_report_is_that_of_the_page(run: Run) -> None:
     code, printed, _ = run()
     shown = DOCUMENTED.partition("$ fedbbpt data job.toml --picture clients.svg\n")[2].partition("```")[0]
     assert code == 0
@@ -66,7 +66,7 @@ def test_the_server_and_other_clients_are_in_the_table(run: Run) -> None:
     assert sum(int(cell) for cell in lines[row][1:] if cell != "·") == 16
 
 
-def test_owners_name_the_columns(run: Run) -> None:
+def test_columns_are_named_after_the_values_of_the_partition_column(run: Run) -> None:
     rows = [
         f"{i} on {label} at {name},{label},{name}" for name in ("north", "east") for label in "ab" for i in range(9)
     ]
@@ -89,7 +89,7 @@ def test_the_picture_has_a_patch_for_each_class_and_names_them(clients: int, run
     assert len(set(re.findall(r"fill: (#[0-9a-f]{6})", text)) - {"#ffffff", "#000000"}) >= 7
 
 
-def test_a_label_is_no_formula(run: Run) -> None:
+def test_a_label_is_not_drawn_as_a_formula(run: Run) -> None:
     pytest.importorskip("matplotlib")
     Path("q.csv").write_text(
         "\n".join(["text,label", *(f"{i} is,{label}" for label in ("$a_{$", "b") for i in range(9))])
@@ -99,13 +99,13 @@ def test_a_label_is_no_formula(run: Run) -> None:
     assert "<!-- $a_{$ -->" in Path("clients.svg").read_text()
 
 
-def test_other_pictures_are_refused(run: Run) -> None:
+def test_other_picture_formats_are_refused(run: Run) -> None:
     pytest.importorskip("matplotlib")
     code, printed, said = run("--picture", "clients.txt")
     assert (code, printed) == (3, "") and "unknown kind of picture: " in said
 
 
-def test_without_the_library_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_error_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, said = run("--picture", "clients.svg")
     assert code == 3 and "pip install 'fedbbpt[plots]'" in said

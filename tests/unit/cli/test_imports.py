@@ -18,7 +18,7 @@ HEAVY = ("torch", "transformers", "datasets", "pyarrow", "matplotlib", "sqlalche
         "fedbbpt.federation.simulation",
     ],
 )
-def test_light(module: str) -> None:
+def test_importing_a_role_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""

@@ -1,4 +1,4 @@
-"""`ptm token` and `ptm audit`, and what their page says of them and of the files."""
+"""`ptm token` and `ptm audit`, and their descriptions in docs/tenants.md."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`fedbbpt ptm ...` in a folder with the page's audit.jsonl: its exit code, standard output and standard error."""
+    """Runs `fedbbpt ptm ...` in a folder with the page's audit.jsonl; returns its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     Path("audit.jsonl").write_text(LINES)
@@ -79,7 +79,7 @@ def test_the_example_token_is_the_example_line() -> None:
     assert line in PAGE.partition("```toml tenants")[2].partition("```")[0]
 
 
-def test_anchors(run: Run) -> None:
+def test_an_anchor_is_verified(run: Run) -> None:
     _, printed, _ = run("audit", "audit.jsonl")
     (anchor,) = re.findall(r"^anchor (\S+)$", printed, re.MULTILINE)
     code, printed, _ = run("audit", "audit.jsonl", "--anchor", anchor)
@@ -90,7 +90,7 @@ def test_anchors(run: Run) -> None:
     assert (code, printed) == (8, "") and "AuditBroken: audit.jsonl: only 1 of the anchor's 2 records" in said
 
 
-def test_what_cannot_be_summed_up_says_so(run: Run) -> None:
+def test_an_empty_log_has_no_records_and_bad_options_are_rejected(run: Run) -> None:
     Path("empty.jsonl").touch()
     assert run("audit", "empty.jsonl")[1] == "no records\n"
     assert json.loads(run("audit", "empty.jsonl", "--json")[1])["anchor"] is None

@@ -43,7 +43,7 @@ def test_scores_of_a_population_are_those_of_its_members() -> None:
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_LOGITS, Output.LABEL_ARGMAX, Output.LOSS_ONLY])
-def test_judge_gives_what_the_output_of_the_ptm_shows(output: Output) -> None:
+def test_judgement_depends_on_the_output_of_the_ptm(output: Output) -> None:
     judgement = PromptScorer(ptm_of(Fake(), output=output), TASK, SPACE).judge(DATA, Z)
     whole = PromptScorer(fake_ptm(), TASK, SPACE).judge(DATA, Z)
     assert judgement.examples == len(DATA)
@@ -63,7 +63,7 @@ def test_no_examples_are_rejected_by_the_ptm() -> None:
         PromptScorer(fake_ptm(), TASK, SPACE).scores(DATA.take(np.arange(0)), Z)
 
 
-def test_no_prompt_scores_the_examples_as_they_are() -> None:
+def test_no_prompt_scores_the_unchanged_examples() -> None:
     ptm = fake_ptm()
     scores = PromptScorer(ptm, TASK, NoPrompt(0)).scores(DATA, NoPrompt.Z)
     bare = PromptScorer(ptm, TaskSpec("{text}", TASK.classes), NoPrompt(0)).scores(DATA, NoPrompt.Z)

@@ -19,7 +19,7 @@ def test_words_that_occur_together_more_often_than_by_chance_are_an_ngram() -> N
     assert set(WORDS) <= set(found) and "york" not in found
 
 
-def test_a_pair_that_is_too_rare_to_judge_is_cut() -> None:
+def test_a_rare_pair_is_not_an_ngram() -> None:
     assert "new york" in pmi_ngrams(corpus(MIN_COUNT), 100)
     found = pmi_ngrams(corpus(MIN_COUNT - 1), 100)
     assert {"new", "york"} <= set(found) and "new york" not in found

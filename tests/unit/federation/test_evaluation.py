@@ -59,7 +59,7 @@ def test_offset_baseline_sees_no_test_label() -> None:
 
 
 @pytest.mark.parametrize("output", [Output.LABEL_ARGMAX, Output.LOSS_ONLY])
-def test_compare_measures_what_it_can_without_scores(output: Output) -> None:
+def test_compare_leaves_out_measures_that_need_scores(output: Output) -> None:
     train, test = examples(8), examples(20, first=100)
     ptm = ptm_of(Fake(), output=output)
     whole, found = compare(fake_ptm(), TASK, SPACE, Z, train, test), compare(ptm, TASK, SPACE, Z, train, test)

@@ -49,7 +49,7 @@ def test_page_names_the_model_that_the_prompt_fits(tmp_path: Path) -> None:
         assert fact in page
 
 
-def test_unknown_accuracy_is_none(tmp_path: Path) -> None:
+def test_an_unknown_accuracy_is_read_back_as_none(tmp_path: Path) -> None:
     card = CARD.model_copy(update={"dev_accuracy": None})
     write_prompt(tmp_path / "prompt.safetensors", Z, card)
     assert read_prompt(tmp_path / "prompt.safetensors")[1] == card

@@ -16,7 +16,7 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it() -> No
         require_package("absent_package", "ptm", where="model", alternative="the model fake")
 
 
-def test_packages_that_are_there_are_not_reported() -> None:
+def test_installed_packages_are_not_reported() -> None:
     with needs_extra("ptm", where="model"):
         importlib.import_module("numpy")
     require_package("numpy", "ptm", where="model")

@@ -1,3 +1,5 @@
+"""fed-bbpt with soft prompts: SPSA at the clients, averages at the server."""
+
 import numpy as np
 import pytest
 

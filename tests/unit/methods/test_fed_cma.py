@@ -1,3 +1,5 @@
+"""fed-cma: CMA-ES by ranks and Newton steps on the global loss."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -119,7 +121,7 @@ class Softmax(ToyObjectives):
         return OFFSET_SPACE.shifted(scores.astype(np.float32), population)
 
 
-def test_a_newton_step_finds_what_a_softmax_regression_on_all_examples_finds() -> None:
+def test_a_newton_step_equals_a_softmax_regression_on_all_examples() -> None:
     """Each client has examples of one class only. Scores are linear in z, so the expansion is exact."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(60, DIM, 3))

@@ -1,3 +1,5 @@
+"""fedavg-bbt: CMA-ES at each client, averages at the server."""
+
 import numpy as np
 import pytest
 

@@ -47,7 +47,7 @@ def test_a_job_finds_a_method_that_the_caller_passes() -> None:
     assert fedbbpt.parse_job(job_text(job), methods=[own_method.METHOD]) == job
 
 
-def test_a_job_finds_a_method_that_is_installed(installed: None) -> None:
+def test_a_job_finds_an_installed_method(installed: None) -> None:
     job = fedbbpt.make_job(TABLES)
     assert job.entry() is own_method.METHOD
     assert fedbbpt.parse_job(job_text(job)) == job
@@ -122,7 +122,7 @@ class AnySettings(MethodSettings):
 
 
 @pytest.mark.parametrize("value", [2**63, (1, 2), None, np.float64])
-def test_settings_that_do_not_travel_are_refused_before_the_run(value: Any) -> None:
+def test_settings_that_cannot_be_sent_are_refused_before_the_run(value: Any) -> None:
     with pytest.raises(InvalidPlugin, match=r"method fed-cem: settings.value is a \w+ that cannot be sent"):
         extension_settings(own_method.METHOD, AnySettings(value))
 

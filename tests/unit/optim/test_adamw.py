@@ -1,3 +1,5 @@
+"""AdamW, compared with PyTorch's."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""CMA-ES: its constants, its samples, and its convergence."""
+
 import math
 
 import numpy as np

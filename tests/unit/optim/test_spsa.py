@@ -1,3 +1,5 @@
+"""SPSA with gradient correction: its equations, and its convergence."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The generator: a small network that makes z from its weights."""
+
 import numpy as np
 
 from fedbbpt.prompts.generator import Generator
@@ -5,11 +7,11 @@ from fedbbpt.prompts.generator import Generator
 GENERATOR = Generator(dim=7, code=3, hidden=4, seed=11)
 
 
-def test_counts_its_weights() -> None:
+def test_generator_counts_its_weights() -> None:
     assert GENERATOR.size == 4 * 3 + 4 + 7 * 4 + 7 == len(GENERATOR.init())
 
 
-def test_begins_at_the_unchanged_prompt() -> None:
+def test_generator_starts_at_the_initial_prompt() -> None:
     np.testing.assert_array_equal(GENERATOR(GENERATOR.init()[None]), np.zeros((1, 7)))
 
 
@@ -21,13 +23,13 @@ def test_first_weights_and_code_follow_from_the_seed() -> None:
     assert not np.array_equal(GENERATOR(theta), other(theta))
 
 
-def test_the_hidden_layer_is_alive_at_the_start() -> None:
+def test_hidden_layer_is_not_zero_at_the_start() -> None:
     theta = GENERATOR.init()
     theta[4 * 3 + 4 : -7] = 1.0  # W_2
     assert (np.abs(GENERATOR(theta[None])) > 1e-3).all()
 
 
-def test_many_weight_vectors_at_once_are_each_by_itself() -> None:
+def test_several_weight_vectors_give_the_same_as_one_by_one() -> None:
     thetas = np.random.default_rng(0).normal(size=(5, GENERATOR.size))
     np.testing.assert_allclose(GENERATOR(thetas), np.concatenate([GENERATOR(theta[None]) for theta in thetas]))
 

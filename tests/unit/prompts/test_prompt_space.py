@@ -1,4 +1,4 @@
-"""z as a prompt and as offsets of the classes' scores."""
+"""The latent space: z as a prompt, and its last entries as offsets of the classes' scores."""
 
 import numpy as np
 import pytest
@@ -20,23 +20,23 @@ DATA = LabelledExamples(
 
 
 @pytest.mark.parametrize("offsets", [0, 3])
-def test_the_prompt_does_not_see_the_offsets(offsets: int) -> None:
+def test_offsets_do_not_change_the_prompt(offsets: int) -> None:
     space, z = LatentSpace(5 + offsets, PROJECTION, offsets), np.arange(2.0 * (5 + offsets)).reshape(2, -1)
     prompts = space.prompts(z, DATA.examples)
     np.testing.assert_array_equal(prompts.z, z[:, :5].astype(np.float32))
     assert prompts.projection == PROJECTION
 
 
-def test_offsets_go_to_their_candidate_and_their_class() -> None:
+def test_offsets_are_added_by_candidate_and_class() -> None:
     space, scores = LatentSpace(3, PROJECTION, 2), np.zeros((2, 4, 2), np.float32)
     shifted = space.shifted(scores, np.array([[9.0, 1.0, 2.0], [9.0, -4.0, 8.0]]))
     np.testing.assert_array_equal(shifted[0], np.tile([0.25, 0.5], (4, 1)))
     np.testing.assert_array_equal(shifted[1], np.tile([-1.0, 2.0], (4, 1)))
-    assert not scores.any(), "the scores that came are left as they were"
+    assert not scores.any(), "the given scores are unchanged"
 
 
-def test_the_fitted_offsets_are_a_point_of_the_space_and_lower_the_loss() -> None:
-    """So whatever a bias alone reaches, a search over the space can reach, with the same prompt and no more queries."""
+def test_fitted_offsets_are_a_point_of_the_space_and_lower_the_loss() -> None:
+    """A search over the space can therefore reach the loss of a bias alone, with the same prompt and as many queries."""
     ptm, space = local_ptm(Fake()), LatentSpace(4 + 3, PROJECTION, 3)
     objectives = LocalObjectives(ptm, TASK, space, DATA, DATA)
     start = np.zeros((1, 7))

@@ -1,4 +1,4 @@
-"""The decoder is the published one, draws the same alone and in company, and can be searched."""
+"""The decoder of image prompts equals the published one, draws the same bits in any batch, and can be searched."""
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ def pictures(count: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def theirs(space: ImageSpace, z: npt.NDArray[np.float64], images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The same net out of PyTorch's layers, with batch normalisation over batches of one image: `[B, C, H, W]`."""
+    """Returns the pictures `[B, C, H, W]` of the same network in PyTorch, with normalisation over single images."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
     channels, height, _ = space.image
@@ -52,7 +52,7 @@ def test_the_published_decoder_has_9920_weights() -> None:
 
 
 @pytest.mark.parametrize(("space", "side"), [(PUBLISHED, 224), (SMALL, 16)], ids=["published", "small"])
-def test_it_computes_what_the_published_layers_compute(space: ImageSpace, side: int) -> None:
+def test_decoder_computes_the_published_layers(space: ImageSpace, side: int) -> None:
     """Kills: channels in another order; a transposed kernel; a variance over n - 1; the tanh form of GELU."""
     images, z = pictures(2, side), np.random.default_rng(1).normal(0, 0.3, space.dim)
     ours = space.prompts(z[None], Examples(images=images)).deltas[0]
@@ -62,7 +62,7 @@ def test_it_computes_what_the_published_layers_compute(space: ImageSpace, side: 
 
 @settings(max_examples=20, deadline=None)
 @given(candidates=st.integers(1, 4), count=st.integers(1, 5), seed=st.integers(0, 99))
-def test_a_picture_has_the_same_bits_alone_and_in_company(candidates: int, count: int, seed: int) -> None:
+def test_picture_has_the_same_bits_alone_and_in_a_batch(candidates: int, count: int, seed: int) -> None:
     """Kills: one matrix product over all pairs; normalisation over the batch."""
     z = np.random.default_rng(seed).normal(size=(candidates, SMALL.dim))
     images = pictures(count, 16, seed)
@@ -72,13 +72,13 @@ def test_a_picture_has_the_same_bits_alone_and_in_company(candidates: int, count
         assert np.array_equal(alone[0, 0], together[p, b])
 
 
-def test_what_is_drawn_depends_on_the_image() -> None:
+def test_picture_depends_on_the_image() -> None:
     deltas = SMALL.prompts(np.zeros((1, SMALL.dim)), Examples(images=pictures(2, 16))).deltas
     assert not np.array_equal(deltas[0, 0], deltas[0, 1])
 
 
-def test_spsa_finds_weights_that_draw_what_is_wanted() -> None:
-    """A picture of one colour, from a generator that begins at random weights."""
+def test_spsa_finds_weights_that_draw_a_given_colour() -> None:
+    """The search starts at random weights."""
     config = FedBbptConfig(generator="visual")
     theta = FedBbptServer(config, SMALL).init(seed=0).theta
     search = SpsaGc(estimates=5, a=0.05, alpha=0.4, o=1.0, c=0.01, gamma=0.1, beta=0.9)

@@ -156,7 +156,7 @@ def test_tenants_share_neither_tasks_nor_handles_nor_usage(clock: Clock) -> None
 
 
 def test_every_method_for_a_tenant_requires_one() -> None:
-    """Kills: a default tenant, as which a caller that forgets the argument would ask without limits."""
+    """Kills: a default tenant, under which a caller that forgets the argument would have no limits."""
     methods = {name: method for name, method in inspect.getmembers(Engine, inspect.isfunction) if name[0] != "_"}
     without_tenant = {name for name, method in methods.items() if "tenant" not in inspect.signature(method).parameters}
     assert without_tenant == {"close", "finish", "cancel"}  # a call knows its tenant

@@ -29,7 +29,7 @@ def service() -> PtmService:
     return PtmService(Engine(Fake(), lambda: 0.0), Tenants.anyone(), ServiceLimits())
 
 
-def test_keyed_reply_is_serialised_once_and_sent_as_it_is(service: PtmService) -> None:
+def test_keyed_reply_is_serialised_once_and_sent_unchanged(service: PtmService) -> None:
     """Kills: a reply that is parsed, or serialised again, when a call is repeated."""
 
     async def play() -> tuple[bytes, bytes]:

@@ -467,7 +467,7 @@ class TestStop:
         bench.restart()
         assert bench.coordinator.status().state is RunState.STOPPED
 
-    def test_at_the_deadline_where_there_is_no_quorum(self) -> None:
+    def test_at_the_deadline_without_a_quorum(self) -> None:
         bench = Bench()
         bench.join("anna", "berta")
         bench.answer("anna", "berta")

@@ -132,7 +132,7 @@ def test_the_owner_starts_from_the_average_and_the_clients_from_the_tuned_prompt
     assert run.coordinator.result().z.tolist() == [1.0, 1.0]
 
 
-def test_a_round_waits_for_an_owner_who_is_away(run: Run) -> None:
+def test_a_round_waits_for_an_absent_owner(run: Run) -> None:
     run.join(*CLIENTS, OWNER)
     for name in CLIENTS:
         run.answer(name, 1.0)

@@ -51,7 +51,7 @@ def test_a_perturbation_replaces_tokens_only() -> None:
         ExampleSet(IMAGES, 0, Perturbation(0.5, 1)).check(CARD)
 
 
-def test_row_digests_tell_preparations_apart() -> None:
+def test_row_digests_differ_between_preparations() -> None:
     """Kills: a digest that ignores the room for the prompt, the perturbation or the index that it depends on."""
     same = Examples(("a", "a"))
     plain, room = ExampleSet(same, 4).row_digests(), ExampleSet(same, 5).row_digests()

@@ -56,7 +56,7 @@ KINDS: list[Prompts] = [
 each_kind = pytest.mark.parametrize("three", KINDS, ids=lambda three: three.kind)
 
 
-def test_there_is_a_class_and_a_message_for_each_kind() -> None:
+def test_each_kind_has_a_class_and_a_message() -> None:
     assert [three.kind for three in KINDS] == list(PromptKind) == list(PROMPT_KINDS)
 
 
@@ -70,7 +70,7 @@ def test_taking_prompts_keeps_their_digests_in_order(three: Prompts) -> None:
 
 
 @each_kind
-def test_a_prompt_travels_under_the_name_of_its_kind_and_field(three: Prompts) -> None:
+def test_a_message_names_the_prompts_kind_and_field(three: Prompts) -> None:
     field, message = prompts_message(three)
     assert field in ptm_pb2.ScoreRequest.DESCRIPTOR.fields_by_name
     assert f"{field}.{message.DESCRIPTOR.fields[0].name}" == three.where

@@ -1,4 +1,4 @@
-"""What the coordinator and its clients and operators say survives the wire as it was."""
+"""The messages of the coordinator, its clients and its operators survive the round trip over the wire."""
 
 import math
 
@@ -53,7 +53,7 @@ BARE = Report(0, 1, math.inf, None, None, 0, 0.0)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
-def test_settings(method: MethodSettings) -> None:
+def test_settings_survive_the_round_trip(method: MethodSettings) -> None:
     space = LatentSpaceSettings(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was", Injection.CONCAT))
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, method, "int8", 50, "[::1]:7000", "sha256:1", 2**20)
@@ -64,7 +64,7 @@ def test_settings(method: MethodSettings) -> None:
     assert received.heartbeat.ToTimedelta().total_seconds() == 2.5
 
 
-def test_the_space_of_pictures() -> None:
+def test_image_space_survives_the_round_trip() -> None:
     space = ImageSpaceSettings((3, 224, 224), 16, 7, (32, 64, 32, 32, 16), 0.3, 2**64 - 1)
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, METHODS[0], "int8", 50, "", "", 2**20)
@@ -83,7 +83,7 @@ def test_a_method_of_a_newer_server_is_refused() -> None:
         coordinator_messages.run_settings(response, SETTINGS)
 
 
-def test_hello() -> None:
+def test_hello_survives_the_round_trip() -> None:
     hello = Hello("client-1", "key", 16, frozenset({"float32", "int8"}))
     request = coordinator_messages.join_request(hello)
     assert coordinator_messages.hello(request) == hello
@@ -94,7 +94,7 @@ def test_hello() -> None:
         coordinator_messages.hello(request)
 
 
-def test_tasks_and_updates() -> None:
+def test_tasks_and_updates_survive_the_round_trip() -> None:
     task = Task(TaskId("run-1", 3, "client-1", Phase.UPDATE), 2**64 - 1, {"mean": np.ones(3, np.float32)}, 0.5)
     announced, data = bundle(task.arrays)
     header = pb.TaskHeader.FromString(coordinator_messages.task_header(task, announced).SerializeToString())
@@ -118,14 +118,14 @@ def test_tasks_and_updates() -> None:
         coordinator_messages.update(sent, {})
 
 
-def test_receipts() -> None:
+def test_receipts_survive_the_round_trip() -> None:
     for receipt in Receipt:
         assert coordinator_messages.receipt(coordinator_messages.submit_update_response(receipt).receipt) is receipt
 
 
 @pytest.mark.parametrize("state", RunState)
 @pytest.mark.parametrize("report", [REPORT, BARE, None])
-def test_status(state: RunState, report: Report | None) -> None:
+def test_status_survives_the_round_trip(state: RunState, report: Report | None) -> None:
     members = (MemberStatus("a", True, False, 16), MemberStatus("b", False, True, 2))
     counted = None if report is None else 0
     status = RunStatus("run-1", "fed-cma", state, 3, 50, members, report, report, 2**40, counted, counted)
@@ -133,7 +133,7 @@ def test_status(state: RunState, report: Report | None) -> None:
     assert operator_messages.run_status(message) == status
 
 
-def test_result() -> None:
+def test_result_survives_the_round_trip() -> None:
     z = np.asarray([0.1, -2.5], np.float32)
     status = RunStatus("run-1", "fed-cma", RunState.FINISHED, 3, 3, (), REPORT, REPORT, 0, None, None)
     response = operator_messages.get_result_response(Result(z, REPORT), status)

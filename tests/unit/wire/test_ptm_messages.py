@@ -1,4 +1,4 @@
-"""The black box's nouns come back from their messages as they went."""
+"""The data types of the PTM service survive the round trip over the wire."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ FLOATS = np.linspace(-1, 1, 12, dtype=np.float32)
 PROJECTION = Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "Ça va?")
 
 
-def test_the_card() -> None:
+def test_card_survives_the_round_trip() -> None:
     card = replace(
         Fake().describe(),
         score_noise=1.5e-7,
@@ -49,18 +49,18 @@ def test_the_card() -> None:
     assert model_card(describe_response(card)) == card
 
 
-def test_what_a_newer_service_offers_is_left_out() -> None:
+def test_unknown_kinds_of_a_newer_service_are_left_out() -> None:
     response = describe_response(Fake().describe())
     response.prompt_kinds.append(99)  # type: ignore[arg-type]  # of a later protocol
     assert model_card(response) == Fake().describe()
 
 
-def test_an_answer_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_kind_of_answer_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="output: 0 is unknown"):
         model_card(pb.DescribeResponse())
 
 
-def test_the_task() -> None:
+def test_task_survives_the_round_trip() -> None:
     task = TaskSpec("{prompt} {text}", ("b", "a"))
     assert m.task(m.register_task_request(task)) == task
 
@@ -75,14 +75,14 @@ SETS = {
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_examples(name: str) -> None:
+def test_examples_survive_the_round_trip(name: str) -> None:
     request = m.register_examples_request("task", SETS[name])
     back = m.example_set(pb.RegisterExamplesRequest.FromString(request.SerializeToString()))
     assert request.task_id == "task"
     np.testing.assert_equal(repr(back), repr(SETS[name]))
 
 
-def test_inline_examples() -> None:
+def test_inline_examples_survive_the_round_trip() -> None:
     task = TaskSpec("{prompt} {text}", ("b", "a"))
     request = m.score_request((task, SETS["pairs"]), TextPrompts(("a",)), "key")
     assert m.scored_examples(request) == (task, SETS["pairs"]) and request.idempotency_key == "key"
@@ -94,12 +94,12 @@ def test_inline_examples() -> None:
 @pytest.mark.parametrize(
     "some", [pb.Example(text="a", text_pair="b"), pb.Example(text="a", label=0)], ids=["text_pair", "label"]
 )
-def test_what_only_some_have_is_refused(some: pb.Example) -> None:
+def test_examples_of_mixed_forms_are_refused(some: pb.Example) -> None:
     with pytest.raises(InvalidExamples, match="1 of them for 2"):
         m.example_set(pb.RegisterExamplesRequest(examples=pb.ExampleSet(examples=[some, pb.Example(text="c")])))
 
 
-def test_the_handle() -> None:
+def test_handle_survives_the_round_trip() -> None:
     handle = ExamplesHandle("id", 3, 2**40)
     response = m.register_examples_response(handle, 90.5)
     assert m.examples_handle(response) == handle and response.time_to_live.ToTimedelta().total_seconds() == 90.5
@@ -118,7 +118,7 @@ def test_the_handle() -> None:
     ],
     ids=lambda prompts: type(prompts).__name__,
 )
-def test_prompts(prompts: Prompts) -> None:
+def test_prompts_survive_the_round_trip(prompts: Prompts) -> None:
     request = m.score_request("id", prompts)
     back = m.prompts(pb.ScoreRequest.FromString(request.SerializeToString()))
     assert request.examples_id == "id" and type(back) is type(prompts)
@@ -134,7 +134,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("output", ANSWERS)
-def test_answers(output: Output) -> None:
+def test_answers_survive_the_round_trip(output: Output) -> None:
     usage, budget = Usage(4, 99, 1.25, 3, 0.5, 7), Budget(5, None, 0)
     scored = Scored(output, ANSWERS[output], "revision", usage, budget)
     response = m.score_response(scored, "id")
@@ -143,7 +143,7 @@ def test_answers(output: Output) -> None:
     assert (back.revision, back.usage, back.budget) == ("revision", usage, budget) and response.examples_id == "id"
 
 
-def test_what_is_not_given_cannot_be_read() -> None:
+def test_a_missing_part_is_refused() -> None:
     scored = Scored(Output.LOSS_ONLY, ANSWERS[Output.LOSS_ONLY], "revision", Usage())
     assert scored.losses is scored.answer
     for read in (lambda: scored.scores, lambda: scored.choices):
@@ -159,7 +159,7 @@ def test_answers_of_another_kind_or_shape_are_refused() -> None:
         m.scored(scores, Output.LOSS_ONLY)
 
 
-def test_usage() -> None:
+def test_usage_survives_the_round_trip() -> None:
     used, tasks = Usage(4, 99, 1.25, 3, 0.5, 7), {"task": Usage(1), "": Usage(3)}
     response = usage_messages.get_usage_response(used, Budget(tokens=3), 2, tasks)
     assert usage_messages.usage(response.usage) == used and response.handles == 2

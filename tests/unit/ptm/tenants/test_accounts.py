@@ -16,7 +16,7 @@ PAYING = Tenant(
 )
 
 
-def test_settling_frees_what_was_not_used() -> None:
+def test_settling_frees_the_unused_reservation() -> None:
     account = Account(LIMITED, None)
     reservation = account.reserve(8, 800, 0.0)
     assert account.budget() == Budget(2, 200)
@@ -25,7 +25,7 @@ def test_settling_frees_what_was_not_used() -> None:
     assert account.usage == account.tasks["task"] == Usage(3, 120, 0.5)
 
 
-def test_spent_budget_says_what_is_left() -> None:
+def test_error_of_a_spent_budget_states_the_remaining_queries() -> None:
     account = Account(LIMITED, None)
     account.settle(account.reserve(4, 100, 0.0), "task", Usage(4, 100))
     open_call = account.reserve(3, 0, 0.0)

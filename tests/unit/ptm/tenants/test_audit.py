@@ -216,7 +216,7 @@ def test_full_disk_leaves_the_log_unchanged(file: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_record_that_is_not_durable_is_removed(number: int, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_that_cannot_be_synced_is_removed(number: int, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The removal may fail at first as well."""
     write(file, 3)
 

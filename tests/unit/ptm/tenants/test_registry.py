@@ -58,7 +58,7 @@ def test_certificate_of_two_tenants_is_rejected() -> None:
         tenants.identify([], [CLINIC, "dora.example.org"])
 
 
-def test_registries_of_tokens_and_of_anyone() -> None:
+def test_registries_of_tokens_and_of_anyone_identify_their_tenants() -> None:
     known = Tenants.of_tokens(["anna's token", "bela's token", "anna's token"])
     assert {tenant.name for tenant in known} == {ANNA[:8], BELA[:8]}
     assert known.identify(["Bearer bela's token"], []).name == BELA[:8]

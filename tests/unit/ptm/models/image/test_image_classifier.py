@@ -56,7 +56,7 @@ def test_scores_are_those_of_a_plain_forward_pass(checkpoint: Callable[[str], Pa
 @pytest.mark.parametrize(
     "size", [{"height": 8, "width": 12}, {"shortest_edge": 16}, 10], ids=["height and width", "shortest edge", "number"]
 )
-def test_shape_is_the_preprocessors_if_the_model_has_none(copy: Copy, size: Any) -> None:
+def test_shape_is_that_of_the_preprocessor_if_the_model_states_none(copy: Copy, size: Any) -> None:
     wanted = {"height": (3, 8, 12), "shortest_edge": (3, 16, 16)}.get(
         next(iter(size)) if size != 10 else "", (3, 10, 10)
     )
