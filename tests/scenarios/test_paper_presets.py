@@ -1,7 +1,7 @@
 """The papers' jobs run on tiny random checkpoints of the papers' architectures.
 
-The tests change only the model's name, the data and the numbers of clients, shots, rounds and, for images, steps. A user
-who has the weights changes nothing.
+The tests change only the model's name, the data and the numbers of clients, shots, rounds and, for images, steps. With
+the papers' weights, the jobs run unchanged.
 """
 
 import json

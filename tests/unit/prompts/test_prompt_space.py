@@ -36,7 +36,7 @@ def test_offsets_are_added_by_candidate_and_class() -> None:
 
 
 def test_fitted_offsets_are_a_point_of_the_space_and_lower_the_loss() -> None:
-    """A search over the space can therefore reach the loss of a bias alone, with the same prompt and as many queries."""
+    """A search over the space can therefore reach the loss of a bias alone without further queries."""
     ptm, space = local_ptm(Fake()), LatentSpace(4 + 3, PROJECTION, 3)
     objectives = LocalObjectives(ptm, TASK, space, DATA, DATA)
     start = np.zeros((1, 7))
