@@ -189,8 +189,8 @@ def test_number_of_replicas_follows_the_queued_tokens() -> None:
     [
         (["--engine", "ray", "--tls-cert", "a", "--tls-key", "b"], "Ray has no TLS"),
         (["--engine", "ray", "--host", "0.0.0.0"], "Ray has no TLS"),
-        (["--engine", "ray", "--replicas", "3..2"], "no number of replicas"),
-        (["--engine", "ray", "--ray-address", "ray://here:10001", "--audit", "a"], "another machine's"),
+        (["--engine", "ray", "--replicas", "3..2"], "not a number or range of replicas"),
+        (["--engine", "ray", "--ray-address", "ray://here:10001", "--audit", "a"], "may run on another machine"),
         (["--replicas", "2"], "--engine ray"),
     ],
     ids=" ".join,
