@@ -52,6 +52,12 @@ MAX_EXAMPLES = 10_000
 """Examples of a handle."""
 MAX_TEXT_CHARACTERS = 1_000_000
 """Characters of one text. Longer text would be truncated anyway, but tokenising it costs time."""
+MAX_TOKENISED_CHARACTERS = 2**20
+"""Characters that are tokenised at a time: a tokenizer takes some hundred bytes for each token, and a message may hold
+many tokens of one character."""
+MAX_CONTINUATION_TOKENS = 1024
+"""Tokens that all label words of a task may have together after their first ones: a causal model scores each of these
+against its whole vocabulary."""
 MAX_FILLED_CHARACTERS = 2**26
 """Characters of a template, times the number of examples that are inserted into it."""
 
@@ -87,3 +93,7 @@ MAX_LABEL_TOKENS = 2**20
 """Label tokens of a tenant without a budget for them, because each is kept in memory and in the audit log."""
 MAX_LABELLED_INPUTS = 1_000_000
 """Inputs whose labels are remembered for a tenant that gets losses only."""
+MAX_BUDGET = 2**63 - 1
+"""Queries, tokens or label tokens of a budget: the largest number that its message holds."""
+MAX_PRICE_MICROS = 10**9
+"""Millionths of a currency's unit for one query, or for 1000 tokens: a thousand units."""

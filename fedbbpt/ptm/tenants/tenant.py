@@ -4,13 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedbbpt.limits import MAX_BUDGET, MAX_PRICE_MICROS
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Output, Price
-
-MAX_COUNT = 2**63 - 1
-"""Largest count that a protobuf message can hold."""
-MAX_MICROS = 10**9
-"""Highest price: a thousand units of the currency for one query."""
 
 
 class Tenant(Section):
@@ -24,19 +20,19 @@ class Tenant(Section):
     overlaps: bool = Field(
         True, description="Whether two handles may differ in only a few inputs if the output is loss-only."
     )
-    label_tokens: Annotated[int, Field(ge=2, le=MAX_COUNT)] | Literal["all"] | None = Field(
+    label_tokens: Annotated[int, Field(ge=2, le=MAX_BUDGET)] | Literal["all"] | None = Field(
         None, description="Different label tokens over all tasks, for the tenant's lifetime."
     )
-    max_queries: int | None = Field(None, ge=0, le=MAX_COUNT, description="Queries for the tenant's lifetime.")
+    max_queries: int | None = Field(None, ge=0, le=MAX_BUDGET, description="Queries for the tenant's lifetime.")
     max_tokens: int | None = Field(
-        None, ge=0, le=MAX_COUNT, description="Tokens that the model computes, for the tenant's lifetime."
+        None, ge=0, le=MAX_BUDGET, description="Tokens that the model computes, for the tenant's lifetime."
     )
     queries_per_second: float | None = Field(None, gt=0, description="Long-term rate limit.")
     burst_queries: int | None = Field(None, ge=1, description="Queries that may come at once after a pause.")
     currency: str = Field("", pattern=r"^([A-Z]{3})?$", description="ISO 4217 code of the prices' currency.")
-    micros_per_query: int = Field(0, ge=0, le=MAX_MICROS, description="Price of a query that the model computes.")
-    micros_per_cached_query: int = Field(0, ge=0, le=MAX_MICROS, description="Price of a repeated query.")
-    micros_per_thousand_tokens: int = Field(0, ge=0, le=MAX_MICROS, description="Price of computed tokens.")
+    micros_per_query: int = Field(0, ge=0, le=MAX_PRICE_MICROS, description="Price of a query that the model computes.")
+    micros_per_cached_query: int = Field(0, ge=0, le=MAX_PRICE_MICROS, description="Price of a repeated query.")
+    micros_per_thousand_tokens: int = Field(0, ge=0, le=MAX_PRICE_MICROS, description="Price of computed tokens.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Tenant":

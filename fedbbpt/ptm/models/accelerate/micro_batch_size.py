@@ -9,8 +9,8 @@ import torch
 from fedbbpt.errors import Overloaded
 from fedbbpt.types import MicroBatch, Scores
 
-MAX_BUDGET = 2**20
-"""Largest number of tokens that is tried."""
+MAX_MEASURED_TOKENS = 2**20
+"""Tokens of the largest micro-batch that is measured."""
 MIN_SPEEDUP = 1.01
 """Least gain in tokens per second for which the size is doubled."""
 
@@ -25,7 +25,7 @@ def find_token_budget(seconds: Callable[[int], float], *, first: int) -> int:
         first: The least number of tokens, which must fit.
     """
     best, rate = first, first / seconds(first)
-    while best < MAX_BUDGET:
+    while best < MAX_MEASURED_TOKENS:
         try:
             doubled = 2 * best / seconds(2 * best)
         except torch.OutOfMemoryError:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedbbpt.errors import InvalidTask
+from fedbbpt.limits import MAX_CONTINUATION_TOKENS
 from fedbbpt.ptm.models.accelerate.micro_batch_size import split_on_out_of_memory
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import Placeholder, parse
@@ -29,9 +30,6 @@ from fedbbpt.types import Examples, MicroBatch, Perturbation, PromptKind, Scores
 
 CACHE_BYTES = 512 * 2**20
 """Size of the cache for keys and values of examples, which outlive a job."""
-
-MAX_CONTINUED = 1024
-"""Most tokens that all label words may have after their first ones: each is scored against the whole vocabulary."""
 
 
 class CausalLM(LanguageModel):
@@ -65,10 +63,10 @@ class CausalLM(LanguageModel):
             )
         words = self._encoder.label_words(task)
         extra_tokens = max(map(len, words)) - 1
-        if (continued := sum(map(len, words)) - len(words)) > MAX_CONTINUED:
+        if (continued := sum(map(len, words)) - len(words)) > MAX_CONTINUATION_TOKENS:
             what, fix = (
                 f"label words of {continued + len(words)} tokens",
-                f"at most {MAX_CONTINUED} after the first ones",
+                f"at most {MAX_CONTINUATION_TOKENS} after the first ones",
             )
             raise InvalidTask(what, where="classes", fix=fix)
         if extra_tokens > self._card.max_tokens - 2:

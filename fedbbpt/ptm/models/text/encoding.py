@@ -16,6 +16,7 @@ import numpy as np
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidExamples, InvalidTask
+from fedbbpt.limits import MAX_TOKENISED_CHARACTERS
 from fedbbpt.ptm.models.template import Piece, Placeholder, check_pairs, parse
 from fedbbpt.ptm.models.text.key_value_cache import CacheSlot
 from fedbbpt.ptm.models.text.truncation import perturb, truncate
@@ -38,11 +39,6 @@ class TokenisedExample:
     """Index of the first token of the example's own text."""
     cache_slot: CacheSlot = field(default_factory=CacheSlot, compare=False, repr=False)
     """Holds the keys and values of the tokens before the prompt, for causal models."""
-
-
-TOKENISED_CHARACTERS = 2**20
-"""Most characters that are tokenised at a time: a tokenizer takes some hundred bytes for each token, and a message may
-hold many tokens of one character."""
 
 
 class ExampleEncoder:
@@ -78,12 +74,12 @@ class ExampleEncoder:
     def tokenise_bounded(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenises texts of any length, and keeps at most one token more of each than the model takes."""
         found: list[list[int]] = []
-        begun, characters = 0, 0
+        start, characters = 0, 0
         for end, text in enumerate(texts, 1):
             characters += len(text)
-            if characters >= TOKENISED_CHARACTERS or end == len(texts):
-                found += [ids[: self._max_tokens + 1] for ids in self.tokenise(texts[begun:end])]
-                begun, characters = end, 0
+            if characters >= MAX_TOKENISED_CHARACTERS or end == len(texts):
+                found += [ids[: self._max_tokens + 1] for ids in self.tokenise(texts[start:end])]
+                start, characters = end, 0
         return found
 
     def encode_text(self, text: str) -> list[int]:
