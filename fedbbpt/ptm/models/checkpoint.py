@@ -26,11 +26,12 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 CPU = "cpu"
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_FILES_THAT_AFFECT_SCORES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model loaded in float32, and the precision and runtime that its backend is going to compute its layers with."""
+    """A model loaded in float32, and the precision and runtime with which its backend computes the layers."""
 
     name: str
     revision: str
@@ -147,16 +148,15 @@ def load(
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without support for the device
         raise InvalidInput(first_line(error), where=f"device {device}", fix=CPU) from None
     files = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _FILES_THAT_AFFECT_SCORES)]
-    other_than_default = ([] if runtime is Runtime.TORCH else [runtime]) + (
-        [] if device == CPU else [model.device.type]
-    )
-    lines = [family, precision, *other_than_default, *(f"{p.name} {_sha256(p)}" for p in files)]
+    lines: list[str] = [family, precision]
+    if runtime is not Runtime.TORCH:
+        lines.append(runtime)
+    if device != CPU:
+        lines.append(model.device.type)
+    lines += [f"{path.name} {_sha256(path)}" for path in files]
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
     max_tokens = 0 if tokenizer is None else _max_tokens(model, tokenizer, folder)
     return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder)
-
-
-_FILES_THAT_AFFECT_SCORES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def _load_tokenizer(folder: Path) -> Any:

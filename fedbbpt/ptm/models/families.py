@@ -52,8 +52,8 @@ def load_backend(
     """Loads a checkpoint with the backend of its family; see `loading.load` for the arguments.
 
     Raises:
-        InvalidInput: There is no such model, its family is unknown, or its family does not support the runtime or the
-            device.
+        InvalidInput: There is no such model, its family is unknown, or its family does not support the
+            precision, the runtime or the device.
     """
     folder = locate(model)
     family = family or _family(folder)
@@ -61,7 +61,10 @@ def load_backend(
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
     check_runtime(runtime, precision, family, model)
     backend, auto_class = FAMILIES[family]
-    if device != CPU and (runtime is not Runtime.TORCH or not issubclass(backend, Transformer)):
+    reads_text = issubclass(backend, Transformer)
+    if precision is not Precision.FLOAT32 and not reads_text:
+        raise InvalidInput(f"this model does not support {precision}", where=model, fix="float32")
+    if device != CPU and (runtime is not Runtime.TORCH or not reads_text):
         raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix=f"device {CPU}")
     return backend(load(model, folder, auto_class, family, precision, runtime, device), threads=threads)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from string import Formatter
 
-from fedbbpt.errors import InvalidExamples, InvalidTask
+from fedbbpt.errors import InvalidExamples, InvalidTask, PromptTooLong
 from fedbbpt.types import Examples, TaskSpec
 
 
@@ -72,6 +72,23 @@ def forbid_mask(pieces: tuple[Piece, ...]) -> None:
             where="template",
             fix='for example "{prompt} {text}"',
         )
+
+
+def check_mask_at_end(pieces: tuple[Piece, ...]) -> None:
+    """Raises InvalidTask if a {mask} is not the last piece, for models that continue a text."""
+    if any(piece.placeholder is Placeholder.MASK for piece in pieces[:-1]):
+        raise InvalidTask(
+            "{mask} stands before the end", where="template", fix='for example "{prompt} {text} Sentiment: {mask}"'
+        )
+
+
+def no_room_for_text(row: int) -> PromptTooLong:
+    """Returns the error for example number `row`, if not a single token of its text fits."""
+    return PromptTooLong(
+        "the template, the rest of the input and the prompt leave no room for the text",
+        where=f"examples[{row}]",
+        fix="fewer prompt tokens, or a shorter template or second text",
+    )
 
 
 def check_pairs(task: TaskSpec, examples: Examples) -> None:

@@ -54,11 +54,13 @@ def plan(
             where=f"prompts[{prompt}], examples[{row}]",
             fix=f"at most {max_tokens} together; register the examples with room for the prompt",
         )
-    known = np.zeros_like(totals) if shared is None else shared
+    prefixes = np.zeros_like(totals) if shared is None else shared
     batches: list[MicroBatch] = []
-    for length, begun in np.unique(np.stack([totals[wanted], known[wanted]], axis=1), axis=0).tolist():
-        rows, prompts = np.nonzero((wanted & (totals == length) & (known == begun)).T)  # pairs of a row are adjacent
-        tokens = length - begun + suffix
+    for length, prefix in np.unique(np.stack([totals[wanted], prefixes[wanted]], axis=1), axis=0).tolist():
+        rows, prompts = np.nonzero(
+            (wanted & (totals == length) & (prefixes == prefix)).T
+        )  # pairs of a row are adjacent
+        tokens = length - prefix + suffix
         # Parts of nearly equal size, because a small remainder would use the model inefficiently.
         parts = -(-len(rows) // max(1, token_budget // max(1, tokens)))
         batches += [

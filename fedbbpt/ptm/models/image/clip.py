@@ -6,13 +6,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fedbbpt.errors import InvalidInput, InvalidTask
+from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.image.image_model import ImageModel, Pixels
 from fedbbpt.ptm.models.image.preprocessor import read_preprocessor
 from fedbbpt.ptm.models.template import forbid_mask, parse
-from fedbbpt.types import Precision, Scores, TaskSpec
+from fedbbpt.types import Scores, TaskSpec
 
 CACHED_TEXTS = 8192
 """Size of the cache for vectors of class descriptions."""
@@ -29,10 +29,6 @@ class Clip(ImageModel[Tensor]):
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
         torch.set_num_threads(1)
-        if checkpoint.precision is not Precision.FLOAT32:
-            raise InvalidInput(
-                f"this model does not support {checkpoint.precision}", where=checkpoint.name, fix="float32"
-            )
         self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
         pack(self._model.vision_model)
         side = int(self._model.config.vision_config.image_size)

@@ -11,7 +11,7 @@ from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.image.image_model import Pixels
 from fedbbpt.ptm.models.image.labelled_image_model import LabelledImageModel, unique_labels
 from fedbbpt.ptm.models.image.preprocessor import read_preprocessor, shape_of
-from fedbbpt.types import Precision, Scores
+from fedbbpt.types import Scores
 
 
 class ImageClassifier(LabelledImageModel):
@@ -19,10 +19,6 @@ class ImageClassifier(LabelledImageModel):
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
         torch.set_num_threads(1)
-        if checkpoint.precision is not Precision.FLOAT32:
-            raise InvalidInput(
-                f"this model does not support {checkpoint.precision}", where=checkpoint.name, fix="float32"
-            )
         self._model, config = checkpoint.model, checkpoint.model.config
         channels = int(getattr(config, "num_channels", 3))
         self._preprocess = read_preprocessor(checkpoint.folder, channels)

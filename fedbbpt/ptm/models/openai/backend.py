@@ -36,7 +36,7 @@ from fedbbpt.ptm.models.openai.completions import Completions, LabelWord, NextTo
 from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFiller
 from fedbbpt.ptm.models.openai.http import Server
 from fedbbpt.ptm.models.openai.self_test import self_test
-from fedbbpt.ptm.models.template import Placeholder, check_pairs, parse
+from fedbbpt.ptm.models.template import Placeholder, check_mask_at_end, check_pairs, parse
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import (
     Examples,
@@ -144,10 +144,7 @@ class OpenAICompatible:
         return self._card
 
     def check(self, task: TaskSpec) -> None:
-        if any(piece.placeholder is Placeholder.MASK for piece in parse(task)[:-1]):
-            raise InvalidTask(
-                "{mask} stands before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"'
-            )
+        check_mask_at_end(parse(task))
         if self._form.requests_label_ids and len(task.classes) > MAX_LABELS:
             raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_LABELS}")
         self._labels(task)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedbbpt.errors import PromptTooLong
-from fedbbpt.ptm.models.template import Piece, Placeholder
+from fedbbpt.ptm.models.template import Piece, Placeholder, no_room_for_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,7 @@ class TemplateFiller:
             text = text[: max(1, min(len(text) - 1, int(len(text) * share)))]
             row = self._filled(text, pair)
         if row.tokens > room:
-            raise PromptTooLong(
-                "the template, the rest of the input and the prompt leave no room for the text",
-                where=f"examples[{index}]",
-                fix="fewer prompt tokens, or a shorter template or second text",
-            )
+            raise no_room_for_text(index)
         return row
 
     def _filled(self, text: str, pair: str) -> FilledTemplate:

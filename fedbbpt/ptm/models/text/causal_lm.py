@@ -16,7 +16,7 @@ from fedbbpt.errors import InvalidTask
 from fedbbpt.limits import MAX_CONTINUATION_TOKENS
 from fedbbpt.ptm.models.accelerate.micro_batch_size import split_on_out_of_memory
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.template import Placeholder, parse
+from fedbbpt.ptm.models.template import check_mask_at_end, parse
 from fedbbpt.ptm.models.text import key_values
 from fedbbpt.ptm.models.text.encoding import TokenisedExample
 from fedbbpt.ptm.models.text.injection import PromptVectors
@@ -24,7 +24,7 @@ from fedbbpt.ptm.models.text.key_value_cache import KeyValueCache, Prefix
 from fedbbpt.ptm.models.text.key_values import KeyValues, forward_with_cache
 from fedbbpt.ptm.models.text.language_model import LabelHead, LabelTokens, LanguageModel
 from fedbbpt.ptm.models.text.shared_prefix import find_shared_prefixes, remainder
-from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS
+from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, copies_to_fill
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import Examples, MicroBatch, Perturbation, PromptKind, Scores, TaskSpec
 
@@ -57,10 +57,7 @@ class CausalLM(LanguageModel):
             self._card = replace(self._card, prompt_kinds=kinds, prefix_shape=shape)
 
     def check(self, task: TaskSpec) -> None:
-        if any(piece.placeholder is Placeholder.MASK for piece in parse(task)[:-1]):
-            raise InvalidTask(
-                "{mask} stands before the end", where="template", fix='"{prompt} {text} Sentiment: {mask}"'
-            )
+        check_mask_at_end(parse(task))
         words = self._encoder.label_words(task)
         extra_tokens = max(map(len, words)) - 1
         if (continued := sum(map(len, words)) - len(words)) > MAX_CONTINUATION_TOKENS:
@@ -94,7 +91,7 @@ class CausalLM(LanguageModel):
         return self._injector.embed_tokens(range(FEWEST_TOKENS))[None]
 
     def _noise_columns(self) -> LabelHead:
-        return self._labels(((0,), (1, 0, 1))) if self._reuses_key_values else super()._noise_columns()
+        return self._label_head(((0,), (1, 0, 1))) if self._reuses_key_values else super()._noise_columns()
 
     def _job(
         self,
@@ -138,7 +135,7 @@ class CausalLM(LanguageModel):
     def _score_remainders(self, pasts: Sequence[KeyValues], words: Tensor, columns: LabelHead) -> Tensor:
         """Returns the scores `[N, K]` of pairs with the remainders `words` `[N, T, D]`, each after its prefix."""
         count, tokens, _ = words.shape
-        copies = -(-FEWEST_TOKENS // (count * tokens))
+        copies = copies_to_fill(count * tokens)
         inputs = self._model.apply_embedding_block(words).repeat(copies, 1, 1)
         hidden, past = forward_with_cache(self._model, inputs, key_values.stack([*pasts] * copies))
         if columns.extra_tokens:
@@ -156,7 +153,7 @@ class CausalLM(LanguageModel):
         """Returns the scores `[N, K]` of label words after inputs with the hidden states `[N, T, D]`."""
         count = len(hidden)
         continued = [word[:-1] for word in columns.words if len(word) > 1]
-        copies = -(-FEWEST_TOKENS // (count * min(map(len, continued))))
+        copies = copies_to_fill(count * min(map(len, continued)))
         repeated = tuple((k[:count].repeat(copies, 1, 1, 1), v[:count].repeat(copies, 1, 1, 1)) for k, v in past)
         states = [hidden[:, -1:]]
         for ids in continued:

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import forbid_mask, parse
-from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
+from fedbbpt.ptm.models.text.transformer import Transformer, copies_to_fill
 from fedbbpt.types import TaskSpec
 
 LOGIT_SCALE = 20.0
@@ -50,7 +50,7 @@ class DualEncoder(Transformer[Tensor]):
         """Returns a unit vector `[D]`."""
         ids = self._encoder.encode_text(text)
         inputs = self._model.apply_embedding_block(self._injector.embed_tokens(ids)[None])
-        copies = -(-FEWEST_TOKENS // len(ids))
+        copies = copies_to_fill(len(ids))
         return _unit(self._model.run_body(inputs.repeat(copies, 1, 1))[0].mean(0))
 
     def _score_hidden(self, hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
+from fedbbpt.ptm.models.text.transformer import Transformer, copies_to_fill
 from fedbbpt.types import TaskSpec
 
 LabelTokens: TypeAlias = tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class LanguageModel(Transformer[LabelHead]):
             what = f"{type(checkpoint.model).__name__} has no linear decoder"
             raise InvalidInput(what, where=checkpoint.name, fix="another model")
         self._decoder = decoder
-        self._labels = lru_cache(maxsize=64)(self._fit_head)
+        self._label_head = lru_cache(maxsize=64)(self._fit_head)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         self.hidden_size = decoder.in_features
 
@@ -53,10 +53,10 @@ class LanguageModel(Transformer[LabelHead]):
         return frozenset(str(token) for word in self._encoder.label_words(task) for token in word)
 
     def _columns(self, task: TaskSpec) -> LabelHead:
-        return self._labels(self._encoder.label_words(task))
+        return self._label_head(self._encoder.label_words(task))
 
     def _probe_columns(self) -> LabelHead:
-        return self._labels(((0,), (1,)))
+        return self._label_head(((0,), (1,)))
 
     def _fit_head(self, words: LabelTokens) -> LabelHead:
         """Makes a head for these words.
@@ -82,6 +82,6 @@ class LanguageModel(Transformer[LabelHead]):
 
     def _logits(self, states: Tensor, columns: LabelHead) -> Tensor:
         """Returns the logits `[N, K]`, or `[N, vocabulary]`, of hidden states `[N, D]`."""
-        copies = -(-FEWEST_TOKENS // len(states))
+        copies = copies_to_fill(len(states))
         logits: Tensor = columns.head(inputs_embeds=states.repeat(copies, 1)[None]).logits
         return logits[0, : len(states)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import forbid_mask, parse
-from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer
+from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer, copies_to_fill
 from fedbbpt.types import TaskSpec
 
 
@@ -67,5 +67,5 @@ class SequenceClassifier(Transformer[list[int]]):
         states = hidden if self._read_position is None else hidden[:, [self._read_position]]
         if not self._batched:
             return torch.cat([self._logits(one[None]) for one in states])[:, columns]
-        copies = -(-FEWEST_TOKENS // len(states))
+        copies = copies_to_fill(len(states))
         return self._logits(states.repeat(copies, 1, 1))[: len(states), columns]

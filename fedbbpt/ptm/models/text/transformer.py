@@ -59,6 +59,11 @@ CPU_TOKENS = 1024
 C = TypeVar("C")
 
 
+def copies_to_fill(tokens: int) -> int:
+    """Returns how many copies of an input of so many tokens fill up a micro-batch: 1 if it has FEWEST_TOKENS."""
+    return -(-FEWEST_TOKENS // tokens)
+
+
 class Transformer(ABC, Generic[C]):
     """Implements interfaces.Backend for one family; C is the family's form of a task's classes.
 
@@ -77,8 +82,8 @@ class Transformer(ABC, Generic[C]):
         Args:
             checkpoint: The model, which is modified.
             threads: Micro-batches that run in parallel on a CPU; 0 means the number of cores.
-            token_budget: Most tokens of a micro-batch; 0 means CPU_TOKENS, or for the number that a warm-up finds
-                to be fastest on another device.
+            token_budget: Most tokens of a micro-batch; 0 means CPU_TOKENS on a CPU, and on another device the
+                number that a warm-up finds to be the fastest.
 
         Raises:
             InvalidInput: The model cannot be split, or the runtime cannot compute it.
@@ -204,10 +209,10 @@ class Transformer(ABC, Generic[C]):
         inputs = self._injector.first_layer_inputs(vectors, batch, rows)  # [N, T, D]
         count, tokens, _ = inputs.shape
         by_row = {row: vectors.read_position(rows[row], tokens) for row in set(batch.rows.tolist())}
-        # Before the body is launched: on a GPU a later upload would wait until the body has finished.
+        # Uploaded before the body is launched: on a GPU, a later upload would wait until the body has finished.
         positions = upload([by_row[row] for row in batch.rows.tolist()], inputs.device)
         if count * tokens < FEWEST_TOKENS:
-            inputs = inputs.repeat(-(-FEWEST_TOKENS // (count * tokens)), 1, 1)
+            inputs = inputs.repeat(copies_to_fill(count * tokens), 1, 1)
         scores: Scores = self._score_inputs(inputs, positions, columns).cpu().numpy()
         return scores
 

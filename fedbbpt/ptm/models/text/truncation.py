@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import PromptTooLong
+from fedbbpt.ptm.models.template import no_room_for_text
 from fedbbpt.types import Perturbation
 
 
@@ -14,11 +14,7 @@ def truncate(text: list[int], room: int, row: int) -> list[int]:
         PromptTooLong: There is no room for a single token.
     """
     if room < 1:
-        raise PromptTooLong(
-            "the template, the rest of the input and the prompt leave no room for the text",
-            where=f"examples[{row}]",
-            fix="fewer prompt tokens, or a shorter template or second text",
-        )
+        raise no_room_for_text(row)
     return text[:room]
 
 

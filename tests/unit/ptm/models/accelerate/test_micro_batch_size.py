@@ -32,7 +32,7 @@ def seconds(overhead: float, memory: int = 2**30) -> Callable[[int], float]:
     [
         (seconds(0.0), 1024),  # a larger one is not faster
         (seconds(1.0), 512 * 1024),  # twice as many are less than 1 % faster
-        (seconds(1e9), micro_batch_size.MAX_BUDGET),
+        (seconds(1e9), micro_batch_size.MAX_MEASURED_TOKENS),
         (seconds(1e9, memory=10_000), 4096),  # half of the 8 Ki that fitted
         (seconds(1e9, memory=1024), 1024),
     ],
