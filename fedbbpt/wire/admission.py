@@ -86,12 +86,18 @@ class _CallerLoad:
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
-    """Comes after `ErrorInterceptor`. For one event loop."""
+    """Reads a request only after its caller is identified and within its limits.
+
+    Comes after `ErrorInterceptor`. For one event loop.
+    """
 
     def __init__(self, identify: Callable[[Context], C], limits: CallerLimits, anonymous: CallerLimits) -> None:
-        """`identify` returns the caller, or raises Unauthenticated; it is called once for each call.
+        """Admits nobody yet.
 
-        `anonymous` are the limits of health and reflection, for all calls together.
+        Args:
+            identify: Returns the caller, or raises Unauthenticated; called once for each call.
+            limits: Limits of each identified caller.
+            anonymous: Limits of all calls of health and reflection together.
         """
         self._identify, self._limits = identify, limits
         self._loads: dict[str, _CallerLoad] = {}

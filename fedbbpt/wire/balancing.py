@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from fedbbpt.errors import InvalidInput, Unavailable
 
@@ -71,21 +72,23 @@ def _resolved(servers: Sequence[tuple[str, str]], address: str) -> str:
 
     Chooses the family (IPv4 or IPv6) that more of the servers have.
     """
-    by_scheme = {scheme: [_places(*server, family) for server in servers] for scheme, family in _FAMILIES.items()}
+    by_scheme = {scheme: [_lookup(*server, family) for server in servers] for scheme, family in _FAMILIES.items()}
     scheme, found = max(by_scheme.items(), key=lambda item: sum(map(bool, item[1])))
     if not any(found):
         raise Unavailable(
             "none of the hosts can be resolved", where=address, fix="host names that this machine can resolve"
         )
-    for (host, port), places in zip(servers, found, strict=True):
-        if not places:
+    for (host, port), addresses in zip(servers, found, strict=True):
+        if not addresses:
             log.warning("%s:%s is not used: the name has no %s address", host, port, scheme)
-    return f"{scheme}:{','.join(dict.fromkeys(place for places in found for place in places))}"
+    return f"{scheme}:{','.join(dict.fromkeys(chain.from_iterable(found)))}"
 
 
-def _places(host: str, port: str, family: socket.AddressFamily) -> list[str]:
+def _lookup(host: str, port: str, family: socket.AddressFamily) -> list[str]:
+    """Returns the addresses of a host with its port; none if it has none of this family."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), family, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return [f"[{place[0]}]:{port}" if family is socket.AF_INET6 else f"{place[0]}:{port}" for *_, place in found]
+    hosts = [address[0] for *_, address in found]
+    return [f"[{host}]:{port}" if family is socket.AF_INET6 else f"{host}:{port}" for host in hosts]

@@ -103,8 +103,8 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
     For a status that no fedbbpt service sent, returns the closest error, or else one of class `unavailable`.
     """
     assert isinstance(error, grpc.Call), "grpc raises the call itself as its error"
-    status = rpc_status.from_call(error)
-    for detail in status.details if status is not None else ():
+    status = _status(error)
+    for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
             return _CLASSES[info.reason](status.message, where=info.metadata["where"], fix=info.metadata["fix"])
@@ -121,11 +121,15 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
     return unavailable(f"{code.name}: {text}")
 
 
+def _status(call: grpc.Call) -> status_pb2.Status:
+    """Returns the google.rpc status of an ended call; an empty one if the server sent none."""
+    return rpc_status.from_call(call) or status_pb2.Status()
+
+
 def retry_seconds(error: grpc.RpcError) -> float:
     """Returns how many seconds the service asks to wait before a retry; 0 without RetryInfo."""
     assert isinstance(error, grpc.Call), "grpc raises the call itself as its error"
-    status = rpc_status.from_call(error)
-    for detail in status.details if status is not None else ():
+    for detail in _status(error).details:
         info = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             return max(0.0, seconds_of(info.retry_delay))

@@ -1,4 +1,4 @@
-"""Settings of plug-in methods <-> ExtensionSettings messages of method.proto."""
+"""Converts the settings of plug-in methods between `fedbbpt.types` and the messages of method.proto."""
 
 import numpy as np
 

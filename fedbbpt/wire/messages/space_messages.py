@@ -1,5 +1,7 @@
 """Converts the settings of prompt spaces between `fedbbpt.types` and the messages of method.proto."""
 
+from typing import assert_never
+
 from fedbbpt.errors import InvalidRequest
 from fedbbpt.types import (
     DeepSpaceSettings,
@@ -26,6 +28,8 @@ def write_space(task: pb.TaskSettings, space: SpaceSettings) -> None:
         case DeepSpaceSettings(layers, heads, width, tokens, seed, std):
             prefix = pb.DeepSpace(layers=layers, heads=heads, width=width, tokens=tokens, seed=seed, std=std)
             task.deep.CopyFrom(prefix)
+        case _:
+            assert_never(space)
 
 
 def space(task: pb.TaskSettings) -> SpaceSettings:
