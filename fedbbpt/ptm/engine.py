@@ -3,7 +3,7 @@
 The same engine answers calls in this process (`ptm.local`) and over gRPC (`ptm.service`). Every method names the tenant
 that asks, because all tasks, examples, budgets and usage belong to one tenant.
 
-The calls of one tenant must not run in several threads at once, with the exception of `Scoring.run`.
+Calls of one tenant must not run in several threads at once. Only `Scoring.run` may.
 """
 
 import logging
@@ -38,6 +38,7 @@ from fedbbpt.types import (
     TaskSpec,
     Usage,
 )
+from fedbbpt.types.call_sizes import SCORE_BYTES
 from fedbbpt.types.digests import digest
 
 log = logging.getLogger(__name__)
@@ -201,9 +202,10 @@ class Engine:
             raise
         return ScoreCall(scoring, state, reservation, prompts_digest, charged_queries)
 
-    def _check_answer_size(self, numbers: int) -> None:
-        if 4 * numbers > self._card.max_message_bytes - ENVELOPE_BYTES:
-            raise MessageTooLarge(f"{4 * numbers} bytes of scores", where="prompts", fix="fewer prompts in one call")
+    def _check_answer_size(self, scores: int) -> None:
+        size = SCORE_BYTES * scores
+        if size > self._card.max_message_bytes - ENVELOPE_BYTES:
+            raise MessageTooLarge(f"{size} bytes of scores", where="prompts", fix="fewer prompts in one call")
 
     def finish(self, call: ScoreCall) -> Scored:
         """Charges for a call whose micro-batches have all run, and returns its answer.

@@ -1,4 +1,4 @@
-"""The PTM service's metrics for Prometheus. Of the label values, only tenant names are chosen by the provider."""
+"""The PTM service's metrics for Prometheus. All label values are fixed, except the names of tenants."""
 
 from collections.abc import Callable
 

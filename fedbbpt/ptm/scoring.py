@@ -32,9 +32,13 @@ class Scoring:
         """Looks up the cached pairs, and plans the others.
 
         Args:
+            backend: The backend whose job computes the pairs.
+            examples: The B examples.
+            prompts: The P prompts.
             digests: A digest of each prompt `[P, 1]`, or of each prompt with each example `[P, B]`.
-            prefix: The start of every cache key; names the task.
-            clock: Returns seconds.
+            prefix: The start of every cache key, which identifies the task.
+            cache: The tenant's cached scores.
+            clock: Returns seconds, from any origin.
             fresh: Whether to compute all pairs, without the cache.
 
         Raises:

@@ -22,12 +22,12 @@ from fedbbpt.wire.channel import bind, create_server
 from fedbbpt.wire.tls import ServerTls
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["PtmService"]
-NAME = DESCRIPTOR.full_name
+SERVICE_NAME = DESCRIPTOR.full_name
 
 Rpc: TypeAlias = Callable[[Any, Tenant], Awaitable[Message | bytes]]
 
 
-def serialised(reply: Message | bytes) -> bytes:
+def serialise(reply: Message | bytes) -> bytes:
     """Returns the bytes of a reply; those that are serialised already pass through."""
     return reply if isinstance(reply, bytes) else reply.SerializeToString()
 
@@ -45,11 +45,11 @@ def handlers(service: PtmService, tenant: Callable[[], Tenant]) -> grpc.GenericR
         method.name: grpc.unary_unary_rpc_method_handler(
             behaviour(getattr(service, method.name)),
             request_deserializer=GetMessageClass(method.input_type).FromString,
-            response_serializer=serialised,
+            response_serializer=serialise,
         )
         for method in DESCRIPTOR.methods
     }
-    return grpc.method_handlers_generic_handler(NAME, by_name)
+    return grpc.method_handlers_generic_handler(SERVICE_NAME, by_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,13 @@ async def serve(
     """Starts a server of the PTM, of its health and of reflection.
 
     Args:
+        engine: The engine that answers.
+        host: The address to listen on.
         port: 0 takes a free port.
+        tls: The certificate and key; None listens without TLS.
         tenants: The tenants that may call; with None, every caller is the same tenant.
         insecure: Whether to listen on `host` without TLS even if other machines can reach it.
+        limits: Limits of the service; None takes the defaults.
 
     Raises:
         PortTaken: The port cannot be bound.
@@ -99,9 +103,9 @@ async def serve(
     server.add_generic_rpc_handlers((handlers(service, admission.caller),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in (NAME, health.OVERALL_HEALTH):
+    for name in (SERVICE_NAME, health.OVERALL_HEALTH):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    reflection.enable_server_reflection([NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    reflection.enable_server_reflection([SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
         bound = bind(server, host, port, tls, insecure=insecure)
     except FedbbptError:

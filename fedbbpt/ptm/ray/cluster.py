@@ -14,7 +14,7 @@ from fedbbpt.errors import InsecureAddress
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.interfaces import Backend
 from fedbbpt.limits import MAX_MESSAGE_BYTES
-from fedbbpt.ptm.ray.front import FrontSettings
+from fedbbpt.ptm.ray.front import FrontOptions
 from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
@@ -87,7 +87,7 @@ def serve(
     Args:
         load: Loads the model; called in every replica.
         size: How many replicas to run.
-        tenants: Who may call.
+        tenants: The tenants that may call.
         host: Whether other machines may call; see above.
         port: 0 takes a free port; only in a cluster of the service's own.
         address: A running Ray cluster, on which Ray Serve does not run yet. Empty starts a cluster on this machine.
@@ -106,7 +106,7 @@ def serve(
     if not is_loopback(host):
         if not insecure:
             fix = "a TLS proxy on this machine and 127.0.0.1, or --insecure"
-            raise InsecureAddress("Ray has no TLS: anybody on the network could read and join", where=host, fix=fix)
+            raise InsecureAddress("Ray has no TLS, so anybody on the network could read and join", where=host, fix=fix)
         log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
     if not address:
         port = port or _free_port()
@@ -120,13 +120,13 @@ def serve(
         AuditLog(audit).close()  # so that errors are raised here, and not in the front
     if metrics is not None:
         check_port_free(*metrics)
-    settings = FrontSettings(tenants, size.batches, is_loopback(host), audit and audit.absolute(), metrics)
+    options = FrontOptions(tenants, size.batches, is_loopback(host), audit and audit.absolute(), metrics)
     if address:
         deployment.connect(address, ENVIRONMENT)
     else:
         deployment.start_cluster(size.most * size.threads)
     try:
-        front = deployment.deploy(load, settings, port, fewest=size.fewest, most=size.most, threads=size.threads)
+        front = deployment.deploy(load, options, port, fewest=size.fewest, most=size.most, threads=size.threads)
         return RayServer(front.call("card"), port, lambda: deployment.stop(front))
     except BaseException:
         deployment.shut_down()

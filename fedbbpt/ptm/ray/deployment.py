@@ -17,13 +17,13 @@ from ray.serve.exceptions import RayServeException
 from fedbbpt.errors import Conflict, FedbbptError, PtmUnavailable
 from fedbbpt.interfaces import Backend
 from fedbbpt.limits import MAX_CONCURRENT_CALLS
-from fedbbpt.ptm.ray.front import Front, FrontSettings
+from fedbbpt.ptm.ray.front import Front, FrontOptions
 from fedbbpt.ptm.ray.replica import JobInputs, Replica
 from fedbbpt.ptm.ray.scaling import QUEUED_TOKENS, QueuedTokens
 
 log = logging.getLogger(__name__)
 
-NAME = "fedbbpt-ptm"
+APPLICATION = "fedbbpt-ptm"
 """Name of the Ray Serve application."""
 SERVICERS = (
     "fedbbpt.ptm.v1.ptm_pb2_grpc.add_PtmServiceServicer_to_server",
@@ -34,7 +34,9 @@ GRACE_SECONDS = 2.0
 UPSCALE_SECONDS, DOWNSCALE_SECONDS = 10.0, 120.0
 """Seconds for which the load must ask for more, or fewer, replicas before their number changes."""
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
+"""Configuration of Ray Serve's own logs."""
 _GONE = (RayActorError, RayServeException)
+"""Errors of a call whose replica has died or was stopped."""
 
 
 class Deployed:
@@ -86,9 +88,9 @@ class _Answering:
 class DeployedFront(_Answering, Front):
     """The front as Ray Serve runs it. `replicas` is the handle of the other deployment."""
 
-    def __init__(self, replicas: Any, settings: FrontSettings) -> None:
+    def __init__(self, replicas: Any, options: FrontOptions) -> None:
         _log_to_stderr()
-        super().__init__(Deployed(replicas), settings)
+        super().__init__(Deployed(replicas), options)
 
 
 class DeployedReplica(_Answering, Replica):
@@ -100,7 +102,7 @@ class DeployedReplica(_Answering, Replica):
 
     @cached_property
     def _front(self) -> Any:
-        return serve.get_deployment_handle(Front.__name__, NAME)
+        return serve.get_deployment_handle(Front.__name__, APPLICATION)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray on every replica. Asks the front, which has the queue."""
@@ -132,13 +134,13 @@ def connect(address: str, environment: Mapping[str, str]) -> None:
 
 
 def deploy(
-    load: Callable[[], Backend[Any]], settings: FrontSettings, port: int, *, fewest: int, most: int, threads: int
+    load: Callable[[], Backend[Any]], options: FrontOptions, port: int, *, fewest: int, most: int, threads: int
 ) -> Deployed:
     """Deploys front and replicas, waits until they run, and returns the front.
 
     Args:
         load: Loads the model; called in every replica.
-        settings: The front's settings.
+        options: The options of the front.
         port: The port of Ray Serve's gRPC proxies.
         fewest: Lowest number of replicas.
         most: Highest number of replicas.
@@ -164,7 +166,7 @@ def deploy(
         DeployedReplica,
         name=Replica.__name__,
         ray_actor_options={"num_cpus": threads},
-        max_ongoing_requests=settings.batches + 8,  # never reached: the front limits the calls in flight
+        max_ongoing_requests=options.batches + 8,  # never reached: the front limits the calls in flight
         max_constructor_retry_count=1,
         **common,
         **({"num_replicas": most} if fewest == most else {"autoscaling_config": _scaling(fewest, most)}),
@@ -178,7 +180,7 @@ def deploy(
         **common,
     )
     try:
-        return Deployed(serve.run(front.bind(replicas.bind(load), settings), name=NAME))
+        return Deployed(serve.run(front.bind(replicas.bind(load), options), name=APPLICATION))
     except RuntimeError as error:
         # Ray keeps only the text of the reason. Loading the model once more tells whether that is what failed.
         if (failure := ray.get(ray.remote(num_cpus=0)(_failure).remote(load))) is not None:

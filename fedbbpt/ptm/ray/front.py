@@ -18,19 +18,19 @@ from grpc_health.v1 import health, health_pb2
 from fedbbpt.errors import NotFound, PolicyForbids
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.ray.backend import Replicas, ReplicatedBackend
-from fedbbpt.ptm.server import NAME, Rpc, serialised
+from fedbbpt.ptm.server import SERVICE_NAME, Rpc, serialise
 from fedbbpt.ptm.service import PtmService, ServiceLimits
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
 from fedbbpt.wire.addresses import is_loopback
 from fedbbpt.wire.interceptors import status_of
 
-# Ray's own context: it has the methods of gRPC's that a service uses, but not its type.
+# The context is Ray's own: it has those methods of gRPC's that a service uses, but not its type.
 Context = Any
 
 
 @dataclass(frozen=True, slots=True)
-class FrontSettings:
+class FrontOptions:
     """Everything that a front needs to start, and to start again after a crash."""
 
     tenants: Tenants
@@ -65,7 +65,7 @@ def _rpc(method: Callable[[PtmService], Rpc]) -> Callable[["Front", Any, Context
             front.check_peer(grpc_context)
             service = front.service()
             reply = await method(service)(request, service.identify(grpc_context))
-            return SerialisedReply(serialised(reply))
+            return SerialisedReply(serialise(reply))
         except Exception as error:
             _set_status(grpc_context, error)
             return SerialisedReply()
@@ -81,21 +81,21 @@ def _set_status(context: Context, error: Exception) -> None:
 
 
 class Front:
-    """The front as a deployment of Ray Serve. Its capitalised methods are the rpcs of PtmService and of Health."""
+    """The front as a deployment of Ray Serve. Its capitalised methods are the rpcs of PtmService and grpc.health.v1."""
 
-    def __init__(self, replicas: Replicas, settings: FrontSettings) -> None:
+    def __init__(self, replicas: Replicas, options: FrontOptions) -> None:
         """Raises what `Engine` and `PtmMetrics.serve` raise."""
-        self._settings = settings
+        self._options = options
         # Waiting for replicas would block the event loop that runs in this thread.
         with ThreadPoolExecutor(1) as thread:
-            backend = thread.submit(ReplicatedBackend, replicas, threads=settings.batches).result()
+            backend = thread.submit(ReplicatedBackend, replicas, threads=options.batches).result()
         self._card = backend.describe()
-        engine = Engine(backend, time.monotonic, tenants=settings.tenants, audit_file=settings.audit)
-        self._service = PtmService(engine, settings.tenants, ServiceLimits())
+        engine = Engine(backend, time.monotonic, tenants=options.tenants, audit_file=options.audit)
+        self._service = PtmService(engine, options.tenants, ServiceLimits())
         self._stopping = asyncio.Event()
         self._cleanup: asyncio.Task[None] | None = None
-        if settings.metrics is not None:
-            self._service.metrics.serve(*settings.metrics)
+        if options.metrics is not None:
+            self._service.metrics.serve(*options.metrics)
 
     async def card(self) -> ModelCard:
         """Returns the model's card."""
@@ -112,7 +112,7 @@ class Front:
     def check_peer(self, context: Context) -> None:
         """Raises PolicyForbids if the call comes from another machine and may not."""
         host = unquote(context.peer()).partition(":")[2].rpartition(":")[0]  # from "ipv6:%5B::1%5D:41234"
-        if self._settings.this_machine_only and not is_loopback(host):
+        if self._options.this_machine_only and not is_loopback(host):
             what = "calls from other machines would be unencrypted"
             fix = "a TLS proxy on this machine, or a service started with another --host and --insecure"
             raise PolicyForbids(what, where="peer", fix=fix)
@@ -136,7 +136,7 @@ class Front:
         """Answers Check of grpc.health.v1, which Ray does not implement."""
         response = self._health(request)
         if response.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-            _set_status(grpc_context, NotFound(f"no service {request.service!r}", fix=NAME))
+            _set_status(grpc_context, NotFound(f"no service {request.service!r}", fix=SERVICE_NAME))
         return response
 
     async def Watch(
@@ -149,6 +149,6 @@ class Front:
 
     def _health(self, request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
         status = health_pb2.HealthCheckResponse
-        if request.service not in (NAME, health.OVERALL_HEALTH):
+        if request.service not in (SERVICE_NAME, health.OVERALL_HEALTH):
             return status(status=status.SERVICE_UNKNOWN)
         return status(status=status.NOT_SERVING if self._stopping.is_set() else status.SERVING)

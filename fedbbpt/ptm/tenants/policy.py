@@ -48,7 +48,11 @@ def _log_softmax(scores: Scores) -> npt.NDArray[np.float64]:
 
 
 def check_labels(output: Output, labels: npt.NDArray[np.int64] | None, classes: int) -> None:
-    """Raises InvalidExamples unless labels `[B]` are given exactly if `output` is LOSS_ONLY, and below `classes`."""
+    """Checks labels `[B]`, which must be given for LOSS_ONLY and for no other output.
+
+    Raises:
+        InvalidExamples: Labels are missing, are given without need, or are not in 0 to `classes` - 1.
+    """
     if output is not Output.LOSS_ONLY:
         if labels is not None:
             raise InvalidExamples(f"labels, but the output is {output}", where="label", fix="no labels")
@@ -77,8 +81,9 @@ class _Input:
 
 
 class LabelBook:
-    """The inputs that a LOSS_ONLY tenant has registered, with their labels. Texts that the model reads
-    alike are one input.
+    """The inputs that a LOSS_ONLY tenant has registered, with their labels.
+
+    Texts that the model reads alike are one input.
 
     Inputs that occur in the same handles, and equally often in each, form a group. A loss is a mean over whole groups,
     and any linear combination of losses weighs all inputs of a group alike. While every group is large enough, no
@@ -106,8 +111,8 @@ class LabelBook:
         """
         names = [digest(columns, row) for row in rows]
         times = Counter(names)
+        # New groups, by how often the handle holds their inputs.
         new: dict[int, int] = defaultdict(lambda: next(self._groups))
-        """New groups, by how often the handle holds their inputs."""
         # Kish's effective sample size: this many equally frequent inputs would have the same weights.
         effective = len(names) ** 2 / sum(often * often for often in times.values())
         if effective < self._min_examples:

@@ -7,7 +7,7 @@ import pytest
 from fedbbpt.errors import UnknownExamples
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.ptm.server import serialised
+from fedbbpt.ptm.server import serialise
 from fedbbpt.ptm.service import PtmService, ServiceLimits
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.tenant import Tenant
@@ -37,7 +37,7 @@ def test_keyed_reply_is_serialised_once_and_sent_unchanged(service: PtmService) 
 
     first, second = asyncio.run(play())
     service.close()
-    assert second is first and serialised(first) is first
+    assert second is first and serialise(first) is first
     assert pb.ScoreResponse.FromString(first).usage.queries == 4
 
 
