@@ -1,7 +1,7 @@
 # make demo      a whole federation on this machine
-# make test      format, lint, types, import layers, protos, and all tests but the slow ones: about 4 minutes on 2 cores
+# make test      format, lint, types, import layers, protos, and all tests except the slow ones: about 4 minutes on 2 cores
 # make test-all  the slow tests: whole products of parameters, Ray, the service in C++, more examples for each law
-# make fix       format, and fix what a tool can fix
+# make fix       format, and apply the linter's automatic fixes
 # make docs      the documentation as a site, in build/site
 # make protos    generate the Python code of protos/ again
 
@@ -10,16 +10,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := .venv-protos
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-# The workers share the cores: more threads in each would only wait for one another.
+# The workers share the cores, so more threads in each would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
-# It has no doctest, and importing Ray takes every worker seconds.
+# This module has no doctests, and importing Ray takes seconds in every worker.
 NEEDS_RAY := fedbbpt/ptm/ray/deployment.py
 DATA ?=
 
-# Every `fedbbpt` process of the tests would otherwise compile the package anew.
+# Otherwise every `fedbbpt` process of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all checks check-format check-lint check-types check-floors check-protos check-tests fix protos docs clean
+.PHONY: demo test test-all checks check-format check-lint check-types check-layers check-protos check-tests fix protos docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedbbpt demo --out demo-run $(if $(DATA),--data $(DATA))
@@ -31,7 +31,7 @@ test: $(VENV)/.dev $(PROTOS)/.done
 test-all: $(VENV)/.dev
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
 
-checks: check-types check-protos check-floors check-format check-lint
+checks: check-types check-protos check-layers check-format check-lint
 
 check-format: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -42,7 +42,7 @@ check-lint: $(VENV)/.dev
 check-types: $(VENV)/.dev
 	$(BIN)/mypy
 
-check-floors: $(VENV)/.dev
+check-layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 check-protos: $(PROTOS)/.done
@@ -80,7 +80,8 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[demo,dev]'
 	touch $@ $(VENV)/.demo
 
-# Generators of one old version, apart: the generated code must run on every protobuf that pyproject.toml admits.
+# The generators are of an old version and have their own environment, because the generated code must run on every
+# protobuf that pyproject.toml admits.
 $(PROTOS)/.done: protos/tools.txt
 	$(PYTHON) -m venv $(PROTOS)
 	$(PROTOS)/bin/python $(PIP_INSTALL) --requirement protos/tools.txt

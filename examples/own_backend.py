@@ -1,8 +1,7 @@
 """A backend of your own in one file: a model that counts the words that an input shares with each class.
 
-They count more for a class that shares words with the prompt, too.
-
-It reads prompts in words, so fed-bbpt with a categorical generator can tune one for it.
+A word counts more for a class that also shares words with the prompt. The model reads prompts of words, so fed-bbpt
+with a categorical generator can tune one for it.
 
     python examples/own_backend.py
 

@@ -1,4 +1,4 @@
-"""Simulate a federation in this process and use its prompt.
+"""Simulates a federation in this process and uses its prompt.
 
     python examples/simulate.py
 
