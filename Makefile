@@ -1,6 +1,6 @@
 # make demo      a whole federation on this machine
 # make test      format, lint, types, import layers, protos, and all tests except the slow ones: about 4 minutes on 2 cores
-# make test-all  the slow tests: whole products of parameters, Ray, the service in C++, more examples for each law
+# make test-all  the slow tests: all combinations of parameters, Ray, the service in C++, more examples for each law
 # make fix       format, and apply the linter's automatic fixes
 # make docs      the documentation as a site, in build/site
 # make protos    generate the Python code of protos/ again

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates the Python code of protos/ into fedbbpt/; with --check only tells whether the committed code differs.
+# Generates the Python code of protos/ into fedbbpt/; with --check, only checks that the committed code does not differ.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools="$PWD/.venv-protos/bin"

@@ -17,7 +17,7 @@ import transformers
 
 MODEL = "tiny"
 ARGUMENTS = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
-"""The arguments that "openai" knows."""
+"""The arguments that "openai" accepts."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from fedbbpt.ptm.tenants.audit import AuditLog, read_audit
 
 
 def test_killed_service_loses_no_acknowledged_record(tmp_path: Path) -> None:
-    """SIGKILL may come between any two instructions. Acknowledged records are there, and the next service goes on."""
+    """SIGKILL may come between any two instructions. All acknowledged records are kept, and the next service starts."""
     file = tmp_path / "audit.jsonl"
     code = f"""
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When the coordinator's disk is full, clients retry, and the run goes on once there is space."""
+"""Clients retry while the coordinator's disk is full, and the run continues once there is space."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -129,7 +129,7 @@ def test_killed_replica_loses_no_call(service: Service) -> None:
 
 
 def test_call_past_its_deadline_pays_for_the_computed_pairs(service: Service) -> None:
-    """Kills: work that goes on after its caller has gone away."""
+    """Kills: work that continues after its caller has gone away."""
     patient = service.caller(TOKENS[1])
     before = patient.usage().queries
     examples = Examples(tuple(f"who wrote book {n}" for n in range(1300)))

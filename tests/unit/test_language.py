@@ -22,7 +22,7 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def inherited_methods() -> set[str]:
-    """Returns the names of methods whose contract stands elsewhere: in `fedbbpt.interfaces`, in a proto, or in grpc."""
+    """Returns the names of methods whose contract is elsewhere: in `fedbbpt.interfaces`, in a proto, or in grpc."""
     tree = ast.parse((ROOT / "fedbbpt/interfaces.py").read_text())
     protocols = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     rpcs = {rpc for path in (ROOT / "protos").rglob("*.proto") for rpc in re.findall(r"\brpc (\w+)", path.read_text())}

@@ -194,5 +194,5 @@ def test_test_examples_are_sampled_alike_for_all_cells() -> None:
 
 def test_built_in_rows_are_documented() -> None:
     page = (Path(__file__).parents[3] / "docs/comparing.md").read_text()
-    rows = page[page.index("| row | what |") :]
+    rows = page[page.index("| row | content |") :]
     assert {line.split("`")[1] for line in rows.splitlines() if line.startswith("| `")} == {*CONTROLS, *built_in()}

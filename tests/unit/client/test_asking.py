@@ -1,4 +1,4 @@
-"""Scores of prompts on labelled examples, asked of a PTM in calls that fit."""
+"""Scores of prompts on labelled examples, requested in calls that fit the PTM's limits."""
 
 import numpy as np
 import pytest

@@ -64,7 +64,7 @@ def test_the_search_is_cma_es_on_the_global_objective(covariance: Covariance) ->
         losses = sum(client.weight / 42 * client.loss(population) for client in clients)
         assert metrics["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         alone = search.tell(alone, population, np.asarray(losses))
-        # Candidates travel as float32.
+        # Candidates are sent as float32.
         np.testing.assert_allclose(state.mean, alone.mean, rtol=1e-4, atol=1e-4)
 
 

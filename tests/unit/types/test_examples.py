@@ -1,4 +1,4 @@
-"""Examples know their own kind: texts, texts with second texts, or images."""
+"""The methods of each form of examples: texts, texts with second texts, or images."""
 
 from dataclasses import replace
 

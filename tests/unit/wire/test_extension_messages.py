@@ -1,4 +1,4 @@
-"""Settings of plug-in methods travel with their types and bits, and malformed ones are refused."""
+"""Settings of plug-in methods keep their types and bits on the wire, and malformed ones are refused."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Retries: after which errors, how long, and never sooner than the service asks for."""
+"""Retries: the errors that cause them, their delays, and their end."""
 
 import pytest
 
