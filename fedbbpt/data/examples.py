@@ -31,7 +31,7 @@ class Columns:
     pair: str = "text_pair"
     """The column of second texts. A source without it has no second texts."""
     label: str = "label"
-    owner: str = ""
+    group: str = ""
     """The column that names the client of each row; empty if there is none."""
 
 
@@ -45,8 +45,8 @@ class Table:
     """Each row's label: a name, or a number as text."""
     places: tuple[str, ...]
     """Each row's place in the source, such as "trec.jsonl:17"."""
-    owners: tuple[str, ...] = ()
-    """Each row's client, in the same form as a label; empty unless `Columns.owner` names a column."""
+    groups: tuple[str, ...] = ()
+    """Each row's client, in the same form as a label; empty unless `Columns.group` names a column."""
 
 
 def read(source: str | Path, labels: Sequence[str], columns: Columns | None = None) -> LabelledExamples:
@@ -58,8 +58,8 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
     """Returns the rows of a source, which is a file or a dataset (see `data.formats`).
 
     Raises:
-        InvalidData: there are no rows or too many, a column is missing, a text is empty or too long, or a label or an
-            owner is neither a name nor a number. The error names the file and the line.
+        InvalidData: there are no rows or too many, a column is missing, a text is empty or too long, or a label or a
+            client is neither a name nor a number. The error names the file and the line.
     """
     columns = columns or Columns()
     if Path(source).name.endswith(images.SUFFIX):
@@ -68,12 +68,12 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
     pairs: list[str] = []
     labels: list[str] = []
     places: list[str] = []
-    owners: list[str] = []
+    groups: list[str] = []
     paired: bool | None = None
     for where, record in records(source):
         if len(texts) == MAX_DATA_ROWS:
             raise InvalidData("too many rows", where=where, fix=f"at most {MAX_DATA_ROWS} rows")
-        for column in (columns.text, columns.label, columns.owner):
+        for column in (columns.text, columns.label, columns.group):
             if column and column not in record:
                 raise InvalidData(
                     f"no column {column!r}", where=where, fix=f"one of the columns {', '.join(map(repr, record))}"
@@ -90,19 +90,19 @@ def read_table(source: str | Path, columns: Columns | None = None) -> Table:
         if has_pair:
             pairs.append(_text(record[columns.pair], columns.pair, where))
         labels.append(_name(record[columns.label], columns.label, "a class", where))
-        if columns.owner:
-            owners.append(_name(record[columns.owner], columns.owner, "an owner", where))
+        if columns.group:
+            groups.append(_name(record[columns.group], columns.group, "a client", where))
         places.append(where)
     if not texts:
         raise InvalidData("no examples", where=str(source), fix="at least one row")
     examples = Examples(tuple(texts), tuple(pairs) if pairs else None)
-    return Table(str(source), examples, tuple(labels), tuple(places), tuple(owners))
+    return Table(str(source), examples, tuple(labels), tuple(places), tuple(groups))
 
 
 def _images(path: Path, columns: Columns) -> Table:
-    if columns.owner:
+    if columns.group:
         raise InvalidData(
-            f"no column {columns.owner!r}", where=str(path), fix="another partition; an .npz file has only x and y"
+            f"no column {columns.group!r}", where=str(path), fix="another partition; an .npz file has only x and y"
         )
     pixels, labels = images.read_npz(path)
     if len(pixels) > MAX_DATA_ROWS:

@@ -115,17 +115,25 @@ def shards(labels: Rows, clients: int, per_client: int, seed: int) -> Partition:
     return tuple(np.sort(np.concatenate([pieces[shard] for shard in hand])) for hand in hands)
 
 
-def by_owner(owners: Sequence[str], clients: Sequence[str]) -> Partition:
-    """Returns the partition by the owner of each row `[N]`. Raises InvalidData if one of the `clients` has no rows."""
-    numbers = {name: number for number, name in enumerate(clients)}
-    mine = np.array([numbers[owner] for owner in owners], np.int64)
-    lengths = np.bincount(mine, minlength=len(clients))
+def by_group(groups: Sequence[str], clients: Sequence[str]) -> Partition:
+    """Returns the partition in which each client has the rows of its group.
+
+    Args:
+        groups: the group of each row `[N]`, such as a value of a column.
+        clients: the group of each client.
+
+    Raises:
+        InvalidData: a client's group has no rows.
+    """
+    numbers = {group: client for client, group in enumerate(clients)}
+    holders = np.array([numbers[group] for group in groups], np.int64)
+    lengths = np.bincount(holders, minlength=len(clients))
     if not lengths.all():
         raise InvalidData(
             f"client {clients[int(lengths.argmin())]!r} is left without examples",
             fix="more shots, or shots counted at each client",
         )
-    return tuple(_cut(np.argsort(mine, kind="stable"), lengths))
+    return tuple(_cut(np.argsort(holders, kind="stable"), lengths))
 
 
 def few(labels: Rows, partition: Partition, per_class: int, seed: int) -> Partition:

@@ -60,7 +60,7 @@ class _Source:
     train: LabelledExamples
     dev: LabelledExamples
     test: LabelledExamples
-    partition_values: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     """Each training example's value of the partition column, if the job has one."""
 
 
@@ -115,7 +115,7 @@ def _share_out(source: _Source) -> tuple[Rows, Partition, tuple[str, ...]]:
             parts = partition.shards(labels[rest], clients, SHARDS_PER_CLIENT, seed)
         case "column":
             titles = _distinct_values(source)
-            parts = partition.by_owner([source.partition_values[row] for row in rest], titles)
+            parts = partition.by_group([source.groups[row] for row in rest], titles)
     if data.shots == "client" and data.shots_per_class:
         if data.partition == "iid":
             _check_shots(labels[rest], clients, source.job)
@@ -125,7 +125,7 @@ def _share_out(source: _Source) -> tuple[Rows, Partition, tuple[str, ...]]:
 
 def _distinct_values(source: _Source) -> tuple[str, ...]:
     """The distinct values of the partition column in order: as many as there are clients."""
-    values, job = in_order(set(source.partition_values)), source.job
+    values, job = in_order(set(source.groups)), source.job
     if len(values) != job.cohort.clients:
         what = (
             f"data.partition_column = {job.data.partition_column!r} has {len(values)} values in the training examples"
@@ -168,25 +168,25 @@ def _demo(job: Job) -> _Source:
 def _read(job: Job) -> _Source:
     data = job.data
     columns = Columns(data.text_column, data.pair_column, data.label_column)
-    owned = replace(columns, owner=data.partition_column)
+    grouped = replace(columns, group=data.partition_column)
     folder = Path(data.source)
     if folder.is_dir():
-        tables = [read_table(_file(folder, "train"), owned)]
+        tables = [read_table(_file(folder, "train"), grouped)]
         tables += [read_table(_file(folder, name), columns) for name in ("dev", "test")]
     else:
-        tables = [read_table(data.source, owned)]
+        tables = [read_table(data.source, grouped)]
     labels = job.task.labels or label_names(*tables)
     template = "{prompt} {text} {text_pair}" if tables[0].examples.pairs else "{prompt} {text}"
     job = with_task(job, labels, labels, template)
-    values = tables[0].owners
+    groups = tables[0].groups
     if len(tables) == 1:
         whole = label(tables[0], labels)
         rows = partition.split(whole.labels, FRACTIONS, job.run.seed)
         train, dev, test = map(whole.take, rows)
-        values = tuple(values[row] for row in rows[0]) if values else ()
+        groups = tuple(groups[row] for row in rows[0]) if groups else ()
     else:
         train, dev, test = (label(table, labels) for table in tables)
-    return _Source(job, train, dev, test, values)
+    return _Source(job, train, dev, test, groups)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedbbpt.data.partition import Partition, Rows, by_owner, dirichlet, few, iid, shards, shots, split
+from fedbbpt.data.partition import Partition, Rows, by_group, dirichlet, few, iid, shards, shots, split
 
 Scheme = Callable[[Rows, int], Partition]
 
@@ -71,11 +71,11 @@ def test_an_even_deal_is_even_in_every_class(labels: Rows, seed: int) -> None:
     assert (np.ptp(counts, axis=0) <= 1).all() and np.ptp(counts.sum(axis=1)) <= 1
 
 
-@given(owners=st.lists(st.sampled_from("abc"), min_size=12, max_size=60).filter(lambda owners: len({*owners}) == 3))
-def test_every_row_goes_to_its_owner(owners: list[str]) -> None:
-    """Kills: clients in the order in which the rows name them, or a sort that mixes up an owner's rows."""
-    for name, rows in zip("cab", by_owner(owners, "cab"), strict=True):
-        assert rows.tolist() == [row for row, owner in enumerate(owners) if owner == name]
+@given(groups=st.lists(st.sampled_from("abc"), min_size=12, max_size=60).filter(lambda groups: len({*groups}) == 3))
+def test_every_row_goes_to_the_client_of_its_group(groups: list[str]) -> None:
+    """Kills: clients in the order in which the rows name them, or a sort that mixes up a group's rows."""
+    for name, rows in zip("cab", by_group(groups, "cab"), strict=True):
+        assert rows.tolist() == [row for row, group in enumerate(groups) if group == name]
 
 
 @every_scheme

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from fedbbpt.data.partition import by_owner, dirichlet, distance, histogram, iid, shards, shots, split
+from fedbbpt.data.partition import by_group, dirichlet, distance, histogram, iid, shards, shots, split
 from fedbbpt.errors import InvalidData
 
 LABELS = np.repeat(np.arange(6), 16)
@@ -89,9 +89,9 @@ def test_distances_of_clients() -> None:
     np.testing.assert_allclose(distance(counts), [0, 0.5, 0.5])
 
 
-def test_an_owner_without_rows_is_refused() -> None:
+def test_a_client_whose_group_has_no_rows_is_refused() -> None:
     with pytest.raises(InvalidData, match="client 'b' is left without examples"):
-        by_owner(["a", "c", "a"], ["a", "b", "c"])
+        by_group(["a", "c", "a"], ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])

@@ -174,8 +174,8 @@ def test_each_value_of_the_partition_column_is_a_client(folder: bool, tmp_path: 
             write(tmp_path / f"{name}.csv", rows(name, 6))
     splits = prepare(job(source, data=BY_HOSPITAL, cohort={"clients": 3}))
     assert splits.titles == ("a", "b", "c")
-    for owner, part in zip(splits.titles, splits.train, strict=True):
-        assert len(part) > 0 and all(text.startswith(owner) for text in part.examples.texts)
+    for title, part in zip(splits.titles, splits.train, strict=True):
+        assert len(part) > 0 and all(text.startswith(title) for text in part.examples.texts)
     assert splits.histogram().sum() == (60 if folder else 36)
 
 
@@ -193,7 +193,7 @@ def test_row_without_a_partition_value_is_rejected_with_its_line(value: object, 
     records.append({"text": "two", "label": "billing", "hospital": value})
     error = refused(job(write(tmp_path / "q.jsonl", records), data=BY_HOSPITAL))
     assert isinstance(error, InvalidData) and error.where == "q.jsonl:2"
-    assert "'hospital' is" in error.what and "name of an owner" in error.fix
+    assert "'hospital' is" in error.what and "name of a client" in error.fix
 
 
 def test_shots_that_leave_a_client_without_examples_are_rejected(tmp_path: Path) -> None:
