@@ -162,7 +162,9 @@ class ServerHalf(Protocol[S]):
         ...
 
     def step(self, state: S, updates: Sequence[Update], seed: int) -> tuple[S, Metrics]:
-        """Returns the next state, and the measurements of the round (`train_loss`).
+        """Returns the next state, and the measurements of the round (`train_loss`). Changes none of its arguments.
+
+        The coordinator steps again from the same state if it could not store the next one.
 
         Args:
             state: The state with which the round began.

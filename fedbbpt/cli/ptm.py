@@ -108,8 +108,10 @@ def _print(found: dict[str, Any], *, anchored: bool) -> None:
         out.print("no records")
         return
     out.print(f"{found['records']:,} records, none changed or missing")
-    told = "the anchor's record is among them" if anchored else "only an anchor detects that the last were cut off"
-    out.print(told)
+    if anchored:
+        out.print("the anchor's record is among them")
+    else:
+        out.print("only an anchor detects that the last were cut off")
     out.print(f"from {found['first']} to {found['last']}")
     # On one line, so that it can be copied.
     out.print(f"anchor {found['anchor']}", soft_wrap=True)

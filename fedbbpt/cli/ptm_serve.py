@@ -1,4 +1,4 @@
-"""The command `ptm serve`: puts a model behind the PTM service."""
+"""The command `ptm serve`: offers a model as a PTM service."""
 
 import asyncio
 import logging

@@ -160,7 +160,7 @@ class PromptScorer:
     def judge(
         self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress = lambda queries: None
     ) -> Judgement:
-        """Returns what the PTM's answers say of a population `[P, dim]` on examples registered for this call only."""
+        """Returns the judgement of a population `[P, dim]` on examples that are registered for this call only."""
         answers, labels = zip(*self._answers(data, population, progress), strict=True)
         return judge(self.card.output, answers, labels)
 

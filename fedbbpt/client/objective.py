@@ -102,7 +102,7 @@ class LocalObjectives:
         if card.output is Output.LOSS_ONLY:
             fewest = min(len(set(part.examples.digests())) for part in parts)
             if fewest < card.min_examples:
-                fix = f"at least {card.min_examples}: the PTM gives nothing but the mean loss over so many"
+                fix = f"at least {card.min_examples}: the PTM gives only mean losses, over at least that many"
                 raise InvalidData(f"{fewest} different ones", where=name, fix=fix)
         return [self._scorer.register(part) for part in parts]
 

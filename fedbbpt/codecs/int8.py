@@ -14,7 +14,7 @@ SCALE = ".scale"
 
 @dataclass(slots=True)
 class Int8:
-    """Encodes x as q = floor(x / s + u) with u uniform in [0, 1), beside an array `name.scale` with s = max|x| / 127.
+    """Encodes x as q = floor(x / s + u) with u uniform in [0, 1), and s = max|x| / 127 as an array `name.scale`.
 
     The error of an element is less than s, and zero in expectation (stochastic rounding, as in QSGD, arXiv 1610.02132).
     """

@@ -22,7 +22,7 @@ from fedbbpt.methods import client_method
 from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.method import AnyMethod
 from fedbbpt.prompts import space_of
-from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.types import Auxiliary, Hello, LabelledExamples, RunSettings
 
@@ -32,9 +32,9 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
 
     Args:
         job: The job, with its task complete.
-        settings: What clients are told when they join.
+        settings: The settings that clients are told when they join.
         store: The run's durable state.
-        traffic: Returns the bytes that clients have sent and received so far, or None if nobody counts them.
+        traffic: Returns the bytes that clients have sent and received so far, or None if they are not counted.
 
     Raises:
         StoreError: The store holds another run, or cannot be read.
@@ -45,18 +45,18 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
         codec=CODECS[job.codec.uplink],
         settings=settings,
         seed=job.run.seed,
-        cohort=cohort(job),
+        cohort=cohort_rules(job),
         store=store,
         traffic=traffic,
     )
 
 
-def cohort(job: Job) -> CohortSettings:
-    """Returns when a job's run starts and when its rounds close."""
+def cohort_rules(job: Job) -> CohortRules:
+    """Returns the conditions for a job's run to start and for its rounds to close."""
     section = job.cohort
     quorum = math.ceil(section.quorum * (section.size or section.clients))
     owner = job.entry().owner_takes_part(job.method)
-    return CohortSettings(section.clients, quorum, section.deadline_seconds, section.size or None, owner=owner)
+    return CohortRules(section.clients, quorum, section.deadline_seconds, section.size or None, owner=owner)
 
 
 def client_name(index: int) -> str:
@@ -65,7 +65,7 @@ def client_name(index: int) -> str:
 
 
 def hello(name: str, key: str, examples: int) -> Hello:
-    """Returns what a client says when it joins.
+    """Returns the message with which a client joins.
 
     Args:
         name: The client's id in the run.
@@ -76,11 +76,11 @@ def hello(name: str, key: str, examples: int) -> Hello:
 
 
 def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSettings:
-    """Joins a run and returns what the client is told. A client without the run's method leaves again.
+    """Joins a run and returns its settings. A client without the run's method leaves again.
 
     Args:
         link: The client's link to the coordinator.
-        hello: What the client says when it joins.
+        hello: The message with which the client joins.
         methods: Methods that the caller defines itself, without installing them.
 
     Raises:
@@ -109,7 +109,7 @@ def client(
     """Returns a client of a run, with its examples registered with the PTM.
 
     Args:
-        settings: What the coordinator told the client when it joined.
+        settings: The settings that the coordinator sent when the client joined.
         train: The examples that the client tunes on.
         dev: The examples that the client measures each round's prompt on.
         ptm: The model that the client queries.
@@ -144,10 +144,10 @@ def owner(
     keepsake: Keepsake | None = None,
     methods: Sequence[AnyMethod] = (),
 ) -> Agent:
-    """Returns the owner of the model, who tunes the prompt through the whole model between two client rounds.
+    """Returns the agent of the model's owner, which tunes the prompt through the whole model between two client rounds.
 
     Args:
-        settings: What the coordinator told the owner when it joined.
+        settings: The settings that the coordinator sent when the owner joined.
         train: The owner's examples.
         model: The full model: a local folder, or a Hugging Face name.
         keepsake: The owner's folder, from which it recovers after a crash; None keeps nothing.

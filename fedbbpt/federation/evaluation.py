@@ -1,4 +1,4 @@
-"""Measures a tuned prompt on test examples, beside the baselines that it has to beat."""
+"""Measures a tuned prompt on test examples, next to the baselines that it has to beat."""
 
 from dataclasses import dataclass
 

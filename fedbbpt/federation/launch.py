@@ -31,7 +31,7 @@ POLL_SECONDS = 0.2
 """Time between two looks at the processes."""
 
 Note: TypeAlias = Callable[[str], None]
-"""Receives a line about what the launcher is doing."""
+"""Receives a line about a step of the launcher."""
 Watch: TypeAlias = Callable[[RunStatus, tuple[Report, ...]], None]
 """Receives the status of the run, and the reports of the rounds that closed since the last call."""
 Event: TypeAlias = tuple[RunStatus, tuple[Report, ...]] | FedbbptError
@@ -71,7 +71,7 @@ def run_federation(
         out: The run's folder.
         ptm_address: The addresses of the PTM service, which clients are told.
         revision: The only revision of the model that clients may use.
-        note: Receives what the launcher is doing.
+        note: Receives a line about each step of the launcher.
         watch: Receives the run's progress.
 
     Returns:
@@ -96,7 +96,7 @@ def run_federation(
     if job.entry().owner_takes_part(job.method):
         own = ["--model", job.ptm.model, *shard, "--state", str(out / "clients" / OWNER)]
         group.start(OWNER, ["owner", "join", "--coordinator", address, *own])
-    return _follow(group, address, names, assemble.cohort(job).quorum, note, watch)
+    return _follow(group, address, names, assemble.cohort_rules(job).quorum, note, watch)
 
 
 def _make_auxiliary(group: ProcessGroup, out: Path, shard: list[str], note: Note) -> Path:

@@ -73,7 +73,9 @@ class ProcessGroup:
         while not file.exists():
             self.require(name)
             if time.monotonic() > give_up:
-                raise ChildFailed(f"{name} did not listen within {limit_seconds:.0f} s", where=str(self._logs / name))
+                raise ChildFailed(
+                    f"{name} did not listen within {limit_seconds:.0f} s", where=str(self._logs / f"{name}.log")
+                )
             time.sleep(_POLL_SECONDS)
         return file.read_text().strip()
 

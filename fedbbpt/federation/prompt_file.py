@@ -47,7 +47,7 @@ class PromptCard(BaseModel):
 
 
 def write_prompt(path: Path, z: npt.NDArray[np.float32], card: PromptCard) -> None:
-    """Writes the prompt z `[n]` and its card to `path`, and a page for people beside it, with the suffix .md.
+    """Writes the prompt z `[n]` and its card to `path`, and a page for people next to it, with the suffix .md.
 
     Each file is replaced atomically.
     """

@@ -1,4 +1,4 @@
-"""Reads the data of a job, and shares them out to the clients, the server and the test."""
+"""Reads a job's data, sets test examples apart, and shares out the rest to the clients and the server."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +54,7 @@ class Splits:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A job whose task is complete, and its data before they are shared out."""
+    """A job whose task is complete, and its data before it is shared out."""
 
     job: Job
     train: LabelledExamples

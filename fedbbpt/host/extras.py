@@ -13,8 +13,8 @@ def needs_extra(extra: str, *, where: str, alternative: str = "") -> Iterator[No
 
     Args:
         extra: The extra's name in pyproject.toml, such as `ptm`.
-        where: What the user asked for that needs the extra: an option, a method, a model.
-        alternative: What the user can do instead of installing it.
+        where: The option, method or model that needs the extra.
+        alternative: A way to do without the extra, for the message.
 
     Raises:
         InvalidInput: A package is not installed. The message has the `pip install` command.

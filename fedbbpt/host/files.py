@@ -8,7 +8,7 @@ from pathlib import Path
 def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     """Replaces the file at `path`, so that a reader or a crash finds the old content or the new, never a mixture.
 
-    The new content is on disk when this returns. It is first written beside the file, under the name NAME.partial.
+    The new content is on disk when this returns. It is first written to NAME.partial in the same folder.
 
     Args:
         path: The file. Its folder must exist.

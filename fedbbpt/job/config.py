@@ -79,7 +79,7 @@ class Job(Section):
         return self
 
     def space(self) -> Space:
-        """Returns the space that the run searches. Raises InvalidJob if it depends on data that are not here."""
+        """Returns the space that the run searches. Raises InvalidJob if it depends on data that has not been read."""
         return self.task.prompt.space(self.run.seed, len(self.task.labels))
 
     def entry(self) -> AnyMethod:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
+from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Precision
 
@@ -16,7 +17,7 @@ class RunSection(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The run's name in logs and reports.")
     seed: int = Field(0, ge=0, lt=2**63, description="Determines every random draw of the run.")
-    rounds: int = Field(50, ge=1, le=100_000, description="Number of rounds. The server takes one step after each.")
+    rounds: int = Field(50, ge=1, le=MAX_ROUNDS, description="Number of rounds. The server takes one step after each.")
 
 
 class PtmSection(Section):
@@ -87,7 +88,7 @@ class DataSection(Section):
         "total", description="Whether shots_per_class applies to the whole federation or to each client."
     )
     dev_shots_per_class: int = Field(
-        16, ge=0, description="Dev examples of each class, or fewer if there are not so many. 0: all."
+        16, ge=0, description="Dev examples of each class, or all of a class that has fewer. 0: all."
     )
     server_share: float = Field(
         0.0, ge=0, lt=1, description="Share of the training examples of each class that the server keeps for itself."

@@ -1,4 +1,4 @@
-"""The settings of a run: what its clients are told when they join, derived from the job."""
+"""The settings that a run's clients are told when they join, derived from the job."""
 
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job
@@ -21,7 +21,7 @@ def task_spec(job: Job) -> TaskSpec:
             f"task.labels names {len(task.labels)} classes", where="job", fix="at least two labels, or a preset"
         )
     if task.mapping != "given":
-        what = f"task.mapping = {task.mapping!r} needs data and the model, which are not here"
+        what = f"task.mapping = {task.mapping!r} needs the data and the model, which this command does not read"
         raise InvalidJob(what, where="job", fix="task.classes, as `fedbbpt run` or `simulate` found them")
     return TaskSpec(task.template or DEFAULT_TEMPLATE, task.classes or task.labels)
 
@@ -29,7 +29,7 @@ def task_spec(job: Job) -> TaskSpec:
 def run_settings(
     job: Job, run_id: str, ptm_address: str = "", ptm_revision: str = "", auxiliary: Auxiliary | None = None
 ) -> RunSettings:
-    """Returns what clients of the run are told when they join.
+    """Returns the settings that the run's clients are told when they join.
 
     Args:
         job: The job, with its task complete.

@@ -10,7 +10,7 @@ from fedbbpt.types import Member
 
 
 @dataclass(frozen=True, slots=True)
-class CohortSettings:
+class CohortRules:
     """The conditions for a run to start and for a round to close. Raises InvalidJob if no round could ever close."""
 
     clients: int

@@ -31,7 +31,7 @@ from fedbbpt.interfaces import Codec, ServerHalf, Store
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, decode_update, updates_add
-from fedbbpt.server.cohort import CohortSettings, sample
+from fedbbpt.server.cohort import CohortRules, sample
 from fedbbpt.server.round import (
     CloseRound,
     CohortChanged,
@@ -92,7 +92,7 @@ class Coordinator:
         codec: Codec,
         settings: RunSettings,
         seed: int,
-        cohort: CohortSettings,
+        cohort: CohortRules,
         store: Store,
         traffic: Traffic = lambda: None,
     ) -> None:

@@ -15,7 +15,7 @@ from fedbbpt.errors import StoreFull
 from fedbbpt.interfaces import Store
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.store import RunRecord, SqliteStore
@@ -111,7 +111,7 @@ class Federation:
             codec=CODEC,
             settings=settings,
             seed=SEED,
-            cohort=CohortSettings(clients=3, quorum=2, deadline_seconds=60.0),
+            cohort=CohortRules(clients=3, quorum=2, deadline_seconds=60.0),
             store=store,
         )
 

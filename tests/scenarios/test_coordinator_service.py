@@ -16,7 +16,7 @@ from fedbbpt.methods import SETTINGS
 from fedbbpt.methods.fed_cma import METHOD, FedCmaConfig
 from fedbbpt.prompts import space_of
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.service import COORDINATOR_SERVICE, CoordinatorServer, serve
@@ -54,7 +54,7 @@ def new_coordinator(traffic: TrafficMeter, clients: int, rounds: int) -> Coordin
         codec=CODECS["float32"],
         settings=settings,
         seed=3,
-        cohort=CohortSettings(clients, quorum=clients, deadline_seconds=300.0),
+        cohort=CohortRules(clients, quorum=clients, deadline_seconds=300.0),
         store=MemoryStore(),
         traffic=traffic.read,
     )

@@ -19,14 +19,12 @@ from fedbbpt.bench.methods.search import curve, federations, search
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
+from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.seeds import rng
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.types import LabelledExamples, Precision
 
 IID = "iid"
-
-MAX_ROUNDS = 100_000
-"""Most rounds that a job may have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from fedbbpt.ptm.tenants.tenant import IN_PROCESS
 from fedbbpt.types import Precision
 
 NO_LIMITS = Quotas(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
-"""The quotas of a PTM that nobody else uses."""
+"""The quotas of a PTM that only this process uses."""
 
 
 def run_cells(

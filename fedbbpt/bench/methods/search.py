@@ -73,11 +73,11 @@ def search(parts: Sequence[Splits], ptm: Ptm, budget: int) -> tuple[PricedRound,
 
 def _prompts(splits: Splits, ptm: Ptm) -> Iterator[PricedPrompt]:
     queries = answers = bytes_up = bytes_down = 0
-    for played in Simulation(splits, ptm).rounds():
-        report = played.report
-        measuring = sum(update.measurement.dev_examples for _, update in played.exchanges)
-        yield PricedPrompt(played.z, report.rank, queries + measuring, answers, bytes_up, bytes_down)
-        up, down = message_bytes(played.exchanges)
+    for closed in Simulation(splits, ptm).rounds():
+        report = closed.report
+        measuring = sum(update.measurement.dev_examples for _, update in closed.exchanges)
+        yield PricedPrompt(closed.z, report.rank, queries + measuring, answers, bytes_up, bytes_down)
+        up, down = message_bytes(closed.exchanges)
         queries, answers = queries + report.queries, answers + report.clients
         bytes_up, bytes_down = bytes_up + up, bytes_down + down
 

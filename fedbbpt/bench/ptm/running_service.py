@@ -56,7 +56,7 @@ class RunningService:
         scored = self.ptm.score(handle, prompts)
         if scored.usage.cached_queries:
             raise FedbbptError(
-                "the service answered from its cache", where="bench", fix="a service that nobody else uses"
+                "the service answered from its cache", where="bench", fix="a service that has no other users"
             )
         return scored.scores
 

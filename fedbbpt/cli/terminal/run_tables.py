@@ -1,4 +1,4 @@
-"""The two tables around a run on this machine: who trains on what, and what the tuned prompt reaches."""
+"""The two tables of a run on this machine: the clients' examples before it, and the results after it."""
 
 import numpy as np
 from rich.table import Table

@@ -34,7 +34,7 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS, Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.types import (
@@ -140,7 +140,7 @@ class Bench:
             codec=CODECS["float32"],
             settings=SETTINGS,
             seed=5,
-            cohort=CohortSettings(self.clients, self.quorum, DEADLINE, self.size),
+            cohort=CohortRules(self.clients, self.quorum, DEADLINE, self.size),
             store=self.store,
             traffic=lambda: self.bytes,
         )
@@ -647,7 +647,7 @@ def test_a_cohort_that_could_never_close_is_refused(
     clients: int, quorum: int, deadline: float, size: int | None
 ) -> None:
     with pytest.raises(InvalidJob):
-        CohortSettings(clients, quorum, deadline, size)
+        CohortRules(clients, quorum, deadline, size)
 
 
 NAMES = ["anna", "berta", "clara", "dora"]

@@ -11,7 +11,7 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.server.cohort import CohortSettings
+from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.types import (
@@ -97,7 +97,7 @@ class Run:
             codec=self.codec,
             settings=settings,
             seed=11,
-            cohort=CohortSettings(clients=3, quorum=3, deadline_seconds=60.0),
+            cohort=CohortRules(clients=3, quorum=3, deadline_seconds=60.0),
             store=self.store,
         )
         self.sessions: dict[str, str] = {}
