@@ -25,12 +25,12 @@ from tests.command_line import CommandLine, run_command
 from tests.federation import AdvancingLoop, Security
 from tests.tiny_run import job, write_data
 
-# How many examples `make test` and `make test-all` draw for each law; neither depends on how busy the machine is.
+# Numbers of examples for each law in `make test` and `make test-all`. No deadline, so that a busy machine fails no test.
 settings.register_profile("brief", max_examples=30, deadline=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.load_profile("brief")
 
-# A shell that starts the tests in its background has them ignore Ctrl-C, and so would the processes that they start.
+# If a shell starts the tests in the background, they ignore Ctrl-C, and so would all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -121,7 +121,7 @@ class PtmServers:
         self._running: dict[int, Any] = {}
 
     def start(self, engine: Engine, **options: Any) -> int:
-        """The port: `port`, or a free one."""
+        """Starts a service and returns its port, which is the option `port` or a free one."""
         from fedbbpt.ptm.server import serve
 
         serving = asyncio.run_coroutine_threadsafe(serve(engine, **options), self._loop).result()

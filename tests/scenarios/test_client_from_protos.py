@@ -60,7 +60,7 @@ def test_a_client_from_protos_ends_with_the_same_prompt(
     finally:
         asyncio.run_coroutine_threadsafe(serving.stop(0.0), server_loop).result()
     result = coordinator.result()
-    # Another mathematical library may round a logarithm otherwise.
+    # The example's mathematical library may round a logarithm differently.
     np.testing.assert_allclose(result.z, expected.z, rtol=1e-6)
     assert result.measured.round == expected.measured.round > 0
     assert result.measured.queries == expected.measured.queries

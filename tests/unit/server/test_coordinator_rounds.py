@@ -726,7 +726,7 @@ class Walks(RuleBasedStateMachine):
         assert self.bench.coordinator.state.ended == (len(reports) == 4)
 
     def teardown(self) -> None:
-        """In any case, clients that join and answer bring the run to its end."""
+        """Asserts that the run ends if clients join and answer, whatever happened before."""
         self.bench.wait(DEADLINE)
         for _ in range(8):
             for client in NAMES:

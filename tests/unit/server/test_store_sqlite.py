@@ -22,7 +22,7 @@ UPDATE = Update({"sum": np.ones(3, np.float32)}, 5.0, Measurement(1.0, 2, 1, 30)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """The database of a coordinator that has ended."""
+    """Returns the database of a coordinator that has ended."""
     path = tmp_path / "run.db"
     with closing(SqliteStore(path, RUN)) as store:
         store.commit(SNAPSHOT, [MEMBER])
