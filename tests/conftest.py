@@ -25,7 +25,7 @@ from tests.command_line import CommandLine, run_command
 from tests.federation import AdvancingLoop, Security
 from tests.tiny_run import job, write_data
 
-# Numbers of examples for each law in `make test` and `make test-all`. No deadline, so that a busy machine fails no test.
+# Examples for each law in `make test` and `make test-all`. Without a deadline, a busy machine fails no test.
 settings.register_profile("brief", max_examples=30, deadline=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.load_profile("brief")
