@@ -78,7 +78,7 @@ class Engine:
 
         Args:
             clock: Returns seconds, from any origin.
-            quotas: Limits of what is kept for each tenant.
+            quotas: Limits of the state that is kept for each tenant.
             tenants: Tenants known at the start; others are added when they first ask.
             audit_file: The audit log; None keeps none.
             wall_clock: Returns seconds since 1970.

@@ -92,7 +92,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
     """
 
     def __init__(self, identify: Callable[[Context], C], limits: CallerLimits, anonymous: CallerLimits) -> None:
-        """Admits nobody yet.
+        """Creates the interceptor of one server.
 
         Args:
             identify: Returns the caller, or raises Unauthenticated; called once for each call.

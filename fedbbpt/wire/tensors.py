@@ -125,7 +125,7 @@ class Assembler:
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes are there."""
+        """True once all bytes have been added."""
         return len(self._data) == self._total
 
     def add(self, chunk: pb.TensorChunk) -> None:

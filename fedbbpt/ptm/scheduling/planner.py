@@ -19,6 +19,25 @@ class PlannedJob:
     """Computes the scores `[N, K]` of a micro-batch."""
 
 
+def pair_lengths(
+    prompt_lengths: Sequence[int], row_lengths: Sequence[int], wanted: npt.NDArray[np.bool_], *, max_tokens: int
+) -> npt.NDArray[np.int64]:
+    """Returns the tokens of each pair `[P, B]`.
+
+    Raises:
+        PromptTooLong: A wanted pair exceeds `max_tokens`.
+    """
+    totals = np.add.outer(np.asarray(prompt_lengths, np.int64), np.asarray(row_lengths, np.int64))
+    if (totals * wanted).max(initial=0) > max_tokens:
+        prompt, row = divmod(int((totals * wanted).argmax()), len(row_lengths))
+        raise PromptTooLong(
+            f"{prompt_lengths[prompt]} prompt tokens and {row_lengths[row]} input tokens",
+            where=f"prompts[{prompt}], examples[{row}]",
+            fix=f"at most {max_tokens} together; register the examples with room for the prompt",
+        )
+    return totals
+
+
 def plan(
     prompt_lengths: Sequence[int],
     row_lengths: Sequence[int],
@@ -46,14 +65,7 @@ def plan(
     Raises:
         PromptTooLong: A wanted pair exceeds `max_tokens`.
     """
-    totals = np.add.outer(np.asarray(prompt_lengths, np.int64), np.asarray(row_lengths, np.int64))  # [P, B]
-    if (totals * wanted).max(initial=0) > max_tokens:
-        prompt, row = divmod(int((totals * wanted).argmax()), len(row_lengths))
-        raise PromptTooLong(
-            f"{prompt_lengths[prompt]} prompt tokens and {row_lengths[row]} input tokens",
-            where=f"prompts[{prompt}], examples[{row}]",
-            fix=f"at most {max_tokens} together; register the examples with room for the prompt",
-        )
+    totals = pair_lengths(prompt_lengths, row_lengths, wanted, max_tokens=max_tokens)
     prefixes = np.zeros_like(totals) if shared is None else shared
     batches: list[MicroBatch] = []
     for length, prefix in np.unique(np.stack([totals[wanted], prefixes[wanted]], axis=1), axis=0).tolist():

@@ -143,7 +143,7 @@ def _digest(column: str) -> str:
 
 
 def _left(total: int | None, used: int) -> int | None:
-    """Returns the rest of a budget; 0 if the budget was lowered below what is used already."""
+    """Returns the rest of a budget; 0 if the budget was lowered below the usage."""
     return None if total is None else max(0, total - used)
 
 

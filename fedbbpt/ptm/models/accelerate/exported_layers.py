@@ -101,13 +101,9 @@ class _ExportedBody:
 
 
 def _onnxruntime(path: Path) -> Layers:
-    """Loads layers into one session for all threads; each call is computed in the thread that makes it."""
-    import onnxruntime
+    from fedbbpt.ptm.models.accelerate.onnx_session import open_session  # only now: it needs an optional package
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # only errors, which are also raised
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
 
     def layers(inputs: Array) -> Array:
         hidden: Array = session.run([_OUTPUT], {_INPUT: inputs})[0]

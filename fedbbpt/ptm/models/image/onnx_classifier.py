@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from fedbbpt.errors import InvalidInput, first_line
+from fedbbpt.ptm.models.accelerate.onnx_session import open_session
 from fedbbpt.ptm.models.image.image_model import Pixels
 from fedbbpt.ptm.models.image.labelled_image_model import LabelledImageModel
 from fedbbpt.types import Scores
@@ -54,11 +54,8 @@ class OnnxClassifier(LabelledImageModel):
 
 
 def _open(path: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # only errors, which are also raised
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return open_session(path)
     except Exception as error:  # as above
         raise InvalidInput(first_line(error), where=str(path), fix="a model in ONNX") from None
 

@@ -1,1 +1,1 @@
-"""Language models behind an HTTP server that speaks the OpenAI protocol."""
+"""Language models of another server, called over HTTP with the OpenAI protocol."""

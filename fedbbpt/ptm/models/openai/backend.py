@@ -25,7 +25,6 @@ from fedbbpt.errors import (
     InvalidExamples,
     InvalidInput,
     InvalidTask,
-    PromptTooLong,
     PtmUnavailable,
     ScoreUnavailable,
     Unauthenticated,
@@ -37,7 +36,7 @@ from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFi
 from fedbbpt.ptm.models.openai.http import Server
 from fedbbpt.ptm.models.openai.self_test import self_test
 from fedbbpt.ptm.models.template import Placeholder, check_mask_at_end, check_pairs, parse
-from fedbbpt.ptm.scheduling.planner import PlannedJob
+from fedbbpt.ptm.scheduling.planner import PlannedJob, pair_lengths
 from fedbbpt.types import (
     Examples,
     MicroBatch,
@@ -194,13 +193,7 @@ class OpenAICompatible:
             raise prompts.unsupported()
         with ThreadPoolExecutor(self.threads) as pool:
             lengths = list(pool.map(self._count, prompts.texts))
-        totals = np.add.outer(np.array(lengths, np.int64), np.array([row.tokens for row in rows], np.int64))  # [P, B]
-        for prompt, row in np.argwhere(wanted & (totals > self._card.max_tokens))[:1]:
-            raise PromptTooLong(
-                f"{lengths[prompt]} prompt tokens and {rows[row].tokens} input tokens",
-                where=f"prompts[{prompt}], examples[{row}]",
-                fix=f"at most {self._card.max_tokens} together; register the examples with room for the prompt",
-            )
+        totals = pair_lengths(lengths, [row.tokens for row in rows], wanted, max_tokens=self._card.max_tokens)
         pieces = [piece.placeholder for piece in parse(task)]
         prompt_first = pieces.index(Placeholder.PROMPT) < pieces.index(Placeholder.TEXT)
         pairs = np.argwhere(wanted) if prompt_first else np.argwhere(wanted.T)[:, ::-1]
