@@ -143,7 +143,8 @@ class Engine:
         """Returns the examples' handle. Raises what `Registration.register_examples` raises."""
         example_set = ExampleSet(examples, prompt_tokens, perturbation, labels)
         registered, known = self._registration.register_examples(self._state(tenant), task_id, example_set)
-        registered.registrations += known
+        if known:
+            registered.registrations += 1
         return ExamplesHandle(registered.id, len(registered.rows), registered.tokens)
 
     def begin(

@@ -93,8 +93,8 @@ class RemotePtm:
         """
         self._stub = PtmServiceStub(channel)
         self._call_seconds = call_seconds
-        again = (Unavailable, Overloaded, RateLimited, StoreError)
-        self._patience = Patience(patience_seconds, PtmUnavailable, again, clock, pause)
+        retried = (Unavailable, Overloaded, RateLimited, StoreError)
+        self._patience = Patience(patience_seconds, PtmUnavailable, retried, clock, pause)
         self._tasks: dict[str, TaskSpec] = {}
         self._registered: dict[str, _Registered] = {}
         self._revision = revision

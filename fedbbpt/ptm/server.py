@@ -25,6 +25,7 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["PtmService"]
 SERVICE_NAME = DESCRIPTOR.full_name
 
 Rpc: TypeAlias = Callable[[Any, Tenant], Awaitable[Message | bytes]]
+"""An rpc of `PtmService`: takes a request and its tenant, and returns the reply, serialised or not."""
 
 
 def serialise(reply: Message | bytes) -> bytes:

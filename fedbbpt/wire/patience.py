@@ -31,7 +31,7 @@ class Patience:
     """Time to go on retrying after the first error."""
     unavailable: type[Unavailable]
     """The error to raise for statuses that no fedbbpt service sent."""
-    again: tuple[type[FedbbptError], ...]
+    retried: tuple[type[FedbbptError], ...]
     """The errors after which a call is retried."""
     clock: Callable[[], float] = time.monotonic
     """Returns seconds, from any origin."""
@@ -40,15 +40,15 @@ class Patience:
 
     def call(self, call: Callable[[], T]) -> T:
         """Returns the result of `call`. Raises the last error once it is not retried."""
-        give_up, pause_seconds = None, FIRST_PAUSE_SECONDS
+        deadline, pause_seconds = None, FIRST_PAUSE_SECONDS
         while True:
             try:
                 return call()
             except grpc.RpcError as error:
                 problem, asked_seconds = from_rpc_error(error, self.unavailable), retry_seconds(error)
             now = self.clock()
-            give_up = now + self.seconds if give_up is None else give_up
-            if not isinstance(problem, self.again) or now + asked_seconds > give_up:
+            deadline = now + self.seconds if deadline is None else deadline
+            if not isinstance(problem, self.retried) or now + asked_seconds > deadline:
                 raise problem
             log.info("%s; trying again", problem)
             self.pause(asked_seconds + random.uniform(0, pause_seconds))

@@ -63,31 +63,32 @@ def code_of(error: FedbbptError) -> grpc.StatusCode:
 def to_status(error: FedbbptError) -> status_pb2.Status:
     """Returns the status of an error, with the details from which `from_rpc_error` restores it."""
     # The path of a store must not leave the machine.
-    where = "" if isinstance(error, errors.StoreError) else _cut(error.where)
+    where = "" if isinstance(error, errors.StoreError) else _shorten(error.where)
     seconds = error.seconds if isinstance(error, errors.RateLimited) else RETRY_SECONDS
-    error = type(error)(_cut(error.what), where=where, fix=_cut(error.fix))
-    place = {"where": error.where, "fix": error.fix}
-    packed = [_pack(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=place))]
+    error = type(error)(_shorten(error.what), where=where, fix=_shorten(error.fix))
+    metadata = {"where": error.where, "fix": error.fix}
+    details = [_pack(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=metadata))]
     if isinstance(error, errors.InvalidInput):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.where, description=str(error))
-        packed.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+        details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
     if isinstance(error, RETRYABLE):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(ceil(1000 * min(seconds, MAX_RETRY_SECONDS)))
-        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     if isinstance(error, errors.BudgetSpent):
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.where, description=str(error))
-        packed.append(_pack(error_details_pb2.QuotaFailure(violations=[quota])))
-    return status_pb2.Status(code=code_of(error).value[0], message=error.what, details=packed)
+        details.append(_pack(error_details_pb2.QuotaFailure(violations=[quota])))
+    return status_pb2.Status(code=code_of(error).value[0], message=error.what, details=details)
 
 
 def logged(error: FedbbptError) -> str:
     """Returns one log line of bounded length; it escapes unprintable characters, as errors may quote the caller."""
-    text = f"{type(error).__name__}: {type(error)(_cut(error.what), where=_cut(error.where), fix=_cut(error.fix))}"
+    short = type(error)(_shorten(error.what), where=_shorten(error.where), fix=_shorten(error.fix))
+    text = f"{type(error).__name__}: {short}"
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= MAX_STATUS_CHARACTERS else text[: MAX_STATUS_CHARACTERS - 3] + "..."
 
 

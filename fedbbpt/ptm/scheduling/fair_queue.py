@@ -71,11 +71,11 @@ class FairQueue(Generic[T]):
     def drop(self, tenant: str, unwanted: Callable[[T], bool]) -> int:
         """Removes a tenant's items for which `unwanted` is true, and returns how many they were."""
         waiting = self._waiting.get(tenant, deque())
-        kept = deque(item for item in waiting if not unwanted(item[1]))
-        dropped = len(waiting) - len(kept)
+        wanted = deque(item for item in waiting if not unwanted(item[1]))
+        dropped = len(waiting) - len(wanted)
         if dropped:
-            self._waiting[tenant], self._tokens[tenant] = kept, sum(tokens for tokens, _ in kept)
-            if not kept:
+            self._waiting[tenant], self._tokens[tenant] = wanted, sum(tokens for tokens, _ in wanted)
+            if not wanted:
                 self._forget(tenant)
         return dropped
 

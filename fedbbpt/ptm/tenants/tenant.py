@@ -74,7 +74,7 @@ class Tenant(Section):
 
 
 IN_PROCESS = Tenant(name="", label_tokens="all")
-"""The tenant for callers in the same process as the model, who have the weights anyway: without any limit."""
+"""The tenant of callers in the model's own process. It has no limits, because they have the weights anyway."""
 
 ANYONE = Tenant(name="anyone")
 """The tenant of all callers of a service that requires no token."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.ptm.models.image.image_model import Pixels
 
 FILE = "preprocessor_config.json"
@@ -46,9 +46,10 @@ def read_preprocessor(folder: Path, channels: int = 3) -> Preprocessor:
         shape = shape_of(settings.get("crop_size" if settings.get("do_center_crop") else "size"))
         scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
         if not math.isclose(scale, 1 / 255, rel_tol=1e-6) or any(settings.get(name) for name in _UNSUPPORTED):
-            raise ValueError("only scaling to 0 to 1 and normalising is supported, and nothing else")
+            raise ValueError("only scaling to 0 to 1 and normalising are supported")
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
-        what, fix = f"no image_mean and image_std: {error}", f"{channels} numbers each, for pixels of 0 to 1"
+        fix = f"image_mean and image_std of {channels} numbers each, for pixels of 0 to 1"
+        what = f"the preprocessing cannot be used: {first_line(error)}"
         raise InvalidInput(what, where=str(file), fix=fix) from None
     return Preprocessor(mean, deviation, shape)
 
@@ -58,7 +59,7 @@ def _colours(settings: Any, channels: int) -> tuple[tuple[float, ...], tuple[flo
         return (0.0,) * channels, (1.0,) * channels
     mean, deviation = (tuple(map(float, settings[name])) for name in ("image_mean", "image_std"))
     if len(mean) != channels or len(deviation) != channels or not all(0 < each < math.inf for each in deviation):
-        raise ValueError(f"{mean}, {deviation}")
+        raise ValueError(f"image_mean {mean} and image_std {deviation}")
     return mean, deviation
 
 

@@ -119,7 +119,7 @@ class OpenAICompatible:
         listed = _find(server, model)
         self._completions = Completions(server, model)
         self._form, noise = self_test(self._completions)
-        self._labels = lru_cache(maxsize=256)(self._find_labels)
+        self._label_words = lru_cache(maxsize=256)(self._find_label_words)
         stated = listed.get("max_model_len")
         self._card = ModelCard(
             model=model,
@@ -146,12 +146,12 @@ class OpenAICompatible:
         check_mask_at_end(parse(task))
         if self._form.requests_label_ids and len(task.classes) > MAX_LABELS:
             raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_LABELS}")
-        self._labels(task)
+        self._label_words(task)
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
-        return frozenset(label.text if label.id is None else str(label.id) for label in self._labels(task))
+        return frozenset(label.text if label.id is None else str(label.id) for label in self._label_words(task))
 
-    def _find_labels(self, task: TaskSpec) -> tuple[LabelWord, ...]:
+    def _find_label_words(self, task: TaskSpec) -> tuple[LabelWord, ...]:
         """Returns the label words as they are tokenised after the end of the template."""
         pieces = parse(task)
         space = pieces[-1].text if pieces[-1].placeholder is Placeholder.MASK else ""
@@ -199,7 +199,7 @@ class OpenAICompatible:
         pairs = np.argwhere(wanted) if prompt_first else np.argwhere(wanted.T)[:, ::-1]
         size = min(self._form.texts_per_request, -(-len(pairs) // self.threads))  # so that no thread is idle
         parts = np.array_split(pairs, -(-len(pairs) // size)) if size else []
-        labels = self._labels(task)
+        labels = self._label_words(task)
 
         def run(batch: MicroBatch) -> Scores:
             named = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))

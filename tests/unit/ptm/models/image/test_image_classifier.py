@@ -86,7 +86,7 @@ def test_revision_depends_on_the_normalisation_of_pixels(copy: Copy) -> None:
         ("vit", {"image_std": [0.2, 0.3, 0.0]}, "3 numbers each"),
         ("vit", {"rescale_factor": 1 / 127.5}, "0 to 1"),
         ("vit", {"do_rescale": False}, "0 to 1"),
-        ("vit", {"do_flip_channel_order": True}, "nothing else"),
+        ("vit", {"do_flip_channel_order": True}, "only scaling to 0 to 1 and normalising"),
         ("resnet", {"size": None}, "no size of images"),
         ("resnet", {"size": {"longest_edge": 9}}, "no size of images"),
     ],
