@@ -36,40 +36,40 @@ bench.command()(bench_ptm.ptm)
 @bench.command()
 def methods(
     budget_queries: Annotated[
-        int, typer.Option(min=1, help="Most queries of one run, on training and dev examples together.")
+        int, typer.Option(min=1, help="The most queries of one run, on training and dev examples together.")
     ],
     task: Annotated[str, typer.Option(help=f"The task, one of {', '.join(MANUAL_PROMPTS)}.")] = "demo",
     data: Annotated[
         str, typer.Option(metavar="PATH", help="The task's data: a folder with train, dev and test files, or a file.")
     ] = "",
     alpha: Annotated[
-        str, typer.Option(help="How examples are split: alphas of Dirichlet partitions, or iid; such as 0.1,1.0,iid.")
+        str, typer.Option(help="The partitions: alphas of Dirichlet partitions, or iid, such as 0.1,1.0,iid.")
     ] = "0.1",
     seeds: Annotated[str, typer.Option(help="The seeds of the runs, such as 0..4 or 0,1,2.")] = "0..2",
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods to compare: built-in names, TOML files or folders, with commas. Empty: all built in."
+            help="The methods, separated by commas: built-in names, TOML files or folders. By default all built in."
         ),
     ] = "",
-    clients: Annotated[int, typer.Option(min=1, help="Number of clients.")] = 10,
-    shots: Annotated[int, typer.Option(min=1, help="Training examples of each class, and as many dev examples.")] = 16,
+    clients: Annotated[int, typer.Option(min=1, help="The number of clients.")] = 10,
+    shots: Annotated[
+        int, typer.Option(min=1, help="The number of training examples of each class, and of dev examples.")
+    ] = 16,
     model: Annotated[str, typer.Option(help="The PTM, named as in a job file.")] = "all-MiniLM-L6-v2",
     precision: Annotated[
-        Precision, typer.Option(help="Precision of the model's layers; bfloat16 is faster but less accurate.")
+        Precision, typer.Option(help="Precision of the model's layers. bfloat16 is faster but less accurate.")
     ] = Precision.FLOAT32,
     out_folder: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for tables, plots and cells.")
+        Path, typer.Option("--out", metavar="DIR", help="The folder for tables, plots and cells.")
     ] = Path("docs/results"),
     target: Annotated[
         float,
-        typer.Option(
-            "--target-accuracy", min=0, max=1, help="Accuracy to reach: the table counts the queries until then."
-        ),
+        typer.Option("--target-accuracy", min=0, max=1, help="The accuracy up to which the table counts queries."),
     ] = 0.6,
-    test_examples: Annotated[int, typer.Option(min=0, help="Most test examples; 0 uses all.")] = 1000,
-    processes: Annotated[int, typer.Option(min=1, help="Number of cells that run at the same time.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the model in each process; 0 uses all cores.")] = 1,
+    test_examples: Annotated[int, typer.Option(min=0, help="The most test examples; 0 means all.")] = 1000,
+    processes: Annotated[int, typer.Option(min=1, help="The number of cells that run at the same time.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the model in each process; 0 means all cores.")] = 1,
     json: options.Json = False,
 ) -> None:
     """Run methods and baselines under one budget of queries, and write tables and plots.

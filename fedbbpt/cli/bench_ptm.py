@@ -25,54 +25,61 @@ _SIZES, _OTHER = "Sizes", "Causal models and accelerators"
 
 def ptm(
     model: Annotated[
-        str, typer.Option(help="The model, a dual encoder or a masked language model, named as for ptm serve.")
+        str,
+        typer.Option(help="The model: a dual encoder or a masked language model, named as for `fedbbpt ptm serve`."),
     ] = "all-MiniLM-L6-v2",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0 uses all cores.")] = 0,
-    precision: Annotated[Precision, typer.Option(help="Precision of the service and of the loops next to it.")] = (
-        Precision.FLOAT32
-    ),
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the model; 0 means all cores.")] = 0,
+    precision: Annotated[
+        Precision, typer.Option(help="The precision of the service and of the loops that it is compared with.")
+    ] = (Precision.FLOAT32),
     runtime: Annotated[
-        Runtime, typer.Option("--engine", help="Engine of the service; the loops next to it use torch.")
+        Runtime,
+        typer.Option("--engine", help="The runtime of the service. The loops that it is compared with use torch."),
     ] = Runtime.TORCH,
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="Measurement: throughput, health, memory, precision, causal, replicas or device; may be repeated.  "
-            "[default: all]"
+            help="A measurement: throughput, health, memory, precision, causal, replicas or device. "
+            "Repeat it for more. By default all."
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Number of timed jobs, of which the median counts.")] = 9,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of each job.", rich_help_panel=_SIZES)] = 20,
-    examples: Annotated[int, typer.Option(min=1, help="Texts of each job.", rich_help_panel=_SIZES)] = 16,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.", rich_help_panel=_SIZES)] = 50,
-    dim: Annotated[int, typer.Option(min=1, help="Length of z.", rich_help_panel=_SIZES)] = 500,
-    shortest: Annotated[int, typer.Option(min=1, help="Fewest words of a text.", rich_help_panel=_SIZES)] = 9,
-    longest: Annotated[int, typer.Option(min=1, help="Most words of a text.", rich_help_panel=_SIZES)] = 40,
-    probes: Annotated[int, typer.Option(min=1, help="Number of health checks.", rich_help_panel=_SIZES)] = 500,
+    repeats: Annotated[int, typer.Option(min=1, help="The number of timed jobs, of which the median counts.")] = 9,
+    prompts: Annotated[
+        int, typer.Option(min=1, help="The number of prompts in each job.", rich_help_panel=_SIZES)
+    ] = 20,
+    examples: Annotated[int, typer.Option(min=1, help="The number of texts in each job.", rich_help_panel=_SIZES)] = 16,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="The number of tokens in each prompt.", rich_help_panel=_SIZES)
+    ] = 50,
+    dim: Annotated[int, typer.Option(min=1, help="The length of z.", rich_help_panel=_SIZES)] = 500,
+    shortest: Annotated[int, typer.Option(min=1, help="The fewest words in a text.", rich_help_panel=_SIZES)] = 9,
+    longest: Annotated[int, typer.Option(min=1, help="The most words in a text.", rich_help_panel=_SIZES)] = 40,
+    probes: Annotated[int, typer.Option(min=1, help="The number of health checks.", rich_help_panel=_SIZES)] = 500,
     jobs: Annotated[
-        int, typer.Option(min=4, help="Number of jobs in the memory measurement.", rich_help_panel=_SIZES)
+        int, typer.Option(min=4, help="The number of jobs in the memory measurement.", rich_help_panel=_SIZES)
     ] = 1000,
     causal_model: Annotated[
         str,
-        typer.Option(help="A causal language model; empty uses one with random weights.", rich_help_panel=_OTHER),
+        typer.Option(help="The causal language model. By default one with random weights.", rich_help_panel=_OTHER),
     ] = "",
     causal_words: Annotated[
-        int, typer.Option(min=1, help="Words of each text for the causal model.", rich_help_panel=_OTHER)
+        int, typer.Option(min=1, help="The number of words in each text for the causal model.", rich_help_panel=_OTHER)
     ] = 100,
     device: Annotated[
-        str, typer.Option(help="Accelerator, cpu or cuda; empty uses cuda if there is one.", rich_help_panel=_OTHER)
+        str,
+        typer.Option(help="The accelerator: cpu or cuda. By default cuda, if there is one.", rich_help_panel=_OTHER),
     ] = "",
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model on the accelerator: roberta-large, llama-2-7b or tiny; may be repeated.  "
-            "[default: the first two]",
+            help="A model to measure on the accelerator: roberta-large, llama-2-7b or tiny. Repeat it for more. "
+            "By default the first two.",
             rich_help_panel=_OTHER,
         ),
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option(help="Markdown page to write the figures into, between its marks.", show_default=False),
+        typer.Option(help="The Markdown page to write the figures into, between its marks.", show_default=False),
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -37,28 +37,34 @@ def ptm(
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Profile: {', '.join(cases.profiles())}; may be repeated. Empty: all that apply to the card.",
+            help=f"A profile of cases: {', '.join(cases.profiles())}. Repeat it for more. "
+            "By default all that apply to the card.",
             show_default=False,
         ),
     ] = None,
-    template: Annotated[str, typer.Option(help="Template of tasks, if the default does not suit the model.")] = "",
+    template: Annotated[str, typer.Option(help="The template of tasks, if the default does not suit the model.")] = "",
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Class of tasks, which the model can score; repeat it, at least twice."),
+        typer.Option("--class", help="A class of tasks that the model can score. Give at least two."),
     ] = None,
     known_failing: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File of cases that are known to fail, one name on each line.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file with the cases that are known to fail, one name on each line."),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the results as JUnit XML.")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="The file for the results, as JUnit XML.")] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="Print the cases and their claims.")] = False,
-    call_seconds: Annotated[float, typer.Option(min=0.1, help="Timeout of each call, in seconds.")] = 60.0,
+    call_seconds: Annotated[float, typer.Option(min=0.1, help="The timeout of each call, in seconds.")] = 60.0,
     other_token_file: Annotated[
         Path | None,
-        typer.Option(help="File with a second tenant's token, for cases that need two.", rich_help_panel="Security"),
+        typer.Option(
+            help="The file with a second tenant's token, for cases that need two.", rich_help_panel="Security"
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Test a PTM service, in any language, against the contract of ptm.proto.
+
+    Give the kit a tenant that no other caller uses meanwhile, since it compares its own calls with the tenant's usage.
 
     Example: fedbbpt conformance ptm --ptm 127.0.0.1:7001
     """
@@ -77,10 +83,9 @@ def ptm(
         call_seconds=call_seconds,
     ) as tested:
         profiles = profile or tested.profiles()
-        chosen = cases.read(profiles)
         known = report.read_known_failing(known_failing, cases.read(cases.profiles())) if known_failing else frozenset()
         before = tested.queries()
-        results = run(tested, chosen, known, (lambda result: None) if json else _print_result)
+        results = run(tested, cases.read(profiles), known, (lambda result: None) if json else _print_result)
         queries = tested.queries() - before
         card = tested.me.card
     if junit is not None:

@@ -48,7 +48,10 @@ class ModelOptions:
             "or openai:MODEL@http://HOST:PORT/v1."
         ),
     ]
-    family: Annotated[str, typer.Option(help="How to ask the model. By default its checkpoint decides.")] = ""
+    family: Annotated[
+        str,
+        typer.Option(help="The family of the model, which decides how it is asked. By default its checkpoint decides."),
+    ] = ""
     threads: Annotated[
         int, typer.Option(min=0, help="Threads of the model; 0 means all cores, or one per replica on Ray.")
     ] = 0
@@ -77,11 +80,11 @@ class RayOptions:
 
     replicas: Annotated[
         str,
-        typer.Option(metavar="N|MIN..MAX", help="Number of replicas on Ray; with MIN..MAX it follows the load."),
+        typer.Option(metavar="N|MIN..MAX", help="The number of replicas on Ray. With MIN..MAX it follows the load."),
     ] = "1"
     ray_address: Annotated[
         str,
-        typer.Option(help="A running Ray cluster, such as ray://HOST:10001. By default it starts one."),
+        typer.Option(help="The running Ray cluster, such as ray://HOST:10001. By default the command starts one."),
     ] = ""
 
 

@@ -73,14 +73,12 @@ class Listening:
     ] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 0
     address_file: Annotated[
-        Path | None, typer.Option(help="Write HOST:PORT to this file once the service listens.", show_default=False)
+        Path | None, typer.Option(help="The file to write HOST:PORT to once the service listens.", show_default=False)
     ] = None
     tls_cert: Annotated[Path | None, _file("The server's certificate chain (PEM).")] = None
     tls_key: Annotated[Path | None, _file("The server's private key (PEM).")] = None
-    tls_client_ca: Annotated[Path | None, _file("Admit only callers with a certificate from this authority (PEM).")] = (
-        None
-    )
-    token_file: Annotated[Path | None, _file("Admit callers that show a token from this file (one per line).")] = None
+    tls_client_ca: Annotated[Path | None, _file("The authority whose certificate a caller must have (PEM).")] = None
+    token_file: Annotated[Path | None, _file("The file with the tokens that admit a caller, one on each line.")] = None
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", rich_help_panel=SECURITY)
     ] = False
