@@ -57,7 +57,7 @@ def coordinator_serve(
     """
     log_to_stderr(logging.INFO)
     job = _with_task(read_job(job_file), job_file)
-    if job.entry().white_box != (auxiliary is not None):
+    if job.definition().white_box != (auxiliary is not None):
         what = f"{job.method.name} needs {'an' if auxiliary is None else 'no'} auxiliary model"
         fix = "the file that `fedbbpt owner auxiliary` wrote" if auxiliary is None else "leave the option out"
         raise InvalidInput(what, where="--auxiliary", fix=fix)
@@ -112,7 +112,7 @@ def _write_result(job: Job, run: Coordinator, path: Path) -> None:
     except NoResultYet as error:
         log.warning("%s", error)
         return
-    owner = OWNER if job.entry().owner_takes_part(job.method) else None
+    owner = OWNER if job.definition().owner_takes_part(job.method) else None
     examples = sum(member.examples for member in status.members if member.client_id != owner)
     write_prompt(
         path, result.z, prompt_card(job, job.ptm.model, settings.ptm_revision, examples, result, status.queries)

@@ -41,7 +41,7 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
     """
     return Coordinator(
         method_name=job.method.name,
-        method=job.entry().server(job.method, job.space()),
+        method=job.definition().server(job.method, job.space()),
         codec=CODECS[job.codec.uplink],
         settings=settings,
         seed=job.run.seed,
@@ -55,7 +55,7 @@ def cohort_rules(job: Job) -> CohortRules:
     """Returns the conditions for a job's run to start and for its rounds to close."""
     section = job.cohort
     quorum = math.ceil(section.quorum * (section.size or section.clients))
-    owner = job.entry().owner_takes_part(job.method)
+    owner = job.definition().owner_takes_part(job.method)
     return CohortRules(section.clients, quorum, section.deadline_seconds, section.size or None, owner=owner)
 
 
@@ -204,6 +204,6 @@ def announced_auxiliary(path: Path) -> Auxiliary:
 
 def check_owner_has_data(job: Job, shard: LabelledExamples) -> None:
     """Raises InvalidJob if the owner of the model has a turn in each round but no examples to train on."""
-    if job.entry().owner_takes_part(job.method) and not len(shard):
+    if job.definition().owner_takes_part(job.method) and not len(shard):
         fix = "a share above 0, or method.server_shard = false"
         raise InvalidJob("data.server_share = 0, and method.server_shard is on", where="job", fix=fix)

@@ -89,11 +89,11 @@ def run_federation(
     if len(splits.server):
         shard = ["--data", str(write(out / "data" / "server", splits.server, job.task.labels))]
     options = ["--ptm", ptm_address, "--ptm-revision", revision]
-    if job.entry().white_box:
+    if job.definition().white_box:
         options += ["--auxiliary", str(_make_auxiliary(group, out, shard, note))]
     address = _start_coordinator(group, out, options, note)
     names = _start_clients(group, splits, out, address, note)
-    if job.entry().owner_takes_part(job.method):
+    if job.definition().owner_takes_part(job.method):
         own = ["--model", job.ptm.model, *shard, "--state", str(out / "clients" / OWNER)]
         group.start(OWNER, ["owner", "join", "--coordinator", address, *own])
     return _follow(group, address, names, assemble.cohort_rules(job).quorum, note, watch)

@@ -49,10 +49,10 @@ class Simulation:
         """
         job = splits.job
         assemble.check_owner_has_data(job, splits.server)
-        methods = [job.entry()]
+        methods = [job.definition()]
         with TemporaryDirectory() as folder:
             path, auxiliary = Path(folder, AUXILIARY), None
-            if job.entry().white_box:
+            if job.definition().white_box:
                 assemble.make_auxiliary(job, splits.server, path)
                 auxiliary = assemble.announced_auxiliary(path)
             settings = run_settings(job, "simulation", auxiliary=auxiliary)
@@ -63,7 +63,7 @@ class Simulation:
                     settings, train, dev, ptm, fetch_auxiliary=lambda announced: path, methods=methods
                 )
                 self._join(assemble.client_name(index), len(train), agent)
-        if job.entry().owner_takes_part(job.method):
+        if job.definition().owner_takes_part(job.method):
             owner = assemble.owner(settings, splits.server, job.ptm.model, methods=methods)
             self._join(OWNER, len(splits.server), owner)
 

@@ -70,7 +70,7 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _method_takes_prompt(self) -> "Job":
-        kind, kinds = self.task.prompt.kind, self.entry().spaces(self.method)
+        kind, kinds = self.task.prompt.kind, self.definition().spaces(self.method)
         if kinds == {"deep"} and "prompt" not in self.task.model_fields_set:
             return self.model_copy(update={"task": self.task.model_copy(update={"prompt": DeepPromptSection()})})
         if kind not in kinds:
@@ -82,8 +82,8 @@ class Job(Section):
         """Returns the space that the run searches. Raises InvalidJob if it depends on data that has not been read."""
         return self.task.prompt.space(self.run.seed, len(self.task.labels))
 
-    def entry(self) -> AnyMethod:
-        """Returns the job's method."""
+    def definition(self) -> AnyMethod:
+        """Returns the definition of the job's method, whose config is `method`."""
         method = find_method(self.method.name, self._own_methods)
         assert method is not None, "the config was read by this method"
         return method

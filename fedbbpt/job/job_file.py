@@ -55,7 +55,7 @@ def _tables(job: Job) -> list[tuple[str, BaseModel]]:
 
 
 def _methods(job: Job) -> str:
-    return "One of " + ", ".join(method_names([job.entry()])) + "."
+    return "One of " + ", ".join(method_names([job.definition()])) + "."
 
 
 def _comment(text: str) -> list[str]:

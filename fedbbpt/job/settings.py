@@ -46,7 +46,7 @@ def run_settings(
         task=task_spec(job),
         labels=job.task.labels,
         space=job.space(),
-        method=told_settings(job.entry(), job.method),
+        method=told_settings(job.definition(), job.method),
         codec=job.codec.uplink,
         rounds=job.run.rounds,
         ptm_address=ptm_address,

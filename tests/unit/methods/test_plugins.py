@@ -41,15 +41,15 @@ def told() -> ExtensionSettings:
 
 def test_a_job_finds_a_method_that_the_caller_passes() -> None:
     job = fedbbpt.make_job(TABLES, methods=[own_method.METHOD])
-    assert job.entry() is own_method.METHOD
+    assert job.definition() is own_method.METHOD
     assert job.method == own_method.Config(population=8)
-    assert job.model_copy(update={"run": job.run}).entry() is own_method.METHOD
+    assert job.model_copy(update={"run": job.run}).definition() is own_method.METHOD
     assert fedbbpt.parse_job(job_text(job), methods=[own_method.METHOD]) == job
 
 
 def test_a_job_finds_an_installed_method(installed: None) -> None:
     job = fedbbpt.make_job(TABLES)
-    assert job.entry() is own_method.METHOD
+    assert job.definition() is own_method.METHOD
     assert fedbbpt.parse_job(job_text(job)) == job
 
 

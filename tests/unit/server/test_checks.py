@@ -26,7 +26,7 @@ def test_updates_add_if_method_is_linear_and_codec_is_additive(
     method: dict[str, str], codec: str, additive: bool
 ) -> None:
     job = Job.model_validate({"method": method})
-    assert updates_add(job.entry().server(job.method, job.space()), CODECS[codec]) is additive
+    assert updates_add(job.definition().server(job.method, job.space()), CODECS[codec]) is additive
 
 
 class OrdersThatClaimToAdd(FedCmaServer):

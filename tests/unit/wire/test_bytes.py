@@ -23,7 +23,7 @@ def blank(form: tuple[int, ...] | Orders) -> Array:
 def array_bytes(method: str, codec: str = "float32", dim: int = 100, **options: Any) -> tuple[int, int]:
     """Returns bytes of arrays up and down for one client and round, with default settings except for `options`."""
     job = Job.model_validate({"method": {"name": method, **options}, "task": {"prompt": {"dim": dim}}})
-    server = job.entry().server(job.method, job.space())
+    server = job.definition().server(job.method, job.space())
     update = {name: blank(form) for name, form in server.expected().items()}
     announced_up, _ = bundle(CODECS[codec].encode(update, np.random.default_rng(0)))
     announced_down, _ = bundle(server.broadcast(server.init(0), 0))
