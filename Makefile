@@ -1,6 +1,6 @@
 # make demo      a whole federation on this machine
 # make test      format, lint, types, import layers, protos, and all tests except the slow ones: about 4 minutes on 2 cores
-# make test-all  the slow tests: all combinations of parameters, Ray, the service in C++, more examples for each law
+# make test-all  the documentation and the slow tests: all combinations, Ray, the service in C++, more examples for each law
 # make fix       format, and apply the linter's automatic fixes
 # make docs      the documentation as a site, in build/site
 # make protos    generate the Python code of protos/ again
@@ -28,7 +28,7 @@ test: $(VENV)/.dev $(PROTOS)/.done
 	$(MAKE) --no-print-directory --jobs=2 --output-sync checks
 	$(MAKE) --no-print-directory check-tests
 
-test-all: $(VENV)/.dev
+test-all: docs
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
 
 checks: check-types check-protos check-layers check-format check-lint

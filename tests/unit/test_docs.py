@@ -300,3 +300,9 @@ def test_decisions_are_numbered_and_have_context_choice_and_cost() -> None:
         text = page.read_text()
         assert text.startswith(f"# {page.name[:4]}. ")
         assert all(f"**{part}.**" in text for part in ("Context", "Choice", "Cost"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_lines_of_prose_stay_within_120_characters(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "!["))] == []
