@@ -60,8 +60,7 @@ class Scoring:
         self._job = backend.job(examples.task, prompts, examples.rows, wanted) if wanted.any() else None
         self._cached = self._known.copy()
         self._tokens, self._seconds = 0, 0.0
-        self.queued_at = clock()
-        """Time at which the micro-batches were planned."""
+        self._planned_at = clock()
         self._first_started: float | None = None
 
     def _look_up(self, cache: ResultCache) -> npt.NDArray[np.bool_]:
@@ -129,5 +128,5 @@ class Scoring:
         computed = int((self._known & ~self._cached).sum())
         finished = bool(self._known.reshape(-1)[self._source].all())
         queries = self.queries if finished else computed
-        waited = (self._first_started or self.queued_at) - self.queued_at
+        waited = 0.0 if self._first_started is None else self._first_started - self._planned_at
         return Usage(queries, self._tokens, self._seconds, queries - computed, waited)

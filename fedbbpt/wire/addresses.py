@@ -1,9 +1,12 @@
 """Network addresses: which ones stay on this machine, and whether a port is free."""
 
 import ipaddress
+import logging
 import socket
 
-from fedbbpt.errors import PortTaken
+from fedbbpt.errors import InsecureAddress, PortTaken
+
+log = logging.getLogger(__name__)
 
 
 def is_loopback(host: str) -> bool:
@@ -15,6 +18,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_exposure(host: str, *, insecure: bool, what: str, fix: str) -> None:
+    """Checks the host that a server without TLS is going to listen on.
+
+    Raises:
+        InsecureAddress: Other machines can reach `host`. If `insecure` is true, this is only logged as a warning.
+    """
+    if is_loopback(host):
+        return
+    if not insecure:
+        raise InsecureAddress(f"{what}, so anybody on the network could read and join", where=host, fix=fix)
+    log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
 
 
 def check_port_free(host: str, port: int) -> None:

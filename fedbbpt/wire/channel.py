@@ -11,7 +11,7 @@ import grpc
 
 from fedbbpt.errors import InsecureAddress, PortTaken
 from fedbbpt.limits import MAX_CONCURRENT_CALLS, MAX_MESSAGE_BYTES
-from fedbbpt.wire.addresses import check_port_free, is_loopback
+from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback
 from fedbbpt.wire.balancing import target
 from fedbbpt.wire.interceptors import ConcurrencyLimitInterceptor, ErrorInterceptor, TokenInterceptor
 from fedbbpt.wire.tls import ClientTls, ServerTls, channel_credentials, server_credentials
@@ -139,14 +139,9 @@ def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = 
         InvalidInput: A TLS file is invalid.
         PortTaken: The port cannot be bound.
     """
-    if tls is None and not is_loopback(host):
-        if not insecure:
-            what, fix = (
-                "without TLS, anybody on the network could read and join",
-                "--tls-cert and --tls-key, or --insecure",
-            )
-            raise InsecureAddress(what, where=host, fix=fix)
-        log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
+    if tls is None:
+        fix = "--tls-cert and --tls-key, or --insecure"
+        check_exposure(host, insecure=insecure, what="the server has no TLS", fix=fix)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     check_port_free(host, port)
     try:

@@ -1,7 +1,6 @@
 """Starts and stops the service on Ray, on a cluster of its own or on a running one."""
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbbpt.errors import InsecureAddress
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.interfaces import Backend
 from fedbbpt.limits import MAX_MESSAGE_BYTES
@@ -18,9 +16,7 @@ from fedbbpt.ptm.ray.front import FrontOptions
 from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
-from fedbbpt.wire.addresses import check_port_free, is_loopback
-
-log = logging.getLogger(__name__)
+from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback
 
 ENVIRONMENT = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES)}
 """Environment of the service's processes, in any cluster."""
@@ -104,11 +100,8 @@ def serve(
         InvalidInput: Ray is not installed.
         FedbbptError: What loading the model and opening the audit log raise.
     """
-    if not is_loopback(host):
-        if not insecure:
-            fix = "a TLS proxy on this machine and 127.0.0.1, or --insecure"
-            raise InsecureAddress("Ray has no TLS, so anybody on the network could read and join", where=host, fix=fix)
-        log.warning("INSECURE: %s is reachable without TLS; anybody on its network can read and join", host)
+    fix = "a TLS proxy on this machine and 127.0.0.1, or --insecure"
+    check_exposure(host, insecure=insecure, what="Ray has no TLS", fix=fix)
     if not address:
         port = port or _free_port()
         check_port_free("0.0.0.0", port)
