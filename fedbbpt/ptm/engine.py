@@ -277,11 +277,14 @@ class Engine:
         """Returns the tenant's remaining budget."""
         return self._state(tenant).account.budget()
 
+    def drop_expired(self, *, tenant: Tenant) -> None:
+        """Drops the tenant's expired examples."""
+        self._state(tenant).handles.drop_expired(self._clock())
+
     def handles(self, *, tenant: Tenant) -> int:
-        """Drops the tenant's expired examples and returns how many handles are left."""
-        handles = self._state(tenant).handles
-        handles.drop_expired(self._clock())
-        return len(handles)
+        """Returns how many handles of the tenant have not expired."""
+        self.drop_expired(tenant=tenant)
+        return len(self._state(tenant).handles)
 
     @property
     def kept_bytes(self) -> int:

@@ -94,7 +94,7 @@ class PtmService:
             await asyncio.sleep(self._limits.cleanup_seconds)
             for calls in list(self._in_flight.values()):
                 calls.replies.drop_expired()
-                await calls.run(partial(self._engine.handles, tenant=calls.tenant))
+                await calls.run(partial(self._engine.drop_expired, tenant=calls.tenant))
 
     @asynccontextmanager
     async def _call(self, rpc: str, tenant: Tenant) -> AsyncIterator[InFlightCalls]:

@@ -251,11 +251,10 @@ class Watched(Engine):
         super().__init__(Fake(), time.monotonic, Quotas(time_to_live_seconds=0.0))
         self.empty = threading.Event()
 
-    def handles(self, *, tenant: Tenant) -> int:
-        left = super().handles(tenant=tenant)
+    def drop_expired(self, *, tenant: Tenant) -> None:
+        super().drop_expired(tenant=tenant)
         if not self.kept_bytes:
             self.empty.set()
-        return left
 
 
 def test_inputs_expire_though_their_tenant_never_returns(ptm_servers: Any) -> None:
