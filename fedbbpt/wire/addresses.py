@@ -1,4 +1,4 @@
-"""Network addresses: which ones stay on this machine, and whether a port is free."""
+"""Network addresses: whether other machines can reach them, and whether a port is free."""
 
 import ipaddress
 import logging

@@ -26,6 +26,7 @@ from fedbbpt.ptm.models.text.split_model import SplitModel
 from fedbbpt.types import Array, Precision, Runtime
 
 ENCODERS = frozenset({"dual-encoder", "masked-lm", "sequence-classifier"})
+"""The families whose layers other runtimes than torch can compute."""
 TOLERANCE = {Precision.FLOAT32: 1e-4, Precision.BFLOAT16: 0.1}
 """Largest difference between the runtime's hidden states and torch's, relative to the largest of the latter."""
 MAX_PROBE_TOKENS = 1024

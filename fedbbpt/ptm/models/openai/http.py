@@ -37,6 +37,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
 """Bounds of the pause before a retry. If a server's Retry-After asks for more than the longest, the call fails."""
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 120.0
 MAX_REASON_CHARACTERS = 200
+"""Characters of a server's reason for a refusal that an error quotes."""
 
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TOO_LONG = ("context_length_exceeded", "exceed_context_size", "maximum context length", "max_model_len")
