@@ -38,12 +38,12 @@ def init(
     method: Annotated[
         str,
         typer.Option(
-            help=f"The method whose settings the file lists: one of {', '.join(METHODS)}, or an installed plug-in."
+            help=f"The method whose keys the file lists: one of {', '.join(METHODS)}, or an installed plug-in."
         ),
     ] = "fed-cma",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a job file with every setting and its meaning.
+    """Write a job file with every key and its meaning.
 
     Example: fedbbpt init job.toml
     """

@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The task, splits, seeds and methods of a comparison, and the settings that all cells share."""
+    """The task, splits, seeds and methods of a comparison, and everything else that all cells share."""
 
     task: str
     source: str

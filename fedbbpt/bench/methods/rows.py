@@ -41,7 +41,7 @@ class MethodRow:
         return found
 
     def job(self, grid: dict[str, Any], initial_text: str) -> Job:
-        """Returns the grid's job with the row's settings. Raises InvalidJob with the line in the row.
+        """Returns the grid's job with the row's tables. Raises InvalidJob with the line in the row.
 
         `initial_text` is the text that a soft prompt begins as, unless the row sets one.
         """

@@ -27,7 +27,7 @@ ONE_SERVICE = {throughput.PART, health.PART, memory.PART, precision.PART}
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The settings of a run of the benchmark."""
+    """The choices of one run of the benchmark, and the measurements that it makes."""
 
     model: str
     threads: int

@@ -1,4 +1,4 @@
-"""Measures what other precisions and engines gain over the service's own, and how much their scores differ."""
+"""Measures what other precisions and runtimes gain over the service's own, and how much their scores differ."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -32,7 +32,7 @@ def measure(
     repeats: int,
     progress: Progress,
 ) -> tuple[Figure, ...]:
-    """Compares `service` with a service of each other precision and engine, one after the other."""
+    """Compares `service` with a service of each other precision and runtime, one after the other."""
     figures: list[Figure] = []
     base = f"{service.runtime} {service.precision}"
     for runtime, precision in ALL:
@@ -43,7 +43,7 @@ def measure(
         found: Comparison | None = None
         if runtime is Runtime.TORCH or find_spec(runtime.value) is not None:
             progress(f"starting a service with {name}")
-            # The machine may lack the precision, or the engine may not support the model.
+            # The machine may lack the precision, or the runtime may not support the model.
             with suppress(ChildFailed), run_service(folder / name, model, threads, precision, runtime) as other:
                 scorers = {base: service.scorer(task, own), name: other.scorer(task, own)}
                 found = compare(scorers, own, repeats, progress)
