@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from fedbbpt.cli.federation import changed
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.cli.terminal.run_tables import shares
 from fedbbpt.data.partition import distance
@@ -23,10 +23,10 @@ _NAMED = 20
 """Most clients that an axis has room for."""
 
 
+@with_bundles
 def data(
     job_file: options.JobFile,
-    data: options.JobData = "",
-    seed: options.JobSeed = None,
+    changes: JobChanges,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -45,7 +45,7 @@ def data(
     Example: fedbbpt data job.toml --picture clients.svg
     """
     with err.status("reading the data"):
-        splits = prepare(changed(read_job(job_file), data, seed))
+        splits = prepare(changes.apply(read_job(job_file)))
     if picture is not None:
         draw(splits, picture)
     if json:

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
 from fedbbpt.cli.terminal.run_tables import results, shares
 from fedbbpt.cli.terminal.run_view import RunView
@@ -55,11 +56,11 @@ def init(
     err.print(f"wrote {path}; now: fedbbpt run {path}")
 
 
+@with_bundles
 def run(
     job_file: options.JobFile,
+    changes: JobChanges,
     out_folder: options.RunFolder = Path("run"),
-    data: options.JobData = "",
-    seed: options.JobSeed = None,
     json: options.Json = False,
 ) -> None:
     """Run a whole federation on this machine, with a PTM service, a coordinator and clients as separate processes.
@@ -68,15 +69,11 @@ def run(
 
     Example: fedbbpt run job.toml --out run
     """
-    _run(changed(read_job(job_file), data, seed), out_folder, json)
+    _run(changes.apply(read_job(job_file)), out_folder, json)
 
 
-def demo(
-    out_folder: options.RunFolder = Path("demo-run"),
-    data: options.JobData = "",
-    seed: options.JobSeed = None,
-    json: options.Json = False,
-) -> None:
+@with_bundles
+def demo(changes: JobChanges, out_folder: options.RunFolder = Path("demo-run"), json: options.Json = False) -> None:
     """Run a federation of four clients with different mixes of classes, on questions to a hospital or on --data.
 
     Example: fedbbpt demo --data my.csv
@@ -85,14 +82,14 @@ def demo(
     while (folder / SUMMARY).exists():
         number += 1
         folder = out_folder.with_name(f"{out_folder.name}-{number}")
-    _run(changed(DEMO, data, seed), folder, json)
+    _run(changes.apply(DEMO), folder, json)
 
 
+@with_bundles
 def simulate(
     job_file: options.JobFile,
+    changes: JobChanges,
     out_folder: options.RunFolder = Path("simulation"),
-    data: options.JobData = "",
-    seed: options.JobSeed = None,
     json: options.Json = False,
 ) -> None:
     """Run the same federation in one process without a network. It ends with the same prompt, bit for bit.
@@ -100,7 +97,7 @@ def simulate(
     Example: fedbbpt simulate job.toml
     """
     log_to_stderr(logging.WARNING)
-    job = changed(read_job(job_file), data, seed)
+    job = changes.apply(read_job(job_file))
     prepare_folder(out_folder)
     started = time.monotonic()
     splits = _prepared(job, json)
@@ -110,15 +107,6 @@ def simulate(
         with _view(splits.job) as view:
             result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
         _finish(splits, ptm, result, reports, out_folder, started, json)
-
-
-def changed(job: Job, data: str, seed: int | None) -> Job:
-    """Returns the job with the data source and the seed of the command line, where they are given."""
-    if data:
-        job = job.model_copy(update={"data": job.data.model_copy(update={"source": data})})
-    if seed is not None:
-        job = job.model_copy(update={"run": job.run.model_copy(update={"seed": seed})})
-    return job
 
 
 def _prepared(job: Job, as_json: bool) -> Splits:

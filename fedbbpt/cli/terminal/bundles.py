@@ -20,6 +20,7 @@ import typer
 from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token, read_tokens
 from fedbbpt.data.examples import Columns
 from fedbbpt.errors import InvalidInput
+from fedbbpt.job.config import Job
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, Channel, connect
 from fedbbpt.wire.tls import ClientTls, ServerTls
 
@@ -157,6 +158,30 @@ class ColumnNames:
     def columns(self) -> Columns:
         """Returns the names as the readers of data files take them."""
         return Columns(self.text_column, self.pair_column, self.label_column)
+
+
+@dataclass(frozen=True, slots=True)
+class JobChanges:
+    """The data source and the seed that the command line gives instead of a job's own."""
+
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH", help="The data to use instead of the job's: a file, a folder or a Hugging Face name."
+        ),
+    ] = ""
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="The seed to use instead of the job's.", show_default=False),
+    ] = None
+
+    def apply(self, job: Job) -> Job:
+        """Returns the job with the given changes."""
+        if self.data:
+            job = job.model_copy(update={"data": job.data.model_copy(update={"source": self.data})})
+        if self.seed is not None:
+            job = job.model_copy(update={"run": job.run.model_copy(update={"seed": self.seed})})
+        return job
 
 
 def _client_tls(ca: Path | None, certificate: Path | None, key: Path | None, prefix: str) -> ClientTls | None:

@@ -13,15 +13,6 @@ SECURITY, DATA = "Security", "Columns of the data"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file. `fedbbpt init` writes one.")]
 RunFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for all files of the run.")]
-JobData = Annotated[
-    str,
-    typer.Option(
-        metavar="PATH", help="Use this data instead of the job's: a file, a folder or a Hugging Face dataset name."
-    ),
-]
-JobSeed = Annotated[
-    int | None, typer.Option(min=0, max=2**63 - 1, help="Use this seed instead of the job's.", show_default=False)
-]
 
 
 def read_tokens(path: Path | None) -> list[str]:
