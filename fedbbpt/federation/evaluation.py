@@ -44,14 +44,14 @@ class Comparison:
     """The template alone, without a prompt: zero-shot."""
     start: Measured
     """The prompt that the search began with, z = 0."""
-    bias: Measured | None
+    offsets: Measured | None
     """No prompt, but one offset for each class, fitted on all training examples; None if the PTM gives no scores."""
     tuned: Measured
 
     @property
     def queries(self) -> int:
         """The queries of all measurements together."""
-        conditions = (self.without, self.start, self.bias, self.tuned)
+        conditions = (self.without, self.start, self.offsets, self.tuned)
         return sum(measured.queries for measured in conditions if measured is not None)
 
 
@@ -88,7 +88,7 @@ def compare(
         return Comparison(
             without=Measured.of(plain.judge(test, NoPrompt.Z, progress)),
             start=Measured.of(prompted.judge(test, start, progress)),
-            bias=None,
+            offsets=None,
             tuned=Measured.of(prompted.judge(test, tuned, progress)),
         )
     scores, train_scores = (plain.scores(data, NoPrompt.Z, progress) for data in (test, train))
@@ -97,6 +97,6 @@ def compare(
     return Comparison(
         without=Measured.of_scores(scores, test),
         start=Measured.of(prompted.judge(test, start, progress)),
-        bias=Measured(shifted.accuracy, shifted.loss, len(train)),
+        offsets=Measured(shifted.accuracy, shifted.loss, len(train)),
         tuned=Measured.of(prompted.judge(test, tuned, progress)),
     )

@@ -68,7 +68,7 @@ class FinishedRun:
             "examples": self.examples,
             "accuracy_before": compared.without.accuracy,
             "accuracy_start": compared.start.accuracy,
-            "accuracy_bias_only": compared.bias and compared.bias.accuracy,
+            "accuracy_bias_only": compared.offsets and compared.offsets.accuracy,
             "accuracy_after": compared.tuned.accuracy,
             "loss_before": compared.without.loss,
             "loss_after": compared.tuned.loss,

@@ -34,7 +34,7 @@ def results(finished: FinishedRun) -> Table:
     rows = (
         ("accuracy before tuning, no prompt", compared.without),
         ("accuracy of the prompt that the search began with", compared.start),
-        ("accuracy with one offset per class and no prompt", compared.bias),
+        ("accuracy with one offset per class and no prompt", compared.offsets),
         ("accuracy after tuning", compared.tuned),
     )
     for name, value in rows:

@@ -118,7 +118,7 @@ def test_controls_agree_with_an_evaluation() -> None:
     compared = compare(ptm, task_spec(splits.job), space, np.zeros(space.dim, np.float32), splits.pooled(), test)
     found = {name: measure(cell, fake_ptm()) for name, cell in cells.items()}
     assert found["zero-shot"].end.best == compared.without.accuracy
-    assert compared.bias is not None and found["bias-only"].end.best == compared.bias.accuracy
+    assert compared.offsets is not None and found["bias-only"].end.best == compared.offsets.accuracy
     assert found["bias-only"].end.queries == len(splits.pooled())
     assert found["bias-only"].queries_evaluation == 60
     assert found["manual-prompt"].end.best != compared.without.accuracy

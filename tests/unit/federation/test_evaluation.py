@@ -53,7 +53,7 @@ def test_offset_baseline_sees_no_test_label() -> None:
     """The offsets are fitted on the training examples, so exchanging the test labels must not change them."""
     train, test = examples(8), examples(20, first=100)
     turned = LabelledExamples(test.examples, 1 - test.labels)
-    straight, other = (compare(fake_ptm(), TASK, SPACE, Z, train, part).bias for part in (test, turned))
+    straight, other = (compare(fake_ptm(), TASK, SPACE, Z, train, part).offsets for part in (test, turned))
     assert straight is not None and other is not None and other.accuracy is not None
     assert straight.accuracy == pytest.approx(1 - other.accuracy)
 
@@ -63,7 +63,7 @@ def test_compare_leaves_out_measures_that_need_scores(output: Output) -> None:
     train, test = examples(8), examples(20, first=100)
     ptm = ptm_of(Fake(), output=output)
     whole, found = compare(fake_ptm(), TASK, SPACE, Z, train, test), compare(ptm, TASK, SPACE, Z, train, test)
-    assert found.bias is None and found.queries == ptm.usage().queries == 3 * 20
+    assert found.offsets is None and found.queries == ptm.usage().queries == 3 * 20
     for name in ("without", "start", "tuned"):
         right, measure = getattr(whole, name), getattr(found, name)
         if output is Output.LOSS_ONLY:
