@@ -1,9 +1,12 @@
-"""The base class of toy objectives: a client's losses in closed form, without a model."""
+"""Toy objectives: a client's losses in closed form, without a model."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.types import Expansion, Losses, Perturbation, Population
+from fedbbpt import seeds
+from fedbbpt.types import Arrays, Expansion, Losses, Perturbation, Population, Stage
 
 
 class ToyObjectives:
@@ -22,3 +25,144 @@ class ToyObjectives:
     def expansion(self, population: Population) -> Expansion:
         """Raises NotImplementedError."""
         raise NotImplementedError
+
+
+class Sphere(ToyObjectives):
+    """A client whose loss is lowest at 1. It records what it is asked."""
+
+    def __init__(self, weight: float = 17.0) -> None:
+        self.weight = weight
+        self.asked: list[Population] = []
+        self.perturbations: set[Perturbation] = set()
+        self.perturbed = np.array([4.0, 4.0])
+
+    def loss(self, population: Population) -> Losses:
+        self.asked.append(population)
+        losses: Losses = ((population - 1) ** 2).sum(axis=1)
+        return losses
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        """Returns the losses of two examples, one three times as large as the other."""
+        if perturbation is None:
+            losses: npt.NDArray[np.float64] = self.loss(population)[:, None] * [0.5, 1.5]
+            return losses
+        self.perturbations.add(perturbation)
+        return np.tile(self.perturbed, (len(population), 1))
+
+
+class Absolute(ToyObjectives):
+    """A client whose loss is lowest where all of z is `place`. It records what it is asked."""
+
+    def __init__(self, place: float, weight: float) -> None:
+        self.place, self.weight = place, weight
+        self.asked: list[Population] = []
+
+    def loss(self, population: Population) -> Losses:
+        self.asked.append(population)
+        losses: Losses = np.abs(population - self.place).mean(axis=1)
+        return losses
+
+
+class Ascending(ToyObjectives):
+    """A client that prefers the first candidates, wherever they are. It records what it is asked."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.asked: list[Population] = []
+
+    def loss(self, population: Population) -> Losses:
+        self.asked.append(population)
+        return np.arange(float(len(population)))
+
+
+class Linear(ToyObjectives):
+    """A client whose loss is linear in the two word indices of a prompt. It records what it is asked."""
+
+    weight = 6.0
+
+    def __init__(self) -> None:
+        self.asked: list[Population] = []
+
+    def loss(self, population: Population) -> Losses:
+        self.asked.append(population)
+        losses: Losses = population @ np.array([1.0, -2.0])
+        return losses
+
+
+class Valley(ToyObjectives):
+    """A client whose loss is a slanted ellipsoid."""
+
+    def __init__(self, client: int) -> None:
+        self.place, self.weight = 0.5 * client, 1.0 + client
+
+    def loss(self, population: Population) -> Losses:
+        away = population - self.place
+        losses: Losses = (away**2 @ np.array([1.0, 2.0, 4.0, 8.0])) + (away.sum(axis=1)) ** 2
+        return losses
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        losses = self.loss(population) if perturbation is None else np.full(len(population), 2.0 + perturbation.rate)
+        return losses[:, None]
+
+
+class Rugged(ToyObjectives):
+    """Losses without a slope: a few values, so that some are equal, and sometimes NaN."""
+
+    weight = 3.0
+
+    def __init__(self, seed: int, broken: float) -> None:
+        self._seed, self._broken = seed, broken
+
+    def loss(self, population: Population) -> Losses:
+        draws = [seeds.uniforms(seeds.derive(self._seed, candidate.tobytes().hex()), 2) for candidate in population]
+        return np.array([np.nan if hole < self._broken else np.floor(4 * value) for value, hole in draws])
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        other = 0.0 if perturbation is None else 1.0 + perturbation.rate
+        return self.loss(population + other)[:, None]
+
+
+@dataclass
+class Quadratic:
+    """A client whose loss is lowest at `target`. Every `broken`-th candidate has a loss of NaN.
+
+    z - target takes the place of scores.
+    """
+
+    target: npt.NDArray[np.float64]
+    weight: float
+    broken: int = 0
+
+    def loss(self, population: Population) -> Losses:
+        losses: Losses = ((population - self.target) ** 2).mean(axis=1)
+        if self.broken:
+            losses[:: self.broken] = np.nan
+        return losses
+
+    def expansion(self, population: Population) -> Expansion:
+        base, moved = population[0] - self.target, population[1:] - population[0]
+        gradient, hessian = 2 * moved @ base / base.size, 2 * moved @ moved.T / base.size
+        if self.broken:
+            gradient[:: self.broken] = np.nan
+            hessian[:: self.broken] = hessian[:, :: self.broken] = 0.0
+        return Expansion(float((base**2).mean()), gradient, hessian)
+
+    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+        """Returns one example's losses. The perturbed loss does not depend on z, so the ratio ranks like the loss."""
+        if perturbation is None:
+            return self.loss(population)[:, None]
+        level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
+        return np.full((len(population), 1), level)
+
+    def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
+        """Returns weights that do not depend on z: this model has nothing to train."""
+        return {"layer": np.full(2, np.nan if self.broken else 1.0, np.float32)}
+
+    def tune(
+        self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
+    ) -> tuple[npt.NDArray[np.float32], float]:
+        """Makes gradient steps. A broken client has a loss of NaN, or also a z of NaN."""
+        loss = np.nan if self.broken else float(self.loss(z[None].astype(np.float64))[0])
+        for _ in range(stage.steps):
+            z = z - np.float32(stage.learning_rate) * (z - self.target.astype(np.float32))
+        return z * np.float32(np.nan if self.broken == 1 else 1.0), loss

@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from examples import own_method
@@ -19,20 +18,16 @@ from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.server.checks import decode_update
 from fedbbpt.types import (
     Arrays,
-    Expansion,
-    Losses,
-    Perturbation,
     Phase,
-    Population,
     Projection,
     ProjectionKind,
-    Stage,
     Task,
     TaskId,
     Update,
     pack,
 )
 from tests.slow import slow_except
+from tests.toys import Quadratic
 
 ALL_METHODS = {**METHODS, own_method.METHOD.name: own_method.METHOD}
 DIM = 6
@@ -68,52 +63,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-cem, the example": ("fed-cem", {}),
     "fedavg-bbt, as FedOne": ("fedavg-bbt", {"sends": "best"}),
 }
-
-
-@dataclass
-class Quadratic:
-    """A client whose loss is lowest at `target`. Every `broken`-th candidate has a loss of NaN.
-
-    z - target takes the place of scores.
-    """
-
-    target: npt.NDArray[np.float64]
-    weight: float
-    broken: int = 0
-
-    def loss(self, population: Population) -> Losses:
-        losses: Losses = ((population - self.target) ** 2).mean(axis=1)
-        if self.broken:
-            losses[:: self.broken] = np.nan
-        return losses
-
-    def expansion(self, population: Population) -> Expansion:
-        base, moved = population[0] - self.target, population[1:] - population[0]
-        gradient, hessian = 2 * moved @ base / DIM, 2 * moved @ moved.T / DIM
-        if self.broken:
-            gradient[:: self.broken] = np.nan
-            hessian[:: self.broken] = hessian[:, :: self.broken] = 0.0
-        return Expansion(float((base**2).mean()), gradient, hessian)
-
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        """Returns one example's losses. The perturbed loss does not depend on z, so the ratio ranks like the loss."""
-        if perturbation is None:
-            return self.loss(population)[:, None]
-        level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
-        return np.full((len(population), 1), level)
-
-    def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
-        """Returns weights that do not depend on z: this model has nothing to train."""
-        return {"layer": np.full(2, np.nan if self.broken else 1.0, np.float32)}
-
-    def tune(
-        self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
-    ) -> tuple[npt.NDArray[np.float32], float]:
-        """Makes gradient steps. A broken client has a loss of NaN, or also a z of NaN."""
-        loss = np.nan if self.broken else float(self.loss(z[None].astype(np.float64))[0])
-        for _ in range(stage.steps):
-            z = z - np.float32(stage.learning_rate) * (z - self.target.astype(np.float32))
-        return z * np.float32(np.nan if self.broken == 1 else 1.0), loss
 
 
 def clients_of(broken: int = 0, dim: int = DIM) -> list[Quadratic]:

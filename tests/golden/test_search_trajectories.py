@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from fedbbpt import seeds
 from fedbbpt.methods import METHODS, ClientMethod
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId
-from tests.toys import ToyObjectives
+from fedbbpt.types import Phase, Projection, ProjectionKind, Task, TaskId
+from tests.toys import Valley
 
 STORED = Path(__file__).with_name("search_trajectories.json")
 SPACE = LatentSpace(4, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
@@ -30,22 +29,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "generator": {"name": "fed-bbpt", "a": 0.0005},
     "averaged": {"name": "fedavg-bbt", "local_population": 6},
 }
-
-
-class Valley(ToyObjectives):
-    """A client whose loss is a slanted ellipsoid."""
-
-    def __init__(self, client: int) -> None:
-        self.place, self.weight = 0.5 * client, 1.0 + client
-
-    def loss(self, population: Population) -> Losses:
-        away = population - self.place
-        losses: Losses = (away**2 @ np.array([1.0, 2.0, 4.0, 8.0])) + (away.sum(axis=1)) ** 2
-        return losses
-
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        losses = self.loss(population) if perturbation is None else np.full(len(population), 2.0 + perturbation.rate)
-        return losses[:, None]
 
 
 def trajectory(options: dict[str, Any]) -> list[list[float]]:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,10 +11,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.types import (
     Array,
     Arrays,
-    Losses,
-    Perturbation,
     Phase,
-    Population,
     Projection,
     ProjectionKind,
     Task,
@@ -24,26 +19,9 @@ from fedbbpt.types import (
     Update,
     pack,
 )
-from tests.toys import ToyObjectives
+from tests.toys import Rugged
 
 CLIENTS = ("a", "b", "c")
-
-
-class Rugged(ToyObjectives):
-    """Losses without a slope: a few values, so that some are equal, and sometimes NaN."""
-
-    weight = 3.0
-
-    def __init__(self, seed: int, broken: float) -> None:
-        self._seed, self._broken = seed, broken
-
-    def loss(self, population: Population) -> Losses:
-        draws = [seeds.uniforms(seeds.derive(self._seed, candidate.tobytes().hex()), 2) for candidate in population]
-        return np.array([np.nan if hole < self._broken else np.floor(4 * value) for value, hole in draws])
-
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        other = 0.0 if perturbation is None else 1.0 + perturbation.rate
-        return self.loss(population + other)[:, None]
 
 
 def walked(options: dict[str, Any], dim: int, seed: int, broken: float) -> tuple[dict[str, Array], list[Update]]:

@@ -8,24 +8,12 @@ from fedbbpt.methods.fed_bbpt import FedBbptClient, FedBbptConfig, FedBbptServer
 from fedbbpt.optim.spsa import SpsaGc
 from fedbbpt.prompts.generator import Generator
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.types import Losses, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
-from tests.toys import ToyObjectives
+from fedbbpt.types import Phase, Projection, ProjectionKind, Task, TaskId, Update
+from tests.toys import Sphere
 
 DIM = 5
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 CONFIG = FedBbptConfig(local_steps=3, estimates=4, code=2, hidden=3, generator_seed=9)
-
-
-class Sphere(ToyObjectives):
-    weight = 6.0
-
-    def __init__(self) -> None:
-        self.asked: list[Population] = []
-
-    def loss(self, population: Population) -> Losses:
-        self.asked.append(population)
-        losses: Losses = ((population - 1) ** 2).sum(axis=1)
-        return losses
 
 
 def task(round: int, theta: np.ndarray, client: str = "a") -> Task:
@@ -33,7 +21,7 @@ def task(round: int, theta: np.ndarray, client: str = "a") -> Task:
 
 
 def test_a_round_makes_local_steps_of_spsa_with_gains_counted_over_the_run() -> None:
-    sphere = Sphere()
+    sphere = Sphere(weight=6.0)
     update = FedBbptClient(settings(CONFIG), SPACE, sphere).update(task(4, np.zeros(29)), {})[0]
     generator = Generator(DIM, code=2, hidden=3, seed=9)
     search = SpsaGc(4, CONFIG.a, CONFIG.alpha, CONFIG.o, CONFIG.c, CONFIG.gamma, CONFIG.beta)
@@ -54,7 +42,7 @@ def test_a_round_makes_local_steps_of_spsa_with_gains_counted_over_the_run() -> 
 
 
 def test_clients_perturb_in_their_own_directions() -> None:
-    one, other = Sphere(), Sphere()
+    one, other = Sphere(weight=6.0), Sphere(weight=6.0)
     theta = Generator(DIM, 2, 3, 9).init()
     FedBbptClient(settings(CONFIG), SPACE, one).update(task(0, theta, "a"), {})[0]
     FedBbptClient(settings(CONFIG), SPACE, other).update(task(0, theta, "b"), {})[0]

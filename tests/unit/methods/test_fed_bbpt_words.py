@@ -16,9 +16,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.types import (
     Examples,
-    Losses,
     Phase,
-    Population,
     Projection,
     ProjectionKind,
     Task,
@@ -27,23 +25,11 @@ from fedbbpt.types import (
     Update,
 )
 from tests.tiny_run import fake_ptm, job, job_of_words
-from tests.toys import ToyObjectives
+from tests.toys import Linear
 
 SPACE = TextSpace(2, ("red", "green", "blue"), 16)
 CONFIG = FedBbptConfig(generator="categorical", local_steps=3, samples=4, learning_rate=0.1)
 THETA = np.array([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]])
-
-
-class Words(ToyObjectives):
-    weight = 6.0
-
-    def __init__(self) -> None:
-        self.asked: list[Population] = []
-
-    def loss(self, population: Population) -> Losses:
-        self.asked.append(population)
-        losses: Losses = population @ np.array([1.0, -2.0])
-        return losses
 
 
 def task(client: str) -> Task:
@@ -51,13 +37,13 @@ def task(client: str) -> Task:
 
 
 def test_a_round_makes_local_steps_of_the_policy_gradient_from_the_broadcast() -> None:
-    words = Words()
+    words = Linear()
     update, private = FedBbptClient(settings(CONFIG), SPACE, words).update(task("a"), {})
     search = PolicyGradient(4, 0.1, 0.01, 3.0)
     state, probed = search.init(THETA), []
     for j in range(3):
         population = search.ask(state, seeds.derive(21, "a", j))
-        probed.append(Words().loss(population))
+        probed.append(Linear().loss(population))
         state = search.tell(state, population, probed[-1])
     np.testing.assert_allclose(update.arrays["theta"], 6.0 * state.point)
     np.testing.assert_allclose(update.arrays["loss"], 6.0 * np.mean(probed))
@@ -65,14 +51,14 @@ def test_a_round_makes_local_steps_of_the_policy_gradient_from_the_broadcast() -
 
 
 def test_clients_draw_their_own_prompts() -> None:
-    one, other = Words(), Words()
+    one, other = Linear(), Linear()
     FedBbptClient(settings(CONFIG), SPACE, one).update(task("a"), {})
     FedBbptClient(settings(CONFIG), SPACE, other).update(task("b"), {})
     assert not np.array_equal(one.asked[0], other.asked[0])
 
 
 def test_the_most_probable_words_are_the_prompt() -> None:
-    client = FedBbptClient(settings(CONFIG), SPACE, Words())
+    client = FedBbptClient(settings(CONFIG), SPACE, Linear())
     z = client.prompt(task("a").arrays)
     assert z.tolist() == [1, 0]
     assert SPACE.prompts(z[None], Examples(("a sky",))) == TextPrompts(("green red",))

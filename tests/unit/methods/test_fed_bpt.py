@@ -30,9 +30,9 @@ from fedbbpt.optim.cmaes import CmaEs, constants
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.projection import project
 from fedbbpt.server.checks import decode_update
-from fedbbpt.types import Losses, Perturbation, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
+from fedbbpt.types import Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
 from tests.tiny_run import fake_ptm, job
-from tests.toys import ToyObjectives
+from tests.toys import Sphere
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns where matplotlib is missing
@@ -45,28 +45,6 @@ SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2,
 def task(client: str, round: int = 0, sigma: float = 1.0, seed: int = 4) -> Task:
     arrays = {"mean": np.zeros(DIM, np.float32), "sigma": np.array([sigma], np.float32)}
     return Task(TaskId("run", round, client, Phase.UPDATE), seed, arrays, 1.0)
-
-
-class Sphere(ToyObjectives):
-    weight = 17.0
-
-    def __init__(self) -> None:
-        self.asked: list[Population] = []
-        self.perturbations: set[Perturbation] = set()
-        self.perturbed = np.array([4.0, 4.0])
-
-    def loss(self, population: Population) -> Losses:
-        self.asked.append(population)
-        losses: Losses = ((population - 1) ** 2).sum(axis=1)
-        return losses
-
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        """Returns the losses of two examples, one three times as large as the other."""
-        if perturbation is None:
-            losses: npt.NDArray[np.float64] = self.loss(population)[:, None] * [0.5, 1.5]
-            return losses
-        self.perturbations.add(perturbation)
-        return np.tile(self.perturbed, (len(population), 1))
 
 
 def away(mean: npt.NDArray[np.float64]) -> float:

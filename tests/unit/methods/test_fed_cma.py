@@ -25,22 +25,11 @@ from fedbbpt.types import (
     TaskId,
     Update,
 )
-from tests.toys import ToyObjectives
+from tests.toys import Absolute, Ascending, ToyObjectives
 
 DIM = 8
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 OFFSET_SPACE = replace(SPACE, dim=DIM + 3, offsets=3)
-
-
-class Absolute(ToyObjectives):
-    """A client whose loss is lowest where all of z is `place`."""
-
-    def __init__(self, place: float, weight: float) -> None:
-        self.place, self.weight = place, weight
-
-    def loss(self, population: Population) -> Losses:
-        losses: Losses = np.abs(population - self.place).mean(axis=1)
-        return losses
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
@@ -72,16 +61,11 @@ def test_the_search_is_cma_es_on_the_global_objective(covariance: Covariance) ->
 def test_both_halves_see_the_same_candidates(covariance: Covariance) -> None:
     config = FedCmaConfig(population=6, covariance=covariance)
     server = FedCmaServer(config, SPACE)
-    asked: list[Population] = []
-
-    class Recorder(Absolute):
-        def loss(self, population: Population) -> Losses:
-            asked.append(population)
-            return np.arange(6.0)
-
     state = server.init(0)
     task = Task(TaskId("run", 0, "a", Phase.UPDATE), 5, server.broadcast(state, 5), 1.0)
-    update = FedCmaClient(settings(config), SPACE, Recorder(0, 4)).update(task, {})[0]
+    client = Ascending(weight=4)
+    update = FedCmaClient(settings(config), SPACE, client).update(task, {})[0]
+    asked = client.asked
     np.testing.assert_array_equal(update.arrays["losses"], 4 * np.arange(6.0))
     np.testing.assert_array_equal(asked[0], candidates(server.broadcast(state, 5), 5, settings(config)))
     np.testing.assert_array_equal(asked[0], asked[0].astype(np.float32))

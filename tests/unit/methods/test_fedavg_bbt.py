@@ -7,36 +7,22 @@ from fedbbpt import seeds
 from fedbbpt.methods.fedavg_bbt import FedavgBbtClient, FedavgBbtConfig, FedavgBbtServer, settings
 from fedbbpt.optim.cmaes import CmaEs
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.types import Losses, Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
-from tests.toys import ToyObjectives
+from fedbbpt.types import Phase, Projection, ProjectionKind, Task, TaskId, Update
+from tests.toys import Absolute
 
 DIM = 5
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 CONFIG = FedavgBbtConfig(sigma=0.5, local_population=6, local_iterations=3)
 
 
-class Recorder(ToyObjectives):
-    """A client whose loss is lowest at 2, which records the populations that it scores."""
-
-    weight = 3.0
-
-    def __init__(self) -> None:
-        self.asked: list[Population] = []
-
-    def loss(self, population: Population) -> Losses:
-        self.asked.append(population)
-        losses: Losses = np.abs(population - 2.0).mean(axis=1)
-        return losses
-
-
-def answer(config: FedavgBbtConfig, client: Recorder) -> Update:
+def answer(config: FedavgBbtConfig, client: Absolute) -> Update:
     server = FedavgBbtServer(config, SPACE)
     task = Task(TaskId("run", 0, "a", Phase.UPDATE), 5, server.broadcast(server.init(0), 5), 1.0)
     return FedavgBbtClient(settings(config), SPACE, client).update(task, {})[0]
 
 
 def test_a_client_runs_cma_es_from_the_broadcast() -> None:
-    client = Recorder()
+    client = Absolute(2.0, weight=3.0)
     update = answer(CONFIG, client)
     search = CmaEs(6, 0.5, "identity")
     state, losses = search.init(np.zeros(DIM)), []
@@ -52,7 +38,7 @@ def test_a_client_runs_cma_es_from_the_broadcast() -> None:
 
 
 def test_the_best_candidate_of_all_generations_is_sent_if_the_job_says_so() -> None:
-    client = Recorder()
+    client = Absolute(2.0, weight=3.0)
     update = answer(CONFIG.model_copy(update={"sends": "best"}), client)
     candidates = np.concatenate(client.asked)
     best = candidates[np.abs(candidates - 2.0).mean(axis=1).argmin()]

@@ -17,6 +17,7 @@ from fedbbpt.ptm.models.loading import load  # noqa: E402
 from fedbbpt.ptm.models.text.split_model import SplitModel, split_model  # noqa: E402
 from fedbbpt.types import Examples, Injection, Scores, SoftPrompts, TaskSpec  # noqa: E402
 from tests.jobs import score  # noqa: E402
+from tests.slow import slow_except  # noqa: E402
 
 Checkpoint = Callable[[str], Path]
 TEXTS = ("the film was very good", "dull", "who wrote this long book", "it was great fine and very very long")
@@ -49,8 +50,7 @@ def by_hand(launch: Launch) -> Launch:
     return launch
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("compiler", ["none", "no list of layers"])
+@pytest.mark.parametrize("compiler", slow_except(["none", "no list of layers"], "no list of layers"))
 def test_machine_that_cannot_fuse_runs_the_plain_layers(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str
 ) -> None:
@@ -77,9 +77,9 @@ def test_undoing_the_fusion_restores_the_layers(checkpoint: Checkpoint) -> None:
     assert all(one is other for one, other in zip(model.body.encoder.layer, layers, strict=True))
 
 
-@pytest.mark.slow
 def test_body_that_cannot_be_recorded_runs_without_graphs(checkpoint: Checkpoint) -> None:
     model = encoder(checkpoint("bert-mlm"))
+    model.body.config.num_hidden_layers = 77  # fused layers would be kept on a machine where they are faster
 
     def record(launch: Launch) -> Launch:
         raise RuntimeError("operation not permitted when stream is capturing")
