@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
     "open to all": (
         ("ptm", "serve", "--model", "fake", "--host", "0.0.0.0"),
         5,
-        "0.0.0.0: without TLS, anybody on the network",
+        "0.0.0.0: the server has no TLS, so anybody on the network",
     ),
     "nobody there": (("status", "--coordinator", "127.0.0.1:1"), 4, "127.0.0.1:1: no answer"),
 }
