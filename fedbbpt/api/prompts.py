@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.api.ptm import open_ptm
+from fedbbpt.api.ptm import open_ptm, text_list
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.examples import read
 from fedbbpt.federation.evaluation import Measured
@@ -47,8 +47,9 @@ class TunedPrompt:
 
         Raises:
             OutputWithheld: The PTM gives no scores.
+            InvalidInput: One text is given in place of a list.
         """
-        examples = inputs if isinstance(inputs, Examples) else Examples(tuple(inputs))
+        examples = inputs if isinstance(inputs, Examples) else Examples(text_list(inputs, "inputs"))
         data = LabelledExamples(examples, np.zeros(len(examples), np.int64))
         with self._model(ptm) as model:
             scores = self._scorer(model).scores(data, self.z[None])[0].astype(np.float64)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedbbpt.client.asking import PromptScorer
-from fedbbpt.errors import PtmUnavailable
+from fedbbpt.errors import InvalidInput, PtmUnavailable
 from fedbbpt.interfaces import Backend, Ptm
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.ptm.engine import Engine
@@ -74,6 +74,13 @@ def open_ptm(
         yield service
 
 
+def text_list(texts: Sequence[str], where: str) -> tuple[str, ...]:
+    """Returns the texts as a tuple. Raises InvalidInput for a single text, which would be read as its characters."""
+    if isinstance(texts, str):
+        raise InvalidInput(f"one text in place of a list: {texts[:40]!r}", where=where, fix="a list, as in [text]")
+    return tuple(texts)
+
+
 def ask(
     ptm: Ptm,
     texts: Sequence[str],
@@ -98,8 +105,10 @@ def ask(
     Raises:
         OutputWithheld: The PTM gives no scores.
         InvalidTask: The PTM cannot score these classes.
+        InvalidInput: One text is given in place of a list.
     """
+    inputs, names = text_list(texts, "texts"), text_list(classes, "classes")
     space = TextSpace(1, (prompt,), PROMPT_TOKENS)
-    data = LabelledExamples(Examples(tuple(texts)), np.zeros(len(texts), np.int64))  # the labels are not used
-    scorer = PromptScorer(ptm, TaskSpec(template, tuple(classes)), space)
+    data = LabelledExamples(Examples(inputs), np.zeros(len(inputs), np.int64))  # the labels are not used
+    scorer = PromptScorer(ptm, TaskSpec(template, names), space)
     return np.asarray(scorer.scores(data, np.zeros((1, 1), np.float32))[0])

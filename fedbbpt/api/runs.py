@@ -7,6 +7,7 @@ from types import TracebackType
 
 from fedbbpt.api.prompts import TunedPrompt
 from fedbbpt.api.ptm import open_ptm
+from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.run_folder import FinishedRun, finish_run, prompt_card
 from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits, prepare
@@ -107,8 +108,11 @@ def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
     Raises:
         InvalidData: The data cannot be split as the job says.
         InvalidJob: The job contradicts its data or its model.
+        InvalidInput: A path is given in place of a job.
         PtmUnavailable: The service at `ptm.address` does not answer.
     """
+    if not isinstance(job, Job):
+        raise InvalidInput(f"{job!r} is not a job", where="simulate", fix="load_job(path), or make_job(tables)")
     splits = prepare(job)
     with ExitStack() as resources:
         if ptm is None:

@@ -172,6 +172,6 @@ def _finish(
         show(finished.summary(), as_json=True)
         return
     out.print(results(finished))
-    out.print(f"{folder}/ holds the prompt with its card, the summary and the metrics. Try the prompt:", style="dim")
+    out.print(f"{folder}/ holds the prompt, its card, the summary and the metrics. Try it:", style="dim")
     given = '--text "..."' if splits.test.examples.kind is ExampleKind.TEXTS else "--images FILE.npz"
     out.print(f"  fedbbpt predict --prompt {folder / PROMPT} {given}", highlight=False)

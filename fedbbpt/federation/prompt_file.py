@@ -97,5 +97,5 @@ Classes:
 
 {classes}
 
-Use it with `fedbbpt predict --prompt prompt.safetensors`. It fits this model and revision only.
+Use it with `fedbbpt predict --prompt prompt.safetensors --text "..."`. It fits this model and revision only.
 """

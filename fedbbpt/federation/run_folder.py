@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ class FinishedRun:
         queries = sum(report.queries for report in self.reports)
         return prompt_card(self.job, self.job.ptm.model, self.ptm.revision, self.examples, self.result, queries)
 
-    def write(self, folder: Path) -> None:
+    def write(self, path: str | PathLike[str]) -> None:
         """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
+        folder = Path(path)
         write_prompt(folder / PROMPT, self.result.z, self.card())
         lines = [json.dumps(dataclasses.asdict(report)) for report in self.reports]
         atomic_write(folder / METRICS, "\n".join(lines) + "\n")

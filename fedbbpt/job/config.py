@@ -39,8 +39,9 @@ def _read_method(table: Any, info: ValidationInfo) -> MethodConfig:
     name = table.get("name") if isinstance(table, dict) else None
     method = find_method(name, own) if isinstance(name, str) else None
     if method is None:
-        fix = f"one of {', '.join(method_names(own))}"
-        raise PydanticCustomError("unknown_method", "method.name is missing or unknown", {"fix": fix})
+        what = "method.name is missing" if name is None else f"method.name = {name!r} is unknown"
+        fix = f"one of {', '.join(method_names(own))}, or the name of an installed plug-in"
+        raise PydanticCustomError("unknown_method", "{what}", {"what": what, "fix": fix})
     config: MethodConfig
     if info.mode == "json":
         config = method.config.model_validate_json(json.dumps(table), strict=True)

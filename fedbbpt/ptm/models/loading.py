@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedbbpt.errors import InvalidInput, InvalidPlugin
+from fedbbpt.errors import InvalidInput, InvalidPlugin, PluginMissing
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.plugins import load_plugin
 from fedbbpt.interfaces import Backend
@@ -60,12 +60,16 @@ def load(
     Raises:
         InvalidInput: There is no such model, it cannot be loaded, or it does not support the other arguments.
         InvalidPlugin: The plug-in does not load, or its prefix is taken.
+        PluginMissing: No installed package offers the prefix.
     """
     prefix, colon, name = model.partition(":")
     if colon and (plugin := _plugin(prefix)) is not None:
         if family or runtime is not Runtime.TORCH:
             raise InvalidInput("a plug-in has neither families nor runtimes", where="model", fix="leave both out")
         return plugin(name, threads=threads, precision=precision, device=device)
+    if colon and prefix != "openai" and not Path(model).exists():
+        what = f"no installed plug-in loads models that are called {prefix}:..."
+        raise PluginMissing(what, where=model, fix=f"a package with {prefix!r} among its entry points fedbbpt.backends")
     on_other_server = model.startswith("openai:")
     without_torch = model == "fake" or model.endswith(".onnx") or on_other_server
     if without_torch and precision is not Precision.FLOAT32:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fedbbpt
-from fedbbpt.errors import InvalidJob, NoResultYet
+from fedbbpt.errors import InvalidInput, InvalidJob, NoResultYet, PluginMissing
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.ptm.models.fake import Fake
@@ -85,3 +85,36 @@ def test_ask_scores_texts_with_a_ptm() -> None:
         np.testing.assert_array_equal(scores, fedbbpt.ask(same, ["how many", "which place"], classes, prompt="about"))
         assert not np.array_equal(scores, fedbbpt.ask(ptm, ["how many", "which place"], classes))
     assert scores.argmax(axis=1).tolist() == [0, 1]
+
+
+def test_one_text_in_place_of_a_list_is_refused(tables: dict[str, Any]) -> None:
+    with fedbbpt.open_ptm("fake") as ptm:
+        with pytest.raises(InvalidInput, match=r"texts: one text in place of a list: 'where'"):
+            fedbbpt.ask(ptm, "where", ["a", "b"])
+        with pytest.raises(InvalidInput, match=r"classes: one text in place of a list: 'ab'"):
+            fedbbpt.ask(ptm, ["where"], "ab")
+    with fedbbpt.simulate(fedbbpt.make_job(tables)) as run:
+        for _ in run:
+            pass
+        with pytest.raises(InvalidInput, match="inputs: one text in place of a list"):
+            run.prompt().predict("where")
+
+
+def test_path_in_place_of_a_job_is_refused() -> None:
+    path: Any = "job.toml"
+    with pytest.raises(InvalidInput, match=r"simulate: 'job.toml' is not a job; load_job\(path\)"):
+        fedbbpt.simulate(path)
+
+
+def test_model_with_the_prefix_of_a_missing_plugin_is_refused() -> None:
+    with (
+        pytest.raises(PluginMissing, match="word-count:v1: no installed plug-in loads models"),
+        fedbbpt.open_ptm("word-count:v1"),
+    ):
+        pass
+
+
+def test_finished_run_is_written_to_a_folder_named_by_a_string(tables: dict[str, Any], tmp_path: Path) -> None:
+    with fedbbpt.simulate(fedbbpt.make_job(tables)) as run:
+        run.finish().write(str(tmp_path))
+    assert fedbbpt.load_prompt(str(tmp_path / "prompt.safetensors")).card == run.prompt().card
