@@ -54,7 +54,9 @@ def test_a_job_finds_an_installed_method(installed: None) -> None:
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones(installed: None) -> None:
-    with pytest.raises(InvalidJob, match=r"job:1: method.name is .*; one of fed-bbpt, fed-bpt, fed-cem, fed-cma, "):
+    with pytest.raises(
+        InvalidJob, match=r"job:1: method.name = .* is unknown; one of fed-bbpt, fed-bpt, fed-cem, fed-cma, "
+    ):
         fedbbpt.parse_job('[method]\nname = "fed-cme"\n')
 
 
