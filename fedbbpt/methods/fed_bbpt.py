@@ -13,6 +13,8 @@ sends theta^k. The server averages them:
   (arXiv 2506.14929).
 - visual (BlackVIP, arXiv 2303.14773): the weights of a decoder that draws on images. SPSA-GC searches them. BlackVIP
   uses a = 0.01, alpha = 0.4, o = 1, c = 0.005 to 0.02, gamma = 0.1 to 0.2, beta = 0.9 and 5 estimates.
+
+Above 300 lines, because the config, the settings and both halves of one paper share a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -14,6 +14,8 @@ The paper does not say how the clients' step size changes. As in the reference i
 research/fed-bpt), it changes by the factor by which the server's step size changes in its CMA-ES step.
 
 This file exceeds 300 lines because it holds one paper, the variants of its reference code, and two local searches.
+
+Above 300 lines, because the config, the settings and both halves of one paper share a file.
 """
 
 import math
