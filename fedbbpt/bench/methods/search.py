@@ -90,7 +90,7 @@ def curve(
     last, best = np.zeros(len(measured)), np.zeros(len(measured))
     for index, part in enumerate(parts):
         prompts = [each[index] for each in rounds]
-        # Of equal ranks the later one is chosen, as by the coordinator.
+        # Among equal ranks the later one wins, as in the coordinator.
         leaders = [max(range(number + 1), key=lambda at: (prompts[at].rank, at)) for number in measured]
         wanted = sorted({*measured, *leaders})
         found = dict(zip(wanted, accuracies(np.stack([prompts[at].z for at in wanted]), part, test, ptm), strict=True))

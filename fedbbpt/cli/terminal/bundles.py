@@ -66,7 +66,7 @@ def _file(help_text: str, *names: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a service listens, and whom it admits."""
+    """The address that a service listens on, and the callers that it admits."""
 
     host: Annotated[
         str,
