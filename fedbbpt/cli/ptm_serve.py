@@ -61,6 +61,10 @@ class ModelOptions:
     device: Annotated[
         str, typer.Option(help="The device that computes: cpu, or a name that torch knows, such as cuda.")
     ] = "cpu"
+    max_length: Annotated[
+        int,
+        typer.Option(min=0, help="The most tokens of an input, prompt included. 0 means as many as the model takes."),
+    ] = 0
     engine: Annotated[
         Compute,
         typer.Option(help="The runtime of an encoder's layers; ray means replicas of the model on a Ray cluster."),
@@ -128,6 +132,7 @@ def ptm_serve(model: ModelOptions, ray: RayOptions, provider: ProviderOptions, l
             precision=model.precision,
             runtime=Runtime(model.engine.value),
             device=model.device,
+            max_length=model.max_length,
             api_key=read_token(model.api_key_file),
         )
     engine = Engine(backend, time.monotonic, tenants=tenants, audit_file=provider.audit)
@@ -154,7 +159,14 @@ def _serve_on_ray(
     size = cluster.Size(*_replicas(ray.replicas), model.threads or 1)
     with err.status(f"starting {model.model} on Ray"):
         serving = cluster.serve(
-            partial(load, model.model, family=model.family, threads=size.threads, precision=model.precision),
+            partial(
+                load,
+                model.model,
+                family=model.family,
+                threads=size.threads,
+                precision=model.precision,
+                max_length=model.max_length,
+            ),
             size,
             tenants,
             listening.host,

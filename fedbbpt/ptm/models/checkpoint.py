@@ -26,7 +26,11 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 CPU = "cpu"
 
+_LENGTH_NAMES = ("max_position_embeddings", "max_seq_len")
+"""Names under which a config.json states the longest input. MPT calls it max_seq_len."""
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+SHORTEST_MAX_LENGTH = 8
+"""The smallest length of the longest input to which a model can be limited."""
 _FILES_THAT_AFFECT_SCORES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -37,7 +41,7 @@ class Checkpoint:
     name: str
     revision: str
     """Digest of weights, configuration, tokenizer, family and precision, and of runtime and kind of device if they are
-    not torch and a CPU."""
+    not torch and a CPU; and of the limit of the longest input, if it is below the model's own."""
     model: Any
     tokenizer: Any
     """None if the model does not read text."""
@@ -112,11 +116,15 @@ def load(
     precision: Precision,
     runtime: Runtime = Runtime.TORCH,
     device: str = CPU,
+    max_length: int = 0,
 ) -> Checkpoint:
     """Loads a checkpoint with transformers' `auto_class`, in eval mode and without gradients, onto a device.
 
+    `max_length` limits the longest input, in tokens; 0 leaves it at the model's own limit.
+
     Raises:
-        InvalidInput: The checkpoint is incomplete, is of another family, or the device is not available.
+        InvalidInput: The checkpoint is incomplete, is of another family, does not state the length of its longest input
+            or takes less than `max_length`, or the device is not available.
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -154,9 +162,12 @@ def load(
         lines.append(runtime)
     if device != CPU:
         lines.append(model.device.type)
+    own_limit = None if tokenizer is None else _own_limit(model, tokenizer)
+    max_tokens = 0 if tokenizer is None else _max_tokens(own_limit, max_length, folder)
+    if max_length and max_length != own_limit:
+        lines.append(f"max_length {max_length}")
     lines += [f"{path.name} {_sha256(path)}" for path in files]
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
-    max_tokens = 0 if tokenizer is None else _max_tokens(model, tokenizer, folder)
     return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder)
 
 
@@ -164,19 +175,28 @@ def _load_tokenizer(folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _max_tokens(model: Any, tokenizer: Any, folder: Path) -> int:
-    """Returns the longest input that both the model's positions and its tokenizer allow."""
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+def _own_limit(model: Any, tokenizer: Any) -> int | None:
+    """Returns the longest input that both the model's positions and its tokenizer allow; None if neither states one."""
+    config = model.config.get_text_config()
+    limits = [tokenizer.model_max_length, *(getattr(config, name, None) for name in _LENGTH_NAMES)]
     embeddings = getattr(model.base_model, "embeddings", None)
     positions = getattr(embeddings, "position_embeddings", None)
     if isinstance(positions, torch.nn.Embedding):
         # RoBERTa counts positions from the one after its padding id.
         limits.append(positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1))
-    known = [limit for limit in limits if limit is not None and limit < 10**9]
-    if not known:
-        raise InvalidInput(
-            "the length of the longest input is not stated",
-            where=str(folder),
-            fix="max_position_embeddings in its config.json",
-        )
-    return int(min(known))
+    # Tokenizers without a limit state a huge number, and some configurations state 0 or -1.
+    return min((int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 10**9), default=None)
+
+
+def _max_tokens(own_limit: int | None, max_length: int, folder: Path) -> int:
+    """Returns the model's own limit, or the lower one of the caller. Raises InvalidInput if there is neither."""
+    if max_length and max_length < SHORTEST_MAX_LENGTH:
+        what = f"inputs of at most {max_length} tokens leave no room for a prompt and a text"
+        raise InvalidInput(what, where="--max-length", fix=f"at least {SHORTEST_MAX_LENGTH}")
+    if own_limit is None and not max_length:
+        what = "neither the model's config.json nor its tokenizer states the length of the longest input"
+        raise InvalidInput(what, where=str(folder), fix="--max-length, for example 512")
+    if own_limit is not None and max_length > own_limit:
+        what = f"inputs of {max_length} tokens are longer than the {own_limit} that the model takes"
+        raise InvalidInput(what, where="--max-length", fix=f"at most {own_limit}, or 0 for the model's own limit")
+    return max_length or own_limit or 0

@@ -48,12 +48,13 @@ def load_backend(
     precision: Precision = Precision.FLOAT32,
     runtime: Runtime = Runtime.TORCH,
     device: str = CPU,
+    max_length: int = 0,
 ) -> Transformer[Any] | Clip | ImageClassifier:
     """Loads a checkpoint with the backend of its family; see `loading.load` for the arguments.
 
     Raises:
         InvalidInput: There is no such model, its family is unknown, or its family does not support the
-            precision, the runtime or the device.
+            precision, the runtime, the device or the length.
     """
     folder = locate(model)
     family = family or _family(folder)
@@ -66,7 +67,10 @@ def load_backend(
         raise InvalidInput(f"this model does not support {precision}", where=model, fix="float32")
     if device != CPU and (runtime is not Runtime.TORCH or not reads_text):
         raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix=f"device {CPU}")
-    return backend(load(model, folder, auto_class, family, precision, runtime, device), threads=threads)
+    if max_length and not reads_text:
+        raise InvalidInput(f"a model of the family {family} has no length of texts", where="--max-length", fix="0")
+    checkpoint = load(model, folder, auto_class, family, precision, runtime, device, max_length)
+    return backend(checkpoint, threads=threads)
 
 
 def _family(folder: Path) -> str:

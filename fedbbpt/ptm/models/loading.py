@@ -41,6 +41,7 @@ def load(
     precision: Precision = Precision.FLOAT32,
     runtime: Runtime = Runtime.TORCH,
     device: str = "cpu",
+    max_length: int = 0,
     api_key: str = "",
 ) -> Backend[Any]:
     """Loads a model.
@@ -55,6 +56,8 @@ def load(
             but less accurate.
         runtime: What computes the layers of text encoders; other models run on torch.
         device: A device that torch knows, such as "cuda", for text models; other models run on the CPU.
+        max_length: The most tokens of an input, prompt included, for checkpoints of text models; 0: as many as the
+            model takes.
         api_key: The key that is sent to another server.
 
     Raises:
@@ -64,8 +67,9 @@ def load(
     """
     prefix, colon, name = model.partition(":")
     if colon and (plugin := _plugin(prefix)) is not None:
-        if family or runtime is not Runtime.TORCH:
-            raise InvalidInput("a plug-in has neither families nor runtimes", where="model", fix="leave both out")
+        if family or runtime is not Runtime.TORCH or max_length:
+            what = "a plug-in has neither families nor runtimes, and states its own longest input"
+            raise InvalidInput(what, where="model", fix="leave out family, engine and max_length")
         return plugin(name, threads=threads, precision=precision, device=device)
     if colon and prefix != "openai" and not Path(model).exists():
         what = f"no installed plug-in loads models that are called {prefix}:..."
@@ -73,11 +77,16 @@ def load(
     on_other_server = model.startswith("openai:")
     without_torch = model == "fake" or model.endswith(".onnx") or on_other_server
     if without_torch and precision is not Precision.FLOAT32:
-        raise InvalidInput(f"this model does not support {precision}", where=model, fix="float32")
+        raise InvalidInput(f"this model does not support {precision}", where=_public(model), fix="float32")
     if without_torch and runtime is not Runtime.TORCH:
-        raise InvalidInput(f"{runtime} computes text encoders only", where=model, fix="--engine torch")
+        raise InvalidInput(f"{runtime} computes text encoders only", where=_public(model), fix="--engine torch")
     if without_torch and device != "cpu":
-        raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix="device cpu")
+        raise InvalidInput(
+            f"device {device} is for text models that torch computes", where=_public(model), fix="device cpu"
+        )
+    if without_torch and (family or max_length):
+        name = "family" if family else "max_length"
+        raise InvalidInput(f"{name} is for checkpoints of transformers", where=_public(model), fix=f"no {name}")
     if model == "fake":
         return Fake()
     if on_other_server:
@@ -90,7 +99,20 @@ def load(
         return OnnxClassifier(Path(model), threads=threads)
     with needs_extra("ptm", where="model", alternative='the model "fake"'):
         from fedbbpt.ptm.models.families import load_backend
-    return load_backend(model, family=family, threads=threads, precision=precision, runtime=runtime, device=device)
+    return load_backend(
+        model,
+        family=family,
+        threads=threads,
+        precision=precision,
+        runtime=runtime,
+        device=device,
+        max_length=max_length,
+    )
+
+
+def _public(model: str) -> str:
+    """Returns the name of a model without the address of its server, which may contain a password."""
+    return "openai:..." if model.startswith("openai:") else model
 
 
 def _plugin(prefix: str) -> BackendFactory | None:
