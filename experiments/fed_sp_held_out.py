@@ -21,7 +21,7 @@ from fedbbpt.federation.run_folder import AUXILIARY
 from fedbbpt.federation.splits import prepare
 from fedbbpt.job.config import read_job
 from fedbbpt.prompts.deep import DeepSpace
-from fedbbpt.ptm.models.checkpoint import locate
+from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.model import answer_loss

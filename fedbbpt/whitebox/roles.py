@@ -8,7 +8,8 @@ import transformers
 from fedbbpt.errors import InvalidInput
 from fedbbpt.interfaces import PromptSpace, WhiteBox
 from fedbbpt.prompts.deep import DeepSpace
-from fedbbpt.ptm.models.checkpoint import Checkpoint, load, locate
+from fedbbpt.ptm.models.checkpoint import Checkpoint, load
+from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.types import LabelledExamples, Precision, Stage, TaskSpec
 from fedbbpt.whitebox import auxiliary_file

