@@ -14,7 +14,7 @@ IMAGE_CLASSIFIERS = ("vit", "resnet")
 """Checkpoints without a tokenizer."""
 
 
-def _tokenizer(style: str, words: str, max_tokens: int) -> Any:
+def make_tokenizer(style: str, words: str, max_tokens: int) -> Any:
     """Trains a tokenizer: WordPiece with [CLS] and [SEP], or byte-level BPE, with <s> and </s> only for "roberta"."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -119,7 +119,7 @@ def save_checkpoint(name: str, folder: Path, *, words: str = WORDS, max_tokens: 
     if name in IMAGE_CLASSIFIERS:
         _model(name, 0, 0, 0).save_pretrained(folder)
     else:
-        tokenizer = _tokenizer(style, words, max_tokens)
+        tokenizer = make_tokenizer(style, words, max_tokens)
         tokenizer.save_pretrained(folder)
         _model(name, len(tokenizer), tokenizer.pad_token_id, max_tokens).save_pretrained(folder)
     if name.startswith(("clip", *IMAGE_CLASSIFIERS)):
