@@ -41,8 +41,8 @@ MAX_DATA_ROWS = 1_000_000
 """Rows of one data source."""
 MAX_DATA_CHARACTERS = 100_000
 """Characters of one text in a data source."""
-MAX_LINE_BYTES = 8 * 1024 * 1024
-"""Bytes of one line of a data file, which bounds the memory that one line takes."""
+MAX_LINE_CHARACTERS = 8 * 1024 * 1024
+"""Characters of one line of a data file, which bounds the memory that one line takes."""
 
 # Tasks and examples of a PTM
 

@@ -6,7 +6,7 @@ If the classes are known, `read` takes both steps.
 """
 
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.data import formats, images
-from fedbbpt.data.formats import records
+from fedbbpt.data.columns import Columns, shown
 from fedbbpt.errors import InvalidData
 from fedbbpt.limits import MAX_CLASSES, MAX_DATA_CHARACTERS, MAX_DATA_ROWS
 from fedbbpt.types import ExampleKind, Examples, LabelledExamples
@@ -22,17 +22,22 @@ from fedbbpt.types import ExampleKind, Examples, LabelledExamples
 SUFFIXES = (*formats.SUFFIXES, images.SUFFIX)
 """The endings of the file names that can be read."""
 
+_FEW_ROWS = 20
+"""Rows of a table that is too small to tell whether its labels are labels."""
+
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """The names of the columns to read."""
+class Row:
+    """One row of a source, checked."""
 
-    text: str = "text"
-    pair: str = "text_pair"
-    """The column of second texts. A source without it has no second texts."""
-    label: str = "label"
-    group: str = ""
-    """The column that names the client of each row; empty if there is none."""
+    where: str
+    """Its place in the source, such as "trec.jsonl:17"."""
+    text: str
+    pair: str | None
+    label: str
+    """A name, or a number as text; empty if no labels are read."""
+    group: str
+    """Its client, in the same form as a label; empty if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,49 +59,53 @@ def read(source: str | Path, labels: Sequence[str], columns: Columns | None = No
     return label(read_table(source, columns), labels)
 
 
-def read_table(source: str | Path, columns: Columns | None = None) -> Table:
+def read_table(source: str | Path, columns: Columns | None = None, more: Sequence[Path] = ()) -> Table:
     """Returns the rows of a source, which is a file or a dataset (see `data.formats`).
+
+    Args:
+        source: The source.
+        columns: The columns to read.
+        more: Further files, if `source` is the first of several parts.
 
     Raises:
         InvalidData: there are no rows or too many, a column is missing, a text is empty or too long, or a label or a
-            client is neither a name nor a number. The error names the file and the line.
+            client is neither a name nor a number. The error names the file and the line, and quotes no text.
     """
     columns = columns or Columns()
     if Path(source).name.endswith(images.SUFFIX):
         return _images(Path(source), columns)
-    texts: list[str] = []
-    pairs: list[str] = []
-    labels: list[str] = []
-    places: list[str] = []
-    groups: list[str] = []
-    paired: bool | None = None
-    for where, record in records(source):
-        if len(texts) == MAX_DATA_ROWS:
-            raise InvalidData("too many rows", where=where, fix=f"at most {MAX_DATA_ROWS} rows")
-        for column in (columns.text, columns.label, columns.group):
-            if column and column not in record:
+    rows: list[Row] = []
+    for part in (source, *more):
+        for row in stream(formats.records(part, columns), columns):
+            if len(rows) == MAX_DATA_ROWS:
+                raise InvalidData("too many rows", where=row.where, fix=f"at most {MAX_DATA_ROWS} rows")
+            if rows and (rows[0].pair is None) != (row.pair is None):
                 raise InvalidData(
-                    f"no column {column!r}", where=where, fix=f"one of the columns {', '.join(map(repr, record))}"
+                    f"{columns.pair!r} is {'missing' if row.pair is None else 'present'}, unlike in the rows above",
+                    where=row.where,
+                    fix="a second text in every row or in none",
                 )
-        has_pair = record.get(columns.pair) is not None
-        if paired not in (None, has_pair):
-            raise InvalidData(
-                f"{columns.pair!r} is {'present' if has_pair else 'missing'}, unlike in the rows above",
-                where=where,
-                fix="a second text in every row or in none",
-            )
-        paired = has_pair
-        texts.append(_text(record[columns.text], columns.text, where))
-        if has_pair:
-            pairs.append(_text(record[columns.pair], columns.pair, where))
-        labels.append(_name(record[columns.label], columns.label, "a class", where))
-        if columns.group:
-            groups.append(_name(record[columns.group], columns.group, "a client", where))
-        places.append(where)
-    if not texts:
+            rows.append(row)
+    if not rows:
         raise InvalidData("no examples", where=str(source), fix="at least one row")
-    examples = Examples(tuple(texts), tuple(pairs) if pairs else None)
-    return Table(str(source), examples, tuple(labels), tuple(places), tuple(groups))
+    pairs = None if rows[0].pair is None else tuple(row.pair or "" for row in rows)
+    groups = tuple(row.group for row in rows) if columns.group else ()
+    examples = Examples(tuple(row.text for row in rows), pairs)
+    return Table(str(source), examples, tuple(row.label for row in rows), tuple(row.where for row in rows), groups)
+
+
+def stream(records: Iterator[formats.Record], columns: Columns) -> Iterator[Row]:
+    """Yields each record as a checked row. Raises InvalidData as `read_table` does."""
+    for where, record in records:
+        columns.check(record, where)
+        pair = record.get(columns.pair)
+        yield Row(
+            where,
+            _text(record[columns.text], columns.text, where),
+            None if pair is None else _text(pair, columns.pair, where),
+            _name(record[columns.label], columns.label, "a class", where) if columns.label else "",
+            _name(record[columns.group], columns.group, "a client", where) if columns.group else "",
+        )
 
 
 def _images(path: Path, columns: Columns) -> Table:
@@ -120,6 +129,14 @@ def label_names(*tables: Table) -> tuple[str, ...]:
             where=tables[0].source,
             fix=f"at most {MAX_CLASSES}; is it the right column?",
         )
+    rows = sum(len(table.labels) for table in tables)
+    if rows >= _FEW_ROWS and len(names) > rows / 2:
+        # Or else the texts of a wrong column would be shown as the names of classes.
+        raise InvalidData(
+            f"{len(names)} different labels in {rows} rows",
+            where=tables[0].source,
+            fix="several examples of each class; is it the right column? --label-column (in a job: data.label_column)",
+        )
     return in_order(names)
 
 
@@ -140,7 +157,9 @@ def label(table: Table, labels: Sequence[str]) -> LabelledExamples:
     for name, where in zip(table.labels, table.places, strict=True):
         if name not in classes:
             raise InvalidData(
-                f"label {name!r} is not a class of the task", where=where, fix=f"one of {', '.join(map(repr, labels))}"
+                f"label {shown(name)} is not a class of the task",
+                where=where,
+                fix=f"one of {', '.join(map(repr, labels))}",
             )
     return LabelledExamples(table.examples, np.array([classes[name] for name in table.labels], np.int64))
 
@@ -199,7 +218,9 @@ def _name(value: Any, column: str, of: str, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return str(value)
     raise InvalidData(
-        f"{column!r} is {_kind(value)}", where=where, fix=f"the name of {of}, or its number counted from 0"
+        f"{column!r} is {_kind(value)}" + (" below 0, as in rows without a label" if _below_0(value) else ""),
+        where=where,
+        fix=f"the name of {of}, or its number counted from 0",
     )
 
 
@@ -207,7 +228,13 @@ def _is_index(name: str) -> bool:
     return name.isascii() and name.isdigit()
 
 
+def _below_0(value: Any) -> bool:
+    return isinstance(value, int) and value < 0
+
+
 def _kind(value: Any) -> str:
     if isinstance(value, str):
         return "empty"
-    return repr(value) if value is None or isinstance(value, bool | int | float) else f"a {type(value).__name__}"
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    return "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedbbpt.data.examples import Columns, Table, check_trainable, label, label_names, read_table
+from fedbbpt.data.columns import Columns
+from fedbbpt.data.examples import Table, check_trainable, label, label_names, read_table
 from fedbbpt.data.partition import Rows, split
 from fedbbpt.errors import InvalidData
 from fedbbpt.types import LabelledExamples

@@ -8,8 +8,10 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.data import demo, partition
-from fedbbpt.data.examples import SUFFIXES, Columns, check_trainable, in_order, label, label_names, read_table
+from fedbbpt.data.columns import Columns
+from fedbbpt.data.examples import Table, check_trainable, in_order, label, label_names, read_table
 from fedbbpt.data.partition import Partition, Rows
+from fedbbpt.data.split_files import split_files
 from fedbbpt.errors import InvalidData, InvalidJob
 from fedbbpt.federation.task_completion import with_candidates, with_mapped_classes, with_preset, with_task
 from fedbbpt.interfaces import Ptm
@@ -167,12 +169,14 @@ def _demo(job: Job) -> _Source:
 
 def _read(job: Job) -> _Source:
     data = job.data
-    columns = Columns(data.text_column, data.pair_column, data.label_column)
+    columns = Columns(
+        data.text_column, data.pair_column, data.label_column, delimiter=data.delimiter, encoding=data.encoding
+    )
     grouped = replace(columns, group=data.partition_column)
     folder = Path(data.source)
     if folder.is_dir():
-        tables = [read_table(_file(folder, "train"), grouped)]
-        tables += [read_table(_file(folder, name), columns) for name in ("dev", "test")]
+        tables = [_table(folder, "train", grouped)]
+        tables += [_table(folder, name, columns) for name in ("dev", "test")]
     else:
         tables = [read_table(data.source, grouped)]
     labels = job.task.labels or label_names(*tables)
@@ -189,12 +193,7 @@ def _read(job: Job) -> _Source:
     return _Source(job, train, dev, test, groups)
 
 
-def _file(folder: Path, name: str) -> Path:
-    """The path of the file FOLDER/NAME with a known suffix."""
-    found = sorted(
-        path for path in folder.glob(f"{name}.*") if path.name.removesuffix(".gz").rpartition(".")[2] in SUFFIXES
-    )
-    if not found:
-        endings = ", ".join(f"{name}.{suffix}" for suffix in SUFFIXES)
-        raise InvalidData(f"no {name} split", where=str(folder), fix=f"one of {endings}")
-    return found[0]
+def _table(folder: Path, split: str, columns: Columns) -> Table:
+    """The rows of one split of a folder."""
+    first, *more = split_files(folder, split)
+    return read_table(first, columns, more)

@@ -83,6 +83,12 @@ class DataSection(Section):
     text_column: str = Field("text", description="Column of the input.")
     pair_column: str = Field("text_pair", description="Column of the second input, if there is one.")
     label_column: str = Field("label", description="Column of the label.")
+    delimiter: str = Field(
+        "", description="Character between the columns of a CSV file, or tab. Empty: found in the file."
+    )
+    encoding: str = Field(
+        "", description="Encoding of a text file, such as cp1252. Empty: UTF-8, or what its byte order mark says."
+    )
     shots_per_class: int = Field(16, ge=0, description="Training examples of each class. 0: all.")
     shots: Literal["total", "client"] = Field(
         "total", description="Whether shots_per_class applies to the whole federation or to each client."

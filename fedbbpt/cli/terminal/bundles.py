@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token, read_tokens
-from fedbbpt.data.examples import Columns
+from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.job.config import Job
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, Channel, connect
@@ -145,24 +145,51 @@ class PtmAccess:
         return connect(where, self.tls(), self.token(), keepalive_seconds=PTM_KEEPALIVE_SECONDS)
 
 
+def _column(help_text: str) -> Any:
+    return typer.Option(metavar="NAME", help=help_text, rich_help_panel=DATA, show_default=False)
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """The names of the columns of a data file."""
+    """The names of the columns of a data file, and how a file of text is written. Empty: the usual ones."""
 
-    text_column: Annotated[str, typer.Option(help="The column with the input.", rich_help_panel=DATA)] = "text"
-    pair_column: Annotated[str, typer.Option(help="The column with a second input.", rich_help_panel=DATA)] = (
-        "text_pair"
-    )
-    label_column: Annotated[str, typer.Option(help="The column with the label.", rich_help_panel=DATA)] = "label"
+    text_column: Annotated[str, _column("The column with the input; by default text.")] = ""
+    pair_column: Annotated[str, _column("The column with a second input; by default text_pair, if there is one.")] = ""
+    label_column: Annotated[str, _column("The column with the label; by default label.")] = ""
+    delimiter: Annotated[
+        str,
+        typer.Option(
+            metavar="CHARACTER",
+            help="The character between the columns of a CSV file, or tab. By default it is found in the file.",
+            rich_help_panel=DATA,
+            show_default=False,
+        ),
+    ] = ""
+    encoding: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The encoding of a text file, such as cp1252. By default UTF-8, or what its byte order mark says.",
+            rich_help_panel=DATA,
+            show_default=False,
+        ),
+    ] = ""
 
     def columns(self) -> Columns:
         """Returns the names as the readers of data files take them."""
-        return Columns(self.text_column, self.pair_column, self.label_column)
+        usual = Columns()
+        return Columns(
+            self.text_column or usual.text,
+            self.pair_column or usual.pair,
+            self.label_column or usual.label,
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class JobChanges:
-    """The data source and the seed that the command line gives instead of a job's own."""
+class JobChanges(ColumnNames):
+    """The data source, its columns and the seed that the command line gives instead of a job's own."""
 
     data: Annotated[
         str,
@@ -177,8 +204,16 @@ class JobChanges:
 
     def apply(self, job: Job) -> Job:
         """Returns the job with the given changes."""
-        if self.data:
-            job = job.model_copy(update={"data": job.data.model_copy(update={"source": self.data})})
+        given = {
+            "source": self.data,
+            "text_column": self.text_column,
+            "pair_column": self.pair_column,
+            "label_column": self.label_column,
+            "delimiter": self.delimiter,
+            "encoding": self.encoding,
+        }
+        if changes := {key: value for key, value in given.items() if value}:
+            job = job.model_copy(update={"data": job.data.model_copy(update=changes)})
         if self.seed is not None:
             job = job.model_copy(update={"run": job.run.model_copy(update={"seed": self.seed})})
         return job

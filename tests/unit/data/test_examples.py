@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fedbbpt.data import examples
-from fedbbpt.data.examples import Columns, check_trainable, label, label_names, read, read_table, write_jsonl
+from fedbbpt.data.columns import Columns
+from fedbbpt.data.examples import check_trainable, label, label_names, read, read_table, write_jsonl
 from fedbbpt.errors import InvalidData, InvalidInput
 from fedbbpt.tasks.presets import PRESETS
 from fedbbpt.types import Examples, LabelledExamples
@@ -58,6 +59,14 @@ SAME: dict[str, str | bytes] = {
     "indices.csv": 'text,label\nmeow,0\n"woof, woof",1\n',
     "from-windows.csv": b'\xef\xbb\xbftext,label\r\nmeow,cat\r\n"woof, woof",dog\r\n',
     "a.tsv": "text\tlabel\nmeow\tcat\nwoof, woof\tdog\n",
+    "from-old-mac.csv": 'text,label\rmeow,cat\r"woof, woof",dog\r',
+    "from-europe.csv": "text;label\r\nmeow;cat\r\nwoof, woof;dog\r\n",
+    "unicode-text.txt": "text\tlabel\r\nmeow\tcat\r\nwoof, woof\tdog\r\n".encode("utf-16"),
+    "big-endian.csv": "\ufefftext;label\nmeow;cat\nwoof, woof;dog\n".encode("utf-16-be"),
+    "utf-16.jsonl": lines(MEOW, WOOF).encode("utf-16"),
+    "blank-rows.csv": 'text,label,\nmeow,cat,\n,,\n"woof, woof",dog,\n,,\n',
+    "declared.csv": "sep=;\ntext;label\nmeow;cat\nwoof, woof;dog\n",
+    "tabs.csv": "text\tlabel\nmeow\tcat\nwoof, woof\tdog\n",
     "CAPITALS.JSONL": lines(MEOW, WOOF),
 }
 
@@ -82,13 +91,23 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
     "header only": ("a.csv", "text,label\n", "a.csv: no examples", "at least one row"),
     "empty text": ("a.jsonl", lines(MEOW, WOOF | {"text": " \t"}), "a.jsonl:2: 'text' is empty", "leave the row out"),
     "no text": ("a.jsonl", lines(MEOW | {"text": None}), "a.jsonl:1: 'text' is None", "a text"),
-    "number for text": ("a.jsonl", lines(MEOW | {"text": 3}), "a.jsonl:1: 'text' is 3", "a text"),
-    "no column": ("a.csv", "question,label\nx,cat\n", "a.csv:2: no column 'text'", "'question', 'label'"),
+    "number for text": ("a.jsonl", lines(MEOW | {"text": 3}), "a.jsonl:1: 'text' is a number", "a text"),
+    "no column": (
+        "a.csv",
+        "question,label\nx,cat\n",
+        "a.csv:1: no column 'text'",
+        "--text-column NAME (in a job: data.text_column), where NAME is one of the columns: 'question', 'label'",
+    ),
     "no label column": ("a.jsonl", lines({"text": "x"}), "a.jsonl:1: no column 'label'", "'text'"),
     "unknown label": ("a.jsonl", lines(MEOW, WOOF | {"label": "cow"}), "a.jsonl:2: label 'cow'", "'cat', 'dog'"),
     "unknown index": ("a.csv", "text,label\nx,2\n", "a.csv:2: label '2' is not a class of", "'cat', 'dog'"),
     "no label": ("a.jsonl", lines(MEOW | {"label": ""}), "a.jsonl:1: 'label' is empty", "name of a class"),
-    "negative label": ("a.jsonl", lines(MEOW | {"label": -1}), "a.jsonl:1: 'label' is -1", "counted from 0"),
+    "negative label": (
+        "a.jsonl",
+        lines(MEOW | {"label": -1}),
+        "a.jsonl:1: 'label' is a number below 0",
+        "counted from 0",
+    ),
     "truth for label": ("a.jsonl", lines(MEOW | {"label": True}), "a.jsonl:1: 'label' is True", "counted from 0"),
     "list for label": ("a.jsonl", lines(MEOW | {"label": [1]}), "a.jsonl:1: 'label' is a list", "counted from 0"),
     "half a pair": (
@@ -100,7 +119,7 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
     "not JSON": ("a.jsonl", lines(MEOW) + "{text: meow}\n", "a.jsonl:2: not JSON", "one JSON object on each line"),
     "deep JSON": ("a.jsonl", "[" * 100_000, "a.jsonl:1: not JSON", "one JSON object on each line"),
     "JSON list": ("a.jsonl", "[]\n", "a.jsonl:1: a JSON list", "one JSON object on each line"),
-    "latin-1": ("a.csv", "text,label\ncafé,cat\n".encode("latin-1"), "a.csv:2: byte 0xe9 at column 4", "UTF-8"),
+    "latin-1": ("a.csv", "text,label\ncafé,cat\n".encode("latin-1"), "a.csv:2: byte 0xe9 at character 4", "--encoding"),
     "surrogate": (
         "a.jsonl",
         '{"text": "\\ud800", "label": 0}\n',
@@ -113,8 +132,33 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
         "a.csv:4: 3 fields where the header has 2",
         "quotes",
     ),
-    "open quote": ("a.csv", 'text,label\nx,cat\n"y,dog\n', "a.csv:3: unexpected end of data", "close every"),
-    "other format": ("a.xlsx", "", "a.xlsx: neither a file of a known format", ".jsonl, .csv, .tsv, .parquet"),
+    "open quote": (
+        "a.csv",
+        'text,label\nx,cat\n"y,dog\n',
+        "a.csv:3: a quote is opened here and never closed",
+        "close every",
+    ),
+    "other format": ("a.dat", "", "a.dat: not a file of a known format", ".jsonl, .csv, .tsv, .txt, .parquet"),
+    "workbook": ("a.xlsx", "", "a.xlsx: an Excel workbook, which is not read", "CSV UTF-8"),
+    "JSON document": ("a.json", "[]", "a.json: a JSON document, which is not read", ".jsonl"),
+    "archive": ("a.zip", "", "a.zip: an archive, which is not read", "unpack it"),
+    "workbook called CSV": ("a.csv", b"PK\x03\x04rest", "a.csv: not text, but a ZIP archive", "CSV UTF-8"),
+    "NUL": ("a.csv", "text,label\nme\0ow,cat\n", "a.csv:2: character 3 is a NUL", "UTF-8"),
+    "half a character": ("a.csv", "text,label\n".encode("utf-16") + b"x", "a.csv:1: damaged UTF-16", "UTF-8"),
+    "a column twice": ("a.csv", "text,label,text\nx,cat,y\n", "a.csv:1: 2 columns are called 'text'", "different name"),
+    "too few fields": ("a.csv", "text;label\nx;cat\ny\n", "a.csv:3: 1 fields where the header has 2", "a semicolon"),
+    "a quote in a field": (
+        "a.csv",
+        'text,label\n"a "b" c",cat\n',
+        "a.csv:2: a character follows the quote",
+        'twice: ""',
+    ),
+    "a long label": (
+        "a.csv",
+        "text,label\nx,my doctor told me something very private\n",
+        "a.csv:2: label of 40 characters is not a class",
+        "'cat', 'dog'",
+    ),
 }
 
 
@@ -197,18 +241,6 @@ def test_written_examples_are_read_back(tmp_path: Path, pairs: tuple[str, str] |
     back = read(tmp_path / "a.jsonl", LABELS)
     assert back.examples == data.examples
     np.testing.assert_array_equal(back.labels, data.labels)
-
-
-def test_parquet_gives_the_same_examples(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"text": ["meow", "woof, woof"], "label": [0, 1]}), tmp_path / "a.parquet")
-    data = read(tmp_path / "a.parquet", LABELS)
-    assert data.examples.texts == ("meow", "woof, woof")
-    np.testing.assert_array_equal(data.labels, [0, 1])
-    (tmp_path / "b.parquet").write_bytes(b"no such thing")
-    with pytest.raises(InvalidData, match="not readable as Parquet"):
-        read(tmp_path / "b.parquet", LABELS)
 
 
 def test_a_dataset_of_the_hub_gives_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbbpt.data.examples import Columns
+from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidData
 from fedbbpt.federation.client_data import ClientData
 

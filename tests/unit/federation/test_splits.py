@@ -151,9 +151,9 @@ def test_folder_without_a_split_names_the_missing_files(tmp_path: Path) -> None:
 
 
 def test_unknown_source_names_the_possible_ones(tmp_path: Path) -> None:
-    error = refused(job(tmp_path / "questions.txt"))
+    error = refused(job(tmp_path / "questions"))
     assert isinstance(error, InvalidData)
-    assert ".csv" in error.fix and "owner/name" in error.fix
+    assert ".csv" in error.fix and "owner/name" in error.fix and "no such file" in error.what
 
 
 def hospitals(each: int = 10, **sizes: int) -> list[dict[str, str]]:
