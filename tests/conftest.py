@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import os
 import shutil
 import signal
 import tempfile
@@ -32,6 +33,12 @@ settings.load_profile("brief")
 
 # If a shell starts the tests in the background, they ignore Ctrl-C, and so would all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A company's machine names a proxy in the environment, here one that refuses connections. All services of the tests are
+# on loopback, so no call may go through it, whichever process makes it.
+os.environ |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+for name in ("grpc_proxy", "no_grpc_proxy", "no_proxy", "NO_PROXY"):
+    os.environ.pop(name, None)
 
 
 @pytest.fixture

@@ -14,7 +14,11 @@ Forward: TypeAlias = Callable[[Any], Any]
 Break: TypeAlias = Callable[[str, Any, Forward], Any]
 """Takes the rpc, the request, and a function that calls the other service; returns the response."""
 
-_SIZES = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_http_proxy", 0),
+]
 
 
 class Relay:
@@ -24,7 +28,7 @@ class Relay:
     """
 
     def __init__(self, port: int, broken: Break, *, token: str = "", plain: bool = False) -> None:
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", _SIZES)
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", _OPTIONS)
         stub = ptm_pb2_grpc.PtmServiceStub(self._channel)
 
         def behaviour(rpc: str) -> Any:
@@ -48,7 +52,7 @@ class Relay:
         other_health: Any = health_pb2_grpc.HealthStub(self._channel)
         health.Check = lambda request, context: other_health.Check(request)
         health.Watch = lambda request, context: iter([other_health.Check(request)])
-        self._server = grpc.server(ThreadPoolExecutor(4), options=_SIZES)
+        self._server = grpc.server(ThreadPoolExecutor(4), options=_OPTIONS)
         ptm_pb2_grpc.add_PtmServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
         self.port = self._server.add_insecure_port("127.0.0.1:0")

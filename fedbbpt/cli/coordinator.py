@@ -23,6 +23,7 @@ from fedbbpt.job.settings import run_settings, task_spec
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve
 from fedbbpt.types import OWNER
+from fedbbpt.wire.addresses import parse_address
 from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ def coordinator_serve(
     Example: fedbbpt coordinator serve job.toml --port 7000 --ptm ptm.example.org:7001
     """
     log_to_stderr(logging.INFO)
+    if ptm:
+        parse_address(ptm, "--ptm")
     job = _with_task(read_job(job_file), job_file)
     if job.definition().white_box != (auxiliary is not None):
         what = f"{job.method.name} needs {'an' if auxiliary is None else 'no'} auxiliary model"

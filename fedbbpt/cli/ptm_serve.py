@@ -24,6 +24,7 @@ from fedbbpt.ptm.server import serve
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import Precision, Runtime
+from fedbbpt.wire.addresses import check_host
 
 ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
 
@@ -107,6 +108,10 @@ class ProviderOptions:
         int, typer.Option(min=0, max=65535, help="The port of the metrics for Prometheus; 0 means none.")
     ] = 0
     metrics_host: Annotated[str, typer.Option(help="The address of the metrics for Prometheus.")] = "127.0.0.1"
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput if the host is neither a name nor an address."""
+        object.__setattr__(self, "metrics_host", check_host(self.metrics_host, "--metrics-host"))
 
 
 @ptm.command("serve")

@@ -6,10 +6,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidInput
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
 from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Precision
+from fedbbpt.wire.addresses import parse_address
 
 
 class RunSection(Section):
@@ -39,6 +41,15 @@ class PtmSection(Section):
     precision: Precision = Field(
         Precision.FLOAT32, description="Precision of the model's layers. bfloat16 is faster but less accurate."
     )
+
+    @model_validator(mode="after")
+    def _address_is_one(self) -> "PtmSection":
+        try:
+            if self.address:
+                parse_address(self.address)
+        except InvalidInput as error:
+            raise contradiction("address", error.what, error.fix) from None
+        return self
 
 
 class TaskSection(Section):

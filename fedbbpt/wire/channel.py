@@ -11,7 +11,7 @@ import grpc
 
 from fedbbpt.errors import InsecureAddress, PortTaken
 from fedbbpt.limits import MAX_CONCURRENT_CALLS, MAX_MESSAGE_BYTES
-from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback
+from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback, parse_address
 from fedbbpt.wire.balancing import target
 from fedbbpt.wire.interceptors import ConcurrencyLimitInterceptor, ErrorInterceptor, TokenInterceptor
 from fedbbpt.wire.tls import ClientTls, ServerTls, channel_credentials, server_credentials
@@ -74,18 +74,26 @@ def connect(
     *,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     keepalive_seconds: int = KEEPALIVE_SECONDS,
+    where: str = "address",
 ) -> grpc.Channel:
-    """Returns a channel to HOST:PORT, or to several servers of one service (see `balancing.target`).
+    """Returns a channel to HOST:PORT, or to several servers of one service (see `addresses.parse_address`).
 
     Args:
         max_message_bytes: Largest message in either direction; -1 means unlimited.
+        where: The option or key that holds the address, for messages.
 
     Raises:
         InsecureAddress: A token would travel unencrypted to another machine.
         InvalidInput: The address or a TLS file is invalid.
         Unavailable: None of the hosts can be resolved.
     """
-    found = target(address, tls=tls is not None)
+    parsed = parse_address(address, where)
+    if tls is None and not all(is_loopback(server.host) for server in parsed.servers):
+        log.warning("INSECURE: without TLS, anybody on the network path can read the traffic with %s", address)
+        if token:
+            what, fix = "a token would be sent without encryption", "--tls-ca with the server's authority"
+            raise InsecureAddress(what, where=address, fix=fix)
+    found = target(parsed, tls=tls is not None)
     options = [
         ("grpc.keepalive_time_ms", keepalive_seconds * 1000),
         *_KEEPALIVE,
@@ -95,12 +103,6 @@ def connect(
         *found.options,
     ]
     if tls is None:
-        loopback = all(map(is_loopback, found.hosts))
-        if not loopback:
-            log.warning("INSECURE: without TLS, anybody on the network path can read the traffic with %s", address)
-        if token and not loopback:
-            what, fix = "a token would be sent without encryption", "--tls-ca with the server's authority"
-            raise InsecureAddress(what, where=address, fix=fix)
         channel = grpc.insecure_channel(found.name, options)
     else:
         channel = grpc.secure_channel(found.name, channel_credentials(tls), options)

@@ -111,7 +111,7 @@ async def serving(
     traffic = TrafficMeter()
     started = await serve(new_coordinator(traffic, clients, rounds), traffic, heartbeat_seconds=heartbeat_seconds)
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{started.port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{started.port}", [("grpc.enable_http_proxy", 0)]) as channel:
             yield started, channel
     finally:
         await started.stop(grace_seconds=5.0)

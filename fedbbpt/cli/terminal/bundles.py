@@ -21,6 +21,7 @@ from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token, read_tokens
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.job.config import Job
+from fedbbpt.wire.addresses import check_host, parse_address
 from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, Channel, connect
 from fedbbpt.wire.tls import ClientTls, ServerTls
 
@@ -84,6 +85,10 @@ class Listening:
         bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", rich_help_panel=SECURITY)
     ] = False
 
+    def __post_init__(self) -> None:
+        """Takes brackets off the host. Raises InvalidInput if it is neither a name nor an address."""
+        object.__setattr__(self, "host", check_host(self.host, "--host"))
+
     def tls(self) -> ServerTls | None:
         """Returns the server's TLS files, or None without TLS. Raises InvalidInput if only some are given."""
         if self.tls_cert is None and self.tls_key is None and self.tls_client_ca is None:
@@ -108,6 +113,10 @@ class CoordinatorAccess:
     client_key: Annotated[Path | None, _file("The private key of --client-cert (PEM).")] = None
     token_file: Annotated[Path | None, _file("The file with the token to show to the coordinator.")] = None
 
+    def __post_init__(self) -> None:
+        """Raises InvalidInput if the address is not one, before a command reads any data."""
+        parse_address(self.coordinator, "--coordinator", several=False)
+
     def connect(self) -> Channel:
         """Opens a channel to the coordinator. Raises InvalidInput."""
         tls = _client_tls(self.tls_ca, self.client_cert, self.client_key, "--")
@@ -131,6 +140,11 @@ class PtmAccess:
     ptm_client_key: Annotated[Path | None, _file("The private key of --ptm-client-cert (PEM).")] = None
     ptm_token_file: Annotated[Path | None, _file("The file with the token to show to the PTM service.")] = None
 
+    def __post_init__(self) -> None:
+        """Raises InvalidInput if the address is not one, before a command reads any data."""
+        if self.ptm:
+            parse_address(self.ptm, "--ptm")
+
     def tls(self) -> ClientTls | None:
         """Returns the TLS files to use with the service, or None without TLS. Raises InvalidInput."""
         return _client_tls(self.ptm_tls_ca, self.ptm_client_cert, self.ptm_client_key, "--ptm-")
@@ -141,8 +155,9 @@ class PtmAccess:
 
     def connect(self, address: str = "") -> Channel:
         """Opens a channel to the service at `ptm`, or else at `address`. Raises InvalidInput."""
-        where = self.ptm or address
-        return connect(where, self.tls(), self.token(), keepalive_seconds=PTM_KEEPALIVE_SECONDS)
+        where = "--ptm" if self.ptm else "the coordinator's address of the PTM service"
+        chosen = self.ptm or address
+        return connect(chosen, self.tls(), self.token(), keepalive_seconds=PTM_KEEPALIVE_SECONDS, where=where)
 
 
 def _column(help_text: str) -> Any:

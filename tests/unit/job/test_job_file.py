@@ -12,6 +12,7 @@ from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS
 from fedbbpt.types import Injection, ProjectionKind
 
+ADDRESSES = st.sampled_from(["", "127.0.0.1:7001", "[::1]:1", " a:1, b:2", "dns:///hub:1"])
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 LABELS = st.lists(TEXT, max_size=4, unique=True)
 POSITIVE = st.floats(1e-300, 1e300)
@@ -31,7 +32,7 @@ def jobs(draw: st.DrawFn) -> Job:
     return Job.model_validate(
         {
             "run": {"seed": draw(st.integers(0, 2**63 - 1))},
-            "ptm": {"model": draw(TEXT), "address": draw(TEXT)},
+            "ptm": {"model": draw(TEXT), "address": draw(ADDRESSES)},
             "task": {"labels": labels, "classes": classes, "template": draw(TEXT), "prompt": prompt},
             "data": {"source": draw(TEXT), "alpha": draw(POSITIVE)},
             "method": draw(METHOD),
