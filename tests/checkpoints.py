@@ -107,6 +107,24 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
         ),
         "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**vit, **images)),
         "resnet": lambda: t.ResNetForImageClassification(t.ResNetConfig(**resnet, **images)),
+        "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**llama, head_dim=8)),
+        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**llama, head_dim=8)),
+        "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**llama, head_dim=8)),
+        "biogpt": lambda: t.BioGptForCausalLM(
+            t.BioGptConfig(**sizes, **shared, max_position_embeddings=max_tokens, bos_token_id=0, eos_token_id=2)
+        ),
+        "xglm": lambda: t.XGLMForCausalLM(
+            t.XGLMConfig(
+                vocab_size=vocabulary,
+                d_model=32,
+                num_layers=2,
+                attention_heads=4,
+                ffn_dim=64,
+                init_std=0.3,
+                pad_token_id=pad,
+                max_position_embeddings=max_tokens,
+            )
+        ),
         "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**llama, sliding_window=6)),
     }
     torch.manual_seed(0)

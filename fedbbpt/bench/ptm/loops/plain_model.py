@@ -67,6 +67,8 @@ class PlainModel:
         self._words: nn.Embedding = self._model.get_input_embeddings()
         self._classes: Tensor | None = None
         with torch.inference_mode():
+            # The module's output, not its weights, which some models scale by the square root of their width.
+            self._deviation = float(self._words(torch.arange(self._words.num_embeddings)).float().std())
             self._embedded = [self._words(torch.tensor(text.ids)) for text in self._texts]
             if family == "dual-encoder":
                 described = [self._words(torch.tensor([tokeniser.sentence(text)])) for text in task.classes]
@@ -74,9 +76,9 @@ class PlainModel:
 
     def vectors(self, prompts: LatentPrompts) -> list[Tensor]:
         """Returns the vectors `[L, D]` of each prompt."""
-        weight = self._words.weight
-        initial, std = np.zeros((self._prompt_tokens, weight.shape[1]), np.float32), float(weight.float().std())
-        return list(torch.from_numpy(project(prompts.projection, prompts.z, initial, std)).to(weight.dtype))
+        initial = np.zeros((self._prompt_tokens, self._words.embedding_dim), np.float32)
+        projected = torch.from_numpy(project(prompts.projection, prompts.z, initial, self._deviation))
+        return list(projected.to(self._words.weight.dtype))
 
     def inputs(self, vectors: Sequence[Tensor], pairs: Pairs) -> list[Tensor]:
         """Returns the input vectors `[T, D]` of each pair: the text's words with the prompt inserted."""

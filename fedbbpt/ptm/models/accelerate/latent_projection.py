@@ -1,33 +1,56 @@
 """Projects latent prompts z to prompt vectors, on the device of the model.
 
 On a CPU the result is bit-identical to `prompts.projection`; another device computes it by one matrix product.
+
+The scale of prompt vectors is that of word vectors as they enter the model: Gemma, BioGPT, XGLM and others multiply the
+weights that they store by the square root of the width.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedbbpt.limits import MAX_VECTOR_NORM
 from fedbbpt.prompts.projection import blocks, check_norm, factor, project
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.types import Projection, ProjectionKind
 
+ROWS_AT_A_TIME = 4096
+"""Word vectors that are computed at a time to measure them."""
 CACHED_MATRICES = 4
 """Number of projection matrices that are kept on a device. The clients of a run share one."""
+
+
+def deviation_of_words(embeddings: nn.Embedding) -> float:
+    """Returns the standard deviation of the elements of all word vectors, as they enter the model."""
+    if type(embeddings) is nn.Embedding:
+        return float(embeddings.weight.std())
+    sums = torch.stack([torch.stack([v.sum(), v.square().sum()]) for v in map(Tensor.double, _vectors(embeddings))])
+    total, squares = map(float, sums.sum(0))
+    count = embeddings.weight.numel()
+    return sqrt(max(0.0, squares - total * total / count) / (count - 1))
+
+
+def _vectors(embeddings: nn.Embedding) -> Iterator[Tensor]:
+    """Yields all word vectors `[vocabulary, D]` in blocks of rows."""
+    count = embeddings.num_embeddings
+    for start in range(0, count, ROWS_AT_A_TIME):
+        yield embeddings(torch.arange(start, min(start + ROWS_AT_A_TIME, count), device=embeddings.weight.device))
 
 
 class LatentProjector:
     """Projects latent prompts for one model."""
 
-    def __init__(self, words: Tensor) -> None:
-        """`words`: the model's word vectors `[vocabulary, D]`, which give prompt vectors their scale."""
-        self._device = words.device
-        self._std = float(words.std())
-        self._longest = float(torch.linalg.vector_norm(words, dim=1).max())
+    def __init__(self, embeddings: nn.Embedding) -> None:
+        """`embeddings`: the model's word embeddings, which give prompt vectors their scale."""
+        self._device = embeddings.weight.device
+        self._std = deviation_of_words(embeddings)
+        self._longest = max(float(torch.linalg.vector_norm(some, dim=1).max()) for some in _vectors(embeddings))
         self._matrix = lru_cache(maxsize=CACHED_MATRICES)(self._load)
 
     def __call__(self, projection: Projection, z: npt.NDArray[np.float32], initial: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ class TokenisedExample:
     """Index of the mask token, if there is one."""
     text_index: int
     """Index of the first token of the example's own text."""
+    segments: tuple[int, ...] = ()
+    """The segment of each token (transformers' `token_type_ids`); empty if all are in segment 0."""
     cache_slot: CacheSlot = field(default_factory=CacheSlot, compare=False, repr=False)
     """Holds the keys and values of the tokens before the prompt, for causal models."""
 

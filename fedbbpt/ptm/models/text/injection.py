@@ -69,7 +69,7 @@ class PromptInjector:
     def __init__(self, model: SplitModel, encoder: ExampleEncoder) -> None:
         self._model, self._encoder = model, encoder
         self._device = model.word_embeddings.weight.device
-        self._project = LatentProjector(model.word_embeddings.weight)
+        self._project = LatentProjector(model.word_embeddings)
         self._embed: Mapping[PromptKind, Callable[[Any], PromptVectors]] = {
             PromptKind.LATENT: self._project_latent,
             PromptKind.SOFT: self._embed_soft,
@@ -152,17 +152,34 @@ class PromptInjector:
         """Does the same for prompts `[N]` and examples `[N]` of one length and one join index."""
         apply_block = self._model.apply_embedding_block
         words = self._once_for_each(numbers, lambda distinct: self.embed_tokens([rows[row].ids for row in distinct]))
+        length = len(vectors.each[prompts[0]])
         if vectors.injection is Injection.CONCAT:
-            words = apply_block(words)
+            words = apply_block(words, self._segments(numbers, rows, join_index, 0))
         elif vectors.injection is Injection.ADD:
             assert vectors.carrier_words is not None, "every prompt that `add` joins has carrier words"
-            words = apply_block(_insert(words, vectors.carrier_words.expand(len(words), -1, -1), join_index))
+            words = _insert(words, vectors.carrier_words.expand(len(words), -1, -1), join_index)
+            words = apply_block(words, self._segments(numbers, rows, join_index, length))
         prompt_vectors = self._once_for_each(prompts, lambda distinct: torch.stack([vectors.each[p] for p in distinct]))
         if vectors.injection is Injection.ADD:
-            words[:, join_index : join_index + prompt_vectors.shape[1]] += prompt_vectors
+            words[:, join_index : join_index + length] += prompt_vectors
             return words
         joined = _insert(words, prompt_vectors, join_index)
-        return joined if vectors.injection is Injection.CONCAT else apply_block(joined)
+        if vectors.injection is Injection.CONCAT:
+            return joined
+        return apply_block(joined, self._segments(numbers, rows, join_index, length))
+
+    def _segments(
+        self, numbers: Indices, rows: Sequence[TokenisedExample], join_index: int, length: int
+    ) -> Tensor | None:
+        """Returns the segments `[N, T + L]` of examples with a prompt of `length` tokens; None if all are 0.
+
+        A prompt has the segment of the token before which it joins, or of the last token if it joins at the end.
+        """
+        if not any(rows[row].segments for row in numbers):
+            return None
+        own = np.array([rows[row].segments or (0,) * len(rows[row].ids) for row in numbers], np.int64)
+        of_prompt = own[:, [min(join_index, own.shape[1] - 1)]].repeat(length, axis=1)
+        return upload(np.hstack([own[:, :join_index], of_prompt, own[:, join_index:]]), self._device)
 
     def _once_for_each(self, numbers: Indices, make: Callable[[Indices], Tensor]) -> Tensor:
         """Returns what `make` gives for each of `[N]` numbers, `[N, ...]`, calling it once with the distinct ones."""

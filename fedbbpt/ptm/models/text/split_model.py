@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as BodyOutput
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidExamples, InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,24 @@ class SplitModel:
     dtype: torch.dtype = torch.float32
     """Precision of the body's weights."""
 
-    def apply_embedding_block(self, words: Tensor) -> Tensor:
-        """Returns the inputs of the first layer for word vectors `[N, T, D]`."""
+    def apply_embedding_block(self, words: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Returns the inputs of the first layer for word vectors `[N, T, D]`.
+
+        `segments`: int64 `[N, T]`, the segment of each token (transformers' `token_type_ids`); None: all 0.
+
+        Raises:
+            InvalidExamples: There are segments, but the model has no embedding block that takes them.
+        """
         if self.embedding_block is None:
+            if segments is not None:
+                raise InvalidExamples(
+                    "the model has segments for second texts, but only within its layers, where they cannot be set",
+                    where="text_pair",
+                    fix="a template without a separator token between the two texts, or another model",
+                )
             return words
-        embedded: Tensor = self.embedding_block(input_ids=None, inputs_embeds=words)
+        types = {} if segments is None else {"token_type_ids": segments}
+        embedded: Tensor = self.embedding_block(input_ids=None, inputs_embeds=words, **types)
         return embedded
 
     def run_body(self, inputs: Tensor, **cached: Any) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput
@@ -30,6 +30,7 @@ from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.models.accelerate.cuda_graphs import cuda_recorder
 from fedbbpt.ptm.models.accelerate.exported_layers import export_body
 from fedbbpt.ptm.models.accelerate.gpu import accelerate_body
+from fedbbpt.ptm.models.accelerate.latent_projection import deviation_of_words
 from fedbbpt.ptm.models.accelerate.micro_batch_size import find_token_budget, split_on_out_of_memory
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.accelerate.upload import upload
@@ -94,7 +95,7 @@ class Transformer(ABC, Generic[C]):
         self.hidden_size = int(checkpoint.model.config.hidden_size)
         self._token_budget = token_budget or CPU_TOKENS
         self._encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
-        probe = _probe(checkpoint.model.get_input_embeddings().weight, 1, FEWEST_TOKENS)
+        probe = _probe(checkpoint.model.get_input_embeddings(), 1, FEWEST_TOKENS)
         whole = whole_model_logits(checkpoint.model, checkpoint.name, probe)
         self._model = split_model(checkpoint.model)
         in_torch, lowered = checkpoint.runtime is Runtime.TORCH, checkpoint.precision is Precision.BFLOAT16
@@ -162,7 +163,8 @@ class Transformer(ABC, Generic[C]):
         return len(row.ids)
 
     def identity(self, row: TokenisedExample) -> bytes:
-        return digest(np.array(row.ids, "<i8").tobytes(), row.front_index, row.prompt_index, str(row.mask_index))
+        places = row.front_index, row.prompt_index, str(row.mask_index), bytes(row.segments)
+        return digest(np.array(row.ids, "<i8").tobytes(), *places)
 
     def columns(self, task: TaskSpec) -> frozenset[str]:
         return frozenset(task.classes)
@@ -248,7 +250,7 @@ class Transformer(ABC, Generic[C]):
         # Prompts join alternately before and after the text.
         rows = [TokenisedExample(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]
         with torch.inference_mode():
-            vectors = list(_probe(self._model.word_embeddings.weight, 3, first))
+            vectors = list(_probe(self._model.word_embeddings, 3, first))
             batched = self._score_all(PromptVectors(vectors, in_front=False), rows, columns)
             alone = np.array(
                 [
@@ -261,7 +263,7 @@ class Transformer(ABC, Generic[C]):
     def _first_layer_probe(self, count: int, tokens: int) -> Tensor:
         """Returns random inputs of the first layer, `[count, tokens, D]`; fewer tokens if the model takes fewer."""
         tokens = min(tokens, self._card.max_tokens)
-        return self._model.apply_embedding_block(_probe(self._model.word_embeddings.weight, count, tokens))
+        return self._model.apply_embedding_block(_probe(self._model.word_embeddings, count, tokens))
 
     def _seconds_per_batch(self, tokens: int) -> float:
         """Measures a micro-batch of about `tokens` tokens, from its prompts to its scores."""
@@ -270,7 +272,7 @@ class Transformer(ABC, Generic[C]):
         columns, rows = self._probe_columns(), [TokenisedExample((0,) * (length - front), 0, 0, None, 0)]
         batch = MicroBatch(np.arange(count), np.zeros(count, np.int64), count * length)
         with torch.inference_mode():
-            vectors = PromptVectors(list(_probe(self._model.word_embeddings.weight, count, front)))
+            vectors = PromptVectors(list(_probe(self._model.word_embeddings, count, front)))
 
             def forward() -> float:
                 started = perf_counter()
@@ -289,7 +291,7 @@ class Transformer(ABC, Generic[C]):
         return scores
 
 
-def _probe(words: Tensor, count: int, tokens: int) -> Tensor:
-    """Returns random vectors `[count, tokens, D]` of the same scale as the model's word vectors `[vocabulary, D]`."""
-    noise = seeds.rng(0, "probe").standard_normal((count, tokens, words.shape[1]), np.float32)
-    return words.std() * torch.from_numpy(noise).to(words.device)
+def _probe(embeddings: nn.Embedding, count: int, tokens: int) -> Tensor:
+    """Returns random vectors `[count, tokens, D]` of the same scale as the model's word vectors."""
+    noise = seeds.rng(0, "probe").standard_normal((count, tokens, embeddings.embedding_dim), np.float32)
+    return deviation_of_words(embeddings) * torch.from_numpy(noise).to(embeddings.weight.device)
