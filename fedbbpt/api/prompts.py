@@ -12,7 +12,8 @@ import numpy.typing as npt
 from fedbbpt.api.ptm import open_ptm, text_list
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.examples import read
-from fedbbpt.federation.evaluation import Measured
+from fedbbpt.federation.evaluation import Measured, evaluate
+from fedbbpt.federation.prediction import probabilities
 from fedbbpt.federation.prompt_file import PromptCard, read_prompt, write_prompt
 from fedbbpt.interfaces import Ptm
 from fedbbpt.types import Examples, LabelledExamples
@@ -25,6 +26,8 @@ class Prediction:
     label: str
     """Its name in the data, as in `task.labels` of the job."""
     probability: float
+    probabilities: tuple[float, ...] = ()
+    """The probability of each class, in the order of the card's labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,15 @@ class TunedPrompt:
             InvalidInput: One text is given in place of a list.
         """
         examples = inputs if isinstance(inputs, Examples) else Examples(text_list(inputs, "inputs"))
-        data = LabelledExamples(examples, np.zeros(len(examples), np.int64))
         with self._model(ptm) as model:
-            scores = self._scorer(model).scores(data, self.z[None])[0].astype(np.float64)
-        likely = np.exp(scores - scores.max(axis=1, keepdims=True))
-        likely /= likely.sum(axis=1, keepdims=True)
-        return [Prediction(self.card.labels[int(p.argmax())], float(p.max())) for p in likely]
+            likely = probabilities(self._scorer(model), self.z, examples)
+        return [Prediction(self.card.labels[int(p.argmax())], float(p.max()), tuple(p.tolist())) for p in likely]
 
     def evaluate(self, data: LabelledExamples | str | Path, ptm: Ptm | None = None) -> Measured:
         """Returns the prompt's accuracy and loss on labelled examples, as far as the PTM's output shows them.
+
+        The result also has the interval of the accuracy and the confusion matrix, from which `fedbbpt.tasks.metrics`
+        computes precision, recall and F1.
 
         Args:
             data: A file with the columns text and label, a Hugging Face name, or examples whose labels count as in
@@ -71,7 +74,7 @@ class TunedPrompt:
         if not isinstance(data, LabelledExamples):
             data = read(data, self.card.labels)
         with self._model(ptm) as model:
-            return Measured.of(self._scorer(model).judge(data, self.z[None]))
+            return evaluate(self._scorer(model), self.z, data, len(self.card.labels))
 
     def _scorer(self, ptm: Ptm) -> PromptScorer:
         return PromptScorer(ptm, self.card.task(), self.card.space)

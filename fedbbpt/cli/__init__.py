@@ -14,9 +14,10 @@ from fedbbpt.cli import (
     conformance,
     coordinator,
     data,
+    evaluate,
     federation,
     owner,
-    prompt,
+    predict,
     ptm,
     ptm_serve,
     status,
@@ -59,8 +60,8 @@ for command in (
     data.data,
     status.status,
     status.stop,
-    prompt.predict,
-    prompt.evaluate,
+    predict.predict,
+    evaluate.evaluate,
 ):
     app.command()(command)
 ptm_serve.ptm.command()(ptm.audit)

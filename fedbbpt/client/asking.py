@@ -157,6 +157,12 @@ class PromptScorer:
         require_scores(self.card.output, "this measurement")
         return np.concatenate([answer for answer, _ in self._answers(data, population, progress)], axis=1)
 
+    def choices(
+        self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress = lambda queries: None
+    ) -> npt.NDArray[np.int32]:
+        """Returns the likeliest classes `[P, B]` under a population `[P, dim]`, from a PTM that gives classes only."""
+        return np.concatenate([answer for answer, _ in self._answers(data, population, progress)], axis=1)
+
     def judge(
         self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress = lambda queries: None
     ) -> Judgement:

@@ -79,12 +79,8 @@ def read_table(source: str | Path, columns: Columns | None = None, more: Sequenc
         for row in stream(formats.records(part, columns), columns):
             if len(rows) == MAX_DATA_ROWS:
                 raise InvalidData("too many rows", where=row.where, fix=f"at most {MAX_DATA_ROWS} rows")
-            if rows and (rows[0].pair is None) != (row.pair is None):
-                raise InvalidData(
-                    f"{columns.pair!r} is {'missing' if row.pair is None else 'present'}, unlike in the rows above",
-                    where=row.where,
-                    fix="a second text in every row or in none",
-                )
+            if rows:
+                _check_pair(rows[0].pair, row.pair, columns.pair, row.where)
             rows.append(row)
     if not rows:
         raise InvalidData("no examples", where=str(source), fix="at least one row")
@@ -96,16 +92,28 @@ def read_table(source: str | Path, columns: Columns | None = None, more: Sequenc
 
 def stream(records: Iterator[formats.Record], columns: Columns) -> Iterator[Row]:
     """Yields each record as a checked row. Raises InvalidData as `read_table` does."""
+    first: Row | None = None
     for where, record in records:
         columns.check(record, where)
         pair = record.get(columns.pair)
-        yield Row(
+        row = Row(
             where,
             _text(record[columns.text], columns.text, where),
             None if pair is None else _text(pair, columns.pair, where),
             _name(record[columns.label], columns.label, "a class", where) if columns.label else "",
             _name(record[columns.group], columns.group, "a client", where) if columns.group else "",
         )
+        first = first or row
+        _check_pair(first.pair, row.pair, columns.pair, where)
+        yield row
+
+
+def _check_pair(first: str | None, pair: str | None, column: str, where: str) -> None:
+    """Raises InvalidData if one of two rows has a second text and the other has none."""
+    if (first is None) != (pair is None):
+        said = "missing" if pair is None else "present"
+        fix = "a second text in every row or in none"
+        raise InvalidData(f"{column!r} is {said}, unlike in the rows above", where=where, fix=fix)
 
 
 def _images(path: Path, columns: Columns) -> Table:

@@ -95,6 +95,17 @@ def prepare(job: Job) -> Splits:
     return Splits(job, tuple(map(train.take, parts)), tuple(map(dev.take, dev_parts)), source.test, server, titles)
 
 
+def labelled(job: Job, *tables: Table) -> tuple[Job, tuple[LabelledExamples, ...]]:
+    """Returns the job with its task completed from the tables, and the examples of each table.
+
+    Raises:
+        InvalidData: A label is not among the job's, or there are too many different ones.
+    """
+    labels = job.task.labels or label_names(*tables)
+    template = "{prompt} {text} {text_pair}" if tables[0].examples.pairs else "{prompt} {text}"
+    return with_task(job, labels, labels, template), tuple(label(table, labels) for table in tables)
+
+
 def _share_out(source: _Source) -> tuple[Rows, Partition, tuple[str, ...]]:
     """The server's and each client's rows of the training examples, and the clients' titles."""
     data, seed, clients, labels = source.job.data, source.job.run.seed, source.job.cohort.clients, source.train.labels
@@ -169,9 +180,7 @@ def _demo(job: Job) -> _Source:
 
 def _read(job: Job) -> _Source:
     data = job.data
-    columns = Columns(
-        data.text_column, data.pair_column, data.label_column, delimiter=data.delimiter, encoding=data.encoding
-    )
+    columns = data.columns()
     grouped = replace(columns, group=data.partition_column)
     folder = Path(data.source)
     if folder.is_dir():
@@ -179,17 +188,15 @@ def _read(job: Job) -> _Source:
         tables += [_table(folder, name, columns) for name in ("dev", "test")]
     else:
         tables = [read_table(data.source, grouped)]
-    labels = job.task.labels or label_names(*tables)
-    template = "{prompt} {text} {text_pair}" if tables[0].examples.pairs else "{prompt} {text}"
-    job = with_task(job, labels, labels, template)
+    job, parts = labelled(job, *tables)
     groups = tables[0].groups
     if len(tables) == 1:
-        whole = label(tables[0], labels)
+        (whole,) = parts
         rows = partition.split(whole.labels, FRACTIONS, job.run.seed)
         train, dev, test = map(whole.take, rows)
         groups = tuple(groups[row] for row in rows[0]) if groups else ()
     else:
-        train, dev, test = (label(table, labels) for table in tables)
+        train, dev, test = parts
     return _Source(job, train, dev, test, groups)
 
 

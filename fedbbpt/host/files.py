@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     """Replaces the file at `path`, so that a reader or a crash finds the old content or the new, never a mixture.
 
-    The new content is on disk when this returns. It is first written to NAME.partial in the same folder.
+    The new content is on disk when this returns.
 
     Args:
         path: The file. Its folder must exist.
@@ -18,13 +21,28 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     Raises:
         OSError: The file could not be written. The old content is still there.
     """
+    with atomic_writer(path, mode=mode) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_writer(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Opens a new version of the file at `path`, which replaces it when the `with` block ends without an error.
+
+    The new content is first written to NAME.partial in the same folder. Arguments and errors are those of
+    `atomic_write`.
+    """
     partial = path.with_name(f"{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

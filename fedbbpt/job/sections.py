@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fedbbpt.codecs import CODECS
+from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
 from fedbbpt.limits import MAX_ROUNDS
@@ -119,6 +120,12 @@ class DataSection(Section):
     partition_column: str = Field(
         "", description="Column of the partition by column. Each of its values becomes a client."
     )
+
+    def columns(self) -> Columns:
+        """Returns the columns of the source, without the one that names clients."""
+        return Columns(
+            self.text_column, self.pair_column, self.label_column, delimiter=self.delimiter, encoding=self.encoding
+        )
 
     @model_validator(mode="after")
     def _column_fits_partition(self) -> "DataSection":

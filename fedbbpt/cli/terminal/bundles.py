@@ -11,7 +11,7 @@ fields of the bundle.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -165,12 +165,11 @@ def _column(help_text: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnNames:
-    """The names of the columns of a data file, and how a file of text is written. Empty: the usual ones."""
+class InputColumns:
+    """The names of the columns of inputs, and how a file of text is written. Empty: the usual ones."""
 
     text_column: Annotated[str, _column("The column with the input; by default text.")] = ""
     pair_column: Annotated[str, _column("The column with a second input; by default text_pair, if there is one.")] = ""
-    label_column: Annotated[str, _column("The column with the label; by default label.")] = ""
     delimiter: Annotated[
         str,
         typer.Option(
@@ -196,10 +195,20 @@ class ColumnNames:
         return Columns(
             self.text_column or usual.text,
             self.pair_column or usual.pair,
-            self.label_column or usual.label,
             delimiter=self.delimiter,
             encoding=self.encoding,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames(InputColumns):
+    """The names of the columns of labelled examples, and how a file of text is written. Empty: the usual ones."""
+
+    label_column: Annotated[str, _column("The column with the label; by default label.")] = ""
+
+    def columns(self) -> Columns:
+        """Returns the names as the readers of data files take them."""
+        return replace(InputColumns.columns(self), label=self.label_column or Columns().label)
 
 
 @dataclass(frozen=True, slots=True)

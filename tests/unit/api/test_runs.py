@@ -61,6 +61,13 @@ def test_a_prompt_is_saved_loaded_and_used(tables: dict[str, Any], tmp_path: Pat
     accuracy = float(np.mean(np.array(predicted) == run.splits.test.labels))
     assert accuracy == finished.comparison.tuned.accuracy
     assert all(0.5 <= found.probability <= 1 for found in loaded.predict(texts))
+    for found in loaded.predict(texts):
+        assert sum(found.probabilities) == pytest.approx(1)
+        assert loaded.card.labels[int(np.argmax(found.probabilities))] == found.label
+    measured = loaded.evaluate(run.splits.test)
+    assert measured.confusion is not None and measured.interval is not None
+    assert np.trace(measured.confusion) == round(accuracy * len(texts)) and measured.confusion.sum() == len(texts)
+    assert measured.interval[0] < accuracy < measured.interval[1]
 
 
 def test_jobs_from_a_file_a_text_and_a_dictionary_are_the_same(tmp_path: Path) -> None:

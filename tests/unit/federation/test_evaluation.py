@@ -5,7 +5,7 @@ import pytest
 
 from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.errors import OutputWithheld
-from fedbbpt.federation.evaluation import Measured, compare
+from fedbbpt.federation.evaluation import Measured, compare, evaluate
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
@@ -72,3 +72,17 @@ def test_compare_leaves_out_measures_that_need_scores(output: Output) -> None:
             assert measure.accuracy == right.accuracy and measure.loss is None
     with pytest.raises(OutputWithheld, match=f"the PTM gives {output}"):
         PromptScorer(ptm, TASK, SPACE).scores(test, Z[None])
+
+
+@pytest.mark.parametrize("output", list(Output))
+def test_evaluate_gives_a_confusion_matrix_unless_the_ptm_gives_losses_only(output: Output) -> None:
+    test = examples(20, first=100)
+    scorer = PromptScorer(ptm_of(Fake(), output=output), TASK, SPACE)
+    found, whole = evaluate(scorer, Z, test, 2), evaluate(PromptScorer(fake_ptm(), TASK, SPACE), Z, test, 2)
+    if output is Output.LOSS_ONLY:
+        assert found.confusion is None and found.interval is None and found.loss == pytest.approx(whole.loss, rel=1e-6)
+    else:
+        assert found.confusion is not None and whole.confusion is not None
+        np.testing.assert_array_equal(found.confusion, whole.confusion)
+        assert found.accuracy == np.trace(whole.confusion) / 20
+        assert found.confusion.sum(axis=1).tolist() == [10, 10]

@@ -1,0 +1,164 @@
+"""The command `evaluate`: measures a tuned prompt, or a job's model without a prompt, on labelled examples."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.progress import Progress
+
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import ColumnNames, JobChanges, PtmAccess, with_bundles
+from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.measured import confusion_table, figures, metrics_table
+from fedbbpt.cli.terminal.model import open_card, open_section
+from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.data.examples import read, read_table
+from fedbbpt.errors import InvalidInput, InvalidJob
+from fedbbpt.federation.evaluation import Measured
+from fedbbpt.federation.evaluation import evaluate as measure
+from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.federation.splits import labelled, prepare
+from fedbbpt.federation.task_completion import with_preset
+from fedbbpt.interfaces import PromptSpace, Ptm
+from fedbbpt.job.config import Job, read_job
+from fedbbpt.job.prompt_sections import TOKENS_PER_CANDIDATE, TextPromptSection
+from fedbbpt.job.settings import task_spec
+from fedbbpt.types import LabelledExamples, TaskSpec
+
+WITH, WITHOUT = "with the prompt", "without a prompt"
+"""The two conditions that can be measured."""
+
+_Condition: TypeAlias = tuple[str, PromptSpace, npt.NDArray[np.float32]]
+"""A condition's name, and the space of its z `[n]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What to measure, and on which examples."""
+
+    model: AbstractContextManager[Ptm]
+    task: Callable[[Ptm], TaskSpec]
+    """The task for this model: a job may leave it to the model which of its labels stand for the classes."""
+    labels: Sequence[str]
+    data: LabelledExamples
+    conditions: Sequence[_Condition]
+
+
+@with_bundles
+def evaluate(
+    service: PtmAccess,
+    names: ColumnNames,
+    prompt: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompt", metavar="FILE", help="The tuned prompt: prompt.safetensors of a run.", show_default=False
+        ),
+    ] = None,
+    job_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--job",
+            metavar="JOB.toml",
+            help="A job whose model and task to measure without a prompt, instead of --prompt.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Labelled examples: JSONL, CSV, Parquet, .npz of images, or a Hugging Face name. By default, with "
+            "--job, its test examples.",
+        ),
+    ] = "",
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Measure --prompt, and the same model without a prompt too.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Measure a tuned prompt, or a model without a prompt, on labelled examples.
+
+    Shows accuracy with its 95 % interval, loss, macro-F1, figures for each class, and the confusion matrix.
+
+    Example: fedbbpt evaluate --prompt run/prompt.safetensors --data other.csv
+
+    Example: fedbbpt evaluate --job job.toml
+    """
+    log_to_stderr(logging.WARNING)
+    if (prompt is None) == (job_file is None):
+        what = "give a prompt or a job" + (", not both" if prompt else "")
+        raise InvalidInput(what, where="--prompt, --job", fix="one of the two options")
+    with err.status("reading the data"):
+        subject = (
+            _of_prompt(prompt, data, baseline, service, names) if prompt else _of_job(job_file, data, service, names)
+        )
+    found: dict[str, Measured] = {}
+    with subject.model as ptm, Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task("asking the model", total=len(subject.data) * len(subject.conditions))
+        task = subject.task(ptm)
+        for name, space, z in subject.conditions:
+            scorer = PromptScorer(ptm, task, space)
+            found[name] = measure(
+                scorer, z, subject.data, len(subject.labels), lambda queries: progress.advance(bar, queries)
+            )
+    if json:
+        (name, first), *others = found.items()
+        result: dict[str, Any] = {"condition": name, **figures(first, subject.labels)}
+        show(result | {other.replace(" ", "_"): figures(measured, subject.labels) for other, measured in others}, True)
+        return
+    out.print(metrics_table(found, subject.labels))
+    for name, measured in found.items():
+        if measured.confusion is not None:
+            out.print(f"confusion {name}: true classes down, predicted classes across", style="dim")
+            out.print(confusion_table(measured.confusion, subject.labels))
+
+
+def _of_prompt(path: Path, data: str, baseline: bool, service: PtmAccess, names: ColumnNames) -> _Subject:
+    if not data:
+        raise InvalidInput("no examples to measure the prompt on", where="--data", fix="--data PATH")
+    z, card = read_prompt(path)
+    conditions: list[_Condition] = [(WITH, card.space, z)]
+    if baseline:
+        conditions.append((WITHOUT, NoPrompt(card.space.prompt_tokens), NoPrompt.Z[0]))
+    examples = read(data, card.labels, names.columns())
+    return _Subject(open_card(card, service), lambda ptm: card.task(), card.labels, examples, conditions)
+
+
+def _of_job(path: Path | None, data: str, service: PtmAccess, names: ColumnNames) -> _Subject:
+    assert path is not None, "the caller has checked it"
+    job = with_preset(JobChanges(**asdict(names)).apply(read_job(path)))
+    model = open_section(job.ptm, service)
+    if data:
+        if job.task.mapping != "given":
+            what = 'task.mapping = "frequency" is found on the job\'s own data'
+            raise InvalidJob(what, where="--data", fix="leave --data out, or name task.classes in the job")
+        job, (examples,) = labelled(job, read_table(data, job.data.columns()))
+        spec = task_spec(job)
+        return _Subject(model, lambda ptm: spec, job.task.labels, examples, _without(job))
+    splits = prepare(job)
+    return _Subject(
+        model,
+        lambda ptm: task_spec(splits.with_mapped_classes(ptm).job),
+        splits.job.task.labels,
+        splits.test,
+        _without(splits.job),
+    )
+
+
+def _without(job: Job) -> list[_Condition]:
+    return [(WITHOUT, NoPrompt(_room(job)), NoPrompt.Z[0])]
+
+
+def _room(job: Job) -> int:
+    """The tokens that the job's prompt takes, so that texts are truncated as they are with it."""
+    prompt = job.task.prompt
+    # Its words may be left to the data, and do not matter here.
+    if isinstance(prompt, TextPromptSection):
+        return TOKENS_PER_CANDIDATE * prompt.words
+    return job.space().prompt_tokens
