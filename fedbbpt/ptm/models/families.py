@@ -1,12 +1,14 @@
 """The families of transformers models, one backend for each, and how a checkpoint's family is found."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import transformers
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import FedbbptError, InvalidInput, first_line
 from fedbbpt.ptm.models.accelerate.exported_layers import check_runtime
 from fedbbpt.ptm.models.checkpoint import CPU, load, read_config
 from fedbbpt.ptm.models.image.clip import Clip
@@ -18,6 +20,8 @@ from fedbbpt.ptm.models.text.masked_lm import MaskedLM
 from fedbbpt.ptm.models.text.sequence_classifier import SequenceClassifier
 from fedbbpt.ptm.models.text.transformer import Transformer
 from fedbbpt.types import Precision, Runtime
+
+log = logging.getLogger(__name__)
 
 FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip] | type[ImageClassifier], Any]] = {
     "dual-encoder": (DualEncoder, transformers.AutoModel),
@@ -70,8 +74,23 @@ def load_backend(
         raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix=f"device {CPU}")
     if max_length and not reads_text:
         raise InvalidInput(f"a model of the family {family} has no length of texts", where="--max-length", fix="0")
-    checkpoint = load(model, folder, auto_class, family, precision, runtime, device, max_length)
-    return backend(checkpoint, threads=threads)
+    with _failures_in_words(model, folder, family):
+        checkpoint = load(model, folder, auto_class, family, precision, runtime, device, max_length)
+        return backend(checkpoint, threads=threads)
+
+
+@contextmanager
+def _failures_in_words(model: str, folder: Path, family: str) -> Iterator[None]:
+    """Refuses a model whose code in transformers raises what nobody expects, with the error's first line."""
+    try:
+        yield
+    except FedbbptError:
+        raise
+    except Exception as error:  # each architecture fails in its own way
+        log.debug("loading %s failed", model, exc_info=True)
+        kind, why = read_config(folder).model_type, f"{type(error).__name__}: {first_line(error)}"
+        what = f"a model of the type {kind!r} cannot be served as a {family}: {why}"
+        raise InvalidInput(what, where=model, fix="another model, or another --family") from None
 
 
 def _family(folder: Path) -> str:

@@ -22,9 +22,9 @@ from fedbbpt.ptm.models.text.encoding import TokenisedExample
 from fedbbpt.ptm.models.text.injection import PromptVectors
 from fedbbpt.ptm.models.text.key_value_cache import KeyValueCache, Prefix
 from fedbbpt.ptm.models.text.key_values import KeyValues, forward_with_cache
-from fedbbpt.ptm.models.text.language_model import LabelHead, LabelTokens, LanguageModel
+from fedbbpt.ptm.models.text.language_model import LabelHead, LanguageModel
 from fedbbpt.ptm.models.text.shared_prefix import find_shared_prefixes, remainder
-from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, copies_to_fill
+from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, LabelTokens, copies_to_fill
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import Examples, MicroBatch, Perturbation, PromptKind, Scores, TaskSpec
 
@@ -82,10 +82,19 @@ class CausalLM(LanguageModel):
     def _extra_tokens(self, columns: LabelHead) -> int:
         return columns.extra_tokens
 
-    def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
-        super()._check_split(probe, whole)
-        with torch.inference_mode():
-            self._reuses_key_values = key_values.supports_reuse(self._model, self._probe_words())
+    def _explore(self, vectors: Tensor) -> None:
+        super()._explore(vectors)
+        self._reuses_key_values = key_values.supports_reuse(self._model, self._probe_words())
+
+    def _self_test_columns(self, words: LabelTokens) -> LabelHead | None:
+        several = any(len(word) > 1 for word in words)
+        return None if several and not self._reuses_key_values else self._label_head(words)
+
+    def _score_output(self, output: Tensor, columns: LabelHead) -> Tensor:
+        if not columns.extra_tokens:
+            return super()._score_output(output, columns)
+        log_probabilities = output.log_softmax(-1)
+        return torch.stack([log_probabilities[range(len(word)), list(word)].sum() for word in columns.words])
 
     def _probe_words(self) -> Tensor:
         return self._injector.embed_tokens(range(FEWEST_TOKENS))[None]

@@ -2,15 +2,16 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from torch import Tensor
 
-from fedbbpt.errors import InvalidTask
+from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import forbid_mask, parse
-from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, Transformer, copies_to_fill
+from fedbbpt.ptm.models.text.self_test import difference
+from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, LabelTokens, Transformer, copies_to_fill
 from fedbbpt.types import TaskSpec
 
 
@@ -25,9 +26,11 @@ class SequenceClassifier(Transformer[list[int]]):
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         config = checkpoint.model.config
+        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+            kind = config.problem_type or "one output, a number"
+            what = f"the model does not choose one of several classes: its config states {kind}"
+            raise InvalidInput(what, where=checkpoint.name, fix="a classifier that was trained with one label per text")
         self._labels = {str(label): index for index, label in config.id2label.items()}
-        # Inputs are never padded. A head that knows a padding token would look for it and warn that there is none.
-        config.pad_token_id = None
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         self._card = replace(self._card, labels=tuple(self._labels))
 
@@ -44,20 +47,26 @@ class SequenceClassifier(Transformer[list[int]]):
     def _probe_columns(self) -> list[int]:
         return [0, len(self._labels) - 1]
 
-    def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
-        """Also finds out by experiment which hidden states the head reads, and whether it takes several inputs."""
-        super()._check_split(probe, whole)
-        with torch.inference_mode():
-            hidden = self._model.run_body(self._model.apply_embedding_block(probe))
-            logits = self._logits(hidden)
-            alike = partial(torch.allclose, rtol=1e-4, atol=1e-5)
-            self._read_position = next(
-                (position for position in (0, -1) if alike(self._logits(hidden[:, [position]]), logits)), None
-            )
-            if self._read_position is not None:
-                with suppress(ValueError):
-                    several = self._logits(hidden[:, [self._read_position]].repeat(FEWEST_TOKENS, 1, 1))
-                    self._batched = alike(several, logits.expand_as(several))
+    def _self_test_columns(self, words: LabelTokens) -> list[int]:
+        return list(range(len(self._labels)))
+
+    def _score_output(self, output: Tensor, columns: list[int]) -> Tensor:
+        return output[columns]
+
+    def _explore(self, vectors: Tensor) -> None:
+        """Finds out which hidden states the head reads, and whether it takes several inputs."""
+        with suppress(StrictDataclassFieldValidationError):  # raised by configs that require a padding token
+            # Inputs are never padded. A head that knows a padding token would look for it and warn that there is none.
+            self._model.head.config.pad_token_id = None
+        hidden = self._model.run_body(self._model.apply_embedding_block(vectors))
+        logits = self._logits(hidden)
+        self._read_position = next(
+            (position for position in (0, -1) if difference(self._logits(hidden[:, [position]]), logits) is None), None
+        )
+        if self._read_position is not None:
+            with suppress(ValueError):
+                several = self._logits(hidden[:, [self._read_position]].repeat(FEWEST_TOKENS, 1, 1))
+                self._batched = difference(several, logits.expand_as(several)) is None
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self._model.head(inputs_embeds=hidden).logits

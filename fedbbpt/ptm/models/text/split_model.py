@@ -1,7 +1,7 @@
 """Splits a transformer at two seams, word embeddings + embedding block | body | head, so that prompts can join between.
 
 Each part runs the architecture's own code. Stand-ins take the place of the other parts and pass on hidden states that
-were computed before. The families verify at start-up that the parts together give the logits of the whole model.
+were computed before. `self_test` verifies at start-up that the parts together give the logits of the whole model.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as BodyOutput
 
-from fedbbpt.errors import InvalidExamples, InvalidInput
+from fedbbpt.errors import InvalidExamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +82,22 @@ class SplitModel:
 
 def split_model(model: Any) -> SplitModel:
     """Splits a model, which is modified. The body loses its pooler; if the head needs one, the head keeps it."""
-    words, body = model.get_input_embeddings(), model.base_model
-    head = None if body is model else model
+    words, name = model.get_input_embeddings(), _body_name(model)
+    body, head = (getattr(model, name), model) if name else (model, None)
     if head is not None:
-        setattr(model, model.base_model_prefix, _BodyStandIn(getattr(body, "pooler", None)))
+        setattr(model, name, _BodyStandIn(getattr(body, "pooler", None), getattr(body, "pooler_activation", None)))
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
     return SplitModel(words, _take_embedding_block(body, words.embedding_dim), body, head)
 
 
-def whole_model_logits(model: Any, name: str, probe: Tensor) -> Tensor | None:
-    """Returns the logits of a model that is not split yet; None if it has no head.
-
-    Raises:
-        InvalidInput: The model does not accept word vectors in place of token ids.
-    """
-    try:
-        with torch.inference_mode():
-            return getattr(model(inputs_embeds=probe), "logits", None)
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        raise InvalidInput(f"the model does not accept vectors: {error}", where=name, fix="another model") from None
+def _body_name(model: Any) -> str:
+    """Returns the name of the attribute that is the model's body; empty if the model has no head."""
+    if hasattr(model, model.base_model_prefix):
+        return str(model.base_model_prefix)
+    # Some text parts of multimodal models name the prefix of the whole model.
+    bodies = [name for name, part in model.named_children() if isinstance(part, PreTrainedModel)]
+    return bodies[0] if len(bodies) == 1 else ""
 
 
 def _take_embedding_block(body: Any, width: int) -> nn.Module | None:
@@ -128,9 +125,10 @@ def _take_embedding_block(body: Any, width: int) -> nn.Module | None:
 class _BodyStandIn(nn.Module):
     """Passes on hidden states that the body has computed before, and adds the body's pooler."""
 
-    def __init__(self, pooler: nn.Module | None) -> None:
+    def __init__(self, pooler: nn.Module | None, pooler_activation: nn.Module | None) -> None:
+        """`pooler_activation`: only of ALBERT, whose pooler is a linear layer for the first hidden state."""
         super().__init__()
-        self.pooler = pooler
+        self.pooler, self.pooler_activation = pooler, pooler_activation
 
     @property
     def decoder(self) -> "_BodyStandIn":
@@ -138,8 +136,20 @@ class _BodyStandIn(nn.Module):
         return self
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BodyOutput:
-        pooled = None if self.pooler is None else self.pooler(inputs_embeds)
-        return BodyOutput(last_hidden_state=inputs_embeds, pooler_output=pooled)
+        pooled = None
+        if self.pooler_activation is not None and self.pooler is not None:
+            pooled = self.pooler_activation(self.pooler(inputs_embeds[:, 0]))
+        elif self.pooler is not None:
+            pooled = self.pooler(inputs_embeds)
+        return _StandInOutput(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+class _StandInOutput(BodyOutput):
+    """Has None for every output that a head passes on without reading it, such as the choices of experts' routers."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 class _BlockStandIn(nn.Module):

@@ -17,27 +17,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import cpu_count
 from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedbbpt import seeds
-from fedbbpt.errors import InvalidInput
 from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.models.accelerate.cuda_graphs import cuda_recorder
 from fedbbpt.ptm.models.accelerate.exported_layers import export_body
 from fedbbpt.ptm.models.accelerate.gpu import accelerate_body
-from fedbbpt.ptm.models.accelerate.latent_projection import deviation_of_words
 from fedbbpt.ptm.models.accelerate.micro_batch_size import find_token_budget, split_on_out_of_memory
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder, TokenisedExample
 from fedbbpt.ptm.models.text.injection import PromptInjector, PromptVectors
-from fedbbpt.ptm.models.text.split_model import split_model, whole_model_logits
+from fedbbpt.ptm.models.text.self_test import Probe, SelfTest, random_vectors
+from fedbbpt.ptm.models.text.split_model import split_model
 from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
 from fedbbpt.types import (
     TEXT_MODEL_PROMPTS,
@@ -58,6 +57,8 @@ FEWEST_TOKENS = 16
 CPU_TOKENS = 1024
 """Tokens of a micro-batch on a CPU. Larger ones do not fit into its caches and are no faster."""
 C = TypeVar("C")
+LabelTokens: TypeAlias = tuple[tuple[int, ...], ...]
+"""The token ids of each class's label word."""
 
 
 def copies_to_fill(tokens: int) -> int:
@@ -92,11 +93,10 @@ class Transformer(ABC, Generic[C]):
         torch.set_num_threads(1)
         self._on_cpu = checkpoint.model.device.type == "cpu"
         self.threads = (threads or cpu_count() or 1) if self._on_cpu else 2
-        self.hidden_size = int(checkpoint.model.config.hidden_size)
+        self.hidden_size = int(checkpoint.model.config.get_text_config().hidden_size)
         self._token_budget = token_budget or CPU_TOKENS
         self._encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
-        probe = _probe(checkpoint.model.get_input_embeddings(), 1, FEWEST_TOKENS)
-        whole = whole_model_logits(checkpoint.model, checkpoint.name, probe)
+        self_test = SelfTest(checkpoint, self.family, causal=self.causal)
         self._model = split_model(checkpoint.model)
         in_torch, lowered = checkpoint.runtime is Runtime.TORCH, checkpoint.precision is Precision.BFLOAT16
         if in_torch and self._on_cpu and not lowered:
@@ -115,7 +115,10 @@ class Transformer(ABC, Generic[C]):
             embedding_width=self._model.word_embeddings.embedding_dim,
             score_noise=0.0,
         )
-        self._check_split(probe, whole)
+        with torch.inference_mode():
+            self._explore(self_test.vectors)
+            self_test.check_vectors(*self._both_scores_of_vectors(self_test))
+            self_test.check(self._both_scores)
         if not in_torch:
             self._model = export_body(self._model, checkpoint, self.threads)
         elif lowered:
@@ -222,22 +225,37 @@ class Transformer(ABC, Generic[C]):
         """Returns the scores `[N, K]` of the first N of `inputs` `[N', T, D]` at `positions` `[N]`."""
         return self._score_hidden(self._model.run_body(inputs)[: len(positions)], positions, columns)
 
-    def _check_split(self, probe: Tensor, whole: Tensor | None) -> None:
-        """Raises InvalidInput if the split model does not give the logits of the whole model."""
-        if whole is None:
-            return
-        theirs = whole[0, -1, [0, 1]] if whole.ndim == 3 else whole[0, [0, -1]]
-        try:
-            with torch.inference_mode():
-                position = torch.tensor([FEWEST_TOKENS - 1], device=probe.device)
-                inputs = self._model.apply_embedding_block(probe)
-                ours = self._score_inputs(inputs, position, self._probe_columns())[0]
-            same = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-        except (AttributeError, TypeError, ValueError):
-            same = False
-        if not same:
-            what = f"the head of this {self.family} cannot be separated from its body"
-            raise InvalidInput(what, where=self._card.model, fix="another model")
+    def _explore(self, vectors: Tensor) -> None:
+        """Finds out by experiment how the split model can be used, with some word vectors `[1, T, D]`."""
+        return
+
+    def _both_scores(self, probe: Probe, output: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Returns the scores `[K]` of the self-test's input by the parts, and those in the whole model's output.
+
+        None if the family does not score such label words with this model.
+        """
+        columns = self._self_test_columns(probe.words)
+        if columns is None:
+            return None
+        vectors = PromptVectors([self._injector.embed_tokens(probe.prompt)], in_front=False)
+        ours = torch.from_numpy(self._score_all(vectors, [probe.row], columns)[0, 0])
+        return ours, self._score_output(output, columns).cpu()
+
+    def _both_scores_of_vectors(self, self_test: SelfTest) -> tuple[Tensor, Tensor]:
+        """Does the same for the self-test's vectors that are no word's."""
+        vectors, columns = self_test.vectors, self._self_test_columns(self_test.words)
+        assert columns is not None, "every family scores label words of one token"
+        last = torch.tensor([vectors.shape[1] - 1], device=vectors.device)
+        ours = self._score_inputs(self._model.apply_embedding_block(vectors), last, columns)[0]
+        return ours, self._score_output(self_test.output_of_vectors, columns)
+
+    def _self_test_columns(self, words: LabelTokens) -> C | None:
+        """Returns the columns that the self-test compares: those of label words, if the family's classes are words."""
+        return self._probe_columns()
+
+    def _score_output(self, output: Tensor, columns: C) -> Tensor:
+        """Returns the scores `[K]` in a whole model's output: for models without a head, hidden states `[T, D]`."""
+        return self._score_hidden(output[None], torch.tensor([len(output) - 1], device=output.device), columns)[0]
 
     def _measure_noise(self) -> float:
         """Returns the standard deviation of the difference between the scores of pairs alone and in batches."""
@@ -250,7 +268,7 @@ class Transformer(ABC, Generic[C]):
         # Prompts join alternately before and after the text.
         rows = [TokenisedExample(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]
         with torch.inference_mode():
-            vectors = list(_probe(self._model.word_embeddings, 3, first))
+            vectors = list(random_vectors(self._model.word_embeddings, 3, first))
             batched = self._score_all(PromptVectors(vectors, in_front=False), rows, columns)
             alone = np.array(
                 [
@@ -263,7 +281,7 @@ class Transformer(ABC, Generic[C]):
     def _first_layer_probe(self, count: int, tokens: int) -> Tensor:
         """Returns random inputs of the first layer, `[count, tokens, D]`; fewer tokens if the model takes fewer."""
         tokens = min(tokens, self._card.max_tokens)
-        return self._model.apply_embedding_block(_probe(self._model.word_embeddings, count, tokens))
+        return self._model.apply_embedding_block(random_vectors(self._model.word_embeddings, count, tokens))
 
     def _seconds_per_batch(self, tokens: int) -> float:
         """Measures a micro-batch of about `tokens` tokens, from its prompts to its scores."""
@@ -272,7 +290,7 @@ class Transformer(ABC, Generic[C]):
         columns, rows = self._probe_columns(), [TokenisedExample((0,) * (length - front), 0, 0, None, 0)]
         batch = MicroBatch(np.arange(count), np.zeros(count, np.int64), count * length)
         with torch.inference_mode():
-            vectors = PromptVectors(list(_probe(self._model.word_embeddings, count, front)))
+            vectors = PromptVectors(list(random_vectors(self._model.word_embeddings, count, front)))
 
             def forward() -> float:
                 started = perf_counter()
@@ -289,9 +307,3 @@ class Transformer(ABC, Generic[C]):
         for batch, part in zip(job.batches, parts, strict=True):
             scores[batch.prompts, batch.rows] = part
         return scores
-
-
-def _probe(embeddings: nn.Embedding, count: int, tokens: int) -> Tensor:
-    """Returns random vectors `[count, tokens, D]` of the same scale as the model's word vectors."""
-    noise = seeds.rng(0, "probe").standard_normal((count, tokens, embeddings.embedding_dim), np.float32)
-    return deviation_of_words(embeddings) * torch.from_numpy(noise).to(embeddings.weight.device)

@@ -169,7 +169,7 @@ def test_task_that_a_family_cannot_score_is_refused(
         load(str(checkpoint(name)), threads=1).check(task)
 
 
-@pytest.mark.parametrize(("name", "match"), [("bart-classifier", "does not accept vectors")])
+@pytest.mark.parametrize(("name", "match"), [("bart-classifier", "cannot be asked with vectors")])
 def test_model_that_cannot_be_split_is_refused(checkpoint: Checkpoint, name: str, match: str) -> None:
     """The split model is compared with the whole one when it is loaded, so that no score is silently wrong."""
     with pytest.raises(InvalidInput, match=match):
