@@ -32,6 +32,7 @@ FedbbptError
 │   └── WrongService
 ├── SessionEvicted
 ├── Unauthenticated
+│   └── TlsFailed
 ├── PolicyForbids
 ├── Exhausted
 │   ├── MessageTooLarge
@@ -210,6 +211,10 @@ class SessionEvicted(FedbbptError):
 
 class Unauthenticated(FedbbptError):
     """The caller presented no credentials, or unknown ones."""
+
+
+class TlsFailed(Unauthenticated):
+    """Caller and service cannot agree on TLS: one has none, or does not accept the other's certificate."""
 
 
 class PolicyForbids(FedbbptError):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import grpc
+from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from fedbbpt.errors import FedbbptError
@@ -10,10 +11,11 @@ from fedbbpt.wire import status
 
 
 class FailedCall(grpc.RpcError, grpc.Call):
-    """The error that a stub raises if the service raised `error`."""
+    """The error that a stub raises if the service raised `error`, or if gRPC itself failed with a code and a text."""
 
-    def __init__(self, error: FedbbptError) -> None:
-        self._status = rpc_status.to_status(status.to_status(error))
+    def __init__(self, error: FedbbptError | None, code: grpc.StatusCode = grpc.StatusCode.OK, text: str = "") -> None:
+        sent = status.to_status(error) if error else status_pb2.Status(code=code.value[0], message=text)
+        self._status = rpc_status.to_status(sent)
 
     def code(self) -> grpc.StatusCode:
         return self._status.code

@@ -63,9 +63,10 @@ def open_ptm(
         return
     # Imported here, so that a model in this process needs no gRPC.
     from fedbbpt.ptm.remote import RemotePtm
-    from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
+    from fedbbpt.wire.channel import connect
+    from fedbbpt.wire.peers import PTM
 
-    with connect(address, tls, token, keepalive_seconds=PTM_KEEPALIVE_SECONDS) as channel:
+    with connect(address, tls, token, peer=PTM, where="address") as channel:
         try:
             service = RemotePtm(channel, revision, patience_seconds=patience_seconds)
         except PtmUnavailable as error:

@@ -78,7 +78,7 @@ def main() -> None:
     """Runs a command, and exits with one of the codes in docs/commands.md."""
     end_with_parent()
     # gRPC's C core logs to standard error; our own errors say all that a user needs.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(prog_name="fedbbpt")
     except FedbbptError as error:

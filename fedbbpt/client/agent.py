@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -111,9 +112,11 @@ class Agent:
         return counted
 
     def _answer_patiently(self, task: Task, wait: Callable[[], Any]) -> Update:
-        while True:
+        for attempt in count(1):
             try:
                 return self.answer(task)
             except (Unavailable, Overloaded, RateLimited, StoreError) as error:
-                log.warning("round %d: %s; trying again", task.id.round, error)
+                if attempt.bit_count() == 1:  # the first, the second, the fourth, the eighth, ...
+                    log.warning("round %d: %s; trying again", task.id.round, error)
                 wait()
+        raise AssertionError("count never ends")

@@ -34,6 +34,7 @@ from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.messages import coordinator_messages
 from fedbbpt.wire.messages.durations import seconds_of
 from fedbbpt.wire.patience import Patience
+from fedbbpt.wire.peers import line_of
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
 from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks
 
@@ -73,7 +74,8 @@ class RemoteCoordinator:
         """
         self._stub = CoordinatorServiceStub(channel)
         self._call_seconds = call_seconds
-        self._patience = Patience(patience_seconds, CoordinatorUnavailable, RETRIED, clock, pause)
+        line = line_of(channel)
+        self._patience = Patience(patience_seconds, CoordinatorUnavailable, RETRIED, line, clock, pause)
         self._hello: Hello | None = None
         self._run_id, self._session = "", ""
         self._heartbeat_seconds = 0.0

@@ -13,8 +13,9 @@ from grpc_status import rpc_status
 
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
-from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, connect
+from fedbbpt.wire.channel import connect
 from fedbbpt.wire.messages.durations import seconds_of
+from fedbbpt.wire.peers import PTM, line_of
 from fedbbpt.wire.status import DOMAIN
 from fedbbpt.wire.tls import ClientTls
 
@@ -39,9 +40,7 @@ class Target:
         self, address: str, tls: ClientTls | None, token: str, call_seconds: float, pause: Callable[[float], None]
     ) -> None:
         """Opens a channel without waiting for the service."""
-        self._channel = connect(
-            address, tls, token, max_message_bytes=UNLIMITED, keepalive_seconds=PTM_KEEPALIVE_SECONDS
-        )
+        self._channel = connect(address, tls, token, peer=PTM, max_message_bytes=UNLIMITED)
         self._stub = PtmServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._call_seconds, self._address, self._pause = call_seconds, address, pause
@@ -56,7 +55,8 @@ class Target:
             grpc.channel_ready_future(self._channel).result(seconds)
         except grpc.FutureTimeoutError:
             fix = "the address of a running service"
-            raise PtmUnavailable(f"no answer within {seconds:g} s", where=self._address, fix=fix) from None
+            silent = PtmUnavailable(f"no answer within {seconds:g} s", where=self._address, fix=fix)
+            raise line_of(self._channel).cause(PtmUnavailable) or silent from None
 
     def call(self, rpc: str, request: Any, *, seconds: float | None = None) -> Any:
         """Returns the response, after retries if the service answers with RetryInfo. Raises Refused."""

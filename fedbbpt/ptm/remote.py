@@ -43,6 +43,7 @@ from fedbbpt.types import (
 )
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.patience import Patience
+from fedbbpt.wire.peers import line_of
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class RemotePtm:
         self._stub = PtmServiceStub(channel)
         self._call_seconds = call_seconds
         retried = (Unavailable, Overloaded, RateLimited, StoreError)
-        self._patience = Patience(patience_seconds, PtmUnavailable, retried, clock, pause)
+        self._patience = Patience(patience_seconds, PtmUnavailable, retried, line_of(channel), clock, pause)
         self._tasks: dict[str, TaskSpec] = {}
         self._registered: dict[str, _Registered] = {}
         self._revision = revision

@@ -10,7 +10,7 @@ from fedbbpt.types import Report, Result, RunStatus
 from fedbbpt.v1 import run_pb2 as pb
 from fedbbpt.v1.run_pb2_grpc import RunServiceStub
 from fedbbpt.wire.messages import operator_messages
-from fedbbpt.wire.status import from_rpc_error
+from fedbbpt.wire.peers import line_of
 
 CALL_SECONDS = 10.0
 
@@ -24,7 +24,7 @@ class RemoteRun:
     """
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self._stub = RunServiceStub(channel)
+        self._stub, self._line = RunServiceStub(channel), line_of(channel)
 
     def status(self) -> RunStatus:
         """Returns the progress of the run, and the clients that take part."""
@@ -41,7 +41,7 @@ class RemoteRun:
             for response in self._stub.WatchRun(pb.WatchRunRequest(since_round=since_round)):
                 yield operator_messages.run_status(response.run), tuple(map(operator_messages.report, response.reports))
         except grpc.RpcError as error:
-            raise from_rpc_error(error, CoordinatorUnavailable) from None
+            raise self._line.problem(error, CoordinatorUnavailable) from None
 
     def stop(self) -> RunStatus:
         """Ends the run after the open round, and returns its status. Idempotent."""
@@ -59,4 +59,4 @@ class RemoteRun:
         try:
             return call()
         except grpc.RpcError as error:
-            raise from_rpc_error(error, CoordinatorUnavailable) from None
+            raise self._line.problem(error, CoordinatorUnavailable) from None

@@ -5,6 +5,7 @@ Without TLS a server binds to loopback only, unless `insecure` is set; then it l
 
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -13,18 +14,15 @@ from fedbbpt.errors import InsecureAddress, PortTaken
 from fedbbpt.limits import MAX_CONCURRENT_CALLS, MAX_MESSAGE_BYTES
 from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback, parse_address
 from fedbbpt.wire.balancing import target
+from fedbbpt.wire.diagnosis import find_cause
 from fedbbpt.wire.interceptors import ConcurrencyLimitInterceptor, ErrorInterceptor, TokenInterceptor
+from fedbbpt.wire.peers import COORDINATOR, Line, Peer, set_line
 from fedbbpt.wire.tls import ClientTls, ServerTls, channel_credentials, server_credentials
 
 Channel: TypeAlias = grpc.Channel
 """A connection to a service, closed by leaving its `with` block."""
 
 log = logging.getLogger(__name__)
-
-KEEPALIVE_SECONDS = 30
-PTM_KEEPALIVE_SECONDS = 360
-"""Interval between a client's pings to a PTM service. It exceeds 300 s, because the service may be an ordinary gRPC
-server, which by default closes connections that are pinged more often than that."""
 
 # Both sides must use the same values, or the server closes the connection for too many pings.
 _KEEPALIVE = [
@@ -72,30 +70,31 @@ def connect(
     tls: ClientTls | None = None,
     token: str = "",
     *,
+    peer: Peer = COORDINATOR,
+    where: str = "",
     max_message_bytes: int = MAX_MESSAGE_BYTES,
-    keepalive_seconds: int = KEEPALIVE_SECONDS,
-    where: str = "address",
 ) -> grpc.Channel:
     """Returns a channel to HOST:PORT, or to several servers of one service (see `addresses.parse_address`).
 
     Args:
+        peer: What is at the address.
+        where: The option or key that holds the address, for messages. By default the peer's option.
         max_message_bytes: Largest message in either direction; -1 means unlimited.
-        where: The option or key that holds the address, for messages.
 
     Raises:
         InsecureAddress: A token would travel unencrypted to another machine.
         InvalidInput: The address or a TLS file is invalid.
         Unavailable: None of the hosts can be resolved.
     """
-    parsed = parse_address(address, where)
+    parsed = parse_address(address, where or peer.option)
     if tls is None and not all(is_loopback(server.host) for server in parsed.servers):
         log.warning("INSECURE: without TLS, anybody on the network path can read the traffic with %s", address)
         if token:
-            what, fix = "a token would be sent without encryption", "--tls-ca with the server's authority"
-            raise InsecureAddress(what, where=address, fix=fix)
+            fix = f"{peer.prefix}tls-ca with the server's authority"
+            raise InsecureAddress("a token would be sent without encryption", where=address, fix=fix)
     found = target(parsed, tls=tls is not None)
     options = [
-        ("grpc.keepalive_time_ms", keepalive_seconds * 1000),
+        ("grpc.keepalive_time_ms", peer.keepalive_seconds * 1000),
         *_KEEPALIVE,
         *_sizes(max_message_bytes),
         *_RECONNECT,
@@ -106,17 +105,20 @@ def connect(
         channel = grpc.insecure_channel(found.name, options)
     else:
         channel = grpc.secure_channel(found.name, channel_credentials(tls), options)
-    return grpc.intercept_channel(channel, _AddToken(token)) if token else channel
+    if token:
+        channel = grpc.intercept_channel(channel, _AddToken(token))
+    set_line(channel, Line(f"{peer.name} at {parsed.text}", partial(find_cause, parsed, tls, peer)))
+    return channel
 
 
 def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
     """Returns an asyncio server with this project's interceptors and limits. Bind it before starting it."""
     options = [
-        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+        ("grpc.keepalive_time_ms", COORDINATOR.keepalive_seconds * 1000),
         *_KEEPALIVE,
         *_CONNECTION,
         *_sizes(MAX_MESSAGE_BYTES),
-        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
+        ("grpc.http2.min_ping_interval_without_data_ms", COORDINATOR.keepalive_seconds * 500),
         # Linux's default would let a second server share the port without an error.
         ("grpc.so_reuseport", 0),
     ]

@@ -4,6 +4,7 @@ A status has a code and google.rpc details: ErrorInfo (its reason is the error's
 `fix`), BadRequest for invalid input, RetryInfo if a retry may help, QuotaFailure if a budget is spent.
 """
 
+import re
 from collections.abc import Mapping
 from math import ceil
 
@@ -16,6 +17,7 @@ from grpc_status import rpc_status
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError, Unavailable
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
+from fedbbpt.wire.http_answers import http_problem
 from fedbbpt.wire.messages.durations import seconds_of
 
 DOMAIN = "fedbbpt"
@@ -44,6 +46,14 @@ CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
     errors.FedbbptError: Code.INTERNAL,
 }
 """The code of each error; classes that are not listed have the code of their nearest listed ancestor."""
+
+_NO_CONNECTION = (
+    "failed to connect",
+    "connections to all backends failing",
+    "errors resolving",
+    "DNS resolution failed",
+)
+"""Parts of gRPC's texts about channels without a connection."""
 
 RETRYABLE = (errors.Overloaded, errors.RateLimited, errors.StoreError, errors.Unavailable)
 """Errors after which the same call may succeed later."""
@@ -110,16 +120,32 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
             return _CLASSES[info.reason](status.message, where=info.metadata["where"], fix=info.metadata["fix"])
     code, text = error.code(), error.details() or ""
+    if problem := http_problem(text, unavailable):
+        return problem
     if code is Code.DEADLINE_EXCEEDED:
-        return errors.DeadlineExceeded(text)
+        return errors.DeadlineExceeded("no answer in time" if text == "Deadline Exceeded" else text)
     if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
         return errors.Unauthenticated(text)
     if code is Code.UNIMPLEMENTED:
         return errors.WrongService(text, fix="the address of the other service, or the same version on both sides")
     if code is Code.RESOURCE_EXHAUSTED:
         # gRPC itself uses this code for large messages and for too many calls; only the text differs.
-        return errors.MessageTooLarge(text) if "larger than max" in text else errors.Overloaded(text)
+        return _too_large(text) if "larger than max" in text else errors.Overloaded(text)
     return unavailable(f"{code.name}: {text}")
+
+
+def _too_large(text: str) -> errors.MessageTooLarge:
+    """Returns the error of a message that gRPC itself refused on one of both sides."""
+    if sizes := re.search(r"\((\d+) vs\.? (\d+)\)", text):
+        text = f"a message has {int(sizes[1]):,} bytes, and the limit is {int(sizes[2]):,}"
+    return errors.MessageTooLarge(text, fix="fewer or shorter examples, or fewer prompts, in one call")
+
+
+def connection_failed(error: grpc.RpcError) -> bool:
+    """Returns whether a call failed because there was no connection to a service."""
+    assert isinstance(error, grpc.Call), "grpc raises the call itself as its error"
+    text = error.details() or ""
+    return error.code() is Code.UNAVAILABLE and any(part in text for part in _NO_CONNECTION)
 
 
 def _status(call: grpc.Call) -> status_pb2.Status:

@@ -1,5 +1,6 @@
 """TLS: which PEM files each side uses, and the gRPC credentials made from them."""
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import grpc
 
 from fedbbpt.errors import InvalidInput
+
+_CERTIFICATE, _KEY = "CERTIFICATE", "PRIVATE KEY"
+"""What the labels of PEM blocks end with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +32,72 @@ class ClientTls:
 
 
 def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Reads the files. Raises InvalidInput if one cannot be read, or if certificate and key do not belong together."""
-    pair = [(_read(tls.key), _read(tls.certificate))]
-    _check_pair(tls)
-    ca = _read(tls.client_ca) if tls.client_ca else None
+    """Reads the files. Raises InvalidInput if one is unusable, or if certificate and key do not belong together."""
+    pair = [(_read(tls.key, _KEY), _read(tls.certificate, _CERTIFICATE))]
+    # gRPC would report an unusable pair as a port that cannot be bound.
+    _load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.certificate, tls.key)
+    ca = None
+    if tls.client_ca is not None:
+        ca = _read(tls.client_ca, _CERTIFICATE)
+        _load_authority(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.client_ca)
     return grpc.ssl_server_credentials(pair, ca, require_client_auth=ca is not None)
 
 
 def channel_credentials(tls: ClientTls) -> grpc.ChannelCredentials:
-    """Reads the files. Raises InvalidInput if one cannot be read."""
-    key = _read(tls.key) if tls.key else None
-    certificate = _read(tls.certificate) if tls.certificate else None
-    return grpc.ssl_channel_credentials(_read(tls.ca), key, certificate)
+    """Reads the files. Raises InvalidInput if one is unusable, or if certificate and key do not belong together."""
+    key = _read(tls.key, _KEY) if tls.key else None
+    certificate = _read(tls.certificate, _CERTIFICATE) if tls.certificate else None
+    ca = _read(tls.ca, _CERTIFICATE)
+    verifying_context(tls)
+    return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def _read(path: Path) -> bytes:
+def verifying_context(tls: ClientTls) -> ssl.SSLContext:
+    """Returns Python's counterpart of the channel's credentials. Raises InvalidInput if a file is unusable."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # As gRPC does, it trusts each certificate of the file, not only self-signed ones, and any size of keys.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.set_alpn_protocols(["h2"])
+    _load_authority(context, tls.ca)
+    if tls.certificate and tls.key:
+        _load_pair(context, tls.certificate, tls.key)
+    return context
+
+
+def _read(path: Path, kind: str) -> bytes:
+    """Returns the content of a PEM file. Raises InvalidInput if the file does not hold what it is given for."""
+    fix = f"a PEM file with -----BEGIN {kind}-----"
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise InvalidInput(error.strerror or str(error), where=str(path), fix="a readable PEM file") from None
+        raise InvalidInput(error.strerror or str(error), where=str(path), fix=fix) from None
+    labels = [label.decode() for label in re.findall(rb"-----BEGIN ([A-Z0-9 ]+)-----", data)]
+    if not any(label.endswith(kind) for label in labels):
+        other = next((other for other in (_CERTIFICATE, _KEY) if labels and labels[0].endswith(other)), "")
+        what = f"the file holds no {kind.lower()}" + (f", but a {other.lower()}" if other else "")
+        raise InvalidInput(what, where=str(path), fix=fix)
+    return data
 
 
-def _check_pair(tls: ServerTls) -> None:
-    """Raises InvalidInput for an unusable certificate, which gRPC would report as a port that cannot be bound."""
+def _load_authority(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        what, fix = "a certificate in the file cannot be read", "the file as its authority issued it"
+        raise InvalidInput(what, where=str(path), fix=fix) from None
+
+
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    where, fix = f"{certificate}, {key}", "a certificate chain and its unencrypted key, both PEM"
     try:
         # With the empty password, OpenSSL fails on an encrypted key instead of prompting for a password.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
+        context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
-        what, where = f"certificate and key cannot be used: {error}", f"{tls.certificate}, {tls.key}"
-        raise InvalidInput(what, where=where, fix="a certificate chain and its unencrypted key, both PEM") from None
+        if error.reason == "KEY_VALUES_MISMATCH":
+            what = "the key does not belong to the certificate"
+        elif b"ENCRYPTED" in key.read_bytes():
+            what = "the key is encrypted"
+        else:
+            what = f"certificate and key cannot be used ({error.reason or error})"
+        raise InvalidInput(what, where=where, fix=fix) from None

@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
     "unusable certificate": (
         ("ptm", "serve", "--model", "fake", "--tls-cert", "job.toml", "--tls-key", "job.toml"),
         3,
-        "job.toml, job.toml: certificate and key cannot be used",
+        "job.toml: the file holds no private key",
     ),
     "open to all": (
         ("ptm", "serve", "--model", "fake", "--host", "0.0.0.0"),

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from fedbbpt.errors import PtmUnavailable
+from fedbbpt.errors import Unauthenticated
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
@@ -69,8 +69,10 @@ def test_nothing_for_this_machine_goes_to_a_proxy(address: str, ptm_servers: Any
 
 
 def test_other_addresses_follow_the_environment(proxy: RefusingProxy) -> None:
-    with connect("hub.example.org:7001") as channel, pytest.raises(PtmUnavailable):
-        RemotePtm(channel, patience_seconds=0.0)
+    with connect("hub.example.org:7001") as channel, pytest.raises(Unauthenticated) as raised:
+        RemotePtm(channel)
+    assert "the proxy that the environment names opens no tunnel (HTTP 403 Forbidden)" in str(raised.value)
+    assert "no_proxy" in raised.value.fix
     assert proxy.asked[0] == "CONNECT hub.example.org:7001 HTTP/1.1"
 
 

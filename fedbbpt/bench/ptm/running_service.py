@@ -13,6 +13,7 @@ from fedbbpt.federation.processes import ProcessGroup
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import LatentPrompts, Precision, Runtime, Scores, TaskSpec
 from fedbbpt.wire.channel import connect
+from fedbbpt.wire.peers import PTM
 
 START_SECONDS = 600.0
 """How long the service may take to load its model."""
@@ -87,5 +88,5 @@ def run_service(
         options = ["--model", model, "--threads", str(threads), "--precision", precision, "--device", device, *engine]
         group.start("ptm", ["ptm", "serve", *options, "--address-file", str(address_file)])
         address = group.address("ptm", address_file, START_SECONDS)
-        with connect(address) as channel:
+        with connect(address, peer=PTM) as channel:
             yield RunningService(RemotePtm(channel), address, group.pid("ptm"), precision, runtime)

@@ -22,7 +22,8 @@ from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.job.config import Job
 from fedbbpt.wire.addresses import check_host, parse_address
-from fedbbpt.wire.channel import PTM_KEEPALIVE_SECONDS, Channel, connect
+from fedbbpt.wire.channel import Channel, connect
+from fedbbpt.wire.peers import COORDINATOR, PTM
 from fedbbpt.wire.tls import ClientTls, ServerTls
 
 
@@ -115,7 +116,7 @@ class CoordinatorAccess:
 
     def __post_init__(self) -> None:
         """Raises InvalidInput if the address is not one, before a command reads any data."""
-        parse_address(self.coordinator, "--coordinator", several=False)
+        parse_address(self.coordinator, COORDINATOR.option, several=False)
 
     def connect(self) -> Channel:
         """Opens a channel to the coordinator. Raises InvalidInput."""
@@ -143,7 +144,7 @@ class PtmAccess:
     def __post_init__(self) -> None:
         """Raises InvalidInput if the address is not one, before a command reads any data."""
         if self.ptm:
-            parse_address(self.ptm, "--ptm")
+            parse_address(self.ptm, PTM.option)
 
     def tls(self) -> ClientTls | None:
         """Returns the TLS files to use with the service, or None without TLS. Raises InvalidInput."""
@@ -155,9 +156,8 @@ class PtmAccess:
 
     def connect(self, address: str = "") -> Channel:
         """Opens a channel to the service at `ptm`, or else at `address`. Raises InvalidInput."""
-        where = "--ptm" if self.ptm else "the coordinator's address of the PTM service"
-        chosen = self.ptm or address
-        return connect(chosen, self.tls(), self.token(), keepalive_seconds=PTM_KEEPALIVE_SECONDS, where=where)
+        where = PTM.option if self.ptm else "the coordinator's address of the PTM service"
+        return connect(self.ptm or address, self.tls(), self.token(), peer=PTM, where=where)
 
 
 def _column(help_text: str) -> Any:

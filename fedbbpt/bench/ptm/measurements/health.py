@@ -16,6 +16,7 @@ from fedbbpt.bench.ptm.running_service import RunningService
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.types import TaskSpec
 from fedbbpt.wire.channel import connect
+from fedbbpt.wire.peers import PTM
 
 PART = "health"
 PAUSE_SECONDS = 0.02
@@ -59,7 +60,7 @@ def measure(
 def _probe(address: str, count: int, pause: Callable[[float], None] = time.sleep) -> list[float]:
     """Returns the milliseconds of each of `count` health checks."""
     found = []
-    with connect(address) as channel:
+    with connect(address, peer=PTM) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         check = stub.Check
         check(health_pb2.HealthCheckRequest())  # establishes the connection
