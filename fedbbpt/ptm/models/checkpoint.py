@@ -11,9 +11,11 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from tokenizers import normalizers
 
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.ptm.models.checkpoint_files import check_weights, digest_files
+from fedbbpt.ptm.models.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from fedbbpt.types import Precision, Runtime
 
 CPU = "cpu"
@@ -40,6 +42,8 @@ class Checkpoint:
     precision: Precision
     runtime: Runtime
     folder: Path
+    sentence_encoder: SentenceEncoder
+    """How a dual encoder makes one embedding of its hidden states."""
 
 
 def read_config(folder: Path) -> Any:
@@ -74,18 +78,21 @@ def load(
         InvalidInput: The checkpoint is incomplete, is of another family, does not state the length of its longest input
             or takes less than `max_length`, or the device is not available.
     """
-    check_weights(folder)
+    encoder = read_sentence_encoder(folder) if family == "dual-encoder" else SentenceEncoder(folder)
+    check_weights(encoder.folder)
+    if family == "dual-encoder" and read_config(encoder.folder).is_encoder_decoder:
+        auto_class = transformers.AutoModelForTextEncoding  # T5's encoder, without its decoder
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     try:
         model, report = auto_class.from_pretrained(
-            folder,
+            encoder.folder,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-        tokenizer = _load_tokenizer(folder) if family != "image-classifier" else None
+        tokenizer = _load_tokenizer(encoder) if family != "image-classifier" else None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         fix = f"a checkpoint of a {family} and its tokenizer"
         raise InvalidInput(first_line(error), where=str(folder), fix=fix) from None
@@ -108,16 +115,26 @@ def load(
     if device != CPU:
         lines.append(model.device.type)
     own_limit = None if tokenizer is None else _own_limit(model, tokenizer)
-    max_tokens = 0 if tokenizer is None else _max_tokens(own_limit, max_length, folder)
-    if max_length and max_length != own_limit:
+    meant = min(encoder.max_tokens, own_limit or encoder.max_tokens)
+    max_tokens = 0 if tokenizer is None else _max_tokens(own_limit, max_length or meant, folder)
+    if max_length and max_length != (meant or own_limit):
         lines.append(f"max_length {max_length}")
     lines += digest_files(folder)
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
-    return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder)
+    return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder, encoder)
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+def _load_tokenizer(encoder: SentenceEncoder) -> Any:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        encoder.folder, local_files_only=True, trust_remote_code=False
+    )
+    if encoder.lower_case:
+        backend = tokenizer.backend_tokenizer
+        steps = (
+            [normalizers.Lowercase()] if backend.normalizer is None else [normalizers.Lowercase(), backend.normalizer]
+        )
+        backend.normalizer = normalizers.Sequence(steps)
+    return tokenizer
 
 
 def _own_limit(model: Any, tokenizer: Any) -> int | None:

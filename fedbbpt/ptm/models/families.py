@@ -17,6 +17,7 @@ from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.causal_lm import CausalLM
 from fedbbpt.ptm.models.text.dual_encoder import DualEncoder
 from fedbbpt.ptm.models.text.masked_lm import MaskedLM
+from fedbbpt.ptm.models.text.sentence_encoder import is_sentence_encoder
 from fedbbpt.ptm.models.text.sequence_classifier import SequenceClassifier
 from fedbbpt.ptm.models.text.transformer import Transformer
 from fedbbpt.types import Precision, Runtime
@@ -94,6 +95,8 @@ def _failures_in_words(model: str, folder: Path, family: str) -> Iterator[None]:
 
 
 def _family(folder: Path) -> str:
+    if is_sentence_encoder(folder):  # its config.json may name the masked LM that it was made from
+        return "dual-encoder"
     names = read_config(folder).architectures or []
     found = next(
         (family for name in names for ending, family in ARCHITECTURE_SUFFIXES.items() if name.endswith(ending)), ""
