@@ -15,7 +15,10 @@ IMAGE_CLASSIFIERS = ("vit", "resnet")
 
 
 def make_tokenizer(style: str, words: str, max_tokens: int) -> Any:
-    """Trains a tokenizer: WordPiece with [CLS] and [SEP], or byte-level BPE, with <s> and </s> only for "roberta"."""
+    """Trains a tokenizer: WordPiece with [CLS] and [SEP] ("wordpiece"), or byte-level BPE.
+
+    BPE has <s> and </s> for "roberta", </s> for "t5", and neither for "gpt".
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -44,7 +47,8 @@ def make_tokenizer(style: str, words: str, max_tokens: int) -> Any:
     tokenizer.train_from_iterator(corpus, trainer)
     if style != "gpt":
         ids = [(token, tokenizer.token_to_id(token)) for token in ends]
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{ends[0]} $A {ends[1]}", special_tokens=ids)
+        single = f"$A {ends[1]}" if style == "t5" else f"{ends[0]} $A {ends[1]}"
+        tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
     fast: Any = PreTrainedTokenizerFast
     return fast(tokenizer_object=tokenizer, model_max_length=max_tokens, **names)
 
@@ -73,6 +77,8 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
         "decoder_layers": 1,
         "max_position_embeddings": max_tokens,
     }
+    t5: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    t5 |= {"decoder_start_token_id": pad, "eos_token_id": 2}
     gpt2: dict[str, Any] = {**shared, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": max_tokens}
     llama: dict[str, Any] = {**sizes, **shared, "num_key_value_heads": 2, "max_position_embeddings": max_tokens}
     images: dict[str, Any] = {
@@ -94,6 +100,8 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
         "gpt2-classifier": lambda: t.GPT2ForSequenceClassification(t.GPT2Config(**gpt2, **labels)),
         "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**sizes, **shared, **opt)),
         "bart-classifier": lambda: t.BartForSequenceClassification(t.BartConfig(**shared, **bart, **labels)),
+        "t5": lambda: t.T5ForConditionalGeneration(t.T5Config(**t5, **shared, feed_forward_proj="gated-gelu")),
+        "bart": lambda: t.BartForConditionalGeneration(t.BartConfig(**shared, **bart)),
         "clip": lambda: t.CLIPModel(
             t.CLIPConfig(
                 text_config={**bert, "eos_token_id": pad, "bos_token_id": 0},
@@ -128,12 +136,16 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
         "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**llama, sliding_window=6)),
     }
     torch.manual_seed(0)
-    return makers["clip" if name == "clip-224" else name]()
+    model = makers["clip" if name == "clip-224" else name]()
+    if name == "bart":
+        model.generation_config.forced_bos_token_id = 0
+    return model
 
 
 def save_checkpoint(name: str, folder: Path, *, words: str = WORDS, max_tokens: int = MAX_TOKENS) -> Path:
     """Saves a checkpoint such as "bert-mlm" or "gpt2" to the folder; its tokenizer has `words` as single tokens."""
-    style = {"bert": "wordpiece", "bart": "wordpiece", "roberta": "roberta"}.get(name.partition("-")[0], "gpt")
+    styles = {"bert": "wordpiece", "bart": "roberta", "roberta": "roberta", "t5": "t5"}
+    style = styles.get(name.partition("-")[0], "gpt")
     if name in IMAGE_CLASSIFIERS:
         _model(name, 0, 0, 0).save_pretrained(folder)
     else:

@@ -44,6 +44,8 @@ PLAIN = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
 MASKED = TaskSpec("{prompt} {text} It was {mask}.", ("bad", "great", "fine"))
 CAUSAL = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
 CONTINUED = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great film", "not so very fine"))
+ANSWERED = TaskSpec("{prompt} {text} It was", ("bad", "great", "fine"))
+ANSWERED_IN_WORDS = TaskSpec("{prompt} {text} It was", ("bad", "great film", "not so very fine"))
 LABELLED = TaskSpec("{prompt} {text}", ("great", "bad", "fine"))
 TASKS = {  # by checkpoint
     "fake": PLAIN,
@@ -55,6 +57,9 @@ TASKS = {  # by checkpoint
     "llama": CAUSAL,
     "gpt2 with words of several tokens": CONTINUED,
     "llama with words of several tokens": CONTINUED,
+    "t5": ANSWERED,
+    "bart": ANSWERED,
+    "t5 with words of several tokens": ANSWERED_IN_WORDS,
     "bert-classifier": LABELLED,
     "roberta-classifier": LABELLED,
     "gpt2-classifier": LABELLED,
@@ -64,7 +69,7 @@ TASKS = {  # by checkpoint
     "roberta-mlm by openvino": MASKED,
 }
 BRIEF = (
-    *("fake", "bert-encoder", "roberta-mlm", "llama", "gpt2 with words of several tokens", "gpt2-classifier"),
+    *("fake", "bert-encoder", "roberta-mlm", "llama", "gpt2 with words of several tokens", "gpt2-classifier", "t5"),
     "bert-encoder by onnxruntime",
 )
 """One of each family and of each way to compute it."""

@@ -105,7 +105,9 @@ class _Comparison:
 
     def __init__(self, family: str, folder: Path, outcome: Outcome) -> None:
         self._plain, self._folder, self._outcome = PlainForward(family, folder), folder, outcome
-        self._classes = CLASSES.get(family, LABEL_WORDS)
+        self._classes: tuple[str, ...] = CLASSES.get(family, LABEL_WORDS)
+        if family == "seq2seq-lm":  # an answer begins without a space
+            self._classes = tuple(" " + word for word in LABEL_WORDS)
         self._task = TaskSpec(TEMPLATES[family], self._classes)
         try:
             self._theirs = self._filled(self._classes)
@@ -134,7 +136,7 @@ class _Comparison:
             zero = LatentPrompts(np.zeros((1, 10), np.float32), replace(projection, injection=injection))
             self._check(f"latent, {injection}", zero, lambda: self._with_tokens([initial], in_front=True))
         self._check("limit", TextPrompts(PROMPTS[:1]), lambda: self._at_limit(card.max_tokens), texts=(LONG_TEXT,))
-        if self._plain.family == "causal-lm":
+        if self._plain.family in ("causal-lm", "seq2seq-lm"):
             task = replace(self._task, classes=SEVERAL_TOKENS)
             self._check("several tokens", TextPrompts(PROMPTS), lambda: self._filled(SEVERAL_TOKENS), task=task)
 

@@ -69,6 +69,8 @@ class PlainForward:
         if self.family == "sequence-classifier":
             logits: Tensor = self._model(**inputs).logits[0]
             return logits[[LABELS.index(name) for name in classes]]
+        if self.family == "seq2seq-lm":
+            return self._score_answer(inputs, classes)
         words = [self.tokenise(" " + word) for word in classes]
         if self.family == "masked-lm":
             at = int((ids == self.tokenizer.mask_token_id).nonzero()[0, 0])
@@ -78,6 +80,23 @@ class PlainForward:
         else:
             logits = self._model(**inputs).logits[0, -1]
         return logits[[word[0] for word in words]]
+
+    def _score_answer(self, inputs: dict[str, Tensor], classes: Sequence[str]) -> Tensor:
+        """Returns the logits of label words as the answer's first token, or the log-probabilities of longer ones."""
+        stated = self._model.generation_config
+        forced = getattr(stated, "forced_bos_token_id", None)
+        start = [stated.decoder_start_token_id, *([] if forced is None else [forced])]
+        words = [self.tokenizer(text_target=word, add_special_tokens=False)["input_ids"] for word in classes]
+        if max(map(len, words)) == 1:
+            logits: Tensor = self._model(**inputs, decoder_input_ids=torch.tensor([start])).logits[0, -1]
+            return logits[[word[0] for word in words]]
+        scores = []
+        for word in words:
+            decoded = (
+                self._model(**inputs, decoder_input_ids=torch.tensor([start + word[:-1]])).logits[0].log_softmax(-1)
+            )
+            scores.append(sum(decoded[len(start) - 1 + place, token] for place, token in enumerate(word)))
+        return torch.stack(scores)
 
     def _pool(self, inputs: dict[str, Tensor]) -> Tensor:
         hidden: Tensor = self._model(**inputs).last_hidden_state[0]

@@ -77,11 +77,24 @@ LAYER_LISTS = ("layer_types", "mlp_layer_types", "layers_block_type", "attn_laye
 REQUIRED = ("head_dim", "num_key_value_heads")
 """Sizes that some types need although their default is None."""
 
+_BERT = {
+    "vocab_size": 700,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": POSITIONS,
+}
 TWEAKS: Mapping[str, Mapping[str, Any]] = {
     "big_bird": {"block_size": 4, "num_random_blocks": 1},
     "bigbird_pegasus": {"block_size": 4, "num_random_blocks": 1},
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
     "dots1": {"n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2},
+    "encoder-decoder": {
+        "encoder": {"model_type": "bert", **_BERT},
+        "decoder": {"model_type": "bert", "is_decoder": True, "add_cross_attention": True, **_BERT},
+        "pad_token_id": 1,
+    },
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "attention_layers": ["global", "local"]},
@@ -104,6 +117,8 @@ TWEAKS: Mapping[str, Mapping[str, Any]] = {
         "pronunciation_embed_dim": 32,
         "shape_embed_dim": 32,
     },
+    "t5gemma": {"decoder_start_token_id": 0},  # it ignores padding, with which answers of T5 start
+    "t5gemma2": {"decoder_start_token_id": 0},
     "zaya": {"num_experts_per_tok": 1},
 }
 
@@ -159,6 +174,8 @@ def small_arguments(default: Any, vocabulary: int, tokens: Mapping[str, int]) ->
             found[name] = SIZES[name]
         elif name in VOCABULARIES:
             found[name] = vocabulary
+        elif name == "decoder_start_token_id":
+            found[name] = tokens["pad_token_id"] if value is None else tokens["eos_token_id"]
         elif name in tokens:
             found[name] = tokens[name]
         elif name.endswith(("token_id", "token_index")) and number and value >= vocabulary:
@@ -172,6 +189,8 @@ def small_arguments(default: Any, vocabulary: int, tokens: Mapping[str, int]) ->
         part = getattr(default, name, None)
         if isinstance(part, transformers.PreTrainedConfig):
             found[name] = {**small_arguments(part, vocabulary, tokens), "model_type": part.model_type}
+    if default.to_dict().get("is_encoder_decoder"):
+        found.setdefault("decoder_start_token_id", tokens["pad_token_id"])
     return {**found, **TWEAKS.get(default.model_type, {})}
 
 

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+)
 
 from fedbbpt.errors import FedbbptError, InvalidInput, first_line
 from fedbbpt.ptm.models.accelerate.exported_layers import check_runtime
@@ -16,6 +20,7 @@ from fedbbpt.ptm.models.image.image_classifier import ImageClassifier
 from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.causal_lm import CausalLM
 from fedbbpt.ptm.models.text.dual_encoder import DualEncoder
+from fedbbpt.ptm.models.text.encoder_decoder import EncoderDecoder
 from fedbbpt.ptm.models.text.masked_lm import MaskedLM
 from fedbbpt.ptm.models.text.sentence_encoder import is_sentence_encoder
 from fedbbpt.ptm.models.text.sequence_classifier import SequenceClassifier
@@ -28,6 +33,7 @@ FAMILIES: Mapping[str, tuple[type[Transformer[Any]] | type[Clip] | type[ImageCla
     "dual-encoder": (DualEncoder, transformers.AutoModel),
     "masked-lm": (MaskedLM, transformers.AutoModelForMaskedLM),
     "causal-lm": (CausalLM, transformers.AutoModelForCausalLM),
+    "seq2seq-lm": (EncoderDecoder, transformers.AutoModelForSeq2SeqLM),
     "sequence-classifier": (SequenceClassifier, transformers.AutoModelForSequenceClassification),
     "clip": (Clip, transformers.AutoModel),
     "image-classifier": (ImageClassifier, transformers.AutoModelForImageClassification),
@@ -38,12 +44,19 @@ ARCHITECTURE_SUFFIXES = {
     "ForMaskedLM": "masked-lm",
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
+    "ForConditionalGeneration": "seq2seq-lm",
+    "EncoderDecoderModel": "seq2seq-lm",
+    "MTModel": "seq2seq-lm",
     "ForSequenceClassification": "sequence-classifier",
     "CLIPModel": "clip",
     "ForImageClassification": "image-classifier",
     "Model": "dual-encoder",
 }
 """Endings of the names under `architectures` in config.json, and the family each belongs to. The first match counts."""
+
+_ENCODERS_OF_ENCODER_DECODERS = {
+    model_type for model_type, name in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.items() if name.endswith("EncoderModel")
+}
 
 
 def load_backend(
@@ -68,6 +81,8 @@ def load_backend(
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
     check_runtime(runtime, precision, family, model)
     backend, auto_class = FAMILIES[family]
+    if family == "dual-encoder" and read_config(folder).model_type in _ENCODERS_OF_ENCODER_DECODERS:
+        auto_class = transformers.AutoModelForTextEncoding
     reads_text = issubclass(backend, Transformer)
     if precision is not Precision.FLOAT32 and not reads_text:
         raise InvalidInput(f"this model does not support {precision}", where=model, fix="float32")
@@ -95,16 +110,31 @@ def _failures_in_words(model: str, folder: Path, family: str) -> Iterator[None]:
 
 
 def _family(folder: Path) -> str:
+    """Returns the family of a checkpoint by its architecture.
+
+    An encoder-decoder that is named as a plain model (`BartModel`) has a head, which shares the weights of the word
+    embeddings. A model that also reads images or sound (`Gemma3ForConditionalGeneration`) is the language model within
+    it, if transformers loads that.
+    """
     if is_sentence_encoder(folder):  # its config.json may name the masked LM that it was made from
         return "dual-encoder"
-    names = read_config(folder).architectures or []
-    found = next(
-        (family for name in names for ending, family in ARCHITECTURE_SUFFIXES.items() if name.endswith(ending)), ""
+    config = read_config(folder)
+    names = config.architectures or []
+    name, family = next(
+        ((name, family) for name in names for ending, family in ARCHITECTURE_SUFFIXES.items() if name.endswith(ending)),
+        ("", ""),
     )
-    if not found:
+    if family == "dual-encoder" and config.is_encoder_decoder and not name.endswith("EncoderModel"):
+        return "seq2seq-lm"
+    if family == "seq2seq-lm" and not config.is_encoder_decoder:
+        if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            return "causal-lm"
+        what = f"{name} reads more than text, and transformers does not load its language model alone"
+        raise InvalidInput(what, where=str(folder), fix="a text model, or an encoder-decoder such as T5")
+    if not family:
         raise InvalidInput(
             f"no family is known for the architectures {names}",
             where=str(folder),
             fix=f"--family, one of {', '.join(FAMILIES)}",
         )
-    return found
+    return family

@@ -17,6 +17,9 @@ PACKED_FOR_ROWS = 64
 class PackedLinear(nn.Module):
     """Computes x W^T + b, `[..., in]` -> `[..., out]`."""
 
+    weight = None
+    """Some models convert inputs to the type of `weight`, if it is a tensor."""
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Packs a weight `[out, in]`."""
         super().__init__()

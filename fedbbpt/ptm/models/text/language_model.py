@@ -62,12 +62,13 @@ class LanguageModel(Transformer[LabelHead]):
         """Finds out whether the decoder can be replaced by one of fewer rows: some heads use it in other ways."""
         if not isinstance(self._decoder, nn.Linear):
             return
-        hidden = self._model.run_body(self._model.apply_embedding_block(vectors))[0]
+        hidden = self._model.run_body(self._model.apply_embedding_block(vectors))
+        last = torch.tensor([hidden.shape[1] - 1], device=hidden.device)
         words = tuple((token,) for token in range(0, self._decoder.out_features, 7))
-        whole = self._logits(hidden, LabelHead(words, self._model.head, fitted=False))
+        whole = self._score_hidden(hidden, last, LabelHead(words, self._model.head, fitted=False))
         self._fits_heads = True
         try:
-            self._fits_heads = difference(self._logits(hidden, self._fit_head(words)), whole) is None
+            self._fits_heads = difference(self._score_hidden(hidden, last, self._fit_head(words)), whole) is None
         except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError):
             self._fits_heads = False
 

@@ -1,5 +1,7 @@
 """Scores of each family, compared with the plain transformers model: its own tokenizer, padding, masks and logits."""
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,40 @@ def test_causal_lm_scores_as_plain_transformers(checkpoint: Checkpoint, name: st
     last = batch["attention_mask"].sum(1) - 1
     ours = ask(checkpoint(name), TaskSpec("{prompt} {text} It was {mask}", words), TextPrompts(PROMPTS))
     assert_close(ours, output.logits[torch.arange(len(inputs)), last][:, columns])
+
+
+@pytest.mark.parametrize(("name", "start"), [("t5", ["<pad>"]), ("bart", ["</s>", "<s>"])])
+@pytest.mark.parametrize("words", [("bad", "great", "fine"), ("bad", "great film", "not so very fine")], ids=str)
+def test_encoder_decoder_scores_as_plain_transformers(
+    checkpoint: Checkpoint, name: str, start: list[str], words: tuple[str, ...]
+) -> None:
+    """`start` is what the model's own generation begins an answer with. Kills: an answer without BART's <s>."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint(name))
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(checkpoint(name)).eval()
+    answers = [tokenizer(text_target=word, add_special_tokens=False)["input_ids"] for word in words]
+    begun = tokenizer.convert_tokens_to_ids(start)
+    theirs = []
+    with torch.no_grad():
+        for text in (f"{prompt} {text} It was" for prompt in PROMPTS for text in TEXTS):
+            given = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            for answer in answers:
+                logits = model(**given, decoder_input_ids=torch.tensor([begun + answer])).logits[0, len(begun) - 1 :]
+                scores = logits if max(map(len, answers)) == 1 else logits.log_softmax(-1)
+                theirs.append(float(sum(scores[place, token] for place, token in enumerate(answer))))
+    ours = ask(checkpoint(name), TaskSpec("{prompt} {text} It was", words), TextPrompts(PROMPTS))
+    assert_close(ours, theirs)
+
+
+def test_generation_begins_answers_as_they_are_scored(checkpoint: Checkpoint) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("bart"))
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(checkpoint("bart")).eval()
+    given = tokenizer("what the film was", return_tensors="pt", return_token_type_ids=False)
+    made = model.generate(**given, max_new_tokens=2, min_new_tokens=2, output_logits=True, return_dict_in_generate=True)
+    assert tokenizer.convert_ids_to_tokens(made.sequences[0, :2]) == ["</s>", "<s>"]
+    words = ("bad", "great", "fine")
+    columns = [token for word in words for token in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    task, examples = TaskSpec("{prompt} {text}", words), Examples(("the film was",))
+    assert_close(ask(checkpoint("bart"), task, TextPrompts(("what",)), examples), made.logits[1][0, columns])
 
 
 @pytest.mark.parametrize("name", ["bert-classifier", "roberta-classifier", "gpt2-classifier"])
@@ -156,6 +192,7 @@ def test_special_tokens_in_a_text_are_plain_text(checkpoint: Checkpoint) -> None
         ("bert-mlm", TaskSpec("{text} {mask}", ("bad", "BAD")), "the same token"),
         ("gpt2", TaskSpec("{mask} {text}", (" bad", " great")), "before the end"),
         ("bert-encoder", TaskSpec("{text} {mask}", ("bad", "great")), "fills no masks"),
+        ("t5", TaskSpec("{text} {mask}", ("bad", "great")), "begins its answer with the label word"),
         ("bert-encoder", TaskSpec("{text}", ("bad", "great " * 50)), "at most 48"),
         ("bert-classifier", TaskSpec("{text}", ("bad", "green")), "no labels"),
         ("bert-classifier", TaskSpec("{text} {mask}", ("bad", "great")), "fills no masks"),
@@ -181,3 +218,39 @@ def test_a_model_without_the_head_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(InvalidInput, match="the weights lack"):
         load(str(checkpoint("bert-encoder")), family="masked-lm", threads=1)
     assert load(str(checkpoint("bert-mlm")), family="dual-encoder", threads=1).describe().family == "dual-encoder"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "family"),
+    [
+        ("t5", "T5ForConditionalGeneration", "seq2seq-lm"),
+        ("bart", "BartModel", "seq2seq-lm"),
+        ("bart-classifier", "BartForSequenceClassification", "sequence-classifier"),
+    ],
+)
+def test_family_of_encoder_decoders(
+    checkpoint: Checkpoint, tmp_path: Path, name: str, architecture: str, family: str
+) -> None:
+    folder = shutil.copytree(checkpoint(name), tmp_path / name)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+    if family == "seq2seq-lm":
+        assert load(str(folder), threads=1).describe().family == family
+    else:
+        with pytest.raises(InvalidInput, match="vectors"):
+            load(str(folder), threads=1)
+
+
+def test_encoder_of_an_encoder_decoder_is_a_dual_encoder(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """As Sentence-T5 and GTR are."""
+    folder = shutil.copytree(checkpoint("t5"), tmp_path / "t5")
+    transformers.T5EncoderModel.from_pretrained(folder).save_pretrained(folder)
+    (folder / "generation_config.json").unlink()
+    assert load(str(folder), threads=1).describe().family == "dual-encoder"
+
+
+def test_model_that_reads_more_than_text_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("t5"), tmp_path / "llava")
+    transformers.LlavaConfig(architectures=["LlavaForConditionalGeneration"]).save_pretrained(folder)
+    with pytest.raises(InvalidInput, match="reads more than text"):
+        load(str(folder), threads=1)
