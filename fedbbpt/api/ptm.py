@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedbbpt.client.asking import PromptScorer
-from fedbbpt.errors import InvalidInput, PtmUnavailable
+from fedbbpt.errors import InvalidInput, PtmUnavailable, RevisionChanged
 from fedbbpt.interfaces import Backend, Ptm
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.tenants.tenant import IN_PROCESS
-from fedbbpt.types import Examples, LabelledExamples, Precision, Scores, TaskSpec
+from fedbbpt.types import Examples, LabelledExamples, ModelCard, Precision, PrecisionChoice, Scores, TaskSpec
 
 if TYPE_CHECKING:
     from fedbbpt.wire.tls import ClientTls
@@ -31,7 +31,10 @@ def open_ptm(
     address: str = "",
     revision: str = "",
     threads: int = 0,
-    precision: Precision = Precision.FLOAT32,
+    family: str = "",
+    device: str = "cpu",
+    precision: Precision | PrecisionChoice = Precision.FLOAT32,
+    max_length: int = 0,
     tls: "ClientTls | None" = None,
     token: str = "",
     patience_seconds: float = 60.0,
@@ -45,20 +48,30 @@ def open_ptm(
     Args:
         model: The model to load into this process, as in `ptm.model` of a job, or a backend of your own.
         address: HOST:PORT of a PTM service, or several with commas; `model` is not used then.
-        revision: The only revision of a service to accept; empty accepts the one that answers first.
+        revision: The only revision of the model to accept; empty accepts any.
         threads: Threads of a model in this process; 0 takes all cores.
-        precision: Precision of the layers of a model in this process.
+        family: How to score with a checkpoint; empty: as its architecture suggests. This and the next three are for a
+            model in this process.
+        device: A device that torch knows, such as "cuda".
+        precision: Precision of the layers; "auto" takes bfloat16 where a measurement says so.
+        max_length: The most tokens of an input, prompt included; 0: as many as the model takes.
         tls: The certificates to connect to a service with.
         token: The tenant's token.
         patience_seconds: How long to repeat calls to a service that does not answer.
 
     Raises:
         PtmUnavailable: The service does not answer.
-        RevisionChanged: The service has another revision.
+        RevisionChanged: The model has another revision.
         InvalidInput: The model cannot be loaded.
     """
     if not address:
-        backend = load(model, threads=threads, precision=precision) if isinstance(model, str) else model
+        if isinstance(model, str):
+            backend = load(
+                model, threads=threads, family=family, device=device, precision=precision, max_length=max_length
+            )
+        else:
+            backend = model
+        _check_revision(backend.describe(), revision)
         yield LocalPtm(Engine(backend, time.monotonic), IN_PROCESS)
         return
     # Imported here, so that a model in this process needs no gRPC.
@@ -73,6 +86,13 @@ def open_ptm(
             fix = "the address that `fedbbpt ptm serve` printed"
             raise PtmUnavailable(f"no answer ({error.what})", where=address, fix=fix) from None
         yield service
+
+
+def _check_revision(card: ModelCard, revision: str) -> None:
+    if revision and card.revision != revision:
+        what = f"the model has revision {card.revision} ({card.precision}, {card.max_tokens} tokens), not {revision}"
+        fix = "the same files, family, precision, device and max_length as where the revision was recorded"
+        raise RevisionChanged(what, where=card.model, fix=fix)
 
 
 def text_list(texts: Sequence[str], where: str) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class SimulatedRun:
         job, result, card = self.job, self.result(), self._ptm.describe()
         queries = sum(report.queries for report in self._reports)
         examples = len(self._splits.pooled())
-        return TunedPrompt(result.z, prompt_card(job, job.ptm.model, card.revision, examples, result, queries))
+        return TunedPrompt(result.z, prompt_card(job, card.revision, card.precision, examples, result, queries))
 
     def finish(self) -> FinishedRun:
         """Plays the remaining rounds, and measures the best prompt and its controls on the test examples.
@@ -118,7 +118,7 @@ def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
         if ptm is None:
             own = splits.job.ptm
             opened = open_ptm(
-                own.model, address=own.address, revision=own.revision, threads=own.threads, precision=own.precision
+                own.model, address=own.address, revision=own.revision, threads=own.threads, **own.options()
             )
             ptm = resources.enter_context(opened)
         return SimulatedRun(splits.with_mapped_classes(ptm), ptm, resources.pop_all())

@@ -18,10 +18,14 @@ from fedbbpt.bench.methods.rows import choose
 from fedbbpt.bench.methods.run import run_cells
 from fedbbpt.cli import bench_ptm
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.bundles import with_bundles
 from fedbbpt.cli.terminal.console import err, out, show
+from fedbbpt.cli.terminal.model_options import ModelOptions, option_name
 from fedbbpt.errors import InvalidInput
+from fedbbpt.job.config import Job
+from fedbbpt.job.sections import PtmSection
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
-from fedbbpt.types import Precision
+from fedbbpt.types import PrecisionChoice
 
 CELLS = "cells"
 """Name of the folder of cells within --out."""
@@ -34,10 +38,12 @@ bench.command()(bench_ptm.ptm)
 
 
 @bench.command()
+@with_bundles
 def methods(
     budget_queries: Annotated[
         int, typer.Option(min=1, help="The most queries of one run, on training and dev examples together.")
     ],
+    options_of_model: ModelOptions,
     task: Annotated[str, typer.Option(help=f"The task, one of {', '.join(MANUAL_PROMPTS)}.")] = "demo",
     data: Annotated[
         str, typer.Option(metavar="PATH", help="The task's data: a folder with train, dev and test files, or a file.")
@@ -57,9 +63,6 @@ def methods(
         int, typer.Option(min=1, help="The number of training examples of each class, and of dev examples.")
     ] = 16,
     model: Annotated[str, typer.Option(help="The PTM, named as in a job file.")] = "all-MiniLM-L6-v2",
-    precision: Annotated[
-        Precision, typer.Option(help="Precision of the model's layers. bfloat16 is faster but less accurate.")
-    ] = Precision.FLOAT32,
     out_folder: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="The folder for tables, plots and cells.")
     ] = Path("docs/results"),
@@ -85,8 +88,7 @@ def methods(
         methods=choose([word for word in methods.split(",") if word], tuple(CONTROLS)),
         clients=clients,
         shots=shots,
-        model=model,
-        precision=precision,
+        ptm=_ptm(model, options_of_model),
         test_examples=test_examples,
     )
     records = _run(grid, out_folder / CELLS, processes, threads)
@@ -165,6 +167,15 @@ def _known(task: str) -> str:
     return task
 
 
+def _ptm(model: str, options: ModelOptions) -> PtmSection:
+    """Returns the model of all cells, which have one precision, so that their results can be compared."""
+    if options.precision is PrecisionChoice.AUTO:
+        what = "a comparison has one precision on every machine"
+        raise InvalidInput(what, where="--precision", fix="float32 or bfloat16")
+    job = Job.model_validate({"ptm": {"model": model, "precision": "float32"}})
+    return options.apply(job).ptm
+
+
 def _source(task: str, data: str) -> str:
     if task == "demo":
         if data:
@@ -191,6 +202,8 @@ def _command(grid: Grid, methods: str, target: float) -> str:
         "--test-examples",
         str(grid.test_examples),
     ]
-    words += ["--precision", grid.precision] if grid.precision is not Precision.FLOAT32 else []
+    plain = PtmSection(precision=PrecisionChoice.FLOAT32).options()
+    for key, value in grid.ptm.options().items():
+        words += [option_name(key), str(value)] if value != plain[key] else []
     words += ["--methods", methods] if methods else []
     return shlex.join(words)

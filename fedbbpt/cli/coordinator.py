@@ -22,7 +22,7 @@ from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import run_settings, task_spec
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.service import serve
-from fedbbpt.types import OWNER
+from fedbbpt.types import OWNER, PrecisionChoice
 from fedbbpt.wire.addresses import parse_address
 from fedbbpt.wire.traffic import TrafficMeter
 
@@ -117,7 +117,7 @@ def _write_result(job: Job, run: Coordinator, path: Path) -> None:
         return
     owner = OWNER if job.definition().owner_takes_part(job.method) else None
     examples = sum(member.examples for member in status.members if member.client_id != owner)
-    write_prompt(
-        path, result.z, prompt_card(job, job.ptm.model, settings.ptm_revision, examples, result, status.queries)
-    )
+    precision = "" if job.ptm.precision is PrecisionChoice.AUTO else job.ptm.precision
+    card = prompt_card(job, settings.ptm_revision, precision, examples, result, status.queries)
+    write_prompt(path, result.z, card)
     print(f"the prompt is in {path}", flush=True)

@@ -16,7 +16,8 @@ from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, JobChanges, PtmAccess, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
 from fedbbpt.cli.terminal.measured import confusion_table, figures, metrics_table
-from fedbbpt.cli.terminal.model import open_card, open_section
+from fedbbpt.cli.terminal.model import open_card, open_job
+from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.data.examples import read, read_table
 from fedbbpt.errors import InvalidInput, InvalidJob
@@ -53,6 +54,7 @@ class _Subject:
 @with_bundles
 def evaluate(
     service: PtmAccess,
+    model: ModelOptions,
     names: ColumnNames,
     prompt: Annotated[
         Path | None,
@@ -96,7 +98,9 @@ def evaluate(
         raise InvalidInput(what, where="--prompt, --job", fix="one of the two options")
     with err.status("reading the data"):
         subject = (
-            _of_prompt(prompt, data, baseline, service, names) if prompt else _of_job(job_file, data, service, names)
+            _of_prompt(prompt, data, baseline, service, model, names)
+            if prompt
+            else _of_job(job_file, data, service, model, names)
         )
     found: dict[str, Measured] = {}
     with subject.model as ptm, Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -119,7 +123,9 @@ def evaluate(
             out.print(confusion_table(measured.confusion, subject.labels))
 
 
-def _of_prompt(path: Path, data: str, baseline: bool, service: PtmAccess, names: ColumnNames) -> _Subject:
+def _of_prompt(
+    path: Path, data: str, baseline: bool, service: PtmAccess, options: ModelOptions, names: ColumnNames
+) -> _Subject:
     if not data:
         raise InvalidInput("no examples to measure the prompt on", where="--data", fix="--data PATH")
     z, card = read_prompt(path)
@@ -127,13 +133,13 @@ def _of_prompt(path: Path, data: str, baseline: bool, service: PtmAccess, names:
     if baseline:
         conditions.append((WITHOUT, NoPrompt(card.space.prompt_tokens), NoPrompt.Z[0]))
     examples = read(data, card.labels, names.columns())
-    return _Subject(open_card(card, service), lambda ptm: card.task(), card.labels, examples, conditions)
+    return _Subject(open_card(card, service, options), lambda ptm: card.task(), card.labels, examples, conditions)
 
 
-def _of_job(path: Path | None, data: str, service: PtmAccess, names: ColumnNames) -> _Subject:
+def _of_job(path: Path | None, data: str, service: PtmAccess, options: ModelOptions, names: ColumnNames) -> _Subject:
     assert path is not None, "the caller has checked it"
     job = with_preset(JobChanges(**asdict(names)).apply(read_job(path)))
-    model = open_section(job.ptm, service)
+    model = open_job(job, service, options)
     if data:
         if job.task.mapping != "given":
             what = 'task.mapping = "frequency" is found on the job\'s own data'

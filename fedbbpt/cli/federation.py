@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,20 @@ from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.run_tables import results, shares
 from fedbbpt.cli.terminal.run_view import RunView
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import launch
 from fedbbpt.federation.processes import ProcessGroup
-from fedbbpt.federation.run_folder import PROMPT, SUMMARY, finish_run, prepare_folder
+from fedbbpt.federation.run_folder import (
+    PROMPT,
+    SUMMARY,
+    finish_run,
+    prepare_folder,
+    with_precision,
+    with_recorded_precision,
+)
 from fedbbpt.federation.simulation import simulate as run_simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
@@ -29,6 +38,7 @@ from fedbbpt.types import ExampleKind, Report, Result, RunStatus
 DEMO = Job.model_validate(
     {
         "run": {"name": "demo", "rounds": 12},
+        "ptm": {"precision": "float32"},
         "task": {"prompt": {"initial_text": "This question is about", "scale": 2.0, "offsets": True}},
     }
 )
@@ -60,6 +70,7 @@ def init(
 def run(
     job_file: options.JobFile,
     changes: JobChanges,
+    model: ModelOptions,
     out_folder: options.RunFolder = Path("run"),
     json: options.Json = False,
 ) -> None:
@@ -69,11 +80,16 @@ def run(
 
     Example: fedbbpt run job.toml --out run
     """
-    _run(changes.apply(read_job(job_file)), out_folder, json)
+    _run(model.apply(changes.apply(read_job(job_file))), out_folder, json)
 
 
 @with_bundles
-def demo(changes: JobChanges, out_folder: options.RunFolder = Path("demo-run"), json: options.Json = False) -> None:
+def demo(
+    changes: JobChanges,
+    model: ModelOptions,
+    out_folder: options.RunFolder = Path("demo-run"),
+    json: options.Json = False,
+) -> None:
     """Run a federation of four clients with different mixes of classes, on questions to a hospital or on --data.
 
     Example: fedbbpt demo --data my.csv
@@ -82,13 +98,14 @@ def demo(changes: JobChanges, out_folder: options.RunFolder = Path("demo-run"), 
     while (folder / SUMMARY).exists():
         number += 1
         folder = out_folder.with_name(f"{out_folder.name}-{number}")
-    _run(changes.apply(DEMO), folder, json)
+    _run(model.apply(changes.apply(DEMO)), folder, json)
 
 
 @with_bundles
 def simulate(
     job_file: options.JobFile,
     changes: JobChanges,
+    model: ModelOptions,
     out_folder: options.RunFolder = Path("simulation"),
     json: options.Json = False,
 ) -> None:
@@ -97,12 +114,19 @@ def simulate(
     Example: fedbbpt simulate job.toml
     """
     log_to_stderr(logging.WARNING)
-    job = changes.apply(read_job(job_file))
+    job = model.apply(changes.apply(read_job(job_file)))
     prepare_folder(out_folder)
     started = time.monotonic()
     splits = _prepared(job, json)
     section = splits.job.ptm
-    with open_ptm(section.model, address=section.address, threads=section.threads, precision=section.precision) as ptm:
+    opened = open_ptm(
+        section.model,
+        address=section.address,
+        revision=section.revision,
+        threads=section.threads,
+        **section.options(),
+    )
+    with opened as ptm:
         splits = splits.with_mapped_classes(ptm)
         with _view(splits.job) as view:
             result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
@@ -124,13 +148,15 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
     log_to_stderr(logging.WARNING)
     prepare_folder(folder)
     started = time.monotonic()
-    splits = _prepared(job, as_json)
+    splits = _prepared(with_recorded_precision(job, folder), as_json)
     with ProcessGroup(folder / "logs") as group:
         with _view(splits.job) as view:
             address = launch.start_ptm(group, splits.job, folder, view.note)
             with open_ptm(address=address, revision=splits.job.ptm.revision) as ptm:
-                revision = ptm.describe().revision
-                splits = splits.with_mapped_classes(ptm)
+                card = ptm.describe()
+                revision = card.revision
+                view.note(f"the model computes in {card.precision}" if card.precision else "the service answers")
+                splits = replace(splits, job=with_precision(splits.job, card.precision)).with_mapped_classes(ptm)
 
                 def watch(status: RunStatus, news: tuple[Report, ...]) -> None:
                     view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")

@@ -16,6 +16,7 @@ from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import InputColumns, PtmAccess, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
 from fedbbpt.cli.terminal.model import open_card
+from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.columns import Columns
 from fedbbpt.data.images import read_unlabelled
@@ -48,6 +49,7 @@ PromptFile = Annotated[
 def predict(
     prompt: PromptFile,
     service: PtmAccess,
+    model: ModelOptions,
     names: InputColumns,
     text: Annotated[list[str] | None, typer.Option(help="A text to classify. Repeat it for more texts.")] = None,
     text_pair: Annotated[
@@ -89,7 +91,7 @@ def predict(
         if out_file is not None:
             write = resources.enter_context(prediction_file(out_file, card.labels, force=force))
         with err.status("loading the model"):
-            ptm = resources.enter_context(open_card(card, service))
+            ptm = resources.enter_context(open_card(card, service, model))
             scorer = PromptScorer(ptm, card.task(), card.space)
         # A bar would be torn apart by the tables, and must not redirect them to standard error.
         hidden = not (err.is_terminal and (out_file or json))

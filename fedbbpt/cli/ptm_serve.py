@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedbbpt.cli.terminal.bundles import Listening, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr
+from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.options import read_token
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
@@ -23,7 +24,7 @@ from fedbbpt.ptm.ray import cluster
 from fedbbpt.ptm.server import serve
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
-from fedbbpt.types import Precision, Runtime
+from fedbbpt.types import PrecisionChoice, Runtime
 from fedbbpt.wire.addresses import check_host
 
 ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
@@ -39,8 +40,8 @@ class Compute(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """The model to serve, and how it computes."""
+class ServedModel:
+    """The model to serve, and what computes it."""
 
     model: Annotated[
         str,
@@ -49,22 +50,8 @@ class ModelOptions:
             "or openai:MODEL@http://HOST:PORT/v1."
         ),
     ]
-    family: Annotated[
-        str,
-        typer.Option(help="The family of the model, which decides how it is asked. By default its checkpoint decides."),
-    ] = ""
     threads: Annotated[
         int, typer.Option(min=0, help="Threads of the model; 0 means all cores, or one per replica on Ray.")
-    ] = 0
-    precision: Annotated[
-        Precision, typer.Option(help="Precision of the model's layers. bfloat16 is faster but less accurate.")
-    ] = Precision.FLOAT32
-    device: Annotated[
-        str, typer.Option(help="The device that computes: cpu, or a name that torch knows, such as cuda.")
-    ] = "cpu"
-    max_length: Annotated[
-        int,
-        typer.Option(min=0, help="The most tokens of an input, prompt included. 0 means as many as the model takes."),
     ] = 0
     engine: Annotated[
         Compute,
@@ -116,7 +103,9 @@ class ProviderOptions:
 
 @ptm.command("serve")
 @with_bundles
-def ptm_serve(model: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:
+def ptm_serve(
+    model: ServedModel, options: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening
+) -> None:
     """Answer queries to a model. Label scores leave the service; weights and gradients never do.
 
     Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
@@ -124,7 +113,7 @@ def ptm_serve(model: ModelOptions, ray: RayOptions, provider: ProviderOptions, l
     log_to_stderr(logging.INFO)
     tenants = _tenants(provider.tenants, listening)
     if model.engine is Compute.RAY:
-        _serve_on_ray(model, ray, provider, listening, tenants)
+        _serve_on_ray(model, _ray_options(options), ray, provider, listening, tenants)
         return
     if ray.ray_address or ray.replicas != "1":
         what = "replicas and a cluster need Ray"
@@ -132,13 +121,10 @@ def ptm_serve(model: ModelOptions, ray: RayOptions, provider: ProviderOptions, l
     with err.status(f"loading {model.model}"):
         backend = load(
             model.model,
-            family=model.family,
             threads=model.threads,
-            precision=model.precision,
             runtime=Runtime(model.engine.value),
-            device=model.device,
-            max_length=model.max_length,
             api_key=read_token(model.api_key_file),
+            **{"precision": PrecisionChoice.AUTO, **options.given()},
         )
     engine = Engine(backend, time.monotonic, tenants=tenants, audit_file=provider.audit)
     try:
@@ -157,21 +143,29 @@ async def _serve(name: str, engine: Engine, provider: ProviderOptions, listening
     stop_metrics()
 
 
+def _ray_options(options: ModelOptions) -> dict[str, Any]:
+    """Returns the options of a replica. Each would measure by itself, and all must agree, so auto is float32 here."""
+    given = options.given()
+    if (device := given.get("device", "cpu")) != "cpu":
+        what = f"replicas on Ray compute on the CPU, not on {device}"
+        raise InvalidInput(what, where="--device", fix="cpu, or --engine torch")
+    fixed = given.get("precision", PrecisionChoice.AUTO)
+    return {**given, "precision": PrecisionChoice.FLOAT32 if fixed is PrecisionChoice.AUTO else fixed}
+
+
 def _serve_on_ray(
-    model: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening, tenants: Tenants
+    model: ServedModel,
+    options: dict[str, Any],
+    ray: RayOptions,
+    provider: ProviderOptions,
+    listening: Listening,
+    tenants: Tenants,
 ) -> None:
     _check_ray(model, ray, provider, listening)
     size = cluster.Size(*_replicas(ray.replicas), model.threads or 1)
     with err.status(f"starting {model.model} on Ray"):
         serving = cluster.serve(
-            partial(
-                load,
-                model.model,
-                family=model.family,
-                threads=size.threads,
-                precision=model.precision,
-                max_length=model.max_length,
-            ),
+            partial(load, model.model, threads=size.threads, **options),
             size,
             tenants,
             listening.host,
@@ -185,10 +179,7 @@ def _serve_on_ray(
     asyncio.run(until_done(serving.stop))
 
 
-def _check_ray(model: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:
-    if model.device != "cpu":
-        what = f"replicas on Ray compute on the CPU, not on {model.device}"
-        raise InvalidInput(what, where="--device", fix="cpu, or --engine torch")
+def _check_ray(model: ServedModel, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:
     if listening.tls() is not None:
         raise InvalidInput("Ray has no TLS", where="--tls-cert", fix="a TLS proxy on the same machine")
     if model.model.startswith("openai:"):

@@ -15,7 +15,7 @@ from fedbbpt.data.examples import write
 from fedbbpt.errors import CoordinatorUnavailable, FedbbptError
 from fedbbpt.federation import assemble
 from fedbbpt.federation.processes import ProcessGroup
-from fedbbpt.federation.run_folder import AUXILIARY, STORE
+from fedbbpt.federation.run_folder import AUXILIARY, JOB, STORE
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
@@ -48,8 +48,9 @@ def start_ptm(group: ProcessGroup, job: Job, out: Path, note: Note) -> str:
     note(f"starting the PTM service with {job.ptm.model}")
     file = out / "ptm.address"
     file.unlink(missing_ok=True)
-    speed = ["--threads", str(job.ptm.threads), "--precision", job.ptm.precision]
-    arguments = ["--model", job.ptm.model, *speed, "--address-file", str(file)]
+    arguments = ["--model", job.ptm.model, "--threads", str(job.ptm.threads), "--address-file", str(file)]
+    for key, value in job.ptm.options().items():
+        arguments += [f"--{key.replace('_', '-')}", str(value)]
     group.start("ptm", ["ptm", "serve", *arguments])
     return group.address("ptm", file, PTM_START_SECONDS)
 
@@ -84,7 +85,7 @@ def run_federation(
     job = splits.job
     assemble.check_owner_has_data(job, splits.server)
     (out / "data").mkdir(exist_ok=True)
-    (out / "job.toml").write_text(job_text(job), encoding="utf-8")
+    (out / JOB).write_text(job_text(job), encoding="utf-8")
     shard: list[str] = []
     if len(splits.server):
         shard = ["--data", str(write(out / "data" / "server", splits.server, job.task.labels))]
@@ -104,7 +105,7 @@ def _make_auxiliary(group: ProcessGroup, out: Path, shard: list[str], note: Note
     path = out / AUXILIARY
     if not path.exists():
         note("making the auxiliary model")
-        group.start("auxiliary", ["owner", "auxiliary", str(out / "job.toml"), *shard, "--to", str(path)])
+        group.start("auxiliary", ["owner", "auxiliary", str(out / JOB), *shard, "--to", str(path)])
         if group.wait("auxiliary"):
             group.require("auxiliary")
     return path
@@ -116,7 +117,7 @@ def _start_coordinator(group: ProcessGroup, out: Path, options: list[str], note:
     file = out / "coordinator.address"
     file.unlink(missing_ok=True)
     files = ["--store", str(out / STORE), "--address-file", str(file)]
-    group.start("coordinator", ["coordinator", "serve", str(out / "job.toml"), *files, *options])
+    group.start("coordinator", ["coordinator", "serve", str(out / JOB), *files, *options])
     return group.address("coordinator", file, START_SECONDS)
 
 

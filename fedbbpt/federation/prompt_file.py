@@ -1,7 +1,7 @@
 """The file of a tuned prompt: the vector z in safetensors, a card of how it was tuned, and a page with that card."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.host.files import atomic_write
 from fedbbpt.prompts import Space
 from fedbbpt.prompts.text import TextSpace
-from fedbbpt.types import Examples, Precision, TaskSpec
+from fedbbpt.types import Examples, Precision, PrecisionChoice, TaskSpec
 
 
 class PromptCard(BaseModel):
@@ -26,7 +26,12 @@ class PromptCard(BaseModel):
     ptm: str
     ptm_revision: str
     """The revision that the prompt was measured with; another may score differently."""
-    ptm_precision: Precision = Precision.FLOAT32
+    ptm_precision: str = Precision.FLOAT32
+    """Empty if it is not known, for example of a model behind another server."""
+    ptm_family: str = Field("", exclude_if=lambda family: not family)
+    """`ptm.family` of the job; empty: as the model's architecture suggests."""
+    ptm_max_length: int = Field(0, exclude_if=lambda length: not length)
+    """`ptm.max_length` of the job; 0: as many tokens as the model takes."""
     template: str
     labels: tuple[str, ...]
     classes: tuple[str, ...]
@@ -40,6 +45,12 @@ class PromptCard(BaseModel):
     dev_loss: float
     dev_accuracy: float | None
     """None if the PTM gave the clients losses only."""
+
+    def model_options(self) -> dict[str, Any]:
+        """Returns how to load the model, in the form that `ptm.models.loading.load` takes."""
+        known = set(PrecisionChoice)
+        precision = PrecisionChoice(self.ptm_precision if self.ptm_precision in known else PrecisionChoice.AUTO)
+        return {"family": self.ptm_family, "precision": precision, "max_length": self.ptm_max_length}
 
     def task(self) -> TaskSpec:
         """Returns the task that the PTM scores."""

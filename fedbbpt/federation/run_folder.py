@@ -15,9 +15,9 @@ from fedbbpt.federation.prompt_file import PromptCard, write_prompt
 from fedbbpt.federation.splits import Splits
 from fedbbpt.host.files import atomic_write
 from fedbbpt.interfaces import Ptm
-from fedbbpt.job.config import Job
+from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.types import ModelCard, Report, Result
+from fedbbpt.types import ModelCard, PrecisionChoice, Report, Result
 
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
@@ -25,6 +25,8 @@ METRICS = "metrics.jsonl"
 PROMPT = "prompt.safetensors"
 STORE = "run.db"
 """The coordinator's database."""
+JOB = "job.toml"
+"""The job that the coordinator of the run received, with its task and its precision decided."""
 AUXILIARY = "auxiliary.safetensors"
 """The model that clients of fed-sp train."""
 
@@ -38,6 +40,25 @@ def prepare_folder(folder: Path) -> None:
     if (folder / SUMMARY).exists():
         raise StoreMismatch("holds a finished run", where=str(folder), fix="another --out")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def with_recorded_precision(job: Job, folder: Path) -> Job:
+    """Returns the job with the precision of the unfinished run in the folder, if the job leaves it to a measurement.
+
+    A measurement on another day, or on another machine, may choose otherwise, and a run has one precision.
+    """
+    path = folder / JOB
+    if job.ptm.precision is not PrecisionChoice.AUTO or job.ptm.address or not path.exists():
+        return job
+    return with_precision(job, read_job(path, [job.definition()]).ptm.precision)
+
+
+def with_precision(job: Job, precision: str) -> Job:
+    """Returns the job with a precision, except with "" or with a running service: their precision is not the job's."""
+    if not precision or job.ptm.address:
+        return job
+    ptm = job.ptm.model_copy(update={"precision": PrecisionChoice(precision)})
+    return job.model_copy(update={"ptm": ptm})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +110,8 @@ class FinishedRun:
     def card(self) -> PromptCard:
         """Returns the card of the run's prompt."""
         queries = sum(report.queries for report in self.reports)
-        return prompt_card(self.job, self.job.ptm.model, self.ptm.revision, self.examples, self.result, queries)
+        ptm = self.ptm
+        return prompt_card(self.job, ptm.revision, ptm.precision, self.examples, self.result, queries)
 
     def write(self, path: str | PathLike[str]) -> None:
         """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
@@ -123,13 +145,13 @@ def finish_run(
     return FinishedRun(job, ptm.describe(), len(train), result, reports, comparison, seconds)
 
 
-def prompt_card(job: Job, ptm: str, revision: str, examples: int, result: Result, queries: int) -> PromptCard:
+def prompt_card(job: Job, revision: str, precision: str, examples: int, result: Result, queries: int) -> PromptCard:
     """Returns the card of a job's prompt.
 
     Args:
         job: The job, with its task complete.
-        ptm: The model's name.
         revision: The model's revision.
+        precision: The model's precision; empty if it is not known.
         examples: Training examples of all clients together.
         result: The prompt and its measurement on dev examples.
         queries: Queries of the whole run.
@@ -138,9 +160,11 @@ def prompt_card(job: Job, ptm: str, revision: str, examples: int, result: Result
     return PromptCard(
         run=job.run.name,
         method=job.method.name,
-        ptm=ptm,
+        ptm=job.ptm.model,
         ptm_revision=revision,
-        ptm_precision=job.ptm.precision,
+        ptm_precision=precision,
+        ptm_family=job.ptm.family,
+        ptm_max_length=job.ptm.max_length,
         template=task.template,
         labels=job.task.labels,
         classes=task.classes,

@@ -1,7 +1,7 @@
 """The sections of a job file except `[method]`, which belongs to the method, and `[task.prompt]`."""
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,8 +10,9 @@ from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
 from fedbbpt.limits import MAX_ROUNDS
+from fedbbpt.ptm.models.loading import Misfit, find_misfit
 from fedbbpt.toml.section import Section, contradiction
-from fedbbpt.types import Precision
+from fedbbpt.types import PrecisionChoice
 from fedbbpt.wire.addresses import parse_address
 
 
@@ -38,10 +39,38 @@ class PtmSection(Section):
     revision: str = Field(
         "", description="The only revision of the model that the run accepts. Empty: the one that the service has."
     )
-    threads: int = Field(0, ge=0, description="Threads that compute the model. 0: one for each core.")
-    precision: Precision = Field(
-        Precision.FLOAT32, description="Precision of the model's layers. bfloat16 is faster but less accurate."
+    family: str = Field("", description="How a checkpoint is scored. Empty: as its architecture suggests.")
+    device: str = Field("cpu", description="The device that computes: cpu, or a name that torch knows, such as cuda.")
+    precision: PrecisionChoice = Field(
+        PrecisionChoice.AUTO,
+        description="Precision of the model's layers. auto: bfloat16 where a measurement at the start finds it faster "
+        "and nearly as accurate, otherwise float32.",
     )
+    max_length: int = Field(
+        0, ge=0, description="Most tokens of an input, prompt included. 0: as many as the model takes."
+    )
+    threads: int = Field(0, ge=0, description="Threads that compute the model. 0: one for each core.")
+
+    @model_validator(mode="after")
+    def _model_has_options(self) -> "PtmSection":
+        if (misfit := self.find_misfit()) is not None:
+            raise contradiction(misfit.key, misfit.what, misfit.fix)
+        return self
+
+    def find_misfit(self) -> Misfit | None:
+        """Returns the first key that fits neither the model nor a running service; None if there is none."""
+        options = self.options()
+        if not self.address:
+            return find_misfit(self.model, **options)
+        for key, value in options.items():
+            if value != type(self).model_fields[key].default:
+                what = "it is for a model that is loaded here, and ptm.address names a running service"
+                return Misfit(key, what, "the option of `fedbbpt ptm serve` instead, or no address")
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """Returns how the model is loaded, in the form that `ptm.models.loading.load` takes, without its threads."""
+        return {name: getattr(self, name) for name in ("family", "device", "precision", "max_length")}
 
     @model_validator(mode="after")
     def _address_is_one(self) -> "PtmSection":

@@ -5,6 +5,7 @@ K classes.
 """
 
 from fedbbpt.types.arrays import Array, Arrays, Expansion, Losses, Metrics, Population, Scores, pack, unpack
+from fedbbpt.types.computation import Precision, PrecisionChoice, Runtime
 from fedbbpt.types.examples import ExampleKind, Examples, ExampleSet, LabelledExamples, Perturbation, TaskSpec
 from fedbbpt.types.prompt_kinds import TEXT_MODEL_PROMPTS, Injection, Projection, ProjectionKind, PromptKind
 from fedbbpt.types.prompts import (
@@ -24,9 +25,7 @@ from fedbbpt.types.ptm import (
     MicroBatch,
     ModelCard,
     Output,
-    Precision,
     Price,
-    Runtime,
     Scored,
     Usage,
 )
@@ -93,6 +92,7 @@ __all__ = [
     "Phase",
     "Population",
     "Precision",
+    "PrecisionChoice",
     "Price",
     "Projection",
     "ProjectionKind",

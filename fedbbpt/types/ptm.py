@@ -12,21 +12,6 @@ from fedbbpt.types.arrays import Array, Losses, Scores
 from fedbbpt.types.prompt_kinds import Injection, PromptKind
 
 
-class Precision(StrEnum):
-    """The precision of a model's layers."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class Runtime(StrEnum):
-    """The runtime that computes an encoder's layers. Embeddings and heads always run in torch."""
-
-    TORCH = "torch"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-
-
 class Output(StrEnum):
     """The kind of answer that a PTM returns. ptm.proto describes each output."""
 
@@ -128,6 +113,8 @@ class ModelCard:
     price: Price = FREE
     max_pairs: int = 0
     """The most (prompt, example) pairs of one call; 0: no limit besides the size of the messages."""
+    precision: str = ""
+    """The precision of the model's layers, such as "float32"; empty if the provider does not tell it."""
 
 
 @dataclass(frozen=True, slots=True)

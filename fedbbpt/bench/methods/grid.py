@@ -19,10 +19,11 @@ from fedbbpt.bench.methods.search import curve, federations, search
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
+from fedbbpt.job.sections import PtmSection
 from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.seeds import rng
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
-from fedbbpt.types import LabelledExamples, Precision
+from fedbbpt.types import LabelledExamples
 
 IID = "iid"
 
@@ -68,8 +69,8 @@ class Grid:
     clients: int
     shots: int
     """Training examples of each class over all clients, and as many dev examples."""
-    model: str
-    precision: Precision
+    ptm: PtmSection
+    """The model, and how it is loaded."""
     test_examples: int
     """Most test examples. 0: all."""
 
@@ -104,7 +105,7 @@ class Grid:
         return {
             # Every round takes at least one query.
             "run": {"name": "bench", "seed": seed, "rounds": min(self.budget, MAX_ROUNDS)},
-            "ptm": {"model": self.model, "precision": self.precision},
+            "ptm": self.ptm.model_dump(mode="json"),
             "task": {"preset": "" if self.task == "demo" else self.task},
             "data": {
                 "source": self.source,

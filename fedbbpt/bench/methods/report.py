@@ -83,7 +83,7 @@ def summaries(grid: Grid, records: Sequence[Record]) -> tuple[Summary, ...]:
 
 def model_name(grid: Grid) -> str:
     """Returns the model's name, for a local model only that of its folder."""
-    return Path(grid.model).name if Path(grid.model).is_dir() else grid.model
+    return Path(grid.ptm.model).name if Path(grid.ptm.model).is_dir() else grid.ptm.model
 
 
 def title(split: str) -> str:
@@ -98,7 +98,7 @@ def markdown(grid: Grid, records: Sequence[Record], target: float, command: str,
     lines = [
         f"# {grid.task}",
         "",
-        f"{model_name(grid)} in {grid.precision}; {grid.clients} clients; "
+        f"{model_name(grid)} in {grid.ptm.precision}; {grid.clients} clients; "
         f"{grid.shots} shots of each class in total, and as many dev examples;",
         f"at most {grid.budget:,} queries; {records[0].test_examples:,} test examples; "
         f"seeds {', '.join(map(str, grid.seeds))}.",

@@ -16,12 +16,12 @@ from fedbbpt.bench.methods.grid import Cell, measure
 from fedbbpt.bench.methods.records import Record, read_record, write_record
 from fedbbpt.errors import ChildFailed, StoreMismatch
 from fedbbpt.interfaces import Backend
+from fedbbpt.job.sections import PtmSection
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.tenants.state import Quotas
 from fedbbpt.ptm.tenants.tenant import IN_PROCESS
-from fedbbpt.types import Precision
 
 NO_LIMITS = Quotas(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
 """The quotas of a PTM that only this process uses."""
@@ -80,13 +80,13 @@ def _run_in_processes(
 
 
 def _run_cell(cell: Cell, folder: Path, threads: int) -> None:
-    engine = Engine(_backend(cell.job.ptm.model, cell.job.ptm.precision, threads), time.monotonic, NO_LIMITS)
+    engine = Engine(_backend(cell.job.ptm, threads), time.monotonic, NO_LIMITS)
     write_record(folder / cell.file_name, measure(cell, LocalPtm(engine, IN_PROCESS)))
 
 
 @lru_cache(maxsize=1)
-def _backend(model: str, precision: Precision, threads: int) -> Backend[Any]:
-    return load(model, threads=threads, precision=precision)
+def _backend(ptm: PtmSection, threads: int) -> Backend[Any]:
+    return load(ptm.model, threads=threads, **ptm.options())
 
 
 def _read(path: Path) -> Record:

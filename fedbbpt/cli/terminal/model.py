@@ -1,39 +1,53 @@
-"""Opens the model of a prompt or of a job, for commands that a person waits for."""
+"""Opens the model that a prompt's card or a job names: on a PTM service, or loaded into this process."""
 
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.terminal.bundles import PtmAccess
+from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.federation.prompt_file import PromptCard
 from fedbbpt.interfaces import Ptm
-from fedbbpt.job.sections import PtmSection
+from fedbbpt.job.config import Job
 
-_PATIENCE_SECONDS = 5.0
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
 """How long to retry a service that does not answer, while a person waits."""
 
 
-def open_card(card: PromptCard, service: PtmAccess) -> AbstractContextManager[Ptm]:
-    """Opens the service, or the card's model loaded as the run had it."""
-    return open_ptm(
+@contextmanager
+def open_card(card: PromptCard, service: PtmAccess, options: ModelOptions) -> Iterator[Ptm]:
+    """Opens the service, or the card's model loaded as the run had it, except for the options that are given."""
+    options.check_loaded_here(service)
+    given = options.given()
+    opened = open_ptm(
         card.ptm,
         address=service.ptm,
-        revision=card.ptm_revision,
-        precision=card.ptm_precision,
+        revision="" if given else card.ptm_revision,
         tls=service.tls(),
         token=service.token(),
-        patience_seconds=_PATIENCE_SECONDS,
+        patience_seconds=PATIENCE_SECONDS,
+        **{**card.model_options(), **given},
     )
+    with opened as ptm:
+        if given and (revision := ptm.describe().revision) != card.ptm_revision:
+            log.warning("the prompt was tuned for revision %s, and %s scores now", card.ptm_revision, revision)
+        yield ptm
 
 
-def open_section(section: PtmSection, service: PtmAccess) -> AbstractContextManager[Ptm]:
-    """Opens the service, or else that of a job, or else the job's model in this process."""
+def open_job(job: Job, service: PtmAccess, options: ModelOptions) -> AbstractContextManager[Ptm]:
+    """Opens the service, or the job's own, or its model loaded into this process with the given options."""
+    options.check_loaded_here(service)
+    section = options.apply(job).ptm
     return open_ptm(
         section.model,
         address=service.ptm or section.address,
         revision=section.revision,
         threads=section.threads,
-        precision=section.precision,
         tls=service.tls(),
         token=service.token(),
-        patience_seconds=_PATIENCE_SECONDS,
+        patience_seconds=PATIENCE_SECONDS,
+        **section.options(),
     )

@@ -7,7 +7,7 @@ import typer
 
 from fedbbpt.errors import InvalidInput
 
-SECURITY, DATA = "Security", "Columns of the data"
+SECURITY, DATA, MODEL = "Security", "Columns of the data", "The model, where this command loads it"
 """Headings under which help texts list options."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

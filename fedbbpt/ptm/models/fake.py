@@ -33,6 +33,7 @@ from fedbbpt.types import (
     MicroBatch,
     ModelCard,
     Perturbation,
+    Precision,
     PromptKind,
     Prompts,
     Scores,
@@ -92,6 +93,7 @@ class Fake:
             max_message_bytes=MAX_MESSAGE_BYTES,
             embedding_width=WIDTH,
             score_noise=0.0,
+            precision=Precision.FLOAT32,
         )
 
     def check(self, task: TaskSpec) -> None:

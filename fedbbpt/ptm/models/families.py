@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from fedbbpt.ptm.models.accelerate.exported_layers import check_runtime
 from fedbbpt.ptm.models.checkpoint import CPU, load, read_config
 from fedbbpt.ptm.models.image.clip import Clip
 from fedbbpt.ptm.models.image.image_classifier import ImageClassifier
+from fedbbpt.ptm.models.precision.choice import load_measured
+from fedbbpt.ptm.models.precision.memory import memory_of
+from fedbbpt.ptm.models.precision.trial import measure_product
 from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.causal_lm import CausalLM
 from fedbbpt.ptm.models.text.dual_encoder import DualEncoder
@@ -25,7 +29,10 @@ from fedbbpt.ptm.models.text.masked_lm import MaskedLM
 from fedbbpt.ptm.models.text.sentence_encoder import is_sentence_encoder
 from fedbbpt.ptm.models.text.sequence_classifier import SequenceClassifier
 from fedbbpt.ptm.models.text.transformer import Transformer
-from fedbbpt.types import Precision, Runtime
+from fedbbpt.types import Precision, PrecisionChoice, Runtime
+
+DEFAULT_WIDTH = 1024
+"""Width of the layers that the choice of precision assumes where a configuration does not state it."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +71,7 @@ def load_backend(
     *,
     family: str = "",
     threads: int = 0,
-    precision: Precision = Precision.FLOAT32,
+    precision: PrecisionChoice = PrecisionChoice.FLOAT32,
     runtime: Runtime = Runtime.TORCH,
     device: str = CPU,
     max_length: int = 0,
@@ -79,20 +86,30 @@ def load_backend(
     family = family or _family(folder)
     if family not in FAMILIES:
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
-    check_runtime(runtime, precision, family, model)
     backend, auto_class = FAMILIES[family]
     if family == "dual-encoder" and read_config(folder).model_type in _ENCODERS_OF_ENCODER_DECODERS:
         auto_class = transformers.AutoModelForTextEncoding
     reads_text = issubclass(backend, Transformer)
-    if precision is not Precision.FLOAT32 and not reads_text:
+    measured = precision is PrecisionChoice.AUTO and reads_text and runtime is Runtime.TORCH
+    fixed = Precision.FLOAT32 if precision is PrecisionChoice.AUTO else Precision(precision)
+    check_runtime(runtime, fixed, family, model)
+    if fixed is not Precision.FLOAT32 and not reads_text:
         raise InvalidInput(f"this model does not support {precision}", where=model, fix="float32")
     if device != CPU and (runtime is not Runtime.TORCH or not reads_text):
         raise InvalidInput(f"device {device} is for text models that torch computes", where=model, fix=f"device {CPU}")
     if max_length and not reads_text:
         raise InvalidInput(f"a model of the family {family} has no length of texts", where="--max-length", fix="0")
-    with _failures_in_words(model, folder, family):
-        checkpoint = load(model, folder, auto_class, family, precision, runtime, device, max_length)
-        return backend(checkpoint, threads=threads)
+
+    def load_in(precision: Precision) -> Transformer[Any] | Clip | ImageClassifier:
+        with _failures_in_words(model, folder, family):
+            checkpoint = load(model, folder, auto_class, family, precision, runtime, device, max_length)
+            return backend(checkpoint, threads=threads)
+
+    if not measured:
+        return load_in(fixed)
+    width = getattr(read_config(folder).get_text_config(), "hidden_size", DEFAULT_WIDTH)
+    files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.json")))
+    return load_measured(load_in, partial(measure_product, width, device), memory_of(folder, files, family, device))
 
 
 @contextmanager

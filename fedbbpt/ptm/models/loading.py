@@ -1,5 +1,7 @@
 """Loads the backend of a model by its name. Together with `fedbbpt.whitebox`, only `ptm.models` imports torch."""
 
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,7 +10,7 @@ from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.plugins import load_plugin
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.types import Precision, Runtime
+from fedbbpt.types import Precision, PrecisionChoice, Runtime
 
 GROUP = "fedbbpt.backends"
 """The entry-point group of plug-in backends."""
@@ -38,7 +40,7 @@ def load(
     *,
     family: str = "",
     threads: int = 0,
-    precision: Precision = Precision.FLOAT32,
+    precision: Precision | PrecisionChoice = Precision.FLOAT32,
     runtime: Runtime = Runtime.TORCH,
     device: str = "cpu",
     max_length: int = 0,
@@ -53,7 +55,8 @@ def load(
         family: How to score with a checkpoint, one of `families.FAMILIES`; empty: as its architecture suggests.
         threads: Micro-batches that run in parallel; 0: as many as there are cores, or 8 requests to another server.
         precision: Precision of the model's layers. bfloat16 is two to three times as fast on machines that support it,
-            but less accurate.
+            but less accurate. "auto" takes it for text models on torch where a measurement says so
+            (`precision.choice`), and float32 otherwise; the card says which.
         runtime: What computes the layers of text encoders; other models run on torch.
         device: A device that torch knows, such as "cuda", for text models; other models run on the CPU.
         max_length: The most tokens of an input, prompt included, for checkpoints of text models; 0: as many as the
@@ -65,31 +68,23 @@ def load(
         InvalidPlugin: The plug-in does not load, or its prefix is taken.
         PluginMissing: No installed package offers the prefix.
     """
+    precision = PrecisionChoice(precision)
+    if (misfit := find_misfit(model, family, device, precision, max_length)) is not None:
+        raise InvalidInput(misfit.what, where=misfit.key, fix=misfit.fix)
     prefix, colon, name = model.partition(":")
     if colon and (plugin := _plugin(prefix)) is not None:
-        if family or runtime is not Runtime.TORCH or max_length:
-            what = "a plug-in has neither families nor runtimes, and states its own longest input"
-            raise InvalidInput(what, where="model", fix="leave out family, engine and max_length")
-        return plugin(name, threads=threads, precision=precision, device=device)
+        if runtime is not Runtime.TORCH:
+            raise InvalidInput("a plug-in has no runtimes", where="model", fix="--engine torch")
+        fixed = Precision.FLOAT32 if precision is PrecisionChoice.AUTO else Precision(precision)
+        return plugin(name, threads=threads, precision=fixed, device=device)
     if colon and prefix != "openai" and not Path(model).exists():
         what = f"no installed plug-in loads models that are called {prefix}:..."
         raise PluginMissing(what, where=model, fix=f"a package with {prefix!r} among its entry points fedbbpt.backends")
-    on_other_server = model.startswith("openai:")
-    without_torch = model == "fake" or model.endswith(".onnx") or on_other_server
-    if without_torch and precision is not Precision.FLOAT32:
-        raise InvalidInput(f"this model does not support {precision}", where=_public(model), fix="float32")
-    if without_torch and runtime is not Runtime.TORCH:
+    if _kind(model) is _Kind.OTHER and runtime is not Runtime.TORCH:
         raise InvalidInput(f"{runtime} computes text encoders only", where=_public(model), fix="--engine torch")
-    if without_torch and device != "cpu":
-        raise InvalidInput(
-            f"device {device} is for text models that torch computes", where=_public(model), fix="device cpu"
-        )
-    if without_torch and (family or max_length):
-        name = "family" if family else "max_length"
-        raise InvalidInput(f"{name} is for checkpoints of transformers", where=_public(model), fix=f"no {name}")
     if model == "fake":
         return Fake()
-    if on_other_server:
+    if model.startswith("openai:"):
         with needs_extra("openai", where="model"):  # the model's name is not repeated: its URL may contain a password
             from fedbbpt.ptm.models.openai.backend import connect
         return connect(model, api_key, threads=threads)
@@ -110,9 +105,52 @@ def load(
     )
 
 
+_SERVERS = ("openai:", "openai-chat:")
+"""Beginnings of the names of models behind another server."""
+
+
+class _Kind(Enum):
+    """What a model's name says about it, without looking for the model."""
+
+    CHECKPOINT = "a checkpoint"
+    PLUGIN = "a model of a plug-in"
+    OTHER = "another model"
+
+
+def _kind(model: str) -> _Kind:
+    if model == "fake" or model.startswith(_SERVERS) or model.endswith(".onnx"):
+        return _Kind.OTHER
+    return _Kind.PLUGIN if ":" in model and not Path(model).exists() else _Kind.CHECKPOINT
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """An option that a kind of model does not have."""
+
+    key: str
+    what: str
+    fix: str
+
+
+def find_misfit(model: str, family: str, device: str, precision: PrecisionChoice, max_length: int) -> Misfit | None:
+    """Returns the first option that the model cannot have, judged by its name alone; None if there is none."""
+    kind, name = _kind(model), _public(model)
+    if kind is _Kind.OTHER and precision is PrecisionChoice.BFLOAT16:
+        return Misfit("precision", f"the model {name} does not support {precision}", "auto or float32")
+    if kind is _Kind.OTHER and device != "cpu":
+        what = f"device {device} is for text models that torch computes, and not for {name}"
+        return Misfit("device", what, "cpu")
+    if kind is not _Kind.CHECKPOINT and family:
+        return Misfit("family", f"family is for checkpoints of transformers, and not for {name}", "no family")
+    if kind is not _Kind.CHECKPOINT and max_length:
+        what = f"max_length is for checkpoints of transformers; {name} has its own longest input"
+        return Misfit("max_length", what, "0")
+    return None
+
+
 def _public(model: str) -> str:
     """Returns the name of a model without the address of its server, which may contain a password."""
-    return "openai:..." if model.startswith("openai:") else model
+    return f"{model.partition(':')[0]}:..." if model.startswith(_SERVERS) else model
 
 
 def _plugin(prefix: str) -> BackendFactory | None:

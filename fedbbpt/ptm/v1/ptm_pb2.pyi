@@ -95,6 +95,7 @@ class DescribeResponse(_message.Message):
     MAX_VECTOR_NORM_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     MAX_PAIRS_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     revision: _builtins.str
@@ -123,6 +124,8 @@ class DescribeResponse(_message.Message):
     """The largest Euclidean norm of one vector of a soft or deep prompt."""
     max_pairs: _builtins.int
     """The most (prompt, example) pairs in one Score call. 0: no limit besides the size of the messages."""
+    precision: _builtins.str
+    """The precision of the model's layers, for example "float32" or "bfloat16". Empty if the provider does not tell it."""
     @_builtins.property
     def prompt_kinds(self) -> _containers.RepeatedScalarFieldContainer[_prompt_pb2.PromptKind.ValueType]:
         """The kinds of prompts that the model takes."""
@@ -172,10 +175,11 @@ class DescribeResponse(_message.Message):
         max_vector_norm: _builtins.float = ...,
         price: Global___Price | None = ...,
         max_pairs: _builtins.int = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "image_shape", b"image_shape", "injections", b"injections", "labels", b"labels", "max_examples", b"max_examples", "max_latent", b"max_latent", "max_message_bytes", b"max_message_bytes", "max_pairs", b"max_pairs", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "max_vector_norm", b"max_vector_norm", "min_examples", b"min_examples", "model", b"model", "output", b"output", "prefix_shape", b"prefix_shape", "price", b"price", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_width", b"embedding_width", "family", b"family", "image_shape", b"image_shape", "injections", b"injections", "labels", b"labels", "max_examples", b"max_examples", "max_latent", b"max_latent", "max_message_bytes", b"max_message_bytes", "max_pairs", b"max_pairs", "max_prompts", b"max_prompts", "max_tokens", b"max_tokens", "max_vector_norm", b"max_vector_norm", "min_examples", b"min_examples", "model", b"model", "output", b"output", "precision", b"precision", "prefix_shape", b"prefix_shape", "price", b"price", "prompt_kinds", b"prompt_kinds", "revision", b"revision", "score_noise", b"score_noise"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,6 +38,7 @@ def describe_response(card: ModelCard) -> pb.DescribeResponse:
         max_latent=card.max_latent,
         max_vector_norm=card.max_vector_norm,
         max_pairs=card.max_pairs,
+        precision=card.precision,
         price=pb.Price(
             currency=card.price.currency,
             micros_per_query=card.price.micros_per_query,
@@ -69,6 +70,7 @@ def model_card(response: pb.DescribeResponse) -> ModelCard:
         max_latent=response.max_latent,
         max_vector_norm=response.max_vector_norm,
         max_pairs=response.max_pairs,
+        precision=response.precision,
         price=Price(
             response.price.currency,
             response.price.micros_per_query,

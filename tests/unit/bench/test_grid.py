@@ -15,10 +15,11 @@ from fedbbpt.bench.methods.run import run_cells
 from fedbbpt.errors import InvalidInput, InvalidJob, StoreMismatch
 from fedbbpt.federation.evaluation import compare
 from fedbbpt.federation.splits import prepare
+from fedbbpt.job.sections import PtmSection
 from fedbbpt.job.settings import task_spec
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.tasks.presets import PRESETS
-from fedbbpt.types import Precision
+from fedbbpt.types import PrecisionChoice
 from tests.tiny_run import fake_ptm
 
 TINY = '[method]\nname = "fed-cma"\npopulation = 6\n[task.prompt]\ndim = 6\ntokens = 4\n'
@@ -37,8 +38,7 @@ def grid(**changes: Any) -> Grid:
         methods=("bias-only", CMA),
         clients=3,
         shots=4,
-        model="fake",
-        precision=Precision.FLOAT32,
+        ptm=PtmSection(model="fake", precision=PrecisionChoice.FLOAT32),
         test_examples=60,
     )
     return replace(made, **changes)

@@ -11,7 +11,8 @@ from fedbbpt.bench.methods import plots, report
 from fedbbpt.bench.methods.grid import Grid
 from fedbbpt.bench.methods.records import Point, Record
 from fedbbpt.errors import InvalidInput
-from fedbbpt.types import Precision
+from fedbbpt.job.sections import PtmSection
+from fedbbpt.types import PrecisionChoice
 
 GRID = Grid(
     task="trec",
@@ -22,8 +23,7 @@ GRID = Grid(
     methods=("bias-only", "climber", "loner"),
     clients=10,
     shots=16,
-    model="fake",
-    precision=Precision.FLOAT32,
+    ptm=PtmSection(model="fake", precision=PrecisionChoice.FLOAT32),
     test_examples=500,
 )
 

@@ -9,8 +9,18 @@ import pytest
 from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.evaluation import Comparison, Measured
 from fedbbpt.federation.prompt_file import read_prompt
-from fedbbpt.federation.run_folder import METRICS, PROMPT, SUMMARY, FinishedRun, prepare_folder
+from fedbbpt.federation.run_folder import (
+    METRICS,
+    PROMPT,
+    SUMMARY,
+    FinishedRun,
+    prepare_folder,
+    prompt_card,
+    with_precision,
+    with_recorded_precision,
+)
 from fedbbpt.job.config import Job
+from fedbbpt.job.job_file import job_text
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import Report, Result
 
@@ -88,3 +98,27 @@ def test_prepare_folder_accepts_an_unfinished_run_but_no_finished_one(tmp_path: 
     (out / SUMMARY).write_text("{}")
     with pytest.raises(StoreMismatch, match="finished run"):
         prepare_folder(out)
+
+
+def test_an_unfinished_run_keeps_the_precision_that_it_was_started_with(tmp_path: Path) -> None:
+    """Kills: a resumed run whose scores come from another precision."""
+    assert with_recorded_precision(JOB, tmp_path) is JOB, "a new run has none"
+    (tmp_path / "job.toml").write_text(job_text(with_precision(JOB, "bfloat16")))
+    assert with_recorded_precision(JOB, tmp_path).ptm.precision == "bfloat16"
+    pinned = with_precision(JOB, "float32")
+    assert with_recorded_precision(pinned, tmp_path) is pinned, "what the user asks for is not replaced"
+
+
+def test_the_precision_of_a_running_service_is_not_a_jobs(tmp_path: Path) -> None:
+    remote = JOB.model_copy(update={"ptm": JOB.ptm.model_copy(update={"address": "127.0.0.1:7001"})})
+    assert with_precision(remote, "bfloat16") is remote and with_precision(JOB, "") is JOB
+
+
+def test_a_prompts_card_says_how_to_load_its_model() -> None:
+    ptm = JOB.ptm.model_copy(update={"max_length": 64, "family": "causal-lm"})
+    result = Result(np.zeros(3, np.float32), LAST)
+    card = prompt_card(JOB.model_copy(update={"ptm": ptm}), "r1", "bfloat16", 8, result, 10)
+    assert card.model_options() == {"family": "causal-lm", "precision": "bfloat16", "max_length": 64}
+    plain = prompt_card(JOB, "r1", "int8", 8, result, 10)
+    assert plain.model_options() == {"family": "", "precision": "auto", "max_length": 0}
+    assert "ptm_family" not in plain.model_dump_json(), "cards of earlier prompts keep their bytes"

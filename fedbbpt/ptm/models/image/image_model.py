@@ -23,6 +23,7 @@ from fedbbpt.types import (
     MicroBatch,
     ModelCard,
     Perturbation,
+    Precision,
     PromptKind,
     Prompts,
     Scores,
@@ -46,7 +47,13 @@ class ImageModel(ABC, Generic[C]):
     hidden_size = 0
 
     def __init__(
-        self, name: str, revision: str, shape: tuple[int, int, int], *, labels: tuple[str, ...] = (), threads: int = 0
+        self,
+        name: str,
+        revision: str,
+        shape: tuple[int, int, int],
+        *,
+        labels: tuple[str, ...] = (),
+        threads: int = 0,
     ) -> None:
         """Measures the noise of scores, so subclasses call this after they have set what `_score_image` needs."""
         self.threads = threads or cpu_count() or 1
@@ -64,6 +71,7 @@ class ImageModel(ABC, Generic[C]):
             score_noise=0.0,
             image_shape=shape,
             labels=labels,
+            precision=Precision.FLOAT32,
         )
         self._card = replace(self._card, score_noise=self._measure_noise(shape))
 

@@ -114,6 +114,7 @@ class Transformer(ABC, Generic[C]):
             max_message_bytes=MAX_MESSAGE_BYTES,
             embedding_width=self._model.word_embeddings.embedding_dim,
             score_noise=0.0,
+            precision=checkpoint.precision,
         )
         with torch.inference_mode():
             self._explore(self_test.vectors)

@@ -43,7 +43,7 @@ def test_the_example_is_loaded_by_its_prefix(tmp_path: Path, monkeypatch: pytest
 
 def test_a_plugin_has_no_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "mine", "recorder:load")
-    with pytest.raises(InvalidInput, match="neither families nor runtimes"):
+    with pytest.raises(InvalidInput, match="family is for checkpoints"):
         load("mine:a", family="causal-lm")
 
 

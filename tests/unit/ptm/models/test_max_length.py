@@ -62,7 +62,7 @@ def test_lengths_beyond_the_model_and_without_room_are_refused(
 @pytest.mark.parametrize("option", [{"max_length": 64}, {"family": "causal-lm"}])
 def test_models_without_a_checkpoint_refuse_both(model: str, option: dict[str, int | str]) -> None:
     """Kills: an option that is accepted and then ignored; a password in a message."""
-    with pytest.raises(InvalidInput, match="is for checkpoints of transformers") as raised:
+    with pytest.raises(InvalidInput, match="for checkpoints of transformers") as raised:
         load(model, **option)  # type: ignore[arg-type]  # mypy does not know which key has which type
     assert "secret" not in str(raised.value)
 

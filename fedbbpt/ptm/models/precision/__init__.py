@@ -1,0 +1,1 @@
+"""Chooses the precision of a model's layers by measuring it."""
