@@ -19,6 +19,7 @@ from fedbbpt.cli import (
     owner,
     predict,
     ptm,
+    ptm_caller,
     ptm_serve,
     status,
 )
@@ -66,6 +67,8 @@ for command in (
     app.command()(command)
 ptm_serve.ptm.command()(ptm.audit)
 ptm_serve.ptm.command()(ptm.token)
+ptm_serve.ptm.command()(ptm_caller.describe)
+ptm_serve.ptm.command()(ptm_caller.usage)
 app.add_typer(coordinator.coordinator, name="coordinator")
 app.add_typer(client.client, name="client")
 app.add_typer(owner.owner, name="owner")

@@ -38,6 +38,7 @@ from fedbbpt.types import (
     Perturbation,
     Prompts,
     Scored,
+    Statement,
     TaskSpec,
     Usage,
 )
@@ -185,4 +186,8 @@ class RemotePtm:
 
     def usage(self) -> Usage:
         """Returns the usage; if there are several replicas, that of one of them."""
-        return usage_messages.usage(self._call(self._stub.GetUsage, pb.GetUsageRequest()).usage)
+        return self.statement().usage
+
+    def statement(self) -> Statement:
+        """Returns the caller's account; if there are several replicas, that at one of them."""
+        return usage_messages.statement(self._call(self._stub.GetUsage, pb.GetUsageRequest()))

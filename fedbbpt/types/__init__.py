@@ -27,6 +27,7 @@ from fedbbpt.types.ptm import (
     Output,
     Price,
     Scored,
+    Statement,
     Usage,
 )
 from fedbbpt.types.rounds import OWNER, Measurement, Orders, Phase, Receipt, Stage, Task, TaskId, Update, merge
@@ -112,6 +113,7 @@ __all__ = [
     "SoftPrompts",
     "SpaceSettings",
     "Stage",
+    "Statement",
     "Task",
     "TaskId",
     "TaskSpec",

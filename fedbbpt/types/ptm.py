@@ -1,5 +1,6 @@
 """The model card of a PTM service, and its answers, usage and prices."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -75,6 +76,19 @@ class Budget:
     tokens: int | None = None
     label_tokens: int | None = None
     """How many more different label tokens the tenant's tasks may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """The account of a tenant at a service."""
+
+    usage: Usage
+    """What all calls have used."""
+    left: Budget
+    handles: int
+    """Number of handles of examples that the service keeps."""
+    tasks: Mapping[str, Usage]
+    """What the calls of each task have used, by the task's id; "" stands for older tasks."""
 
 
 UNLIMITED = Budget()

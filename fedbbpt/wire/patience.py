@@ -71,7 +71,7 @@ class Patience:
                 return answer
             now = self._clock()
             deadline = now + self._seconds if deadline is None else deadline
-            if not again or now + asked_seconds > deadline:
+            if not again or now + asked_seconds >= deadline:
                 raise problem
             self._failed(problem, now, deadline - now)
             self._pause(asked_seconds + random.uniform(0, pause_seconds))

@@ -120,13 +120,31 @@ class CoordinatorAccess:
 
     def connect(self) -> Channel:
         """Opens a channel to the coordinator. Raises InvalidInput."""
-        tls = _client_tls(self.tls_ca, self.client_cert, self.client_key, "--")
+        tls = _client_tls(self.tls_ca, self.client_cert, self.client_key, COORDINATOR.prefix)
         return connect(self.coordinator, tls, read_token(self.token_file))
 
 
-@dataclass(frozen=True, slots=True)
-class PtmAccess:
-    """A PTM service's address, and how to identify oneself there. Without `ptm` there is no service to ask."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PtmSecurity:
+    """How to recognise a PTM service, and how to identify oneself there."""
+
+    ptm_tls_ca: Annotated[Path | None, _file("The authority that signed the PTM service's certificate (PEM).")] = None
+    ptm_client_cert: Annotated[Path | None, _file("The certificate to show to the PTM service (PEM).")] = None
+    ptm_client_key: Annotated[Path | None, _file("The private key of --ptm-client-cert (PEM).")] = None
+    ptm_token_file: Annotated[Path | None, _file("The file with the token to show to the PTM service.")] = None
+
+    def tls(self) -> ClientTls | None:
+        """Returns the TLS files to use with the service, or None without TLS. Raises InvalidInput."""
+        return _client_tls(self.ptm_tls_ca, self.ptm_client_cert, self.ptm_client_key, PTM.prefix)
+
+    def token(self) -> str:
+        """Returns the token to show to the service, or "". Raises InvalidInput."""
+        return read_token(self.ptm_token_file)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PtmAccess(PtmSecurity):
+    """A PTM service that a command may ask. Without `ptm` there is no service to ask."""
 
     ptm: Annotated[
         str,
@@ -136,28 +154,27 @@ class PtmAccess:
             show_default=False,
         ),
     ] = ""
-    ptm_tls_ca: Annotated[Path | None, _file("The authority that signed the PTM service's certificate (PEM).")] = None
-    ptm_client_cert: Annotated[Path | None, _file("The certificate to show to the PTM service (PEM).")] = None
-    ptm_client_key: Annotated[Path | None, _file("The private key of --ptm-client-cert (PEM).")] = None
-    ptm_token_file: Annotated[Path | None, _file("The file with the token to show to the PTM service.")] = None
 
     def __post_init__(self) -> None:
         """Raises InvalidInput if the address is not one, before a command reads any data."""
         if self.ptm:
             parse_address(self.ptm, PTM.option)
 
-    def tls(self) -> ClientTls | None:
-        """Returns the TLS files to use with the service, or None without TLS. Raises InvalidInput."""
-        return _client_tls(self.ptm_tls_ca, self.ptm_client_cert, self.ptm_client_key, "--ptm-")
-
-    def token(self) -> str:
-        """Returns the token to show to the service, or "". Raises InvalidInput."""
-        return read_token(self.ptm_token_file)
-
     def connect(self, address: str = "") -> Channel:
         """Opens a channel to the service at `ptm`, or else at `address`. Raises InvalidInput."""
         where = PTM.option if self.ptm else "the coordinator's address of the PTM service"
         return connect(self.ptm or address, self.tls(), self.token(), peer=PTM, where=where)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PtmService(PtmSecurity):
+    """The PTM service that a command is about."""
+
+    service: Annotated[str, typer.Argument(metavar="HOST:PORT", help="The address of a running PTM service.")]
+
+    def connect(self) -> Channel:
+        """Opens a channel to the service. Raises InvalidInput."""
+        return connect(self.service, self.tls(), self.token(), peer=PTM, where="HOST:PORT")
 
 
 def _column(help_text: str) -> Any:

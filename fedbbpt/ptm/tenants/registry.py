@@ -68,7 +68,7 @@ class Tenants:
         found = [registered for registered in self._registered if _matches(registered, digests, certificate_names)]
         if len(found) != 1:
             what = "the certificate belongs to two tenants" if found else "no known token or certificate"
-            fix = "--token-file with this service's token, or the certificate that it knows"
+            fix = "--ptm-token-file with this service's token, or the certificate that it knows"
             raise Unauthenticated(what, where="authorization", fix=fix)
         return found[0].tenant
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
-from fedbbpt.types import Budget, Usage
+from fedbbpt.types import Budget, Statement, Usage
 from fedbbpt.wire.messages.durations import duration, seconds_of
 
 
@@ -53,3 +53,9 @@ def get_usage_response(used: Usage, left: Budget, handles: int, tasks: Mapping[s
         budget=budget_message(left),
         tasks=[pb.TaskUsage(task_id=name, usage=usage_message(each)) for name, each in tasks.items()],
     )
+
+
+def statement(response: pb.GetUsageResponse) -> Statement:
+    """Reads the account of a tenant."""
+    tasks = {task.task_id: usage(task.usage) for task in response.tasks}
+    return Statement(usage(response.usage), budget(response.budget), response.handles, tasks)
