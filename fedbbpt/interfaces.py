@@ -321,6 +321,9 @@ class Backend(Protocol[R]):
     ) -> Sequence[R]:
         """Tokenises each example once, and truncates texts that leave no room for `prompt_tokens`.
 
+        A row may have an attribute `cut_tokens`, the number of tokens that were cut off. If all rows have it, callers
+        are told how many texts were truncated.
+
         Raises:
             PromptTooLong: No token of a text would be left.
             InvalidExamples: The template has a place for second texts and the examples have none, or vice versa.

@@ -7,8 +7,10 @@ from types import TracebackType
 
 from fedbbpt.api.prompts import TunedPrompt
 from fedbbpt.api.ptm import open_ptm
+from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.run_folder import FinishedRun, finish_run, prompt_card
+from fedbbpt.federation.run_warnings import data_warnings, model_warnings
 from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
@@ -29,6 +31,7 @@ class SimulatedRun:
         self._rounds = self._simulation.rounds()
         self._reports: list[Report] = []
         self._seconds = 0.0
+        self._warnings = (*data_warnings(splits), *model_warnings(splits, ptm))
 
     @property
     def job(self) -> Job:
@@ -44,6 +47,11 @@ class SimulatedRun:
     def reports(self) -> tuple[Report, ...]:
         """The reports of the rounds that were played so far."""
         return tuple(self._reports)
+
+    @property
+    def warnings(self) -> tuple[DataWarning, ...]:
+        """What to look at in the data: duplicates across splits, texts that are cut, labels that contradict."""
+        return self._warnings
 
     def __iter__(self) -> Iterator[Report]:
         """Plays the remaining rounds. A loop that was left early continues with the next round."""
@@ -76,7 +84,7 @@ class SimulatedRun:
         """
         for _ in self:
             pass
-        return finish_run(self._splits, self._ptm, self.result(), self.reports, self._seconds)
+        return finish_run(self._splits, self._ptm, self.result(), self.reports, self._seconds, warnings=self._warnings)
 
     def close(self) -> None:
         """Closes the connection to the PTM service, if `simulate` opened one."""

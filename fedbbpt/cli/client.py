@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,10 @@ import typer
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, CoordinatorAccess, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import log_to_stderr, show
+from fedbbpt.cli.terminal.console import log_to_stderr, show, warned
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
+from fedbbpt.data.quality import cut_texts, review
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import assemble
 from fedbbpt.federation.client_data import ClientData
@@ -70,10 +72,15 @@ def client_join(
             ptm = RemotePtm(ptm_channel, settings.ptm_revision)
             fetch = partial(link.fetch_auxiliary, folder=folder)
             agent = assemble.client(settings, train, dev_examples, ptm, keepsake=keepsake, fetch_auxiliary=fetch)
+            cut = cut_texts(agent.truncation, len(train) + len(dev_examples), ptm.describe().max_tokens)
+            warnings = warned([*review({"train": train, "dev": dev_examples}, settings.labels), *cut])
             log.info("joined %s as %s with %d examples", settings.run_id, name, local.train_size)
             counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
     result = {"run": settings.run_id, "client": name, "updates": counted, "queries": agent.queries}
-    show(result, json, title="finished")
+    if json:
+        show(result | {"warnings": list(map(asdict, warnings))}, as_json=True)
+    else:
+        show(result, as_json=False, title="finished")
 
 
 def _ptm_address(service: PtmAccess, announced: str) -> str:

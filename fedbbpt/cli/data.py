@@ -1,5 +1,6 @@
 """`fedbbpt data`: shows how a job splits its examples over clients, as a table, as JSON, or as a picture."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,11 @@ import typer
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
-from fedbbpt.cli.terminal.console import err, out, show
+from fedbbpt.cli.terminal.console import err, out, show, warned
 from fedbbpt.cli.terminal.run_tables import shares
 from fedbbpt.data.partition import distance
 from fedbbpt.errors import InvalidInput
+from fedbbpt.federation.run_warnings import data_warnings
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.job.config import read_job
@@ -46,10 +48,11 @@ def data(
     """
     with err.status("reading the data"):
         splits = prepare(changes.apply(read_job(job_file)))
+    warnings = warned(data_warnings(splits))
     if picture is not None:
         draw(splits, picture)
     if json:
-        show(report(splits) | _counts(splits), as_json=True)
+        show(report(splits) | _counts(splits) | {"warnings": list(map(asdict, warnings))}, as_json=True)
         return
     out.print(shares(splits))
     show(report(splits), as_json=False)

@@ -14,12 +14,13 @@ from rich.progress import Progress
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, JobChanges, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
 from fedbbpt.cli.terminal.measured import confusion_table, figures, metrics_table
 from fedbbpt.cli.terminal.model import open_card, open_job
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.data.examples import read, read_table
+from fedbbpt.data.quality import cut_texts, review
 from fedbbpt.errors import InvalidInput, InvalidJob
 from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.evaluation import evaluate as measure
@@ -111,9 +112,12 @@ def evaluate(
             found[name] = measure(
                 scorer, z, subject.data, len(subject.labels), lambda queries: progress.advance(bar, queries)
             )
+        cut = cut_texts(scorer.truncation, len(subject.data), scorer.card.max_tokens)
+    warnings = warned([*review({"data": subject.data}, subject.labels), *cut])
     if json:
         (name, first), *others = found.items()
         result: dict[str, Any] = {"condition": name, **figures(first, subject.labels)}
+        result["warnings"] = list(map(asdict, warnings))
         show(result | {other.replace(" ", "_"): figures(measured, subject.labels) for other, measured in others}, True)
         return
     out.print(metrics_table(found, subject.labels))

@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +14,11 @@ from rich.progress import Progress
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.run_tables import results, shares
 from fedbbpt.cli.terminal.run_view import RunView
+from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import launch
 from fedbbpt.federation.processes import ProcessGroup
@@ -27,6 +30,7 @@ from fedbbpt.federation.run_folder import (
     with_precision,
     with_recorded_precision,
 )
+from fedbbpt.federation.run_warnings import data_warnings, model_warnings
 from fedbbpt.federation.simulation import simulate as run_simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
@@ -118,6 +122,7 @@ def simulate(
     prepare_folder(out_folder)
     started = time.monotonic()
     splits = _prepared(job, json)
+    warnings = [*warned(data_warnings(splits))]
     section = splits.job.ptm
     opened = open_ptm(
         section.model,
@@ -128,9 +133,10 @@ def simulate(
     )
     with opened as ptm:
         splits = splits.with_mapped_classes(ptm)
+        warnings += warned(model_warnings(splits, ptm))
         with _view(splits.job) as view:
             result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
-        _finish(splits, ptm, result, reports, out_folder, started, json)
+        _finish(splits, ptm, result, reports, warnings, out_folder, started, json)
 
 
 def _prepared(job: Job, as_json: bool) -> Splits:
@@ -149,6 +155,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
     prepare_folder(folder)
     started = time.monotonic()
     splits = _prepared(with_recorded_precision(job, folder), as_json)
+    warnings = [*warned(data_warnings(splits))]
     with ProcessGroup(folder / "logs") as group:
         with _view(splits.job) as view:
             address = launch.start_ptm(group, splits.job, folder, view.note)
@@ -157,6 +164,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                 revision = card.revision
                 view.note(f"the model computes in {card.precision}" if card.precision else "the service answers")
                 splits = replace(splits, job=with_precision(splits.job, card.precision)).with_mapped_classes(ptm)
+                warnings += warned(model_warnings(splits, ptm))
 
                 def watch(status: RunStatus, news: tuple[Report, ...]) -> None:
                     view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")
@@ -164,7 +172,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
 
                 result, reports = launch.run_federation(group, splits, folder, address, revision, view.note, watch)
         with open_ptm(address=address, revision=revision) as ptm:
-            _finish(splits, ptm, result, reports, folder, started, as_json)
+            _finish(splits, ptm, result, reports, warnings, folder, started, as_json)
 
 
 def _view(job: Job) -> RunView:
@@ -183,6 +191,7 @@ def _finish(
     ptm: Ptm,
     result: Result,
     reports: tuple[Report, ...],
+    warnings: Sequence[DataWarning],
     folder: Path,
     started: float,
     as_json: bool,
@@ -192,7 +201,8 @@ def _finish(
     with Progress(console=err, transient=True) as progress:
         total = 3 * len(splits.test) + sum(map(len, splits.train))
         bar = progress.add_task("measuring on the test examples", total=total)
-        finished = finish_run(splits, ptm, result, reports, seconds, lambda queries: progress.advance(bar, queries))
+        advance = partial(progress.advance, bar)
+        finished = finish_run(splits, ptm, result, reports, seconds, advance, warnings)
     finished.write(folder)
     if as_json:
         show(finished.summary(), as_json=True)

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import InputColumns, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
 from fedbbpt.cli.terminal.model import open_card
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.client.asking import PromptScorer
@@ -30,6 +31,7 @@ from fedbbpt.data.inputs import (
     prediction_file,
     stream_rows,
 )
+from fedbbpt.data.quality import TextReview, cut_texts
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.prediction import probabilities
 from fedbbpt.federation.prompt_file import read_prompt
@@ -85,7 +87,7 @@ def predict(
     z, card = read_prompt(prompt)
     inputs, count = _inputs(text or [], text_pair or [], images, data, stdin_format, names.columns())
     results: list[dict[str, Any]] = []
-    labels = Counter[str]()
+    labels, texts = Counter[str](), TextReview()
     with ExitStack() as resources:
         write = None
         if out_file is not None:
@@ -99,6 +101,7 @@ def predict(
         resources.enter_context(progress)
         bar = progress.add_task("asking the model", total=count)
         for examples, named in inputs:
+            texts.add(examples)
             likely = probabilities(scorer, z, examples)
             labels.update(card.labels[best] for best in likely.argmax(axis=1))
             if write is not None:
@@ -109,15 +112,18 @@ def predict(
                 out.print(_table(list(predicted(named, likely, card.labels)), card.labels, first=not results))
                 results = results or [{}]
             progress.advance(bar, len(examples))
+        cut = cut_texts(scorer.truncation, labels.total(), scorer.card.max_tokens)
+    warnings = warned([*texts.warnings(), *cut])
+    listed = {"warnings": list(map(asdict, warnings))} if json else {}
     if out_file is not None:
         shown = {
             "out": str(out_file),
             "inputs": labels.total(),
             "predicted": {name: labels[name] for name in card.labels},
         }
-        show(shown, json)
+        show(shown | listed, json)
     elif json:
-        show({"predictions": results}, as_json=True)
+        show({"predictions": results} | listed, as_json=True)
 
 
 def _inputs(

@@ -13,7 +13,7 @@ from fedbbpt import seeds
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
-from fedbbpt.types import Arrays, Measurement, Phase, Receipt, Task, Update
+from fedbbpt.types import Arrays, Measurement, Phase, Receipt, Task, Truncation, Update
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,11 @@ class DevObjective(Protocol):
         """The number of queries that this client has sent to the PTM so far."""
         ...
 
+    @property
+    def truncation(self) -> Truncation | None:
+        """The client's examples whose texts the PTM truncates; None if it does not tell."""
+        ...
+
     def measure(self, z: npt.NDArray[np.float32]) -> Measurement:
         """Returns the measurement of the prompt z `[n]` on the dev examples, without the number of queries."""
         ...
@@ -40,6 +45,7 @@ class NoDevExamples:
     """The dev objective of the model's owner, which has no dev examples: the clients measure the prompt."""
 
     queries = 0
+    truncation: Truncation | None = None
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
@@ -93,6 +99,11 @@ class Agent:
     def queries(self) -> int:
         """The number of queries of this client so far: pairs of a prompt and an example."""
         return self._dev.queries
+
+    @property
+    def truncation(self) -> Truncation | None:
+        """The client's examples whose texts the PTM truncates; None if it does not tell."""
+        return self._dev.truncation
 
     def _private_arrays(self, task: Task) -> Arrays:
         if self._private is None:

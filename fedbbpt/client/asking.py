@@ -19,6 +19,7 @@ from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.types import (
     Array,
     Examples,
+    ExamplesHandle,
     ImagePrompts,
     LabelledExamples,
     Output,
@@ -27,6 +28,7 @@ from fedbbpt.types import (
     Scores,
     TaskSpec,
     TextPrompts,
+    Truncation,
 )
 from fedbbpt.types.call_sizes import examples_per_handle, prompts_per_call
 
@@ -88,6 +90,8 @@ class PromptScorer:
         self.card = ptm.describe()
         self.queries = 0
         """Pairs of a prompt and an example that were scored so far."""
+        self.truncation: Truncation | None = Truncation()
+        """The texts of all `register` calls that were truncated; None if the PTM does not tell."""
 
     @cached_property
     def _task_id(self) -> str:
@@ -109,7 +113,17 @@ class PromptScorer:
 
     def register(self, part: LabelledExamples) -> RegisteredPart:
         """Registers one of `parts` with the PTM. Raises InvalidTask if the PTM cannot score the task."""
-        return RegisteredPart(self._handle(part), part, lambda: self._prompts_per_call(part))
+        handle = self._handle(part)
+        if self.truncation is not None:
+            self.truncation = None if handle.truncation is None else self.truncation + handle.truncation
+        return RegisteredPart(handle.id, part, lambda: self._prompts_per_call(part))
+
+    def truncation_of(self, data: LabelledExamples) -> Truncation | None:
+        """Returns which texts the model would truncate; None if the PTM does not tell. Costs no queries."""
+        scorer = PromptScorer(self._ptm, self._task, self._space)
+        for part in scorer.parts(data):
+            self._ptm.release(scorer.register(part).handle)
+        return scorer.truncation
 
     @contextmanager
     def perturbed(self, parts: Sequence[RegisteredPart], perturbation: Perturbation) -> Iterator[list[RegisteredPart]]:
@@ -117,16 +131,16 @@ class PromptScorer:
         registered: list[RegisteredPart] = []
         try:
             for part in parts:
-                registered.append(part.under(self._handle(part.data, perturbation)))
+                registered.append(part.under(self._handle(part.data, perturbation).id))
             yield registered
         finally:
             for part in registered:
                 self._ptm.release(part.handle)
 
-    def _handle(self, part: LabelledExamples, perturbation: Perturbation | None = None) -> str:
+    def _handle(self, part: LabelledExamples, perturbation: Perturbation | None = None) -> ExamplesHandle:
         labels = part.labels if self.card.output is Output.LOSS_ONLY else None
         room = self._space.prompt_tokens
-        return self._ptm.register_examples(self._task_id, part.examples, room, perturbation, labels).id
+        return self._ptm.register_examples(self._task_id, part.examples, room, perturbation, labels)
 
     def _prompts_per_call(self, part: LabelledExamples) -> int:
         one = self._space.prompts(np.zeros((1, self._space.dim)), part.examples)

@@ -20,6 +20,7 @@ from fedbbpt.types import (
     Population,
     Scores,
     TaskSpec,
+    Truncation,
 )
 
 
@@ -68,6 +69,11 @@ class LocalObjectives:
     def queries(self) -> int:
         """The number of queries so far: pairs of a prompt and an example."""
         return self._scorer.queries
+
+    @property
+    def truncation(self) -> Truncation | None:
+        """The examples whose texts the PTM truncates; None if it does not tell."""
+        return self._scorer.truncation
 
     def loss(self, population: Population) -> Losses:
         """Returns the mean loss `[P]` of each candidate `[P, n]` over the training examples."""

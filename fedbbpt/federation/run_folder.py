@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbbpt.client.asking import Progress
+from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.evaluation import Comparison, compare
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
@@ -74,9 +75,11 @@ class FinishedRun:
     reports: tuple[Report, ...]
     comparison: Comparison
     seconds: float
+    warnings: tuple[DataWarning, ...] = ()
+    """What its owner should look at in the data."""
 
     def summary(self) -> dict[str, Any]:
-        """Returns the run's figures as a flat dictionary. None stands for a figure that could not be measured."""
+        """Returns the run's figures and warnings. None stands for a figure that could not be measured."""
         compared = self.comparison
         return {
             "method": self.job.method.name,
@@ -100,6 +103,7 @@ class FinishedRun:
             "bytes_up_per_client_round": self._per_client_round([report.bytes_up for report in self.reports]),
             "bytes_down_per_client_round": self._per_client_round([report.bytes_down for report in self.reports]),
             "seconds": round(self.seconds, 3),
+            "warnings": [dataclasses.asdict(warning) for warning in self.warnings],
         }
 
     def _per_client_round(self, counts: Sequence[int | None]) -> int | None:
@@ -129,6 +133,7 @@ def finish_run(
     reports: tuple[Report, ...],
     seconds: float,
     progress: Progress = lambda queries: None,
+    warnings: Sequence[DataWarning] = (),
 ) -> FinishedRun:
     """Measures a run's prompt and its baselines on the test examples, and returns the finished run.
 
@@ -139,10 +144,11 @@ def finish_run(
         reports: The report of each round.
         seconds: How long the run took.
         progress: Receives the number of queries answered since it was last called.
+        warnings: The warnings about the run's data, of `federation.run_warnings`.
     """
     job, train = splits.job, splits.pooled()
     comparison = compare(ptm, task_spec(job), job.space(), result.z, train, splits.test, progress)
-    return FinishedRun(job, ptm.describe(), len(train), result, reports, comparison, seconds)
+    return FinishedRun(job, ptm.describe(), len(train), result, reports, comparison, seconds, tuple(warnings))
 
 
 def prompt_card(job: Job, revision: str, precision: str, examples: int, result: Result, queries: int) -> PromptCard:

@@ -145,7 +145,7 @@ class Engine:
         registered, known = self._registration.register_examples(self._state(tenant), task_id, example_set)
         if known:
             registered.registrations += 1
-        return ExamplesHandle(registered.id, len(registered.rows), registered.tokens)
+        return ExamplesHandle(registered.id, len(registered.rows), registered.tokens, registered.truncation)
 
     def begin(
         self,

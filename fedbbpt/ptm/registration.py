@@ -1,6 +1,6 @@
 """Registers tasks and examples for a tenant: checks them, applies the tenant's policy, and records them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, StoreError
@@ -9,7 +9,7 @@ from fedbbpt.ptm.tenants import policy
 from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.handles import RegisteredExamples
 from fedbbpt.ptm.tenants.state import TenantState
-from fedbbpt.types import ExampleSet, TaskSpec
+from fedbbpt.types import ExampleSet, TaskSpec, Truncation
 from fedbbpt.types.digests import digest
 
 
@@ -78,10 +78,19 @@ class Registration:
             except PolicyForbids as error:
                 self._audit.record_refusal(state.tenant.name, error, task=task_id, examples=examples_id)
                 raise
-        registered = RegisteredExamples(examples_id, task_id, task, rows, row_digests, examples.labels, tokens)
+        registered = RegisteredExamples(
+            examples_id, task_id, task, rows, row_digests, examples.labels, tokens, _truncation(rows)
+        )
         state.handles.check_size(registered)
         self._audit.append(
             "examples", state.tenant.name, task=task_id, examples=examples_id, count=len(rows), tokens=tokens
         )
         state.handles.put(registered, self._clock())
         return registered, False
+
+
+def _truncation(rows: Sequence[Any]) -> Truncation | None:
+    """The truncated texts, if the backend's rows tell (see `Backend.prepare`)."""
+    cut = [getattr(row, "cut_tokens", None) for row in rows]
+    known = [tokens for tokens in cut if tokens is not None]
+    return Truncation(sum(tokens > 0 for tokens in known), sum(known)) if len(known) == len(rows) else None

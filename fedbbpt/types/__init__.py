@@ -28,6 +28,7 @@ from fedbbpt.types.ptm import (
     Price,
     Scored,
     Statement,
+    Truncation,
     Usage,
 )
 from fedbbpt.types.rounds import OWNER, Measurement, Orders, Phase, Receipt, Stage, Task, TaskId, Update, merge
@@ -120,6 +121,7 @@ __all__ = [
     "TextPrompts",
     "TextSpaceSettings",
     "TokenPrompts",
+    "Truncation",
     "Update",
     "Usage",
     "merge",

@@ -144,6 +144,20 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Truncation:
+    """The texts of which a model does not read the end."""
+
+    examples: int = 0
+    """Number of examples whose text was truncated."""
+    tokens: int = 0
+    """Number of tokens that were cut off from them in all."""
+
+    def __add__(self, other: "Truncation") -> "Truncation":
+        """Returns the sum of both, field by field."""
+        return Truncation(self.examples + other.examples, self.tokens + other.tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class ExamplesHandle:
     """Names examples that the PTM service keeps."""
 
@@ -152,6 +166,8 @@ class ExamplesHandle:
     """Number of examples."""
     tokens: int
     """Number of tokens over all examples, without prompts."""
+    truncation: Truncation | None = None
+    """The texts that were truncated; None if the service does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

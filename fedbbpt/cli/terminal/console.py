@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbbpt import errors
+from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import FedbbptError
 
 # Texts, labels and names come from other people, so brackets and colons in them must not be read as markup.
@@ -49,6 +51,13 @@ def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
         else:
             table.add_row(name, _text(value))
     out.print(table)
+
+
+def warned(warnings: Sequence[DataWarning]) -> Sequence[DataWarning]:
+    """Prints warnings about a user's data to standard error, one on each line, and returns them."""
+    for warning in warnings:
+        err.print(Text.assemble(("warning: ", "bold yellow"), warning.message), soft_wrap=True)
+    return warnings
 
 
 def _text(value: Any) -> str:

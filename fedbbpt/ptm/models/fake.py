@@ -70,6 +70,13 @@ def _bag(tokens: Sequence[int]) -> Vector:
     return total / max(np.float32(np.sqrt((total * total).sum())), np.float32(1e-6))
 
 
+class FakeRow(tuple[int, ...]):
+    """The word ids of a prepared example."""
+
+    cut_tokens = 0
+    """Number of words that were cut off."""
+
+
 class Fake:
     """Implements interfaces.Backend; a prepared example is the tuple of its word ids."""
 
@@ -109,11 +116,15 @@ class Fake:
         rows = []
         for index, text in enumerate(examples.texts):
             pair = _words(examples.pairs[index]) if examples.pairs is not None else []
-            tokens = truncate(_words(text), MAX_TOKENS - prompt_tokens - len(pair), index) + pair
+            words = _words(text)
+            kept = truncate(words, MAX_TOKENS - prompt_tokens - len(pair), index)
+            tokens = kept + pair
             if perturbation is not None:
                 rng = seeds.rng(perturbation.seed, "perturbation", index)
                 tokens = perturb(tokens, perturbation, rng, np.arange(VOCABULARY))
-            rows.append(tuple(tokens))
+            row = FakeRow(tokens)
+            row.cut_tokens = len(words) - len(kept)
+            rows.append(row)
         return rows
 
     def tokens(self, row: tuple[int, ...]) -> int:

@@ -48,6 +48,8 @@ class RemoteRow:
     identity: bytes
     nbytes: int
     """Estimated memory in the front."""
+    cut_tokens: int | None
+    """Number of tokens that were cut off from the text; None if the backend does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,10 @@ class ReplicatedBackend:
     ) -> Sequence[RemoteRow]:
         inputs = RowInputs(secrets.token_hex(16), task, examples, prompt_tokens, perturbation)
         rows, nbytes = self._replicas.call("prepare", inputs), inputs.bytes // len(examples)
-        return [RemoteRow(inputs, index, tokens, identity, nbytes) for index, (tokens, identity) in enumerate(rows)]
+        return [
+            RemoteRow(inputs, index, tokens, identity, nbytes, cut)
+            for index, (tokens, identity, cut) in enumerate(rows)
+        ]
 
     def tokens(self, row: RemoteRow) -> int:
         return row.tokens

@@ -137,10 +137,14 @@ class Replica:
 
         return await asyncio.to_thread(checked)
 
-    async def prepare(self, inputs: RowInputs) -> list[tuple[int, bytes]]:
-        """Tokenises the inputs and returns each row's length and identity. Raises what `Backend.prepare` raises."""
+    async def prepare(self, inputs: RowInputs) -> list[tuple[int, bytes, int | None]]:
+        """Tokenises the inputs and returns each row's length, identity and, if the backend tells, its cut tokens.
+
+        Raises what `Backend.prepare` raises.
+        """
         rows = await self._rows_of(inputs)
-        return [(self._backend.tokens(row), self._backend.identity(row)) for row in rows]
+        known = self._backend
+        return [(known.tokens(row), known.identity(row), getattr(row, "cut_tokens", None)) for row in rows]
 
     async def _rows_of(self, inputs: RowInputs) -> Sequence[Any]:
         async def compute() -> Sequence[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidExamples, UnknownExamples
-from fedbbpt.types import TaskSpec
+from fedbbpt.types import TaskSpec, Truncation
 
 TOKEN_BYTES, ROW_BYTES = 40, 300
 """Estimated memory of a token and of a row, as Python objects."""
@@ -30,6 +30,8 @@ class RegisteredExamples:
     """Classes `[B]`, if the tenant gets losses only."""
     tokens: int
     """Length of all rows together."""
+    truncation: Truncation | None = None
+    """The texts that the backend truncated; None if it does not tell."""
     used_at: float = 0.0
     """Time of the last use, in seconds of the engine's clock."""
     registrations: int = 1

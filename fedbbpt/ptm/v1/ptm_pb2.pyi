@@ -446,11 +446,17 @@ class RegisterExamplesResponse(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKENS_FIELD_NUMBER: _builtins.int
     examples_id: _builtins.str
     count: _builtins.int
     """Number of examples."""
     tokens: _builtins.int
     """Number of tokens over all examples, without prompts."""
+    truncated_examples: _builtins.int
+    """Number of examples whose {text} was truncated at its end. Absent: the service does not tell."""
+    truncated_tokens: _builtins.int
+    """Number of tokens that were cut off from them in all. Absent: the service does not tell."""
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
         """How long after its last use the handle expires."""
@@ -462,12 +468,21 @@ class RegisterExamplesResponse(_message.Message):
         count: _builtins.int = ...,
         tokens: _builtins.int = ...,
         time_to_live: _duration_pb2.Duration | None = ...,
+        truncated_examples: _builtins.int | None = ...,
+        truncated_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_live", b"time_to_live"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_truncated_examples", b"_truncated_examples", "_truncated_tokens", b"_truncated_tokens", "time_to_live", b"time_to_live", "truncated_examples", b"truncated_examples", "truncated_tokens", b"truncated_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "examples_id", b"examples_id", "time_to_live", b"time_to_live", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_truncated_examples", b"_truncated_examples", "_truncated_tokens", b"_truncated_tokens", "count", b"count", "examples_id", b"examples_id", "time_to_live", b"time_to_live", "tokens", b"tokens", "truncated_examples", b"truncated_examples", "truncated_tokens", b"truncated_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__truncated_examples: _TypeAlias = _typing.Literal["truncated_examples"]  # noqa: Y015
+    _WhichOneofArgType__truncated_examples: _TypeAlias = _typing.Literal["_truncated_examples", b"_truncated_examples"]  # noqa: Y015
+    _WhichOneofReturnType__truncated_tokens: _TypeAlias = _typing.Literal["truncated_tokens"]  # noqa: Y015
+    _WhichOneofArgType__truncated_tokens: _TypeAlias = _typing.Literal["_truncated_tokens", b"_truncated_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncated_examples) -> _WhichOneofReturnType__truncated_examples | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncated_tokens) -> _WhichOneofReturnType__truncated_tokens | None: ...
 
 Global___RegisterExamplesResponse: _TypeAlias = RegisterExamplesResponse  # noqa: Y015
 

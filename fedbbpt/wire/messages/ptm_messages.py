@@ -23,6 +23,7 @@ from fedbbpt.types import (
     Prompts,
     Scored,
     TaskSpec,
+    Truncation,
 )
 from fedbbpt.types.examples import check_class_count
 from fedbbpt.v1 import tensor_pb2
@@ -134,17 +135,22 @@ def _images(messages: Sequence[tensor_pb2.Tensor], count: int) -> Examples:
 
 def register_examples_response(handle: ExamplesHandle, time_to_live_seconds: float) -> pb.RegisterExamplesResponse:
     """Writes a handle."""
+    cut = handle.truncation
     return pb.RegisterExamplesResponse(
         examples_id=handle.id,
         count=handle.count,
         tokens=handle.tokens,
         time_to_live=duration(time_to_live_seconds),
+        truncated_examples=None if cut is None else cut.examples,
+        truncated_tokens=None if cut is None else cut.tokens,
     )
 
 
 def examples_handle(response: pb.RegisterExamplesResponse) -> ExamplesHandle:
     """Reads a handle."""
-    return ExamplesHandle(response.examples_id, response.count, response.tokens)
+    told = response.HasField("truncated_examples") and response.HasField("truncated_tokens")
+    cut = Truncation(response.truncated_examples, response.truncated_tokens) if told else None
+    return ExamplesHandle(response.examples_id, response.count, response.tokens, cut)
 
 
 # Prompts and scores

@@ -54,7 +54,7 @@ def test_json_has_the_counts_of_the_split(run: Run) -> None:
     assert found["examples_per_client"]["fewest"] == counts.sum(axis=1).min()
     assert found["mean_distance"] < 0.05
     documented = set(re.findall(r"^\| `(\w+)` \|", DOCUMENTED.partition("`--json` prints")[2], re.M))
-    assert {"labels", "counts", "server_counts"} == documented <= set(found)
+    assert {"labels", "counts", "server_counts", "warnings"} == documented <= set(found)
 
 
 def test_the_server_and_other_clients_are_in_the_table(run: Run) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.evaluation import Comparison, Measured
 from fedbbpt.federation.prompt_file import read_prompt
@@ -38,10 +39,12 @@ COMPARISON = Comparison(
     Measured(0.25, 1.5, 40), Measured(0.5, 1.25, 40), Measured(0.625, 1.0, 8), Measured(0.75, 0.5, 40)
 )
 
+WARNING = DataWarning("conflicting labels", 2, "2 examples")
+
 
 def outcome(*reports: Report) -> FinishedRun:
     result = Result(np.array([1.0, 2.0, 3.0], np.float32), LAST)
-    return FinishedRun(JOB, Fake().describe(), 8, result, reports, COMPARISON, seconds=12.34567)
+    return FinishedRun(JOB, Fake().describe(), 8, result, reports, COMPARISON, 12.34567, (WARNING,))
 
 
 def test_summary_has_the_documented_keys() -> None:
@@ -67,6 +70,7 @@ def test_summary_has_the_documented_keys() -> None:
         "bytes_up_per_client_round": 400,
         "bytes_down_per_client_round": 1200,
         "seconds": 12.346,
+        "warnings": [{"kind": "conflicting labels", "count": 2, "message": "2 examples"}],
     }
 
 

@@ -26,6 +26,7 @@ from fedbbpt.types import (
     TaskSpec,
     TextPrompts,
     TokenPrompts,
+    Truncation,
     Usage,
 )
 from fedbbpt.wire.messages import ptm_messages as m
@@ -100,9 +101,10 @@ def test_examples_of_mixed_forms_are_refused(some: pb.Example) -> None:
 
 
 def test_handle_survives_the_round_trip() -> None:
-    handle = ExamplesHandle("id", 3, 2**40)
-    response = m.register_examples_response(handle, 90.5)
-    assert m.examples_handle(response) == handle and response.time_to_live.ToTimedelta().total_seconds() == 90.5
+    for truncation in (None, Truncation(), Truncation(2, 2**33)):
+        handle = ExamplesHandle("id", 3, 2**40, truncation)
+        response = m.register_examples_response(handle, 90.5)
+        assert m.examples_handle(response) == handle and response.time_to_live.ToTimedelta().total_seconds() == 90.5
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Fills a template with an example, as text, for models that take text only. The prompt is inserted later."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedbbpt.ptm.models.template import Piece, Placeholder, no_room_for_text
 
@@ -16,6 +16,8 @@ class FilledTemplate:
     after: str
     tokens: int
     """Tokens of the text without a prompt."""
+    cut_tokens: int = 0
+    """Number of tokens that were cut off from the text."""
 
     def text(self, prompt: str) -> str:
         """Returns the whole text with a prompt."""
@@ -42,14 +44,14 @@ class TemplateFiller:
         row = self._filled(text, pair)
         if row.tokens <= room:
             return row
-        fixed = self._filled("", pair).tokens
+        whole, fixed = row.tokens, self._filled("", pair).tokens
         while row.tokens > room and fixed < room and len(text) > 1:
             share = (room - fixed) / (row.tokens - fixed)
             text = text[: max(1, min(len(text) - 1, int(len(text) * share)))]
             row = self._filled(text, pair)
         if row.tokens > room:
             raise no_room_for_text(index)
-        return row
+        return replace(row, cut_tokens=whole - row.tokens)
 
     def _filled(self, text: str, pair: str) -> FilledTemplate:
         prompt_index = next(index for index, piece in enumerate(self.pieces) if piece.placeholder is Placeholder.PROMPT)

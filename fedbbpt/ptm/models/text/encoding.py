@@ -7,7 +7,7 @@ one segment (token type 0).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -39,6 +39,8 @@ class TokenisedExample:
     """Index of the first token of the example's own text."""
     segments: tuple[int, ...] = ()
     """The segment of each token (transformers' `token_type_ids`); empty if all are in segment 0."""
+    cut_tokens: int = field(default=0, compare=False)
+    """Number of tokens that were cut off from the text."""
     cache_slot: CacheSlot = field(default_factory=CacheSlot, compare=False, repr=False)
     """Holds the keys and values of the tokens before the prompt, for causal models."""
 
@@ -133,12 +135,14 @@ class ExampleEncoder:
             pair = pairs[index] if pairs else []
             if not text:
                 raise InvalidExamples("the text has no tokens", where=f"examples[{index}]", fix="leave the example out")
+            whole = len(text)
             text = truncate(text, self._max_tokens - prompt_tokens - fixed - len(pair), index)
             if perturbation is not None:
                 rng = seeds.rng(perturbation.seed, "perturbation", index)
                 text = perturb(text, perturbation, rng, self._vocabulary)
                 pair = perturb(pair, perturbation, rng, self._vocabulary)
-            rows.append(self._assemble(pieces, {**literals, **_by_piece(pieces, text, pair)}))
+            row = self._assemble(pieces, {**literals, **_by_piece(pieces, text, pair)})
+            rows.append(replace(row, cut_tokens=whole - len(text)))
         return rows
 
     def _literal(self, piece: Piece) -> list[int]:
