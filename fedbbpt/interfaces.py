@@ -284,7 +284,10 @@ class ScoringJob(Protocol):
         ...
 
     def run(self, batch: MicroBatch) -> npt.NDArray[np.float32]:
-        """Returns the scores `[N, K]` of the micro-batch's pairs."""
+        """Returns the scores of the micro-batch's pairs, `[N, K]`.
+
+        A backend that cannot measure all of them returns `[N, 2, K]`: scores, and 1 for each that is an upper bound.
+        """
         ...
 
 

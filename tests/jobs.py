@@ -21,5 +21,5 @@ def run(backend: Backend[Any], job: ScoringJob, shape: tuple[int, int, int]) -> 
     scores = np.full(shape, np.nan, np.float32)
     with ThreadPoolExecutor(backend.threads) as threads:
         for batch, part in zip(job.batches[::-1], threads.map(job.run, job.batches[::-1]), strict=True):
-            scores[batch.prompts, batch.rows] = part
+            scores[batch.prompts, batch.rows] = part if part.ndim == 2 else part[:, 0]
     return scores

@@ -1,8 +1,8 @@
 """A real HTTP server on loopback that speaks OpenAI's protocol, with a checkpoint's logits, and faults on demand.
 
-It speaks four dialects: "vllm" tokenises, takes logprob_token_ids and names tokens by ids on demand; "sglang"
-tokenises; "llama.cpp" tokenises and lists log-probabilities with ids; "openai" does none of this, and refuses unknown
-arguments.
+It answers completions and chat completions, and speaks four dialects: "vllm" tokenises, takes logprob_token_ids and
+names tokens by ids on demand; "sglang" tokenises; "llama.cpp" tokenises and lists log-probabilities with ids; "openai"
+does none of this, and refuses unknown arguments.
 """
 
 import json
@@ -16,7 +16,10 @@ import torch
 import transformers
 
 MODEL = "tiny"
-ARGUMENTS = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
+ARGUMENTS = {
+    "/v1/completions": {"model", "prompt", "max_tokens", "temperature", "logprobs"},
+    "/v1/chat/completions": {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs"},
+}
 """The arguments that "openai" accepts."""
 
 
@@ -39,6 +42,11 @@ class Behaviour:
     """Strips the spaces from tokens' texts, as some tokenizers do when they decode single tokens."""
     sharpness: float = 1.0
     """Multiplies log-probabilities. Below 1, the probabilities sum to more than 1."""
+    has_system_role: bool = True
+    output_limit: str = "max_tokens"
+    """The argument of chat completions that limits the answer; another one is refused."""
+    reasons: str = ""
+    """"always" begins every chat answer with reasoning; "unless switched off" obeys the switch of chat templates."""
     drift: float = 0.0
     """Difference of log-probabilities between one answer and the next."""
     refusals: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
@@ -102,9 +110,13 @@ class OpenAIServer:
     def name(self) -> str:
         return f"openai:{MODEL}@{self.url}"
 
+    @property
+    def chat_name(self) -> str:
+        return f"openai-chat:{MODEL}@{self.url}"
+
     def completions(self) -> list[dict[str, Any]]:
         """Returns the bodies of all completion requests."""
-        return [body for path, _, body in self.requests if path == "/v1/completions"]
+        return [body for path, _, body in self.requests if path in ARGUMENTS]
 
     def stop(self) -> None:
         self._http.shutdown()
@@ -129,16 +141,39 @@ class OpenAIServer:
             if behaviour.dialect == "llama.cpp":
                 part, special = "content", "add_special"
             return _json({"tokens": self._tokenizer(body[part], add_special_tokens=body[special])["input_ids"]})
-        if path != "/v1/completions":
+        if path not in ARGUMENTS:
             return _json({"detail": "Not Found"}, 404)
         if behaviour.body is not None:
             return 200, {}, behaviour.body
-        return self._completion(body)
+        if behaviour.dialect == "openai" and (unknown := body.keys() - ARGUMENTS[path] - {behaviour.output_limit}):
+            return _refusal(f"Unrecognized request arguments: {sorted(unknown)}")
+        return self._completion(body) if path == "/v1/completions" else self._chat(body)
+
+    def _chat(self, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        behaviour, messages = self.behaviour, body["messages"]
+        if behaviour.output_limit not in body:
+            return _refusal(f"Unsupported parameter: use '{behaviour.output_limit}' instead")
+        if messages[0]["role"] == "system" and not behaviour.has_system_role:
+            return _refusal("System role not supported")
+        text = "".join(" " + message["content"].strip() for message in messages)
+        as_text = {**body, "prompt": text, "logprobs": body["top_logprobs"]}
+        status, headers, answer = self._completion(as_text)
+        if status != 200:
+            return status, headers, answer
+        found = json.loads(answer)
+        for choice in found["choices"]:
+            choice["message"] = {"role": "assistant", "content": choice.pop("text")}
+            thinks = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
+            if behaviour.reasons == "always" or (behaviour.reasons and thinks):
+                choice["message"] = {"role": "assistant", "content": None, "reasoning_content": "Okay"}
+            if choice["logprobs"] and "content" not in choice["logprobs"]:
+                positions = choice["logprobs"]["top_logprobs"]
+                listed = [{"token": token, "logprob": value} for token, value in positions[0].items()]
+                choice["logprobs"] = {"content": [{**listed[0], "top_logprobs": listed}] * len(positions)}
+        return _json(found)
 
     def _completion(self, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         behaviour = self.behaviour
-        if behaviour.dialect == "openai" and (unknown := body.keys() - ARGUMENTS):
-            return _refusal(f"Unrecognized request arguments: {sorted(unknown)}")
         if body["logprobs"] > behaviour.max_logprobs:
             return _refusal(f"logprobs of {body['logprobs']}, at most {behaviour.max_logprobs}")
         texts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]

@@ -132,4 +132,4 @@ def ask(
     space = TextSpace(1, (prompt,), PROMPT_TOKENS)
     data = LabelledExamples(Examples(inputs), np.zeros(len(inputs), np.int64))  # the labels are not used
     scorer = PromptScorer(ptm, TaskSpec(template, names), space)
-    return np.asarray(scorer.scores(data, np.zeros((1, 1), np.float32))[0])
+    return np.asarray(scorer.scores(data, np.zeros((1, 1), np.float32), use_labels=False)[0])

@@ -47,7 +47,7 @@ class ServedModel:
         str,
         typer.Option(
             help="The model: all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, "
-            "or openai:MODEL@http://HOST:PORT/v1."
+            "openai:MODEL@http://HOST:PORT/v1, or openai-chat: in place of openai: for its chat completions."
         ),
     ]
     threads: Annotated[
@@ -60,7 +60,8 @@ class ServedModel:
     api_key_file: Annotated[
         Path | None,
         typer.Option(
-            help="The file with the key for an openai: server. By default the variable OPENAI_API_KEY holds the key.",
+            help="The file with the key for an openai: or openai-chat: server. "
+            "By default the variable OPENAI_API_KEY holds the key.",
             show_default=False,
         ),
     ] = None
@@ -182,7 +183,7 @@ def _serve_on_ray(
 def _check_ray(model: ServedModel, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:
     if listening.tls() is not None:
         raise InvalidInput("Ray has no TLS", where="--tls-cert", fix="a TLS proxy on the same machine")
-    if model.model.startswith("openai:"):
+    if model.model.startswith(("openai:", "openai-chat:")):
         what, fix = "a model behind another server has no replicas here", "--engine torch"
         raise InvalidInput(what, where="--engine ray", fix=fix)
     if ray.ray_address and (provider.audit or provider.metrics_port or not listening.port):

@@ -4,6 +4,7 @@ Everything here respects the limits of the PTM's card: examples go into handles 
 that fit, and images are brought to the shape that the model takes.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from fedbbpt.data.images import fit
 from fedbbpt.interfaces import PromptSpace, Ptm
+from fedbbpt.tasks.bounds import pessimistic
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.types import (
     Array,
@@ -25,6 +27,7 @@ from fedbbpt.types import (
     Output,
     Perturbation,
     Prompts,
+    Scored,
     Scores,
     TaskSpec,
     TextPrompts,
@@ -32,6 +35,10 @@ from fedbbpt.types import (
 )
 from fedbbpt.types.call_sizes import examples_per_handle, prompts_per_call
 
+log = logging.getLogger(__name__)
+
+NO_CLASS = -1
+"""Stands for a class of which the PTM says that another one may be likelier."""
 PROGRESS_ROWS = 256
 """Examples that are scored between two reports of progress, at most."""
 
@@ -88,6 +95,7 @@ class PromptScorer:
     def __init__(self, ptm: Ptm, task: TaskSpec, space: PromptSpace) -> None:
         self._ptm, self._task, self._space = ptm, task, space
         self.card = ptm.describe()
+        self._warned = False
         self.queries = 0
         """Pairs of a prompt and an example that were scored so far."""
         self.truncation: Truncation | None = Truncation()
@@ -146,10 +154,12 @@ class PromptScorer:
         one = self._space.prompts(np.zeros((1, self._space.dim)), part.examples)
         return prompts_per_call(self.card, one, len(part), len(self._task.classes))
 
-    def ask(self, part: RegisteredPart, population: npt.NDArray[np.floating]) -> Array:
+    def ask(self, part: RegisteredPart, population: npt.NDArray[np.floating], *, use_labels: bool = True) -> Array:
         """Returns the PTM's answer for a population `[P, dim]`, with the offsets of each candidate added to its scores.
 
-        The answer is `[P, B, K]` scores, `[P, B]` classes or `[P]` losses, depending on the PTM's output.
+        The answer is `[P, B, K]` scores, `[P, B]` classes or `[P]` losses, depending on the PTM's output. If the PTM
+        marks elements as bounds, they count against the prompt: the score of an example's own class as
+        `tasks.bounds.pessimistic` says, and a class as NO_CLASS. Without `use_labels` they stay as they are.
         """
         answers: list[Array] = []
         size = part.prompts_per_call if len(population) > 1 else 1
@@ -157,19 +167,41 @@ class PromptScorer:
             z = population[start : start + size]
             scored = self._ptm.score(part.handle, self._space.prompts(z, part.data.examples))
             self.queries += len(z) * len(part.data)
-            answers.append(self._space.shifted(scored.scores, z) if scored.output.scores else scored.answer)
+            answer = self._judged(scored, part.data.labels) if use_labels else scored.answer
+            answers.append(self._space.shifted(answer, z) if scored.output.scores else answer)
         return np.concatenate(answers)
 
+    def _judged(self, scored: Scored, labels: npt.NDArray[np.int64]) -> Array:
+        if scored.bounds is None:
+            return scored.answer
+        if not self._warned:
+            what = "%d of %d answers rest on bounds, since the model's server did not tell every label's score; %s"
+            log.warning(what, scored.bounds.sum(), scored.bounds.size, "they count against the prompt")
+            self._warned = True
+        if scored.output.scores:
+            return pessimistic(scored.scores, scored.bounds, labels)
+        if scored.output is Output.LABEL_ARGMAX:
+            return np.where(scored.bounds, np.int32(NO_CLASS), scored.choices)
+        return scored.answer
+
     def scores(
-        self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress = lambda queries: None
+        self,
+        data: LabelledExamples,
+        population: npt.NDArray[np.floating],
+        progress: Progress = lambda queries: None,
+        *,
+        use_labels: bool = True,
     ) -> Scores:
         """Returns the scores `[P, B, K]` of a population `[P, dim]` on examples that are registered for this call only.
+
+        `use_labels` is as in `ask`: without it, the labels may be any.
 
         Raises:
             OutputWithheld: The PTM does not give scores.
         """
         require_scores(self.card.output, "this measurement")
-        return np.concatenate([answer for answer, _ in self._answers(data, population, progress)], axis=1)
+        answers = self._answers(data, population, progress, use_labels=use_labels)
+        return np.concatenate([answer for answer, _ in answers], axis=1)
 
     def choices(
         self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress = lambda queries: None
@@ -185,13 +217,18 @@ class PromptScorer:
         return judge(self.card.output, answers, labels)
 
     def _answers(
-        self, data: LabelledExamples, population: npt.NDArray[np.floating], progress: Progress
+        self,
+        data: LabelledExamples,
+        population: npt.NDArray[np.floating],
+        progress: Progress,
+        *,
+        use_labels: bool = True,
     ) -> Iterator[tuple[Array, npt.NDArray[np.int64]]]:
         """Each part's answer and labels. One part is registered at a time, however large `data` is."""
         for part in self.parts(data, PROGRESS_ROWS):
             registered = self.register(part)
             try:
-                answer = self.ask(registered, population)
+                answer = self.ask(registered, population, use_labels=use_labels)
             finally:
                 self._ptm.release(registered.handle)
             yield answer, part.labels

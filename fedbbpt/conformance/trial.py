@@ -157,7 +157,14 @@ class Trial:
         if not isinstance(handle, str):
             self.remember(response.examples_id)
         return Answer(
-            scored.output, scored.answer, scored.revision, scored.usage, scored.budget, response.examples_id, response
+            scored.output,
+            scored.answer,
+            scored.revision,
+            scored.usage,
+            scored.budget,
+            scored.bounds,
+            response.examples_id,
+            response,
         )
 
     def usage(self) -> pb.GetUsageResponse:

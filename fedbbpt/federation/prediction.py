@@ -14,7 +14,7 @@ def probabilities(scorer: PromptScorer, z: npt.NDArray[np.float32], examples: Ex
         OutputWithheld: The PTM gives no scores.
     """
     unlabelled = LabelledExamples(examples, np.zeros(len(examples), np.int64))
-    scores = scorer.scores(unlabelled, z[None])[0].astype(np.float64)
+    scores = scorer.scores(unlabelled, z[None], use_labels=False)[0].astype(np.float64)
     likely = np.exp(scores - scores.max(axis=1, keepdims=True))
     found: npt.NDArray[np.float64] = likely / likely.sum(axis=1, keepdims=True)
     return found

@@ -26,12 +26,14 @@ from fedbbpt.ptm.tenants.accounts import Reservation
 from fedbbpt.ptm.tenants.audit import AuditLog, Record
 from fedbbpt.ptm.tenants.state import Quotas, TenantState
 from fedbbpt.ptm.tenants.tenant import Tenant
+from fedbbpt.tasks.bounds import pessimistic
 from fedbbpt.types import (
     Budget,
     Examples,
     ExampleSet,
     ExamplesHandle,
     ModelCard,
+    Output,
     Perturbation,
     Prompts,
     Scored,
@@ -213,17 +215,20 @@ class Engine:
 
         Raises:
             InvalidTensor: Scores are not finite. The call is charged for.
+            ScoreUnavailable: For most pairs, all scores are bounds. The call is charged for.
             StoreError: The audit log cannot be written. Nothing is charged or cached.
         """
         state, scoring = call.state, call.scoring
-        scores = scoring.scores()
-        broken = np.unique(np.argwhere(~np.isfinite(scores))[:, 0])
-        usage = self._settle(call, "InvalidTensor" if broken.size else "ok")
-        if broken.size:
-            what = f"the scores of prompts {broken.tolist()} are not finite"
-            raise InvalidTensor(what, where="prompts", fix="prompts nearer to the model's own embeddings")
-        answer = policy.answer(state.tenant.output, scores, scoring.examples.labels)
-        return Scored(state.tenant.output, answer, self._card.revision, usage, state.account.budget())
+        problem = scoring.problem()
+        usage = self._settle(call, type(problem).__name__ if problem else "ok")
+        if problem:
+            raise problem
+        scores, bounds = scoring.scores(), scoring.bounds()
+        output, labels = state.tenant.output, scoring.examples.labels
+        if output is Output.LOSS_ONLY and labels is not None:
+            scores = pessimistic(scores, bounds, labels)
+        answer, marks = policy.answer(output, scores, labels), policy.marks(output, scores, bounds)
+        return Scored(output, answer, self._card.revision, usage, state.account.budget(), marks)
 
     def cancel(self, call: ScoreCall) -> Usage:
         """Ends a call whose caller has gone away. Charges for the pairs that were computed, which stay in the cache."""

@@ -21,6 +21,7 @@ class PtmMetrics:
         self._tokens = self._counter("tokens", "Tokens that the model computed", tenant)
         self._compute = self._counter("compute_seconds", "Seconds that threads spent computing, added up", tenant)
         self._cost = self._counter("cost_micros", "Cost in millionths of the currency's unit", tenant)
+        self._bounded = self._counter("bounded_scores", "Scores of classes that are upper bounds", tenant)
         self._calls = self._counter("calls", "Ended calls by status", ("rpc", "status"))
         self._waited = Histogram(
             "fedbbpt_ptm_queue_seconds",
@@ -44,6 +45,7 @@ class PtmMetrics:
         self._tokens.labels(tenant).inc(usage.tokens)
         self._compute.labels(tenant).inc(usage.compute_seconds)
         self._cost.labels(tenant).inc(usage.cost_micros)
+        self._bounded.labels(tenant).inc(usage.bounded_scores)
         self._waited.observe(usage.queue_seconds)
 
     def ended(self, rpc: str, status: str) -> None:

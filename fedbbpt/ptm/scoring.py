@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import InvalidTensor
+from fedbbpt.errors import FedbbptError, InvalidTensor, ScoreUnavailable
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.tenants.handles import RegisteredExamples
 from fedbbpt.ptm.tenants.result_cache import ResultCache
 from fedbbpt.types import MicroBatch, Prompts, Scores, Usage
+
+MAX_UNTOLD_SHARE = 0.5
+"""The largest share of a call's pairs of which nothing but upper bounds is known."""
 
 
 class Scoring:
@@ -54,6 +57,8 @@ class Scoring:
         self._source = np.arange(pairs.size)
         """For each pair, the first pair that equals it."""
         self._scores = np.empty((*pairs.shape, len(examples.task.classes)), np.float32)
+        self._bounds = np.zeros(self._scores.shape, bool)
+        """Scores that are upper bounds."""
         self._known = np.zeros(pairs.shape, bool)
         """Pairs `[P, B]` that are cached, or computed by now."""
         wanted = np.ones(pairs.shape, bool) if fresh else self._look_up(cache)
@@ -66,6 +71,7 @@ class Scoring:
     def _look_up(self, cache: ResultCache) -> npt.NDArray[np.bool_]:
         """Fills in cached scores and returns which pairs to compute `[P, B]`."""
         first: dict[bytes, int] = {}
+        classes = self._scores.shape[2]
         flat, known, wanted = self._flat, self._known.reshape(-1), np.zeros(self._known.size, bool)
         for index, key in enumerate(self._keys):
             self._source[index] = first.setdefault(key, index)
@@ -74,12 +80,17 @@ class Scoring:
                 if found is None:
                     wanted[index] = True
                 else:
-                    flat[index], known[index] = found, True
+                    flat[index], known[index] = found[:classes], True
+                    self._flat_bounds[index] = found[classes:] if len(found) > classes else False
         return wanted.reshape(self._known.shape)
 
     @property
     def _flat(self) -> npt.NDArray[np.float32]:
         return self._scores.reshape(-1, self._scores.shape[2])
+
+    @property
+    def _flat_bounds(self) -> npt.NDArray[np.bool_]:
+        return self._bounds.reshape(-1, self._scores.shape[2])
 
     @property
     def queries(self) -> int:
@@ -108,7 +119,9 @@ class Scoring:
         found = self._job.run(batch)
         with self._lock:
             self._first_started = started if self._first_started is None else self._first_started
-            self._scores[batch.prompts, batch.rows] = found
+            self._scores[batch.prompts, batch.rows] = found if found.ndim == 2 else found[:, 0]
+            if found.ndim == 3:
+                self._bounds[batch.prompts, batch.rows] = found[:, 1] != 0
             self._known[batch.prompts, batch.rows] = True
             self._tokens += batch.tokens
             self._seconds += self._clock() - started
@@ -117,11 +130,30 @@ class Scoring:
         """Caches the scores that were computed and are finite."""
         fresh = (self._known & ~self._cached).reshape(-1) & np.isfinite(self._flat).all(axis=1)
         for index in np.flatnonzero(fresh):
-            cache.put(self._keys[index], self._flat[index])
+            bounds = self._flat_bounds[index]
+            marks = bounds.astype(np.float32) if bounds.any() else np.empty(0, np.float32)
+            cache.put(self._keys[index], np.concatenate([self._flat[index], marks]))
 
     def scores(self) -> Scores:
         """Returns the scores `[P, B, K]`, once all micro-batches have run."""
         return self._flat[self._source].reshape(self._scores.shape)
+
+    def bounds(self) -> npt.NDArray[np.bool_]:
+        """Returns which scores are upper bounds `[P, B, K]`, once all micro-batches have run."""
+        return self._flat_bounds[self._source].reshape(self._scores.shape)
+
+    def problem(self) -> FedbbptError | None:
+        """Returns why the scores are no answer, or None; once all micro-batches have run."""
+        broken = np.unique(np.argwhere(~np.isfinite(self.scores()))[:, 0])
+        if broken.size:
+            what = f"the scores of prompts {broken.tolist()} are not finite"
+            return InvalidTensor(what, where="prompts", fix="prompts nearer to the model's own embeddings")
+        untold = self.bounds().all(axis=2)
+        if untold.mean() > MAX_UNTOLD_SHARE:
+            what = f"only bounds are known of all label words for {untold.sum()} of {untold.size} pairs"
+            fix = "label words of one token with which the model is likely to go on, or a template that asks for them"
+            return ScoreUnavailable(what, where="classes", fix=fix)
+        return None
 
     def usage(self) -> Usage:
         """Returns the usage so far. For an unfinished call that is the computed pairs only."""
@@ -129,4 +161,5 @@ class Scoring:
         finished = bool(self._known.reshape(-1)[self._source].all())
         queries = self.queries if finished else computed
         waited = 0.0 if self._first_started is None else self._first_started - self._planned_at
-        return Usage(queries, self._tokens, self._seconds, queries - computed, waited)
+        bounded = int(self.bounds().sum()) if finished else int(self._bounds.sum())
+        return Usage(queries, self._tokens, self._seconds, queries - computed, waited, bounded_scores=bounded)

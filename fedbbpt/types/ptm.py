@@ -42,6 +42,8 @@ class Usage:
     """The time that calls waited for their turn."""
     cost_micros: int = 0
     """The cost in millionths of the currency's unit."""
+    bounded_scores: int = 0
+    """Scores of classes that are upper bounds; see `Scored.bounds`."""
 
     def __add__(self, other: "Usage") -> "Usage":
         """Returns the sum of both, field by field."""
@@ -183,6 +185,8 @@ class Scored:
     usage: Usage
     budget: Budget = UNLIMITED
     """The remaining budget of the caller."""
+    bounds: npt.NDArray[np.bool_] | None = None
+    """In the shape of `answer`: which elements rest on an upper bound instead of a score; None: none. See ptm.proto."""
 
     @property
     def scores(self) -> Scores:

@@ -287,6 +287,14 @@ def one_delta(rpc: str, request: Any, forward: Forward) -> Any:
     return forward(request)
 
 
+def hides_bounds(rpc: str, request: Any, forward: Forward) -> Any:
+    """Marks scores as bounds that its usage does not count."""
+    response = forward(request)
+    if rpc == "Score" and response.HasField("scores"):
+        response.bounds.CopyFrom(to_message(np.ones(tuple(response.scores.shape), np.uint8)))
+    return response
+
+
 BROKEN: dict[Break, set[str]] = {
     depends_on_batch: {
         f"core/{name}" for name in ("prompt-alone", "split-prompts", "repeated-prompts", "noise-is-told")
@@ -299,6 +307,7 @@ BROKEN: dict[Break, set[str]] = {
     other_revision: {"core/same-revision"},
     sorts_classes: {"core/turned-classes"},
     sums_losses: {"core/outputs-agree"},
+    hides_bounds: {"core/bounds-are-counted"},
     one_seed: {"soft/seed-and-z-matter", "soft/projection-is-the-protocols"},
     no_initial_text: {"soft/zero-is-the-text"},
     ignores_texts: {"core/prompts-matter"},

@@ -1,8 +1,10 @@
 """Models of a server that speaks OpenAI's protocol: a real one, on loopback, with the logits of a tiny checkpoint."""
 
+import dataclasses
 import itertools
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +38,15 @@ from tests.tenants import local_ptm
 pytest.importorskip("transformers")
 pytest.importorskip("httpx2")
 
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from fedbbpt.limits import MAX_ANSWER_BYTES
 from fedbbpt.ptm.models.openai.backend import OpenAICompatible, connect
-from fedbbpt.ptm.models.openai.self_test import PROBES
+from fedbbpt.ptm.models.openai.chat import PROBES as CHAT_PROBES
+from fedbbpt.ptm.models.openai.completions import PROBES
+from fedbbpt.ptm.models.openai.filled_template import TemplateFiller
+from fedbbpt.ptm.models.template import parse
 from tests.openai_server import Behaviour, OpenAIServer
 from tests.slow import slow_except
 
@@ -54,7 +62,7 @@ Start = Callable[..., OpenAICompatible]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = f"{WORDS} {' '.join(PROBES)}"
+    words = f"{WORDS} {' '.join(PROBES)} {' '.join(' '.join(probe) for probe in CHAT_PROBES)}"
     return save_checkpoint("gpt2", tmp_path_factory.mktemp("openai") / "gpt2", words=words, max_tokens=96)
 
 
@@ -84,10 +92,10 @@ def start(server: OpenAIServer, pauses: list[float]) -> Iterator[Start]:
     """Starts backends for the server, after its behaviour is set."""
     started: list[OpenAICompatible] = []
 
-    def begin(key: str = "", threads: int = 2, **behaviour: Any) -> OpenAICompatible:
+    def begin(key: str = "", threads: int = 2, *, chat: bool = False, **behaviour: Any) -> OpenAICompatible:
         for name, value in behaviour.items():
             setattr(server.behaviour, name, value)
-        started.append(connect(server.name, key, threads=threads, pause=pauses.append))
+        started.append(connect(server.chat_name if chat else server.name, key, threads=threads, pause=pauses.append))
         server.requests.clear()
         return started[-1]
 
@@ -196,25 +204,151 @@ def test_engine_scores_and_caches_pairs_of_the_server(start: Start, server: Open
     ptm.engine.close()
 
 
-def test_label_word_without_a_log_probability_fails_the_call(start: Start, server: OpenAIServer) -> None:
-    """Kills: a probability of 0, or that of the least likely token, in place of an unknown one."""
+@pytest.fixture
+def told(server: OpenAIServer) -> Callable[..., None]:
+    """Lets the server tell the same tokens after every text, by text and log-probability."""
+
+    def tell(texts: int, **tokens: float) -> None:
+        listed = [{"token": name.replace("_", " "), "logprob": value} for name, value in tokens.items()]
+        choice = {"text": "", "message": {"content": ""}, "logprobs": {"content": [{"top_logprobs": listed}]}}
+        choices = [{"index": index, **choice} for index in range(texts)]
+        answer = {"model": "tiny", "system_fingerprint": "fp_1", "choices": choices}
+        server.behaviour.body = json.dumps(answer).encode()
+
+    return tell
+
+
+Told = Callable[..., None]
+
+
+def test_untold_label_word_scores_by_its_bound(
+    start: Start, server: OpenAIServer, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kills: a probability of 0; a bound above the rest of the mass, or above the least told token; no mark."""
+    ptm = local_ptm(start(dialect="openai", threads=1))
+    handle = ptm.register_examples(ptm.register_task(TASK), Examples(TEXTS[:1]), 8)
+    told(1, _bad=math.log(0.6), _great=math.log(0.3))
+    first = ptm.score(handle.id, TextPrompts(("so",)))
+    assert first.bounds is not None and first.bounds.tolist() == [[[False, False, True]]]
+    assert np.allclose(np.exp(first.scores[0, 0]), [0.6, 0.3, 0.1], atol=1e-6), "the rest of the mass is smaller"
+    told(1, _bad=math.log(0.5), _great=math.log(0.01))
+    second = ptm.score(handle.id, TextPrompts(("which",)))
+    assert np.allclose(np.exp(second.scores[0, 0]), [0.5, 0.01, 0.01]), "the least told token is smaller"
+    cached = ptm.score(handle.id, TextPrompts(("which", "so")))
+    assert cached.bounds is not None and cached.bounds[:, 0].tolist() == [[False, False, True]] * 2
+    assert cached.usage.cached_queries == 2 and cached.usage.bounded_scores == 2
+    assert ptm.usage().bounded_scores == 4
+    assert [record.message for record in caplog.records if "only bounds" in record.message] == [
+        "1 scores are only bounds so far: the model's server did not tell the label words' probabilities"
+    ]
+    ptm.engine.close()
+
+
+def test_call_of_which_nothing_is_known_is_refused(start: Start, told: Told) -> None:
+    ptm = local_ptm(start(dialect="openai", threads=1))
+    handle = ptm.register_examples(ptm.register_task(TASK), Examples(TEXTS[:1]), 8)
+    told(1, _book=math.log(0.5))
+    with pytest.raises(ScoreUnavailable, match="only bounds are known of all label words for 1 of 1 pairs"):
+        ptm.score(handle.id, TextPrompts(("so",)))
+    assert ptm.usage().queries == 1, "the call is charged for"
+    ptm.engine.close()
+
+
+def test_missing_label_word_is_looked_for_deeper(start: Start, server: OpenAIServer) -> None:
+    """Kills: a bound where the server would have told the score."""
+    exact = ask(start(dialect="llama.cpp"))
     backend = start(dialect="llama.cpp")
-    rows = backend.prepare(TASK, Examples(TEXTS), 8, None)
-    job = backend.job(TASK, PROMPTS, rows, np.ones((3, 5), bool))
-    for batch in job.batches:
-        job.run(batch)
-    server.behaviour.body = json.dumps(
-        {
-            "model": "tiny",
-            "system_fingerprint": "fp_1",
-            "choices": [
-                {"index": i, "text": "", "logprobs": {"content": [{"top_logprobs": [{"id": 5, "logprob": -0.1}]}]}}
-                for i in range(len(job.batches[0].rows))
-            ],
-        }
-    ).encode()
-    with pytest.raises(ScoreUnavailable, match=r"prompts\[0\], examples\[0\].* bad.* great"):
-        job.run(job.batches[0])
+    backend._form = dataclasses.replace(backend._form, top_logprobs=2, most_logprobs=1000)
+    assert np.array_equal(ask(backend), exact)
+    assert {body["logprobs"] for body in server.completions()[-len(TEXTS) * 3 :]} >= {1000}
+
+
+# Chat completions
+
+
+def test_chat_scores_are_those_of_the_messages(start: Start, server: OpenAIServer, folder: Path) -> None:
+    """Kills: a prompt in the wrong message; a class whose other spellings are left out."""
+    task = TaskSpec("{prompt}\n{text} It was {mask}", TASK.classes)
+    ours = ask(start(chat=True), task, TextPrompts(("so",)))
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    shown = [tokenizer.decode([token]).strip().casefold() for token in range(model.config.vocab_size)]
+    with torch.inference_mode():
+        for index, text in enumerate(TEXTS):
+            ids = torch.tensor([tokenizer(f" so {text} It was")["input_ids"]])
+            likely = model(ids).logits[0, -1].softmax(-1)
+            spelled = [np.array([token == word for token in shown]) for word in TASK.classes]
+            theirs = [likely.numpy()[mine].sum() for mine in spelled]
+            assert np.allclose(np.exp(ours[0, index]), theirs, rtol=1e-4)
+    messages = [[(one["role"], one["content"]) for one in body["messages"]] for body in server.completions()]
+    assert [("system", "so"), ("user", "dull It was")] in messages
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "messages"),
+    [
+        ("Judge. {prompt}\nReview: {text}", "Be kind.", ("Judge. Be kind.", "Review: dull")),
+        ("Judge. {prompt}\nReview: {text}", "", ("Judge.", "Review: dull")),
+        ("{prompt} {text}", "", ("", "dull")),
+        ("{text} {prompt} {mask}", "Be kind.", ("", "dull Be kind.")),
+        ("{text}", "Be kind.", ("Be kind.", "dull")),
+    ],
+)
+def test_template_is_divided_after_the_prompt(template: str, prompt: str, messages: tuple[str, str]) -> None:
+    row = TemplateFiller(parse(TaskSpec(template, ("good", "bad"))), len).fill("dull", "", 99, 0)
+    assert row.messages(prompt) == messages
+
+
+def test_spellings_of_a_chat_answer_are_added(start: Start, told: Told) -> None:
+    backend = start(chat=True, dialect="openai", threads=1)
+    rows = backend.prepare(TASK, Examples(TEXTS[:1]), 8, None)
+    told(1, Bad=math.log(0.4), _bad=math.log(0.2), bad=math.log(0.1), great=math.log(0.04), book=math.log(0.001))
+    job = backend.job(TASK, TextPrompts(("so",)), rows, np.ones((1, 1), bool))
+    found = job.run(job.batches[0])
+    assert np.allclose(np.exp(found[0, 0, :2]), [0.7, 0.04], atol=1e-6)
+    assert found[0, 1].tolist() == [0, 0, 1], "fine has a bound: four spellings of at most 0.001 each"
+    assert np.isclose(np.exp(found[0, 0, 2]), 0.004)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        {"output_limit": "max_completion_tokens"},
+        {"reasons": "unless switched off", "dialect": "vllm"},
+    ],
+    ids=["max_completion_tokens", "thinks"],
+)
+def test_chat_variants_score_alike(start: Start, server: OpenAIServer, behaviour: dict[str, Any]) -> None:
+    task = TaskSpec("{prompt}\n{text} It was {mask}", TASK.classes)
+    plain = ask(start(chat=True, dialect="openai"), task)
+    assert np.array_equal(ask(start(chat=True, **behaviour), task), plain)
+
+
+def test_model_without_system_messages_gets_them_from_the_user(start: Start, server: OpenAIServer) -> None:
+    ask(start(chat=True, has_system_role=False), TaskSpec("{prompt}\n{text}", TASK.classes))
+    sent = [body["messages"] for body in server.completions()]
+    assert [{"role": "user", "content": "so\n\ndull"}] in sent and all(len(messages) == 1 for messages in sent)
+
+
+def test_model_that_reasons_first_is_refused(start: Start) -> None:
+    with pytest.raises(ScoreUnavailable, match=r"reasons before it answers.*without reasoning"):
+        start(chat=True, reasons="always")
+
+
+def test_chat_class_of_two_tokens_or_of_one_spelling_is_refused(start: Start) -> None:
+    backend = start(chat=True)
+    with pytest.raises(InvalidTask, match="'good film' is not one token"):
+        backend.check(TaskSpec("{prompt} {text}", ("bad", "good film")))
+    with pytest.raises(InvalidTask, match="two label words are the same"):
+        backend.check(TaskSpec("{prompt} {text}", ("bad", "Bad")))
+
+
+def test_loopback_server_is_never_asked_through_a_proxy(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert np.isfinite(ask(start(key="secret"))).all()
 
 
 # The card and the limits
@@ -250,8 +384,6 @@ def test_long_texts_are_truncated_at_their_end_only(start: Start, server: OpenAI
 
 
 def test_micro_batches_count_the_tokens_that_the_server_counts(start: Start, folder: Path) -> None:
-    from transformers import AutoTokenizer
-
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     backend = start()
     rows = backend.prepare(TASK, Examples(TEXTS), 8, None)

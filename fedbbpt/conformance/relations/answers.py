@@ -150,6 +150,16 @@ def noise_is_told(trial: Trial) -> None:
         raise Broken(f"prompts alone and with others differ by up to {apart:.2g}, but the card says score_noise = 0")
 
 
+def bounds_are_counted(trial: Trial) -> None:
+    """Checks that a call's usage counts the scores that the answer marks as bounds, also in a repeated call."""
+    prompts = trial.prompts()
+    for answer in (trial.ask(prompts), trial.ask(prompts)):
+        marked, counted = 0 if answer.bounds is None else int(answer.bounds.sum()), answer.usage.bounded_scores
+        most = answer.usage.queries * len(trial.me.inputs.task().classes)
+        if not (marked == counted if answer.output.scores else marked <= counted <= most):
+            raise Broken(f"the answer marks {marked} bounds, and the usage counts {counted} bounded scores")
+
+
 def turned_classes(trial: Trial) -> None:
     """Checks that reordered classes get reordered scores."""
     prompts = trial.prompts()
@@ -205,6 +215,8 @@ def outputs_agree(trial: Trial) -> None:
     (plain,) = (each for output, each in by_output.items() if each is not scored)
     rows, prompts = max(trial.rows, other.rows, key=len), trial.prompts()
     scores, found = scored.ask(prompts, rows).answer.astype(np.float64), plain.ask(prompts, rows).answer
+    if scored.ask(prompts, rows).bounds is not None:
+        raise Skipped("some scores are bounds, which count differently in losses")
     logs = scores - np.log(np.exp(scores - scores.max(axis=2, keepdims=True)).sum(axis=2, keepdims=True))
     logs -= scores.max(axis=2, keepdims=True)
     if plain.card.output is Output.LABEL_LOGPROBS:

@@ -12,7 +12,7 @@ from fedbbpt.types import Usage
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.messages.usage_messages import usage
 
-COUNTED = ("queries", "tokens", "cached_queries", "cost_micros")
+COUNTED = ("queries", "tokens", "cached_queries", "cost_micros", "bounded_scores")
 SECONDS = ("compute_seconds", "queue_seconds")
 SECONDS_TOLERANCE = 1e-3
 MICROS_TOLERANCE = 1

@@ -14,7 +14,7 @@ from fedbbpt.types import Precision, PrecisionChoice, Runtime
 
 GROUP = "fedbbpt.backends"
 """The entry-point group of plug-in backends."""
-BUILT_IN_PREFIXES = ("openai",)
+BUILT_IN_PREFIXES = ("openai", "openai-chat")
 
 
 class BackendFactory(Protocol):
@@ -50,8 +50,8 @@ def load(
 
     Args:
         model: "fake"; "all-MiniLM-L6-v2" (the demo extra); a folder or a name on the Hugging Face hub; an ONNX file; or
-            "openai:MODEL@http://HOST:PORT/v1" for a model of another server that speaks OpenAI's protocol. An installed
-            plug-in loads "PREFIX:NAME" (`BackendFactory`).
+            "openai:MODEL@http://HOST:PORT/v1" for a model of another server that speaks OpenAI's protocol, or
+            "openai-chat:..." for its chat completions. An installed plug-in loads "PREFIX:NAME" (`BackendFactory`).
         family: How to score with a checkpoint, one of `families.FAMILIES`; empty: as its architecture suggests.
         threads: Micro-batches that run in parallel; 0: as many as there are cores, or 8 requests to another server.
         precision: Precision of the model's layers. bfloat16 is two to three times as fast on machines that support it,
@@ -77,14 +77,14 @@ def load(
             raise InvalidInput("a plug-in has no runtimes", where="model", fix="--engine torch")
         fixed = Precision.FLOAT32 if precision is PrecisionChoice.AUTO else Precision(precision)
         return plugin(name, threads=threads, precision=fixed, device=device)
-    if colon and prefix != "openai" and not Path(model).exists():
+    if colon and prefix not in BUILT_IN_PREFIXES and not Path(model).exists():
         what = f"no installed plug-in loads models that are called {prefix}:..."
         raise PluginMissing(what, where=model, fix=f"a package with {prefix!r} among its entry points fedbbpt.backends")
     if _kind(model) is _Kind.OTHER and runtime is not Runtime.TORCH:
         raise InvalidInput(f"{runtime} computes text encoders only", where=_public(model), fix="--engine torch")
     if model == "fake":
         return Fake()
-    if model.startswith("openai:"):
+    if model.startswith(_SERVERS):
         with needs_extra("openai", where="model"):  # the model's name is not repeated: its URL may contain a password
             from fedbbpt.ptm.models.openai.backend import connect
         return connect(model, api_key, threads=threads)

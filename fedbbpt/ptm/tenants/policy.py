@@ -41,6 +41,19 @@ def answer(output: Output, scores: Scores, labels: npt.NDArray[np.int64] | None)
     return -np.array([row.mean() for row in np.ascontiguousarray(chosen)])
 
 
+def marks(output: Output, scores: Scores, bounds: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+    """Returns which elements of the answer rest on a bound, as ptm.proto defines it; None if none does.
+
+    `bounds` `[P, B, K]` says which scores are upper bounds.
+    """
+    marked = bounds
+    if output is Output.LABEL_ARGMAX:
+        marked = np.take_along_axis(bounds, scores.argmax(axis=2, keepdims=True), axis=2)[:, :, 0]
+    elif output is Output.LOSS_ONLY:
+        marked = np.asarray(bounds.any(axis=(1, 2)))
+    return marked if marked.any() else None
+
+
 def _log_softmax(scores: Scores) -> npt.NDArray[np.float64]:
     shifted = scores.astype(np.float64) - scores.max(axis=2, keepdims=True)
     logs: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))

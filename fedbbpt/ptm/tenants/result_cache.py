@@ -25,7 +25,7 @@ class ResultCache:
         return np.frombuffer(found, np.float32)
 
     def put(self, key: bytes, scores: npt.NDArray[np.float32]) -> None:
-        """Caches a copy of the scores. A key that is already cached keeps its scores."""
+        """Caches a copy of the scores, with what is appended to them. A key that is already cached keeps its scores."""
         if key in self._entries:
             return
         self._entries[key] = scores.tobytes()

@@ -594,6 +594,7 @@ class ScoreResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     EXAMPLES_ID_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """The model's revision, as in DescribeResponse."""
     examples_id: _builtins.str
@@ -618,6 +619,15 @@ class ScoreResponse(_message.Message):
     def budget(self) -> Global___Budget:
         """The remaining budget of the tenant."""
 
+    @_builtins.property
+    def bounds(self) -> _tensor_pb2.Tensor:
+        """uint8 in the shape of the answer: 1 marks an element that rests on a bound, 0 all others. Absent: the service
+        measured every score. A service that relies on another server may not learn every class's score. It then returns an
+        upper bound of it, which is never below the true score, and marks it: of `scores`, each bound itself; of `choices`,
+        each choice whose score is a bound, since the true score of another class may be higher; of `losses`, each mean
+        over at least one bound. In `losses`, the score of an example's own class is lowered by log 10 if it is a bound.
+        """
+
     def __init__(
         self,
         *,
@@ -628,13 +638,19 @@ class ScoreResponse(_message.Message):
         usage: Global___Usage | None = ...,
         examples_id: _builtins.str = ...,
         budget: Global___Budget | None = ...,
+        bounds: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "budget", b"budget", "choices", b"choices", "losses", b"losses", "scores", b"scores", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bounds", b"_bounds", "answer", b"answer", "bounds", b"bounds", "budget", b"budget", "choices", b"choices", "losses", b"losses", "scores", b"scores", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "budget", b"budget", "choices", b"choices", "examples_id", b"examples_id", "losses", b"losses", "revision", b"revision", "scores", b"scores", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bounds", b"_bounds", "answer", b"answer", "bounds", b"bounds", "budget", b"budget", "choices", b"choices", "examples_id", b"examples_id", "losses", b"losses", "revision", b"revision", "scores", b"scores", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bounds: _TypeAlias = _typing.Literal["bounds"]  # noqa: Y015
+    _WhichOneofArgType__bounds: _TypeAlias = _typing.Literal["_bounds", b"_bounds"]  # noqa: Y015
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["scores", "choices", "losses"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bounds) -> _WhichOneofReturnType__bounds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
 Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
@@ -651,6 +667,7 @@ class Usage(_message.Message):
     CACHED_QUERIES_FIELD_NUMBER: _builtins.int
     QUEUE_TIME_FIELD_NUMBER: _builtins.int
     COST_MICROS_FIELD_NUMBER: _builtins.int
+    BOUNDED_SCORES_FIELD_NUMBER: _builtins.int
     queries: _builtins.int
     """Number of (prompt, example) pairs."""
     tokens: _builtins.int
@@ -659,6 +676,10 @@ class Usage(_message.Message):
     """Number of queries that were answered without the model, because they repeat earlier ones. Part of `queries`."""
     cost_micros: _builtins.int
     """The cost by DescribeResponse.price, in millionths of the currency's unit."""
+    bounded_scores: _builtins.int
+    """Number of the P x B x K scores that are upper bounds (ScoreResponse.bounds), cached ones included. Counted since the
+    service started.
+    """
     @_builtins.property
     def compute_time(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -674,10 +695,11 @@ class Usage(_message.Message):
         cached_queries: _builtins.int = ...,
         queue_time: _duration_pb2.Duration | None = ...,
         cost_micros: _builtins.int = ...,
+        bounded_scores: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compute_time", b"compute_time", "queue_time", b"queue_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_queries", b"cached_queries", "compute_time", b"compute_time", "cost_micros", b"cost_micros", "queries", b"queries", "queue_time", b"queue_time", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_scores", b"bounded_scores", "cached_queries", b"cached_queries", "compute_time", b"compute_time", "cost_micros", b"cost_micros", "queries", b"queries", "queue_time", b"queue_time", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,7 +144,8 @@ class PtmServiceServicer(object):
         DescribeResponse, or there are no prompts or too many; PromptTooLong; InvalidRequest: a part of the message is
         missing, or the idempotency key belongs to another request; with inline examples also the errors of RegisterTask
         and RegisterExamples), FAILED_PRECONDITION (UnsupportedPrompt: the model does not take this kind of prompt,
-        injection or projection; ScoreUnavailable: the server on which this service relies did not return a class's score),
+        injection or projection; ScoreUnavailable: for most pairs, the server on which this service relies returned no
+        class's score),
         PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with RetryInfo; BudgetSpent
         without it).
         """

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fedbbpt.errors import InvalidExamples, InvalidRequest, InvalidTensor
 from fedbbpt.limits import MAX_EXAMPLES
@@ -202,6 +203,8 @@ def score_response(scored: Scored, examples_id: str) -> pb.ScoreResponse:
     )
     part, _, _ = _ANSWERS[scored.output]
     getattr(response, part).CopyFrom(tensors.to_message(scored.answer))
+    if scored.bounds is not None:
+        response.bounds.CopyFrom(tensors.to_message(scored.bounds.astype(np.uint8)))
     return response
 
 
@@ -214,4 +217,13 @@ def scored(response: pb.ScoreResponse, output: Output) -> Scored:
     answer = tensors.from_message(getattr(response, part), where=part)
     if answer.dtype != dtype or answer.ndim != rank:
         raise InvalidTensor(f"{answer.dtype} of shape {answer.shape}", where=part, fix=f"{dtype} of rank {rank}")
-    return Scored(output, answer, response.revision, usage(response.usage), budget(response.budget))
+    bounds = _bounds(response, answer.shape) if response.HasField("bounds") else None
+    return Scored(output, answer, response.revision, usage(response.usage), budget(response.budget), bounds)
+
+
+def _bounds(response: pb.ScoreResponse, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    marks = tensors.from_message(response.bounds, where="bounds")
+    if marks.dtype != np.uint8 or marks.shape != shape or marks.max(initial=0) > 1:
+        what, fix = f"{marks.dtype} of shape {list(marks.shape)}", f"uint8 of shape {list(shape)}, each 0 or 1"
+        raise InvalidTensor(what, where="bounds", fix=fix)
+    return marks.astype(bool)

@@ -16,6 +16,7 @@ def usage_message(usage: Usage) -> pb.Usage:
         cached_queries=usage.cached_queries,
         queue_time=duration(usage.queue_seconds),
         cost_micros=usage.cost_micros,
+        bounded_scores=usage.bounded_scores,
     )
 
 
@@ -28,6 +29,7 @@ def usage(message: pb.Usage) -> Usage:
         message.cached_queries,
         seconds_of(message.queue_time),
         message.cost_micros,
+        message.bounded_scores,
     )
 
 

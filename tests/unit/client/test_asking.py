@@ -1,6 +1,9 @@
 """Scores of prompts on labelled examples, requested in calls that fit the PTM's limits."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedbbpt.client import asking
@@ -9,7 +12,17 @@ from fedbbpt.errors import InvalidExamples
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, TaskSpec
+from fedbbpt.ptm.scheduling.planner import PlannedJob
+from fedbbpt.types import (
+    Examples,
+    LabelledExamples,
+    MicroBatch,
+    Output,
+    Projection,
+    ProjectionKind,
+    Prompts,
+    TaskSpec,
+)
 from tests.tenants import local_ptm, ptm_of
 
 TASK = TaskSpec("{prompt} {text}", ("visiting hours and parking", "charges and payments"))
@@ -69,3 +82,40 @@ def test_no_prompt_scores_the_unchanged_examples() -> None:
     bare = PromptScorer(ptm, TaskSpec("{text}", TASK.classes), NoPrompt(0)).scores(DATA, NoPrompt.Z)
     assert scores.shape == (1, 23, 2)
     np.testing.assert_array_equal(scores, bare)
+
+
+class Untold(Fake):
+    """Tells only the score of the last class."""
+
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Any, wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+        plain = super().job(task, prompts, rows, wanted)
+
+        def run(batch: MicroBatch) -> npt.NDArray[np.float32]:
+            scores = np.zeros((len(batch.rows), 2, 2), np.float32)
+            scores[:, 0, 1] = 1.0
+            scores[:, 1, 0] = 1.0
+            return scores
+
+        return PlannedJob(tuple(plain.batches), run)
+
+
+@pytest.mark.parametrize("output", Output)
+def test_bounds_count_against_the_prompt(output: Output, caplog: pytest.LogCaptureFixture) -> None:
+    """Kills: a service that computes losses from bounds as they are; a client that does; a warning for each call."""
+    ptm = ptm_of(Untold(), output=output)
+    judgement = PromptScorer(ptm, TASK, SPACE).judge(DATA, Z)
+    lowered = np.log1p(10 * np.e)  # the loss of the scores -log 10 and 1, of class 0
+    told = np.log1p(np.exp(-1))
+    if judgement.losses is not None:
+        expected = (12 * lowered + 11 * told) / 23
+        np.testing.assert_allclose(judgement.losses, expected, rtol=1e-6)
+    if judgement.correct is not None:
+        np.testing.assert_array_equal(judgement.correct, 11)
+    assert ptm.usage().bounded_scores == 3 * 23
+    warnings = [record.message for record in caplog.records if "rest on bounds" in record.message]
+    assert len(warnings) == (output is not Output.LABEL_ARGMAX), "each choice is a measured class"
+
+
+def test_scores_without_labels_are_as_the_ptm_gives_them() -> None:
+    scores = PromptScorer(local_ptm(Untold()), TASK, SPACE).scores(DATA, Z, use_labels=False)
+    np.testing.assert_array_equal(scores, np.broadcast_to(np.array([0, 1], np.float32), scores.shape))

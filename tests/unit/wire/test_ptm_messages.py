@@ -145,6 +145,25 @@ def test_answers_survive_the_round_trip(output: Output) -> None:
     assert (back.revision, back.usage, back.budget) == ("revision", usage, budget) and response.examples_id == "id"
 
 
+@pytest.mark.parametrize("output", ANSWERS)
+def test_bounds_survive_the_round_trip(output: Output) -> None:
+    marks = np.arange(ANSWERS[output].size).reshape(ANSWERS[output].shape) % 2 == 0
+    scored = Scored(output, ANSWERS[output], "revision", Usage(bounded_scores=3), bounds=marks)
+    back = m.scored(m.score_response(scored, "id"), output)
+    assert back.bounds is not None and back.bounds.dtype == bool and np.array_equal(back.bounds, marks)
+    assert back.usage.bounded_scores == 3
+    assert not m.score_response(Scored(output, ANSWERS[output], "revision", Usage()), "id").HasField("bounds")
+
+
+@pytest.mark.parametrize(
+    "marks", [np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2, 3), np.int32), np.full((2, 2, 3), 2, np.uint8)]
+)
+def test_bounds_of_another_form_are_refused(marks: np.ndarray) -> None:
+    response = pb.ScoreResponse(scores=to_message(ANSWERS[Output.LABEL_LOGITS]), bounds=to_message(marks))
+    with pytest.raises(InvalidTensor, match=r"bounds: .* uint8 of shape \[2, 2, 3\], each 0 or 1"):
+        m.scored(response, Output.LABEL_LOGITS)
+
+
 def test_a_missing_part_is_refused() -> None:
     scored = Scored(Output.LOSS_ONLY, ANSWERS[Output.LOSS_ONLY], "revision", Usage())
     assert scored.losses is scored.answer

@@ -1,8 +1,9 @@
 """Language models of another server that speaks OpenAI's protocol (vLLM, SGLang, llama.cpp, OpenAI), with text prompts.
 
-A pair is sent as text, the filled template. A class scores by the log-probability of its label word as the next token,
-over the whole vocabulary: the softmax over the classes is the model's distribution over them. If the server does not
-give the log-probability of a label word, the call fails; the score is never taken as 0 or guessed.
+A pair is sent as text, the filled template, or as chat messages. A class scores by the log-probability of its label
+word as the next token, over the whole vocabulary: the softmax over the classes is the model's distribution over them.
+If the server does not tell a label word's log-probability, it is asked for more tokens; if that does not help, the
+score is the upper bound that follows from the answer, and is marked as such.
 """
 
 import hashlib
@@ -15,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,14 +29,16 @@ from fedbbpt.errors import (
     InvalidInput,
     InvalidTask,
     PtmUnavailable,
-    ScoreUnavailable,
     Unauthenticated,
     WrongService,
 )
 from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
-from fedbbpt.ptm.models.openai.completions import Completions, LabelWord, NextToken
+from fedbbpt.ptm.models.openai.chat import Chat
+from fedbbpt.ptm.models.openai.completions import Completions
+from fedbbpt.ptm.models.openai.endpoint import Endpoint
 from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFiller
 from fedbbpt.ptm.models.openai.http import Server
+from fedbbpt.ptm.models.openai.next_token import LabelWord
 from fedbbpt.ptm.models.openai.self_test import self_test
 from fedbbpt.ptm.models.template import Placeholder, check_mask_at_end, check_pairs, parse
 from fedbbpt.ptm.scheduling.planner import PlannedJob, pair_lengths
@@ -44,7 +49,6 @@ from fedbbpt.types import (
     Perturbation,
     PromptKind,
     Prompts,
-    Scores,
     TaskSpec,
     TextPrompts,
 )
@@ -52,7 +56,9 @@ from fedbbpt.types.digests import digest
 
 log = logging.getLogger(__name__)
 
-SPELLING = "openai:MODEL@http://HOST:PORT/v1"
+SPELLING = "openai:MODEL@http://HOST:PORT/v1, or openai-chat: in place of openai:"
+ENDPOINTS: Mapping[str, type[Endpoint[Any]]] = {"openai": Completions, "openai-chat": Chat}
+"""The kind of requests, by the prefix of the model's name."""
 KEY_VARIABLE = "OPENAI_API_KEY"
 """The environment variable with the API key."""
 CONCURRENT_REQUESTS = 8
@@ -61,10 +67,11 @@ MAX_TOKENS = 2048
 """Longest text, if the server does not state it; the server refuses a text that is too long for it."""
 BYTES_PER_TOKEN = 3
 """Estimate for servers without a tokenizer. English has four or five, many other languages two or three."""
+AZURE = ".azure.com"
 MAX_LABELS = 128
 """Most ids that vLLM accepts as logprob_token_ids."""
 
-_VERSION = 1
+_VERSION = 2
 """Version of the requests in this module; a part of the revision."""
 _REVISION_FIELDS = ("id", "root", "parent", "owned_by", "max_model_len", "meta")
 """Properties of a listed model that make up the revision. `created` is not one: most servers state the current time."""
@@ -85,15 +92,15 @@ def connect(
         InvalidInput: `model` has another form, or the server does not have the model.
         FedbbptError: The server does not answer, or does not pass the self-test.
     """
-    found = re.fullmatch(r"openai:(.+?)@(https?://.+)", model)
+    found = re.fullmatch(r"(openai|openai-chat):(.+?)@(https?://.+)", model)
     if found is None:
         raise InvalidInput(
             f"{model.partition('//')[0]!r} does not name a model of a server", where="model", fix=SPELLING
         )
     threads = threads or CONCURRENT_REQUESTS
-    server = Server(found[2], key or os.environ.get(KEY_VARIABLE, "").strip(), connections=threads, pause=pause)
+    server = Server(found[3], key or os.environ.get(KEY_VARIABLE, "").strip(), connections=threads, pause=pause)
     try:
-        return OpenAICompatible(server, found[1], threads=threads)
+        return OpenAICompatible(server, found[2], ENDPOINTS[found[1]], threads=threads)
     except BaseException:
         server.close()
         raise
@@ -106,28 +113,41 @@ class OpenAICompatible:
     hidden_size = 0
 
     def __init__(
-        self, server: Server, model: str, *, threads: int = CONCURRENT_REQUESTS, max_tokens: int = MAX_TOKENS
+        self,
+        server: Server,
+        model: str,
+        endpoint: type[Endpoint[Any]] = Completions,
+        *,
+        threads: int = CONCURRENT_REQUESTS,
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
-        """Tests the server. `max_tokens` is the longest text, if the server does not state it.
+        """Tests the server.
+
+        Args:
+            server: The server.
+            model: The model's name there.
+            endpoint: The kind of requests.
+            threads: Requests at a time.
+            max_tokens: The longest text, if the server does not state it.
 
         Raises:
             InvalidInput: The server does not have the model.
             FedbbptError: Other errors are those of `self_test`.
         """
         self.threads = threads
-        self._server = server
+        self._server, self._lock, self._bounds = server, Lock(), 0
         listed = _find(server, model)
-        self._completions = Completions(server, model)
-        self._form, noise = self_test(self._completions)
+        self._endpoint = endpoint(server, model)
+        self._form, noise = self_test(self._endpoint, _stated(listed, "n_vocab") or 0)
         self._label_words = lru_cache(maxsize=256)(self._find_label_words)
-        stated = listed.get("max_model_len")
+        longest = _stated(listed, "max_model_len") or _stated(listed, "n_ctx") or max_tokens
         self._card = ModelCard(
             model=model,
-            revision=_revision(server, listed, self._completions.identity),
+            revision=_revision(server, listed, self._endpoint),
             family=self.family,
             prompt_kinds=frozenset({PromptKind.TEXT}),
             injections=frozenset(),
-            max_tokens=(stated if type(stated) is int and stated > 1 else max_tokens) - 1,  # one token is generated
+            max_tokens=longest - endpoint.overhead,
             max_prompts=MAX_PROMPTS,
             max_examples=MAX_EXAMPLES,
             max_message_bytes=MAX_MESSAGE_BYTES,
@@ -153,11 +173,8 @@ class OpenAICompatible:
 
     def _find_label_words(self, task: TaskSpec) -> tuple[LabelWord, ...]:
         """Returns the label words as they are tokenised after the end of the template."""
-        pieces = parse(task)
-        space = pieces[-1].text if pieces[-1].placeholder is Placeholder.MASK else ""
-        last = [piece for piece in pieces if piece.placeholder is not Placeholder.MASK][-1]
         with _unavailable_if_server_fails():
-            return self._completions.labels(last.text if last.placeholder is None else ".", space, task.classes)
+            return self._endpoint.label_words(parse(task), task.classes)
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
@@ -174,9 +191,9 @@ class OpenAICompatible:
             return list(pool.map(lambda i: filler.fill(examples.texts[i], pairs[i], room, i), indices))
 
     def _count(self, text: str, *, special: bool = False) -> int:
-        if self._completions.has_tokenizer:
+        if self._endpoint.has_tokenizer:
             with _unavailable_if_server_fails():
-                return len(self._completions.tokenise(text, special=special)) if text else 0
+                return len(self._endpoint.tokenise(text, special=special)) if text else 0
         return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
     def tokens(self, row: FilledTemplate) -> int:
@@ -201,17 +218,36 @@ class OpenAICompatible:
         parts = np.array_split(pairs, -(-len(pairs) // size)) if size else []
         labels = self._label_words(task)
 
-        def run(batch: MicroBatch) -> Scores:
-            named = list(zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True))
+        def run(batch: MicroBatch) -> npt.NDArray[np.float32]:
+            named = zip(batch.prompts.tolist(), batch.rows.tolist(), strict=True)
+            inputs = [self._endpoint.input(rows[b], prompts.texts[p]) for p, b in named]
             with _unavailable_if_server_fails():
-                found = self._completions.next_tokens(
-                    [rows[b].text(prompts.texts[p]) for p, b in named], labels, self._form
-                )
-            scores = [_scores(one, labels, *pair) for one, pair in zip(found, named, strict=True)]
-            return np.array(scores, np.float32)
+                return self._scores(inputs, labels)
 
         batches = [MicroBatch(part[:, 0], part[:, 1], int(totals[part[:, 0], part[:, 1]].sum())) for part in parts]
         return PlannedJob(tuple(batches), run)
+
+    def _scores(self, inputs: Sequence[Any], labels: Sequence[LabelWord]) -> npt.NDArray[np.float32]:
+        """Returns the scores of the label words after each input, and which of them are bounds, `[N, 2, K]`."""
+        form, scores = self._form, list[list[list[float]]]()
+        for input, found in zip(inputs, self._endpoint.next_tokens(inputs, labels, form), strict=True):
+            told = [found.score(label) for label in labels]
+            if form.most_logprobs and any(score.is_bound for score in told):
+                deepest = replace(form, top_logprobs=form.most_logprobs)
+                (found,) = self._endpoint.next_tokens([input], labels, deepest)
+                told = [found.score(label) for label in labels]
+            scores.append([[score.value for score in told], [score.is_bound for score in told]])
+        found_scores = np.array(scores, np.float32)
+        self._count_bounds(int(found_scores[:, 1].sum()))
+        return found_scores
+
+    def _count_bounds(self, number: int) -> None:
+        """Counts scores that are bounds, and warns of the first one, and whenever there are ten times as many."""
+        with self._lock:
+            before, self._bounds = self._bounds, self._bounds + number
+        if number and (not before or len(str(before + number)) > len(str(before))):
+            what = "%d scores are only bounds so far: the model's server did not tell the label words' probabilities"
+            log.warning(what, before + number)
 
 
 @contextmanager
@@ -224,18 +260,10 @@ def _unavailable_if_server_fails() -> Iterator[None]:
         raise PtmUnavailable(error.what, where=error.where, fix="see the service's log") from None
 
 
-def _scores(found: NextToken, labels: Sequence[LabelWord], prompt: int, row: int) -> list[float]:
-    """Returns the scores `[K]` of a pair, or raises ScoreUnavailable."""
-    scores = [found.score(label) for label in labels]
-    if missing := [label.text for label, score in zip(labels, scores, strict=True) if score is None]:
-        what = f"the model's server gives no log-probability for {missing}"
-        fix = "likelier label words, or a server that gives the log-probabilities of requested tokens"
-        raise ScoreUnavailable(what, where=f"prompts[{prompt}], examples[{row}]", fix=fix)
-    return [score for score in scores if score is not None]
-
-
 def _find(server: Server, model: str) -> Mapping[str, Any]:
-    """Returns the server's entry for the model."""
+    """Returns the server's entry for the model; an empty one from Azure, which lists models and not deployments."""
+    if server.host.endswith(AZURE):
+        return {}
     data = server.get(f"{server.url}/models").get("data")
     listed = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
     found = next((one for one in listed if one.get("id") == model), None)
@@ -245,8 +273,15 @@ def _find(server: Server, model: str) -> Mapping[str, Any]:
     return found
 
 
-def _revision(server: Server, listed: Mapping[str, Any], identity: tuple[str, str] | None) -> str:
+def _stated(listed: Mapping[str, Any], name: str) -> int | None:
+    """Returns a number that the server states of a model; llama.cpp has it under `meta`."""
+    meta = listed.get("meta")
+    value = listed.get(name, meta.get(name) if isinstance(meta, dict) else None)
+    return value if type(value) is int and value > 1 else None
+
+
+def _revision(server: Server, listed: Mapping[str, Any], endpoint: Endpoint[Any]) -> str:
     """Digests the address and all that server and model state about themselves, since the weights are not visible."""
     stated = {name: listed[name] for name in _REVISION_FIELDS if name in listed}
-    text = json.dumps([_VERSION, server.url, stated, identity], sort_keys=True)
+    text = json.dumps([_VERSION, type(endpoint).__name__, server.url, stated, endpoint.identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,95 +1,44 @@
-"""Reads the log-probabilities of the next token from a server that speaks OpenAI's protocol.
+"""Reads the next token from POST /v1/completions, which continues a text."""
 
-The call is POST /v1/completions with max_tokens = 1. Log-probabilities come in two forms. OpenAI, vLLM and SGLang key
-them by the tokens' texts, `{" yes": -0.1}`, or vLLM on demand by ids, `{"token_id:17": -0.1}`; llama.cpp sends a list,
-`[{"id": 17, "token": " yes", "logprob": -0.1}]`.
-"""
-
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from fedbbpt.errors import InvalidRequest, InvalidTask, RevisionChanged, ScoreUnavailable, Unauthenticated, WrongService
-from fedbbpt.ptm.models.openai.http import Server
+from fedbbpt.errors import InvalidTask
+from fedbbpt.ptm.models.openai.endpoint import Endpoint, RequestForm, check_different
+from fedbbpt.ptm.models.openai.filled_template import FilledTemplate
+from fedbbpt.ptm.models.openai.next_token import LabelWord, NextToken, next_token
+from fedbbpt.ptm.models.template import Piece, Placeholder
 
-ROUNDING = 0.01
-"""Largest excess over 1 of the sum of probabilities."""
-
-_TOKEN_ID = "token_id:"
-_IMPOSSIBLE = -9999.0
-"""Servers write this number, which is not a measurement, for a probability of 0."""
-_WHERE = "the model's server"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelWord:
-    """A label word with the white space before it, and its token id if the server has a tokenizer."""
-
-    text: str
-    id: int | None = None
+PROBES = (
+    "Answer: yes no no yes no yes yes no yes",
+    "It is one or the other, and it goes on like this: no yes yes no no yes no yes yes no no",
+    "no no yes no yes yes no yes no",
+    "The answers to all of these questions are: yes yes no yes no no yes no yes no",
+)
+"""They repeat " yes" and " no", so that every language model has these two among its likeliest next tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestForm:
-    """The form of completion requests that a server supports."""
+class Completions(Endpoint[str]):
+    """A model that continues texts. An input is a text."""
 
-    top_logprobs: int
-    """Number of the likeliest tokens that are requested."""
-    requests_label_ids: bool = False
-    """Requests the log-probabilities of the label words themselves (vLLM)."""
-    tokens_as_ids: bool = False
-    """Requests token ids in place of tokens' texts (vLLM)."""
-    texts_per_request: int = 16
-    """Most texts in one request."""
+    probes = PROBES
+    space = " "
+    most_texts = 16
+    overhead = 1
 
+    def input(self, row: FilledTemplate, prompt: str) -> str:
+        """Returns the text of a pair."""
+        return row.text(prompt)
 
-@dataclass(frozen=True, slots=True)
-class NextToken:
-    """The log-probabilities of the token after a text, by token id and by token text."""
+    def echoes(self, found: NextToken, probe: str) -> bool:
+        """Returns whether the answer begins with the probe."""
+        return found.written.startswith(probe)
 
-    by_id: Mapping[int, float]
-    by_text: Mapping[str, float]
-    written: str
-    """The token that the server continues with, as text with its white space."""
-
-    def score(self, label: LabelWord) -> float | None:
-        """Returns the log-probability of a label word; None if the server does not give it."""
-        if label.id is not None and self.by_id:
-            found = self.by_id.get(label.id)
-        else:
-            found = self.by_text.get(label.text)
-        return None if found is None or found <= _IMPOSSIBLE else found
-
-
-class Completions:
-    """One model of a server. Thread-safe."""
-
-    def __init__(self, server: Server, model: str) -> None:
-        """Finds out whether the server has a tokenizer."""
-        self._server, self._model = server, model
-        self.has_tokenizer = self._has_tokenizer()
-        self.identity: tuple[str, str] | None = None
-        """Names of model and server in the first answer. Later answers must have the same."""
-
-    def _has_tokenizer(self) -> bool:
-        try:
-            return bool(self.tokenise("a"))
-        except (InvalidRequest, Unauthenticated, WrongService):
-            return False
-
-    def tokenise(self, text: str, *, special: bool = False) -> Sequence[int]:
-        """Returns the token ids of a text, by POST /tokenize of vLLM, SGLang and llama.cpp.
-
-        `special`: with the model's own special tokens.
-        """
-        body = {"model": self._model, "prompt": text, "content": text}
-        answer = self._server.post(f"{self._server.root}/tokenize", {**body, **_special(special)})
-        tokens = answer.get("tokens")
-        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-            raise WrongService("no list of token ids", where=_WHERE)
-        return tokens
+    def label_words(self, pieces: Sequence[Piece], words: Sequence[str]) -> tuple[LabelWord, ...]:
+        """Returns the label words as they follow a template. Raises InvalidTask."""
+        space = pieces[-1].text if pieces[-1].placeholder is Placeholder.MASK else ""
+        last = [piece for piece in pieces if piece.placeholder is not Placeholder.MASK][-1]
+        return self.labels(last.text if last.placeholder is None else ".", space, words)
 
     def labels(self, stem: str, space: str, words: Sequence[str]) -> tuple[LabelWord, ...]:
         """Returns label words as they follow a text that ends in `stem`, after the white space `space`.
@@ -109,21 +58,13 @@ class Completions:
                 what = f"label word {space + word!r} is not one token to the model after {stem!r}"
                 raise InvalidTask(what, where="classes", fix="words of one token each")
             labels.append(LabelWord(space + word, tokens[-1]))
-        if len({label.id for label in labels}) < len(labels):
-            raise InvalidTask("two label words are the same token", where="classes", fix="different words")
+        check_different([label.id for label in labels])
         return tuple(labels)
 
-    def next_tokens(self, texts: Sequence[str], labels: Sequence[LabelWord], form: RequestForm) -> list[NextToken]:
-        """Returns the next token after each text, by one request.
-
-        Raises:
-            ScoreUnavailable: The answer has no log-probabilities.
-            RevisionChanged: The answer is from another model or server than the first one.
-            FedbbptError: Other errors are those of `Server.post`.
-        """
+    def next_tokens(self, inputs: Sequence[str], labels: Sequence[LabelWord], form: RequestForm) -> list[NextToken]:
+        """Returns the next token after each input; as `Endpoint.next_tokens`."""
         body: dict[str, Any] = {
-            "model": self._model,
-            "prompt": texts[0] if len(texts) == 1 else list(texts),
+            "prompt": inputs[0] if len(inputs) == 1 else list(inputs),
             "max_tokens": 1,
             "temperature": 0,
             "logprobs": form.top_logprobs,
@@ -132,71 +73,6 @@ class Completions:
             body["logprob_token_ids"] = [label.id for label in labels]
         if form.tokens_as_ids:
             body["return_tokens_as_token_ids"] = True
-        answer = self._server.post(f"{self._server.url}/completions", body)
-        self._check_identity(answer)
-        choices = answer.get("choices")
-        found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-        numbered = {str(choice.get("index")): choice for choice in found}
-        wanted = list(map(str, range(len(texts))))
-        if len(found) != len(texts) or numbered.keys() != set(wanted):
-            raise WrongService(f"choices {list(numbered)} for {len(texts)} texts", where=_WHERE, fix="one for each")
-        return [_next_token(numbered[index]) for index in wanted]
-
-    def _check_identity(self, answer: Mapping[str, Any]) -> None:
-        identity = str(answer.get("model") or ""), str(answer.get("system_fingerprint") or "")
-        self.identity = self.identity or identity
-        if identity != self.identity:
-            what = f"it was {' '.join(self.identity)} at the start, and is {' '.join(identity)}"
-            raise RevisionChanged(what.strip(), where=_WHERE, fix="restart the PTM service")
-
-
-def _special(wanted: bool) -> dict[str, bool]:
-    """Returns the switch for special tokens as vLLM and SGLang name it, and as llama.cpp does."""
-    return {"add_special_tokens": wanted, "add_special": wanted}
-
-
-def _next_token(choice: Mapping[str, Any]) -> NextToken:
-    found = choice.get("logprobs")
-    if not isinstance(found, dict):
-        raise ScoreUnavailable("no log-probabilities", where=_WHERE, fix="a server that gives them in completions")
-    listed = isinstance(found.get("content"), list)
-    positions = found.get("content" if listed else "top_logprobs")
-    if not isinstance(positions, list) or len(positions) != 1:
-        count = len(positions) if isinstance(positions, list) else "no"
-        fix = "a server that respects max_tokens and does not echo"
-        raise WrongService(f"log-probabilities of {count} tokens for the next one", where=_WHERE, fix=fix)
-    entries = list(_listed(positions[0]) if listed else _named(positions[0]))
-    _check([value for _, _, value in entries])
-    times = Counter(text for _, text, _ in entries)
-    return NextToken(
-        {id: value for id, _, value in entries if id is not None},
-        # A text that several tokens share is ambiguous.
-        {text: value for _, text, value in entries if times[text] == 1},
-        str(choice.get("text")),
-    )
-
-
-def _named(position: Any) -> Iterator[tuple[int | None, str, Any]]:
-    """Yields (id, text, log-probability) of tokens from `{text: log-probability}`."""
-    for name, value in (position if isinstance(position, dict) else {}).items():
-        digits = name.removeprefix(_TOKEN_ID)
-        yield int(digits) if name.startswith(_TOKEN_ID) and digits.isdecimal() else None, name, value
-
-
-def _listed(position: Any) -> Iterator[tuple[int | None, str, Any]]:
-    """Yields (id, text, log-probability) of tokens from a list of objects."""
-    tokens = position.get("top_logprobs") if isinstance(position, dict) else None
-    for token in tokens if isinstance(tokens, list) else ():
-        if not isinstance(token, dict):
-            raise WrongService("log-probabilities in an unknown form", where=_WHERE)
-        id = token.get("id")
-        yield id if type(id) is int else None, str(token.get("token")), token.get("logprob")
-
-
-def _check(values: Sequence[Any]) -> None:
-    """Raises WrongService if the values are not logarithms of probabilities."""
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        raise WrongService("log-probabilities that are not finite numbers", where=_WHERE)
-    total = math.fsum(math.exp(min(value, 1.0)) for value in values)
-    if total > 1 + ROUNDING:
-        raise WrongService(f"probabilities that sum to {total:.3g}", where=_WHERE, fix="at most 1")
+        choices = self._choices("/completions", body, len(inputs))
+        likeliest = not form.requests_label_ids
+        return [next_token(choice, str(choice.get("text")), likeliest=likeliest) for choice in choices]

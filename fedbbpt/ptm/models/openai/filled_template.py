@@ -16,12 +16,23 @@ class FilledTemplate:
     after: str
     tokens: int
     """Tokens of the text without a prompt."""
+    prompt_first: bool
+    """Whether the prompt stands before the example."""
     cut_tokens: int = 0
     """Number of tokens that were cut off from the text."""
 
     def text(self, prompt: str) -> str:
         """Returns the whole text with a prompt."""
         return self.before + (self.space + prompt if prompt else "") + self.after
+
+    def messages(self, prompt: str) -> tuple[str, str]:
+        """Returns the text with a prompt as a system message, which may be empty, and a user's message.
+
+        The system message ends with the prompt. It is empty if the prompt stands after the example.
+        """
+        if not self.prompt_first:
+            return "", self.text(prompt).strip()
+        return (self.before + self.space + prompt).strip(), self.after.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +75,5 @@ class TemplateFiller:
             )
 
         before, after = fill(self.pieces[:prompt_index]), fill(self.pieces[prompt_index + 1 :])
-        return FilledTemplate(before, self.pieces[prompt_index].text, after, self.count(before + after))
+        first = all(piece.placeholder is None for piece in self.pieces[:prompt_index])
+        return FilledTemplate(before, self.pieces[prompt_index].text, after, self.count(before + after), first)

@@ -74,6 +74,7 @@ class Server:
         found = _parse(url)
         local = is_loopback(found.host)
         self.url = str(found.copy_with(path=found.path.rstrip("/")))
+        self.host = found.host
         self.root = self.url.removesuffix("/v1")
         """The URL without /v1, for calls that are not part of OpenAI's protocol."""
         if found.scheme == "http" and not local:
