@@ -24,6 +24,8 @@ _HOMES = {
     "fedbbpt.api.prompts": ("Prediction", "TunedPrompt", "load_prompt"),
     "fedbbpt.api.ptm": ("ask", "open_ptm"),
     "fedbbpt.api.runs": ("SimulatedRun", "simulate"),
+    "fedbbpt.data.columns": ("Columns",),
+    "fedbbpt.data.quality": ("DataWarning",),
     "fedbbpt.errors": ("FedbbptError",),
     "fedbbpt.federation.evaluation": ("Comparison", "Measured"),
     "fedbbpt.federation.prompt_file": ("PromptCard",),

@@ -10,6 +10,8 @@ from fedbbpt.api.ptm import ask as ask
 from fedbbpt.api.ptm import open_ptm as open_ptm
 from fedbbpt.api.runs import SimulatedRun as SimulatedRun
 from fedbbpt.api.runs import simulate as simulate
+from fedbbpt.data.columns import Columns as Columns
+from fedbbpt.data.quality import DataWarning as DataWarning
 from fedbbpt.errors import FedbbptError as FedbbptError
 from fedbbpt.federation.evaluation import Comparison as Comparison
 from fedbbpt.federation.evaluation import Measured as Measured

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedbbpt.api.ptm import open_ptm, text_list
 from fedbbpt.client.asking import PromptScorer
+from fedbbpt.data.columns import Columns
 from fedbbpt.data.examples import read
 from fedbbpt.federation.evaluation import Measured, evaluate
 from fedbbpt.federation.prediction import probabilities
@@ -57,22 +58,24 @@ class TunedPrompt:
             likely = probabilities(self._scorer(model), self.z, examples)
         return [Prediction(self.card.labels[int(p.argmax())], float(p.max()), tuple(p.tolist())) for p in likely]
 
-    def evaluate(self, data: LabelledExamples | str | Path, ptm: Ptm | None = None) -> Measured:
+    def evaluate(
+        self, data: LabelledExamples | str | Path, ptm: Ptm | None = None, columns: Columns | None = None
+    ) -> Measured:
         """Returns the prompt's accuracy and loss on labelled examples, as far as the PTM's output shows them.
 
         The result also has the interval of the accuracy and the confusion matrix, from which `fedbbpt.tasks.metrics`
         computes precision, recall and F1.
 
         Args:
-            data: A file with the columns text and label, a Hugging Face name, or examples whose labels count as in
-                `card.labels`.
+            data: A file, a Hugging Face name, or examples whose labels count as in `card.labels`.
             ptm: The model to query; None loads the card's model into this process.
+            columns: The columns of a file; None reads text, label and, if there is one, text_pair.
 
         Raises:
             InvalidData: The file cannot be read, or has labels that the card does not know.
         """
         if not isinstance(data, LabelledExamples):
-            data = read(data, self.card.labels)
+            data = read(data, self.card.labels, columns)
         with self._model(ptm) as model:
             return evaluate(self._scorer(model), self.z, data, len(self.card.labels))
 

@@ -98,7 +98,7 @@ def _check_revision(card: ModelCard, revision: str) -> None:
 def text_list(texts: Sequence[str], where: str) -> tuple[str, ...]:
     """Returns the texts as a tuple. Raises InvalidInput for a single text, which would be read as its characters."""
     if isinstance(texts, str):
-        raise InvalidInput(f"one text in place of a list: {texts[:40]!r}", where=where, fix="a list, as in [text]")
+        raise InvalidInput("one text in place of a list", where=where, fix="a list, as in [text]")
     return tuple(texts)
 
 

@@ -18,7 +18,7 @@ from fedbbpt.bench.methods.rows import choose
 from fedbbpt.bench.methods.run import run_cells
 from fedbbpt.cli import bench_ptm
 from fedbbpt.cli.terminal import options
-from fedbbpt.cli.terminal.bundles import with_bundles
+from fedbbpt.cli.terminal.bundles import ColumnNames, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.cli.terminal.model_options import ModelOptions, option_name
 from fedbbpt.errors import InvalidInput
@@ -44,6 +44,7 @@ def methods(
         int, typer.Option(min=1, help="The most queries of one run, on training and dev examples together.")
     ],
     options_of_model: ModelOptions,
+    names: ColumnNames,
     task: Annotated[str, typer.Option(help=f"The task, one of {', '.join(MANUAL_PROMPTS)}.")] = "demo",
     data: Annotated[
         str, typer.Option(metavar="PATH", help="The task's data: a folder with train, dev and test files, or a file.")
@@ -82,6 +83,7 @@ def methods(
     grid = Grid(
         task=_known(task),
         source=_source(task, data),
+        reading=names.given(),
         splits=_splits(alpha),
         seeds=read_seeds(seeds),
         budget=budget_queries,
@@ -192,6 +194,8 @@ def _command(grid: Grid, methods: str, target: float) -> str:
     """Returns the command that makes this table again, without the path of the data."""
     words = ["fedbbpt", "bench", "methods", "--task", grid.task]
     words += [] if grid.task == "demo" else ["--data", "FOLDER"]
+    for key, value in grid.reading.items():
+        words += [option_name(key), value]
     words += ["--alpha", ",".join(grid.splits), "--seeds", ",".join(map(str, grid.seeds))]
     words += ["--budget-queries", str(grid.budget), "--clients", str(grid.clients), "--shots", str(grid.shots)]
     words += [

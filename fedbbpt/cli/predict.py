@@ -20,6 +20,7 @@ from fedbbpt.cli.terminal.model import open_card
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.columns import Columns
+from fedbbpt.data.images import SUFFIX as IMAGES
 from fedbbpt.data.images import read_unlabelled
 from fedbbpt.data.inputs import (
     InputFormat,
@@ -138,6 +139,8 @@ def _inputs(
         raise InvalidInput(what, where="--text-pair", fix="one --text-pair for each --text")
     if text:
         return iter([(Examples(tuple(text), tuple(text_pair) or None), named_texts(text, text_pair))]), len(text)
+    if data.endswith(f".{IMAGES}"):
+        images = Path(data)
     if images is not None:
         examples = read_unlabelled(images)
         named = [{"image": f"{images.name}:{row}"} for row in range(len(examples))]

@@ -35,7 +35,7 @@ def records(source: str | Path, columns: Columns) -> Iterator[Record]:
     elif hub.may_name_dataset(str(source)):
         yield from hub.rows(str(source), columns)
     else:
-        raise _unknown(path)
+        raise _unknown(str(source))
 
 
 def ending_of(name: str) -> str:
@@ -58,14 +58,15 @@ def json_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Record]:
         yield where, value
 
 
-def _unknown(path: Path) -> InvalidData:
+def _unknown(source: str) -> InvalidData:
+    path = Path(source)
     known = f"a file that ends in .{', .'.join(_FORMATS)}"
     if path.is_dir():
-        return InvalidData("a folder", where=str(path), fix=f"one file of it: {known}")
+        return InvalidData("a folder", where=source, fix=f"one file of it: {known}")
     if path.exists():
-        return InvalidData("not a file of a known format", where=str(path), fix=known)
+        return InvalidData("not a file of a known format", where=source, fix=known)
     what = "no such file, and not the name of a dataset"
-    return InvalidData(what, where=str(path), fix=f"{known}, or a dataset as owner/name:config@split")
+    return InvalidData(what, where=source, fix=f"{known}, or a dataset as owner/name:config@split")
 
 
 def _jsonl(path: Path, columns: Columns) -> Iterator[Record]:

@@ -7,8 +7,8 @@ only the missing cells, and a row that was edited is run again.
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class Grid:
     """The model, and how it is loaded."""
     test_examples: int
     """Most test examples. 0: all."""
+    reading: Mapping[str, str] = field(default_factory=dict)
+    """The keys of a job's `[data]` that say how to read the source, such as `text_column`."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,6 +111,7 @@ class Grid:
             "task": {"preset": "" if self.task == "demo" else self.task},
             "data": {
                 "source": self.source,
+                **self.reading,
                 "shots_per_class": self.shots,
                 "dev_shots_per_class": self.shots,
                 **partition,

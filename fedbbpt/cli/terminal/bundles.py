@@ -227,6 +227,11 @@ class ColumnNames(InputColumns):
         """Returns the names as the readers of data files take them."""
         return replace(InputColumns.columns(self), label=self.label_column or Columns().label)
 
+    def given(self) -> dict[str, str]:
+        """Returns the options that were given, by the key of a job's `[data]` that means the same."""
+        options = {field.name: getattr(self, field.name) for field in fields(ColumnNames)}
+        return {key: value for key, value in options.items() if value}
+
 
 @dataclass(frozen=True, slots=True)
 class JobChanges(ColumnNames):
@@ -245,15 +250,8 @@ class JobChanges(ColumnNames):
 
     def apply(self, job: Job) -> Job:
         """Returns the job with the given changes."""
-        given = {
-            "source": self.data,
-            "text_column": self.text_column,
-            "pair_column": self.pair_column,
-            "label_column": self.label_column,
-            "delimiter": self.delimiter,
-            "encoding": self.encoding,
-        }
-        if changes := {key: value for key, value in given.items() if value}:
+        changes = self.given() | ({"source": self.data} if self.data else {})
+        if changes:
             job = job.model_copy(update={"data": job.data.model_copy(update=changes)})
         if self.seed is not None:
             job = job.model_copy(update={"run": job.run.model_copy(update={"seed": self.seed})})

@@ -9,10 +9,10 @@ import pytest
 import fedbbpt
 
 NAMES = """
-__version__ Backend ClientHalf Comparison Examples FedbbptError FinishedRun Job LabelledExamples Measured Method
-MethodConfig MethodSettings ModelCard Objectives Prediction PromptCard PromptSpace Ptm Report Result ServerHalf
-SimulatedRun Task TaskSpec TunedPrompt Update WhiteBox ask load_job load_prompt make_job merge open_ptm parse_job
-simulate unpack
+__version__ Backend ClientHalf Columns Comparison DataWarning Examples FedbbptError FinishedRun Job
+LabelledExamples Measured Method MethodConfig MethodSettings ModelCard Objectives Prediction PromptCard PromptSpace
+Ptm Report Result ServerHalf SimulatedRun Task TaskSpec TunedPrompt Update WhiteBox ask load_job load_prompt
+make_job merge open_ptm parse_job simulate unpack
 """
 
 

@@ -56,6 +56,10 @@ def test_a_prompt_is_saved_loaded_and_used(tables: dict[str, Any], tmp_path: Pat
     assert loaded.card.queries == sum(report.queries for report in run.reports)
     assert loaded.evaluate(run.splits.test) == finished.comparison.tuned
     assert loaded.evaluate(f"{tables['data']['source']}/test.jsonl") == finished.comparison.tuned
+    renamed = (Path(tables["data"]["source"]) / "test.jsonl").read_text().replace('"text":', '"question":')
+    (tmp_path / "renamed.jsonl").write_text(renamed)
+    columns = fedbbpt.Columns(text="question")
+    assert loaded.evaluate(tmp_path / "renamed.jsonl", columns=columns) == finished.comparison.tuned
     texts = list(run.splits.test.examples.texts)
     predicted = [loaded.card.labels.index(found.label) for found in loaded.predict(texts)]
     accuracy = float(np.mean(np.array(predicted) == run.splits.test.labels))
@@ -96,9 +100,9 @@ def test_ask_scores_texts_with_a_ptm() -> None:
 
 def test_one_text_in_place_of_a_list_is_refused(tables: dict[str, Any]) -> None:
     with fedbbpt.open_ptm("fake") as ptm:
-        with pytest.raises(InvalidInput, match=r"texts: one text in place of a list: 'where'"):
+        with pytest.raises(InvalidInput, match=r"texts: one text in place of a list; a list, as in \[text\]"):
             fedbbpt.ask(ptm, "where", ["a", "b"])
-        with pytest.raises(InvalidInput, match=r"classes: one text in place of a list: 'ab'"):
+        with pytest.raises(InvalidInput, match="classes: one text in place of a list"):
             fedbbpt.ask(ptm, ["where"], "ab")
     with fedbbpt.simulate(fedbbpt.make_job(tables)) as run:
         for _ in run:

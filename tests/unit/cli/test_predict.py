@@ -109,3 +109,8 @@ def test_tables_of_many_batches_have_one_header(predict: CommandLine) -> None:
     write_csv(Path("q.csv"), [f"question {i}" for i in range(300)])
     printed = predict("--data", "q.csv").out
     assert printed.count("probability") == 1 and len(printed.splitlines()) == 301
+
+
+def test_paths_are_named_as_they_were_given(predict: CommandLine) -> None:
+    ended = predict("--data", "./patients")
+    assert ended.code == 3 and "./patients: no such file, and not the name of a dataset" in ended.message
