@@ -6,6 +6,9 @@ import sys
 from importlib.metadata import version
 from typing import Annotated
 
+# Read when gRPC is imported. Its C core logs to standard error, and our own errors say all that a user needs.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import typer
 
 from fedbbpt.cli import (
@@ -80,8 +83,6 @@ app.add_typer(bench.bench, name="bench")
 def main() -> None:
     """Runs a command, and exits with one of the codes in docs/commands.md."""
     end_with_parent()
-    # gRPC's C core logs to standard error; our own errors say all that a user needs.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(prog_name="fedbbpt")
     except FedbbptError as error:

@@ -25,7 +25,7 @@ from fedbbpt.ptm.server import serve
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import PrecisionChoice, Runtime
-from fedbbpt.wire.addresses import check_host
+from fedbbpt.wire.addresses import check_host, parse_address
 
 ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
 
@@ -186,6 +186,8 @@ def _check_ray(model: ServedModel, ray: RayOptions, provider: ProviderOptions, l
     if model.model.startswith(("openai:", "openai-chat:")):
         what, fix = "a model behind another server has no replicas here", "--engine torch"
         raise InvalidInput(what, where="--engine ray", fix=fix)
+    if ray.ray_address not in ("", "auto"):
+        parse_address(ray.ray_address.removeprefix("ray://"), "--ray-address", several=False)
     if ray.ray_address and (provider.audit or provider.metrics_port or not listening.port):
         what = "with --ray-address the service may run on another machine, whose files and ports these would be"
         raise InvalidInput(what, where="--audit, --metrics-port, --port 0", fix="--port alone, or no --ray-address")

@@ -1,6 +1,7 @@
 """Network addresses: how they are written, whether they name this machine, and whether a port is free."""
 
 import contextlib
+import errno
 import ipaddress
 import logging
 import re
@@ -16,6 +17,7 @@ DNS = "dns:///"
 """Prefix of a name that has the addresses of several servers."""
 UNIX = "unix:"
 """Prefix of the path of a Unix domain socket."""
+LOCALHOST = "127.0.0.1"
 MAX_PORT = 65535
 _MAX_SOCKET_PATH = 107
 """Bytes of a socket's path on Linux."""
@@ -119,7 +121,7 @@ def _split(text: str, where: str, prefix: str) -> tuple[str, str]:
     elif ":" not in text or text.endswith("]"):
         what, right = f"{written} has no port", f"{text}:PORT"
     elif not host:
-        what, right = f"{written} has no host", f"127.0.0.1:{port} for this machine"
+        what, right = f"{written} has no host", f"{LOCALHOST}:{port} for this machine"
     else:
         return host, port
     raise InvalidInput(what, where=where, fix=prefix + right)
@@ -139,6 +141,8 @@ def check_host(text: str, where: str) -> str:
     Raises:
         InvalidInput: The text cannot be either of them.
     """
+    if text.count(":") == 1:
+        raise InvalidInput(f"{text!r} has a port or a scheme", where=where, fix=f"the host alone, such as {LOCALHOST}")
     if text.startswith("[") or ":" in text:
         bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
         if not _is_ipv6(bare):
@@ -191,17 +195,23 @@ def check_exposure(host: str, *, insecure: bool, what: str, fix: str) -> None:
 
 
 def check_port_free(host: str, port: int) -> None:
-    """Raises PortTaken with the operating system's reason if the port cannot be bound. Port 0 is always free.
+    """Checks that a server can listen, because gRPC's own error does not give the operating system's reason.
 
-    Called before gRPC binds, because gRPC's own error does not give the reason.
+    Raises:
+        InvalidInput: The host is unknown, or not an address of this machine.
+        PortTaken: The port cannot be bound. Port 0 is always free.
     """
-    if port == 0:
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as attempt:
+    here = f"an address of this machine: {LOCALHOST}, or 0.0.0.0 for all its networks"
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise InvalidInput(f"the host cannot be resolved: {error.strerror}", where=host, fix=here) from None
+    with socket.socket(family, kind) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            attempt.bind((host, port))
+            attempt.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise InvalidInput("this machine does not have this address", where=host, fix=here) from None
             fix = "another port, or 0 for any free one"
             raise PortTaken(error.strerror or str(error), where=f"{host}:{port}", fix=fix) from None

@@ -29,18 +29,34 @@ _VERIFY_WRONG_NAME = (62, 64)
 """OpenSSL's results of the verification of a certificate (X509_V_ERR_...)."""
 
 
-def find_cause(address: Address, tls: ClientTls | None, peer: Peer) -> FedbbptError | None:
+def find_cause(address: Address, tls: ClientTls | None, peer: Peer, text: str = "") -> FedbbptError | None:
     """Returns why a channel to `address` has no connection, or None if no cause is found.
 
-    An Unavailable may pass by itself; other errors last until somebody changes something. A server behind a proxy is
-    not examined, since only gRPC reaches it.
+    An Unavailable may pass by itself; other errors last until somebody changes something. Of a server behind a proxy,
+    which only gRPC reaches, the cause is what gRPC says.
+
+    Args:
+        address: The address of the service.
+        tls: The channel's files for TLS.
+        peer: What is at the address.
+        text: What gRPC says about the failure.
     """
     for server in address.servers:
-        if server.on_this_machine or not proxy_variable(server.host):
-            cause = _Probe(server, tls, peer).cause()
-            if cause is not None:
-                return cause
+        variable = "" if server.on_this_machine else proxy_variable(server.host)
+        cause = _behind_proxy(server, peer, variable, text) if variable else _Probe(server, tls, peer).cause()
+        if cause is not None:
+            return cause
     return None
+
+
+def _behind_proxy(server: Server, peer: Peer, variable: str, text: str) -> FedbbptError:
+    last = text.rpartition("last error: ")[2]
+    what = f"no connection through the proxy that {variable} names ({last or 'no answer'})"
+    if "CERTIFICATE_VERIFY_FAILED" in text or "Hostname Verification" in text:
+        fix = f"{peer.prefix}tls-ca with the authority of the server, and a certificate for {server.host}"
+        return TlsFailed(what, where=str(server), fix=fix)
+    fix = f"a proxy that runs, or {server.host} in no_proxy if this machine reaches it directly"
+    return Unavailable(what, where=str(server), fix=fix)
 
 
 class _Probe:

@@ -35,12 +35,13 @@ class Line:
 
     name: str = "the service"
     """For example "the coordinator at hub.example.org:7000"."""
-    examine: Callable[[], FedbbptError | None] = lambda: None
-    """Finds out why no connection is possible. An Unavailable means that trying again helps; None: no cause found."""
+    examine: Callable[[str], FedbbptError | None] = lambda text: None
+    """Finds out why no connection is possible, with the help of gRPC's text about it. An Unavailable means that trying
+    again helps; None: no cause found."""
 
-    def cause(self, unavailable: type[Unavailable]) -> FedbbptError | None:
+    def cause(self, unavailable: type[Unavailable], text: str = "") -> FedbbptError | None:
         """Returns why no connection is possible, of class `unavailable` if trying again helps; None if unknown."""
-        cause = self.examine()
+        cause = self.examine(text)
         return unavailable(cause.what, where=cause.where, fix=cause.fix) if isinstance(cause, Unavailable) else cause
 
     def problem(self, error: grpc.RpcError, unavailable: type[Unavailable]) -> FedbbptError:
@@ -52,7 +53,7 @@ class Line:
         """
         problem = from_rpc_error(error, unavailable)
         if connection_failed(error) and isinstance(problem, unavailable):
-            return self.cause(unavailable) or problem
+            return self.cause(unavailable, problem.what) or problem
         return problem
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.command_line import CommandLine, write_job
 
+RAY = ("ptm", "serve", "--model", "fake", "--engine", "ray")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "--coordinator of client join": ("client", "join", "--data", "gone.csv", "--coordinator"),
     "--coordinator of owner join": ("owner", "join", "--model", "fake", "--data", "gone.csv", "--coordinator"),
@@ -18,6 +19,17 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "--ptm of conformance ptm": ("conformance", "ptm", "--ptm"),
     "--host of ptm serve": ("ptm", "serve", "--model", "fake", "--host"),
     "--metrics-host of ptm serve": ("ptm", "serve", "--model", "fake", "--metrics-host"),
+    "--ray-address of ptm serve": (
+        "ptm",
+        "serve",
+        "--model",
+        "fake",
+        "--engine",
+        "ray",
+        "--port",
+        "7",
+        "--ray-address",
+    ),
     "--host of coordinator serve": ("coordinator", "serve", "job.toml", "--host"),
 }
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from fedbbpt.errors import Unavailable
+from fedbbpt.errors import FedbbptError, TlsFailed, Unavailable
 from fedbbpt.wire.addresses import parse_address
 from fedbbpt.wire.diagnosis import find_cause
 from fedbbpt.wire.peers import COORDINATOR
@@ -25,6 +25,17 @@ def test_an_unknown_name_is_told_as_such_and_may_become_known(monkeypatch: pytes
     assert cause.what == "the name hub.example.org cannot be resolved: Name or service not known"
 
 
-def test_a_server_behind_a_proxy_is_not_examined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "http://proxy.example.org:3128")
-    assert find_cause(parse_address("hub.example.org:7000"), None, COORDINATOR) is None
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("failed to connect to all addresses; last error: UNKNOWN: Connection refused", Unavailable),
+        ("last error: UNKNOWN: SSL routines: CERTIFICATE_VERIFY_FAILED: certificate has expired", TlsFailed),
+    ],
+)
+def test_behind_a_proxy_the_cause_is_what_grpc_says(
+    text: str, error: type[FedbbptError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://anna:secret@proxy.example.org:3128")
+    cause = find_cause(parse_address("hub.example.org:7000"), None, COORDINATOR, text)
+    assert type(cause) is error
+    assert "through the proxy that https_proxy names (UNKNOWN: " in cause.what and "secret" not in str(cause)

@@ -90,7 +90,7 @@ class Service:
 
     def __init__(self, cause: FedbbptError, starts_at: float = 1e9, seconds: float = 600.0) -> None:
         self.now, self.starts_at = 0.0, starts_at
-        line = Line(HUB, lambda: cause)
+        line = Line(HUB, lambda text: cause)
         retried = (errors.Unavailable,)
         self.patience = Patience(seconds, errors.CoordinatorUnavailable, retried, line, lambda: self.now, self._pause)
 
