@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from fedbbpt.ptm.models.text.agreement import difference
 from fedbbpt.ptm.models.text.split_model import SplitModel
 
 KeyValues: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
@@ -67,7 +68,7 @@ def supports_reuse(model: SplitModel, words: Tensor) -> bool:
         whole = model.run_body(model.apply_embedding_block(words))
         _, past = forward_with_cache(model, first)
         hidden, _ = forward_with_cache(model, second, past)
-        return torch.allclose(hidden, whole[:, first.shape[1] :], rtol=1e-3, atol=1e-3)
+        return difference(hidden, whole[:, first.shape[1] :]) is None
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
         return False
 

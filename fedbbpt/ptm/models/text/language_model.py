@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.text.self_test import difference
+from fedbbpt.ptm.models.text.agreement import difference
 from fedbbpt.ptm.models.text.transformer import LabelTokens, Transformer, copies_to_fill
 from fedbbpt.types import TaskSpec
 

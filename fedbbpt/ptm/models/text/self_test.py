@@ -6,19 +6,23 @@ before it has seen any short one, the parts read it afterwards, so that an archi
 reads later long ones is found.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.ptm.models.accelerate.latent_projection import deviation_of_words
 from fedbbpt.ptm.models.checkpoint import CPU, Checkpoint
+from fedbbpt.ptm.models.text.agreement import difference
 from fedbbpt.ptm.models.text.encoding import TokenisedExample
 
 SHORT_TOKENS, LONG_TOKENS = 24, 256
@@ -31,14 +35,16 @@ MAX_OPERATIONS = {CPU: 2.5e11}
 MAX_OPERATIONS_ELSEWHERE = 2.5e13
 LABEL_WORDS = 64
 """Label words that are compared, drawn from the vocabulary."""
-RELATIVE_TOLERANCE, ROUNDING = 1e-3, 1e-5
-"""Largest differences: relative to the range of an answer's numbers, and relative to the largest of them."""
 _WINDOWS = (
     "attention_chunk_size", "attention_window", "attention_window_size", "chunk_size", "index_topk", "local_attention",
     "local_attn_chunk_length", "lsh_attn_chunk_length", "original_max_position_embeddings", "sliding_window",
     "window_size",
 )  # fmt: skip
 """Names in configs of the lengths at which attention changes."""
+
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "special_tokens_mask")
+"""What a tokenizer gives a model that the service takes care of."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,13 @@ class Probe:
         return (*self.row.ids[:at], *self.prompt, *self.row.ids[at:])
 
     @property
+    def segments(self) -> tuple[int, ...]:
+        """The segment of each of `ids`; empty if all are in segment 0. The prompt is in segment 0."""
+        at = self.row.prompt_index
+        own = self.row.segments
+        return (*own[:at], *(0 for _ in self.prompt), *own[at:]) if own else ()
+
+    @property
     def read_position(self) -> int:
         """The position whose logits are scored: that of the mask, or the last."""
         mask = self.row.mask_index
@@ -80,6 +93,7 @@ class SelfTest:
         self._name, self._family = checkpoint.name, family
         self._config = checkpoint.model.config.get_text_config()
         words = checkpoint.model.get_input_embeddings()
+        self._refuse_other_inputs(checkpoint)
         if not isinstance(words, nn.Embedding):
             what = f"the model's word embeddings are no plain table but a {type(words).__name__}"
             raise InvalidInput(what, where=self._name, fix="another model")
@@ -87,19 +101,35 @@ class SelfTest:
         self._switches = _switches(self._config)
         longest = _long_tokens(checkpoint, self._switches)
         self.probes = draw.probes(min(SHORT_TOKENS, checkpoint.max_tokens), longest)
+        if getattr(self._config, "type_vocab_size", 0) > 1 and not causal:
+            self.probes.insert(1, _as_pair(self.probes[-1]))
         self.vectors = random_vectors(words, 1, min(SHORT_TOKENS, checkpoint.max_tokens))
         self.words = self.probes[0].words
-        with torch.inference_mode():
+        with torch.inference_mode(), _without_warnings():
             self.outputs = [_ask(checkpoint, probe, ids=_ids(checkpoint, probe)) for probe in self.probes]
             self._ask_with_vectors(checkpoint, words)
+
+    def _refuse_other_inputs(self, checkpoint: Checkpoint) -> None:
+        """Refuses models that read more of a text than its tokens."""
+        encoded, takes = checkpoint.tokenizer("a"), inspect.signature(checkpoint.model.forward).parameters
+        if others := sorted(name for name in encoded if name not in _INPUTS and name in takes):
+            what = f"the model also reads {', '.join(others)} of each token, which the service cannot give it"
+            raise InvalidInput(what, where=self._name, fix="another model")
+        if any(encoded.get("token_type_ids", ())) and "token_type_ids" in takes:
+            what = "the tokenizer puts parts of a single text into segments of their own, which the service cannot do"
+            raise InvalidInput(what, where=self._name, fix="another model")
 
     def _ask_with_vectors(self, checkpoint: Checkpoint, words: nn.Embedding) -> None:
         """Asks the model with vectors in place of token ids."""
         probe, adds_vectors = self.probes[-1], getattr(self._config, "hidden_size_per_layer_input", 0)
         try:
             by_vectors = _ask(checkpoint, probe, vectors=words(_ids(checkpoint, probe)))
-            why = "" if difference(by_vectors, self.outputs[-1]) is None else "it reads the token ids as well"
-            self.output_of_vectors = _output(checkpoint.model, -1, inputs_embeds=self.vectors)
+            why = (
+                ""
+                if difference(by_vectors, self.outputs[-1]) is None
+                else "it reads the token ids as well, for example to look for padding"
+            )
+            self.output_of_vectors = _output(checkpoint.model, -1, inputs_embeds=self.vectors.clone())
         except Exception as error:  # architectures reject vectors, and fail on them, in any way
             why = f"it fails: {first_line(error)}"
         if why and adds_vectors:
@@ -144,8 +174,9 @@ class _Draw:
     """Draws probes from a tokenizer's vocabulary, between the special tokens that the tokenizer puts around a text."""
 
     def __init__(self, checkpoint: Checkpoint, vocabulary: int, causal: bool) -> None:
-        tokenizer, config = checkpoint.tokenizer, checkpoint.model.config
-        special = {*tokenizer.all_special_ids, config.pad_token_id, config.eos_token_id if causal else None}
+        tokenizer = checkpoint.tokenizer
+        stated = checkpoint.model.config.get_text_config().to_dict()
+        special = {*tokenizer.all_special_ids, stated.get("pad_token_id"), stated.get("eos_token_id")}
         self._ids = np.setdiff1d(np.arange(vocabulary), [one for one in special if isinstance(one, int)])
         self._rng = seeds.rng(0, "self-test")
         around = tokenizer("a")["input_ids"]
@@ -178,28 +209,28 @@ class _Draw:
         return Probe(name, row, self._some(prompt), words)
 
 
+def _as_pair(probe: Probe) -> Probe:
+    """Returns the same input as two texts, with a prompt in the first."""
+    count, start = len(probe.row.ids), min(1, probe.row.text_index)
+    segments = (0,) * (count // 2) + (1,) * (count - count // 2)
+    row = replace(probe.row, prompt_index=start, segments=segments)
+    return replace(probe, name="an input with a second text", row=row)
+
+
 def random_vectors(embeddings: nn.Embedding, count: int, tokens: int) -> Tensor:
     """Returns random vectors `[count, tokens, D]` of the same scale as the model's word vectors."""
     noise = seeds.rng(0, "probe").standard_normal((count, tokens, embeddings.embedding_dim), np.float32)
     return deviation_of_words(embeddings) * torch.from_numpy(noise).to(embeddings.weight.device)
 
 
-def difference(ours: Tensor, theirs: Tensor) -> str | None:
-    """Returns None if two answers `[..., K]` are the same except for rounding, otherwise a description."""
-    largest, spread = float(theirs.abs().max()), float((theirs.amax(-1) - theirs.amin(-1)).max())
-    gap = float((ours - theirs).abs().max())
-    if gap <= RELATIVE_TOLERANCE * spread + ROUNDING * largest:  # false for NaN
-        return None
-    return f"by {gap:.2g}, where scores range over {spread:.2g}"
-
-
 def _switches(config: Any) -> list[int]:
     """Returns the numbers of tokens beyond which the architecture may read inputs in another way, in order."""
-    found = [getattr(config, name, None) for name in _WINDOWS]
+    stated = config.to_dict()  # some configs refuse to give what differs between layers
+    found = [stated.get(name) for name in _WINDOWS]
     numbers = [one for each in found for one in (each if isinstance(each, list | tuple) else [each])]
-    if (block := getattr(config, "block_size", None)) and hasattr(config, "num_random_blocks"):  # BigBird
-        numbers.append((5 + 2 * config.num_random_blocks) * block)
-    scaling = getattr(config, "rope_parameters", None)
+    if "num_random_blocks" in stated:  # BigBird
+        numbers.append((5 + 2 * stated["num_random_blocks"]) * stated["block_size"])
+    scaling = stated.get("rope_parameters")
     if isinstance(scaling, Mapping):
         numbers.append(scaling.get("original_max_position_embeddings"))
     return sorted({one for one in numbers if isinstance(one, int) and one > 0})
@@ -213,12 +244,27 @@ def _long_tokens(checkpoint: Checkpoint, switches: Sequence[int]) -> int:
     return min(checkpoint.max_tokens, max(MIN_LONG_TOKENS, min(wanted, affordable)))
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps transformers from telling the user that vectors have no padding: no input here has any."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no types
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
+
+
 def _ids(checkpoint: Checkpoint, probe: Probe) -> Tensor:
     return torch.tensor([[*probe.ids, *probe.continuation]], device=checkpoint.model.device)
 
 
 def _ask(checkpoint: Checkpoint, probe: Probe, *, ids: Tensor | None = None, vectors: Tensor | None = None) -> Tensor:
     named = {"input_ids": ids} if vectors is None else {"inputs_embeds": vectors}
+    if ids is not None and "attention_mask" in inspect.signature(checkpoint.model.forward).parameters:
+        named["attention_mask"] = torch.ones_like(ids)  # as tokenizers give it
+    if probe.segments:
+        named["token_type_ids"] = torch.tensor([probe.segments], device=checkpoint.model.device)
     return _output(checkpoint.model, probe.read_position, **named)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.template import forbid_mask, parse
-from fedbbpt.ptm.models.text.self_test import difference
+from fedbbpt.ptm.models.text.agreement import difference
 from fedbbpt.ptm.models.text.transformer import FEWEST_TOKENS, LabelTokens, Transformer, copies_to_fill
 from fedbbpt.types import TaskSpec
 

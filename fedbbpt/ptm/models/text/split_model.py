@@ -56,7 +56,10 @@ class SplitModel:
 
         `cached`: transformers' arguments for a cache of keys and values.
         """
-        hidden: Tensor = self.body(inputs_embeds=inputs.to(self.dtype), **cached).last_hidden_state
+        inputs = inputs.to(self.dtype)
+        if self.embedding_block is None:
+            inputs = inputs.clone()  # some bodies scale word vectors in place
+        hidden: Tensor = self.body(inputs_embeds=inputs, **cached).last_hidden_state
         return hidden.float()
 
     def with_dtype(self, dtype: torch.dtype) -> "SplitModel":
@@ -81,13 +84,13 @@ class SplitModel:
 
 
 def split_model(model: Any) -> SplitModel:
-    """Splits a model, which is modified. The body loses its pooler; if the head needs one, the head keeps it."""
+    """Splits a model, which is modified. The head keeps the body's pooler, if there is one."""
     words, name = model.get_input_embeddings(), _body_name(model)
     body, head = (getattr(model, name), model) if name else (model, None)
     if head is not None:
-        setattr(model, name, _BodyStandIn(getattr(body, "pooler", None), getattr(body, "pooler_activation", None)))
+        setattr(model, name, _BodyStandIn(body))
     if getattr(body, "pooler", None) is not None:
-        body.pooler = None
+        body.pooler = _NoPooler()
     return SplitModel(words, _take_embedding_block(body, words.embedding_dim), body, head)
 
 
@@ -108,14 +111,15 @@ def _take_embedding_block(body: Any, width: int) -> nn.Module | None:
     block = getattr(body, "embeddings", None)
     if not isinstance(block, nn.Module) or not any(isinstance(part, nn.LayerNorm) for part in block.children()):
         return None
-    probe = torch.linspace(-1, 1, 8 * width, device=body.device).reshape(1, 8, width)
+    # An odd number of tokens: Longformer fills inputs up to a multiple of its window.
+    probe = torch.linspace(-1, 1, 7 * width, device=body.device).reshape(1, 7, width)
     try:
         with torch.inference_mode():
-            whole = body(inputs_embeds=probe).last_hidden_state
+            whole = body(inputs_embeds=probe.clone()).last_hidden_state
             body.embeddings = _BlockStandIn()
             embedded = block(input_ids=None, inputs_embeds=probe)
             same = torch.allclose(body(inputs_embeds=embedded).last_hidden_state, whole, rtol=1e-3, atol=1e-3)
-    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError):
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
         same = False
     if not same:
         body.embeddings = block
@@ -125,10 +129,14 @@ def _take_embedding_block(body: Any, width: int) -> nn.Module | None:
 class _BodyStandIn(nn.Module):
     """Passes on hidden states that the body has computed before, and adds the body's pooler."""
 
-    def __init__(self, pooler: nn.Module | None, pooler_activation: nn.Module | None) -> None:
-        """`pooler_activation`: only of ALBERT, whose pooler is a linear layer for the first hidden state."""
+    def __init__(self, body: Any) -> None:
         super().__init__()
-        self.pooler, self.pooler_activation = pooler, pooler_activation
+        for name, value in vars(body).items():  # FalconH1's head reads a multiplier of the body
+            if isinstance(value, int | float) and not name.startswith("_") and name != "training":
+                setattr(self, name, value)
+        self.pooler = getattr(body, "pooler", None)
+        self.pooler_activation = getattr(body, "pooler_activation", None)
+        """Only of ALBERT, whose pooler is a linear layer for the first hidden state."""
 
     @property
     def decoder(self) -> "_BodyStandIn":
@@ -152,8 +160,18 @@ class _StandInOutput(BodyOutput):
             raise AttributeError(name)
 
 
+class _NoPooler(nn.Module):
+    """Returns what it receives. Some bodies call their pooler without asking whether there is one."""
+
+    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden
+
+
 class _BlockStandIn(nn.Module):
     """Passes on the output of the embedding block, which it recognises by its shape: architectures name it freely."""
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        return next(one for one in (*inputs, *named.values()) if isinstance(one, Tensor) and one.ndim == 3)
+        found = next((one for one in (*inputs, *named.values()) if isinstance(one, Tensor) and one.ndim == 3), None)
+        if found is None:
+            raise LookupError("the embedding block is called without word vectors")
+        return found

@@ -15,6 +15,7 @@ Whether this holds for a model on a machine is measured at start-up and reported
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import cpu_count
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from fedbbpt import seeds
+from fedbbpt.errors import InvalidExamples
 from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.models.accelerate.cuda_graphs import cuda_recorder
 from fedbbpt.ptm.models.accelerate.exported_layers import export_body
@@ -93,14 +95,15 @@ class Transformer(ABC, Generic[C]):
         torch.set_num_threads(1)
         self._on_cpu = checkpoint.model.device.type == "cpu"
         self.threads = (threads or cpu_count() or 1) if self._on_cpu else 2
-        self.hidden_size = int(checkpoint.model.config.get_text_config().hidden_size)
         self._token_budget = token_budget or CPU_TOKENS
         self._encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
         self_test = SelfTest(checkpoint, self.family, causal=self.causal)
         self._model = split_model(checkpoint.model)
+        width = self._model.word_embeddings.embedding_dim
+        self.hidden_size = int(getattr(checkpoint.model.config.get_text_config(), "hidden_size", width))
         in_torch, lowered = checkpoint.runtime is Runtime.TORCH, checkpoint.precision is Precision.BFLOAT16
         if in_torch and self._on_cpu and not lowered:
-            pack(self._model.body)
+            pack(self._model.body, partial(self._model.run_body, self._model.apply_embedding_block(self_test.vectors)))
         self._injector = PromptInjector(self._model, self._encoder)
         self._card = ModelCard(
             model=checkpoint.name,
@@ -112,7 +115,7 @@ class Transformer(ABC, Generic[C]):
             max_prompts=MAX_PROMPTS,
             max_examples=MAX_EXAMPLES,
             max_message_bytes=MAX_MESSAGE_BYTES,
-            embedding_width=self._model.word_embeddings.embedding_dim,
+            embedding_width=width,
             score_noise=0.0,
             precision=checkpoint.precision,
         )
@@ -233,13 +236,16 @@ class Transformer(ABC, Generic[C]):
     def _both_scores(self, probe: Probe, output: Tensor) -> tuple[Tensor, Tensor] | None:
         """Returns the scores `[K]` of the self-test's input by the parts, and those in the whole model's output.
 
-        None if the family does not score such label words with this model.
+        None if this model does not take such label words, or no second texts.
         """
         columns = self._self_test_columns(probe.words)
         if columns is None:
             return None
         vectors = PromptVectors([self._injector.embed_tokens(probe.prompt)], in_front=False)
-        ours = torch.from_numpy(self._score_all(vectors, [probe.row], columns)[0, 0])
+        try:
+            ours = torch.from_numpy(self._score_all(vectors, [probe.row], columns)[0, 0])
+        except InvalidExamples:  # the model takes no second texts, and says so to whoever sends one
+            return None
         return ours, self._score_output(output, columns).cpu()
 
     def _both_scores_of_vectors(self, self_test: SelfTest) -> tuple[Tensor, Tensor]:

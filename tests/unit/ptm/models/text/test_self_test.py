@@ -1,0 +1,145 @@
+"""A model that the service loads scores as a plain forward pass does; any other is refused with the cause."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbbpt.errors import InvalidInput
+from fedbbpt.ptm.models.loading import load
+from fedbbpt.types import Examples, TaskSpec, TextPrompts
+from tests.jobs import score
+from tests.slow import slow_except
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import transformers
+from tokenizers.processors import TemplateProcessing
+
+from tests.sweep.comparison import sweep
+from tests.sweep.plain_forward import PlainForward
+from tests.sweep.tiny_models import save_tiny_model
+
+Checkpoint = Callable[[str], Path]
+TOO_LONG = "who wrote this book so long " * 7
+"""A text that BigBird reads with another attention than short ones."""
+
+
+def mixtures_of_experts() -> list[Any]:
+    names = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss", "qwen2_moe", "phimoe", "granitemoe", "deepseek_v3", "jamba")
+    return slow_except(names, "gpt_oss")
+
+
+@pytest.mark.parametrize("model_type", mixtures_of_experts())
+def test_mixture_of_experts_scores_as_plain_transformers(model_type: str, tmp_path: Path) -> None:
+    """Kills: a head that reads the routers' choices from the body's output."""
+    outcome = sweep("causal-lm", model_type, tmp_path)
+    wrong = {name: found for name, found in outcome.checks.items() if found != "right"}
+    if model_type == "jamba":  # its state-space layers have no keys and values from which label words continue
+        assert "label words of several tokens" in wrong.pop("several tokens")
+    assert outcome.built and not wrong
+
+
+def change(folder: Path, checkpoint: Path, **values: Any) -> Path:
+    """Copies a checkpoint to the folder with other values in its config."""
+    if folder != checkpoint:
+        shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "model_type", "match"),
+    slow_except(
+        [
+            ("causal-lm", "gemma4_text", r"each token id in every layer \(per-layer embeddings\)"),
+            ("causal-lm", "gemma3n_text", r"each token id in every layer \(per-layer embeddings\)"),
+            ("masked-lm", "big_bird", "an input of 64 tokens gets other scores .* depends on the length"),
+            ("masked-lm", "ibert", "no plain table but a QuantEmbedding"),
+        ],
+        ("causal-lm", "gemma4_text", r"each token id in every layer \(per-layer embeddings\)"),
+        ("masked-lm", "big_bird", "an input of 64 tokens gets other scores .* depends on the length"),
+    ),
+)
+def test_model_that_cannot_be_scored_right_is_refused(family: str, model_type: str, match: str, tmp_path: Path) -> None:
+    """Kills: a self-test that asks the whole model with vectors only, or with a short input only."""
+    save_tiny_model(family, model_type, tmp_path)
+    with pytest.raises(InvalidInput, match=match):
+        load(str(tmp_path), family=family, threads=1)
+
+
+def test_model_is_served_up_to_the_length_that_its_refusal_states(tmp_path: Path) -> None:
+    """BigBird reads inputs beyond 56 tokens with another attention, until it has seen a short one."""
+    save_tiny_model("masked-lm", "big_bird", tmp_path)
+    change(tmp_path, tmp_path, block_size=4, num_random_blocks=1)
+    with pytest.raises(InvalidInput, match="--max-length 28, or another model"):
+        load(str(tmp_path), threads=1)
+    backend = load(str(tmp_path), threads=1, max_length=28)
+    task = TaskSpec("{prompt} {text} it was {mask} .", ("bad", "great"))
+    rows = backend.prepare(task, Examples(("the film was very good", TOO_LONG)), 0, None)
+    assert [backend.tokens(row) for row in rows][1] == 28
+    ours = score(backend, task, TextPrompts(("",)), rows)[0, 0]
+    plain = PlainForward("masked-lm", tmp_path)
+    encoded = plain.encode(f" the film was very good it was{plain.tokenizer.mask_token} .")
+    assert np.allclose(ours, plain.scores(encoded, ("bad", "great")), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"problem_type": "regression"},
+        {"problem_type": "multi_label_classification"},
+        {"id2label": {"0": "score"}, "label2id": {"score": 0}},
+    ],
+    ids=["regression", "several labels", "one output"],
+)
+def test_classifier_that_chooses_no_class_is_refused(
+    checkpoint: Checkpoint, values: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = change(tmp_path, checkpoint("bert-classifier"), **values)
+    if "id2label" in values:
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            checkpoint("bert-classifier"), num_labels=1, ignore_mismatched_sizes=True
+        )
+        model.save_pretrained(folder)
+    with pytest.raises(InvalidInput, match="does not choose one of several classes"):
+        load(str(folder), threads=1)
+
+
+def test_classifier_that_reads_the_last_token_that_is_no_padding_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Its tokenizer ends each text with a token that the model takes for padding.
+
+    Kills: a reference whose padding token was removed before.
+    """
+    folder = change(tmp_path, checkpoint("gpt2-classifier"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    end = tokenizer.pad_token
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.pad_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InvalidInput, match="reads the token ids as well"):
+        load(str(folder), threads=1)
+
+
+def test_errors_of_an_architecture_are_refusals(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: a traceback that asks the user to report a bug."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("no such kernel\nmore")
+
+    monkeypatch.setattr(transformers.BertForMaskedLM, "forward", fail)
+    with pytest.raises(
+        InvalidInput, match="type 'bert' cannot be served as a masked-lm: AssertionError: no such kernel"
+    ):
+        load(str(checkpoint("bert-mlm")), threads=1)
