@@ -120,7 +120,7 @@ def test_classifier_that_reads_the_last_token_that_is_no_padding_is_refused(
     Kills: a reference whose padding token was removed before.
     """
     folder = change(tmp_path, checkpoint("gpt2-classifier"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     end = tokenizer.pad_token
     tokenizer._tokenizer.post_processor = TemplateProcessing(
         single=f"$A {end}", special_tokens=[(end, tokenizer.pad_token_id)]
