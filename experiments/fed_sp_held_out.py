@@ -48,7 +48,8 @@ with tempfile.TemporaryDirectory() as folder:
 full = transformers.AutoModelForCausalLM.from_pretrained(locate(job.ptm.model))
 space = job.space()
 assert isinstance(space, DeepSpace)
-test = answered_examples(ExampleEncoder(tokenizer, max_tokens, causal=True), card.task(), splits.test, space.tokens)
+encoder = ExampleEncoder(tokenizer, max_tokens, vectors=small.get_input_embeddings().num_embeddings, causal=True)
+test = answered_examples(encoder, card.task(), splits.test, space.tokens)
 
 
 def loss(model: Any, prefix: npt.NDArray[np.float32]) -> float:

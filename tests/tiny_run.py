@@ -65,8 +65,8 @@ def job_of_prefixes(job: Job, model: Path) -> Job:
     """Returns the same job with the method fed-sp on a tiny Llama, whose owner has examples, too."""
     sections = job.model_dump()
     sections["ptm"] |= {"model": str(model), "threads": 1}
-    sections["task"] |= {"template": "{text} is a{mask}", "labels": ["number", "place"]}
-    sections["task"] |= {"classes": [" number", " place in paris"]}
+    sections["task"] |= {"template": "{text} is a {mask}", "labels": ["number", "place"]}
+    sections["task"] |= {"classes": ["number", "place in paris"]}
     sections["task"]["prompt"] = {"kind": "deep", "tokens": 3, "layers": 2, "heads": 2, "width": 8}
     sections["data"] |= {"server_share": 0.3}
     sections["method"] = {"name": "fed-sp", "distill_steps": 2, "local_steps": 2, "batch_size": 4}

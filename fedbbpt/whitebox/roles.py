@@ -41,7 +41,7 @@ def make_auxiliary(
     checkpoint = _load(model)
     student = extract_auxiliary(checkpoint.model, layers)
     if stage.steps:
-        encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
+        encoder = _encoder(checkpoint.model, checkpoint.tokenizer, checkpoint.max_tokens)
         sequences = (
             answered_examples(encoder, task, shard, 0)
             if len(shard)
@@ -67,7 +67,7 @@ def client_white_box(path: Path, space: PromptSpace, task: TaskSpec, train: Labe
         InvalidTask: The model cannot score the task.
     """
     model, tokenizer, max_tokens = auxiliary_file.read(path)
-    return _white_box(model, ExampleEncoder(tokenizer, max_tokens, causal=True), space, task, train)
+    return _white_box(model, _encoder(model, tokenizer, max_tokens), space, task, train)
 
 
 def owner_white_box(model: str, space: PromptSpace, task: TaskSpec, shard: LabelledExamples) -> WhiteBox:
@@ -78,8 +78,12 @@ def owner_white_box(model: str, space: PromptSpace, task: TaskSpec, shard: Label
         InvalidTask: The model cannot score the task.
     """
     checkpoint = _load(model)
-    encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=True)
+    encoder = _encoder(checkpoint.model, checkpoint.tokenizer, checkpoint.max_tokens)
     return _white_box(checkpoint.model, encoder, space, task, shard)
+
+
+def _encoder(model: Any, tokenizer: Any, max_tokens: int) -> ExampleEncoder:
+    return ExampleEncoder(tokenizer, max_tokens, vectors=model.get_input_embeddings().num_embeddings, causal=True)
 
 
 def _load(model: str) -> Checkpoint:

@@ -75,11 +75,14 @@ def forbid_mask(pieces: tuple[Piece, ...]) -> None:
 
 
 def check_mask_at_end(pieces: tuple[Piece, ...]) -> None:
-    """Raises InvalidTask if a {mask} is not the last piece, for models that continue a text."""
-    if any(piece.placeholder is Placeholder.MASK for piece in pieces[:-1]):
-        raise InvalidTask(
-            "{mask} stands before the end", where="template", fix='for example "{prompt} {text} Sentiment: {mask}"'
-        )
+    """Raises InvalidTask unless the last piece is a {mask}, for models that continue a text with a label word."""
+    fix = 'for example "{prompt} {text} Sentiment: {mask}"'
+    places = [index for index, piece in enumerate(pieces) if piece.placeholder is Placeholder.MASK]
+    if not places:
+        what = "the template has no {mask}, which tells where the label word goes on and whether a space is before it"
+        raise InvalidTask(what, where="template", fix='end the template with " {mask}", ' + fix)
+    if places[0] < len(pieces) - 1:
+        raise InvalidTask("{mask} stands before the end, but the model only continues texts", where="template", fix=fix)
 
 
 def no_room_for_text(row: int) -> PromptTooLong:

@@ -26,7 +26,7 @@ from fedbbpt.whitebox.distillation import distil, hidden_state_error  # noqa: E4
 from fedbbpt.whitebox.roles import client_white_box, make_auxiliary, owner_white_box  # noqa: E402
 from fedbbpt.whitebox.sequences import answered_examples, draw_batches, pad_batch  # noqa: E402
 
-TASK = TaskSpec("{text} it is a{mask}", (" number", " place name"))
+TASK = TaskSpec("{text} it is a {mask}", ("number", "place name"))
 DATA = LabelledExamples(
     Examples(("how many people", "how many long films", "which place", "where is paris", "who wrote two", "in what")),
     np.array([0, 0, 1, 1, 0, 1]),
@@ -130,7 +130,7 @@ def test_distillation_brings_the_last_hidden_states_nearer(checkpoint: Callable[
     teacher = full(folder)
     student = extract_auxiliary(teacher, LayerRange(0, 1, "share"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    sequences = answered_examples(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    sequences = answered_examples(ExampleEncoder(tokenizer, 48, vectors=len(tokenizer), causal=True), TASK, DATA, 0)
     whole = pad_batch(sequences)
     before = float(hidden_state_error(teacher, student.eval(), whole).detach())
     distil(teacher, student, sequences, Stage(30, 6, 3e-3, 0.01, 1e-8, 0.1), seed=0)
@@ -142,7 +142,7 @@ def test_padding_does_not_change_the_loss(checkpoint: Callable[[str], Path]) -> 
     folder = checkpoint("llama")
     teacher, tokenizer = full(folder), transformers.AutoTokenizer.from_pretrained(folder)
     student = extract_auxiliary(teacher, LayerRange(0, 1, "share")).eval()
-    sequences = answered_examples(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    sequences = answered_examples(ExampleEncoder(tokenizer, 48, vectors=len(tokenizer), causal=True), TASK, DATA, 0)
     errors = [
         float(hidden_state_error(teacher, student, pad_batch([one])).detach()) * len(one.ids) for one in sequences
     ]
@@ -227,7 +227,7 @@ def test_prefix_of_another_shape_is_refused(checkpoint: Callable[[str], Path]) -
 @pytest.mark.parametrize("size", [1, 4, 6, 10])
 def test_batches_use_all_sequences_before_one_repeats(checkpoint: Callable[[str], Path], size: int) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
-    sequences = answered_examples(ExampleEncoder(tokenizer, 48, causal=True), TASK, DATA, 0)
+    sequences = answered_examples(ExampleEncoder(tokenizer, 48, vectors=len(tokenizer), causal=True), TASK, DATA, 0)
     drawn = draw_batches(sequences, size, seed=3)
     taken: list[tuple[int, ...]] = []
     for _ in range(6):

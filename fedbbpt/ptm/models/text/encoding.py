@@ -1,24 +1,31 @@
-"""Fills a template with an example and tokenises it, once per example, and notes where a prompt can join the tokens.
+"""Fills a template with an example and tokenises it as one text, once per example, and notes where a prompt can join.
 
-Each piece of the template is tokenised by itself. An example's text can therefore be truncated and perturbed without
-touching the rest, and special tokens spelled out in a text stay plain text, whereas in the template they are special.
-A SentencePiece tokenizer begins each piece with its space symbol, even where the template has no space. All tokens form
-one segment (token type 0).
+An example's tokens are those that the model's own tokenizer gives for the filled template, without the prompt's. The
+text can be truncated and perturbed without touching the rest. Special tokens that are spelled out in a text stay plain
+text, whereas in the template they are special.
+
+If the tokenizer puts the second of two texts into a segment of its own (BERT), and the template has the same special
+tokens between both texts ("{text} [SEP] {text_pair}"), whatever follows them is in the second segment. Without them,
+there is one segment.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.errors import InvalidExamples, InvalidTask
-from fedbbpt.limits import MAX_TOKENISED_CHARACTERS
-from fedbbpt.ptm.models.template import Piece, Placeholder, check_pairs, parse
+from fedbbpt.errors import InvalidExamples, InvalidInput, InvalidTask, InvalidTensor
+from fedbbpt.ptm.models.template import Placeholder, check_pairs
+from fedbbpt.ptm.models.text.filling import Filled, Template
 from fedbbpt.ptm.models.text.key_value_cache import CacheSlot
+from fedbbpt.ptm.models.text.label_words import check_endings, find_continuations, find_fillers
+from fedbbpt.ptm.models.text.locating import Places, locate
+from fedbbpt.ptm.models.text.surroundings import Surroundings, tail, tokenise_prompts
+from fedbbpt.ptm.models.text.tokenizer import Ids, Tokens, in_batches, text_tokenizer
 from fedbbpt.ptm.models.text.truncation import perturb, truncate
 from fedbbpt.types import Examples, Perturbation, TaskSpec
 
@@ -27,7 +34,7 @@ from fedbbpt.types import Examples, Perturbation, TaskSpec
 class TokenisedExample:
     """A filled template in tokens, without its prompt."""
 
-    ids: tuple[int, ...]
+    ids: Ids
     front_index: int
     """Index at which a prompt of vectors joins: after the first special token, the model's or the template's, if there
     is one, otherwise at the front."""
@@ -37,134 +44,211 @@ class TokenisedExample:
     """Index of the mask token, if there is one."""
     text_index: int
     """Index of the first token of the example's own text."""
-    segments: tuple[int, ...] = ()
+    segments: Ids = ()
     """The segment of each token (transformers' `token_type_ids`); empty if all are in segment 0."""
     cut_tokens: int = field(default=0, compare=False)
     """Number of tokens that were cut off from the text."""
+    no_prompt_index: bool = False
+    """True if a token has characters from both sides of {prompt}, so that nothing can join there."""
+    surroundings: Surroundings | None = None
+    """The characters around the prompt, which decide how a prompt of text is tokenised."""
     cache_slot: CacheSlot = field(default_factory=CacheSlot, compare=False, repr=False)
     """Holds the keys and values of the tokens before the prompt, for causal models."""
 
 
 class ExampleEncoder:
-    """Turns examples into tokens for one tokenizer. Thread-safe."""
+    """Turns examples, prompts and label words into tokens for one tokenizer. Thread-safe."""
 
-    def __init__(self, tokenizer: Any, max_tokens: int, *, causal: bool = False) -> None:
-        """`causal`: the input ends without a mask token and without the model's last special token."""
-        self._tokenizer, self._lock = tokenizer, Lock()
-        self._max_tokens = max_tokens
-        self._causal = causal
-        plain = self.tokenise(["a"])[0]
-        whole = list(tokenizer("a")["input_ids"])
-        start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
-        self._before, self._after = whole[:start], [] if causal else whole[start + len(plain) :]
-        self._mask = [] if causal or tokenizer.mask_token_id is None else [tokenizer.mask_token_id]
-        self._special = frozenset(tokenizer.all_special_ids)
-        self.label_words = lru_cache(maxsize=64)(self._label_words)
-        self._vocabulary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+    def __init__(
+        self, tokenizer: Any, max_tokens: int, *, vectors: int, causal: bool = False, segments: bool = False
+    ) -> None:
+        """Copies the tokenizer.
 
-    def tokenise(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
-        """Returns token ids without the model's own special tokens.
-
-        `special`: special tokens that are spelled out in a text become special tokens, rather than plain text.
-        """
-        if not texts:
-            return []
-        with self._lock:  # a call changes the tokenizer's setting for special tokens
-            found = self._tokenizer(
-                list(texts), add_special_tokens=False, split_special_tokens=not special, verbose=False
-            )
-        return [list(ids) for ids in found["input_ids"]]
-
-    def tokenise_bounded(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenises texts of any length, and keeps at most one token more of each than the model takes."""
-        found: list[list[int]] = []
-        start, characters = 0, 0
-        for end, text in enumerate(texts, 1):
-            characters += len(text)
-            if characters >= MAX_TOKENISED_CHARACTERS or end == len(texts):
-                found += [ids[: self._max_tokens + 1] for ids in self.tokenise(texts[start:end])]
-                start, characters = end, 0
-        return found
-
-    def encode_text(self, text: str) -> list[int]:
-        """Returns the token ids of a text alone, between the model's special tokens."""
-        return [*self._before, *self.tokenise([text])[0], *self._after]
-
-    def _label_words(self, task: TaskSpec) -> tuple[tuple[int, ...], ...]:
-        """Returns the tokens of each label word, with the white space that the template has before {mask}.
+        Args:
+            tokenizer: One of transformers' tokenizers.
+            max_tokens: Most tokens of an input.
+            vectors: How many tokens the model has word vectors for. A tokenizer may have more.
+            causal: The input ends without a mask token and without the model's last special tokens.
+            segments: Whether the model distinguishes the segments of two texts.
 
         Raises:
-            InvalidTask: A word is not in the vocabulary, two words have the same tokens, or a word has several tokens
-                and the model is not causal, so that there is one mask to fill.
+            InvalidInput: The model has no vector for one of the special tokens around its inputs.
         """
-        space = next((piece.text for piece in parse(task) if piece.placeholder is Placeholder.MASK), "")
-        words = [tuple(tokens) for tokens in self.tokenise([space + word for word in task.classes])]
-        for text, tokens in zip(task.classes, words, strict=True):
-            if not tokens or self._tokenizer.unk_token_id in tokens or (len(tokens) > 1 and not self._causal):
-                pieces = self._tokenizer.convert_ids_to_tokens(tokens)
-                fix = "words that the vocabulary has" if self._causal else "words of one token each"
-                raise InvalidTask(f"label word {text!r} is {pieces} to the model", where="classes", fix=fix)
-        if len(set(words)) < len(words):
-            raise InvalidTask("two label words are the same tokens", where="classes", fix="different words")
-        return tuple(words)
+        self._tokenizer = text_tokenizer(tokenizer)
+        self._max_tokens, self._vectors, self._causal = max_tokens, vectors, causal
+        self._before, self._after = self._tokenizer.before, () if causal else self._tokenizer.after
+        self._check_vectors(self._before + self._after, InvalidInput("special tokens", where="tokenizer"))
+        self._pair_form = self._tokenizer.pair_form if segments and not causal else None
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._vocabulary = np.setdiff1d(np.arange(min(self._tokenizer.count, vectors)), tokenizer.all_special_ids)
+        self._template = lru_cache(maxsize=64)(self._compile)
+        self.label_words = lru_cache(maxsize=64)(self._label_words)
+
+    def tokenise(self, text: str) -> Ids:
+        """Returns the token ids of a text alone, without the model's own special tokens."""
+        return self._tokenizer.ids([text])[0]
+
+    def tokenise_initial_text(self, text: str) -> Ids:
+        """Does the same for the text from which latent prompts start.
+
+        Raises:
+            InvalidTensor: The model has no vector for a token.
+        """
+        ids = self.tokenise(text)
+        self._check_vectors(ids, InvalidTensor("the text", where="latent.projection.initial_text"))
+        return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Returns the token ids of a class description, between the model's special tokens.
+
+        Raises:
+            InvalidTask: The model has no vector for a token.
+        """
+        ids = self.tokenise(text)
+        self._check_vectors(ids, InvalidTask(f"class {text!r}", where="classes"))
+        return [*self._before, *ids, *self._after]
+
+    def encode_prompts(self, texts: Sequence[str], rows: Sequence[TokenisedExample]) -> list[Ids]:
+        """Returns the tokens of text prompts, as they are next to what surrounds them in examples.
+
+        An empty prompt has no tokens. At most one token more than the model takes is kept of each.
+
+        Raises:
+            InvalidTensor: A prompt runs together with its surroundings, or the model has no vector for a token.
+        """
+        around = [row.surroundings for row in rows if row.surroundings is not None]
+        found = tokenise_prompts(self._tokenizer, texts, around, self._max_tokens + 1)
+        for index, ids in enumerate(found):
+            self._check_vectors(ids, InvalidTensor("the prompt", where=f"text.texts[{index}]"))
+        return found
+
+    def _label_words(self, task: TaskSpec) -> tuple[Ids, ...]:
+        """Returns the tokens of each label word, as the filled template goes on with them, or has them at its mask.
+
+        Raises:
+            InvalidTask: A word is not in the vocabulary, runs together with the template, or has several tokens and the
+                model is not causal, so that there is one mask to fill; or two words have the same tokens.
+        """
+        find = find_continuations if self._causal else find_fillers
+        words = find(self._tokenizer, self._template(task), task.classes)
+        for word, ids in zip(task.classes, words, strict=True):
+            self._check_vectors(ids, InvalidTask(f"label word {word!r}", where="classes"))
+        return words
 
     def encode(
-        self,
-        task: TaskSpec,
-        examples: Examples,
-        prompt_tokens: int,
-        perturbation: Perturbation | None,
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
     ) -> list[TokenisedExample]:
         """Tokenises examples, and cuts off the ends of texts that leave no room for a prompt of `prompt_tokens`.
 
         Nothing but the first text of an example is ever cut.
 
         Raises:
-            InvalidExamples: A text has no tokens, or examples and template do not agree on second texts.
+            InvalidExamples: A text has no tokens, or one that the model has no vector for; it is read together with the
+                prompt or a label word; or examples and template do not agree on second texts.
+            InvalidTask: The template cannot be tokenised.
             PromptTooLong: There is no room for a single token of a text.
         """
         check_pairs(task, examples)
-        pieces = parse(task)
-        spaces = {piece.placeholder: piece.text for piece in pieces if piece.placeholder}
-        texts = self.tokenise_bounded([spaces[Placeholder.TEXT] + text for text in examples.texts])
-        pairs = self.tokenise_bounded([spaces.get(Placeholder.TEXT_PAIR, "") + text for text in examples.pairs or ()])
-        literals = {piece: self._literal(piece) for piece in pieces if piece.placeholder in (None, Placeholder.MASK)}
-        fixed = len(self._before) + len(self._after) + sum(len(literals.get(piece, [])) for piece in pieces)
-        rows = []
-        for index, text in enumerate(texts):
-            pair = pairs[index] if pairs else []
-            if not text:
-                raise InvalidExamples("the text has no tokens", where=f"examples[{index}]", fix="leave the example out")
-            whole = len(text)
-            text = truncate(text, self._max_tokens - prompt_tokens - fixed - len(pair), index)
-            if perturbation is not None:
-                rng = seeds.rng(perturbation.seed, "perturbation", index)
-                text = perturb(text, perturbation, rng, self._vocabulary)
-                pair = perturb(pair, perturbation, rng, self._vocabulary)
-            row = self._assemble(pieces, {**literals, **_by_piece(pieces, text, pair)})
-            rows.append(replace(row, cut_tokens=whole - len(text)))
+        template = self._template(task)
+        words = self.label_words(task) if self._causal else ()
+        labels = tuple(
+            (template.space_before_label + word, ids) for word, ids in zip(task.classes, words, strict=bool(words))
+        )
+        rows: list[TokenisedExample] = []
+        ends: dict[str, int] = {}
+        ends_in_prompt = template.last is Placeholder.PROMPT
+        for filled, tokens in self._tokenise_filled(template, examples):
+            index = len(rows)
+            ends.setdefault(tail(filled.text), index)
+            places = locate(filled, tokens, template.stand_in, labels if ends_in_prompt else ())
+            rows.append(self._assemble(tokens, places, prompt_tokens, perturbation, index))
+        if labels and template.last in (Placeholder.TEXT, Placeholder.TEXT_PAIR):
+            check_endings(self._tokenizer, ends, labels)
         return rows
 
-    def _literal(self, piece: Piece) -> list[int]:
-        if piece.placeholder is Placeholder.MASK:
-            return self._mask
-        return self.tokenise([piece.text], special=True)[0]
+    def _tokenise_filled(self, template: Template, examples: Examples) -> Iterator[tuple[Filled, Tokens]]:
+        """Fills the template with each example and tokenises it, in batches of bounded size."""
+        pairs = examples.pairs or ("",) * len(examples.texts)
+        for index, text in enumerate((*examples.texts, *pairs)):
+            if self._tokenizer.has_marks(text):
+                what = "a character that Unicode reserves for programs' own use"
+                raise InvalidExamples(what, where=f"examples[{index % len(examples.texts)}]", fix="text without it")
+        every = [template.fill(text, pair) for text, pair in zip(examples.texts, pairs, strict=True)]
+        start = 0
+        for batch in in_batches([(filled.text, filled.positions) for filled in every]):
+            yield from zip(every[start : start + len(batch)], self._tokenizer.encode(batch), strict=True)
+            start += len(batch)
 
-    def _assemble(self, pieces: Sequence[Piece], tokens: dict[Piece, list[int]]) -> TokenisedExample:
-        ids, prompt_index, mask_index, text_indices = list(self._before), 0, None, []
-        for piece in pieces:
-            if piece.placeholder is Placeholder.PROMPT:
-                prompt_index = len(ids)
-            elif piece.placeholder is Placeholder.MASK and self._mask:
-                mask_index = len(ids)
-            elif piece.placeholder in (Placeholder.TEXT, Placeholder.TEXT_PAIR):
-                text_indices.append(len(ids))
-            ids += tokens.get(piece, [])
-        ids += self._after
-        front_index = int(bool(self._before) or ids[0] in self._special)
-        return TokenisedExample(tuple(ids), front_index, prompt_index, mask_index, text_indices[0])
+    def _assemble(
+        self, tokens: Tokens, places: Places, prompt_tokens: int, perturbation: Perturbation | None, number: int
+    ) -> TokenisedExample:
+        """Removes the prompt's stand-in, truncates and perturbs the text, and adds the model's own special tokens."""
+        where = f"examples[{number}]"
+        if not places.has_text:
+            raise InvalidExamples("the text has no tokens", where=where, fix="leave the example out")
+        if places.prompt is None and places.surroundings.stand_in:
+            what = "the tokenizer reads the end of the text together with the prompt"
+            raise InvalidExamples(what, where=where, fix="white space or punctuation between {text} and {prompt}")
+        ids, keep = np.array(tokens.ids, np.int64), np.ones(len(tokens.ids), bool)
+        if places.prompt is not None:
+            keep[places.prompt] = False
+        text = range(places.text.start, places.text.stop)
+        excess = len(self._before) + int(keep.sum()) + len(self._after) + prompt_tokens - self._max_tokens
+        if excess > 0:
+            text = truncate(text, len(text) - excess, number)
+            keep[text.stop : places.text.stop] = False
+        self._check_vectors(ids[keep], InvalidExamples("the text", where=where))
+        if perturbation is not None:
+            rng = seeds.rng(perturbation.seed, "perturbation", number)
+            for own in (slice(text.start, text.stop), places.pair or slice(0)):
+                ids[own] = perturb(ids[own].tolist(), perturbation, rng, self._vocabulary)
 
+        def index(token: int) -> int:
+            """Returns the index that a token of the filled template has in the input."""
+            return len(self._before) + int(keep[:token].sum())
 
-def _by_piece(pieces: Sequence[Piece], text: list[int], pair: list[int]) -> dict[Piece, list[int]]:
-    tokens = {Placeholder.TEXT: text, Placeholder.TEXT_PAIR: pair}
-    return {piece: tokens[piece.placeholder] for piece in pieces if piece.placeholder in tokens}
+        found = (*self._before, *map(int, ids[keep]), *self._after)
+        return TokenisedExample(
+            found,
+            int(bool(self._before) or found[0] in self._special),
+            0 if places.prompt is None else index(places.prompt.start),
+            None if places.mask is None else index(places.mask),
+            index(places.text_index),
+            self._segments(len(found), None if places.second_segment is None else index(places.second_segment)),
+            cut_tokens=places.text.stop - text.stop,
+            no_prompt_index=places.prompt is None,
+            surroundings=places.surroundings,
+        )
+
+    def _segments(self, length: int, second: int | None) -> Ids:
+        """Returns the segments of an input whose second segment begins at index `second`."""
+        form = self._pair_form
+        if form is None or second is None:
+            return ()
+        within = (form.first,) * (second - len(self._before)) + (form.second,) * (length - second - len(self._after))
+        return form.before + within + form.after
+
+    def _compile(self, task: TaskSpec) -> Template:
+        """Makes the template of a task, and compares it with the model's own tokenizer.
+
+        Raises:
+            InvalidTask: The template cannot be tokenised.
+        """
+        template = Template(self._tokenizer, task, causal=self._causal)
+        filled = template.fill(template.word, template.word)
+        (ours,) = self._tokenizer.ids([filled.text])
+        theirs = self._tokenizer.plain_encoding(self._tokenizer.spell(filled.text))
+        if (*self._tokenizer.before, *ours, *self._tokenizer.after) != theirs:
+            what = f"the service reads the filled template as {self._tokenizer.pieces(ours)}"
+            fix = f"the model's own tokenizer as {self._tokenizer.pieces(theirs)}: another template, or another model"
+            raise InvalidTask(what, where="template", fix=fix)
+        self._check_vectors(ours, InvalidTask("the template", where="template"))
+        return template
+
+    def _check_vectors(self, ids: Sequence[int] | npt.NDArray[np.int64], error: InvalidInput) -> None:
+        """Raises the error, completed, if the model has no vector for a token."""
+        if len(ids) and (highest := int(max(ids))) >= self._vectors:
+            (piece,) = self._tokenizer.pieces([highest])
+            what = f"{error.what} contains the token {piece!r}, which the tokenizer has and the model has no vector for"
+            fix = "other words, or a checkpoint whose embeddings were resized to its tokenizer"
+            raise type(error)(what, where=error.where, fix=fix)

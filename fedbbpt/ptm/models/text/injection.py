@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedbbpt.errors import InvalidTensor
+from fedbbpt.errors import InvalidExamples, InvalidTensor
 from fedbbpt.ptm.models.accelerate.latent_projection import LatentProjector
 from fedbbpt.ptm.models.accelerate.upload import upload
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder, TokenisedExample
@@ -50,7 +50,14 @@ class PromptVectors:
     """Deep prompts `[P, layers, 2, heads, L, width]`, which join no input: `each` then only has their lengths."""
 
     def join_index(self, row: TokenisedExample) -> int:
-        """Returns the index of the token before which a prompt joins."""
+        """Returns the index of the token before which a prompt joins.
+
+        Raises:
+            InvalidExamples: A token has characters from both sides of the template's {prompt}.
+        """
+        if row.no_prompt_index and not self.in_front:
+            what = "a token of an example has characters from both sides of {prompt}"
+            raise InvalidExamples(what, where="template", fix="white space around {prompt}")
         return row.front_index if self.in_front else row.prompt_index
 
     def read_position(self, row: TokenisedExample, tokens: int) -> int:
@@ -74,7 +81,6 @@ class PromptInjector:
             PromptKind.LATENT: self._project_latent,
             PromptKind.SOFT: self._embed_soft,
             PromptKind.TOKENS: self._embed_ids,
-            PromptKind.TEXT: self._embed_texts,
             PromptKind.DEEP: self._embed_deep,
         }
         self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if model.embedding_block is None else Injection)
@@ -84,13 +90,15 @@ class PromptInjector:
         vectors: Tensor = self._model.word_embeddings(upload(np.asarray(ids, np.int64), self._device))
         return vectors
 
-    def prompt_vectors(self, prompts: Prompts) -> PromptVectors:
-        """Returns the vectors of each prompt.
+    def prompt_vectors(self, prompts: Prompts, rows: Sequence[TokenisedExample] = ()) -> PromptVectors:
+        """Returns the vectors of each prompt. `rows`: the examples with which the prompts are scored.
 
         Raises:
-            InvalidTensor: A token is outside the vocabulary.
+            InvalidTensor: A token is outside the vocabulary, or a text is not tokenised alike next to all examples.
             UnsupportedPrompt: The model does not take prompts of this kind.
         """
+        if isinstance(prompts, TextPrompts):
+            return self._embed_texts(prompts, rows)
         embed = self._embed.get(prompts.kind)
         if embed is None:
             raise prompts.unsupported()
@@ -106,8 +114,8 @@ class PromptInjector:
             raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
         return PromptVectors([self.embed_tokens(ids) for ids in prompts.ids], in_front=False)
 
-    def _embed_texts(self, prompts: TextPrompts) -> PromptVectors:
-        found = self._encoder.tokenise_bounded(prompts.texts)
+    def _embed_texts(self, prompts: TextPrompts, rows: Sequence[TokenisedExample]) -> PromptVectors:
+        found = self._encoder.encode_prompts(prompts.texts, rows)
         check_prompt_bytes(sum(map(len, found)), self._model.word_embeddings.embedding_dim)
         return PromptVectors([self.embed_tokens(ids) for ids in found], in_front=False)
 
@@ -119,7 +127,7 @@ class PromptInjector:
         """Projects latent prompts. With `add`, the initial text is part of the input and A z alone is the vector."""
         projection = prompts.projection
         initial = torch.zeros(projection.tokens, self._model.word_embeddings.embedding_dim, device=self._device)
-        if ids := self._encoder.tokenise([projection.initial_text])[0]:
+        if ids := self._encoder.tokenise_initial_text(projection.initial_text):
             initial = self.embed_tokens(np.resize(ids, projection.tokens))
         centre = torch.zeros_like(initial) if projection.injection is Injection.ADD else initial
         return _continuous(self._project(projection, prompts.z, centre), projection.injection, initial)

@@ -96,8 +96,14 @@ class Transformer(ABC, Generic[C]):
         self._on_cpu = checkpoint.model.device.type == "cpu"
         self.threads = (threads or cpu_count() or 1) if self._on_cpu else 2
         self._token_budget = token_budget or CPU_TOKENS
-        self._encoder = ExampleEncoder(checkpoint.tokenizer, checkpoint.max_tokens, causal=self.causal)
         self_test = SelfTest(checkpoint, self.family, causal=self.causal)
+        self._encoder = ExampleEncoder(
+            checkpoint.tokenizer,
+            checkpoint.max_tokens,
+            vectors=checkpoint.model.get_input_embeddings().num_embeddings,
+            causal=self.causal,
+            segments=getattr(checkpoint.model.config, "type_vocab_size", 0) > 1,
+        )
         self._model = split_model(checkpoint.model)
         width = self._model.word_embeddings.embedding_dim
         self.hidden_size = int(getattr(checkpoint.model.config.get_text_config(), "hidden_size", width))
@@ -180,7 +186,7 @@ class Transformer(ABC, Generic[C]):
         self, task: TaskSpec, prompts: Prompts, rows: Sequence[TokenisedExample], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         with torch.inference_mode():
-            return self._job(self._injector.prompt_vectors(prompts), rows, self._columns(task), wanted)
+            return self._job(self._injector.prompt_vectors(prompts, rows), rows, self._columns(task), wanted)
 
     def _job(
         self, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C, wanted: npt.NDArray[np.bool_]

@@ -1,13 +1,18 @@
 """Truncation and perturbation of an example's tokens, before a prompt joins them."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.ptm.models.template import no_room_for_text
 from fedbbpt.types import Perturbation
 
+S = TypeVar("S", bound=Sequence[int])
 
-def truncate(text: list[int], room: int, row: int) -> list[int]:
+
+def truncate(text: S, room: int, row: int) -> S:
     """Returns the first `room` tokens of the text of example number `row`.
 
     Raises:
@@ -15,11 +20,11 @@ def truncate(text: list[int], room: int, row: int) -> list[int]:
     """
     if room < 1:
         raise no_room_for_text(row)
-    return text[:room]
+    return text[:room]  # type: ignore[return-value]  # the slice of a list is a list, that of a range a range
 
 
 def perturb(
-    tokens: list[int], perturbation: Perturbation, rng: np.random.Generator, vocabulary: npt.NDArray[np.int64]
+    tokens: Sequence[int], perturbation: Perturbation, rng: np.random.Generator, vocabulary: npt.NDArray[np.int64]
 ) -> list[int]:
     """Replaces a fraction `rate` of the tokens by random ones: x~ = x m + x^ (1 - m) with a random mask m.
 

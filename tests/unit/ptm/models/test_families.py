@@ -166,7 +166,7 @@ def test_text_prompt_joins_at_the_prompt_placeholder(checkpoint: Checkpoint) -> 
 
 def test_second_text_joins_at_its_placeholder(checkpoint: Checkpoint) -> None:
     folder, pairs = checkpoint("bert-mlm"), tuple(reversed(TEXTS))
-    task = TaskSpec("{text} ? {mask} , {text_pair}", ("bad", "great"))
+    task = TaskSpec("{prompt} {text} ? {mask} , {text_pair}", ("bad", "great"))
     ours = ask(folder, task, TextPrompts(("what",)), Examples(TEXTS, pairs))
     inputs = [f"what {text} ? [MASK] , {pair}" for text, pair in zip(TEXTS, pairs, strict=True)]
     output, (batch, tokenizer) = plain(folder, transformers.AutoModelForMaskedLM, inputs)

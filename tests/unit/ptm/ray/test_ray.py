@@ -25,7 +25,7 @@ from fedbbpt.types import Examples, Injection, ModelCard, Perturbation, SoftProm
 from tests import jobs
 from tests.federation import AdvancingLoop
 
-TASK = TaskSpec("{prompt} {text} It was", ("bad", "great", "fine"))
+TASK = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
 EXAMPLES = Examples(("the film was very good", "who wrote this book", "a story", "so long and so dull"))
 
 

@@ -15,7 +15,7 @@ from tests.tenants import local_ptm
 
 EXAMPLES = Examples(("how many people live in paris", "who wrote this book", "what"))
 SPACE = DeepSpace(layers=2, heads=4, width=8, tokens=3, seed=5, std=0.5)
-WORDS = {"one token each": (" number", " person"), "several": (" number place", " person", " two words")}
+WORDS = {"one token each": ("number", "person"), "several": ("number place", "person", "two words")}
 
 
 def test_z_is_the_distance_from_the_initial_prefix() -> None:
@@ -38,7 +38,7 @@ def plain_scores(folder: Path, prefix: Any, text: str, words: tuple[str, ...]) -
     text_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     scores = []
     for word in words:
-        word_ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        word_ids = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
         cache = t.DynamicCache()
         for index, (keys, values) in enumerate(torch.from_numpy(prefix)):
             cache.update(keys[None], values[None], index)
@@ -59,7 +59,7 @@ def test_deep_prompts_score_as_a_plain_forward_pass_from_a_cache(
     assert PromptKind.DEEP in card.prompt_kinds and card.prefix_shape is not None
     layers, heads, width = card.prefix_shape
     prefixes = np.random.default_rng(1).normal(size=(2, layers, 2, heads, 3, width)).astype(np.float32)
-    task_id = ptm.register_task(TaskSpec("{text}", words))
+    task_id = ptm.register_task(TaskSpec("{text} {mask}", words))
     scored = ptm.score(ptm.register_examples(task_id, EXAMPLES, 3).id, DeepPrompts(prefixes)).scores
     scored = scored - np.logaddexp.reduce(scored, axis=2, keepdims=True)
     for p, b in np.ndindex(2, 3):
@@ -72,7 +72,7 @@ def test_deep_prompts_score_as_a_plain_forward_pass_from_a_cache(
 
 def test_a_prefix_of_another_model_is_refused(checkpoint: Callable[[str], Path]) -> None:
     ptm = local_ptm(load(str(checkpoint("gpt2")), threads=1), lambda: 0.0)
-    task_id = ptm.register_task(TaskSpec("{text}", WORDS["one token each"]))
+    task_id = ptm.register_task(TaskSpec("{text} {mask}", WORDS["one token each"]))
     handle = ptm.register_examples(task_id, EXAMPLES, 3)
     with pytest.raises(InvalidTensor, match=r"\(2, 4, 8\)"):
         ptm.score(handle.id, DeepPrompts(np.zeros((1, 3, 2, 4, 3, 8), np.float32)))

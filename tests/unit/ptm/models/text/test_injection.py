@@ -164,7 +164,9 @@ def test_card_lists_the_injections_that_the_model_supports(
     engine = local_ptm(backend)
     classes = ("great", "fine")
     handle = engine.register_examples(
-        engine.register_task(TaskSpec("{text} {mask}" if "mlm" in name else "{text}", classes)), Examples(TEXTS), TOKENS
+        engine.register_task(TaskSpec("{text}" if "bert-" in name and "mlm" not in name else "{text} {mask}", classes)),
+        Examples(TEXTS),
+        TOKENS,
     )
     for injection in Injection:
         if injection in injections:
