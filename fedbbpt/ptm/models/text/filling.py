@@ -97,7 +97,7 @@ class Template:
         self.stand_in = ""
         """What takes the place of a prompt: a word, or nothing."""
         if self._stands_apart():
-            self.stand_in = next((word for word in known if self._is_separate(word)), known[0])
+            self.stand_in = next((word for word in known if self._is_separate(word)), "")
 
     def fill(self, text: str, pair: str, *, prompt: str | None = None, mask: str | None = None) -> Filled:
         """Fills the template; without a prompt, with its stand-in, and without a text for the mask, with its token."""

@@ -137,9 +137,8 @@ class _Borders:
 
 
 def _read_together(where: str, left: str, right: str) -> InvalidTensor:
-    return InvalidTensor(
-        f"the tokenizer reads the prompt together with its neighbour, or changes one because of the other: "
-        f"{left[-20:]!r} and {right[:20]!r}",
-        where=where,
-        fix="white space around {prompt} in the template, and none at the ends of the prompt and of texts",
+    what = (
+        f"the tokenizer does not read {left[-20:]!r} and {right[:20]!r} apart, so that the prompt's tokens are unclear"
     )
+    fix = "white space around {prompt} in the template, and none at the ends of the prompt and of texts"
+    return InvalidTensor(what, where=where, fix=fix)

@@ -157,7 +157,7 @@ class FastTokenizer(TextTokenizer):
             for text, mark in self._marks.items()
         ]
         self._backend.add_tokens(tokens)
-        self._ids_of_marks = {self._backend.token_to_id(mark): id for mark, id in self.special_ids.items()}
+        self._ids_of_marks = {self._backend.token_to_id(mark) or 0: id for mark, id in self.special_ids.items()}
 
     def encode(self, texts: Sequence[tuple[str, Sequence[int]]]) -> list[Tokens]:
         encodings = self._backend.encode_batch([text for text, _ in texts], add_special_tokens=False)
