@@ -24,7 +24,8 @@ class TokenisedText:
 class Tokeniser:
     """Tokenises each piece of a template by itself.
 
-    WordPiece and byte-level tokenizers give the tokens of the whole, which the service reads. Causal models get neither a mask token nor the special tokens that end an input.
+    WordPiece and byte-level tokenizers give the tokens of the whole, which the service reads. Causal models get neither
+    a mask token nor the special tokens that end an input.
     """
 
     def __init__(self, tokenizer: Any, *, causal: bool) -> None:
