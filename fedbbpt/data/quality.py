@@ -44,12 +44,12 @@ class TextReview:
     def warnings(self) -> list[DataWarning]:
         """Returns a warning for each kind of oddity that was found."""
         said = {
-            "short": "nearly empty: they have at most one letter or digit",
-            "lost": "damaged: letters were lost when the file was written, and a replacement character stands for them",
-            "misread": "misread: UTF-8 was taken for another encoding when the file was written, or by --encoding",
+            "short": "nearly empty texts, with at most one letter or digit",
+            "lost": "damaged texts, with a replacement character for each letter that was lost",
+            "misread": "misread texts: UTF-8 was taken for another encoding, by another program or by --encoding",
         }
         return [
-            DataWarning(f"{kind} texts", self._counts[kind], f"{_of(self._counts[kind], self._texts)} are {what}")
+            DataWarning(f"{kind} texts", self._counts[kind], f"{self._counts[kind]} of {self._texts}: {what}")
             for kind, what in said.items()
             if self._counts[kind]
         ]
@@ -75,9 +75,7 @@ def similar_labels(labels: Sequence[str]) -> list[DataWarning]:
     for name in labels:
         groups[_normalised(name)].append(name)
     return [
-        DataWarning(
-            "similar labels", len(group), f"labels that differ only in case or spaces are {len(group)} classes: {names}"
-        )
+        DataWarning("similar labels", len(group), f"classes that differ only in case or spaces: {names}")
         for group in groups.values()
         if len(group) > 1 and (names := ", ".join(map(shown, group)))
     ]
@@ -95,8 +93,8 @@ def cut_texts(truncation: Truncation | None, examples: int, max_tokens: int) -> 
         return []
     mean = truncation.tokens / truncation.examples
     message = (
-        f"{_of(truncation.examples, examples)} are too long for the model, which reads {max_tokens} tokens with "
-        f"template and prompt: their ends were cut off, {mean:.0f} tokens on average"
+        f"{truncation.examples} of {examples}: texts that are too long for the model, which reads {max_tokens} tokens "
+        f"with template and prompt; their ends were cut off, {mean:.0f} tokens on average"
     )
     return [DataWarning("cut texts", truncation.examples, message)]
 
@@ -108,11 +106,10 @@ def _shared(keys: Mapping[str, Sequence[tuple[bytes, str]]]) -> Iterable[DataWar
         count = sum(key in normalised for _, key in keys[second])
         if count:
             same = sum(key in exact for key, _ in keys[second])
-            less = f", {count - same} of them with other spaces or capitals" if count > same else ""
-            message = f"{count} of {len(keys[second])} {second} examples also stand in {first}{less}"
-            yield DataWarning(
-                f"{second} examples in {first}", count, f"{message}: measurements look better than they are"
-            )
+            less = f", {count - same} with other spaces or capitals" if count > same else ""
+            message = f"{count} of {len(keys[second])}: {second} examples that are also in {first}{less}"
+            message += "; measurements look better than they are"
+            yield DataWarning(f"{second} examples in {first}", count, message)
 
 
 def _conflicting(
@@ -125,7 +122,7 @@ def _conflicting(
             labels[key].add(label)
     count = sum(len(found) > 1 for found in labels.values())
     if count:
-        yield DataWarning("conflicting labels", count, f"{count} examples occur several times, with different labels")
+        yield DataWarning("conflicting labels", count, f"{count}: examples that occur with different labels")
 
 
 def _keys(examples: Examples) -> list[tuple[bytes, str]]:
@@ -148,7 +145,3 @@ def _is_misread(text: str) -> bool:
     except UnicodeError:
         return False
     return True
-
-
-def _of(count: int, total: int) -> str:
-    return f"{count} of {total} texts"

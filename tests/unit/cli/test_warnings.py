@@ -52,4 +52,4 @@ def test_evaluate_and_predict_say_how_much_of_a_text_the_model_does_not_read(run
     # The prompt takes 8 of the model's tokens.
     assert f"{EXCESS + 8} tokens on average" in measured[0]["message"]
     ended = run("predict", *prompt[:2], "--data", "splits/test.csv", "--out", "p.csv")
-    assert "warning: 1 of 90 texts are too long for the model" in ended.message
+    assert "warning: 1 of 90: texts that are too long for the model" in ended.message

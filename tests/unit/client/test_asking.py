@@ -11,7 +11,7 @@ from fedbbpt.client.asking import NoPrompt, PromptScorer
 from fedbbpt.errors import InvalidExamples
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.local import LocalPtm
-from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.fake import MAX_TOKENS, Fake
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import (
     Examples,
@@ -22,6 +22,7 @@ from fedbbpt.types import (
     ProjectionKind,
     Prompts,
     TaskSpec,
+    Truncation,
 )
 from tests.tenants import local_ptm, ptm_of
 
@@ -119,3 +120,15 @@ def test_bounds_count_against_the_prompt(output: Output, caplog: pytest.LogCaptu
 def test_scores_without_labels_are_as_the_ptm_gives_them() -> None:
     scores = PromptScorer(local_ptm(Untold()), TASK, SPACE).scores(DATA, Z, use_labels=False)
     np.testing.assert_array_equal(scores, np.broadcast_to(np.array([0, 1], np.float32), scores.shape))
+
+
+def test_truncated_texts_are_counted_over_all_parts_without_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "word " * (MAX_TOKENS - SPACE.prompt_tokens + 5)
+    texts = tuple(long if row in (3, 20) else text for row, text in enumerate(DATA.examples.texts))
+    data, ptm = LabelledExamples(Examples(texts), DATA.labels), fake_ptm()
+    monkeypatch.setattr(asking, "PROGRESS_ROWS", 5)
+    scorer = PromptScorer(ptm, TASK, SPACE)
+    assert scorer.truncation_of(data) == Truncation(2, 10)
+    assert scorer.truncation == Truncation() and ptm.usage().queries == 0
+    scorer.scores(data, Z[:1])
+    assert scorer.truncation == Truncation(2, 10)
