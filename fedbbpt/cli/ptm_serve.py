@@ -46,7 +46,7 @@ class ServedModel:
     model: Annotated[
         str,
         typer.Option(
-            help="The model: all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, "
+            help="The model: all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.gguf, MODEL.onnx, "
             "openai:MODEL@http://HOST:PORT/v1, or openai-chat: in place of openai: for its chat completions."
         ),
     ]

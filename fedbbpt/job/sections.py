@@ -29,7 +29,7 @@ class PtmSection(Section):
 
     model: str = Field(
         "all-MiniLM-L6-v2",
-        description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.onnx, openai:MODEL@URL, or "
+        description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.gguf, MODEL.onnx, openai:MODEL@URL, or "
         "openai-chat:MODEL@URL.",
     )
     address: str = Field(

