@@ -29,8 +29,8 @@ class PtmSection(Section):
 
     model: str = Field(
         "all-MiniLM-L6-v2",
-        description="all-MiniLM-L6-v2, fake, a local folder, a Hugging Face name, MODEL.gguf, MODEL.onnx, openai:MODEL@URL, or "
-        "openai-chat:MODEL@URL.",
+        description="all-MiniLM-L6-v2, SmolLM2-135M-Instruct, fake, a local folder, a Hugging Face name, MODEL.gguf, "
+        "MODEL.onnx, openai:MODEL@URL, or openai-chat:MODEL@URL.",
     )
     address: str = Field(
         "",
