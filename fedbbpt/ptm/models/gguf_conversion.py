@@ -20,6 +20,10 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GgufConfig
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+from transformers.integrations.gguf.reader import GgufHeader, read_gguf_metadata
+from transformers.integrations.gguf.utils import is_gguf_arch_supported
+from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.host.extras import require_package
@@ -102,8 +106,6 @@ def _read_metadata(path: Path) -> Mapping[str, Any]:
     """
     for package in ("gguf", "accelerate"):
         require_package(package, "gguf", where=str(path))
-    from transformers.integrations.gguf import GgufHeader, read_gguf_metadata
-
     try:
         metadata, _ = read_gguf_metadata(str(path))
         header = GgufHeader.from_file(str(path))
@@ -132,8 +134,6 @@ def _check_supported(path: Path, metadata: Mapping[str, Any]) -> None:
     if scaling != "none" and architecture not in ("gpt-oss", "gpt_oss"):
         what = f"the file scales its rotary positions ({scaling}), which transformers does not read"
         raise InvalidInput(what, where=str(path), fix="the model's own checkpoint in safetensors")
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-
     split = metadata.get("tokenizer.ggml.pre", "default")
     known = {*SPLIT_AS_GPT2, *SPLIT_DIGITS, *GGUF_PRE_TOKENIZER_SPLITS}
     if metadata.get("tokenizer.ggml.model") == "gpt2" and split not in known:
@@ -174,16 +174,14 @@ def _auto_class(config: Any) -> Any:
 
 def _check_complete(path: Path, metadata: Mapping[str, Any], model: Any, missing: Any) -> None:
     """Raises InvalidInput if the model lacks weights, or the file has tensors that were not read."""
-    from transformers.integrations.gguf import is_gguf_arch_supported, read_gguf_metadata
-    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
-
     fix = "the model's own checkpoint in safetensors"
     if missing:
         raise InvalidInput(f"the file lacks {', '.join(sorted(missing)[:3])}", where=str(path), fix=fix)
     architecture = metadata["general.architecture"]
     if is_gguf_arch_supported(architecture):  # read by another part of transformers, which leaves nothing out
         return
-    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
+    make_processor: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+    processor = make_processor(config=model.config.to_dict())
     known = get_gguf_hf_weights_map(model, processor)
     _, names = read_gguf_metadata(str(path))
     unread = [name for name in names if name not in known and "_exps." not in name]  # experts have names of their own

@@ -160,7 +160,7 @@ def test_smollm2_reads_as_published() -> None:
     assert tokenizer("Hello world")["input_ids"] == [19556, 905]
     assert tokenizer.convert_ids_to_tokens(tokenizer("\n\n1.  25")["input_ids"]) == ["ĊĊ", "1", ".", "ĠĠ", "2", "5"]
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
-    assert chat.endswith("<|im_start|>user\nhi<|im_end|>\n")
+    assert str(chat).endswith("<|im_start|>user\nhi<|im_end|>\n")
     backend = load("SmolLM2-135M-Instruct", threads=1)
     task = TaskSpec("The capital of {text} is{mask}", (" Paris", " London", " Berlin"))
     rows = backend.prepare(task, Examples(("France", "England", "Germany")), 0, None)
