@@ -25,6 +25,7 @@ from fedbbpt.cli import (
     ptm_caller,
     ptm_serve,
     status,
+    wordings,
 )
 from fedbbpt.cli.terminal.console import err, fail
 from fedbbpt.errors import FedbbptError, StoreError, StoreFull
@@ -66,6 +67,7 @@ for command in (
     status.stop,
     predict.predict,
     evaluate.evaluate,
+    wordings.wordings,
 ):
     app.command()(command)
 ptm_serve.ptm.command()(ptm.audit)
