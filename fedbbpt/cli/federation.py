@@ -12,6 +12,7 @@ import typer
 from rich.progress import Progress
 
 from fedbbpt.api.ptm import open_ptm
+from fedbbpt.cli.demo_jobs import MODELS, demo_job
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
 from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
@@ -38,14 +39,6 @@ from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS, find_method, method_names
 from fedbbpt.types import ExampleKind, Report, Result, RunStatus
-
-DEMO = Job.model_validate(
-    {
-        "run": {"name": "demo", "rounds": 12},
-        "ptm": {"precision": "float32"},
-        "task": {"prompt": {"initial_text": "This question is about", "scale": 2.0, "offsets": True}},
-    }
-)
 
 
 def init(
@@ -90,7 +83,8 @@ def run(
 @with_bundles
 def demo(
     changes: JobChanges,
-    model: ModelOptions,
+    options_of_model: ModelOptions,
+    model: Annotated[str, typer.Option(help=f"The model to query: {' or '.join(MODELS)}.")] = MODELS[0],
     out_folder: options.RunFolder = Path("demo-run"),
     json: options.Json = False,
 ) -> None:
@@ -98,11 +92,12 @@ def demo(
 
     Example: fedbbpt demo --data my.csv
     """
+    job = demo_job(model, changes.data)
     folder, number = out_folder, 1
     while (folder / SUMMARY).exists():
         number += 1
         folder = out_folder.with_name(f"{out_folder.name}-{number}")
-    _run(model.apply(changes.apply(DEMO)), folder, json)
+    _run(options_of_model.apply(changes.apply(job)), folder, json)
 
 
 @with_bundles
