@@ -179,7 +179,7 @@ def check_trainable(data: LabelledExamples, labels: Sequence[str], where: str) -
         raise InvalidData("no examples", where=where, fix="examples of at least two classes")
     if len(present) == 1:
         raise InvalidData(
-            f"all {len(data)} examples are of class {labels[present[0]]!r}",
+            f"all {len(data)} examples are of class {shown(labels[present[0]])}",
             where=where,
             fix="examples of at least two classes",
         )

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.data import demo, partition
-from fedbbpt.data.columns import Columns
+from fedbbpt.data.columns import Columns, shown
 from fedbbpt.data.examples import Table, check_trainable, in_order, label, label_names, read_table
 from fedbbpt.data.partition import Partition, Rows
 from fedbbpt.data.split_files import split_files
@@ -155,8 +155,8 @@ def _check_shots(labels: Rows, holders: int, job: Job) -> None:
     most = int(counts[rarest]) // holders
     if most < shots:
         each = f" for each of {holders} clients" if holders > 1 else ""
-        name = job.task.labels[rarest]
-        what = f"{counts[rarest]} training examples of class {name!r}, {shots} shots{each} were asked for"
+        name = shown(job.task.labels[rarest])
+        what = f"{counts[rarest]} training examples of class {name}, {shots} shots{each} were asked for"
         fix = f"data.shots_per_class = {most}" if most else "fewer clients"
         raise InvalidData(what, where=job.data.source, fix=f"{fix}, or more examples")
 
