@@ -83,7 +83,7 @@ def open_ptm(
         try:
             service = RemotePtm(channel, revision, patience_seconds=patience_seconds)
         except PtmUnavailable as error:
-            fix = "the address that `fedbbpt ptm serve` printed"
+            fix = error.fix or "the address that `fedbbpt ptm serve` printed"
             raise PtmUnavailable(f"no answer ({error.what})", where=address, fix=fix) from None
         yield service
 

@@ -51,7 +51,7 @@ def _ask(call: Callable[[], RunStatus], coordinator: str) -> RunStatus:
     try:
         return call()
     except CoordinatorUnavailable as error:
-        fix = "the address that `fedbbpt coordinator serve` printed; a coordinator whose run has ended does not answer"
+        fix = f"{error.fix or 'the address of a coordinator'}; a coordinator whose run has ended does not answer"
         raise CoordinatorUnavailable(f"no answer ({error.what})", where=coordinator, fix=fix) from None
 
 
