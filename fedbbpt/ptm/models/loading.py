@@ -71,7 +71,7 @@ def load(
     """
     precision = PrecisionChoice(precision)
     if (misfit := find_misfit(model, family, device, precision, max_length)) is not None:
-        raise InvalidInput(misfit.what, where=misfit.key, fix=misfit.fix)
+        raise InvalidInput(misfit.what, where=_public(model), fix=misfit.fix)
     prefix, colon, name = model.partition(":")
     if colon and (plugin := _plugin(prefix)) is not None:
         if runtime is not Runtime.TORCH:
@@ -142,10 +142,10 @@ def find_misfit(model: str, family: str, device: str, precision: PrecisionChoice
         what = f"device {device} is for text models that torch computes, and not for {name}"
         return Misfit("device", what, "cpu")
     if kind is not _Kind.CHECKPOINT and family:
-        return Misfit("family", f"family is for checkpoints of transformers, and not for {name}", "no family")
+        return Misfit("family", f"family is for checkpoints of transformers, and not for {name}", "leave it out")
     if kind is not _Kind.CHECKPOINT and max_length:
         what = f"max_length is for checkpoints of transformers; {name} has its own longest input"
-        return Misfit("max_length", what, "0")
+        return Misfit("max_length", what, "leave it out")
     return None
 
 
