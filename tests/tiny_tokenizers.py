@@ -33,7 +33,8 @@ def _fast(
         options = {"pair": pair} if pair else {}
         backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids, **options)
     fast: Any = PreTrainedTokenizerFast
-    return fast(tokenizer_object=backend, model_max_length=256, **names)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"] if ":1" in pair else ["input_ids", "attention_mask"]
+    return fast(tokenizer_object=backend, model_max_length=256, model_input_names=inputs, **names)
 
 
 def _trained(model: Any, trainer: Any, pre_tokenizer: Any, normalizer: Any = None) -> Any:
@@ -168,7 +169,7 @@ def _unigram(normalizer: Any, names: dict[str, str], *around: str, scheme: str =
     from tokenizers import models, pre_tokenizers, trainers
 
     special = list(names.values())
-    trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token=names["unk_token"])
+    trainer = trainers.UnigramTrainer(vocab_size=220, special_tokens=special, unk_token=names["unk_token"])
     pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     return _fast(_trained(models.Unigram(), trainer, pre_tokenizer, normalizer), names, *around)
 

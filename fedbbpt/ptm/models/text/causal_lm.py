@@ -35,8 +35,7 @@ CACHE_BYTES = 512 * 2**20
 class CausalLM(LanguageModel):
     """Scores for example "{prompt} {text} Sentiment: {mask}" with the classes "negative" and "positive".
 
-    {mask} is the end of the template, and may be left out; the white space before it belongs to the label words
-    (" positive").
+    {mask} is the end of the template. The white space before it belongs to the label words (" positive").
 
     If all label words are single tokens, their scores are their logits. If one has several, all words are scored by
     teacher forcing, score_k = sum_j log p(w_kj | prompt, input, w_k1 .. w_k(j-1)). This is the logarithm of the word's
