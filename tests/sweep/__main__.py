@@ -1,24 +1,32 @@
-"""Prints what becomes of model types: `python -m tests.sweep FAMILY [TYPE ...]`."""
+"""Sweeps over model types: `python -m tests.sweep [FAMILY [TYPE ...]]`.
 
+Without arguments it sweeps over all types, in as many processes as there are cores, and writes the table in
+docs/models.md. Errors and wrong scores end up in no table: they are printed, and the exit code is 1.
+"""
+
+import multiprocessing
+import os
 import sys
-import tempfile
-import warnings
-from pathlib import Path
-from time import perf_counter
+from concurrent.futures import ProcessPoolExecutor
 
-import transformers
-
-from tests.sweep.comparison import sweep
+from tests.sweep.comparison import sweep_quietly
+from tests.sweep.table import write
 from tests.sweep.tiny_models import TYPES
 
+
+def main(family: str = "", *chosen: str) -> int:
+    """Returns the exit code."""
+    cases = [(name, each) for name in TYPES if family in ("", name) for each in TYPES[name]]
+    cases = [case for case in cases if case[1] in chosen or not chosen]
+    outcomes = []
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        for outcome in pool.map(sweep_quietly, cases):
+            print(f"{outcome.family}\t{outcome.model_type}\t{outcome}", flush=True)
+            outcomes.append(outcome)
+    if not family:
+        write(outcomes)
+    return int(any(outcome.faults for outcome in outcomes))
+
+
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    transformers.utils.logging.set_verbosity(50)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
-    family, *chosen = sys.argv[1:]
-    for name in TYPES if family == "all" else [family]:
-        for model_type in (each for each in TYPES[name] if each in chosen or not chosen):
-            started = perf_counter()
-            with tempfile.TemporaryDirectory() as folder:
-                outcome = sweep(name, model_type, Path(folder))
-            print(f"{name}\t{model_type}\t{perf_counter() - started:.1f} s\t{outcome}", flush=True)
+    sys.exit(main(*sys.argv[1:]))

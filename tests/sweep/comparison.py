@@ -3,6 +3,8 @@
 python -m tests.sweep FAMILY [TYPE ...]
 """
 
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
 
 from fedbbpt.errors import FedbbptError, first_line
 from fedbbpt.interfaces import Backend
@@ -94,6 +97,15 @@ def sweep(family: str, model_type: str, folder: Path) -> Outcome:
     else:
         comparison.run(backend)
     return outcome
+
+
+def sweep_quietly(case: tuple[str, str]) -> Outcome:
+    """Does the same in a folder of its own, for a family and a type, without warnings and bars."""
+    warnings.simplefilter("ignore")
+    transformers.utils.logging.set_verbosity(50)
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
+    with tempfile.TemporaryDirectory() as folder:
+        return sweep(*case, Path(folder))
 
 
 def _without_folder(error: Exception, folder: Path) -> str:

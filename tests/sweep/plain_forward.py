@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from tests.sweep.tiny_models import AUTO_CLASSES, LABELS
+from tests.sweep.tiny_models import LABELS, auto_class
 
 Encoded: TypeAlias = dict[str, list[int]]
 """What a tokenizer returns for a text: `input_ids` and others, one number for each token."""
@@ -26,7 +26,8 @@ class PlainForward:
         self._model = self._load()
 
     def _load(self) -> Any:
-        return AUTO_CLASSES[self.family].from_pretrained(self._folder, dtype=torch.float32).eval()
+        model_type = transformers.AutoConfig.from_pretrained(self._folder).model_type
+        return auto_class(self.family, model_type).from_pretrained(self._folder, dtype=torch.float32).eval()
 
     def reload(self) -> None:
         """Loads the model anew: some change for good with the first input that they read."""

@@ -8,6 +8,7 @@ pytest.importorskip("transformers")
 
 from tests.slow import slow_except
 from tests.sweep.comparison import sweep
+from tests.sweep.table import documented, summarise
 from tests.sweep.tiny_models import TYPES
 
 CASES = [(family, model_type) for family, types in TYPES.items() for model_type in types]
@@ -22,4 +23,7 @@ BRIEF = (
 @pytest.mark.parametrize(("family", "model_type"), slow_except(CASES, *BRIEF))
 def test_each_type_is_scored_right_or_refused(family: str, model_type: str, tmp_path: Path) -> None:
     """Kills: a wrong score in silence, and an error that says nothing to a user."""
-    assert sweep(family, model_type, tmp_path).faults == {}
+    outcome = sweep(family, model_type, tmp_path)
+    assert outcome.faults == {}
+    told = summarise(outcome)
+    assert told == documented().get((family, model_type), told), "run python -m tests.sweep"

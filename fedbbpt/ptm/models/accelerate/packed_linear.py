@@ -18,14 +18,13 @@ PACKED_FOR_ROWS = 64
 class PackedLinear(nn.Module):
     """Computes x W^T + b, `[..., in]` -> `[..., out]`."""
 
-    weight = None
-    """Some models convert inputs to the type of `weight`, if it is a tensor."""
-
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Packs a weight `[out, in]`."""
         super().__init__()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS)
         self._bias = bias
+        # Some models ask for the type of a layer's weight, to convert its inputs. It has a type and no values.
+        self.weight = torch.empty_like(weight, device="meta")
 
     def unpack(self) -> nn.Linear:
         """Returns the same layer as torch has it."""
