@@ -45,6 +45,7 @@ class CausalLM(LanguageModel):
 
     family = "causal-lm"
     causal = True
+    _typical_template = "{text} It was {mask}"
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         self._cache = KeyValueCache(CACHE_BYTES, self._compute_prefixes)

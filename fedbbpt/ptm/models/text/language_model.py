@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedbbpt.ptm.models.checkpoint import Checkpoint
 from fedbbpt.ptm.models.text.agreement import difference
+from fedbbpt.ptm.models.text.tokenisation_check import check_tokenisation
 from fedbbpt.ptm.models.text.transformer import LabelTokens, Transformer, copies_to_fill
 from fedbbpt.types import TaskSpec
 
@@ -35,11 +36,16 @@ class LanguageModel(Transformer[LabelHead]):
     The head runs on one hidden state per pair, and its decoder has the rows of the label words only.
     """
 
+    _typical_template = "{text} It was"
+    """A template without a prompt, to test the tokenizer with."""
+
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0, token_budget: int = 0) -> None:
         self._decoder = checkpoint.model.get_output_embeddings()
         self._fits_heads = False
         self._label_head = lru_cache(maxsize=64)(self._fit_head)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+        tokenizer, template = checkpoint.tokenizer, self._typical_template
+        check_tokenisation(checkpoint.name, tokenizer, self._encoder, template, causal=self.causal)
         if isinstance(self._decoder, nn.Linear):
             self.hidden_size = self._decoder.in_features
 

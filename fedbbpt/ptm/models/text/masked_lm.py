@@ -10,6 +10,7 @@ class MaskedLM(LanguageModel):
     """Scores for example "{prompt} {text} It was {mask}." with the classes "bad" and "great"."""
 
     family = "masked-lm"
+    _typical_template = "{text} It was {mask}."
 
     def check(self, task: TaskSpec) -> None:
         if all(piece.placeholder is not Placeholder.MASK for piece in parse(task)):

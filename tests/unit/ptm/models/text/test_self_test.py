@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ pytest.importorskip("transformers")
 import transformers
 from tokenizers.processors import TemplateProcessing
 
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder
+from fedbbpt.ptm.models.text.tokenisation_check import check_tokenisation
 from tests.sweep.comparison import sweep
 from tests.sweep.plain_forward import PlainForward
 from tests.sweep.tiny_models import save_tiny_model
@@ -143,3 +147,20 @@ def test_errors_of_an_architecture_are_refusals(
         InvalidInput, match="type 'bert' cannot be served as a masked-lm: AssertionError: no such kernel"
     ):
         load(str(checkpoint("bert-mlm")), threads=1)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert-mlm"])
+def test_pieces_that_become_other_tokens_than_the_whole_text_are_refused(checkpoint: Checkpoint, name: str) -> None:
+    """Kills: a check that compares an encoder with itself."""
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint(name))
+    causal = name == "gpt2"
+    template = "{text} It was {mask}" if causal else "{text} It was {mask}."
+
+    class Reversed(ExampleEncoder):
+        def encode(self, *task: Any) -> Any:
+            return [replace(row, ids=row.ids[::-1]) for row in super().encode(*task)]
+
+    for made, refused in ((ExampleEncoder, False), (Reversed, True)):
+        encoder = made(tokenizer, 48, causal=causal)
+        with pytest.raises(InvalidInput, match="its whole text") if refused else nullcontext():
+            check_tokenisation("m", tokenizer, encoder, template, causal=causal)

@@ -1,0 +1,72 @@
+"""Verifies at start-up that a filled template becomes the tokens that the tokenizer gives for the whole text."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from fedbbpt.errors import InvalidInput, InvalidTask
+from fedbbpt.ptm.models.text.encoding import TokenisedExample
+from fedbbpt.types import Examples, Perturbation, TaskSpec
+
+TEXT = "the film was very good"
+CLASSES = (("bad", "good"), ("no", "yes"), ("B", "A"))
+"""Label words, of which the first pair is checked that the vocabulary has."""
+
+
+class Encoder(Protocol):
+    """What turns tasks and examples into tokens."""
+
+    def encode(
+        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
+    ) -> Sequence[TokenisedExample]:
+        """Returns the tokens of each filled template."""
+        ...
+
+    def label_words(self, task: TaskSpec) -> Sequence[Sequence[int]]:
+        """Returns the tokens of each label word."""
+        ...
+
+
+def check_tokenisation(name: str, tokenizer: Any, encoder: Encoder, template: str, *, causal: bool) -> None:
+    """Compares the tokens of one filled template, and for causal models those of the words that continue it.
+
+    Args:
+        name: The model, for the message.
+        tokenizer: The model's own tokenizer.
+        encoder: Makes the tokens that the model will read.
+        template: A template without {prompt}.
+        causal: Whether the text goes on with label words.
+
+    Raises:
+        InvalidInput: They differ.
+    """
+    if "{mask}" in template and not causal and tokenizer.mask_token is None:
+        return  # no template can be filled
+    filled = template.format(text=TEXT, mask="" if causal else tokenizer.mask_token).rstrip()
+    task = TaskSpec(template, CLASSES[0])
+    whole = _without_end(tokenizer, filled) if causal else list(tokenizer(filled)["input_ids"])
+    _compare(name, tokenizer, filled, encoder.encode(task, Examples((TEXT,)), 0, None)[0].ids, whole)
+    for classes in CLASSES if causal else ():
+        task = TaskSpec(template, classes)
+        try:
+            words = encoder.label_words(task)
+        except InvalidTask:
+            continue
+        for word, ids in zip(classes, words, strict=True):
+            text = f"{filled} {word}"
+            _compare(name, tokenizer, text, [*whole, *ids], _without_end(tokenizer, text))
+        return
+
+
+def _compare(name: str, tokenizer: Any, text: str, ours: Sequence[int], theirs: Sequence[int]) -> None:
+    if list(ours) != list(theirs):
+        read, right = (tokenizer.convert_ids_to_tokens(list(ids)) for ids in (ours, theirs))
+        what = f"the template's pieces of {text!r} become the tokens {read}, but its whole text {right}"
+        raise InvalidInput(what, where=name, fix="a model with another tokenizer")
+
+
+def _without_end(tokenizer: Any, text: str) -> list[int]:
+    """Returns the tokens of a text with the special tokens before it, but without those after it."""
+    ids = list(tokenizer(text)["input_ids"])
+    while ids and ids[-1] in tokenizer.all_special_ids:
+        ids.pop()
+    return ids
