@@ -1,32 +1,18 @@
 """Verifies at start-up that a filled template becomes the tokens that the tokenizer gives for the whole text."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from fedbbpt.errors import InvalidInput, InvalidTask
-from fedbbpt.ptm.models.text.encoding import TokenisedExample
-from fedbbpt.types import Examples, Perturbation, TaskSpec
+from fedbbpt.ptm.models.text.encoding import ExampleEncoder
+from fedbbpt.types import Examples, TaskSpec
 
 TEXT = "the film was very good"
 CLASSES = (("bad", "good"), ("no", "yes"), ("B", "A"))
 """Label words, of which the first pair is checked that the vocabulary has."""
 
 
-class Encoder(Protocol):
-    """What turns tasks and examples into tokens."""
-
-    def encode(
-        self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[TokenisedExample]:
-        """Returns the tokens of each filled template."""
-        ...
-
-    def label_words(self, task: TaskSpec) -> Sequence[Sequence[int]]:
-        """Returns the tokens of each label word."""
-        ...
-
-
-def check_tokenisation(name: str, tokenizer: Any, encoder: Encoder, template: str, *, causal: bool) -> None:
+def check_tokenisation(name: str, tokenizer: Any, encoder: ExampleEncoder, template: str, *, causal: bool) -> None:
     """Compares the tokens of one filled template, and for causal models those of the words that continue it.
 
     Args:

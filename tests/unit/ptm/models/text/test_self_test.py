@@ -161,6 +161,6 @@ def test_pieces_that_become_other_tokens_than_the_whole_text_are_refused(checkpo
             return [replace(row, ids=row.ids[::-1]) for row in super().encode(*task)]
 
     for made, refused in ((ExampleEncoder, False), (Reversed, True)):
-        encoder = made(tokenizer, 48, causal=causal)
+        encoder = made(tokenizer, 48, vectors=len(tokenizer), causal=causal)
         with pytest.raises(InvalidInput, match="its whole text") if refused else nullcontext():
             check_tokenisation("m", tokenizer, encoder, template, causal=causal)
