@@ -25,7 +25,7 @@ from fedbbpt.types import Examples, Injection, ModelCard, Perturbation, SoftProm
 from tests import jobs
 from tests.federation import AdvancingLoop
 
-TASK = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
+TASK = TaskSpec("{prompt} {text} It was", ("bad", "great", "fine"))
 EXAMPLES = Examples(("the film was very good", "who wrote this book", "a story", "so long and so dull"))
 
 
@@ -72,23 +72,25 @@ def test_replicas_give_the_bits_of_a_local_model(
 ) -> None:
     """Also for some of the pairs, reordered rows, and rows of several inputs, some of them perturbed."""
     here, there = backend(), ReplicatedBackend(InTurn(server_loop, Replica(backend), Replica(backend)), threads=3)
-    there.check(TASK)
+    ends = " {mask}" if here.describe().family == "causal-lm" else ""
+    task = replace(TASK, template=TASK.template + ends)
+    there.check(task)
     assert there.describe() == here.describe() and there.hidden_size == here.hidden_size
-    assert there.columns(TASK) == here.columns(TASK)
+    assert there.columns(task) == here.columns(task)
     found = []
     for model in (here, there):
         rows = [
-            *model.prepare(TASK, EXAMPLES, 4, None),
-            *model.prepare(TASK, EXAMPLES, 4, Perturbation(0.5, 1)),
+            *model.prepare(task, EXAMPLES, 4, None),
+            *model.prepare(task, EXAMPLES, 4, Perturbation(0.5, 1)),
         ][::-1]
         prompts, wanted = soft(model, 4), np.random.default_rng(3).random((4, len(rows))) < 0.6
-        job = model.job(TASK, prompts, rows, wanted)
+        job = model.job(task, prompts, rows, wanted)
         found.append(
             (
                 [model.tokens(row) for row in rows],
                 sum(batch.tokens for batch in job.batches),
                 jobs.run(model, job, (*wanted.shape, 3)).tobytes(),
-                jobs.score(model, TASK, TextPrompts(("a story", "who")), rows).tobytes(),
+                jobs.score(model, task, TextPrompts(("a story", "who")), rows).tobytes(),
             )
         )
     assert found[0] == found[1]
