@@ -116,12 +116,13 @@ class _Comparison:
     """The checks of one type."""
 
     def __init__(self, family: str, folder: Path, outcome: Outcome) -> None:
-        self._plain, self._folder, self._outcome = PlainForward(family, folder), folder, outcome
+        self._folder, self._outcome = folder, outcome
         self._classes: tuple[str, ...] = CLASSES.get(family, LABEL_WORDS)
         if family == "seq2seq-lm":  # an answer begins without a space
             self._classes = tuple(" " + word for word in LABEL_WORDS)
         self._task = TaskSpec(TEMPLATES[family], self._classes)
         try:
+            self._plain = PlainForward(family, folder)
             self._theirs = self._filled(self._classes)
         except Exception as error:  # transformers raises errors of many kinds for sizes that do not fit together
             raise NotBuilt(f"plain forward: {type(error).__name__}: {first_line(error)}") from error

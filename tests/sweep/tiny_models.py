@@ -135,6 +135,7 @@ TWEAKS: Mapping[str, Mapping[str, Any]] = {
         "decoder": {"model_type": "bert", "is_decoder": True, "add_cross_attention": True, **_BERT},
         "pad_token_id": 1,
     },
+    "esmc": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 64},
     "funnel": {"architectures": ["FunnelModel"], "block_sizes": [1, 1]},
     "gemma3n_text": {"num_kv_shared_layers": 0},
