@@ -132,7 +132,7 @@ class _FirstStep(nn.Module):
         if self.output_embeddings.weight.shape[0] != self.words.num_embeddings:
             what = "answers have a vocabulary of their own, which is not that of the input"
             raise InvalidInput(what, where=name, fix="a model with one vocabulary")
-        _replace(model, self.encoder, nn.Identity())
+        _replace(model, self.encoder, _Taken(self.config))
         self.model = model
 
     @property
@@ -176,6 +176,14 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in list(part.named_children()):
             if child is old:
                 setattr(part, name, new)
+
+
+class _Taken(nn.Module):
+    """Stands where the encoder was; some models look at the encoder's config."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
 
 class _Encoded(MoEModelOutput):
