@@ -16,7 +16,7 @@ CONTEXT, SLOTS = 1024, 2
 """The longest input of one request, and the number of requests that are computed at a time."""
 
 _SERVE = """
-import sys
+import os, sys
 import xllamacpp
 
 settings = xllamacpp.CommonParams()
@@ -25,6 +25,7 @@ settings.port, settings.n_ctx, settings.n_parallel = 0, int(sys.argv[3]), int(sy
 settings.n_gpu_layers, settings.cpuparams.n_threads = 0, 1
 server = xllamacpp.Server(settings)
 print("listens on", server.listening_address, flush=True)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # llama.cpp logs there, and would wait for a reader
 sys.stdin.read()
 """
 

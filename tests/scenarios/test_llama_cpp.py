@@ -29,7 +29,7 @@ from tests import jobs
 from tests.command_line import CommandLine
 from tests.llama_cpp import CONTEXT, FILE, NAME, llama_server, model_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine takes a minute to start the server
 
 MEAN_ERROR, LARGEST_ERROR = 0.2, 0.8
 """Bounds of the difference of a log-probability, in nats; measured were 0.08 and 0.25."""
