@@ -16,6 +16,7 @@ BRIEF = (
     *(("masked-lm", "bert"), ("masked-lm", "deberta-v2"), ("masked-lm", "xlm-roberta")),
     *(("causal-lm", "gpt2"), ("causal-lm", "gemma3_text"), ("causal-lm", "qwen3"), ("causal-lm", "mixtral")),
     *(("sequence-classifier", "distilbert"), ("sequence-classifier", "mistral"), ("dual-encoder", "mpnet")),
+    *(("seq2seq-lm", "t5"), ("seq2seq-lm", "bart")),
 )
 
 

@@ -84,7 +84,7 @@ class CausalLM(LanguageModel):
 
     def _explore(self, vectors: Tensor) -> None:
         super()._explore(vectors)
-        self._reuses_key_values = key_values.supports_reuse(self._model, self._probe_words())
+        self._reuses_key_values = key_values.supports_reuse(self._model, vectors)
 
     def _self_test_columns(self, words: LabelTokens) -> LabelHead | None:
         several = any(len(word) > 1 for word in words)

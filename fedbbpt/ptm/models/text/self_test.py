@@ -36,9 +36,9 @@ MAX_OPERATIONS_ELSEWHERE = 2.5e13
 LABEL_WORDS = 64
 """Label words that are compared, drawn from the vocabulary."""
 _WINDOWS = (
-    "attention_chunk_size", "attention_window", "attention_window_size", "chunk_size", "index_topk", "local_attention",
-    "local_attn_chunk_length", "lsh_attn_chunk_length", "original_max_position_embeddings", "sliding_window",
-    "window_size",
+    "attention_chunk_size", "attention_window", "attention_window_size", "chunk_size", "index_topk", "keep_window_size",
+    "local_attention", "local_attn_chunk_length", "lsh_attn_chunk_length", "original_max_position_embeddings",
+    "sliding_window", "window_size",
 )  # fmt: skip
 """Names in configs of the lengths at which attention changes."""
 

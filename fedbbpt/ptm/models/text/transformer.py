@@ -126,7 +126,7 @@ class Transformer(ABC, Generic[C]):
             precision=checkpoint.precision,
         )
         with torch.inference_mode():
-            self._explore(self_test.vectors)
+            self._explore(self._injector.embed_tokens(self_test.probes[0].ids)[None])
             self_test.check_vectors(*self._both_scores_of_vectors(self_test))
             self_test.check(self._both_scores)
         if not in_torch:
@@ -236,7 +236,7 @@ class Transformer(ABC, Generic[C]):
         return self._score_hidden(self._model.run_body(inputs)[: len(positions)], positions, columns)
 
     def _explore(self, vectors: Tensor) -> None:
-        """Finds out by experiment how the split model can be used, with some word vectors `[1, T, D]`."""
+        """Finds out by experiment how the split model can be used, with the word vectors `[1, T, D]` of a long input."""
         return
 
     def _both_scores(self, probe: Probe, output: Tensor) -> tuple[Tensor, Tensor] | None:
