@@ -236,7 +236,7 @@ class Transformer(ABC, Generic[C]):
         return self._score_hidden(self._model.run_body(inputs)[: len(positions)], positions, columns)
 
     def _explore(self, vectors: Tensor) -> None:
-        """Finds out by experiment how the split model can be used, with the word vectors `[1, T, D]` of a long input."""
+        """Finds out by experiment how the split model can be used, with the vectors `[1, T, D]` of a long input."""
         return
 
     def _both_scores(self, probe: Probe, output: Tensor) -> tuple[Tensor, Tensor] | None:
