@@ -17,13 +17,28 @@ from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.whitebox.auxiliary import LayerRange, load_weights, untrained_auxiliary, weights
 
 _CONFIG = "config.json"
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+_VOCABULARY = "tokenizer.json"
+_TOKENIZER = (_VOCABULARY, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def pack(model: Any, layers: LayerRange, folder: Path) -> bytes:
     """Returns the file's content for an auxiliary model; `folder` is the full model's checkpoint."""
-    files = {name: (folder / name).read_text("utf-8") for name in (_CONFIG, *_TOKENIZER) if (folder / name).exists()}
+    files = {_CONFIG: (folder / _CONFIG).read_text("utf-8")} | _tokenizer_files(folder)
     return save(dict(weights(model)), metadata={"layers": json.dumps(asdict(layers)), "files": json.dumps(files)})
+
+
+def _tokenizer_files(folder: Path) -> dict[str, str]:
+    """Returns the texts of a tokenizer's files. A vocabulary in another format becomes a tokenizer.json."""
+    if (folder / _VOCABULARY).exists():
+        return {name: (folder / name).read_text("utf-8") for name in _TOKENIZER if (folder / name).exists()}
+    with TemporaryDirectory() as converted:
+        transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        ).save_pretrained(converted)
+        if not (Path(converted) / _VOCABULARY).exists():
+            what = "the tokenizer cannot be written as a tokenizer.json, which clients need"
+            raise InvalidInput(what, where=str(folder), fix="a checkpoint with a fast tokenizer")
+        return _tokenizer_files(Path(converted))
 
 
 def read(path: Path) -> tuple[Any, Any, int]:

@@ -132,9 +132,8 @@ def test_distribution_over_the_classes_is_that_of_the_model(
     start: Start, folder: Path, dialect: str, template: str
 ) -> None:
     """Kills: a label without its space; logits of another token; choices out of order; prompts glued to texts."""
-    task, prompts = TaskSpec(template, TASK.classes), TextPrompts((" which kind of story", " so"))
+    task, prompts = TaskSpec(template, TASK.classes), TextPrompts(("which kind of story", "so"))
     theirs = ask(load(str(folder), threads=1), task, prompts)
-    prompts = prompts if template.startswith("{prompt}") else TextPrompts(("which kind of story", "so"))
     ours = ask(start(dialect=dialect), task, prompts)
     assert np.abs(softmax(ours) - softmax(theirs)).max() < 1e-4
     assert (np.exp(ours).sum(axis=-1) < 1).all(), "measured against the whole vocabulary"

@@ -1,5 +1,7 @@
 """FedSP's models: the sizes of the paper, sharing, distillation, and stages that train their own part only."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -162,6 +164,23 @@ def test_file_restores_model_and_tokenizer(
     theirs = transformers.AutoTokenizer.from_pretrained(checkpoint(name))
     assert tokenizer("who wrote this book")["input_ids"] == theirs("who wrote this book")["input_ids"]
     assert max_tokens == 48
+
+
+def test_file_contains_a_vocabulary_of_several_files(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """Kills: an auxiliary model whose tokenizer is left behind, so that clients train on other tokens."""
+    folder = tmp_path / "gpt2"
+    shutil.copytree(checkpoint("gpt2"), folder)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(" ".join(merge) for merge in vocabulary["merges"]))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer", "model_max_length": 48}')
+    layers = LayerRange(0, 1, "share")
+    path = tmp_path / "auxiliary.safetensors"
+    path.write_bytes(auxiliary_file.pack(extract_auxiliary(full(folder), layers), layers, folder))
+    _, tokenizer, _ = auxiliary_file.read(path)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer("who wrote this book")["input_ids"] == theirs("who wrote this book")["input_ids"]
 
 
 def test_file_without_an_auxiliary_model_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class Dense(nn.Module):
             self.residual = nn.Linear(width, out, bias=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
+        """Returns the projected embeddings `[N, D]`."""
         result: Tensor = self.activation_function(self.linear(embeddings))
         if not self._adds_input:
             return result
@@ -65,6 +66,7 @@ class LayerNorm(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, embeddings: Tensor) -> Tensor:
+        """Returns the normalised embeddings `[N, D]`."""
         result: Tensor = self.norm(embeddings)
         return result
 
@@ -73,4 +75,5 @@ class Normalize(nn.Module):
     """Scales embeddings to length 1."""
 
     def forward(self, embeddings: Tensor) -> Tensor:
+        """Returns the embeddings `[N, D]` at length 1."""
         return normalize(embeddings, dim=-1)
