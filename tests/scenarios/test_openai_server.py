@@ -340,6 +340,8 @@ def test_chat_class_of_two_tokens_or_of_one_spelling_is_refused(start: Start) ->
         backend.check(TaskSpec("{prompt} {text}", ("bad", "good film")))
     with pytest.raises(InvalidTask, match="two label words are the same"):
         backend.check(TaskSpec("{prompt} {text}", ("bad", "Bad")))
+    with pytest.raises(InvalidTask, match=r"before the end.* or none"):
+        backend.check(TaskSpec("{prompt} {mask} {text}", ("bad", "good")))
 
 
 def test_loopback_server_is_never_asked_through_a_proxy(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ from fedbbpt.ptm.models.openai.filled_template import FilledTemplate, TemplateFi
 from fedbbpt.ptm.models.openai.http import Server
 from fedbbpt.ptm.models.openai.next_token import LabelWord
 from fedbbpt.ptm.models.openai.self_test import self_test
-from fedbbpt.ptm.models.template import Placeholder, check_mask_at_end, check_pairs, parse
+from fedbbpt.ptm.models.template import Placeholder, check_pairs, parse
 from fedbbpt.ptm.scheduling.planner import PlannedJob, pair_lengths
 from fedbbpt.types import (
     Examples,
@@ -163,7 +163,7 @@ class OpenAICompatible:
         return self._card
 
     def check(self, task: TaskSpec) -> None:
-        check_mask_at_end(parse(task))
+        self._endpoint.check_template(parse(task))
         if self._form.requests_label_ids and len(task.classes) > MAX_LABELS:
             raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_LABELS}")
         self._label_words(task)

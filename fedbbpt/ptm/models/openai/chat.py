@@ -13,7 +13,7 @@ from fedbbpt.errors import InvalidRequest, InvalidTask, ScoreUnavailable
 from fedbbpt.ptm.models.openai.endpoint import Endpoint, RequestForm, check_different
 from fedbbpt.ptm.models.openai.filled_template import FilledTemplate
 from fedbbpt.ptm.models.openai.next_token import WHERE, LabelWord, NextToken, next_token
-from fedbbpt.ptm.models.template import Piece
+from fedbbpt.ptm.models.template import Piece, Placeholder
 
 Messages = tuple[str, str]
 """The system message, which may be empty, and the user's message."""
@@ -51,6 +51,12 @@ class Chat(Endpoint[Messages]):
     def echoes(self, found: NextToken, probe: Messages) -> bool:
         """Returns whether the answer begins with the probe."""
         return found.written.startswith(probe[1])
+
+    def check_template(self, pieces: Sequence[Piece]) -> None:
+        """Raises InvalidTask for a {mask} before the end. The answer begins after the template, so it needs none."""
+        if any(piece.placeholder is Placeholder.MASK for piece in pieces[:-1]):
+            fix = "{mask} at the end, or none: a class is the answer's first word"
+            raise InvalidTask("{mask} stands before the end", where="template", fix=fix)
 
     def label_words(self, pieces: Sequence[Piece], words: Sequence[str]) -> tuple[LabelWord, ...]:
         """Returns the label words as they begin an answer. Raises InvalidTask."""

@@ -7,7 +7,7 @@ from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.models.openai.endpoint import Endpoint, RequestForm, check_different
 from fedbbpt.ptm.models.openai.filled_template import FilledTemplate
 from fedbbpt.ptm.models.openai.next_token import LabelWord, NextToken, next_token
-from fedbbpt.ptm.models.template import Piece, Placeholder
+from fedbbpt.ptm.models.template import Piece, Placeholder, check_mask_at_end
 
 PROBES = (
     "Answer: yes no no yes no yes yes no yes",
@@ -33,6 +33,10 @@ class Completions(Endpoint[str]):
     def echoes(self, found: NextToken, probe: str) -> bool:
         """Returns whether the answer begins with the probe."""
         return found.written.startswith(probe)
+
+    def check_template(self, pieces: Sequence[Piece]) -> None:
+        """Raises InvalidTask unless the template ends with {mask}."""
+        check_mask_at_end(tuple(pieces))
 
     def label_words(self, pieces: Sequence[Piece], words: Sequence[str]) -> tuple[LabelWord, ...]:
         """Returns the label words as they follow a template. Raises InvalidTask."""

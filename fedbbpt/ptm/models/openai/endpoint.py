@@ -56,6 +56,10 @@ class Endpoint(Generic[T]):
         """Returns whether the answer to a probe repeats the probe."""
         raise NotImplementedError
 
+    def check_template(self, pieces: Sequence[Piece]) -> None:
+        """Raises InvalidTask unless a label word can follow the template."""
+        raise NotImplementedError
+
     def label_words(self, pieces: Sequence[Piece], words: Sequence[str]) -> tuple[LabelWord, ...]:
         """Returns the label words as they follow a template.
 
