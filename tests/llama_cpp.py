@@ -12,7 +12,7 @@ import pytest
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "smollm2"
 """The model's name on the server."""
-CONTEXT, SLOTS = 1024, 2
+CONTEXT, SLOTS = 512, 2
 """The longest input of one request, and the number of requests that are computed at a time."""
 
 _SERVE = """
