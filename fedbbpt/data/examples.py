@@ -24,6 +24,8 @@ SUFFIXES = (*formats.SUFFIXES, images.SUFFIX)
 
 _FEW_ROWS = 20
 """Rows of a table that is too small to tell whether its labels are labels."""
+_INDEX_DIGITS = 18
+"""Most digits of a number; Python refuses to read one of thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +215,20 @@ def _text(value: Any, column: str, where: str) -> str:
         raise InvalidData(f"{column!r} is empty", where=where, fix="write a text, or leave the row out")
     if len(value) > MAX_DATA_CHARACTERS:
         raise InvalidData(f"{column!r} has {len(value)} characters", where=where, fix=f"at most {MAX_DATA_CHARACTERS}")
+    _check_encodable(value, column, where)
+    return value
+
+
+def _check_encodable(value: str, column: str, where: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidData(
             f"{column!r} contains half of a surrogate pair", where=where, fix="text that can be encoded as UTF-8"
         )
-    return value
 
 
 def _name(value: Any, column: str, of: str, where: str) -> str:
     if isinstance(value, str) and value.strip():
+        _check_encodable(value, column, where)
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return str(value)
@@ -233,7 +240,7 @@ def _name(value: Any, column: str, of: str, where: str) -> str:
 
 
 def _is_index(name: str) -> bool:
-    return name.isascii() and name.isdigit()
+    return name.isascii() and name.isdigit() and len(name) <= _INDEX_DIGITS
 
 
 def _below_0(value: Any) -> bool:
@@ -245,4 +252,6 @@ def _kind(value: Any) -> str:
         return "empty"
     if value is None or isinstance(value, bool):
         return repr(value)
-    return "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
+    if isinstance(value, float):
+        return "a number with a decimal point"
+    return "a number" if isinstance(value, int) else f"a {type(value).__name__}"

@@ -50,12 +50,20 @@ def json_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise InvalidData(f"not JSON ({error})", where=where, fix="one JSON object on each line") from None
         if not isinstance(value, dict):
             raise InvalidData(f"a JSON {type(value).__name__}", where=where, fix="one JSON object on each line")
         yield where, value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of its names and values. Raises ValueError if a name stands twice, as columns of a CSV must not."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
 
 
 def _unknown(source: str) -> InvalidData:

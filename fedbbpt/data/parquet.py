@@ -38,7 +38,8 @@ def rows(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield f"{path.name}:{number}", with_class_names(record, names)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        # Values that Python cannot represent raise the others: text that is not UTF-8, dates after the year 9999.
         raise InvalidData(f"not readable as Parquet: {first_line(error)}", where=str(path)) from None
 
 

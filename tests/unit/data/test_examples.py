@@ -109,6 +109,7 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
         "counted from 0",
     ),
     "truth for label": ("a.jsonl", lines(MEOW | {"label": True}), "a.jsonl:1: 'label' is True", "counted from 0"),
+    "fraction for label": ("a.jsonl", lines(MEOW | {"label": 1.0}), "'label' is a number with a decimal point", "name"),
     "list for label": ("a.jsonl", lines(MEOW | {"label": [1]}), "a.jsonl:1: 'label' is a list", "counted from 0"),
     "half a pair": (
         "a.jsonl",
@@ -118,12 +119,24 @@ BAD: dict[str, tuple[str, str | bytes, str, str]] = {
     ),
     "not JSON": ("a.jsonl", lines(MEOW) + "{text: meow}\n", "a.jsonl:2: not JSON", "one JSON object on each line"),
     "deep JSON": ("a.jsonl", "[" * 100_000, "a.jsonl:1: not JSON", "one JSON object on each line"),
+    "a name twice": (
+        "a.jsonl",
+        '{"text": "meow", "label": 0, "text": "woof"}\n',
+        "a.jsonl:1: not JSON (a name stands twice in one object)",
+        "one JSON object",
+    ),
     "JSON list": ("a.jsonl", "[]\n", "a.jsonl:1: a JSON list", "one JSON object on each line"),
     "latin-1": ("a.csv", "text,label\ncafé,cat\n".encode("latin-1"), "a.csv:2: byte 0xe9 at character 4", "--encoding"),
     "surrogate": (
         "a.jsonl",
         '{"text": "\\ud800", "label": 0}\n',
         "a.jsonl:1: 'text' contains half of a surr",
+        "encoded as UTF-8",
+    ),
+    "surrogate in a label": (
+        "a.jsonl",
+        '{"text": "x", "label": "\\ud800"}\n',
+        "a.jsonl:1: 'label' contains half of a surr",
         "encoded as UTF-8",
     ),
     "too many fields": (
@@ -207,6 +220,11 @@ def test_label_names_come_from_the_data(write: Write, labels: list[str | int], n
     table = read_table(write("a.jsonl", lines(*(MEOW | {"label": name} for name in labels))))
     assert label_names(table) == names
     np.testing.assert_array_equal(label(table, names).labels, [names.index(str(name)) for name in labels])
+
+
+def test_a_label_of_thousands_of_digits_is_a_name(write: Write) -> None:
+    long = "9" * 5000
+    assert label_names(read_table(write("a.jsonl", lines(MEOW | {"label": long}, WOOF)))) == (long, "dog")
 
 
 def test_a_number_that_names_a_class_is_not_an_index(write: Write) -> None:

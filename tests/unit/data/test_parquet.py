@@ -1,5 +1,6 @@
 """Parquet files as `datasets`, pandas and Arrow write them: labels by number, by name, and with names in the schema."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,21 @@ def test_rows_without_a_label_are_refused(tmp_path: Path) -> None:
 def test_a_missing_column_names_those_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"no column 'premise'; --text-column NAME .*: 'text', 'label'"):
         read_table(write(tmp_path / "a.parquet", TEXTS, [0, 1, 0, 1]), Columns(text="premise"))
+
+
+def not_utf8() -> Any:
+    starts, text = np.array([0, 3, 4, 5, 6], np.int32).tobytes(), b"ab\xffcde"
+    return pyarrow.StringArray.from_buffers(4, pyarrow.py_buffer(starts), pyarrow.py_buffer(text))
+
+
+def far_dates() -> Any:
+    return pyarrow.array([2**30, 0, 1, 2], pyarrow.date32())
+
+
+@pytest.mark.parametrize("column", [not_utf8, far_dates])
+def test_values_that_python_cannot_represent_are_refused(column: Callable[[], Any], tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match=r"a\.parquet: not readable as Parquet"):
+        read_table(write(tmp_path / "a.parquet", TEXTS, column()))
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
