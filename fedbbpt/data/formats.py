@@ -59,7 +59,7 @@ def json_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Record]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes an object of its names and values. Raises ValueError if a name stands twice, as columns of a CSV must not."""
+    """Makes an object of its names and values. Raises ValueError if a name stands twice, as no column of a CSV may."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name stands twice in one object")

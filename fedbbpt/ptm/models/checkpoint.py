@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from tokenizers import normalizers
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.ptm.models.checkpoint_files import check_weights, digest_files
@@ -23,6 +24,7 @@ CPU = "cpu"
 
 _LENGTH_NAMES = ("max_position_embeddings", "max_seq_len")
 """Names under which a config.json states the longest input. MPT calls it max_seq_len."""
+_QUANTISATIONS = frozenset({*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"})
 SHORTEST_MAX_LENGTH = 8
 """The smallest length of the longest input to which a model can be limited."""
 
@@ -55,7 +57,7 @@ def read_config(folder: Path) -> Any:
     """
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # each architecture rejects values in its own way
         raise InvalidInput(
             first_line(error), where=str(folder / "config.json"), fix="a model that transformers knows"
         ) from None
@@ -81,7 +83,9 @@ def load(
     """
     encoder = read_sentence_encoder(folder) if family == "dual-encoder" else SentenceEncoder(folder)
     check_weights(encoder.folder)
-    if family == "dual-encoder" and read_config(encoder.folder).is_encoder_decoder:
+    config = read_config(encoder.folder)
+    _check_quantisation(config, encoder.folder)
+    if family == "dual-encoder" and config.is_encoder_decoder:
         auto_class = transformers.AutoModelForTextEncoding  # T5's encoder, without its decoder
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     try:
@@ -92,15 +96,19 @@ def load(
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
         tokenizer = _load_tokenizer(encoder) if family != "image-classifier" else None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         fix = f"a checkpoint of a {family} and its tokenizer"
         raise InvalidInput(first_line(error), where=str(folder), fix=fix) from None
+    if mismatched := sorted(str(found[0]) for found in report["mismatched_keys"]):
+        what = f"weights have another shape than config.json states: {', '.join(mismatched[:3])}"
+        raise InvalidInput(what, where=str(folder), fix="the files as they were published")
     # Families that need a pooler have one in their checkpoints; the others do not use it.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing or report["mismatched_keys"]:
-        what = f"the weights lack {', '.join(missing[:3]) or report['mismatched_keys']}"
+    if missing:
+        what = f"the weights lack {', '.join(missing[:3])}"
         raise InvalidInput(
             what, where=str(folder), fix=f"a checkpoint that was trained as a {family}, or another family"
         )
@@ -123,6 +131,18 @@ def load(
     lines += [digest] if (digest := converted_from(folder)) else digest_files(folder)
     revision = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
     return Checkpoint(name, revision, model, tokenizer, max_tokens, precision, runtime, folder, encoder)
+
+
+def _check_quantisation(config: Any, folder: Path) -> None:
+    """Raises InvalidInput if the weights are quantised by a method that transformers would ignore."""
+    stated = getattr(config, "quantization_config", None)
+    if stated is None:
+        return
+    stated = stated if isinstance(stated, dict) else stated.to_dict()
+    method = stated.get("quant_method", "bitsandbytes")  # its files do not always state the method
+    if str(getattr(method, "value", method)).removeprefix("bitsandbytes_") not in _QUANTISATIONS:
+        what = f"the weights are quantised by {method!r}, which transformers does not know"
+        raise InvalidInput(what, where=str(folder / "config.json"), fix="the model's checkpoint in bfloat16 or float32")
 
 
 def _load_tokenizer(encoder: SentenceEncoder) -> Any:

@@ -9,7 +9,7 @@ tokens between both texts ("{text} [SEP] {text_pair}"), whatever follows them is
 there is one segment.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -60,7 +60,14 @@ class ExampleEncoder:
     """Turns examples, prompts and label words into tokens for one tokenizer. Thread-safe."""
 
     def __init__(
-        self, tokenizer: Any, max_tokens: int, *, vectors: int, causal: bool = False, segments: bool = False
+        self,
+        tokenizer: Any,
+        max_tokens: int,
+        *,
+        vectors: int,
+        causal: bool = False,
+        segments: bool = False,
+        padding: Set[int] = frozenset(),
     ) -> None:
         """Copies the tokenizer.
 
@@ -70,17 +77,21 @@ class ExampleEncoder:
             vectors: How many tokens the model has word vectors for. A tokenizer may have more.
             causal: The input ends without a mask token and without the model's last special tokens.
             segments: Whether the model distinguishes the segments of two texts.
+            padding: Tokens that the model takes for padding, so that no input may contain them.
 
         Raises:
             InvalidInput: The model has no vector for one of the special tokens around its inputs.
         """
         self._tokenizer = text_tokenizer(tokenizer)
         self._max_tokens, self._vectors, self._causal = max_tokens, vectors, causal
+        self._padding = sorted(padding)
         self._before, self._after = self._tokenizer.before, () if causal else self._tokenizer.after
         self._check_vectors(self._before + self._after, InvalidInput("special tokens", where="tokenizer"))
         self._pair_form = self._tokenizer.pair_form if segments and not causal else None
         self._special = frozenset(tokenizer.all_special_ids)
-        self._vocabulary = np.setdiff1d(np.arange(min(self._tokenizer.count, vectors)), tokenizer.all_special_ids)
+        self._vocabulary = np.setdiff1d(
+            np.arange(min(self._tokenizer.count, vectors)), [*tokenizer.all_special_ids, *padding]
+        )
         self._template = lru_cache(maxsize=64)(self._compile)
         self.label_words = lru_cache(maxsize=64)(self._label_words)
 
@@ -245,10 +256,21 @@ class ExampleEncoder:
         self._check_vectors(ours, InvalidTask("the template", where="template"))
         return template
 
+    def check_prompt(self, ids: npt.NDArray[np.integer[Any]]) -> None:
+        """Raises InvalidTensor if prompts of tokens contain one that the model takes for padding."""
+        self._check_padding(ids, InvalidTensor("the prompt", where="tokens.ids"))
+
+    def _check_padding(self, ids: Any, error: InvalidInput) -> None:
+        if found := [id for id in self._padding if np.isin(id, ids)]:
+            (piece,) = self._tokenizer.pieces(found[:1])
+            what = f"{error.what} contains the token {piece!r}, which the model takes for padding, not for text"
+            raise type(error)(what, where=error.where, fix="other words")
+
     def _check_vectors(self, ids: Sequence[int] | npt.NDArray[np.int64], error: InvalidInput) -> None:
-        """Raises the error, completed, if the model has no vector for a token."""
+        """Raises the error, completed, if the model has no vector for a token, or takes one for padding."""
         if len(ids) and (highest := int(max(ids))) >= self._vectors:
             (piece,) = self._tokenizer.pieces([highest])
             what = f"{error.what} contains the token {piece!r}, which the tokenizer has and the model has no vector for"
             fix = "other words, or a checkpoint whose embeddings were resized to its tokenizer"
             raise type(error)(what, where=error.where, fix=fix)
+        self._check_padding(ids, error)

@@ -112,6 +112,7 @@ class PromptInjector:
         last = self._model.word_embeddings.num_embeddings - 1
         if not 0 <= prompts.ids.min() <= prompts.ids.max() <= last:
             raise InvalidTensor("a token outside the vocabulary", where="tokens.ids", fix=f"ids from 0 to {last}")
+        self._encoder.check_prompt(prompts.ids)
         return PromptVectors([self.embed_tokens(ids) for ids in prompts.ids], in_front=False)
 
     def _embed_texts(self, prompts: TextPrompts, rows: Sequence[TokenisedExample]) -> PromptVectors:

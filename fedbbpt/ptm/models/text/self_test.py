@@ -100,6 +100,7 @@ class SelfTest:
         draw = _Draw(checkpoint, min(words.num_embeddings, len(checkpoint.tokenizer)), causal)
         self._switches = _switches(self._config)
         longest = _long_tokens(checkpoint, self._switches)
+        self._after = draw.after
         self.probes = draw.probes(min(SHORT_TOKENS, checkpoint.max_tokens), longest)
         if getattr(self._config, "type_vocab_size", 0) > 1 and not causal:
             self.probes.insert(1, _as_pair(self.probes[-1]))
@@ -108,6 +109,8 @@ class SelfTest:
         with torch.inference_mode(), _without_warnings():
             self.outputs = [_ask(checkpoint, probe, ids=_ids(checkpoint, probe)) for probe in self.probes]
             self._ask_with_vectors(checkpoint, words)
+            self.padding = self._find_padding(checkpoint, words)
+            """Tokens that the model reads otherwise than by their vectors."""
 
     def _refuse_other_inputs(self, checkpoint: Checkpoint) -> None:
         """Refuses models that read more of a text than its tokens."""
@@ -137,6 +140,18 @@ class SelfTest:
         if why:
             what = f"the model cannot be asked with vectors in place of token ids: {why}"
             raise InvalidInput(what, where=self._name, fix="another model")
+
+    def _find_padding(self, checkpoint: Checkpoint, words: nn.Embedding) -> frozenset[int]:
+        """Returns the padding token if the model looks for its id, for example to count positions without it."""
+        probe, padding = self.probes[-1], self._config.to_dict().get("pad_token_id")
+        if not isinstance(padding, int) or not 0 <= padding < words.num_embeddings:
+            return frozenset()
+        ids = _ids(checkpoint, probe)
+        last = ids.shape[1] - 1 - len(self._after)
+        for place in {min(1, last), last} - {probe.read_position if probe.row.mask_index is not None else -1}:
+            ids[0, place] = padding
+        by_ids, by_vectors = _ask(checkpoint, probe, ids=ids), _ask(checkpoint, probe, vectors=words(ids))
+        return frozenset() if difference(by_vectors, by_ids) is None else frozenset({padding})
 
     def check_vectors(self, ours: Tensor, theirs: Tensor) -> None:
         """Raises InvalidInput if the parts and the whole model score `vectors` differently, `[K]` each."""
@@ -181,7 +196,7 @@ class _Draw:
         self._rng = seeds.rng(0, "self-test")
         around = tokenizer("a")["input_ids"]
         plain = [index for index, token in enumerate(around) if token not in tokenizer.all_special_ids] or [0]
-        self._before, self._after = around[: plain[0]], [] if causal else around[plain[-1] + 1 :]
+        self._before, self.after = around[: plain[0]], [] if causal else around[plain[-1] + 1 :]
         self._mask = [] if causal or tokenizer.mask_token_id is None else [tokenizer.mask_token_id]
         self._causal = causal
 
@@ -201,9 +216,9 @@ class _Draw:
     def _probe(
         self, name: str, tokens: int, prompt: int, words: tuple[tuple[int, ...], ...], *, in_front: bool = False
     ) -> Probe:
-        room = tokens - prompt - len(self._before) - len(self._after) - len(self._mask)
+        room = tokens - prompt - len(self._before) - len(self.after) - len(self._mask)
         rest = min(2, room // 2)
-        ids = (*self._before, *self._some(room - rest), *self._mask, *self._some(rest), *self._after)
+        ids = (*self._before, *self._some(room - rest), *self._mask, *self._some(rest), *self.after)
         text, mask = len(self._before), len(self._before) + max(0, room - rest)
         row = TokenisedExample(ids, min(1, text), text if in_front else mask, mask if self._mask else None, text)
         return Probe(name, row, self._some(prompt), words)

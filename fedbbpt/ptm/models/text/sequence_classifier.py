@@ -30,6 +30,10 @@ class SequenceClassifier(Transformer[list[int]]):
             kind = config.problem_type or "one output, a number"
             what = f"the model does not choose one of several classes: its config states {kind}"
             raise InvalidInput(what, where=checkpoint.name, fix="a classifier that was trained with one label per text")
+        names = [str(label) for label in config.id2label.values()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            what = f"several labels are called {twice[0]!r} in id2label"
+            raise InvalidInput(what, where=f"{checkpoint.name}: config.json", fix="a different name for each label")
         self._labels = {str(label): index for index, label in config.id2label.items()}
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         self._card = replace(self._card, labels=tuple(self._labels))

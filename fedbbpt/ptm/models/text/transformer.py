@@ -103,6 +103,7 @@ class Transformer(ABC, Generic[C]):
             vectors=checkpoint.model.get_input_embeddings().num_embeddings,
             causal=self.causal,
             segments=getattr(checkpoint.model.config, "type_vocab_size", 0) > 1,
+            padding=self_test.padding,
         )
         self._model = split_model(checkpoint.model)
         width = self._model.word_embeddings.embedding_dim

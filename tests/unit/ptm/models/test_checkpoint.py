@@ -1,6 +1,8 @@
 """Finding and loading checkpoints, and the refusal of unsuitable ones."""
 
 import importlib.util
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -103,3 +105,23 @@ def test_revision_depends_on_weights_configuration_and_family_but_not_on_the_fol
     config.write_text(config.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-05'))
     revisions.add(load(str(tmp_path), threads=1).describe().revision)
     assert len(revisions) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"quantization_config": {"quant_method": "mine"}}, "quantised by 'mine', which transformers does not know"),
+        ({"quantization_config": "int8"}, r"config\.json"),
+        ({"intermediate_size": 65}, "weights have another shape than config.json states: .*mlp"),
+        ({"num_hidden_layers": 3}, "the weights lack model.layers.2"),
+    ],
+)
+def test_config_that_does_not_fit_the_weights_is_refused(
+    changed: dict[str, object], said: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(checkpoint("llama"), folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(InvalidInput, match=said):
+        load(str(folder), threads=1)

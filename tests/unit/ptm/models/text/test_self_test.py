@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidExamples, InvalidInput, InvalidTask, InvalidTensor
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.types import Examples, TaskSpec, TextPrompts
+from fedbbpt.types import Examples, TaskSpec, TextPrompts, TokenPrompts
 from tests.jobs import score
 from tests.slow import slow_except
 
@@ -164,3 +164,36 @@ def test_pieces_that_become_other_tokens_than_the_whole_text_are_refused(checkpo
         encoder = made(tokenizer, 48, vectors=len(tokenizer), causal=causal)
         with pytest.raises(InvalidInput, match="its whole text") if refused else nullcontext():
             check_tokenisation("m", tokenizer, encoder, template, causal=causal)
+
+
+def with_padding(folder: Path, checkpoint: Path, word: str) -> Path:
+    """Copies a checkpoint whose config takes a word of the vocabulary for padding."""
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    (padding,) = tokenizer(word, add_special_tokens=False)["input_ids"]
+    return change(folder, checkpoint, pad_token_id=padding)
+
+
+def test_token_that_a_classifier_takes_for_padding_is_refused_in_texts(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """GPT-2 reads the last token that is no padding. Kills: a self-test whose inputs have no padding in them."""
+    backend = load(str(with_padding(tmp_path, checkpoint("gpt2-classifier"), " film")), threads=1)
+    task = TaskSpec("{prompt} {text}", ("bad", "great"))
+    with pytest.raises(InvalidExamples, match=r"examples\[1\]: .*'Ġfilm', which the model takes for padding"):
+        backend.prepare(task, Examples(("a story", "a good film")), 1, None)
+
+
+def test_token_that_has_no_position_is_refused_in_templates_and_prompts(checkpoint: Checkpoint) -> None:
+    """RoBERTa counts positions without padding."""
+    folder = checkpoint("roberta-mlm")
+    backend, padding = load(str(folder), threads=1), transformers.RobertaConfig.from_pretrained(folder).pad_token_id
+    task = TaskSpec("{prompt} {text} It was {mask}.", ("bad", "great"))
+    rows = backend.prepare(task, Examples(("a story",)), 2, None)
+    with pytest.raises(InvalidTensor, match=r"tokens\.ids: .*'<pad>', which the model takes for padding"):
+        score(backend, task, TokenPrompts(np.array([[300, padding]], np.int32)), rows)
+    with pytest.raises(InvalidTask, match=r"template: .*padding"):
+        backend.check(replace(task, template="{prompt} {text} <pad> It was {mask}."))
+
+
+def test_classifier_with_two_labels_of_one_name_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    names = {"id2label": {"0": "bad", "1": "good", "2": "good"}, "label2id": {"bad": 0, "good": 2}}
+    with pytest.raises(InvalidInput, match="several labels are called 'good'"):
+        load(str(change(tmp_path, checkpoint("bert-classifier"), **names)), threads=1)
