@@ -26,7 +26,7 @@ from fedbbpt.ptm.models.text.causal_lm import CausalLM
 from fedbbpt.ptm.models.text.dual_encoder import DualEncoder
 from fedbbpt.ptm.models.text.encoder_decoder import EncoderDecoder
 from fedbbpt.ptm.models.text.masked_lm import MaskedLM
-from fedbbpt.ptm.models.text.sentence_encoder import is_sentence_encoder
+from fedbbpt.ptm.models.text.sentence_encoder import is_sentence_encoder, read_sentence_encoder
 from fedbbpt.ptm.models.text.sequence_classifier import SequenceClassifier
 from fedbbpt.ptm.models.text.transformer import Transformer
 from fedbbpt.types import Precision, PrecisionChoice, Runtime
@@ -87,7 +87,8 @@ def load_backend(
     if family not in FAMILIES:
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
     backend, auto_class = FAMILIES[family]
-    if family == "dual-encoder" and read_config(folder).model_type in _ENCODERS_OF_ENCODER_DECODERS:
+    transformer = read_sentence_encoder(folder).folder if family == "dual-encoder" else folder
+    if family == "dual-encoder" and read_config(transformer).model_type in _ENCODERS_OF_ENCODER_DECODERS:
         auto_class = transformers.AutoModelForTextEncoding
     reads_text = issubclass(backend, Transformer)
     measured = precision is PrecisionChoice.AUTO and reads_text and runtime is Runtime.TORCH
@@ -101,14 +102,14 @@ def load_backend(
         raise InvalidInput(f"a model of the family {family} has no length of texts", where="--max-length", fix="0")
 
     def load_in(precision: Precision) -> Transformer[Any] | Clip | ImageClassifier:
-        with _failures_in_words(model, folder, family):
+        with _failures_in_words(model, transformer, family):
             checkpoint = load(model, folder, auto_class, family, precision, runtime, device, max_length)
             return backend(checkpoint, threads=threads)
 
     if not measured:
         return load_in(fixed)
-    width = getattr(read_config(folder).get_text_config(), "hidden_size", DEFAULT_WIDTH)
-    files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.json")))
+    width = getattr(read_config(transformer).get_text_config(), "hidden_size", DEFAULT_WIDTH)
+    files = sorted((*transformer.glob("*.safetensors"), *transformer.glob("*.json")))
     return load_measured(load_in, partial(measure_product, width, device), memory_of(folder, files, family, device))
 
 
