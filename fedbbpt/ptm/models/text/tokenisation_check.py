@@ -1,6 +1,8 @@
 """Verifies at start-up that a filled template becomes the tokens that the tokenizer gives for the whole text."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from fedbbpt.errors import InvalidInput, InvalidTask
@@ -9,7 +11,9 @@ from fedbbpt.types import Examples, TaskSpec
 
 TEXT = "the film was very good"
 CLASSES = (("bad", "good"), ("no", "yes"), ("B", "A"))
-"""Label words, of which the first pair is checked that the vocabulary has."""
+"""Label words, of which the first pair that the vocabulary has is used."""
+MAX_TOKENS = 1000
+"""Tokens of a vocabulary among which label words are looked for if it has none of CLASSES."""
 
 
 def check_tokenisation(name: str, tokenizer: Any, encoder: ExampleEncoder, template: str, *, causal: bool) -> None:
@@ -28,19 +32,25 @@ def check_tokenisation(name: str, tokenizer: Any, encoder: ExampleEncoder, templ
     if "{mask}" in template and not causal and tokenizer.mask_token is None:
         return  # no template can be filled
     filled = template.format(text=TEXT, mask="" if causal else tokenizer.mask_token).rstrip()
-    task = TaskSpec(template, CLASSES[0])
+    if (classes := _known_classes(tokenizer, encoder, template) if causal else CLASSES[0]) is None:
+        return  # no label word can be scored
+    task = TaskSpec(template, classes)
     whole = _without_end(tokenizer, filled) if causal else list(tokenizer(filled)["input_ids"])
     _compare(name, tokenizer, filled, encoder.encode(task, Examples((TEXT,)), 0, None)[0].ids, whole)
-    for classes in CLASSES if causal else ():
-        task = TaskSpec(template, classes)
-        try:
-            words = encoder.label_words(task)
-        except InvalidTask:
-            continue
-        for word, ids in zip(classes, words, strict=True):
-            text = f"{filled} {word}"
-            _compare(name, tokenizer, text, [*whole, *ids], _without_end(tokenizer, text))
-        return
+    for word, ids in zip(classes, encoder.label_words(task), strict=True) if causal else ():
+        text = f"{filled} {word}"
+        _compare(name, tokenizer, text, [*whole, *ids], _without_end(tokenizer, text))
+
+
+def _known_classes(tokenizer: Any, encoder: ExampleEncoder, template: str) -> tuple[str, str] | None:
+    """Returns two label words that the vocabulary has; None if it has no two words."""
+    tokens = tokenizer.convert_ids_to_tokens(range(min(MAX_TOKENS, len(tokenizer))))
+    words = [word for token in tokens if (word := token.lstrip("\u2581\u0120")).isalnum() and word.isascii()]
+    for classes in (*CLASSES, *pairwise(words)):
+        with suppress(InvalidTask):
+            encoder.label_words(TaskSpec(template, classes))
+            return classes
+    return None
 
 
 def _compare(name: str, tokenizer: Any, text: str, ours: Sequence[int], theirs: Sequence[int]) -> None:
@@ -53,6 +63,6 @@ def _compare(name: str, tokenizer: Any, text: str, ours: Sequence[int], theirs: 
 def _without_end(tokenizer: Any, text: str) -> list[int]:
     """Returns the tokens of a text with the special tokens before it, but without those after it."""
     ids = list(tokenizer(text)["input_ids"])
-    while ids and ids[-1] in tokenizer.all_special_ids:
+    while ids and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id):
         ids.pop()
     return ids

@@ -20,7 +20,9 @@ from tests.slow import slow_except
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import torch
 import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
@@ -197,3 +199,25 @@ def test_classifier_with_two_labels_of_one_name_is_refused(checkpoint: Checkpoin
     names = {"id2label": {"0": "bad", "1": "good", "2": "good"}, "label2id": {"bad": 0, "good": 2}}
     with pytest.raises(InvalidInput, match="several labels are called 'good'"):
         load(str(change(tmp_path, checkpoint("bert-classifier"), **names)), threads=1)
+
+
+def test_vocabulary_without_common_words_is_served(tmp_path: Path) -> None:
+    """Kills: a tokenisation check whose own label words are no words of the model."""
+    known = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(20))]
+    library = Tokenizer(models.WordLevel({word: id for id, word in enumerate(known)}, unk_token="<unk>"))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast: Any = transformers.PreTrainedTokenizerFast
+    fast(
+        tokenizer_object=library, unk_token="<unk>", bos_token="<s>", eos_token="</s>", model_max_length=48
+    ).save_pretrained(tmp_path)
+    config = transformers.GPT2Config(
+        vocab_size=len(known), n_embd=32, n_layer=1, n_head=4, n_positions=48, bos_token_id=1, eos_token_id=2
+    )
+    model: Any = transformers.GPT2LMHeadModel(config)
+    model.eval().save_pretrained(tmp_path)
+    backend = load(str(tmp_path), threads=1)
+    task = TaskSpec("{prompt} {text} {mask}", ("w3", "w4"))
+    rows = backend.prepare(task, Examples(("w1 w2 w1",)), 1, None)
+    with torch.inference_mode():
+        expected = model(torch.tensor([[3, 4, 5, 4]])).logits[0, -1, [6, 7]].numpy()
+    np.testing.assert_allclose(score(backend, task, TextPrompts(("w0",)), rows)[0, 0], expected, atol=1e-4)
