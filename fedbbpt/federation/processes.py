@@ -41,7 +41,8 @@ class ProcessGroup:
         self._files.append(log)
         with ctrl_c_deferred():  # so that no child is started but not recorded
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "fedbbpt", *arguments],
+                # -P: a queue.py of the user's in the working folder is not imported in place of Python's.
+                [sys.executable, "-P", "-m", "fedbbpt", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

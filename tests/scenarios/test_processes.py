@@ -40,6 +40,14 @@ def test_a_child_that_failed_shows_the_end_of_its_log(tmp_path: Path) -> None:
             group.address("coordinator", tmp_path / "never", END_SECONDS)
 
 
+def test_a_module_in_the_working_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    with ProcessGroup(tmp_path / "logs") as group:
+        group.start("coordinator", ["coordinator", "serve", "missing.toml"])
+        assert group.wait("coordinator") == 3
+
+
 def test_a_child_ends_if_its_parent_died_before_it_started(tmp_path: Path) -> None:
     """The parent's end of the pipe is closed before the child has imported the package."""
     with subprocess.Popen(

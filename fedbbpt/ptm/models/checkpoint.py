@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import normalizers
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from fedbbpt.errors import InvalidInput, first_line
-from fedbbpt.ptm.models.checkpoint_files import check_weights, digest_files
+from fedbbpt.ptm.models.checkpoint_files import check_no_adapter, check_weights, digest_files, read_json
 from fedbbpt.ptm.models.gguf_conversion import converted_from
 from fedbbpt.ptm.models.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from fedbbpt.types import Precision, Runtime
@@ -53,14 +54,18 @@ def read_config(folder: Path) -> Any:
     """Reads a checkpoint's config.json.
 
     Raises:
-        InvalidInput: There is no such file, or transformers does not know the model.
+        InvalidInput: There is no such file, transformers does not know the model, or the folder has only an adapter.
     """
+    path = folder / "config.json"
+    check_no_adapter(folder)
+    if not path.is_file():
+        raise InvalidInput("no such file", where=str(path), fix="a folder with a checkpoint of transformers")
+    read_json(path)
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each architecture rejects values in its own way
-        raise InvalidInput(
-            first_line(error), where=str(folder / "config.json"), fix="a model that transformers knows"
-        ) from None
+        why = first_line(error.__cause__ or error) if isinstance(error, StrictDataclassError) else first_line(error)
+        raise InvalidInput(why, where=str(path), fix="a model that transformers knows") from None
 
 
 def load(
@@ -98,10 +103,16 @@ def load(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
         )
-        tokenizer = _load_tokenizer(encoder) if family != "image-classifier" else None
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        fix = f"a checkpoint of a {family} and its tokenizer"
-        raise InvalidInput(first_line(error), where=str(folder), fix=fix) from None
+    except SafetensorError as error:
+        what = f"the weights are damaged or incomplete ({first_line(error)})"
+        fix = "copy the *.safetensors files again, in full; in a git repository, 'git lfs pull' fetches them"
+        raise InvalidInput(what, where=str(folder), fix=fix) from None
+    except KeyError as error:
+        what = f"transformers does not know, or does not find, {error}"
+        raise InvalidInput(what, where=str(folder), fix="a checkpoint as transformers saves it") from None
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise InvalidInput(first_line(error), where=str(folder), fix=f"a checkpoint of a {family}") from None
+    tokenizer = _load_tokenizer(encoder) if family != "image-classifier" else None
     if mismatched := sorted(str(found[0]) for found in report["mismatched_keys"]):
         what = f"weights have another shape than config.json states: {', '.join(mismatched[:3])}"
         raise InvalidInput(what, where=str(folder), fix="the files as they were published")
@@ -146,9 +157,16 @@ def _check_quantisation(config: Any, folder: Path) -> None:
 
 
 def _load_tokenizer(encoder: SentenceEncoder) -> Any:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        encoder.folder, local_files_only=True, trust_remote_code=False
-    )
+    where, fix = str(encoder.folder), "the tokenizer's files next to the weights, such as tokenizer.json"
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            encoder.folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InvalidInput(f"the tokenizer cannot be read: {first_line(error)}", where=where, fix=fix) from None
+    # Without a vocabulary, transformers makes a tokenizer of the special tokens that the type of model usually has.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens) + 1:
+        raise InvalidInput("the tokenizer has no vocabulary", where=where, fix=fix)
     if encoder.lower_case:
         backend = tokenizer.backend_tokenizer
         steps = (

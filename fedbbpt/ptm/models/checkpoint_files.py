@@ -39,12 +39,17 @@ def is_read(path: Path) -> bool:
 
 def check_weights(folder: Path) -> None:
     """Raises InvalidInput if a folder has no weights that can be read, or the weights are an adapter of others."""
-    if (folder / "adapter_config.json").exists():
-        what = "an adapter, whose base model is elsewhere"
-        raise InvalidInput(what, where=str(folder), fix="merge the adapter into its base model and save that")
+    check_no_adapter(folder)
     if not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         what = f"neither {WEIGHTS} nor {WEIGHTS_INDEX}"
         raise InvalidInput(what, where=str(folder), fix="a checkpoint saved as safetensors, with these names")
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Raises InvalidInput if the weights in a folder are an adapter of others."""
+    if (folder / "adapter_config.json").exists():
+        what = "an adapter, whose base model is elsewhere"
+        raise InvalidInput(what, where=str(folder), fix="merge the adapter into its base model and save that")
 
 
 def digest_files(folder: Path) -> list[str]:

@@ -108,6 +108,9 @@ class SelfTest:
         self.words = self.probes[0].words
         with torch.inference_mode(), _without_warnings():
             self.outputs = [_ask(checkpoint, probe, ids=_ids(checkpoint, probe)) for probe in self.probes]
+            if any(output.isnan().any() for output in self.outputs):
+                what = "the model answers with NaN: its weights are damaged, or overflow"
+                raise InvalidInput(what, where=self._name, fix="copy the weights again, or another model")
             self._ask_with_vectors(checkpoint, words)
             self.padding = self._find_padding(checkpoint, words)
             """Tokens that the model reads otherwise than by their vectors."""

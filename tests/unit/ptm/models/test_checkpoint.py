@@ -19,6 +19,11 @@ from fedbbpt.ptm.models import sources
 Checkpoint = Callable[[str], Path]
 
 
+def copied(folder: Path, to: Path) -> Path:
+    """Copies a checkpoint, to damage it."""
+    return Path(shutil.copytree(folder, to / "copy"))
+
+
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Puts a package with MiniLM's name on the path."""
     package = folder / sources.MINILM_PACKAGE
@@ -71,7 +76,62 @@ def test_truncated_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> No
         (tmp_path / file.name).write_bytes(
             file.read_bytes()[:2000] if file.suffix == ".safetensors" else file.read_bytes()
         )
-    with pytest.raises(InvalidInput, match="masked-lm"):
+    with pytest.raises(InvalidInput, match="the weights are damaged or incomplete"):
+        load(str(tmp_path))
+
+
+def test_weights_with_nan_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(checkpoint("bert-mlm"), tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    next(tensor for name, tensor in weights.items() if "intermediate" in name).fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidInput, match="the model answers with NaN"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"hidden_size": 48}, "weights have another shape than config.json states"),
+        ({"hidden_size": "big"}, r"config\.json: Field 'hidden_size' expected int, got str"),
+        ({"hidden_act": "gelux"}, "transformers does not know, or does not find, 'gelux'"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    folder = copied(checkpoint("bert-mlm"), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    with pytest.raises(InvalidInput, match=message):
+        load(str(folder))
+
+
+def test_a_config_that_is_no_json_is_refused_with_its_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = copied(checkpoint("bert-mlm"), tmp_path)
+    (folder / "config.json").write_text('{"model_type": "bert",\n "hidden')
+    with pytest.raises(InvalidInput, match=r"config\.json: not JSON: .*line 2"):
+        load(str(folder))
+
+
+def test_a_checkpoint_without_its_tokenizer_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """transformers makes a tokenizer without words in this case."""
+    folder = copied(checkpoint("bert-mlm"), tmp_path)
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(InvalidInput, match="the tokenizer cannot be read"):
+        load(str(folder))
+    for file in folder.iterdir():
+        if not file.name.startswith(("config", "model")):
+            file.unlink()
+    with pytest.raises(InvalidInput, match="the tokenizer has no vocabulary"):
+        load(str(folder))
+
+
+def test_an_adapter_without_a_config_says_so(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="merge the adapter into its base model"):
         load(str(tmp_path))
 
 
