@@ -73,6 +73,8 @@ def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
         InvalidInput: The file is missing or is not a prompt.
     """
     fix = "the prompt.safetensors of a finished run"
+    if path.is_dir():
+        raise InvalidInput("a folder, not a prompt", where=str(path), fix=str(path / "prompt.safetensors"))
     try:
         with safe_open(path, framework="numpy") as file:
             z, card = file.get_tensor("z"), (file.metadata() or {}).get("card", "")

@@ -127,7 +127,9 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
     if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
         return errors.Unauthenticated(text)
     if code is Code.UNIMPLEMENTED:
-        return errors.WrongService(text, fix="the address of the other service, or the same version on both sides")
+        what = f"the service that answers does not have this call ({text or code.name})"
+        fix = "the right one of the addresses of coordinator and PTM service, or the same version on both sides"
+        return errors.WrongService(what, fix=fix)
     if code is Code.RESOURCE_EXHAUSTED:
         # gRPC itself uses this code for large messages and for too many calls; only the text differs.
         return _too_large(text) if "larger than max" in text else errors.Overloaded(text)

@@ -100,6 +100,12 @@ def test_broken_file_is_rejected_by_name(case: str, tmp_path: Path) -> None:
     assert caught.value.fix
 
 
+def test_the_folder_of_a_run_is_rejected_with_its_prompt(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="a folder, not a prompt") as caught:
+        read_prompt(tmp_path)
+    assert caught.value.fix == str(tmp_path / "prompt.safetensors")
+
+
 def test_missing_file_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_prompt(tmp_path / "gone")

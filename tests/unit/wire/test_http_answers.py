@@ -63,3 +63,10 @@ def test_a_message_beyond_the_limit_of_grpc_is_told_with_both_sizes() -> None:
     found = problem(Code.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (40000000 vs. 33554432)")
     assert isinstance(found, errors.MessageTooLarge)
     assert found.what == "a message has 40,000,000 bytes, and the limit is 33,554,432" and found.fix
+
+
+def test_a_call_that_the_service_does_not_have_is_told_with_what_may_be_wrong() -> None:
+    found = problem(Code.UNIMPLEMENTED, "Method not found!")
+    assert isinstance(found, errors.WrongService)
+    assert found.what == "the service that answers does not have this call (Method not found!)"
+    assert "coordinator" in found.fix and "PTM service" in found.fix

@@ -27,7 +27,7 @@ def check_tokenisation(name: str, tokenizer: Any, encoder: ExampleEncoder, templ
         causal: Whether the text goes on with label words.
 
     Raises:
-        InvalidInput: They differ.
+        InvalidInput: They differ, or the longest input is shorter than the filled template.
     """
     if "{mask}" in template and not causal and tokenizer.mask_token is None:
         return  # no template can be filled
@@ -36,7 +36,11 @@ def check_tokenisation(name: str, tokenizer: Any, encoder: ExampleEncoder, templ
         return  # no label word can be scored
     task = TaskSpec(template, classes)
     whole = _without_end(tokenizer, filled) if causal else list(tokenizer(filled)["input_ids"])
-    _compare(name, tokenizer, filled, encoder.encode(task, Examples((TEXT,)), 0, None)[0].ids, whole)
+    (encoded,) = encoder.encode(task, Examples((TEXT,)), 0, None)
+    if encoded.cut_tokens:
+        what = f"the longest input is too short for the sentence with which the model is tested, {filled!r}"
+        raise InvalidInput(what, where=name, fix=f"a longest input (--max-length) of {len(whole)} tokens or more")
+    _compare(name, tokenizer, filled, encoded.ids, whole)
     for word, ids in zip(classes, encoder.label_words(task), strict=True) if causal else ():
         text = f"{filled} {word}"
         _compare(name, tokenizer, text, [*whole, *ids], _without_end(tokenizer, text))

@@ -168,6 +168,16 @@ def test_pieces_that_become_other_tokens_than_the_whole_text_are_refused(checkpo
             check_tokenisation("m", tokenizer, encoder, template, causal=causal)
 
 
+def test_a_longest_input_that_cuts_the_sentence_of_the_test_says_how_long_it_must_be(checkpoint: Checkpoint) -> None:
+    """Kills: a message that blames the tokenizer for what was cut."""
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint("gpt2"))
+    needed = len(tokenizer("the film was very good It was")["input_ids"])
+    encoder = ExampleEncoder(tokenizer, needed - 1, vectors=len(tokenizer), causal=True)
+    with pytest.raises(InvalidInput, match="too short for the sentence") as caught:
+        check_tokenisation("m", tokenizer, encoder, "{text} It was {mask}", causal=True)
+    assert caught.value.fix == f"a longest input (--max-length) of {needed} tokens or more"
+
+
 def with_padding(folder: Path, checkpoint: Path, word: str) -> Path:
     """Copies a checkpoint whose config takes a word of the vocabulary for padding."""
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
