@@ -16,7 +16,7 @@ from tokenizers import normalizers
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from fedbbpt.errors import InvalidInput, first_line
-from fedbbpt.ptm.models.checkpoint_files import check_no_adapter, check_weights, digest_files, read_json
+from fedbbpt.ptm.models.checkpoint_files import check_json, check_no_adapter, check_weights, digest_files, read_json
 from fedbbpt.ptm.models.gguf_conversion import converted_from
 from fedbbpt.ptm.models.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from fedbbpt.types import Precision, Runtime
@@ -88,6 +88,7 @@ def load(
     """
     encoder = read_sentence_encoder(folder) if family == "dual-encoder" else SentenceEncoder(folder)
     check_weights(encoder.folder)
+    check_json(encoder.folder)
     config = read_config(encoder.folder)
     _check_quantisation(config, encoder.folder)
     if family == "dual-encoder" and config.is_encoder_decoder:
@@ -194,6 +195,9 @@ def _max_tokens(own_limit: int | None, max_length: int, folder: Path) -> int:
     if max_length and max_length < SHORTEST_MAX_LENGTH:
         what = f"inputs of at most {max_length} tokens leave no room for a prompt and a text"
         raise InvalidInput(what, where="--max-length", fix=f"at least {SHORTEST_MAX_LENGTH}")
+    if own_limit is not None and own_limit < SHORTEST_MAX_LENGTH:
+        what = f"the model's config.json or its tokenizer states {own_limit} tokens as the longest input"
+        raise InvalidInput(what, where=str(folder), fix=f"a model that takes at least {SHORTEST_MAX_LENGTH}")
     if own_limit is None and not max_length:
         what = "neither the model's config.json nor its tokenizer states the length of the longest input"
         raise InvalidInput(what, where=str(folder), fix="--max-length, for example 512")

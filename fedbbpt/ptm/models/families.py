@@ -137,7 +137,7 @@ def _family(folder: Path) -> str:
     if is_sentence_encoder(folder):  # its config.json may name the masked LM that it was made from
         return "dual-encoder"
     config = read_config(folder)
-    names = config.architectures or []
+    names = [name for name in config.architectures or [] if isinstance(name, str)]
     name, family = next(
         ((name, family) for name in names for ending, family in ARCHITECTURE_SUFFIXES.items() if name.endswith(ending)),
         ("", ""),

@@ -34,6 +34,9 @@ class SequenceClassifier(Transformer[list[int]]):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             what = f"several labels are called {twice[0]!r} in id2label"
             raise InvalidInput(what, where=f"{checkpoint.name}: config.json", fix="a different name for each label")
+        if sorted(config.id2label) != list(range(len(names))):
+            what = f"id2label numbers the labels {sorted(config.id2label)}"
+            raise InvalidInput(what, where=f"{checkpoint.name}: config.json", fix=f"the numbers 0 to {len(names) - 1}")
         self._labels = {str(label): index for index, label in config.id2label.items()}
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         self._card = replace(self._card, labels=tuple(self._labels))

@@ -173,6 +173,8 @@ def test_revision_depends_on_weights_configuration_and_family_but_not_on_the_fol
         ({"quantization_config": {"quant_method": "mine"}}, "quantised by 'mine', which transformers does not know"),
         ({"quantization_config": "int8"}, r"config\.json"),
         ({"intermediate_size": 65}, "weights have another shape than config.json states: .*mlp"),
+        ({"architectures": [3]}, "no family is known"),
+        ({"max_position_embeddings": 2}, "states 2 tokens as the longest input"),
         ({"num_hidden_layers": 3}, "the weights lack model.layers.2"),
     ],
 )
@@ -184,4 +186,17 @@ def test_config_that_does_not_fit_the_weights_is_refused(
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(InvalidInput, match=said):
+        load(str(folder), threads=1)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(("content", "said"), [('{"cut": ', "not JSON"), ("[]", "not a JSON object")])
+def test_damaged_settings_are_refused(
+    name: str, content: str, said: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Kills: transformers' defaults in place of a generation_config.json that cannot be read."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(checkpoint("bart"), folder)
+    (folder / name).write_text(content)
+    with pytest.raises(InvalidInput, match=rf"{name}: {said}"):
         load(str(folder), threads=1)

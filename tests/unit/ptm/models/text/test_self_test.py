@@ -205,12 +205,6 @@ def test_token_that_has_no_position_is_refused_in_templates_and_prompts(checkpoi
         backend.check(replace(task, template="{prompt} {text} <pad> It was {mask}."))
 
 
-def test_classifier_with_two_labels_of_one_name_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    names = {"id2label": {"0": "bad", "1": "good", "2": "good"}, "label2id": {"bad": 0, "good": 2}}
-    with pytest.raises(InvalidInput, match="several labels are called 'good'"):
-        load(str(change(tmp_path, checkpoint("bert-classifier"), **names)), threads=1)
-
-
 def test_vocabulary_without_common_words_is_served(tmp_path: Path) -> None:
     """Kills: a tokenisation check whose own label words are no words of the model."""
     known = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(20))]
@@ -231,3 +225,18 @@ def test_vocabulary_without_common_words_is_served(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = model(torch.tensor([[3, 4, 5, 4]])).logits[0, -1, [6, 7]].numpy()
     np.testing.assert_allclose(score(backend, task, TextPrompts(("w0",)), rows)[0, 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"0": "bad", "1": "good", "2": "good"}, "several labels are called 'good'"),
+        ({"1": "bad", "2": "fine", "3": "good"}, r"id2label numbers the labels \[1, 2, 3\]"),
+    ],
+)
+def test_classifier_whose_labels_are_unclear_is_refused(
+    names: dict[str, str], said: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = change(tmp_path, checkpoint("bert-classifier"), id2label=names, label2id={})
+    with pytest.raises(InvalidInput, match=said):
+        load(str(folder), threads=1)
