@@ -16,7 +16,13 @@ from tokenizers import normalizers
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from fedbbpt.errors import InvalidInput, first_line
-from fedbbpt.ptm.models.checkpoint_files import check_json, check_no_adapter, check_weights, digest_files, read_json
+from fedbbpt.ptm.models.checkpoint_files import (
+    check_generation_settings,
+    check_no_adapter,
+    check_weights,
+    digest_files,
+    read_json,
+)
 from fedbbpt.ptm.models.gguf_conversion import converted_from
 from fedbbpt.ptm.models.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from fedbbpt.types import Precision, Runtime
@@ -88,7 +94,7 @@ def load(
     """
     encoder = read_sentence_encoder(folder) if family == "dual-encoder" else SentenceEncoder(folder)
     check_weights(encoder.folder)
-    check_json(encoder.folder)
+    check_generation_settings(encoder.folder)
     config = read_config(encoder.folder)
     _check_quantisation(config, encoder.folder)
     if family == "dual-encoder" and config.is_encoder_decoder:

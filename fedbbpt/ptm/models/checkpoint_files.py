@@ -28,7 +28,6 @@ DOWNLOAD_EXCEPT = (*NEVER_READ, *(f"*/{name}" for name in NEVER_READ), *(f"{name
 """Patterns of paths that are not downloaded from the hub."""
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-_SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 MODULES = "modules.json"
 """The list of a sentence encoder's modules, each of which may have a folder."""
 
@@ -53,11 +52,11 @@ def check_no_adapter(folder: Path) -> None:
         raise InvalidInput(what, where=str(folder), fix="merge the adapter into its base model and save that")
 
 
-def check_json(folder: Path) -> None:
-    """Raises InvalidInput if a file of settings is damaged; of some, transformers would take its defaults instead."""
-    for path in (folder / name for name in _SETTINGS):
-        if path.is_file() and not isinstance(read_json(path), dict):
-            raise InvalidInput("not a JSON object", where=str(path), fix="the file as it was published")
+def check_generation_settings(folder: Path) -> None:
+    """Raises InvalidInput if generation_config.json is damaged: transformers would take its defaults instead."""
+    path = folder / "generation_config.json"
+    if path.is_file() and not isinstance(read_json(path), dict):
+        raise InvalidInput("not a JSON object", where=str(path), fix="the file as it was published")
 
 
 def digest_files(folder: Path) -> list[str]:

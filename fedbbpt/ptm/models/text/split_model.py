@@ -4,8 +4,10 @@ Each part runs the architecture's own code. Stand-ins take the place of the othe
 were computed before. `self_test` verifies at start-up that the parts together give the logits of the whole model.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -30,6 +32,8 @@ class SplitModel:
     """The model with a stand-in for the body; None if it has no head."""
     dtype: torch.dtype = torch.float32
     """Precision of the body's weights."""
+    turns: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """Held while the body runs: a lock, if threads must take turns."""
 
     def apply_embedding_block(self, words: Tensor, segments: Tensor | None = None) -> Tensor:
         """Returns the inputs of the first layer for word vectors `[N, T, D]`.
@@ -59,7 +63,8 @@ class SplitModel:
         inputs = inputs.to(self.dtype)
         if self.embedding_block is None:
             inputs = inputs.clone()  # some bodies scale word vectors in place
-        hidden: Tensor = self.body(inputs_embeds=inputs, **cached).last_hidden_state
+        with self.turns:
+            hidden: Tensor = self.body(inputs_embeds=inputs, **cached).last_hidden_state
         return hidden.float()
 
     def with_dtype(self, dtype: torch.dtype) -> "SplitModel":
@@ -91,7 +96,18 @@ def split_model(model: Any) -> SplitModel:
         setattr(model, name, _BodyStandIn(body))
     if getattr(body, "pooler", None) is not None:
         body.pooler = _NoPooler()
-    return SplitModel(words, _take_embedding_block(body, words.embedding_dim), body, head)
+    turns: AbstractContextManager[Any] = Lock() if _sets_frequencies(body) else nullcontext()
+    return SplitModel(words, _take_embedding_block(body, words.embedding_dim), body, head, turns=turns)
+
+
+def _sets_frequencies(body: nn.Module) -> bool:
+    """Tells whether the body's rotary positions set their frequencies anew for each input, by its length.
+
+    They keep them in the module, where another thread's input of another length would change them.
+    """
+    kinds = [getattr(module, "rope_type", None) for module in body.modules()]
+    each = [kind for one in kinds for kind in (one.values() if isinstance(one, Mapping) else [one])]
+    return any(isinstance(kind, str) and ("dynamic" in kind or kind == "longrope") for kind in each)
 
 
 def _body_name(model: Any) -> str:

@@ -26,6 +26,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
+from fedbbpt.ptm.models.text.split_model import split_model
 from fedbbpt.ptm.models.text.tokenisation_check import check_tokenisation
 from tests.sweep.comparison import sweep
 from tests.sweep.plain_forward import PlainForward
@@ -240,3 +241,28 @@ def test_classifier_whose_labels_are_unclear_is_refused(
     folder = change(tmp_path, checkpoint("bert-classifier"), id2label=names, label2id={})
     with pytest.raises(InvalidInput, match=said):
         load(str(folder), threads=1)
+
+
+@pytest.mark.parametrize("rope_type", ["longrope", "default"])
+def test_threads_take_turns_where_each_input_sets_the_frequencies(rope_type: str) -> None:
+    """Phi-3 keeps the frequencies of an input in its module, where another thread's input would change them."""
+    factors: dict[str, Any] = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    rope = {"rope_type": rope_type, "rope_theta": 1e4, **(factors if rope_type == "longrope" else {})}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    }
+    config = transformers.Phi3Config(
+        **sizes,
+        vocab_size=20,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        original_max_position_embeddings=64,
+        rope_parameters=rope | {"original_max_position_embeddings": 64},
+        pad_token_id=0,
+    )
+    split = split_model(transformers.Phi3ForCausalLM(config))
+    with split.turns:
+        assert getattr(split.turns, "locked", lambda: False)() == (rope_type == "longrope")
