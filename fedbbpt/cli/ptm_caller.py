@@ -62,6 +62,7 @@ def _for_people(card: ModelCard) -> dict[str, Any]:
     rows: dict[str, Any] = {
         "revision": card.revision,
         "family": card.family,
+        "precision": card.precision or "not told",
         "output": card.output,
         "prompt_kinds": ", ".join(sorted(card.prompt_kinds)),
         "injections": ", ".join(sorted(card.injections)),

@@ -41,7 +41,10 @@ class Server:
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether a connection to this server stays on this machine: 0.0.0.0 and :: also lead to loopback."""
+        """Whether a connection to this server stays on this machine: 0.0.0.0 and :: also lead to loopback.
+
+        No name is looked up: see `proxies.bypasses_proxy`.
+        """
         return is_loopback(self.host) or self.host in ("0.0.0.0", "::")
 
 
@@ -55,11 +58,6 @@ class Address:
     """The servers: several if they share the work, none for a Unix domain socket."""
     by_dns: bool = False
     """Whether the only server's host is a name that has the addresses of several servers."""
-
-    @property
-    def on_this_machine(self) -> bool:
-        """Whether all connections to this address stay on this machine."""
-        return all(server.on_this_machine for server in self.servers)
 
 
 def parse_address(text: str, where: str = "address", *, several: bool = True) -> Address:

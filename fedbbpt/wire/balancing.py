@@ -11,7 +11,7 @@ from itertools import chain
 
 from fedbbpt.errors import InvalidInput, Unavailable
 from fedbbpt.wire.addresses import DNS, Address, Server
-from fedbbpt.wire.proxies import proxy_variable
+from fedbbpt.wire.proxies import bypasses_proxy, proxy_before
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Target:
 def target(address: Address, *, tls: bool) -> Target:
     """Returns the target of an address. The hosts of a list are resolved here, once.
 
+    A single host is looked up only to find out whether it is this machine's loopback, and only if there is a proxy.
+
     Args:
         address: One server, several, or a name that has the addresses of several.
         tls: Whether the channel uses TLS.
@@ -46,7 +48,7 @@ def target(address: Address, *, tls: bool) -> Target:
         InvalidInput: The hosts of a list differ although `tls` is true, or a proxy stands before one of them.
         Unavailable: None of the hosts of a list can be resolved.
     """
-    direct = _NO_PROXY if address.on_this_machine else ()
+    direct = _NO_PROXY if all(map(bypasses_proxy, address.servers)) else ()
     if len(address.servers) < 2:
         return Target(address.text, (*direct, *((_ROUND_ROBIN,) if address.by_dns else ())))
     hosts = tuple(dict.fromkeys(server.host for server in address.servers))
@@ -56,7 +58,7 @@ def target(address: Address, *, tls: bool) -> Target:
         raise InvalidInput(f"{len(hosts)} different host names with TLS", where=address.text, fix=fix)
     for server in address.servers:
         # gRPC would ask the proxy for one tunnel to the whole list.
-        variable = "" if server.on_this_machine else proxy_variable(server.host)
+        variable = proxy_before(server)
         if variable:
             what = f"a list of servers cannot be reached through a proxy, but {variable} names one for {server.host}"
             raise InvalidInput(what, where=address.text, fix="their hosts in no_proxy, or a single HOST:PORT")

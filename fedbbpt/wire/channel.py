@@ -5,6 +5,7 @@ Without TLS a server binds to loopback only, unless `insecure` is set; then it l
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -86,7 +87,8 @@ def connect(
         InvalidInput: The address or a TLS file is invalid.
         Unavailable: None of the hosts can be resolved.
     """
-    parsed = parse_address(address, where or peer.option)
+    peer = replace(peer, option=where or peer.option)
+    parsed = parse_address(address, peer.option)
     if tls is None and not all(is_loopback(server.host) for server in parsed.servers):
         log.warning("INSECURE: without TLS, anybody on the network path can read the traffic with %s", address)
         if token:

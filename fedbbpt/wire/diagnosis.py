@@ -11,7 +11,7 @@ import ssl
 from fedbbpt.errors import FedbbptError, TlsFailed, Unavailable, WrongService
 from fedbbpt.wire.addresses import Address, Server
 from fedbbpt.wire.peers import Peer
-from fedbbpt.wire.proxies import proxy_variable
+from fedbbpt.wire.proxies import proxy_before
 from fedbbpt.wire.tls import ClientTls, verifying_context
 
 PROBE_SECONDS = 3.0
@@ -42,7 +42,7 @@ def find_cause(address: Address, tls: ClientTls | None, peer: Peer, text: str = 
         text: What gRPC says about the failure.
     """
     for server in address.servers:
-        variable = "" if server.on_this_machine else proxy_variable(server.host)
+        variable = proxy_before(server)
         cause = _behind_proxy(server, peer, variable, text) if variable else _Probe(server, tls, peer).cause()
         if cause is not None:
             return cause

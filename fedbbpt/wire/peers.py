@@ -16,7 +16,7 @@ class Peer:
 
     name: str
     option: str
-    """The option that holds its address."""
+    """The option that holds its address; of a channel, what holds it there, such as an argument or a key."""
     prefix: str
     """What the names of the options for its TLS files and token begin with."""
     keepalive_seconds: int

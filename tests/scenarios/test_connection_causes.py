@@ -208,3 +208,11 @@ def test_status_names_the_cause(command_line: CommandLine, files: Files, ptm_ser
     ended = command_line("status", "--coordinator", f"127.0.0.1:{port}", "--tls-ca", str(files.folder / "ca.pem"))
     assert ended.code == 5 and "certificate is for hub.example.org, not for 127.0.0.1" in ended.message
     assert "hint: --coordinator with a host in the certificate" in ended.message
+
+
+def test_the_hint_names_what_holds_the_address(command_line: CommandLine, files: Files, ptm_servers: Any) -> None:
+    """Kills: a hint at --ptm from commands that have no such option."""
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tls=files.server("elsewhere"))
+    for command in ("describe", "usage"):
+        ended = command_line("ptm", command, f"127.0.0.1:{port}", "--ptm-tls-ca", str(files.folder / "ca.pem"))
+        assert ended.code == 5 and "hint: HOST:PORT with a host in the certificate" in ended.message

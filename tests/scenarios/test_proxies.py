@@ -19,8 +19,9 @@ from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
+from fedbbpt.wire.addresses import Server
 from fedbbpt.wire.channel import connect
-from fedbbpt.wire.proxies import proxy_variable
+from fedbbpt.wire.proxies import bypasses_proxy, proxy_variable
 
 
 class RefusingProxy:
@@ -64,6 +65,17 @@ def test_nothing_for_this_machine_goes_to_a_proxy(address: str, ptm_servers: Any
     """Kills: a local run that fails, or sends its token in clear through the proxy."""
     port = ptm_servers.start(Engine(Fake(), time.monotonic))
     with connect(address.replace("{}", str(port)), token="secret") as channel:
+        assert RemotePtm(channel).describe().model == "fake"
+    assert proxy.asked == []
+
+
+def test_the_name_of_this_machine_leads_to_no_proxy(ptm_servers: Any, proxy: RefusingProxy) -> None:
+    """Kills: a service at the machine's own name that only a proxy is asked for, which cannot reach it."""
+    name = socket.gethostname()
+    if not bypasses_proxy(Server(name, 1)):
+        pytest.skip("this machine's name does not lead to loopback alone")
+    port = ptm_servers.start(Engine(Fake(), time.monotonic))
+    with connect(f"{name}:{port}") as channel:
         assert RemotePtm(channel).describe().model == "fake"
     assert proxy.asked == []
 

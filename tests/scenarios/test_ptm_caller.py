@@ -43,7 +43,8 @@ def test_describe_shows_the_card(address: str, command_line: CommandLine) -> Non
     assert shown["revision"] == card.revision and shown["prompt_kinds"] == sorted(card.prompt_kinds)
     assert shown["price"]["micros_per_query"] == 2500
     table = command_line(*words).out
-    for text in (card.revision, card.family, "latent, soft, text, tokens", "label-logits", "0.002500 EUR"):
+    assert shown["precision"] == card.precision == "float32"
+    for text in (card.revision, card.family, "float32", "latent, soft, text, tokens", "label-logits", "0.002500 EUR"):
         assert text in table
     assert all(len(line) <= 80 for line in table.splitlines())
 

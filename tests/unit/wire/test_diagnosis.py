@@ -12,7 +12,7 @@ from fedbbpt.wire.peers import COORDINATOR
 
 @pytest.fixture(autouse=True)
 def _no_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*query: object) -> None:
+    def unknown(*query: object, **options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
