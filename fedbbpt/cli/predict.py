@@ -33,7 +33,7 @@ from fedbbpt.data.inputs import (
     stream_rows,
 )
 from fedbbpt.data.quality import TextReview, cut_texts
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidData, InvalidInput
 from fedbbpt.federation.prediction import probabilities
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.types import Examples
@@ -147,13 +147,14 @@ def _inputs(
         return iter([(examples, named)]), len(examples)
     if data == STDIN:
         stdin = cast(Any, sys.stdin.buffer)  # typed as a BinaryIO, which has no `peek`
-        return batches(stream_rows(stdin, "standard input", stdin_format, columns), _BATCH), None
+        name = "standard input"
+        return batches(stream_rows(stdin, name, stdin_format, columns), _BATCH, name), None
     with err.status("reading the data"):
         # A long file must not fail in its last row, after all others were paid for.
         count = sum(1 for _ in file_rows(data, columns))
     if not count:
-        raise InvalidInput("no inputs", where=data, fix="at least one row")
-    return batches(file_rows(data, columns), _BATCH), count
+        raise InvalidData("no examples", where=data, fix="at least one row")
+    return batches(file_rows(data, columns), _BATCH, data), count
 
 
 def _table(predictions: list[dict[str, Any]], labels: tuple[str, ...], *, first: bool) -> Table:

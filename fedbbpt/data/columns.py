@@ -54,11 +54,19 @@ class Columns:
         for column, setting in self.options().items():
             if column not in found:
                 fix = f"{setting}, where NAME is one of the columns: {listed(found)}"
+                alike = [name for name in found if folded(name) == folded(column)]
+                if alike:
+                    fix = f"the column {alike[0]!r} differs from it only in case or spaces: {fix}"
                 raise InvalidData(f"no column {column!r}", where=where, fix=fix)
         for column in self.names():
             if found.count(column) > 1:
                 what = f"{found.count(column)} columns are called {column!r}"
                 raise InvalidData(what, where=where, fix="a different name for each column")
+
+
+def folded(name: str) -> str:
+    """Returns a name of a column without differences of case and of spaces around it."""
+    return name.strip().casefold()
 
 
 def is_name(cell: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from fedbbpt.data.columns import Columns, is_name
+from fedbbpt.data.columns import Columns, folded, is_name
 from fedbbpt.errors import InvalidData
 
 DELIMITERS = (",", ";", "\t")
@@ -19,6 +19,18 @@ _NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 
 _SAMPLE_LINES = 1000
 """Lines that are looked at to find the delimiter, and whether there is a header."""
+
+_USUAL = frozenset(
+    "text texts label labels id idx index sentence question class category topic premise hypothesis title target "
+    "pair query utterance intent sentiment content".split()
+)
+"""Words of column names that are hardly ever a whole cell of data."""
+
+_MOST = 0.75
+"""The share of a column's values that have to be longer than its first cell to show that this is a name."""
+
+_MIN_CELL = 8
+"""Characters of a cell below which no value counts as longer for its characters alone."""
 
 _DECLARED = re.compile(r'"?sep=(.)"?[\r\n]*')
 """A first line by which a file tells Excel its delimiter."""
@@ -134,19 +146,42 @@ def _fit(sample: list[tuple[int, str]], delimiter: str, columns: Columns) -> tup
 
 
 def _check_header(header: list[str], others: list[list[str]], columns: Columns, place: str) -> None:
-    """Raises InvalidData if the first row, which lacks a wanted column, looks like data: its cells are not shown then.
+    """Raises InvalidData unless the first row, which lacks a wanted column, is clearly a header: no cell is shown then.
 
-    It does if a cell is no name (long, a sentence, a number), or stands again below, as a label does.
+    It is data if a cell is no name (long, a sentence, a number), or stands again below, as a label does. Short cells
+    may be either.
     """
-    below = [{fields[index].strip() for fields in others if index < len(fields)} for index in range(len(header))]
+    below = [[fields[index].strip() for fields in others if index < len(fields)] for index in range(len(header))]
     if all(is_name(cell) and cell not in seen for cell, seen in zip(header, below, strict=True) if cell):
-        return
-    wanted = " and ".join(map(repr, columns.options()))
-    what = f"the file has no header row: its first row, columns 1 to {len(header)}, looks like data"
-    fix = f"a first row with the names of the columns, among them {wanted}"
+        if _has_usual_name(header, columns) or any(map(_is_short_above, header, below)):
+            return
+        missing, setting = next((name, how) for name, how in columns.options().items() if name not in header)
+        count = "1 column, which is not" if len(header) == 1 else f"{len(header)} columns, none of which is"
+        what = f"the file has {count} called {missing!r}"
+        fix = f"a first row with the names of the columns; if it has one, {setting}"
+    else:
+        wanted = " and ".join(map(repr, columns.options()))
+        what = f"the file has no header row: its first row, columns 1 to {len(header)}, looks like data"
+        fix = f"a first row with the names of the columns, among them {wanted}"
     if len(header) == 1:
         fix += "; or --delimiter (in a job: data.delimiter), if the columns are separated in another way"
     raise InvalidData(what, where=place, fix=fix)
+
+
+def _has_usual_name(header: list[str], columns: Columns) -> bool:
+    """Says whether a cell is a wanted column, perhaps in another case, or consists of usual words: "Question_1"."""
+    wanted = set(map(folded, columns.names()))
+    words = [re.findall(r"[^\W\d_]+", folded(cell)) for cell in header]
+    return any(folded(cell) in wanted for cell in header) or any(found and _USUAL.issuperset(found) for found in words)
+
+
+def _is_short_above(cell: str, below: list[str]) -> bool:
+    """Says whether most values below a cell are texts that are clearly longer, so that the cell names their column."""
+    values = [value for value in below if value]
+    longer = [
+        len(value.split()) > 2 * len(cell.split()) or len(value) > 3 * max(len(cell), _MIN_CELL) for value in values
+    ]
+    return bool(cell and values) and sum(longer) >= _MOST * len(longer)
 
 
 def _spelt(delimiter: str) -> str:

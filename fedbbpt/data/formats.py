@@ -5,7 +5,6 @@ the records is not checked here.
 """
 
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,9 +24,8 @@ def records(source: str | Path, columns: Columns) -> Iterator[Record]:
     if ending in _FORMATS:
         try:
             yield from _FORMATS[ending](path, columns)
-        except (OSError, EOFError, zlib.error) as error:
-            # gzip raises each of the three for a broken file.
-            reason = getattr(error, "strerror", None) or first_line(error)
+        except OSError as error:
+            reason = error.strerror or first_line(error)
             raise InvalidData(f"cannot be read: {reason}", where=str(source)) from error
     elif ending in _OTHERS:
         kind, fix = _OTHERS[ending]

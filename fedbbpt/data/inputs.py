@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from fedbbpt.data import delimited, formats, text_file
 from fedbbpt.data.columns import Columns
 from fedbbpt.data.examples import Row, stream
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidData, InvalidInput
 from fedbbpt.host.files import atomic_writer
 from fedbbpt.types import Examples
 
@@ -64,8 +64,15 @@ def stream_rows(file: io.BufferedReader, name: str, kind: InputFormat, columns: 
     return stream(iter(found), unlabelled)
 
 
-def batches(rows: Iterator[Row], size: int) -> Iterator[tuple[Examples, Named]]:
-    """Yields up to `size` rows at a time, as examples for a model and as a user knows them."""
+def batches(rows: Iterator[Row], size: int, name: str) -> Iterator[tuple[Examples, Named]]:
+    """Yields up to `size` rows at a time, as examples for a model and as a user knows them.
+
+    Raises InvalidData if there are no rows; `name` is that of their source.
+    """
+    first = next(rows, None)
+    if first is None:
+        raise InvalidData("no examples", where=name, fix="at least one row")
+    rows = chain([first], rows)
     while batch := list(islice(rows, size)):
         texts = tuple(row.text for row in batch)
         pairs = tuple(row.pair for row in batch if row.pair is not None)

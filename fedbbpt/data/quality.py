@@ -44,12 +44,14 @@ class TextReview:
     def warnings(self) -> list[DataWarning]:
         """Returns a warning for each kind of oddity that was found."""
         said = {
-            "short": "nearly empty texts, with at most one letter or digit",
-            "lost": "damaged texts, with a replacement character for each letter that was lost",
-            "misread": "misread texts: UTF-8 was taken for another encoding, by another program or by --encoding",
+            "short": "nearly empty, with at most one letter or digit",
+            "lost": "damaged, with a replacement character for each letter that was lost",
+            "misread": "misread: UTF-8 was taken for another encoding, by another program or by --encoding",
         }
         return [
-            DataWarning(f"{kind} texts", self._counts[kind], f"{self._counts[kind]} of {self._texts}: {what}")
+            DataWarning(
+                f"{kind} texts", self._counts[kind], f"{_share(self._counts[kind], self._texts, 'text')} {what}"
+            )
             for kind, what in said.items()
             if self._counts[kind]
         ]
@@ -93,8 +95,8 @@ def cut_texts(truncation: Truncation | None, examples: int, max_tokens: int) -> 
         return []
     mean = truncation.tokens / truncation.examples
     message = (
-        f"{truncation.examples} of {examples}: texts that are too long for the model, which reads {max_tokens} tokens "
-        f"with template and prompt; their ends were cut off, {mean:.0f} tokens on average"
+        f"{_share(truncation.examples, examples, 'text')} too long for the model, which reads {max_tokens} tokens "
+        f"with template and prompt; what exceeds them was cut off, {mean:.0f} tokens on average"
     )
     return [DataWarning("cut texts", truncation.examples, message)]
 
@@ -107,7 +109,7 @@ def _shared(keys: Mapping[str, Sequence[tuple[bytes, str]]]) -> Iterable[DataWar
         if count:
             same = sum(key in exact for key, _ in keys[second])
             less = f", {count - same} with other spaces or capitals" if count > same else ""
-            message = f"{count} of {len(keys[second])}: {second} examples that are also in {first}{less}"
+            message = f"{_share(count, len(keys[second]), f'{second} example')} also in {first}{less}"
             message += "; measurements look better than they are"
             yield DataWarning(f"{second} examples in {first}", count, message)
 
@@ -122,7 +124,13 @@ def _conflicting(
             labels[key].add(label)
     count = sum(len(found) > 1 for found in labels.values())
     if count:
-        yield DataWarning("conflicting labels", count, f"{count}: examples that occur with different labels")
+        occur = "1 example occurs" if count == 1 else f"{count} examples occur"
+        yield DataWarning("conflicting labels", count, f"{occur} with different labels")
+
+
+def _share(count: int, total: int, noun: str) -> str:
+    """The beginning of a sentence about some of a number of things: "1 of 20 texts is", "2 of 20 texts are"."""
+    return f"{count} of {total} {noun}{'' if total == 1 else 's'} {'is' if count == 1 else 'are'}"
 
 
 def _keys(examples: Examples) -> list[tuple[bytes, str]]:

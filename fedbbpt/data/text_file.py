@@ -8,6 +8,7 @@ import codecs
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,13 @@ _MARKS = {
 }
 """Encodings by byte order mark. That of UTF-32 begins like that of UTF-16, so it comes first."""
 
+_COMPRESSED = ".gz"
+_GZIP = b"\x1f\x8b"
+
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive, as Excel's .xlsx files are",
     b"\xd0\xcf\x11\xe0": "an old Office document, as .xls files are",
-    b"\x1f\x8b": "compressed with gzip",
+    _GZIP: "compressed with gzip",
     b"%PDF": "a PDF document",
     b"PAR1": "a Parquet file",
 }
@@ -42,11 +46,24 @@ def lines(path: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
     """Yields numbered lines with their line ends; a byte order mark is removed.
 
     Raises:
-        InvalidData: The file is not text, a byte does not fit its encoding, or a line is too long.
-        OSError, EOFError, zlib.error: The file, or its compression, is damaged.
+        InvalidData: The file is not text, its compression is damaged, a byte does not fit its encoding, or a line is
+            too long.
+        OSError: The file cannot be opened or read.
     """
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as opened:
-        yield from decoded(opened, path.name, encoding)
+    if not path.name.endswith(_COMPRESSED):
+        with path.open("rb") as opened:
+            yield from decoded(opened, path.name, encoding)
+        return
+    try:
+        with gzip.open(path) as unpacked:
+            yield from decoded(unpacked, path.name, encoding)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        # Their messages are not passed on, because one shows the first bytes of the file.
+        with path.open("rb") as opened:
+            damage = "it ends too early" if isinstance(error, EOFError) else "it is damaged"
+            reason = damage if opened.read(len(_GZIP)) == _GZIP else "it is not a gzip file"
+        fix = "a complete .gz file, or the unpacked file"
+        raise InvalidData(f"cannot be read: {reason}", where=str(path), fix=fix) from None
 
 
 def decoded(stream: io.BufferedReader | gzip.GzipFile, name: str, encoding: str = "") -> Iterator[tuple[int, str]]:

@@ -33,7 +33,12 @@ def atomic_writer(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     `atomic_write`.
     """
     partial = path.with_name(f"{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    except OSError as error:
+        # Names what the user wrote, or the missing folder, and not the partial file.
+        error.filename = str(path if path.parent.is_dir() else path.parent)
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

@@ -79,6 +79,17 @@ def test_a_bad_row_is_found_before_the_model_is_asked_and_leaves_no_file(predict
     assert not list(Path().glob("p.csv*"))
 
 
+@pytest.mark.parametrize("source", ["-", "empty.jsonl"])
+def test_no_examples_are_refused_and_leave_no_file(
+    source: str, predict: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("empty.jsonl").touch()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO())))
+    ended = predict("--data", source, "--out", "p.csv")
+    assert ended.code == 3 and ": no examples hint: at least one row" in ended.message
+    assert not list(Path().glob("p.csv*"))
+
+
 def test_a_file_is_not_overwritten_unless_told(predict: CommandLine) -> None:
     write_csv(Path("q.csv"), TEXTS)
     Path("p.csv").write_text("kept")

@@ -37,6 +37,8 @@ def test_warnings_reach_people_and_programs(run: CommandLine) -> None:
     summary = json.loads(ended.out)
     shared = {"dev examples in train": 1, "test examples in train": 1, "test examples in dev": 1}
     assert kinds(summary["warnings"]) == {**shared, "cut texts": 1}
+    messages = {warning["kind"]: warning["message"] for warning in summary["warnings"]}
+    assert "test examples is also in train;" in messages["test examples in train"]
     for warning in summary["warnings"]:
         assert ended.message.count(" ".join(warning["message"].split())) == 1
     assert "knee" not in ended.err
@@ -52,4 +54,4 @@ def test_evaluate_and_predict_say_how_much_of_a_text_the_model_does_not_read(run
     # The prompt takes 8 of the model's tokens.
     assert f"{EXCESS + 8} tokens on average" in measured[0]["message"]
     ended = run("predict", *prompt[:2], "--data", "splits/test.csv", "--out", "p.csv")
-    assert "warning: 1 of 90: texts that are too long for the model" in ended.message
+    assert "warning: 1 of 90 texts is too long for the model" in ended.message

@@ -89,6 +89,51 @@ def test_a_header_with_other_names_is_shown_with_the_option(tmp_path: Path) -> N
     assert "--text-column" in caught.value.fix and "data.text_column" in caught.value.fix
 
 
+SHORT_CELLS = {
+    "texts of one word": ("Where;do\nI;pay\n", 2),
+    "a diagnosis": ("HIV;pos\nflu;neg\nTB;unknown\n", 2),
+    "one row": ("HIV;pos\n", 2),
+    "one column": ("HIV\nflu\n", 1),
+    "a few longer texts": ("HIV;pos\nflu;neg\nTB;unclear\nI have had a cough;mild\n", 2),
+}
+
+
+@pytest.mark.parametrize("kind", SHORT_CELLS)
+def test_short_cells_that_may_be_data_are_not_shown(kind: str, tmp_path: Path) -> None:
+    content, count = SHORT_CELLS[kind]
+    with pytest.raises(InvalidData) as caught:
+        texts(write(tmp_path / "a.csv", content))
+    columns = "1 column, which is not" if count == 1 else f"{count} columns, none of which is"
+    assert caught.value.what == f"the file has {columns} called 'text'"
+    assert "a first row with the names" in caught.value.fix and "--text-column NAME" in caught.value.fix
+    assert not any(f"'{cell}'" in str(caught.value) for cell in content.replace(";", "\n").split("\n"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Frage;Art\nWo kann ich hier parken?;Besuch\nWer zahlt das?;Rechnung\n",
+        "Notes;Code\nacetylsalicylic-acid-500mg;x\n",
+        "Comment;Class\nok;x\nno;y\n",
+        "Question_1;Art\nok;x\n",
+    ],
+)
+def test_names_above_texts_and_usual_names_are_shown(content: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="no column 'text'") as caught:
+        texts(write(tmp_path / "a.csv", content))
+    first, second = content.split("\n", 1)[0].split(";")
+    assert f"'{first}', '{second}'" in caught.value.fix
+
+
+@pytest.mark.parametrize(("header", "wanted"), [("Text,label", "text"), ("question,label", "Question")])
+def test_a_column_in_another_case_is_named_first(header: str, wanted: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f"{header}\nok,x\n")
+    found = header.split(",")[0]
+    with pytest.raises(InvalidData, match=f"no column '{wanted}'") as caught:
+        texts(path, Columns(wanted))
+    assert caught.value.fix.startswith(f"the column '{found}' differs from it only in case or spaces: --text-column")
+
+
 def test_a_second_column_that_is_named_must_be_there(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\na,b\n")
     with pytest.raises(InvalidData, match="no column 'answer'; --pair-column"):

@@ -184,13 +184,20 @@ def test_bad_files_get_a_clear_error(write: Write, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: b"text", lambda data: data[:-12], lambda data: data[:10] + b"\xff" * 9]
+    ("damage", "said"),
+    [
+        (lambda data: b"text", "it is not a gzip file"),
+        (lambda data: data[:-12], "it ends too early"),
+        (lambda data: data[:10] + b"\xff" * 9, "it is damaged"),
+        (lambda data: data + b"rest", "it is damaged"),
+    ],
 )
-def test_a_damaged_archive_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_archive_is_named(tmp_path: Path, damage: Callable[[bytes], bytes], said: str) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(damage(gzip.compress(lines(*[MEOW] * 100).encode())))
-    with pytest.raises(InvalidData, match=r"a\.jsonl\.gz: cannot be read"):
+    with pytest.raises(InvalidData) as caught:
         read(path, LABELS)
+    assert str(caught.value) == f"{path}: cannot be read: {said}; a complete .gz file, or the unpacked file"
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_duplicates_across_splits_are_counted_exactly_and_after_normalising() ->
     warnings = found(train=train, dev=part("who pays"), test=test)
     assert warnings.keys() == {"test examples in train", "dev examples in train"}
     assert warnings["test examples in train"].count == 2
-    message = "2 of 3: test examples that are also in train, 1 with other spaces or capitals;"
+    message = "2 of 3 test examples are also in train, 1 with other spaces or capitals;"
     assert warnings["test examples in train"].message.startswith(message)
     assert "capitals" not in warnings["dev examples in train"].message
 
@@ -74,12 +74,12 @@ def test_odd_texts_are_counted_over_all_parts(kind: str, texts: list[str], count
         seen.add(Examples((text,)))
     (warning,) = seen.warnings()
     assert (warning.kind, warning.count) == (kind, count)
-    assert warning.message.startswith(f"{count} of {len(texts)}: ")
+    assert warning.message.startswith(f"{count} of {len(texts)} texts {'is' if count == 1 else 'are'} ")
 
 
 def test_cut_texts_say_how_many_and_by_how_much() -> None:
     (warning,) = cut_texts(Truncation(3, 90), 12, 128)
-    assert warning.count == 3 and "3 of 12: texts" in warning.message
+    assert warning.count == 3 and "3 of 12 texts are too long" in warning.message
     assert "128 tokens" in warning.message and "30 tokens on average" in warning.message
     assert cut_texts(Truncation(), 12, 128) == cut_texts(None, 12, 128) == []
 

@@ -38,6 +38,17 @@ def test_atomic_write_recovers_from_the_rest_of_a_crash(tmp_path: Path) -> None:
     assert path.read_bytes() == b"whole"
 
 
+def test_an_error_names_the_missing_folder_and_never_the_partial_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        atomic_write(tmp_path / "no" / "such" / "p.csv", b"")
+    assert caught.value.filename == str(tmp_path / "no" / "such")
+    path = tmp_path / "p.csv"
+    (tmp_path / "p.csv.partial").mkdir()
+    with pytest.raises(OSError) as caught_too:
+        atomic_write(path, b"")
+    assert caught_too.value.filename == str(path)
+
+
 def test_atomic_write_keeps_a_secret_from_other_users(tmp_path: Path) -> None:
     path = tmp_path / "client.key"
     atomic_write(path, b"secret", mode=0o600)
