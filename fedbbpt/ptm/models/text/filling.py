@@ -8,6 +8,7 @@ its space), and the stand-in's tokens are removed later. Where letters of the te
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import Formatter
 
 from fedbbpt.errors import InvalidTask
 from fedbbpt.ptm.models.template import Piece, Placeholder, parse
@@ -96,7 +97,7 @@ class Template:
         """A word that stands for a text."""
         self.stand_in = ""
         """What takes the place of a prompt: a word, or nothing."""
-        if self._stands_apart():
+        if _names_prompt(task) and self._stands_apart():
             self.stand_in = next((word for word in known if self._is_separate(word)), "")
 
     def fill(self, text: str, pair: str, *, prompt: str | None = None, mask: str | None = None) -> Filled:
@@ -140,6 +141,11 @@ class Template:
         before, after = self._pieces[:index][-1:], self._pieces[index + 1 :][:1]
         apart_before = bool(self._pieces[index].text) or all(_ends_word(piece) for piece in before)
         return apart_before and all(_begins_no_word(piece) for piece in after)
+
+
+def _names_prompt(task: TaskSpec) -> bool:
+    """Tells whether the template says where a prompt is; otherwise its beginning is read as without any prompt."""
+    return any(name == Placeholder.PROMPT for _, name, _, _ in Formatter().parse(task.template))
 
 
 def _ends_word(piece: Piece) -> bool:

@@ -58,6 +58,8 @@ FEWEST_TOKENS = 16
 """Tokens to which smaller micro-batches are filled up with copies."""
 CPU_TOKENS = 1024
 """Tokens of a micro-batch on a CPU. Larger ones do not fit into its caches and are no faster."""
+LARGE_MODEL = 5e7
+"""Weights of a model whose noise is measured on fewer inputs, so that it starts sooner."""
 C = TypeVar("C")
 LabelTokens: TypeAlias = tuple[tuple[int, ...], ...]
 """The token ids of each class's label word."""
@@ -139,7 +141,8 @@ class Transformer(ABC, Generic[C]):
                 self._model = accelerate_body(self._model, self._first_layer_probe, cuda_recorder())
         if not (token_budget or self._on_cpu):
             self._token_budget = find_token_budget(self._seconds_per_batch, first=CPU_TOKENS)
-        self._card = replace(self._card, score_noise=self._measure_noise())
+        noise = self._measure_noise(6 if checkpoint.model.num_parameters() < LARGE_MODEL else 2)
+        self._card = replace(self._card, score_noise=noise)
 
     @abstractmethod
     def check(self, task: TaskSpec) -> None:
@@ -271,13 +274,16 @@ class Transformer(ABC, Generic[C]):
         """Returns the scores `[K]` in a whole model's output: for models without a head, hidden states `[T, D]`."""
         return self._score_hidden(output[None], torch.tensor([len(output) - 1], device=output.device), columns)[0]
 
-    def _measure_noise(self) -> float:
-        """Returns the standard deviation of the difference between the scores of pairs alone and in batches."""
+    def _measure_noise(self, count: int) -> float:
+        """Returns the standard deviation of the difference between the scores of pairs alone and in batches.
+
+        `count`: lengths of inputs that are measured.
+        """
         rng = seeds.rng(0, "score-noise")
         columns = self._noise_columns()
         first = min(FEWEST_TOKENS, self._card.max_tokens // 3)
         longest = min(40, self._card.max_tokens - first - self._extra_tokens(columns))
-        lengths = rng.integers(1, longest + 1, 6).repeat(2)
+        lengths = rng.integers(1, longest + 1, count).repeat(2)
         ids = [tuple(rng.integers(0, self._model.word_embeddings.num_embeddings, n).tolist()) for n in lengths]
         # Prompts join alternately before and after the text.
         rows = [TokenisedExample(row, 0, len(row) * (i % 2), None, 0) for i, row in enumerate(ids)]
