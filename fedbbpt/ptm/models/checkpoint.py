@@ -4,6 +4,8 @@ Weights are read from safetensors only, and code in a checkpoint is never run (`
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,17 @@ def read_config(folder: Path) -> Any:
         raise InvalidInput(why, where=str(path), fix="a model that transformers knows") from None
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps transformers from printing its reports; what matters in them to a user becomes an error here."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no types
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
+
+
 def load(
     name: str,
     folder: Path,
@@ -101,15 +114,16 @@ def load(
         auto_class = transformers.AutoModelForTextEncoding  # T5's encoder, without its decoder
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     try:
-        model, report = auto_class.from_pretrained(
-            encoder.folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-        )
+        with without_warnings():  # what the weights lack is refused below, by name
+            model, report = auto_class.from_pretrained(
+                encoder.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     except SafetensorError as error:
         what = f"the weights are damaged or incomplete ({first_line(error)})"
         fix = "copy the *.safetensors files again, in full; in a git repository, 'git lfs pull' fetches them"

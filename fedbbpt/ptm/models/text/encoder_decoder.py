@@ -72,6 +72,9 @@ class EncoderDecoder(LanguageModel):
                 pieces = tokenizer.convert_ids_to_tokens(tokens)
                 what = f"label word {text!r} is {pieces} to the model"
                 raise InvalidTask(what, where="classes", fix="words that the vocabulary has")
+            if max(tokens) >= self._decoder.weight.shape[0]:
+                what = f"label word {text!r} has a token that the tokenizer has and the model has no vector for"
+                raise InvalidTask(what, where="classes", fix="other words")
         if len(set(words)) < len(words):
             raise InvalidTask("two label words are the same tokens", where="classes", fix="different words")
         if (continued := sum(map(len, words)) - len(words)) > MAX_CONTINUATION_TOKENS:

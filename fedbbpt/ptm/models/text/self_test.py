@@ -7,21 +7,19 @@ reads later long ones is found.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor, nn
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.ptm.models.accelerate.latent_projection import deviation_of_words
-from fedbbpt.ptm.models.checkpoint import CPU, Checkpoint
+from fedbbpt.ptm.models.checkpoint import CPU, Checkpoint, without_warnings
 from fedbbpt.ptm.models.text.agreement import difference
 from fedbbpt.ptm.models.text.encoding import TokenisedExample
 
@@ -106,7 +104,7 @@ class SelfTest:
             self.probes.insert(1, _as_pair(self.probes[-1]))
         self.vectors = random_vectors(words, 1, min(SHORT_TOKENS, checkpoint.max_tokens))
         self.words = self.probes[0].words
-        with torch.inference_mode(), _without_warnings():
+        with torch.inference_mode(), without_warnings():
             self.outputs = [_ask(checkpoint, probe, ids=_ids(checkpoint, probe)) for probe in self.probes]
             if any(output.isnan().any() for output in self.outputs):
                 what = "the model answers with NaN: its weights are damaged, or overflow"
@@ -260,17 +258,6 @@ def _long_tokens(checkpoint: Checkpoint, switches: Sequence[int]) -> int:
     affordable = int(operations / (2 * checkpoint.model.num_parameters()))
     wanted = max(LONG_TOKENS, *(switch + switch // 4 + 2 for switch in switches), 0)
     return min(checkpoint.max_tokens, max(MIN_LONG_TOKENS, min(wanted, affordable)))
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keeps transformers from telling the user that vectors have no padding: no input here has any."""
-    before = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no types
-    try:
-        yield
-    finally:
-        transformers.utils.logging.set_verbosity(before)
 
 
 def _ids(checkpoint: Checkpoint, probe: Probe) -> Tensor:

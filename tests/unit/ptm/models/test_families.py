@@ -254,3 +254,15 @@ def test_model_that_reads_more_than_text_is_refused(checkpoint: Checkpoint, tmp_
     transformers.LlavaConfig(architectures=["LlavaForConditionalGeneration"]).save_pretrained(folder)
     with pytest.raises(InvalidInput, match="reads more than text"):
         load(str(folder), threads=1)
+
+
+def test_label_word_without_a_vector_is_refused_by_an_encoder_decoder(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Kills: an IndexError on a token that was added to the tokenizer only."""
+    folder = shutil.copytree(checkpoint("t5"), tmp_path / "t5")
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+    model: Any = transformers.AutoConfig.from_pretrained(folder)
+    tokenizer.add_tokens([f"<image{number}>" for number in range(model.vocab_size - len(tokenizer) + 1)])
+    tokenizer.save_pretrained(folder)
+    backend = load(str(folder), threads=1)
+    with pytest.raises(InvalidTask, match="the model has no vector for"):
+        backend.check(TaskSpec("{prompt} {text}", ("bad", tokenizer.convert_ids_to_tokens(len(tokenizer) - 1))))
