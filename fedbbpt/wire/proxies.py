@@ -23,7 +23,7 @@ def bypasses_proxy(server: Server) -> bool:
     A name is looked up only if the environment names a proxy for it. One that cannot be resolved does not bypass it,
     because the proxy may know it.
     """
-    return server.on_this_machine or (bool(proxy_variable(server.host)) and _resolves_to_this_machine(server))
+    return server.on_this_machine or (bool(proxy_variable(server.host)) and resolves_to_this_machine(server))
 
 
 def proxy_before(server: Server) -> str:
@@ -31,7 +31,7 @@ def proxy_before(server: Server) -> str:
     return "" if bypasses_proxy(server) else proxy_variable(server.host)
 
 
-def _resolves_to_this_machine(server: Server) -> bool:
+def resolves_to_this_machine(server: Server) -> bool:
     """Returns whether all addresses of a host lead to loopback, as those of this machine's own name may."""
     try:
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import math
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ from fedbbpt.ptm.models.openai.chat import PROBES as CHAT_PROBES
 from fedbbpt.ptm.models.openai.completions import PROBES
 from fedbbpt.ptm.models.openai.filled_template import TemplateFiller
 from fedbbpt.ptm.models.template import parse
+from fedbbpt.wire.addresses import Server
+from fedbbpt.wire.proxies import resolves_to_this_machine
 from tests.openai_server import Behaviour, OpenAIServer
 from tests.slow import slow_except
 
@@ -350,6 +353,15 @@ def test_loopback_server_is_never_asked_through_a_proxy(start: Start, monkeypatc
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert np.isfinite(ask(start(key="secret"))).all()
+
+
+def test_the_name_of_this_machine_leads_to_no_proxy(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = socket.gethostname()
+    if not resolves_to_this_machine(Server(name, 80)):
+        pytest.skip("this machine's name does not lead to loopback alone")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    backend = connect(server.name.replace("127.0.0.1", name), "", threads=1)
+    backend.close()
 
 
 # The card and the limits

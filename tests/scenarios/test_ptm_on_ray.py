@@ -148,7 +148,7 @@ def test_unknown_token_is_rejected(service: Service) -> None:
         service.caller("a third tenant")
 
 
-def test_calls_from_another_machine_are_rejected(service: Service) -> None:
+def test_calls_from_another_machine_are_rejected(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray listens on all networks, so the front must reject them."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attempt:
         try:
@@ -156,5 +156,6 @@ def test_calls_from_another_machine_are_rejected(service: Service) -> None:
         except OSError:
             pytest.skip("this machine has no network")
         host = attempt.getsockname()[0]
+    monkeypatch.setenv("no_proxy", host)
     with pytest.raises(PolicyForbids, match="unencrypted"):
         service.caller("", host=host)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.request import getproxies
 
 import httpx2
 
@@ -28,7 +29,8 @@ from fedbbpt.errors import (
     WrongService,
 )
 from fedbbpt.limits import MAX_ANSWER_BYTES
-from fedbbpt.wire.addresses import is_loopback
+from fedbbpt.wire import addresses
+from fedbbpt.wire.proxies import resolves_to_this_machine
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class Server:
             InsecureAddress: The key would be sent unencrypted.
         """
         found = _parse(url)
-        local = is_loopback(found.host)
+        local = addresses.is_loopback(found.host)
         self.url = str(found.copy_with(path=found.path.rstrip("/")))
         self.host = found.host
         self.root = self.url.removesuffix("/v1")
@@ -94,7 +96,7 @@ class Server:
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
             limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
             follow_redirects=False,
-            trust_env=not local,  # the environment may name a proxy, which is not used for this machine
+            trust_env=not (local or _is_own_name(found.host)),  # no proxy is used for this machine
         )
 
     def close(self) -> None:
@@ -193,6 +195,11 @@ def _parse(url: str) -> httpx2.URL:
     if found.userinfo or found.query or found.fragment:
         raise InvalidInput("the URL has a name or password, a query or a fragment", where=where, fix=fix)
     return found
+
+
+def _is_own_name(host: str) -> bool:
+    """Tells whether a name leads to this machine; it is looked up only if the environment names proxies."""
+    return bool(getproxies()) and resolves_to_this_machine(addresses.Server(host, 80))
 
 
 def _read(response: httpx2.Response, where: str) -> bytes:
