@@ -9,6 +9,8 @@ from fedbbpt.job.config import Job
 DEMO = Job.model_validate(
     {
         "run": {"name": "demo", "rounds": 12},
+        # The result is the same on every machine only if no measurement chooses the precision.
+        "ptm": {"precision": "float32"},
         "task": {"prompt": {"initial_text": "This question is about", "scale": 2.0, "offsets": True}},
     }
 )

@@ -24,3 +24,9 @@ def test_other_models_are_refused_with_a_way_out() -> None:
     with pytest.raises(InvalidInput, match=r"the demo has no job for 'gpt2'; .*`fedbbpt init` and `fedbbpt run`"):
         demo_job("gpt2", "")
     assert demo_job("all-MiniLM-L6-v2", "") == DEMO
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_demo_pins_its_precision(model: str) -> None:
+    """Kills: a demo whose result depends on the machine."""
+    assert demo_job(model, "").ptm.precision.value == "float32"
