@@ -16,6 +16,14 @@ LINES = (
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+ROBERTA = {
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+"""The special tokens of RoBERTa's kind."""
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
@@ -97,29 +105,15 @@ def roberta() -> Any:
     """Byte-level BPE with <s> and </s> around a text, </s></s> between two, and a mask that takes the space before."""
     from tokenizers import pre_tokenizers
 
-    names = {
-        "cls_token": "<s>",
-        "sep_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-        "mask_token": "<mask>",
-    }
     around = "<s> $A </s>", "<s> $A </s> </s> $B:0 </s>:0"
-    return _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), names, *around, lstrip=("<mask>",))
+    return _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), ROBERTA, *around, lstrip=("<mask>",))
 
 
 def roberta_with_prefix_space() -> Any:
     """The same, with a space before the first word of a text."""
     from tokenizers import pre_tokenizers
 
-    names = {
-        "cls_token": "<s>",
-        "sep_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-        "mask_token": "<mask>",
-    }
-    return _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True), names, "<s> $A </s>", lstrip=("<mask>",))
+    return _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True), ROBERTA, "<s> $A </s>", lstrip=("<mask>",))
 
 
 def _llama(normalizer: Any, pre_tokenizer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which sources are names of data sets, and which are paths that never leave this machine."""
+"""Names of data sets are sent to the hub; paths never leave this machine."""
 
 from pathlib import Path
 

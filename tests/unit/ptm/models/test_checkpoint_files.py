@@ -1,4 +1,4 @@
-"""Which files of a checkpoint make up its revision, and which are downloaded."""
+"""The revision covers every file of a checkpoint that a loader may read, and the hub is asked for the same files."""
 
 import json
 import shutil
