@@ -7,9 +7,9 @@ from fedbbpt.types import TaskSpec
 
 
 @pytest.mark.parametrize("texts", [GENERAL_WORDS, GENERAL_PHRASES])
-def test_each_list_can_be_the_classes_of_a_task(texts):
+def test_each_list_can_be_the_classes_of_a_task(texts: tuple[str, ...]) -> None:
     TaskSpec("{prompt} {text}", texts).check()
 
 
-def test_words_are_single_lower_case_words_of_ascii_letters():
+def test_words_are_single_lower_case_words_of_ascii_letters() -> None:
     assert [word for word in GENERAL_WORDS if not (word.isascii() and word.isalpha() and word.islower())] == []
