@@ -80,7 +80,7 @@ class Server:
     def prompt(self, state: State) -> npt.NDArray[np.float32]:
         return state.z.astype(np.float32)
 
-    def expected(self) -> Mapping[str, tuple[int, ...]]:
+    def expected(self, state: State) -> Mapping[str, tuple[int, ...]]:
         return {"losses": (self._config.population,)}
 
     def restore(self, arrays: Arrays) -> State:

@@ -25,7 +25,7 @@ z and returns the best, and the server averages:
 ...         total = merge(updates)
 ...         return State(total.arrays["z"] / total.weight), {}
 ...     def prompt(self, state): return state.z.astype(np.float32)
-...     def expected(self): return {"z": (2,)}
+...     def expected(self, state): return {"z": (2,)}
 ...     def restore(self, arrays): return unpack(State, arrays)
 >>> class Client:
 ...     def __init__(self, objectives): self.objectives = objectives
@@ -177,8 +177,8 @@ class ServerHalf(Protocol[S]):
         """Returns the z `[n]` of the state, the same that a client reads from its broadcast."""
         ...
 
-    def expected(self) -> Mapping[str, tuple[int, ...] | Orders]:
-        """Returns the arrays of an update by name: the shape of finite numbers, or `Orders`.
+    def expected(self, state: S) -> Mapping[str, tuple[int, ...] | Orders]:
+        """Returns the arrays of an update to this state's broadcast, by name: the shape of finite numbers, or `Orders`.
 
         The coordinator rejects every other update before it stores it.
         """

@@ -254,7 +254,7 @@ class FedBbptServer:
     def prompt(self, state: FedBbptState) -> npt.NDArray[np.float32]:
         return _prompt(self._tunable, self.broadcast(state, seed=0))
 
-    def expected(self) -> Mapping[str, tuple[int, ...]]:
+    def expected(self, state: FedBbptState) -> Mapping[str, tuple[int, ...]]:
         return {"theta": self._tunable.init().shape, "loss": (1,)}
 
     def restore(self, arrays: Arrays) -> FedBbptState:

@@ -246,7 +246,7 @@ class FedBptServer:
     def prompt(self, state: CmaState) -> npt.NDArray[np.float32]:
         return state.mean.astype(np.float32)
 
-    def expected(self) -> Mapping[str, tuple[int, ...] | Orders]:
+    def expected(self, state: CmaState) -> Mapping[str, tuple[int, ...] | Orders]:
         iterations, candidates = self._config.local_iterations, self._config.local_population
         if self._settings.orders_sent:
             return {"orders": Orders(iterations, candidates // 2, candidates), "loss": (1,)}

@@ -124,7 +124,7 @@ class FedCmaServer:
     def prompt(self, state: CmaState) -> npt.NDArray[np.float32]:
         return state.mean.astype(np.float32)
 
-    def expected(self) -> Mapping[str, tuple[int, ...]]:
+    def expected(self, state: CmaState) -> Mapping[str, tuple[int, ...]]:
         if not self._settings.expansion_sent:
             return {"losses": (self._settings.population,)}
         number = self._settings.population + self._offsets

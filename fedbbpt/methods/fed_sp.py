@@ -119,7 +119,7 @@ class FedSpServer:
     def prompt(self, state: FedSpState) -> npt.NDArray[np.float32]:
         return state.z
 
-    def expected(self) -> Mapping[str, tuple[int, ...]]:
+    def expected(self, state: FedSpState) -> Mapping[str, tuple[int, ...]]:
         return {"z": (self._dim,), "loss": (1,)}
 
     def restore(self, arrays: Arrays) -> FedSpState:

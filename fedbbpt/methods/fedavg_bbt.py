@@ -82,7 +82,7 @@ class FedavgBbtServer:
     def prompt(self, state: FedavgBbtState) -> npt.NDArray[np.float32]:
         return state.mean.astype(np.float32)
 
-    def expected(self) -> Mapping[str, tuple[int, ...]]:
+    def expected(self, state: FedavgBbtState) -> Mapping[str, tuple[int, ...]]:
         return {"mean": (self._dim,), "sigma": (1,), "loss": (1,)}
 
     def restore(self, arrays: Arrays) -> FedavgBbtState:

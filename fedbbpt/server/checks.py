@@ -19,7 +19,7 @@ def updates_add(method: ServerHalf[Any], codec: Codec) -> bool:
     Raises:
         InvalidPlugin: the method says that it is linear, but its updates hold orders of candidates, which do not add.
     """
-    orders = sorted(name for name, form in method.expected().items() if isinstance(form, Orders))
+    orders = sorted(name for name, form in method.expected(method.init(0)).items() if isinstance(form, Orders))
     if method.linear and orders:
         what = f"the method says that it is linear, but the orders in {', '.join(orders)} do not add"
         raise InvalidPlugin(what, where=type(method).__name__, fix="linear = False")

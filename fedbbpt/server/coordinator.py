@@ -210,7 +210,7 @@ class Coordinator:
         self.tick(now)
 
     def _decode(self, client_id: str, update: Update) -> Update:
-        expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected()
+        expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
         return replace(decode_update(update, self._codec, expected), client_id=client_id)
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:

@@ -130,7 +130,7 @@ def test_clients_send_the_arrays_that_the_server_expects(variant: str) -> None:
     update = run.update(state, 0, 1)
     for codec in CODECS.values():
         encoded = codec.encode(update.arrays, np.random.default_rng(0))
-        decode_update(replace(update, arrays=encoded), codec, run.server.expected())
+        decode_update(replace(update, arrays=encoded), codec, run.server.expected(state))
 
 
 @each_variant

@@ -47,13 +47,13 @@ def test_a_linear_server_sees_only_the_sum(variant: str, weights: list[int], see
     """Kills: averaging losses without their weights, taking the first client's array, a step over the clients' means
     (fed-bpt) that calls itself linear."""
     server = server_of(variant)
-    shapes = {name: form for name, form in server.expected().items() if not isinstance(form, Orders)}
+    state = server.init(0)
+    shapes = {name: form for name, form in server.expected(state).items() if not isinstance(form, Orders)}
     rng = np.random.default_rng(seed)
     updates = [
         Update({name: weight * rng.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}, weight)
         for weight in weights
     ]
-    state = server.init(0)
     apart, measured_apart = server.step(state, updates, seed)
     merged, measured_merged = server.step(state, [merge(updates)], seed)
     for field, array in pack(apart).items():

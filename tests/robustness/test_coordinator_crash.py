@@ -96,18 +96,21 @@ class Federation:
     def __init__(self, method: str) -> None:
         self.method = METHODS[method]
         self.config = self.method.config(name=method)
+        self.server = self.method.server(self.config, SPACE)
+        self.store: Store = MemoryStore()
         self.unsent: dict[str, tuple[TaskId, Update]] = {}
         self.receipts: list[tuple[TaskId, Receipt]] = []
         self.now = 0.0
 
     def coordinator(self, store: Store) -> Coordinator:
+        self.store = store
         task = TaskSpec("{prompt} {text}", ("bad", "good"))
         settings = RunSettings(
             "run-1", task, ("0", "1"), SPACE, self.method.settings(self.config), CODEC.name, ROUNDS, "", "", 2**20
         )
         return Coordinator(
             method_name=self.method.name,
-            method=self.method.server(self.config, SPACE),
+            method=self.server,
             codec=CODEC,
             settings=settings,
             seed=SEED,
@@ -116,14 +119,16 @@ class Federation:
         )
 
     def answer(self, task: Task) -> Update:
-        """Adds noise to the broadcast: a pure function of the task."""
+        """Adds noise to the broadcast: a pure function of the task, which is one of the round that is stored."""
         draw = seeds.rng(task.seed, task.id.client_id)
         told = sum(float(array.sum()) for array in task.arrays.values())
         correct = int(draw.integers(10))
         measured = Measurement(abs(told) + draw.random(), dev_examples=10, dev_correct=correct, queries=QUERIES)
         if task.id.phase is Phase.EVALUATE:
             return Update({}, 4.0, measured)
-        expected = self.method.server(self.config, SPACE).expected()
+        snapshot = self.store.load()
+        assert snapshot is not None
+        expected = self.server.expected(self.server.restore(snapshot.state))
         shapes = {name: form for name, form in expected.items() if not isinstance(form, Orders)}
         arrays = {name: np.abs(told + draw.normal(size=shape)) for name, shape in shapes.items()}
         return Update(CODEC.encode(arrays, draw), 4.0, measured)
@@ -178,7 +183,7 @@ def assert_same_run(federation: Federation, snapshot: Snapshot | None, expected:
 def test_the_undisturbed_run_changes_the_state(undisturbed_run: tuple[str, Snapshot, int]) -> None:
     """If the run did not change the state, comparing the states would prove nothing."""
     method, snapshot, writes = undisturbed_run
-    initial = Federation(method).method.server(Federation(method).config, SPACE).init(0)
+    initial = Federation(method).server.init(0)
     assert writes == len(CLIENTS) + 1 + (len(CLIENTS) + 1) * (ROUNDS + 1)
     assert [report.clients for report in snapshot.reports] == [3] * (ROUNDS + 1)
     assert len({report.dev_loss for report in snapshot.reports}) == ROUNDS + 1

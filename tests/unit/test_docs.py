@@ -239,9 +239,8 @@ def test_arrays_of_the_methods_are_documented(config: dict[str, Any]) -> None:
         return {name: tuple(sizes[symbol] for symbol in shape.split(", ")) for name, shape in found}
 
     down, up, weight, _ = table(PROTOCOL, "method")[config["name"]]
-    shapes = {
-        name: (form.rows, form.places) if isinstance(form, Orders) else form for name, form in server.expected().items()
-    }
+    expected = server.expected(server.init(0))
+    shapes = {name: (form.rows, form.places) if isinstance(form, Orders) else form for name, form in expected.items()}
     assert shapes in [read(part) for part in up.split(", or ")]
     broadcast = server.broadcast(server.init(0), 0)
     assert {name: array.shape for name, array in broadcast.items()} in [read(part) for part in down.split(", or ")]

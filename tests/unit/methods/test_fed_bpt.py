@@ -305,7 +305,7 @@ def test_orders_are_a_few_bytes_that_codecs_leave_unchanged() -> None:
     for codec in CODECS.values():
         encoded = codec.encode(update.arrays, np.random.default_rng(0))
         assert codec.decode(encoded)["orders"].tobytes() == update.arrays["orders"].tobytes()
-        decode_update(replace(update, arrays=encoded), codec, server.expected())
+        decode_update(replace(update, arrays=encoded), codec, server.expected(server.init(0)))
 
 
 GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
@@ -323,7 +323,8 @@ GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
     ids=["twice", "beyond", "the last twice", "one place", "numbers"],
 )
 def test_malformed_orders_are_refused(orders: npt.NDArray[Any], what: str) -> None:
-    expected = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE).expected()
+    server = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE)
+    expected = server.expected(server.init(0))
     loss = np.ones(1, np.float32)
     decode_update(Update({"orders": GOOD, "loss": loss}, 1.0), CODECS["float32"], expected)
     with pytest.raises(InvalidTensor, match=what):
@@ -331,7 +332,8 @@ def test_malformed_orders_are_refused(orders: npt.NDArray[Any], what: str) -> No
 
 
 def test_bytes_in_place_of_numbers_are_refused() -> None:
-    expected = FedBptServer(FedBptConfig(), SPACE).expected()
+    server = FedBptServer(FedBptConfig(), SPACE)
+    expected = server.expected(server.init(0))
     arrays: dict[str, npt.NDArray[Any]] = {"mean": np.ones(DIM, np.uint8), "loss": np.ones(1, np.float32)}
     arrays["sigmas"] = np.ones(8, np.float32)
     with pytest.raises(InvalidTensor, match="mean: dtype uint8; floating-point"):

@@ -8,6 +8,7 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidPlugin
 from fedbbpt.job.config import Job
 from fedbbpt.methods.fed_cma import FedCmaConfig, FedCmaServer
+from fedbbpt.optim.cmaes import CmaState
 from fedbbpt.server.checks import updates_add
 from fedbbpt.types import Orders
 
@@ -32,7 +33,7 @@ def test_updates_add_if_method_is_linear_and_codec_is_additive(
 class OrdersThatClaimToAdd(FedCmaServer):
     """A server that says it is linear, although its updates hold orders."""
 
-    def expected(self) -> Mapping[str, tuple[int, ...] | Orders]:  # type: ignore[override]  # wider on purpose
+    def expected(self, state: CmaState) -> Mapping[str, tuple[int, ...] | Orders]:  # type: ignore[override]  # wider on purpose
         return {"losses": (20,), "best": Orders(rows=1, places=5, candidates=20)}
 
 

@@ -94,7 +94,7 @@ class MeanServer:
     def prompt(self, state: Mean) -> npt.NDArray[np.float32]:
         return state.z.astype(np.float32)
 
-    def expected(self) -> Mapping[str, tuple[int, ...]]:
+    def expected(self, state: Mean) -> Mapping[str, tuple[int, ...]]:
         return {"z": (2,)}
 
     def restore(self, arrays: Arrays) -> Mean:

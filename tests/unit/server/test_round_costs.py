@@ -72,8 +72,8 @@ class CountingServer:
     def prompt(self, state: Any) -> npt.NDArray[np.float32]:
         return self._inner.prompt(state)
 
-    def expected(self) -> Mapping[str, tuple[int, ...] | Orders]:
-        return self._inner.expected()
+    def expected(self, state: Any) -> Mapping[str, tuple[int, ...] | Orders]:
+        return self._inner.expected(state)
 
     def restore(self, arrays: Arrays) -> Any:
         self.restored += 1
@@ -110,7 +110,8 @@ class Run:
         task = self.coordinator.task_for(self.sessions[client])
         assert task is not None
         draw = np.random.default_rng(task.id.round)
-        shapes = {name: form for name, form in self.method.expected().items() if not isinstance(form, Orders)}
+        expected = self.method.expected(self.method.init(0))
+        shapes = {name: form for name, form in expected.items() if not isinstance(form, Orders)}
         arrays = {name: np.abs(draw.normal(size=shape)) for name, shape in shapes.items()}
         encoded = {} if task.id.phase is Phase.EVALUATE else self.codec.encode(arrays, draw)
         update = Update(encoded, 4.0, Measurement(4.0, 4, 2, 10))

@@ -24,9 +24,10 @@ def array_bytes(method: str, codec: str = "float32", dim: int = 100, **options: 
     """Returns bytes of arrays up and down for one client and round, with default settings except for `options`."""
     job = Job.model_validate({"method": {"name": method, **options}, "task": {"prompt": {"dim": dim}}})
     server = job.definition().server(job.method, job.space())
-    update = {name: blank(form) for name, form in server.expected().items()}
+    state = server.init(0)
+    update = {name: blank(form) for name, form in server.expected(state).items()}
     announced_up, _ = bundle(CODECS[codec].encode(update, np.random.default_rng(0)))
-    announced_down, _ = bundle(server.broadcast(server.init(0), 0))
+    announced_down, _ = bundle(server.broadcast(state, 0))
     return announced_up.total_bytes, announced_down.total_bytes
 
 
@@ -44,7 +45,8 @@ def test_bytes_are_those_of_the_readme(method: str) -> None:
 @pytest.mark.parametrize("method", BLACK_BOX)
 def test_codecs_shrink_updates(method: str) -> None:
     (full, _), (half, _), (quarter, _) = (array_bytes(method, codec) for codec in ("float32", "float16", "int8"))
-    arrays = len(METHODS[method].server(METHODS[method].config(name=method), Job().space()).expected())
+    server = METHODS[method].server(METHODS[method].config(name=method), Job().space())
+    arrays = len(server.expected(server.init(0)))
     assert half == full / 2
     assert quarter == full / 4 + 4 * arrays
 
