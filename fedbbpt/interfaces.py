@@ -127,8 +127,13 @@ class PromptSpace(Protocol):
         """Number of tokens that texts must leave free for a prompt."""
         ...
 
-    def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts:
-        """Returns the prompts of z `[P, dim]` for these examples."""
+    @property
+    def views(self) -> tuple[str, ...]:
+        """m text prompts that are the same for all z. `shifted` expects their scores before those of z's prompts."""
+        ...
+
+    def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts | None:
+        """Returns the prompts of z `[P, dim]` for these examples; None if `shifted` does not need their scores."""
         ...
 
     @property
@@ -137,7 +142,11 @@ class PromptSpace(Protocol):
         ...
 
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
-        """Returns the scores `[P, B, K]` of the prompts of z `[P, dim]`, with the offsets of each z added."""
+        """Returns the class scores `[P, B, K]` under z `[P, dim]`, with the offsets or the readout of each z.
+
+        `scores` are those of z's prompts `[P, B, V]`, or, with views, of all views and then z's prompts,
+        `[P, B, (m + 1) V]`; if z needs no prompts, those of the views only. Without a readout V = K.
+        """
         ...
 
 

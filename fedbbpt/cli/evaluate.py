@@ -18,7 +18,7 @@ from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
 from fedbbpt.cli.terminal.measured import confusion_table, figures, metrics_table
 from fedbbpt.cli.terminal.model import open_card, open_job
 from fedbbpt.cli.terminal.model_options import ModelOptions
-from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.examples import read, read_table
 from fedbbpt.data.quality import cut_texts, review
 from fedbbpt.errors import InvalidInput, InvalidJob
@@ -31,6 +31,7 @@ from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.prompt_sections import TOKENS_PER_CANDIDATE, TextPromptSection
 from fedbbpt.job.settings import task_spec
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.types import LabelledExamples, TaskSpec
 
 WITH, WITHOUT = "with the prompt", "without a prompt"
@@ -108,7 +109,7 @@ def evaluate(
         bar = progress.add_task("asking the model", total=len(subject.data) * len(subject.conditions))
         task = subject.task(ptm)
         for name, space, z in subject.conditions:
-            scorer = PromptScorer(ptm, task, space)
+            scorer = PromptScorer(ptm, task if name == WITH else task.of_classes(len(subject.labels)), space)
             found[name] = measure(
                 scorer, z, subject.data, len(subject.labels), lambda queries: progress.advance(bar, queries)
             )

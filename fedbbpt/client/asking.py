@@ -9,20 +9,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.data.images import fit
 from fedbbpt.interfaces import PromptSpace, Ptm
+from fedbbpt.prompts.none import text_prompts
 from fedbbpt.tasks.bounds import pessimistic
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.types import (
     Array,
-    Examples,
     ExamplesHandle,
-    ImagePrompts,
     LabelledExamples,
     Output,
     Perturbation,
@@ -30,7 +28,6 @@ from fedbbpt.types import (
     Scored,
     Scores,
     TaskSpec,
-    TextPrompts,
     Truncation,
 )
 from fedbbpt.types.call_sizes import examples_per_handle, prompts_per_call
@@ -46,35 +43,16 @@ Progress = Callable[[int], None]
 """Receives the number of queries that were answered since it was last called."""
 
 
-class NoPrompt:
-    """The prompt space of a single point: examples without any prompt.
-
-    `prompt_tokens` is the room that texts leave anyway, so that they are truncated as they are with a prompt.
-    """
-
-    dim = 0
-    offsets = 0
-    Z: ClassVar[npt.NDArray[np.float32]] = np.zeros((1, 0), np.float32)
-    """The population of the only point, `[1, 0]`."""
-
-    def __init__(self, prompt_tokens: int) -> None:
-        self.prompt_tokens = prompt_tokens
-
-    def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts:
-        if examples.image_shape is None:
-            return TextPrompts(("",) * len(z))
-        return ImagePrompts(np.zeros((len(z), 1, *examples.image_shape), np.float32))
-
-    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
-        return scores
-
-
 class RegisteredPart:
     """Examples that a PTM keeps under one handle."""
 
     def __init__(self, handle: str, data: LabelledExamples, prompts_per_call: Callable[[], int]) -> None:
         self.handle, self.data = handle, data
         self._prompts_per_call = prompts_per_call
+        self.views: Scores | None = None
+        """The scores under the fixed views, `[1, B, m V]`; None until they are asked."""
+        self.kept: tuple[bytes, Scores] | None = None
+        """The columns `[1, B, C]` of the only prompt that was asked last, and the bytes of its z."""
 
     @cached_property
     def prompts_per_call(self) -> int:
@@ -151,25 +129,64 @@ class PromptScorer:
         return self._ptm.register_examples(self._task_id, part.examples, room, perturbation, labels)
 
     def _prompts_per_call(self, part: LabelledExamples) -> int:
-        one = self._space.prompts(np.zeros((1, self._space.dim)), part.examples)
+        one = self._space.prompts(np.ones((1, self._space.dim)), part.examples)
+        assert one is not None, "a z without zeros has a prompt, and a readout that uses it"
         return prompts_per_call(self.card, one, len(part), len(self._task.classes))
 
     def ask(self, part: RegisteredPart, population: npt.NDArray[np.floating], *, use_labels: bool = True) -> Array:
-        """Returns the PTM's answer for a population `[P, dim]`, with the offsets of each candidate added to its scores.
+        """Returns the PTM's answer for a population `[P, dim]`, with the offsets or readouts of the candidates.
 
         The answer is `[P, B, K]` scores, `[P, B]` classes or `[P]` losses, depending on the PTM's output. If the PTM
         marks elements as bounds, they count against the prompt: the score of an example's own class as
-        `tasks.bounds.pessimistic` says, and a class as NO_CLASS. Without `use_labels` they stay as they are.
+        `tasks.bounds.pessimistic` says, and a class as NO_CLASS. Without `use_labels` they stay as they are, and with
+        a readout as well, since it must not see the labels in its columns.
         """
         answers: list[Array] = []
         size = part.prompts_per_call if len(population) > 1 else 1
         for start in range(0, len(population), size):
             z = population[start : start + size]
-            scored = self._ptm.score(part.handle, self._space.prompts(z, part.data.examples))
-            self.queries += len(z) * len(part.data)
-            answer = self._judged(scored, part.data.labels) if use_labels else scored.answer
-            answers.append(self._space.shifted(answer, z) if scored.output.scores else answer)
+            answer = self.columns(part, z, use_labels=use_labels)
+            answers.append(self._space.shifted(answer, z) if self.card.output.scores else answer)
         return np.concatenate(answers)
+
+    def columns(self, part: RegisteredPart, z: npt.NDArray[np.floating], *, use_labels: bool = True) -> Array:
+        """Returns the answer for z `[P, dim]` without offsets and readouts, in one call.
+
+        With views the answer is `[P, B, C]`: the scores under all views, which are asked once, and under z's prompts,
+        unless no readout of z uses them. The scores under a single prompt are kept until another one is asked.
+        """
+        prompts = self._space.prompts(z, part.data.examples)
+        if not self._space.views:
+            assert prompts is not None, "only a readout can do without its prompts"
+            return self._score(part, prompts, use_labels=use_labels)
+        fixed = np.broadcast_to(self._views(part), (len(z), *self._views(part).shape[1:]))
+        if prompts is None:
+            return fixed
+        key = b"".join(prompts.digests()[0])
+        if part.kept is not None and len(z) == 1 and part.kept[0] == key:
+            return part.kept[1]
+        answer = np.concatenate([fixed, self._score(part, prompts, use_labels=False)], axis=2)
+        if len(z) == 1:
+            part.kept = key, answer
+        return answer
+
+    def _views(self, part: RegisteredPart) -> Scores:
+        """The scores `[1, B, m V]` of a part under the views."""
+        if part.views is None:
+            prompts = text_prompts(self._space.views, part.data.examples)
+            size = prompts_per_call(self.card, prompts, len(part.data), len(self._task.classes))
+            each = [
+                self._score(part, prompts.take(range(start, min(start + size, len(prompts)))), use_labels=False)
+                for start in range(0, len(prompts), size)
+            ]
+            views = np.concatenate(each)  # [m, B, V]
+            part.views = views.transpose(1, 0, 2).reshape(1, views.shape[1], -1)
+        return part.views
+
+    def _score(self, part: RegisteredPart, prompts: Prompts, *, use_labels: bool) -> Array:
+        scored = self._ptm.score(part.handle, prompts)
+        self.queries += len(prompts) * len(part.data)
+        return self._judged(scored, part.data.labels) if use_labels else scored.answer
 
     def _judged(self, scored: Scored, labels: npt.NDArray[np.int64]) -> Array:
         if scored.bounds is None:
@@ -226,10 +243,10 @@ class PromptScorer:
     ) -> Iterator[tuple[Array, npt.NDArray[np.int64]]]:
         """Each part's answer and labels. One part is registered at a time, however large `data` is."""
         for part in self.parts(data, PROGRESS_ROWS):
-            registered = self.register(part)
+            registered, before = self.register(part), self.queries
             try:
                 answer = self.ask(registered, population, use_labels=use_labels)
             finally:
                 self._ptm.release(registered.handle)
             yield answer, part.labels
-            progress(len(population) * len(part))
+            progress(self.queries - before)

@@ -52,7 +52,8 @@ class LocalObjectives:
             scores_needed: Whether the method calls `each` or `expansion`.
 
         Raises:
-            OutputWithheld: The PTM gives no scores, and the method, or the offsets of the space, need them.
+            OutputWithheld: The PTM gives no scores, and the method, or the offsets or the readout of the space, need
+                them.
             InvalidData: The PTM gives losses only, and over more different examples than there are.
         """
         self._scorer, self._space = PromptScorer(ptm, task, space), space
@@ -60,6 +61,8 @@ class LocalObjectives:
             require_scores(self._scorer.card.output, "the method")
         if space.offsets:
             require_scores(self._scorer.card.output, "a search of offsets")
+        if space.views:
+            require_scores(self._scorer.card.output, "a readout")
         self.weight = float(len(train))
         """The number of training examples, n_k."""
         self._train = self._register(train, "training examples")

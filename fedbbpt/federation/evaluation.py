@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.client.asking import NoPrompt, Progress, PromptScorer
+from fedbbpt.client.asking import Progress, PromptScorer
 from fedbbpt.interfaces import PromptSpace, Ptm
+from fedbbpt.prompts.none import NoPrompt
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.tasks.metrics import Confusion, accuracy, confusion, wilson_interval
 from fedbbpt.tasks.offsets import fit_offsets
@@ -84,12 +86,8 @@ class Comparison:
     offsets: Measured | None
     """No prompt, but one offset for each class, fitted on all training examples; None if the PTM gives no scores."""
     tuned: Measured
-
-    @property
-    def queries(self) -> int:
-        """The queries of all measurements together."""
-        conditions = (self.without, self.start, self.offsets, self.tuned)
-        return sum(measured.queries for measured in conditions if measured is not None)
+    queries: int = field(compare=False)
+    """The queries of all measurements together."""
 
 
 def compare(
@@ -103,11 +101,12 @@ def compare(
 ) -> Comparison:
     """Measures the prompt z `[n]` and its baselines on test examples.
 
-    The comparison costs 3 x test + train queries, or 3 x test if the PTM gives no scores.
+    The comparison costs 3 x test + train queries, or 3 x test if the PTM gives no scores. A readout costs one for each
+    of its prompts.
 
     Args:
         ptm: The model to query.
-        task: The template and the class texts.
+        task: The template, the class texts, and after them the further columns of a readout.
         space: The space of z.
         z: The tuned prompt.
         train: The training examples of all clients, on which the offsets of the baseline are fitted.
@@ -117,8 +116,14 @@ def compare(
     Raises:
         OutputWithheld: The PTM gives no scores, and the space has offsets.
     """
-    prompted, plain = PromptScorer(ptm, task, space), PromptScorer(ptm, task, NoPrompt(space.prompt_tokens))
+    classes = space.classes if isinstance(space, ReadoutSpace) else len(task.classes)
+    prompted = PromptScorer(ptm, task, space)
+    plain = PromptScorer(ptm, task.of_classes(classes), NoPrompt(space.prompt_tokens))
     start, tuned = np.zeros_like(z)[None], z[None]
+
+    def queries() -> int:
+        return prompted.queries + plain.queries
+
     if not prompted.card.output.scores:
         if space.offsets:
             require_scores(prompted.card.output, "a prompt with offsets")
@@ -127,6 +132,7 @@ def compare(
             start=Measured.of(prompted.judge(test, start, progress)),
             offsets=None,
             tuned=Measured.of(prompted.judge(test, tuned, progress)),
+            queries=queries(),
         )
     scores, train_scores = (plain.scores(data, NoPrompt.Z, progress) for data in (test, train))
     offsets = fit_offsets(train_scores[0], train.labels).astype(np.float32)
@@ -136,4 +142,5 @@ def compare(
         start=Measured.of(prompted.judge(test, start, progress)),
         offsets=Measured(shifted.accuracy, shifted.loss, len(train)),
         tuned=Measured.of(prompted.judge(test, tuned, progress)),
+        queries=queries(),
     )

@@ -35,6 +35,8 @@ class PromptCard(BaseModel):
     template: str
     labels: tuple[str, ...]
     classes: tuple[str, ...]
+    columns: tuple[str, ...] = Field((), exclude_if=lambda columns: not columns)
+    """The texts that a readout needs the scores of, besides those of the classes."""
     space: Annotated[Space, Field(discriminator="kind")]
     seed: int
     rounds: int
@@ -54,7 +56,7 @@ class PromptCard(BaseModel):
 
     def task(self) -> TaskSpec:
         """Returns the task that the PTM scores."""
-        return TaskSpec(self.template, self.classes)
+        return TaskSpec(self.template, self.classes + self.columns)
 
 
 def write_prompt(path: Path, z: npt.NDArray[np.float32], card: PromptCard) -> None:
@@ -92,6 +94,7 @@ def _page(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
     words = f": {card.space.prompts(z[None], Examples()).texts[0]}" if isinstance(card.space, TextSpace) else ""
     accuracy = "-" if card.dev_accuracy is None else f"{card.dev_accuracy:.3f}"
     classes = "\n".join(f"- **{label}**: {text}" for label, text in zip(card.labels, card.classes, strict=True))
+    columns = f"\nFurther columns: {', '.join(card.columns)}\n" if card.columns else ""
     return f"""# A prompt for {card.ptm}
 
 Tuned by {card.clients} clients with {card.method}, without the model's weights and without sharing their data.
@@ -109,6 +112,6 @@ Tuned by {card.clients} clients with {card.method}, without the model's weights 
 Classes:
 
 {classes}
-
+{columns}
 Use it with `fedbbpt predict --prompt prompt.safetensors --text "..."`. It fits this model and revision only.
 """

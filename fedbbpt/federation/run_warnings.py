@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.quality import DataWarning, cut_texts, review
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.settings import task_spec
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.types import ExampleKind
 from fedbbpt.types.examples import concatenate
 

@@ -1,12 +1,13 @@
 """Completes the task of a job: labels, class texts, template and candidate words that the job leaves to its data."""
 
-from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.ngrams import pmi_ngrams
 from fedbbpt.errors import InvalidData, InvalidJob
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
 from fedbbpt.job.prompt_sections import TextPromptSection
 from fedbbpt.job.settings import DEFAULT_TEMPLATE
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.tasks.label_mapping import by_frequency
 from fedbbpt.tasks.presets import PRESETS
 from fedbbpt.types import LabelledExamples, TaskSpec

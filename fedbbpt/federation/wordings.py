@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.client.asking import NoPrompt, Progress, PromptScorer
+from fedbbpt.client.asking import Progress, PromptScorer
 from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.federation.evaluation import Measured
 from fedbbpt.interfaces import Ptm
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.tasks.offsets import fit_offsets
 from fedbbpt.types import LabelledExamples, Scores, TaskSpec
 

@@ -21,14 +21,18 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fedbbpt.errors import InvalidJob
-from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection
+from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, NoPromptSection
 from fedbbpt.job.sections import CodecSection, CohortSection, DataSection, PtmSection, RunSection, TaskSection
 from fedbbpt.methods import find_method, method_names
 from fedbbpt.methods.fed_cma import FedCmaConfig
 from fedbbpt.methods.method import AnyMethod, MethodConfig
 from fedbbpt.prompts import Space
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.toml.problems import KeyPath, Problem, first_problem, line_of, parse_toml
 from fedbbpt.toml.section import Section, contradiction
+
+BYTES_PER_TOKEN = 2
+"""Of a view in UTF-8: a token is rarely shorter. How many tokens it really takes, only the model's tokenizer knows."""
 
 
 def _read_method(table: Any, info: ValidationInfo) -> MethodConfig:
@@ -71,17 +75,43 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _method_takes_prompt(self) -> "Job":
-        kind, kinds = self.task.prompt.kind, self.definition().spaces(self.method)
-        if kinds == {"deep"} and "prompt" not in self.task.model_fields_set:
-            return self.model_copy(update={"task": self.task.model_copy(update={"prompt": DeepPromptSection()})})
+        job, kinds = self, self.definition().spaces(self.method)
+        only = {frozenset({"deep"}): DeepPromptSection(), frozenset({"none"}): NoPromptSection()}.get(kinds)
+        if only is not None and "prompt" not in job.task.model_fields_set:
+            job = job._with_task(prompt=only)
+        kind = job.task.prompt.kind
         if kind not in kinds:
-            what = f"{self.method.name} does not search for {json.dumps(kind)} prompts with these settings"
+            what = f"{job.method.name} does not search for {json.dumps(kind)} prompts with these settings"
             raise contradiction("task.prompt.kind", what, " or ".join(map(json.dumps, sorted(kinds))))
-        return self
+        read_out = kind == "none" or job.task.columns
+        return job._with_task(views=("",)) if read_out and not job.task.views else job
+
+    def _with_task(self, **changes: Any) -> "Job":
+        return self.model_copy(update={"task": self.task.model_copy(update=changes)})
 
     def space(self) -> Space:
-        """Returns the space that the run searches. Raises InvalidJob if it depends on data that has not been read."""
-        return self.task.prompt.space(self.run.seed, len(self.task.labels))
+        """Returns the space that the run searches.
+
+        Raises:
+            InvalidJob: It depends on data that has not been read, or on a model that has not been asked.
+        """
+        task = self.task
+        prompt = task.prompt.space(self.run.seed, len(task.labels))
+        if not task.views:
+            return prompt
+        room = max(len(view.encode()) // BYTES_PER_TOKEN + 2 for view in task.views) if any(task.views) else 0
+        return ReadoutSpace(prompt, task.views, room, len(task.labels), len(task.labels) + len(self.columns()))
+
+    def columns(self) -> tuple[str, ...]:
+        """Returns the texts that the model scores besides the classes.
+
+        Raises:
+            InvalidJob: They depend on a model that has not been asked.
+        """
+        if self.task.columns == "general":
+            what = 'task.columns = "general" depends on the model, which this command does not ask'
+            raise InvalidJob(what, where="job", fix="task.columns, as `fedbbpt run` or `simulate` found them")
+        return self.task.columns
 
     def definition(self) -> AnyMethod:
         """Returns the definition of the job's method, whose config is `method`."""

@@ -1,7 +1,7 @@
 """`[task.prompt]` of a job: a section for each kind of prompt, and the space of prompts that it defines."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -9,6 +9,7 @@ from fedbbpt import seeds
 from fedbbpt.errors import InvalidJob
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.toml.section import Section, contradiction
@@ -151,13 +152,25 @@ class DeepPromptSection(Section):
         return DeepSpace(self.layers, self.heads, self.width, self.tokens, place, self.initial_std)
 
 
-PROMPTS: Mapping[
-    str, type[LatentPromptSection] | type[TextPromptSection] | type[ImagePromptSection] | type[DeepPromptSection]
-] = {
+class NoPromptSection(Section):
+    """No prompt, for a run that fits a readout only."""
+
+    kind: Literal["none"] = Field("none", description="No prompt.")
+
+    def space(self, seed: int, classes: int) -> NoPrompt:
+        """Returns the space without a prompt."""
+        return NoPrompt()
+
+
+AnyPromptSection: TypeAlias = (
+    LatentPromptSection | TextPromptSection | ImagePromptSection | DeepPromptSection | NoPromptSection
+)
+PROMPTS: Mapping[str, type[AnyPromptSection]] = {
     "latent": LatentPromptSection,
     "text": TextPromptSection,
     "image": ImagePromptSection,
     "deep": DeepPromptSection,
+    "none": NoPromptSection,
 }
 
 
@@ -171,6 +184,7 @@ PromptSection = Annotated[
     Annotated[LatentPromptSection, Tag("latent")]
     | Annotated[TextPromptSection, Tag("text")]
     | Annotated[ImagePromptSection, Tag("image")]
-    | Annotated[DeepPromptSection, Tag("deep")],
+    | Annotated[DeepPromptSection, Tag("deep")]
+    | Annotated[NoPromptSection, Tag("none")],
     Discriminator(_prompt_kind),
 ]

@@ -101,7 +101,31 @@ class TaskSection(Section):
         description="frequency: each class becomes the label of the model that the server's examples of it get most "
         "often.",
     )
+    columns: tuple[str, ...] | Literal["general"] = Field(
+        (),
+        description="Further label words or descriptions that the model scores, from which a readout tells the "
+        "classes apart. general: a list that suits the model.",
+    )
+    views: tuple[str, ...] = Field(
+        (),
+        description="Text prompts that stay the same, under each of which a readout sees the scores; an empty one is "
+        "no prompt. Empty: one without a prompt if there are columns, otherwise no readout.",
+    )
     prompt: PromptSection = LatentPromptSection()
+
+    @model_validator(mode="after")
+    def _readout_fits(self) -> "TaskSection":
+        listed = () if self.columns == "general" else self.columns
+        for key, texts, others in (("columns", listed, self.classes), ("views", self.views, ())):
+            for text in texts:
+                if texts.count(text) > 1 or text in others:
+                    what = f"{text!r} is given twice" + (", once in task.classes" if text in others else "")
+                    raise contradiction(key, what, "each text once")
+        if any(not text.strip() for text in listed):
+            raise contradiction("columns", "an empty text", "a label word or a description")
+        if self.views and getattr(self.prompt, "offsets", False):
+            raise contradiction("prompt.offsets", "a readout has offsets of its own", "offsets = false, or no views")
+        return self
 
     @model_validator(mode="after")
     def _classes_fit_labels(self) -> "TaskSection":

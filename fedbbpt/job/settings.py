@@ -10,10 +10,10 @@ DEFAULT_TEMPLATE = "{prompt} {text}"
 
 
 def task_spec(job: Job) -> TaskSpec:
-    """Returns the template and the class texts that the PTM scores.
+    """Returns the template and the texts that the PTM scores: those of the classes, and the further columns.
 
     Raises:
-        InvalidJob: The job leaves its classes to the data, or to the model, and nothing has completed them.
+        InvalidJob: The job leaves its classes to the data, or texts to the model, and nothing has completed them.
     """
     task = job.task
     if len(task.labels) < 2:
@@ -23,7 +23,7 @@ def task_spec(job: Job) -> TaskSpec:
     if task.mapping != "given":
         what = f"task.mapping = {task.mapping!r} needs the data and the model, which this command does not read"
         raise InvalidJob(what, where="job", fix="task.classes, as `fedbbpt run` or `simulate` found them")
-    return TaskSpec(task.template or DEFAULT_TEMPLATE, task.classes or task.labels)
+    return TaskSpec(task.template or DEFAULT_TEMPLATE, (task.classes or task.labels) + job.columns())
 
 
 def run_settings(

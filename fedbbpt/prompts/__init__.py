@@ -5,21 +5,31 @@ from typing import TypeAlias
 
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.none import NoPrompt
+from fedbbpt.prompts.readout import InnerSpace, ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.prompts.visual import ImageSpace
-from fedbbpt.types import SpaceSettings
+from fedbbpt.types import PromptSpaceSettings, ReadoutSpaceSettings, SpaceSettings
 
-Space: TypeAlias = LatentSpace | TextSpace | ImageSpace | DeepSpace
+Space: TypeAlias = InnerSpace | ReadoutSpace
 """Every implementation of `interfaces.PromptSpace`; `kind` tells them apart, in messages and in files."""
 
-_SPACES: dict[str, type[Space]] = {
+_SPACES: dict[str, type[InnerSpace]] = {
     "latent": LatentSpace,
     "text": TextSpace,
     "image": ImageSpace,
     "deep": DeepSpace,
+    "none": NoPrompt,
 }
 
 
 def space_of(settings: SpaceSettings) -> Space:
     """Returns the space that the settings describe."""
+    if isinstance(settings, ReadoutSpaceSettings):
+        own = {field.name: getattr(settings, field.name) for field in fields(settings)}
+        return ReadoutSpace(**own | {"prompt": _inner(settings.prompt)})
+    return _inner(settings)
+
+
+def _inner(settings: PromptSpaceSettings) -> InnerSpace:
     return _SPACES[settings.kind](**{field.name: getattr(settings, field.name) for field in fields(settings)})

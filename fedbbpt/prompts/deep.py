@@ -11,19 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.types import DeepPrompts, DeepSpaceSettings, Examples, Scores
+from fedbbpt.prompts.unshifted import Unshifted
+from fedbbpt.types import DeepPrompts, DeepSpaceSettings, Examples
 
 
 @dataclass(frozen=True, slots=True)
-class DeepSpace(DeepSpaceSettings):
+class DeepSpace(Unshifted, DeepSpaceSettings):
     """Makes prefixes of z. Implements `interfaces.PromptSpace`.
 
     The settings include the model's shape, so that making prompts does not require the model.
     """
-
-    @property
-    def offsets(self) -> int:
-        return 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,9 +47,6 @@ class DeepSpace(DeepSpaceSettings):
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> DeepPrompts:
         return DeepPrompts(self.prefixes(z))
-
-    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
-        return scores
 
     def __str__(self) -> str:
         return f"{self.tokens} keys and values in each of {self.layers} layers ({self.heads} heads of {self.width})"

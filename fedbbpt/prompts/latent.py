@@ -21,6 +21,10 @@ class LatentSpace(LatentSpaceSettings):
     """
 
     @property
+    def views(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def prompt_tokens(self) -> int:
         return self.projection.tokens
 

@@ -5,22 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.types import Examples, Scores, TextPrompts, TextSpaceSettings
+from fedbbpt.prompts.unshifted import Unshifted
+from fedbbpt.types import Examples, TextPrompts, TextSpaceSettings
 
 
 @dataclass(frozen=True, slots=True)
-class TextSpace(TextSpaceSettings):
+class TextSpace(Unshifted, TextSpaceSettings):
     """Makes texts of z, for models that take text prompts only, too. Implements `interfaces.PromptSpace`."""
-
-    @property
-    def offsets(self) -> int:
-        return 0
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> TextPrompts:
         return TextPrompts(tuple(" ".join(self.candidates[int(index)] for index in row) for row in z))
-
-    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
-        return scores
 
     def __str__(self) -> str:
         return f"{self.dim} of {len(self.candidates)} candidate words"

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.types import Examples, ImagePrompts, ImageSpaceSettings, Scores
+from fedbbpt.prompts.unshifted import Unshifted
+from fedbbpt.types import Examples, ImagePrompts, ImageSpaceSettings
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -40,15 +41,11 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSpace(ImageSpaceSettings):
+class ImageSpace(Unshifted, ImageSpaceSettings):
     """Makes pictures of z and images: the decoder's weights are the initial ones plus z.
 
     Implements `interfaces.PromptSpace`.
     """
-
-    @property
-    def offsets(self) -> int:
-        return 0
 
     @property
     def dim(self) -> int:
@@ -65,9 +62,6 @@ class ImageSpace(ImageSpaceSettings):
         parts = [part.reshape(-1, *place.shape) for part, place in cut]
         drawn = np.float32(self.strength) * _decode(parts, self._source(parts[0], examples.pixels()))
         return ImagePrompts(np.clip(drawn, -1, 1))  # a larger change of a pixel from 0 to 1 has no more effect
-
-    def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
-        return scores
 
     def _layout(self) -> list[Weights]:
         """Returns the decoder's arrays: the trigger, five for each stage except the last, and one for the last."""

@@ -133,13 +133,18 @@ class TaskSpec:
     template: str
     """The input as text, with the places {prompt}, {text}, {text_pair} and {mask}."""
     classes: tuple[str, ...]
-    """A text for each of the K classes: a label word, or a description."""
+    """A text for each of the K classes: a label word, or a description. Further texts, whose scores only a readout
+    uses, may follow."""
 
     @property
     def id(self) -> str:
         """A digest of the task, 32 hexadecimal digits."""
         text = json.dumps([self.template, list(self.classes)], ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def of_classes(self, count: int) -> "TaskSpec":
+        """Returns the task with its first `count` texts only, those of the classes."""
+        return TaskSpec(self.template, self.classes[:count])
 
     def check(self) -> None:
         """Raises InvalidTask if the task is too large to be stored."""

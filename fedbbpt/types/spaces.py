@@ -71,5 +71,38 @@ class DeepSpaceSettings:
     kind: Literal["deep"] = "deep"
 
 
-SpaceSettings: TypeAlias = LatentSpaceSettings | TextSpaceSettings | ImageSpaceSettings | DeepSpaceSettings
+@dataclass(frozen=True, slots=True)
+class NoPromptSettings:
+    """z is empty: inputs have no prompt."""
+
+    room: int = 0
+    """Number of tokens that texts leave free all the same."""
+    kind: Literal["none"] = "none"
+
+
+PromptSpaceSettings: TypeAlias = (
+    LatentSpaceSettings | TextSpaceSettings | ImageSpaceSettings | DeepSpaceSettings | NoPromptSettings
+)
+"""The settings of a space whose z is a prompt; `kind` tells them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadoutSpaceSettings:
+    """z is a prompt, followed by a readout: a linear map from the scores of V texts under m + 1 prompts to those of K
+    classes."""
+
+    prompt: PromptSpaceSettings
+    """The space of the first entries of z."""
+    views: tuple[str, ...]
+    """m text prompts that stay the same; "" is no prompt."""
+    view_tokens: int
+    """Number of tokens that texts must leave free for the longest view."""
+    classes: int
+    """K"""
+    columns: int
+    """V, at least K: the number of texts that the model scores. The first K are the classes' own."""
+    kind: Literal["readout"] = "readout"
+
+
+SpaceSettings: TypeAlias = PromptSpaceSettings | ReadoutSpaceSettings
 """The settings of any space; `kind` tells them apart."""

@@ -34,12 +34,18 @@ class TaskSettings(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    VIEW_TOKENS_FIELD_NUMBER: _builtins.int
     LATENT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     DEEP_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    NONE_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """As in fedbbpt.ptm.v1.Task."""
+    view_tokens: _builtins.int
+    """Number of tokens that examples must leave free for the longest view."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As in fedbbpt.ptm.v1.Task: K texts, in class order."""
@@ -49,6 +55,21 @@ class TaskSettings(_message.Message):
         """The K names that the clients' data files use for the classes, in class order."""
 
     @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further texts that the model scores, none of them a class: fedbbpt.ptm.v1.Task.classes are `classes`, then
+        `columns`, V texts in all. Only with `views`.
+        """
+
+    @_builtins.property
+    def views(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """m text prompts, all different, that stay the same during the run; "" is no prompt. If there are any, the last
+        K x (C + 1) entries of z are a readout: row-major [K, C + 1], D and in the last column b, with C = (m + 1) x V, or
+        m x V without a prompt. An example's V scores under each view in turn, and then under the prompt of z's first
+        entries, are s [C]. The scores of its classes are s[0 : K] + D s + b. If D does not use the last V scores, the
+        prompt need not be scored.
+        """
+
+    @_builtins.property
     def latent(self) -> Global___LatentSpace: ...
     @_builtins.property
     def text(self) -> Global___TextSpace: ...
@@ -56,26 +77,54 @@ class TaskSettings(_message.Message):
     def deep(self) -> Global___DeepSpace: ...
     @_builtins.property
     def image(self) -> Global___ImageSpace: ...
+    @_builtins.property
+    def none(self) -> Global___NoPrompt: ...
     def __init__(
         self,
         *,
         template: _builtins.str = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+        views: _abc.Iterable[_builtins.str] | None = ...,
+        view_tokens: _builtins.int = ...,
         latent: Global___LatentSpace | None = ...,
         text: Global___TextSpace | None = ...,
         deep: Global___DeepSpace | None = ...,
         image: Global___ImageSpace | None = ...,
+        none: Global___NoPrompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "image", b"image", "latent", b"latent", "prompt", b"prompt", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deep", b"deep", "image", b"image", "latent", b"latent", "none", b"none", "prompt", b"prompt", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "deep", b"deep", "image", b"image", "labels", b"labels", "latent", b"latent", "prompt", b"prompt", "template", b"template", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "columns", b"columns", "deep", b"deep", "image", b"image", "labels", b"labels", "latent", b"latent", "none", b"none", "prompt", b"prompt", "template", b"template", "text", b"text", "view_tokens", b"view_tokens", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["latent", "text", "deep", "image"]  # noqa: Y015
+    _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["latent", "text", "deep", "image", "none"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
 
 Global___TaskSettings: _TypeAlias = TaskSettings  # noqa: Y015
+
+@_typing.final
+class NoPrompt(_message.Message):
+    """NoPrompt says that z has no entries for a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    room: _builtins.int
+    """Number of tokens that examples leave free all the same."""
+    def __init__(
+        self,
+        *,
+        room: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoPrompt: _TypeAlias = NoPrompt  # noqa: Y015
 
 @_typing.final
 class LatentSpace(_message.Message):

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fedbbpt.client.asking import NoPrompt
 from fedbbpt.errors import (
     FedbbptError,
     InvalidExamples,
@@ -22,6 +21,7 @@ from fedbbpt.errors import (
     UnsupportedPrompt,
 )
 from fedbbpt.interfaces import Backend, Ptm
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.settings import task_spec
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.tasks.criterion import accuracy
 from fedbbpt.tasks.offsets import fit_offsets
@@ -39,7 +40,7 @@ class ControlInputs:
     def scores(self, prompt: str, data: LabelledExamples) -> Scores:
         """Returns the scores `[B, K]` of a text prompt, or of the bare template if it is empty."""
         space = TextSpace(1, (prompt,), PROMPT_ROOM) if prompt else NoPrompt(0)
-        scorer = PromptScorer(self.ptm, task_spec(self.splits.job), space)
+        scorer = PromptScorer(self.ptm, task_spec(self.splits.job).of_classes(len(self.splits.job.task.labels)), space)
         scores: Scores = scorer.scores(data, np.zeros((1, space.dim), np.float32))[0]
         return scores
 

@@ -24,7 +24,6 @@ from fedbbpt.types import (
     RunSettings,
     Task,
     TaskId,
-    TaskSpec,
     Update,
 )
 from fedbbpt.v1 import coordinator_pb2 as pb
@@ -32,7 +31,7 @@ from fedbbpt.v1 import method_pb2, tensor_pb2
 from fedbbpt.wire.messages.codes import read_code
 from fedbbpt.wire.messages.durations import duration, seconds_of
 from fedbbpt.wire.messages.extension_messages import extension_message, extension_settings
-from fedbbpt.wire.messages.space_messages import space, write_space
+from fedbbpt.wire.messages.space_messages import space, task_spec, write_task
 
 PROTOCOL_VERSION = 1
 
@@ -96,14 +95,10 @@ def join_response(
     session: str, settings: RunSettings, heartbeat_seconds: float, methods: Mapping[str, type[MethodSettings]]
 ) -> pb.JoinResponse:
     """Returns the answer to a client that joins; `methods` are the types of the methods' settings by method name."""
-    task = method_pb2.TaskSettings(
-        template=settings.task.template, classes=settings.task.classes, labels=settings.labels
-    )
-    write_space(task, settings.space)
     return pb.JoinResponse(
         session=session,
         run_id=settings.run_id,
-        task=task,
+        task=write_task(settings.task, settings.labels, settings.space),
         method=_method_message(settings.method, methods),
         codec=_CODECS[settings.codec],
         ptm_address=settings.ptm_address,
@@ -143,7 +138,7 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
     """Reads the settings of a run; `methods` are the types of the methods' settings by method name."""
     return RunSettings(
         run_id=response.run_id,
-        task=TaskSpec(response.task.template, tuple(response.task.classes)),
+        task=task_spec(response.task),
         labels=tuple(response.task.labels),
         space=space(response.task),
         method=_method(response.method, methods),

@@ -7,9 +7,12 @@ import numpy.typing as npt
 import pytest
 
 from fedbbpt.client import asking
-from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidExamples
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.none import NoPrompt
+from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.prompts.text import TextSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import MAX_TOKENS, Fake
 from fedbbpt.ptm.scheduling.planner import PlannedJob
@@ -132,3 +135,34 @@ def test_truncated_texts_are_counted_over_all_parts_without_a_query(monkeypatch:
     assert scorer.truncation == Truncation() and ptm.usage().queries == 0
     scorer.scores(data, Z[:1])
     assert scorer.truncation == Truncation(2, 10)
+
+
+VIEWS = ReadoutSpace(SPACE, ("", "It is about"), 4, 2, 4)
+COLUMNS = TaskSpec(TASK.template, (*TASK.classes, "a person", "a place"))
+
+
+def test_columns_are_those_of_each_view_and_of_the_prompt() -> None:
+    ptm = fake_ptm()
+    scorer = PromptScorer(ptm, COLUMNS, VIEWS)
+    texts = [PromptScorer(ptm, COLUMNS, TextSpace(1, (view,), 4)) for view in VIEWS.views]
+    z = np.concatenate([Z, np.ones((3, VIEWS.dim - 6), np.float32)], axis=1)
+    part = scorer.register(DATA)
+    apart = [space.scores(DATA, np.zeros((1, 1), np.float32))[0] for space in texts]
+    prompted = PromptScorer(ptm, COLUMNS, SPACE).scores(DATA, Z)
+    for index, found in enumerate(scorer.columns(part, z)):
+        np.testing.assert_array_equal(found, np.concatenate([*apart, prompted[index]], axis=1))
+
+
+def test_views_and_the_last_prompt_are_asked_once() -> None:
+    ptm = fake_ptm()
+    scorer = PromptScorer(ptm, COLUMNS, VIEWS)
+    part, readout = scorer.register(DATA), np.ones((2, 13))
+    first, second = (VIEWS.join(z, readout)[None] for z in Z[:2])
+    for _ in range(3):
+        scorer.ask(part, first)
+    assert scorer.queries == ptm.usage().queries == (2 + 1) * 23
+    scorer.ask(part, VIEWS.join(Z[0], 3 * readout)[None])  # another readout of the same prompt
+    scorer.ask(part, np.zeros((1, VIEWS.dim)))  # a readout that does without the prompt
+    assert scorer.queries == (2 + 1) * 23
+    scorer.ask(part, second)
+    assert scorer.queries == ptm.usage().queries == (2 + 2) * 23

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.limits import ENVELOPE_BYTES
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm

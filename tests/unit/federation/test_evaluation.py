@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from fedbbpt.client.asking import NoPrompt, PromptScorer
+from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import OutputWithheld
 from fedbbpt.federation.evaluation import Measured, compare, evaluate
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.criterion import cross_entropy

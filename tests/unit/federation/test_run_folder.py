@@ -36,7 +36,7 @@ JOB = Job.model_validate(
 FIRST = Report(0, 2, 0.7, 0.5, 0.65, queries=100, seconds=1.0, bytes_up=1000, bytes_down=3000)
 LAST = Report(1, 1, 0.6, 0.75, None, queries=10, seconds=0.5, bytes_up=200, bytes_down=600)
 COMPARISON = Comparison(
-    Measured(0.25, 1.5, 40), Measured(0.5, 1.25, 40), Measured(0.625, 1.0, 8), Measured(0.75, 0.5, 40)
+    Measured(0.25, 1.5, 40), Measured(0.5, 1.25, 40), Measured(0.625, 1.0, 8), Measured(0.75, 0.5, 40), 128
 )
 
 WARNING = DataWarning("conflicting labels", 2, "2 examples")

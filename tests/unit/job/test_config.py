@@ -7,6 +7,8 @@ import pytest
 
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job, parse_job, read_job
+from fedbbpt.job.settings import task_spec
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.types import Examples, Injection, LatentPrompts
 
 REFUSED = {
@@ -25,6 +27,22 @@ REFUSED = {
     "key of another method": (
         '[method]\nname = "fed-bpt"\npopulation = 8\n',
         "job.toml:3: unknown key 'method.population'; did you mean 'local_population'?",
+    ),
+    "column twice": (
+        '[task]\ncolumns = ["a person", "a place", "a person"]\n',
+        "job.toml:2: task.columns: 'a person' is given twice; each text once",
+    ),
+    "column that is a class": (
+        '[task]\nlabels = ["a", "b"]\nclasses = ["x", "y"]\ncolumns = ["y"]\n',
+        "job.toml:4: task.columns: 'y' is given twice, once in task.classes; each text once",
+    ),
+    "offsets beside a readout": (
+        '[task]\nviews = [""]\n[task.prompt]\noffsets = true\n',
+        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views",
+    ),
+    "search without a prompt": (
+        '[task.prompt]\nkind = "none"\n',
+        'job.toml:2: task.prompt.kind: fed-cma does not search for "none" prompts with these settings; "latent"',
     ),
     "key of a table in a table": (
         "[task]\n[task.prompt]\ntokens = 0\n",
@@ -202,3 +220,18 @@ def test_classes_and_a_frequency_mapping_contradict_each_other() -> None:
     text = '[task]\nlabels = ["a", "b"]\nclasses = ["cat", "dog"]\nmapping = "frequency"\n'
     with pytest.raises(InvalidJob, match=r"task\.mapping"):
         parse_job(text)
+
+
+def test_columns_and_no_prompt_have_a_view_without_a_prompt() -> None:
+    assert parse_job('[task]\ncolumns = ["a person"]').task.views == ("",)
+    assert parse_job('[task]\ncolumns = ["a person"]\nviews = ["It was"]').task.views == ("It was",)
+    assert parse_job("").task.views == ()
+
+
+def test_the_space_of_a_job_with_columns_has_a_readout() -> None:
+    job = parse_job('[task]\nlabels = ["a", "b"]\ncolumns = ["c"]\nviews = ["", "It was"]\n[task.prompt]\ndim = 4')
+    space = job.space()
+    assert isinstance(space, ReadoutSpace) and space.dim == 4 + 2 * (3 * 3 + 1)
+    assert task_spec(job).classes == ("a", "b", "c")
+    with pytest.raises(InvalidJob, match="depends on the model"):
+        parse_job('[task]\nlabels = ["a", "b"]\ncolumns = "general"').space()

@@ -19,9 +19,12 @@ from fedbbpt.types import (
     Measurement,
     MemberStatus,
     MethodSettings,
+    NoPromptSettings,
     Phase,
     Projection,
     ProjectionKind,
+    PromptSpaceSettings,
+    ReadoutSpaceSettings,
     Receipt,
     Report,
     Result,
@@ -74,6 +77,17 @@ def test_image_space_survives_the_round_trip() -> None:
     del received.task.image.image[:]
     with pytest.raises(InvalidRequest, match="C, H and W"):
         coordinator_messages.run_settings(received, SETTINGS)
+
+
+@pytest.mark.parametrize("prompt", [NoPromptSettings(7), ImageSpaceSettings((3, 8, 8), 2, 4, (4,), 0.3, 1)])
+def test_readout_space_survives_the_round_trip(prompt: PromptSpaceSettings) -> None:
+    space = ReadoutSpaceSettings(prompt, ("", "It was"), 5, classes=2, columns=4)
+    task = TaskSpec("{prompt} {text}", ("bad", "good", "a person", "a place"))
+    settings = RunSettings("run-1", task, ("neg", "pos"), space, METHODS[0], "int8", 50, "", "", 2**20)
+    response = coordinator_messages.join_response("session", settings, 2.5, SETTINGS)
+    received = pb.JoinResponse.FromString(response.SerializeToString())
+    assert coordinator_messages.run_settings(received, SETTINGS) == settings
+    assert list(received.task.classes) == ["bad", "good"] and len(received.task.columns) == 2
 
 
 def test_a_method_of_a_newer_server_is_refused() -> None:
