@@ -94,7 +94,9 @@ class Client:
         self._settings, self._objectives = settings, objectives
 
     def update(self, task: fedbbpt.Task, private: Arrays) -> tuple[fedbbpt.Update, Arrays]:
-        losses = finite(self._objectives.loss(candidates(task.arrays, task.seed, self._settings.population)))
+        losses = finite(
+            self._objectives.loss(candidates(task.arrays, task.seed, self._settings.population), draw=task.seed)
+        )
         weight = self._objectives.weight
         return fedbbpt.Update({"losses": weight * losses}, weight), {}
 

@@ -32,7 +32,7 @@ z and returns the best, and the server averages:
 ...     def update(self, task, private):
 ...         steps = seeds.rng(task.seed, task.id.client_id).normal(0, 0.3, (8, 2))
 ...         population = task.arrays["z"] + steps
-...         best = population[self.objectives.loss(population).argmin()]
+...         best = population[self.objectives.loss(population, task.seed).argmin()]
 ...         return Update({"z": self.objectives.weight * best}, self.objectives.weight), private
 ...     def prompt(self, arrays): return arrays["z"]
 
@@ -41,7 +41,7 @@ A client's objective is usually the loss on its examples, for which it asks the 
 >>> class Distance:
 ...     weight = 16
 ...     def __init__(self, target): self.target = target
-...     def loss(self, population): return np.square(population - self.target).sum(axis=1)
+...     def loss(self, population, draw): return np.square(population - self.target).sum(axis=1)
 >>> server, clients = Server(), {"north": Client(Distance([3, 2])), "south": Client(Distance([3, 0]))}
 >>> state = server.init(seed=0)
 >>> for round in range(20):
@@ -217,22 +217,30 @@ class ClientHalf(Protocol):
 
 
 class Objectives(Protocol):
-    """The losses on a client's training examples, for its half of a method, with or without perturbed inputs."""
+    """The losses on a client's training examples, for its half of a method, with or without perturbed inputs.
+
+    A run may score each generation of a search on some of the examples only. `draw`, any integer, chooses them: calls
+    with the same draw use the same examples. So a half takes one draw for all candidates that it compares, and another
+    one for its next generation: `seeds.derive(task.seed, task.id.client_id, generation)`.
+    """
 
     @property
     def weight(self) -> float:
         """n_k, the number of local training examples."""
         ...
 
-    def loss(self, population: Population) -> Losses:
-        """Returns the mean criterion over the examples, `[P]`, of candidates `[P, n]`."""
+    def loss(self, population: Population, draw: int) -> Losses:
+        """Returns the mean criterion over the drawn examples, `[P]`, of candidates `[P, n]`."""
         ...
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        """Returns the criterion on each example, `[P, B]`, of candidates `[P, n]`, if wanted with perturbed inputs."""
+    def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
+        """Returns the criterion on each drawn example, `[P, B]`, of candidates `[P, n]`, if wanted on perturbed inputs.
+
+        Inputs are perturbed once for successive calls with the same perturbation and draw.
+        """
         ...
 
-    def expansion(self, population: Population) -> Expansion:
+    def expansion(self, population: Population, draw: int) -> Expansion:
         """Returns the second-order expansion of the mean criterion in mixtures of the candidates' scores.
 
         With candidates `[1 + P, n]`, scores S_i, and a step of a_(P + j) in offset j, it expands

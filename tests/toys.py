@@ -14,15 +14,15 @@ class ToyObjectives:
 
     weight = 1.0
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+    def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
-    def expansion(self, population: Population) -> Expansion:
+    def expansion(self, population: Population, draw: int) -> Expansion:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
@@ -36,15 +36,15 @@ class Sphere(ToyObjectives):
         self.perturbations: set[Perturbation] = set()
         self.perturbed = np.array([4.0, 4.0])
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         self.asked.append(population)
         losses: Losses = ((population - 1) ** 2).sum(axis=1)
         return losses
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+    def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
         """Returns the losses of two examples, one three times as large as the other."""
         if perturbation is None:
-            losses: npt.NDArray[np.float64] = self.loss(population)[:, None] * [0.5, 1.5]
+            losses: npt.NDArray[np.float64] = self.loss(population, draw)[:, None] * [0.5, 1.5]
             return losses
         self.perturbations.add(perturbation)
         return np.tile(self.perturbed, (len(population), 1))
@@ -57,7 +57,7 @@ class Absolute(ToyObjectives):
         self.place, self.weight = place, weight
         self.asked: list[Population] = []
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         self.asked.append(population)
         losses: Losses = np.abs(population - self.place).mean(axis=1)
         return losses
@@ -70,7 +70,7 @@ class Ascending(ToyObjectives):
         self.weight = weight
         self.asked: list[Population] = []
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         self.asked.append(population)
         return np.arange(float(len(population)))
 
@@ -83,7 +83,7 @@ class Linear(ToyObjectives):
     def __init__(self) -> None:
         self.asked: list[Population] = []
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         self.asked.append(population)
         losses: Losses = population @ np.array([1.0, -2.0])
         return losses
@@ -95,13 +95,15 @@ class Valley(ToyObjectives):
     def __init__(self, client: int) -> None:
         self.place, self.weight = 0.5 * client, 1.0 + client
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         away = population - self.place
         losses: Losses = (away**2 @ np.array([1.0, 2.0, 4.0, 8.0])) + (away.sum(axis=1)) ** 2
         return losses
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
-        losses = self.loss(population) if perturbation is None else np.full(len(population), 2.0 + perturbation.rate)
+    def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
+        losses = (
+            self.loss(population, draw) if perturbation is None else np.full(len(population), 2.0 + perturbation.rate)
+        )
         return losses[:, None]
 
 
@@ -113,13 +115,13 @@ class Rugged(ToyObjectives):
     def __init__(self, seed: int, broken: float) -> None:
         self._seed, self._broken = seed, broken
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         draws = [seeds.uniforms(seeds.derive(self._seed, candidate.tobytes().hex()), 2) for candidate in population]
         return np.array([np.nan if hole < self._broken else np.floor(4 * value) for value, hole in draws])
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+    def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
         other = 0.0 if perturbation is None else 1.0 + perturbation.rate
-        return self.loss(population + other)[:, None]
+        return self.loss(population + other, draw)[:, None]
 
 
 @dataclass
@@ -133,13 +135,13 @@ class Quadratic:
     weight: float
     broken: int = 0
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         losses: Losses = ((population - self.target) ** 2).mean(axis=1)
         if self.broken:
             losses[:: self.broken] = np.nan
         return losses
 
-    def expansion(self, population: Population) -> Expansion:
+    def expansion(self, population: Population, draw: int) -> Expansion:
         base, moved = population[0] - self.target, population[1:] - population[0]
         gradient, hessian = 2 * moved @ base / base.size, 2 * moved @ moved.T / base.size
         if self.broken:
@@ -147,10 +149,10 @@ class Quadratic:
             hessian[:: self.broken] = hessian[:, :: self.broken] = 0.0
         return Expansion(float((base**2).mean()), gradient, hessian)
 
-    def each(self, population: Population, perturbation: Perturbation | None = None) -> npt.NDArray[np.float64]:
+    def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
         """Returns one example's losses. The perturbed loss does not depend on z, so the ratio ranks like the loss."""
         if perturbation is None:
-            return self.loss(population)[:, None]
+            return self.loss(population, draw)[:, None]
         level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
         return np.full((len(population), 1), level)
 
@@ -162,7 +164,7 @@ class Quadratic:
         self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
     ) -> tuple[npt.NDArray[np.float32], float]:
         """Makes gradient steps. A broken client has a loss of NaN, or also a z of NaN."""
-        loss = np.nan if self.broken else float(self.loss(z[None].astype(np.float64))[0])
+        loss = np.nan if self.broken else float(self.loss(z[None].astype(np.float64), draw=0)[0])
         for _ in range(stage.steps):
             z = z - np.float32(stage.learning_rate) * (z - self.target.astype(np.float32))
         return z * np.float32(np.nan if self.broken == 1 else 1.0), loss

@@ -1,7 +1,7 @@
 """The client's loop: for each task, the method's half computes an update, which is encoded, saved and submitted."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol
@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
+from fedbbpt.client.batches import ALL_EXAMPLES
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
-from fedbbpt.types import Arrays, Measurement, Phase, Receipt, Task, Truncation, Update
+from fedbbpt.types import Arrays, Measurement, Phase, Receipt, Sampling, Task, Truncation, Update
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,11 @@ class DevObjective(Protocol):
         ...
 
     def measure(self, z: npt.NDArray[np.float32]) -> Measurement:
-        """Returns the measurement of the prompt z `[n]` on the dev examples, without the number of queries."""
+        """Returns the measurement of the prompt z `[n]` on the run's dev sample, without the number of queries."""
+        ...
+
+    def measure_all(self, prompts: npt.NDArray[np.float32]) -> Sequence[Measurement]:
+        """Returns the measurements of prompts `[F, n]` on all dev examples, without the number of queries."""
         ...
 
 
@@ -54,18 +59,31 @@ class NoDevExamples:
         """Returns the sums over no examples."""
         return Measurement()
 
+    def measure_all(self, prompts: npt.NDArray[np.float32]) -> Sequence[Measurement]:
+        """Returns the sums over no examples for each prompt."""
+        return [Measurement()] * len(prompts)
+
 
 class Agent:
     """Answers tasks. It does not know how tasks arrive or where the PTM is."""
 
-    def __init__(self, half: ClientHalf, dev: DevObjective, codec: Codec, keepsake: Keepsake | None = None) -> None:
+    def __init__(
+        self,
+        half: ClientHalf,
+        dev: DevObjective,
+        codec: Codec,
+        keepsake: Keepsake | None = None,
+        sampling: Sampling = ALL_EXAMPLES,
+    ) -> None:
         """
         Args:
             half: the client's half of the run's method.
             dev: the measure of a prompt on the client's dev examples.
             codec: the codec of the run.
             keepsake: the client's files; without them a restarted client computes its last update again.
+            sampling: the rounds that measure the broadcast prompt.
         """
+        self._sampling = sampling
         self._half, self._dev, self._codec, self._keepsake = half, dev, codec, keepsake
         self._private: Arrays | None = None
         """The method's private arrays after the last answer, counted or not; None until they are loaded."""
@@ -77,10 +95,13 @@ class Agent:
             log.info("round %d: answered before; sending the same update again", task.id.round)
             return saved
         queries_before = self._dev.queries
-        measured = self._dev.measure(self._half.prompt(task.arrays))
+        measured = Measurement()
         if task.id.phase is Phase.EVALUATE:
+            (measured,) = self._dev.measure_all(self._half.prompt(task.arrays)[None])
             update = Update({}, self._dev.weight)
         else:
+            if self._sampling.measures(task.id.round):
+                measured = self._dev.measure(self._half.prompt(task.arrays))
             found, self._private = self._half.update(task, self._private_arrays(task))
             rounding = seeds.rng(task.seed, "codec", task.id.client_id)
             encoded = self._codec.encode(found.arrays, rounding)

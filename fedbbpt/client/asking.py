@@ -7,7 +7,6 @@ that fit, and images are brought to the shape that the model takes.
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -108,20 +107,17 @@ class PromptScorer:
         """Returns which texts the model would truncate; None if the PTM does not tell. Costs no queries."""
         scorer = PromptScorer(self._ptm, self._task, self._space)
         for part in scorer.parts(data):
-            self._ptm.release(scorer.register(part).handle)
+            self.release([scorer.register(part)])
         return scorer.truncation
 
-    @contextmanager
-    def perturbed(self, parts: Sequence[RegisteredPart], perturbation: Perturbation) -> Iterator[list[RegisteredPart]]:
-        """Registers perturbed copies of the parts and releases them at the end of the `with` block."""
-        registered: list[RegisteredPart] = []
-        try:
-            for part in parts:
-                registered.append(part.under(self._handle(part.data, perturbation).id))
-            yield registered
-        finally:
-            for part in registered:
-                self._ptm.release(part.handle)
+    def perturbed(self, part: RegisteredPart, perturbation: Perturbation) -> RegisteredPart:
+        """Registers a perturbed copy of a part."""
+        return part.under(self._handle(part.data, perturbation).id)
+
+    def release(self, parts: Sequence[RegisteredPart]) -> None:
+        """Takes back the registration of each part."""
+        for part in parts:
+            self._ptm.release(part.handle)
 
     def _handle(self, part: LabelledExamples, perturbation: Perturbation | None = None) -> ExamplesHandle:
         labels = part.labels if self.card.output is Output.LOSS_ONLY else None
@@ -247,6 +243,6 @@ class PromptScorer:
             try:
                 answer = self.ask(registered, population, use_labels=use_labels)
             finally:
-                self._ptm.release(registered.handle)
+                self.release([registered])
             yield answer, part.labels
             progress(self.queries - before)

@@ -125,7 +125,9 @@ def client(
     """
     method = client_method(settings, methods)
     space = space_of(settings.space)
-    objectives = LocalObjectives(ptm, settings.task, space, train, dev, scores_needed=method.needs_scores)
+    objectives = LocalObjectives(
+        ptm, settings.task, space, train, dev, sampling=settings.sampling, scores_needed=method.needs_scores
+    )
     if method.white_box:
         if settings.auxiliary is None or fetch_auxiliary is None:
             fix = "a coordinator that was started with --auxiliary"
@@ -133,7 +135,7 @@ def client(
         half = method.white_box_half(_auxiliary_model(settings, train, fetch_auxiliary(settings.auxiliary)))
     else:
         half = method.half(objectives)
-    return Agent(half, objectives, CODECS[settings.codec], keepsake)
+    return Agent(half, objectives, CODECS[settings.codec], keepsake, settings.sampling)
 
 
 def owner(

@@ -44,7 +44,8 @@ class PromptCard(BaseModel):
     clients: int
     examples: int
     queries: int
-    dev_loss: float
+    dev_loss: float | None
+    """None if the clients had no dev examples."""
     dev_accuracy: float | None
     """None if the PTM gave the clients losses only."""
 
@@ -93,6 +94,7 @@ def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
 def _page(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
     words = f": {card.space.prompts(z[None], Examples()).texts[0]}" if isinstance(card.space, TextSpace) else ""
     accuracy = "-" if card.dev_accuracy is None else f"{card.dev_accuracy:.3f}"
+    loss = "-" if card.dev_loss is None else f"{card.dev_loss:.4f}"
     classes = "\n".join(f"- **{label}**: {text}" for label, text in zip(card.labels, card.classes, strict=True))
     columns = f"\nFurther columns: {', '.join(card.columns)}\n" if card.columns else ""
     return f"""# A prompt for {card.ptm}
@@ -105,7 +107,7 @@ Tuned by {card.clients} clients with {card.method}, without the model's weights 
 | run | {card.run}, seed {card.seed}, {card.rounds} rounds; this is the prompt of round {card.best_round} |
 | data | {card.examples} training examples over {card.clients} clients |
 | cost | {card.queries} queries (prompt, example) |
-| dev accuracy | {accuracy} (loss {card.dev_loss:.4f}); the round was chosen on these examples |
+| dev accuracy | {accuracy} (loss {loss}); the round was chosen on these examples |
 | prompt | {card.space}{words} |
 | template | `{card.template}` |
 

@@ -1,10 +1,11 @@
 """The settings that a run's clients are told when they join, derived from the job."""
 
+from fedbbpt import seeds
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job
 from fedbbpt.limits import MAX_UPDATE_BYTES
 from fedbbpt.methods import told_settings
-from fedbbpt.types import Auxiliary, RunSettings, TaskSpec
+from fedbbpt.types import Auxiliary, RunSettings, Sampling, TaskSpec
 
 DEFAULT_TEMPLATE = "{prompt} {text}"
 
@@ -53,4 +54,5 @@ def run_settings(
         ptm_revision=ptm_revision or job.ptm.revision,
         max_update_bytes=MAX_UPDATE_BYTES,
         auxiliary=auxiliary,
+        sampling=Sampling(job.method.batch_examples, job.method.dev_every, seeds.derive(job.run.seed, "batches")),
     )

@@ -277,8 +277,9 @@ class FedBbptClient:
         state = self._tunable.begin(task.arrays["theta"].astype(np.float64), task.id.round * steps + 1)
         queried = []
         for j in range(steps):
-            population = search.ask(state, seeds.derive(task.seed, task.id.client_id, j))
-            losses = self._objectives.loss(self._tunable.candidates(population))
+            seed = seeds.derive(task.seed, task.id.client_id, j)
+            population = search.ask(state, seed)
+            losses = self._objectives.loss(self._tunable.candidates(population), draw=seed)
             state = search.tell(state, population, losses)
             queried.append(finite(losses).mean())
         weight = self._objectives.weight
@@ -295,8 +296,8 @@ def _prompt(tunable: Tunable, arrays: Arrays) -> npt.NDArray[np.float32]:
 
 
 def settings(config: FedBbptConfig) -> FedBbptSettings:
-    """Returns the settings that clients receive: the whole config."""
-    return FedBbptSettings(**config.model_dump(exclude={"name"}))
+    """Returns the settings that clients receive: all keys of its own."""
+    return FedBbptSettings(**config.model_dump(include=set(FedBbptSettings.__dataclass_fields__)))
 
 
 METHOD = Method(

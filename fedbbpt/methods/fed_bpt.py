@@ -29,7 +29,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedbbpt import seeds
-from fedbbpt.interfaces import Objective, Objectives, PromptSpace
+from fedbbpt.interfaces import Objectives, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim.cmaes import CmaEs, CmaState, Covariance
 from fedbbpt.optim.losses import finite
@@ -49,6 +49,8 @@ from fedbbpt.types import (
 
 Vector = npt.NDArray[np.float64]
 Order = npt.NDArray[np.uint8]
+LocalObjective = Callable[[Population, int], Losses]
+"""A client's objective `[P]` of candidates `[P, n]`, on the examples of a generation, counted from 0."""
 
 MIN_PERTURBED_LOSS = 1e-6
 """Lower bound, in nats, of the divisor in equation 7.
@@ -265,11 +267,11 @@ class FedBptClient:
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
         seed = client_seed(task.seed, task.id.client_id, self._settings.common_seed)
-        objective = self._objective(seed)
+        objective = self._objective(task, seed)
         orders: list[Order] = []
 
         def order(generation: int, population: Population) -> Order:
-            ranked = np.argsort(finite(objective(population)), kind="stable")
+            ranked = np.argsort(finite(objective(population, generation)), kind="stable")
             orders.append(ranked[: len(population) // 2].astype(np.uint8))
             return orders[-1]
 
@@ -278,14 +280,14 @@ class FedBptClient:
         else:
             mean, sigmas = local_search(self._settings, task.arrays, seed, order)
         arrays = {"orders": np.stack(orders)} if self._settings.orders_sent else {"mean": mean, "sigmas": sigmas}
-        loss = finite(objective(mean[None]))
+        loss = finite(objective(mean[None], self._settings.local_iterations))
         # The weight is 1, not n_k: to the server every client's mean is one candidate (equation 6 and algorithm 1).
         return Update({**arrays, "loss": loss}, weight=1.0), {}
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)
 
-    def _pycma_search(self, arrays: Arrays, seed: int, objective: Objective) -> tuple[Vector, Vector]:
+    def _pycma_search(self, arrays: Arrays, seed: int, objective: LocalObjective) -> tuple[Vector, Vector]:
         """Returns the mean `[n]` and the step sizes `[I]` of pycma, the search of the reference implementation.
 
         Besides a full covariance, pycma has negative weights and, with fewer than six candidates, replaces one of them
@@ -306,30 +308,35 @@ class FedBptClient:
             },
         )
         sigmas = []
-        for _ in range(self._settings.local_iterations):
+        for generation in range(self._settings.local_iterations):
             sigmas.append(search.sigma)
             population = shorten(np.array(search.ask()), arrays)
-            losses = finite(objective(population))
+            losses = finite(objective(population, generation))
             with warnings.catch_warnings():
                 # pycma warns about a mirror image that was shortened.
                 warnings.simplefilter("ignore", cma.evolution_strategy.InjectionWarning)
                 search.tell(list(population), list(losses))
         return shorten(search.mean[None], arrays)[0], np.array(sigmas)
 
-    def _objective(self, seed: int) -> Objective:
-        """Returns the local loss or, with perturbed inputs, its ratio to their loss (equation 7).
+    def _objective(self, task: Task, seed: int) -> LocalObjective:
+        """Returns the local loss or, with perturbed inputs, its ratio to their loss (equation 7), by generation.
 
         Inputs are perturbed anew in each round. The paper writes the sum of the examples' ratios, and this is their
         mean: with different n_k the server would compare sums of different lengths, and the paper's global objective
         weights F^k by n_k / n.
         """
+
+        def draw(generation: int) -> int:
+            return seeds.derive(task.seed, task.id.client_id, generation)
+
         if not self._settings.perturb_rate:
-            return self._objectives.loss
+            return lambda population, generation: self._objectives.loss(population, draw(generation))
         perturbation = Perturbation(self._settings.perturb_rate, seeds.derive(seed, "perturbation"))
 
-        def ratio(population: Population) -> Losses:
-            clean = self._objectives.each(population)  # L(f(Az; x_i), y_i), [P, B]
-            perturbed = self._objectives.each(population, perturbation)  # L(f(Az; x~_i), y_i), [P, B]
+        def ratio(population: Population, generation: int) -> Losses:
+            clean = self._objectives.each(population, None, draw(generation))  # L(f(Az; x_i), y_i), [P, B]
+            # L(f(Az; x~_i), y_i), [P, B]
+            perturbed = self._objectives.each(population, perturbation, draw(generation))
             if self._settings.ratio_of_means:
                 clean, perturbed = clean.mean(axis=1, keepdims=True), perturbed.mean(axis=1, keepdims=True)
             # NaN if the perturbed loss is not finite: a ratio of 0 would rank such a candidate best.

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from fedbbpt import seeds
 from fedbbpt.interfaces import Objectives, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim import newton
@@ -143,15 +144,16 @@ class FedCmaClient:
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
         population = candidates(task.arrays, task.seed, self._settings)
+        draw = seeds.derive(task.seed, task.id.client_id, 0)
         if self._settings.expansion_sent:
-            arrays = self._expansion(np.concatenate([task.arrays["mean"][None], population]))
+            arrays = self._expansion(np.concatenate([task.arrays["mean"][None], population]), draw)
         else:
-            arrays = {"losses": finite(self._objectives.loss(population))}
+            arrays = {"losses": finite(self._objectives.loss(population, draw))}
         weight = self._objectives.weight
         return Update({name: weight * array for name, array in arrays.items()}, weight), {}
 
-    def _expansion(self, population: Population) -> dict[str, npt.NDArray[np.float64]]:
-        found = self._objectives.expansion(population)
+    def _expansion(self, population: Population, draw: int) -> dict[str, npt.NDArray[np.float64]]:
+        found = self._objectives.expansion(population, draw)
         return {
             "loss": finite(np.array([found.loss])),
             "gradient": np.nan_to_num(found.gradient),  # a candidate without finite scores does not move the mean

@@ -20,12 +20,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedbbpt import seeds
 from fedbbpt.interfaces import PromptSpace, WhiteBox
 from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim.losses import finite
+from fedbbpt.toml.section import contradiction
 from fedbbpt.types import Arrays, MethodSettings, Metrics, Stage, Task, Update, merge, unpack
 
 
@@ -58,6 +59,12 @@ class FedSpConfig(MethodConfig):
     warmup: float = Field(
         0.1, ge=0, le=1, description="Share of a stage's steps in which the learning rate rises; then it falls."
     )
+
+    @model_validator(mode="after")
+    def _trains_on_batches_of_its_own(self) -> "FedSpConfig":
+        if self.batch_examples:
+            raise contradiction("batch_examples", "fed-sp scores no candidates", "batch_size, and 0 here")
+        return self
 
     def distillation(self) -> Stage:
         """Returns the stage in which the auxiliary model learns from the full one."""

@@ -101,8 +101,9 @@ class FedavgBbtClient:
         state = search.init(task.arrays["mean"].astype(np.float64))
         best, best_loss, queried = state.mean, np.inf, []
         for generation in range(self._settings.local_iterations):
-            population = search.ask(state, seeds.derive(task.seed, task.id.client_id, generation))
-            losses = finite(self._objectives.loss(population))
+            seed = seeds.derive(task.seed, task.id.client_id, generation)
+            population = search.ask(state, seed)
+            losses = finite(self._objectives.loss(population, draw=seed))
             state = search.tell(state, population, losses)
             queried.append(losses.mean())
             if losses.min() < best_loss:

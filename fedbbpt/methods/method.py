@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from pydantic import Field
+
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf, WhiteBox
+from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.toml.section import Section
 from fedbbpt.types import MethodSettings
 
@@ -13,6 +16,16 @@ class MethodConfig(Section):
     """A method's table `[method]` in a job file. A subclass adds the method's keys."""
 
     name: str
+    batch_examples: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="Most examples of each client that score a generation, or measure a prompt in a round; drawn by "
+        "the seed. 0: all.",
+    )
+    dev_every: int = Field(
+        1, ge=1, le=MAX_ROUNDS, description="Prompts are measured on dev examples every so many rounds."
+    )
 
 
 C = TypeVar("C", bound=MethodConfig)

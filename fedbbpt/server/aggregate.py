@@ -1,7 +1,6 @@
 """The step from one committed state of a run to the next: a pure function of the counted updates."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -53,7 +52,7 @@ def aggregate(
     report = Report(
         round=snapshot.round,
         clients=len(updates),
-        dev_loss=total.dev_loss_sum / count if count else math.inf,
+        dev_loss=total.dev_loss_sum / count if count else None,
         dev_accuracy=correct / count if count and correct is not None else None,
         train_loss=metrics.get("train_loss"),
         queries=total.queries,
@@ -88,10 +87,11 @@ def pool(reports: Sequence[Report]) -> Report:
         return reports[0]
     measured = [report for report in reports if report.dev_examples]
     count = sum(report.dev_examples for report in measured)
+    losses = [report.dev_loss * report.dev_examples for report in measured if report.dev_loss is not None]
     right = [report.dev_accuracy * report.dev_examples for report in measured if report.dev_accuracy is not None]
     return replace(
         reports[-1],
-        dev_loss=sum(report.dev_loss * report.dev_examples for report in measured) / count if count else math.inf,
+        dev_loss=sum(losses) / count if count else None,
         dev_accuracy=sum(right) / count if count and len(right) == len(measured) else None,
         dev_examples=count,
     )

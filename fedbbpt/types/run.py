@@ -1,5 +1,6 @@
 """A run: its settings, its members, the reports of its rounds, and its stored state."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -49,8 +50,11 @@ class Report:
 
     round: int
     clients: int
-    dev_loss: float
-    """Mean cross-entropy in nats, or the share of wrong answers if the PTM returns classes only."""
+    dev_loss: float | None
+    """Mean cross-entropy in nats, or the share of wrong answers if the PTM returns classes only.
+
+    None if the round did not measure its prompt.
+    """
     dev_accuracy: float | None
     """None if it was not measured, for example because the PTM returns losses only."""
     train_loss: float | None
@@ -63,8 +67,11 @@ class Report:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The order of prompts, higher is better: by dev loss, which is more stable on few examples than accuracy."""
-        return -self.dev_loss, self.dev_accuracy or 0.0
+        """The order of prompts, higher is better: by dev loss, which is more stable on few examples than accuracy.
+
+        A prompt that was not measured is the worst.
+        """
+        return -math.inf if self.dev_loss is None else -self.dev_loss, self.dev_accuracy or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,22 @@ class Auxiliary:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """The examples that each generation is scored on, and the measurement of prompts on dev examples."""
+
+    batch_examples: int = 0
+    """m, the most examples of each client that a generation, or a dev measurement, uses; 0: all."""
+    dev_every: int = 1
+    """Prompts are measured in rounds 0, dev_every, 2 dev_every, ... and in the round that evaluates."""
+    seed: int = 0
+    """The seed by which clients divide their examples into batches."""
+
+    def measures(self, round: int) -> bool:
+        """Returns whether clients measure the prompt with which a search round begins."""
+        return round % self.dev_every == 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunSettings:
     """Everything about a run that its clients need. The coordinator sends it to a client that joins."""
 
@@ -129,6 +152,7 @@ class RunSettings:
     max_update_bytes: int
     auxiliary: Auxiliary | None = None
     """The model that the clients of a white-box method train; None for other methods."""
+    sampling: Sampling = Sampling()
 
 
 class RunState(StrEnum):

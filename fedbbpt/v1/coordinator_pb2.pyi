@@ -159,6 +159,7 @@ class JoinResponse(_message.Message):
     MAX_UPDATE_BYTES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     AUXILIARY_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Names the session in all later calls."""
     run_id: _builtins.str
@@ -190,6 +191,10 @@ class JoinResponse(_message.Message):
     def auxiliary(self) -> Global___Auxiliary:
         """The model that clients of a white-box method train. Absent for other methods."""
 
+    @_builtins.property
+    def sampling(self) -> Global___Sampling:
+        """The examples that a round uses. Absent: all of them, in every round."""
+
     def __init__(
         self,
         *,
@@ -204,14 +209,52 @@ class JoinResponse(_message.Message):
         max_update_bytes: _builtins.int = ...,
         heartbeat: _duration_pb2.Duration | None = ...,
         auxiliary: Global___Auxiliary | None = ...,
+        sampling: Global___Sampling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "sampling", b"sampling", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "session", b"session", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
+
+@_typing.final
+class Sampling(_message.Message):
+    """Sampling says on which of its examples a client scores a generation, and in which rounds it measures prompts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_EXAMPLES_FIELD_NUMBER: _builtins.int
+    DEV_EVERY_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    batch_examples: _builtins.int
+    """m, the most examples of a client on which a generation of the search is scored: m of its training examples, the
+    same ones for all candidates of the generation, and others in another generation. In PHASE_UPDATE the broadcast
+    prompt is measured on m of its dev examples, the same ones in all rounds. 0: all examples.
+    """
+    dev_every: _builtins.int
+    """In PHASE_UPDATE the broadcast prompt is measured in the rounds 0, dev_every, 2 dev_every, ...; the measurements of
+    other rounds hold no dev examples. At least 1.
+    """
+    seed: _builtins.int
+    """The seed by which clients of this project choose their examples. A client may choose otherwise, by chance, as long
+    as a repeated answer to a task uses the same examples.
+    """
+    def __init__(
+        self,
+        *,
+        batch_examples: _builtins.int = ...,
+        dev_every: _builtins.int = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_examples", b"batch_examples", "dev_every", b"dev_every", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class Auxiliary(_message.Message):

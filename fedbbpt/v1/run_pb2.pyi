@@ -173,10 +173,12 @@ class RoundReport(_message.Message):
     """Number of clients whose updates were counted."""
     dev_loss: _builtins.float
     """Mean cross-entropy of the round's prompt on the clients' dev examples, in nats; if their PTM returns classes only,
-    the share of wrong answers, 0 to 1.
+    the share of wrong answers, 0 to 1. Absent if the round did not measure its prompt.
     """
     dev_accuracy: _builtins.float
-    """Accuracy of the round's prompt on the clients' dev examples, 0 to 1. Absent if their PTM returns losses only."""
+    """Accuracy of the round's prompt on the clients' dev examples, 0 to 1. Absent if their PTM returns losses only, or
+    if the round did not measure its prompt.
+    """
     train_loss: _builtins.float
     """Mean loss of the round's search on the clients' training examples. Absent for a round that only measured."""
     queries: _builtins.int
@@ -187,13 +189,13 @@ class RoundReport(_message.Message):
     """Bytes received from clients and sent to them during the round. Absent if the operating system does not count them."""
     bytes_down: _builtins.int
     dev_examples: _builtins.int
-    """Number of examples on which dev_loss and dev_accuracy were measured."""
+    """Number of examples on which dev_loss and dev_accuracy were measured; 0 if the round did not measure its prompt."""
     def __init__(
         self,
         *,
         round: _builtins.int = ...,
         clients: _builtins.int = ...,
-        dev_loss: _builtins.float = ...,
+        dev_loss: _builtins.float | None = ...,
         dev_accuracy: _builtins.float | None = ...,
         train_loss: _builtins.float | None = ...,
         queries: _builtins.int = ...,
@@ -202,9 +204,9 @@ class RoundReport(_message.Message):
         bytes_down: _builtins.int | None = ...,
         dev_examples: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "dev_accuracy", b"dev_accuracy", "train_loss", b"train_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "dev_accuracy", b"dev_accuracy", "dev_loss", b"dev_loss", "train_loss", b"train_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015
@@ -212,6 +214,8 @@ class RoundReport(_message.Message):
     _WhichOneofArgType__bytes_up: _TypeAlias = _typing.Literal["_bytes_up", b"_bytes_up"]  # noqa: Y015
     _WhichOneofReturnType__dev_accuracy: _TypeAlias = _typing.Literal["dev_accuracy"]  # noqa: Y015
     _WhichOneofArgType__dev_accuracy: _TypeAlias = _typing.Literal["_dev_accuracy", b"_dev_accuracy"]  # noqa: Y015
+    _WhichOneofReturnType__dev_loss: _TypeAlias = _typing.Literal["dev_loss"]  # noqa: Y015
+    _WhichOneofArgType__dev_loss: _TypeAlias = _typing.Literal["_dev_loss", b"_dev_loss"]  # noqa: Y015
     _WhichOneofReturnType__train_loss: _TypeAlias = _typing.Literal["train_loss"]  # noqa: Y015
     _WhichOneofArgType__train_loss: _TypeAlias = _typing.Literal["_train_loss", b"_train_loss"]  # noqa: Y015
     @_typing.overload
@@ -220,6 +224,8 @@ class RoundReport(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_up) -> _WhichOneofReturnType__bytes_up | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dev_accuracy) -> _WhichOneofReturnType__dev_accuracy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dev_loss) -> _WhichOneofReturnType__dev_loss | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__train_loss) -> _WhichOneofReturnType__train_loss | None: ...
 

@@ -69,7 +69,8 @@ class RunView:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("round", "accuracy", "dev loss", "train loss", "clients", "queries", "up", "down", "s"):
             table.add_column(name, justify="right")
-        best = max(self._reports, key=lambda report: report.rank, default=None)
+        measured = [report for report in self._reports if report.dev_loss is not None]
+        best = max(measured, key=lambda report: report.rank, default=None)
         for report in self._reports[-_LAST:]:
             table.add_row(*_cells(report), style="bold green" if report is best else "")
         parts: list[RenderableType] = [Text(self._title, style="bold"), self._progress]
@@ -105,7 +106,7 @@ def _cells(report: Report) -> tuple[str, ...]:
     return (
         str(report.round),
         decimals(report.dev_accuracy, 3),
-        f"{report.dev_loss:.4f}",
+        decimals(report.dev_loss, 4),
         decimals(report.train_loss, 4),
         str(report.clients),
         f"{report.queries:,}",

@@ -22,6 +22,7 @@ from fedbbpt.types import (
     Phase,
     Receipt,
     RunSettings,
+    Sampling,
     Task,
     TaskId,
     Update,
@@ -107,6 +108,7 @@ def join_response(
         max_update_bytes=settings.max_update_bytes,
         heartbeat=duration(heartbeat_seconds),
         auxiliary=_auxiliary_message(settings.auxiliary),
+        sampling=pb.Sampling(**asdict(settings.sampling)),
     )
 
 
@@ -148,6 +150,7 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         ptm_revision=response.ptm_revision,
         max_update_bytes=response.max_update_bytes,
         auxiliary=_auxiliary(response.auxiliary) if response.HasField("auxiliary") else None,
+        sampling=_sampling(response.sampling) if response.HasField("sampling") else Sampling(),
     )
 
 
@@ -155,6 +158,13 @@ def _auxiliary(sent: pb.Auxiliary) -> Auxiliary:
     if len(sent.sha256) != hashlib.sha256().digest_size:
         raise InvalidRequest(f"{len(sent.sha256)} bytes", where="auxiliary.sha256", fix="the 32 of a SHA-256")
     return Auxiliary(sent.total_bytes, sent.sha256.hex())
+
+
+def _sampling(sent: pb.Sampling) -> Sampling:
+    for name, least in (("batch_examples", 0), ("dev_every", 1)):
+        if getattr(sent, name) < least:
+            raise InvalidRequest(f"{getattr(sent, name)}", where=f"sampling.{name}", fix=f"at least {least}")
+    return Sampling(sent.batch_examples, sent.dev_every, sent.seed)
 
 
 def _method(message: method_pb2.MethodSettings, methods: Mapping[str, type[MethodSettings]]) -> MethodSettings:

@@ -31,7 +31,7 @@ def report(message: run_pb2.RoundReport) -> Report:
     return Report(
         round=message.round,
         clients=message.clients,
-        dev_loss=message.dev_loss,
+        dev_loss=message.dev_loss if message.HasField("dev_loss") else None,
         dev_accuracy=message.dev_accuracy if message.HasField("dev_accuracy") else None,
         train_loss=message.train_loss if message.HasField("train_loss") else None,
         queries=message.queries,

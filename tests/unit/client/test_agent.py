@@ -16,7 +16,7 @@ from fedbbpt.federation.splits import Splits
 from fedbbpt.job.settings import run_settings
 from fedbbpt.methods import client_method
 from fedbbpt.prompts import space_of
-from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, RunSettings, Sampling, Task, TaskId, Update
 from tests.tiny_run import fake_ptm
 
 DIM, POPULATION = 6, 6
@@ -32,11 +32,11 @@ class Objectives(LocalObjectives):
 
     failures = 0
 
-    def loss(self, population: Population) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def loss(self, population: Population, draw: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         if self.failures:
             self.failures -= 1
             raise PtmUnavailable("no answer")
-        return super().loss(population)
+        return super().loss(population, draw)
 
 
 def objectives(splits: Splits) -> Objectives:
@@ -93,6 +93,16 @@ def test_an_answer_counts_its_own_queries(splits: Splits) -> None:
     assert asked.queries == 2 * (POPULATION * train + dev) + dev
 
 
+def test_prompts_are_measured_every_so_many_rounds_and_at_the_end(splits: Splits) -> None:
+    asked, dev = objectives(splits), len(splits.dev[0])
+    half = client_method(run_settings(splits.job, "run-1")).half(asked)
+    answering = Agent(half, asked, CODECS["float32"], sampling=Sampling(dev_every=3))
+    answers = [answering.answer(task(round)).measurement for round in range(7)]
+    assert [answer.dev_examples for answer in answers] == [dev, 0, 0, dev, 0, 0, dev]
+    assert [answer.queries - answers[1].queries for answer in answers] == [dev, 0, 0, dev, 0, 0, dev]
+    assert answering.answer(task(7, Phase.EVALUATE)).measurement.dev_examples == dev
+
+
 def test_a_saved_update_is_sent_again_without_new_queries(splits: Splits, tmp_path: Path) -> None:
     before = agent(splits, objectives(splits), keepsake=Keepsake(tmp_path)).answer(task(0))
     asked = objectives(splits)
@@ -120,7 +130,7 @@ def test_run_returns_the_number_of_counted_updates(splits: Splits) -> None:
 
 def test_a_permanent_error_ends_the_agent(splits: Splits) -> None:
     class Broken(Objectives):
-        def loss(self, population: Population) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        def loss(self, population: Population, draw: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
             raise InvalidTensor("no good")
 
     settings = run_settings(splits.job, "run-1")

@@ -31,6 +31,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.projection import project
 from fedbbpt.server.checks import decode_update
 from fedbbpt.types import Phase, Population, Projection, ProjectionKind, Task, TaskId, Update
+from tests.reports import dev_losses
 from tests.tiny_run import fake_ptm, job
 from tests.toys import Sphere
 
@@ -344,15 +345,12 @@ def test_bytes_in_place_of_numbers_are_refused() -> None:
 def test_a_run_with_ranks_equals_the_run_with_means(common: bool, data: Path) -> None:
     """The coordinator passes on whose orders they are. The means differ by rounding to float32."""
 
-    def dev_losses(uplink: str, codec: str) -> list[float]:
+    def losses_of(uplink: str, codec: str) -> list[float]:
         method = {**RANKS, "uplink": uplink, "common_seed": common, "local_iterations": 3}
         chosen = job(data, codec=codec).model_dump(mode="json") | {"method": method}
-        return [
-            report.dev_loss
-            for report in simulate(prepare(Job.model_validate(chosen)), fake_ptm(), lambda status: None)[1]
-        ]
+        return dev_losses(simulate(prepare(Job.model_validate(chosen)), fake_ptm(), lambda status: None)[1])
 
-    ranks = dev_losses("ranks", "float32")
+    ranks = losses_of("ranks", "float32")
     assert len(set(ranks)) == len(ranks) > 3
-    assert ranks == pytest.approx(dev_losses("mean", "float32"), rel=1e-5)
-    assert ranks == dev_losses("ranks", "float16")
+    assert ranks == pytest.approx(losses_of("mean", "float32"), rel=1e-5)
+    assert ranks == losses_of("ranks", "float16")

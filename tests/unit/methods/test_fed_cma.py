@@ -50,7 +50,7 @@ def test_the_search_is_cma_es_on_the_global_objective(covariance: Covariance) ->
         ]
         state, metrics = server.step(state, updates, seed)
         population = search.ask(alone, seed)
-        losses = sum(client.weight / 42 * client.loss(population) for client in clients)
+        losses = sum(client.weight / 42 * client.loss(population, 0) for client in clients)
         assert metrics["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         alone = search.tell(alone, population, np.asarray(losses))
         # Candidates are sent as float32.
@@ -94,10 +94,10 @@ class Softmax(ToyObjectives):
         self._weights, self._labels = weights, labels
         self.weight = float(len(labels))
 
-    def loss(self, population: Population) -> Losses:
+    def loss(self, population: Population, draw: int) -> Losses:
         return cross_entropy(self._scores(population), self._labels)
 
-    def expansion(self, population: Population) -> Expansion:
+    def expansion(self, population: Population, draw: int) -> Expansion:
         return expansion(self._scores(population), OFFSET_SCALE * np.eye(3), self._labels)
 
     def _scores(self, population: Population) -> Scores:
@@ -121,10 +121,10 @@ def test_a_newton_step_equals_a_softmax_regression_on_all_examples() -> None:
         updates = [half.update(task, {})[0] for half, task in zip(halves, tasks, strict=True)]
         mean = server.prompt(state).astype(np.float64)
         state, metrics = server.step(state, updates, round)
-        assert metrics["train_loss"] == pytest.approx(whole.loss(mean[None])[0], rel=1e-5)
+        assert metrics["train_loss"] == pytest.approx(whole.loss(mean[None], 0)[0], rel=1e-5)
 
     def objective(z: npt.NDArray[np.float64]) -> float:
-        return float(whole.loss(z[None])[0] + 0.01 * z @ z)
+        return float(whole.loss(z[None], 0)[0] + 0.01 * z @ z)
 
     steps = 0.05 * np.eye(DIM + 3)
     slopes = [objective(state.mean + step) - objective(state.mean - step) for step in steps]

@@ -45,6 +45,6 @@ def test_fitted_offsets_are_a_point_of_the_space_and_lower_the_loss() -> None:
     offsets = fit_offsets(scores[0], DATA.labels)
     point = np.concatenate([np.zeros(4), offsets / OFFSET_SCALE])[None]
     expected = cross_entropy(scores + offsets.astype(np.float32), DATA.labels)
-    np.testing.assert_allclose(objectives.loss(point), expected, rtol=1e-5)
-    assert objectives.loss(point)[0] < objectives.loss(start)[0]
+    np.testing.assert_allclose(objectives.loss(point, 0), expected, rtol=1e-5)
+    assert objectives.loss(point, 0)[0] < objectives.loss(start, 0)[0]
     assert objectives.queries == 3 * len(DATA)

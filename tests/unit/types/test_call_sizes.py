@@ -79,7 +79,7 @@ def test_losses_do_not_depend_on_the_split_into_calls() -> None:
     data = LabelledExamples(Examples(texts), np.tile(np.arange(2), 8))
     z = np.random.default_rng(0).normal(size=(7, 5))
     whole, cut = (LocalObjectives(local_ptm(ptm()), TASK, space, data, data) for ptm in (Fake, Small))
-    np.testing.assert_array_equal(cut.each(z), whole.each(z))
+    np.testing.assert_array_equal(cut.each(z, None, 0), whole.each(z, None, 0))
     assert cut.queries == whole.queries == 7 * 16
 
 
