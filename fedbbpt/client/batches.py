@@ -36,7 +36,7 @@ class Batches:
         """
         self._scorer, self._data = scorer, data
         size = sampling.batch_examples or max(len(data), 1)
-        order = seeds.rng(sampling.seed, "batches", name).permutation(len(data))
+        order = seeds.rng(sampling.seed, "batches").permutation(len(data))
         self._rows = [np.sort(rows) for rows in np.array_split(order, max(1, math.ceil(len(data) / size)))]
         self._current: int | None = None
         """The registered batch."""
