@@ -67,8 +67,8 @@ class WordCount:
     def check(self, task: fedbbpt.TaskSpec) -> None:
         """Every task will do."""
 
-    def columns(self, task: fedbbpt.TaskSpec) -> frozenset[str]:
-        return frozenset(task.classes)
+    def columns(self, task: fedbbpt.TaskSpec) -> tuple[tuple[str, ...], ...]:
+        return tuple((text,) for text in task.classes)
 
     def prepare(
         self, task: fedbbpt.TaskSpec, examples: fedbbpt.Examples, prompt_tokens: int, perturbation: Perturbation | None

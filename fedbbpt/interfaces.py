@@ -332,8 +332,8 @@ class Backend(Protocol[R]):
         """Raises InvalidTask if the model cannot score the task."""
         ...
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        """Returns the columns of the last layer that the task's scores reveal: label tokens, or class texts."""
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        """Returns the columns of the last layer that each class's score reveals: its label tokens, or its text."""
         ...
 
     def prepare(
@@ -378,6 +378,13 @@ class Ptm(Protocol):
 
     def register_task(self, task: TaskSpec) -> str:
         """Returns the id of the task. Raises InvalidTask, BudgetSpent."""
+        ...
+
+    def label_tokens(self, task: TaskSpec) -> tuple[int, ...]:
+        """Registers the task, and returns the number of label tokens of each class; () if the service does not tell.
+
+        Raises what `register_task` raises.
+        """
         ...
 
     def register_examples(

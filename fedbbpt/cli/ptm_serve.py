@@ -18,11 +18,13 @@ from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.options import read_token
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
+from fedbbpt.limits import MAX_BUDGET
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.ray import cluster
 from fedbbpt.ptm.server import serve
 from fedbbpt.ptm.tenants.registry import Tenants
+from fedbbpt.ptm.tenants.tenant import ANYONE
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import PrecisionChoice, Runtime
 from fedbbpt.wire.addresses import check_host, parse_address
@@ -88,6 +90,15 @@ class ProviderOptions:
     tenants: Annotated[
         Path | None, typer.Option(help="The file that lists tenants, their budgets and outputs (TOML).")
     ] = None
+    label_tokens: Annotated[
+        str,
+        typer.Option(
+            metavar="N|all",
+            help="The number of different label tokens of each tenant, without --tenants. "
+            "By default it is fewer than a quarter of the model's hidden size.",
+            show_default=False,
+        ),
+    ] = ""
     audit: Annotated[
         Path | None,
         typer.Option(help="The audit log. With it, usage outlives this process.", show_default=False),
@@ -112,7 +123,7 @@ def ptm_serve(
     Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
     """
     log_to_stderr(logging.INFO)
-    tenants = _tenants(provider.tenants, listening)
+    tenants = _tenants(provider, listening)
     if model.engine is Compute.RAY:
         _serve_on_ray(model, _ray_options(options), ray, provider, listening, tenants)
         return
@@ -203,10 +214,23 @@ def _replicas(text: str) -> tuple[int, int]:
     return fewest, most
 
 
-def _tenants(file: Path | None, listening: Listening) -> Tenants:
-    if file is not None and listening.token_file is not None:
+def _tenants(provider: ProviderOptions, listening: Listening) -> Tenants:
+    if provider.tenants is not None and listening.token_file is not None:
         what = "both options say which callers are admitted"
         raise InvalidInput(what, where="--tenants, --token-file", fix="one of them")
-    if file is not None:
-        return read_tenants(file)
-    return Tenants.of_tokens(listening.tokens()) if listening.token_file else Tenants.anyone()
+    if provider.tenants is not None and provider.label_tokens:
+        what = "both options say how many label tokens a tenant may have"
+        raise InvalidInput(what, where="--tenants, --label-tokens", fix="the key label_tokens in the file alone")
+    if provider.tenants is not None:
+        return read_tenants(provider.tenants)
+    agreement = ANYONE.model_copy(update={"label_tokens": _label_tokens(provider.label_tokens)})
+    return Tenants.of_tokens(listening.tokens(), agreement) if listening.token_file else Tenants.anyone(agreement)
+
+
+def _label_tokens(text: str) -> int | str | None:
+    """Returns the budget that --label-tokens names; None: the default one."""
+    if text in ("", "all"):
+        return text or None
+    if not text.isdecimal() or not 2 <= int(text) <= MAX_BUDGET:
+        raise InvalidInput(f"{text!r} is not a number of label tokens", where="--label-tokens", fix="2 or more, or all")
+    return int(text)

@@ -49,6 +49,7 @@ def start_ptm(group: ProcessGroup, job: Job, out: Path, note: Note) -> str:
     file = out / "ptm.address"
     file.unlink(missing_ok=True)
     arguments = ["--model", job.ptm.model, "--threads", str(job.ptm.threads), "--address-file", str(file)]
+    arguments += ["--label-tokens", "all"]  # whoever runs the job has the model, so there is nothing to protect
     for key, value in job.ptm.options().items():
         arguments += [f"--{key.replace('_', '-')}", str(value)]
     group.start("ptm", ["ptm", "serve", *arguments])

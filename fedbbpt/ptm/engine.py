@@ -132,6 +132,10 @@ class Engine:
         """Returns the task's id. Raises what `Registration.register_task` raises."""
         return self._registration.register_task(self._state(tenant), task)
 
+    def label_tokens(self, task: TaskSpec) -> tuple[int, ...]:
+        """Returns the number of label tokens of each class. Raises InvalidTask."""
+        return tuple(map(len, self._backend.columns(task)))
+
     def register_examples(
         self,
         task_id: str,

@@ -26,6 +26,10 @@ class LocalPtm:
     def register_task(self, task: TaskSpec) -> str:
         return self.engine.register_task(task, tenant=self.tenant)
 
+    def label_tokens(self, task: TaskSpec) -> tuple[int, ...]:
+        self.register_task(task)
+        return self.engine.label_tokens(task)
+
     def register_examples(
         self,
         task_id: str,

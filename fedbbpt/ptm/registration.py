@@ -1,6 +1,7 @@
 """Registers tasks and examples for a tenant: checks them, applies the tenant's policy, and records them."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, StoreError
@@ -31,7 +32,7 @@ class Registration:
         self._backend.check(task)
         task_id = task.id
         try:
-            spent = state.account.spend_label_tokens(self._backend.columns(task))
+            spent = state.account.spend_label_tokens(self._columns(task))
         except BudgetSpent as error:
             self._audit.record_refusal(state.tenant.name, error, task=task_id)
             raise
@@ -43,6 +44,10 @@ class Registration:
                 raise
         state.keep_task(task_id, task)
         return task_id
+
+    def _columns(self, task: TaskSpec) -> frozenset[str]:
+        """Returns the different columns of all classes together."""
+        return frozenset(chain.from_iterable(self._backend.columns(task)))
 
     def register_examples(
         self, state: TenantState, task_id: str, examples: ExampleSet
@@ -72,7 +77,7 @@ class Registration:
         tokens = sum(self._backend.tokens(row) for row in rows)
         if examples.labels is not None:
             try:
-                columns = digest(*sorted(self._backend.columns(task)))
+                columns = digest(*sorted(self._columns(task)))
                 classes = [task.classes[label] for label in examples.labels]
                 state.labels.enter(columns, [self._backend.identity(row) for row in rows], classes)
             except PolicyForbids as error:

@@ -26,6 +26,7 @@ from fedbbpt.errors import (
     Unavailable,
     UnknownExamples,
     UnknownTask,
+    WrongService,
 )
 from fedbbpt.ptm.tenants.policy import check_labels
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
@@ -120,9 +121,19 @@ class RemotePtm:
             )
 
     def register_task(self, task: TaskSpec) -> str:
+        return self._register_task(task).task_id
+
+    def label_tokens(self, task: TaskSpec) -> tuple[int, ...]:
+        counts = tuple(self._register_task(task).label_tokens)
+        if len(counts) not in (0, len(task.classes)):
+            what = f"numbers of label tokens for {len(counts)} of {len(task.classes)} classes"
+            raise WrongService(what, where="label_tokens", fix="a service that gives one for each class, or none")
+        return counts
+
+    def _register_task(self, task: TaskSpec) -> pb.RegisterTaskResponse:
         response = self._call(self._stub.RegisterTask, ptm_messages.register_task_request(task))
         self._tasks[response.task_id] = task
-        return response.task_id
+        return response
 
     def register_examples(
         self,

@@ -127,9 +127,9 @@ class PtmService:
         """Registers a task for the tenant."""
 
         def register() -> pb.RegisterTaskResponse:
-            return pb.RegisterTaskResponse(
-                task_id=self._engine.register_task(ptm_messages.task(request), tenant=tenant)
-            )
+            task = ptm_messages.task(request)
+            task_id = self._engine.register_task(task, tenant=tenant)
+            return pb.RegisterTaskResponse(task_id=task_id, label_tokens=self._engine.label_tokens(task))
 
         async with self._call("RegisterTask", tenant) as calls:
             with calls.open_request(request.ByteSize()):

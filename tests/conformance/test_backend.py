@@ -162,11 +162,12 @@ def test_only_wanted_pairs_are_computed(case: Case) -> None:
         assert np.array_equal(found[wanted], case.score(latent(4, injection))[wanted])
 
 
-def test_columns_depend_on_the_classes_and_not_on_their_order(case: Case) -> None:
+def test_columns_of_a_class_do_not_depend_on_the_other_classes(case: Case) -> None:
     """Kills: columns that a budget would count twice; classes that it would not count."""
     columns = case.backend.columns(case.task)
-    assert columns == case.backend.columns(replace(case.task, classes=case.task.classes[::-1]))
-    assert case.backend.columns(replace(case.task, classes=case.task.classes[:2])) < columns
+    assert len(set(columns)) == len(case.task.classes) and all(columns)
+    assert columns == case.backend.columns(replace(case.task, classes=case.task.classes[::-1]))[::-1]
+    assert columns[:2] == case.backend.columns(replace(case.task, classes=case.task.classes[:2]))
 
 
 def test_jobs_of_different_tasks_do_not_affect_each_other(case: Case) -> None:

@@ -81,6 +81,11 @@ def test_equal_tasks_have_the_same_id(ptm: Ptm) -> None:
     assert ptm.register_task(TASK) != ptm.register_task(TaskSpec(TASK.template, TASK.classes[::-1]))
 
 
+def test_label_tokens_are_told_for_each_class_and_register_the_task(ptm: Ptm) -> None:
+    assert ptm.label_tokens(TASK) == (1,) * len(TASK.classes)
+    assert ptm.register_examples(TASK.id, Examples(TEXTS), 3).count == len(TEXTS)
+
+
 def test_equal_examples_have_the_same_handle(ptm: Ptm) -> None:
     task_id = ptm.register_task(TASK)
     handle = ptm.register_examples(task_id, Examples(TEXTS), 3)

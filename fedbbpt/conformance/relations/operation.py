@@ -59,6 +59,14 @@ def same_task_same_id(trial: Trial) -> None:
         raise Broken(f"one task gets the ids {ids[:2]}, and another {ids[2]!r}")
 
 
+def label_tokens_for_each_class(trial: Trial) -> None:
+    """Checks that RegisterTask tells a number of label tokens for each class, or none at all."""
+    task = trial.me.inputs.task()
+    told = list(trial.call("RegisterTask", ptm_messages.register_task_request(task)).label_tokens)
+    if told and (len(told) != len(task.classes) or min(told) < 1):
+        raise Broken(f"label_tokens is {told} for {len(task.classes)} classes")
+
+
 def message_limit(trial: Trial) -> None:
     """Checks max_message_bytes with Release, which accepts an unknown handle of any length."""
     limit = trial.card.max_message_bytes

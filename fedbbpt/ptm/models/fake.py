@@ -106,8 +106,8 @@ class Fake:
     def check(self, task: TaskSpec) -> None:
         forbid_mask(parse(task))
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        return frozenset(task.classes)
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        return tuple((text,) for text in task.classes)
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None

@@ -94,8 +94,8 @@ class ReplicatedBackend:
     def check(self, task: TaskSpec) -> None:
         self.columns(task)
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        columns: frozenset[str] = self._columns(task)
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        columns: tuple[tuple[str, ...], ...] = self._columns(task)
         return columns
 
     def prepare(

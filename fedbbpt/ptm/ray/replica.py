@@ -128,10 +128,10 @@ class Replica:
         """Returns the model's card and hidden size."""
         return self._card, self._backend.hidden_size
 
-    async def columns(self, task: TaskSpec) -> frozenset[str]:
+    async def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
         """Checks the task and returns its columns (see `Backend.columns`). Raises InvalidTask."""
 
-        def checked() -> frozenset[str]:
+        def checked() -> tuple[tuple[str, ...], ...]:
             self._backend.check(task)
             return self._backend.columns(task)
 

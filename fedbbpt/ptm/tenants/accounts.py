@@ -44,7 +44,7 @@ class Account:
         """Counts the label tokens of a task.
 
         Args:
-            columns: The names that `Backend.columns` returns.
+            columns: The names of all classes' columns that `Backend.columns` returns.
 
         Returns:
             The digests of the tokens that are new for this tenant, for the audit log.
@@ -57,8 +57,12 @@ class Account:
         if left is None:
             left = MAX_LABEL_TOKENS - len(self._label_tokens)
         if len(new) > max(0, left):
-            what = f"{len(new)} new label tokens where {left} of {self._max_label_tokens or MAX_LABEL_TOKENS} are left"
-            raise BudgetSpent(what, where="label_tokens", fix=f"label tokens of earlier tasks, or {ANOTHER_AGREEMENT}")
+            total = self._max_label_tokens or MAX_LABEL_TOKENS
+            what = (
+                f"{len(new)} new label tokens where {left} of {total} are left, in a task with {len(columns)} of them"
+            )
+            fix = "fewer or shorter classes and columns, those of an earlier task, or ask the provider to raise "
+            raise BudgetSpent(what, where="label_tokens", fix=f"{fix}label_tokens of the tenant {self._tenant.name!r}")
         self._label_tokens |= new
         return new
 

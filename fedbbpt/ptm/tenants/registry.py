@@ -41,12 +41,16 @@ class Tenants:
         return Tenants([RegisteredTenant(tenant)])
 
     @staticmethod
-    def of_tokens(tokens: Collection[str]) -> "Tenants":
-        """Returns a registry with one tenant of default settings for each token. Raises InvalidInput without tokens."""
+    def of_tokens(tokens: Collection[str], agreement: Tenant = ANYONE) -> "Tenants":
+        """Returns a registry with a tenant for each token, all with one agreement. Raises InvalidInput without tokens.
+
+        A tenant's name is the first digits of its token's SHA-256.
+        """
         digests = sorted({_sha256(token) for token in tokens})
         if not digests:
             raise InvalidInput("no token", where="tokens", fix="at least one")
-        return Tenants([RegisteredTenant(Tenant(name=digest[:8]), digest) for digest in digests], "tokens")
+        named = [agreement.model_copy(update={"name": digest[:8]}) for digest in digests]
+        return Tenants([RegisteredTenant(*pair) for pair in zip(named, digests, strict=True)], "tokens")
 
     def identify(self, authorizations: Sequence[str], certificate_names: Sequence[str]) -> Tenant:
         """Returns the tenant of a call.

@@ -27,7 +27,7 @@ from fedbbpt.v1 import tensor_pb2 as fedbbpt_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64\x62\x62pt/ptm/v1/ptm.proto\x12\x0e\x66\x65\x64\x62\x62pt.ptm.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/prompt.proto\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x96\x04\n\x10\x44\x65scribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12,\n\x0cprompt_kinds\x18\x04 \x03(\x0e\x32\x16.fedbbpt.v1.PromptKind\x12)\n\ninjections\x18\x05 \x03(\x0e\x32\x15.fedbbpt.v1.Injection\x12\x12\n\nmax_tokens\x18\x06 \x01(\x05\x12\x13\n\x0bmax_prompts\x18\x07 \x01(\x05\x12\x14\n\x0cmax_examples\x18\x08 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x65mbedding_width\x18\n \x01(\x05\x12\x13\n\x0bscore_noise\x18\x0b \x01(\x01\x12\x13\n\x0bimage_shape\x18\x0c \x03(\x05\x12\x14\n\x0cprefix_shape\x18\r \x03(\x05\x12\x0e\n\x06labels\x18\x0e \x03(\t\x12&\n\x06output\x18\x0f \x01(\x0e\x32\x16.fedbbpt.ptm.v1.Output\x12\x14\n\x0cmin_examples\x18\x10 \x01(\x05\x12\x12\n\nmax_latent\x18\x11 \x01(\x01\x12\x17\n\x0fmax_vector_norm\x18\x12 \x01(\x01\x12$\n\x05price\x18\x13 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Price\x12\x11\n\tmax_pairs\x18\x14 \x01(\x03\x12\x11\n\tprecision\x18\x15 \x01(\t\"x\n\x05Price\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x18\n\x10micros_per_query\x18\x02 \x01(\x03\x12\x1f\n\x17micros_per_cached_query\x18\x03 \x01(\x03\x12\"\n\x1amicros_per_thousand_tokens\x18\x04 \x01(\x03\"9\n\x13RegisterTaskRequest\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\")\n\x04Task\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\"\'\n\x14RegisterTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"X\n\x17RegisterExamplesRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"\x82\x01\n\nExampleSet\x12)\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x17.fedbbpt.ptm.v1.Example\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x32\n\x0cperturbation\x18\x03 \x01(\x0b\x32\x1c.fedbbpt.ptm.v1.Perturbation\"*\n\x0cPerturbation\x12\x0c\n\x04rate\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x8d\x01\n\x07\x45xample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\ttext_pair\x18\x02 \x01(\tH\x00\x88\x01\x01\x12&\n\x05image\x18\x03 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x01\x88\x01\x01\x12\x12\n\x05label\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0c\n\n_text_pairB\x08\n\x06_imageB\x08\n\x06_label\"\xeb\x01\n\x18RegisterExamplesResponse\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x12/\n\x0ctime_to_live\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12truncated_examples\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10truncated_tokens\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x15\n\x13_truncated_examplesB\x13\n\x11_truncated_tokens\"\x95\x03\n\x0cScoreRequest\x12\x15\n\x0b\x65xamples_id\x18\x01 \x01(\tH\x00\x12\x30\n\x06inline\x18\x08 \x01(\x0b\x32\x1e.fedbbpt.ptm.v1.InlineExamplesH\x00\x12+\n\x06latent\x18\x02 \x01(\x0b\x32\x19.fedbbpt.v1.LatentPromptsH\x01\x12\'\n\x04soft\x18\x03 \x01(\x0b\x32\x17.fedbbpt.v1.SoftPromptsH\x01\x12*\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.fedbbpt.v1.TokenPromptsH\x01\x12\'\n\x04text\x18\x05 \x01(\x0b\x32\x17.fedbbpt.v1.TextPromptsH\x01\x12)\n\x05image\x18\x06 \x01(\x0b\x32\x18.fedbbpt.v1.ImagePromptsH\x01\x12\'\n\x04\x64\x65\x65p\x18\x07 \x01(\x0b\x32\x17.fedbbpt.v1.DeepPromptsH\x01\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\x12\r\n\x05\x66resh\x18\n \x01(\x08\x42\n\n\x08\x65xamplesB\t\n\x07prompts\"b\n\x0eInlineExamples\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"\xb5\x02\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12%\n\x07\x63hoices\x18\x04 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12$\n\x06losses\x18\x05 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12\x10\n\x08revision\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x13\n\x0b\x65xamples_id\x18\x06 \x01(\t\x12&\n\x06\x62udget\x18\x07 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.Budget\x12\'\n\x06\x62ounds\x18\x08 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x01\x88\x01\x01\x42\x08\n\x06\x61nswerB\t\n\x07_bounds\"\xcd\x01\n\x05Usage\x12\x0f\n\x07queries\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63\x61\x63hed_queries\x18\x04 \x01(\x03\x12-\n\nqueue_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63ost_micros\x18\x06 \x01(\x03\x12\x16\n\x0e\x62ounded_scores\x18\x07 \x01(\x03\"v\n\x06\x42udget\x12\x14\n\x07queries\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0clabel_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_queriesB\t\n\x07_tokensB\x0f\n\r_label_tokens\"%\n\x0eReleaseRequest\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"\x11\n\x0fGetUsageRequest\"\x9b\x01\n\x10GetUsageResponse\x12$\n\x05usage\x18\x01 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x0f\n\x07handles\x18\x02 \x01(\x05\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.Budget\x12(\n\x05tasks\x18\x04 \x03(\x0b\x32\x19.fedbbpt.ptm.v1.TaskUsage\"B\n\tTaskUsage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage*\x83\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTPUT_LOSS_ONLY\x10\x01\x12\x17\n\x13OUTPUT_LABEL_ARGMAX\x10\x02\x12\x19\n\x15OUTPUT_LABEL_LOGPROBS\x10\x03\x12\x17\n\x13OUTPUT_LABEL_LOGITS\x10\x04\x32\xfe\x03\n\nPtmService\x12M\n\x08\x44\x65scribe\x12\x1f.fedbbpt.ptm.v1.DescribeRequest\x1a .fedbbpt.ptm.v1.DescribeResponse\x12Y\n\x0cRegisterTask\x12#.fedbbpt.ptm.v1.RegisterTaskRequest\x1a$.fedbbpt.ptm.v1.RegisterTaskResponse\x12\x65\n\x10RegisterExamples\x12\'.fedbbpt.ptm.v1.RegisterExamplesRequest\x1a(.fedbbpt.ptm.v1.RegisterExamplesResponse\x12\x44\n\x05Score\x12\x1c.fedbbpt.ptm.v1.ScoreRequest\x1a\x1d.fedbbpt.ptm.v1.ScoreResponse\x12J\n\x07Release\x12\x1e.fedbbpt.ptm.v1.ReleaseRequest\x1a\x1f.fedbbpt.ptm.v1.ReleaseResponse\x12M\n\x08GetUsage\x12\x1f.fedbbpt.ptm.v1.GetUsageRequest\x1a .fedbbpt.ptm.v1.GetUsageResponseB)Z\'fedbbpt.org/fedbbpt/ptm/v1;fedbbptptmv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64\x62\x62pt/ptm/v1/ptm.proto\x12\x0e\x66\x65\x64\x62\x62pt.ptm.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/prompt.proto\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x96\x04\n\x10\x44\x65scribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12,\n\x0cprompt_kinds\x18\x04 \x03(\x0e\x32\x16.fedbbpt.v1.PromptKind\x12)\n\ninjections\x18\x05 \x03(\x0e\x32\x15.fedbbpt.v1.Injection\x12\x12\n\nmax_tokens\x18\x06 \x01(\x05\x12\x13\n\x0bmax_prompts\x18\x07 \x01(\x05\x12\x14\n\x0cmax_examples\x18\x08 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x65mbedding_width\x18\n \x01(\x05\x12\x13\n\x0bscore_noise\x18\x0b \x01(\x01\x12\x13\n\x0bimage_shape\x18\x0c \x03(\x05\x12\x14\n\x0cprefix_shape\x18\r \x03(\x05\x12\x0e\n\x06labels\x18\x0e \x03(\t\x12&\n\x06output\x18\x0f \x01(\x0e\x32\x16.fedbbpt.ptm.v1.Output\x12\x14\n\x0cmin_examples\x18\x10 \x01(\x05\x12\x12\n\nmax_latent\x18\x11 \x01(\x01\x12\x17\n\x0fmax_vector_norm\x18\x12 \x01(\x01\x12$\n\x05price\x18\x13 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Price\x12\x11\n\tmax_pairs\x18\x14 \x01(\x03\x12\x11\n\tprecision\x18\x15 \x01(\t\"x\n\x05Price\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x18\n\x10micros_per_query\x18\x02 \x01(\x03\x12\x1f\n\x17micros_per_cached_query\x18\x03 \x01(\x03\x12\"\n\x1amicros_per_thousand_tokens\x18\x04 \x01(\x03\"9\n\x13RegisterTaskRequest\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\")\n\x04Task\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\"=\n\x14RegisterTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0clabel_tokens\x18\x02 \x03(\x05\"X\n\x17RegisterExamplesRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"\x82\x01\n\nExampleSet\x12)\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x17.fedbbpt.ptm.v1.Example\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x32\n\x0cperturbation\x18\x03 \x01(\x0b\x32\x1c.fedbbpt.ptm.v1.Perturbation\"*\n\x0cPerturbation\x12\x0c\n\x04rate\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x8d\x01\n\x07\x45xample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\ttext_pair\x18\x02 \x01(\tH\x00\x88\x01\x01\x12&\n\x05image\x18\x03 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x01\x88\x01\x01\x12\x12\n\x05label\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0c\n\n_text_pairB\x08\n\x06_imageB\x08\n\x06_label\"\xeb\x01\n\x18RegisterExamplesResponse\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x12/\n\x0ctime_to_live\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12truncated_examples\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10truncated_tokens\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x15\n\x13_truncated_examplesB\x13\n\x11_truncated_tokens\"\x95\x03\n\x0cScoreRequest\x12\x15\n\x0b\x65xamples_id\x18\x01 \x01(\tH\x00\x12\x30\n\x06inline\x18\x08 \x01(\x0b\x32\x1e.fedbbpt.ptm.v1.InlineExamplesH\x00\x12+\n\x06latent\x18\x02 \x01(\x0b\x32\x19.fedbbpt.v1.LatentPromptsH\x01\x12\'\n\x04soft\x18\x03 \x01(\x0b\x32\x17.fedbbpt.v1.SoftPromptsH\x01\x12*\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.fedbbpt.v1.TokenPromptsH\x01\x12\'\n\x04text\x18\x05 \x01(\x0b\x32\x17.fedbbpt.v1.TextPromptsH\x01\x12)\n\x05image\x18\x06 \x01(\x0b\x32\x18.fedbbpt.v1.ImagePromptsH\x01\x12\'\n\x04\x64\x65\x65p\x18\x07 \x01(\x0b\x32\x17.fedbbpt.v1.DeepPromptsH\x01\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\x12\r\n\x05\x66resh\x18\n \x01(\x08\x42\n\n\x08\x65xamplesB\t\n\x07prompts\"b\n\x0eInlineExamples\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.fedbbpt.ptm.v1.Task\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.fedbbpt.ptm.v1.ExampleSet\"\xb5\x02\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12%\n\x07\x63hoices\x18\x04 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12$\n\x06losses\x18\x05 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x00\x12\x10\n\x08revision\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x13\n\x0b\x65xamples_id\x18\x06 \x01(\t\x12&\n\x06\x62udget\x18\x07 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.Budget\x12\'\n\x06\x62ounds\x18\x08 \x01(\x0b\x32\x12.fedbbpt.v1.TensorH\x01\x88\x01\x01\x42\x08\n\x06\x61nswerB\t\n\x07_bounds\"\xcd\x01\n\x05Usage\x12\x0f\n\x07queries\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63\x61\x63hed_queries\x18\x04 \x01(\x03\x12-\n\nqueue_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63ost_micros\x18\x06 \x01(\x03\x12\x16\n\x0e\x62ounded_scores\x18\x07 \x01(\x03\"v\n\x06\x42udget\x12\x14\n\x07queries\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0clabel_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_queriesB\t\n\x07_tokensB\x0f\n\r_label_tokens\"%\n\x0eReleaseRequest\x12\x13\n\x0b\x65xamples_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"\x11\n\x0fGetUsageRequest\"\x9b\x01\n\x10GetUsageResponse\x12$\n\x05usage\x18\x01 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage\x12\x0f\n\x07handles\x18\x02 \x01(\x05\x12&\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x16.fedbbpt.ptm.v1.Budget\x12(\n\x05tasks\x18\x04 \x03(\x0b\x32\x19.fedbbpt.ptm.v1.TaskUsage\"B\n\tTaskUsage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.fedbbpt.ptm.v1.Usage*\x83\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTPUT_LOSS_ONLY\x10\x01\x12\x17\n\x13OUTPUT_LABEL_ARGMAX\x10\x02\x12\x19\n\x15OUTPUT_LABEL_LOGPROBS\x10\x03\x12\x17\n\x13OUTPUT_LABEL_LOGITS\x10\x04\x32\xfe\x03\n\nPtmService\x12M\n\x08\x44\x65scribe\x12\x1f.fedbbpt.ptm.v1.DescribeRequest\x1a .fedbbpt.ptm.v1.DescribeResponse\x12Y\n\x0cRegisterTask\x12#.fedbbpt.ptm.v1.RegisterTaskRequest\x1a$.fedbbpt.ptm.v1.RegisterTaskResponse\x12\x65\n\x10RegisterExamples\x12\'.fedbbpt.ptm.v1.RegisterExamplesRequest\x1a(.fedbbpt.ptm.v1.RegisterExamplesResponse\x12\x44\n\x05Score\x12\x1c.fedbbpt.ptm.v1.ScoreRequest\x1a\x1d.fedbbpt.ptm.v1.ScoreResponse\x12J\n\x07Release\x12\x1e.fedbbpt.ptm.v1.ReleaseRequest\x1a\x1f.fedbbpt.ptm.v1.ReleaseResponse\x12M\n\x08GetUsage\x12\x1f.fedbbpt.ptm.v1.GetUsageRequest\x1a .fedbbpt.ptm.v1.GetUsageResponseB)Z\'fedbbpt.org/fedbbpt/ptm/v1;fedbbptptmv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.ptm.v1.ptm_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z\'fedbbpt.org/fedbbpt/ptm/v1;fedbbptptmv1'
-  _globals['_OUTPUT']._serialized_start=3048
-  _globals['_OUTPUT']._serialized_end=3179
+  _globals['_OUTPUT']._serialized_start=3070
+  _globals['_OUTPUT']._serialized_end=3201
   _globals['_DESCRIBEREQUEST']._serialized_start=126
   _globals['_DESCRIBEREQUEST']._serialized_end=143
   _globals['_DESCRIBERESPONSE']._serialized_start=146
@@ -48,37 +48,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASK']._serialized_start=863
   _globals['_TASK']._serialized_end=904
   _globals['_REGISTERTASKRESPONSE']._serialized_start=906
-  _globals['_REGISTERTASKRESPONSE']._serialized_end=945
-  _globals['_REGISTEREXAMPLESREQUEST']._serialized_start=947
-  _globals['_REGISTEREXAMPLESREQUEST']._serialized_end=1035
-  _globals['_EXAMPLESET']._serialized_start=1038
-  _globals['_EXAMPLESET']._serialized_end=1168
-  _globals['_PERTURBATION']._serialized_start=1170
-  _globals['_PERTURBATION']._serialized_end=1212
-  _globals['_EXAMPLE']._serialized_start=1215
-  _globals['_EXAMPLE']._serialized_end=1356
-  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_start=1359
-  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_end=1594
-  _globals['_SCOREREQUEST']._serialized_start=1597
-  _globals['_SCOREREQUEST']._serialized_end=2002
-  _globals['_INLINEEXAMPLES']._serialized_start=2004
-  _globals['_INLINEEXAMPLES']._serialized_end=2102
-  _globals['_SCORERESPONSE']._serialized_start=2105
-  _globals['_SCORERESPONSE']._serialized_end=2414
-  _globals['_USAGE']._serialized_start=2417
-  _globals['_USAGE']._serialized_end=2622
-  _globals['_BUDGET']._serialized_start=2624
-  _globals['_BUDGET']._serialized_end=2742
-  _globals['_RELEASEREQUEST']._serialized_start=2744
-  _globals['_RELEASEREQUEST']._serialized_end=2781
-  _globals['_RELEASERESPONSE']._serialized_start=2783
-  _globals['_RELEASERESPONSE']._serialized_end=2800
-  _globals['_GETUSAGEREQUEST']._serialized_start=2802
-  _globals['_GETUSAGEREQUEST']._serialized_end=2819
-  _globals['_GETUSAGERESPONSE']._serialized_start=2822
-  _globals['_GETUSAGERESPONSE']._serialized_end=2977
-  _globals['_TASKUSAGE']._serialized_start=2979
-  _globals['_TASKUSAGE']._serialized_end=3045
-  _globals['_PTMSERVICE']._serialized_start=3182
-  _globals['_PTMSERVICE']._serialized_end=3692
+  _globals['_REGISTERTASKRESPONSE']._serialized_end=967
+  _globals['_REGISTEREXAMPLESREQUEST']._serialized_start=969
+  _globals['_REGISTEREXAMPLESREQUEST']._serialized_end=1057
+  _globals['_EXAMPLESET']._serialized_start=1060
+  _globals['_EXAMPLESET']._serialized_end=1190
+  _globals['_PERTURBATION']._serialized_start=1192
+  _globals['_PERTURBATION']._serialized_end=1234
+  _globals['_EXAMPLE']._serialized_start=1237
+  _globals['_EXAMPLE']._serialized_end=1378
+  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_start=1381
+  _globals['_REGISTEREXAMPLESRESPONSE']._serialized_end=1616
+  _globals['_SCOREREQUEST']._serialized_start=1619
+  _globals['_SCOREREQUEST']._serialized_end=2024
+  _globals['_INLINEEXAMPLES']._serialized_start=2026
+  _globals['_INLINEEXAMPLES']._serialized_end=2124
+  _globals['_SCORERESPONSE']._serialized_start=2127
+  _globals['_SCORERESPONSE']._serialized_end=2436
+  _globals['_USAGE']._serialized_start=2439
+  _globals['_USAGE']._serialized_end=2644
+  _globals['_BUDGET']._serialized_start=2646
+  _globals['_BUDGET']._serialized_end=2764
+  _globals['_RELEASEREQUEST']._serialized_start=2766
+  _globals['_RELEASEREQUEST']._serialized_end=2803
+  _globals['_RELEASERESPONSE']._serialized_start=2805
+  _globals['_RELEASERESPONSE']._serialized_end=2822
+  _globals['_GETUSAGEREQUEST']._serialized_start=2824
+  _globals['_GETUSAGEREQUEST']._serialized_end=2841
+  _globals['_GETUSAGERESPONSE']._serialized_start=2844
+  _globals['_GETUSAGERESPONSE']._serialized_end=2999
+  _globals['_TASKUSAGE']._serialized_start=3001
+  _globals['_TASKUSAGE']._serialized_end=3067
+  _globals['_PTMSERVICE']._serialized_start=3204
+  _globals['_PTMSERVICE']._serialized_end=3714
 # @@protoc_insertion_point(module_scope)

@@ -283,15 +283,23 @@ class RegisterTaskResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
+    LABEL_TOKENS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    @_builtins.property
+    def label_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The number of label tokens of each class, in class order: how many tokens of the model a label word is, and 1 for a
+        description or a name. Empty: the service does not tell.
+        """
+
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
+        label_tokens: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_tokens", b"label_tokens", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

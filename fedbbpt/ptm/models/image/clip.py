@@ -50,9 +50,9 @@ class Clip(ImageModel[Tensor]):
                     f"a description of {tokens} tokens", where="classes", fix=f"at most {self._max_tokens}"
                 )
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
         """Names each description by its token ids, so that descriptions that the model reads alike count as one."""
-        return frozenset(" ".join(map(str, self._tokenizer(text)["input_ids"])) for text in task.classes)
+        return tuple((" ".join(map(str, self._tokenizer(text)["input_ids"])),) for text in task.classes)
 
     def _columns(self, task: TaskSpec) -> Tensor:
         return torch.stack([self._encode(text) for text in task.classes])

@@ -94,8 +94,8 @@ class ImageModel(ABC, Generic[C]):
     def describe(self) -> ModelCard:
         return self._card
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        return frozenset(task.classes)
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        return tuple((text,) for text in task.classes)
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None

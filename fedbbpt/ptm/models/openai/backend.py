@@ -168,8 +168,8 @@ class OpenAICompatible:
             raise InvalidTask(f"{len(task.classes)} classes", where="classes", fix=f"at most {MAX_LABELS}")
         self._label_words(task)
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        return frozenset(label.text if label.id is None else str(label.id) for label in self._label_words(task))
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        return tuple((label.text if label.id is None else str(label.id),) for label in self._label_words(task))
 
     def _find_label_words(self, task: TaskSpec) -> tuple[LabelWord, ...]:
         """Returns the label words as they are tokenised after the end of the template."""

@@ -55,9 +55,9 @@ class DualEncoder(Transformer[Tensor]):
         task = replace(task, template=own_prompt + task.template)
         return super().prepare(task, examples, prompt_tokens, perturbation)
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
         """Names each description by its token ids, so that descriptions that the model reads alike count as one."""
-        return frozenset(" ".join(map(str, self._ids(text))) for text in task.classes)
+        return tuple((" ".join(map(str, self._ids(text))),) for text in task.classes)
 
     def _columns(self, task: TaskSpec) -> Tensor:
         return torch.stack([self._encode(text) for text in task.classes])

@@ -51,8 +51,8 @@ class EncoderDecoder(LanguageModel):
             )
         self._label_words(task.classes)
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        return frozenset(str(token) for word in self._label_words(task.classes) for token in word)
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(map(str, word)) for word in self._label_words(task.classes))
 
     def _columns(self, task: TaskSpec) -> LabelHead:
         return self._label_head(self._label_words(task.classes))

@@ -49,8 +49,8 @@ class LanguageModel(Transformer[LabelHead]):
         if isinstance(self._decoder, nn.Linear):
             self.hidden_size = self._decoder.in_features
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        return frozenset(str(token) for word in self._encoder.label_words(task) for token in word)
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(map(str, word)) for word in self._encoder.label_words(task))
 
     def _columns(self, task: TaskSpec) -> LabelHead:
         return self._label_head(self._encoder.label_words(task))

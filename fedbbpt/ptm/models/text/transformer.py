@@ -183,8 +183,8 @@ class Transformer(ABC, Generic[C]):
         places = row.front_index, row.prompt_index, str(row.mask_index), bytes(row.segments)
         return digest(np.array(row.ids, "<i8").tobytes(), *places)
 
-    def columns(self, task: TaskSpec) -> frozenset[str]:
-        return frozenset(task.classes)
+    def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
+        return tuple((text,) for text in task.classes)
 
     def job(
         self, task: TaskSpec, prompts: Prompts, rows: Sequence[TokenisedExample], wanted: npt.NDArray[np.bool_]

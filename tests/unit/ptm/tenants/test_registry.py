@@ -62,6 +62,8 @@ def test_registries_of_tokens_and_of_anyone_identify_their_tenants() -> None:
     known = Tenants.of_tokens(["anna's token", "bela's token", "anna's token"])
     assert {tenant.name for tenant in known} == {ANNA[:8], BELA[:8]}
     assert known.identify(["Bearer bela's token"], []).name == BELA[:8]
+    agreed = Tenants.of_tokens(["bela's token"], Tenant(name="", label_tokens=9))
+    assert list(agreed) == [Tenant(name=BELA[:8], label_tokens=9)]
     with pytest.raises(Unauthenticated):
         known.identify([], [])
     with pytest.raises(InvalidInput, match="no token"):
