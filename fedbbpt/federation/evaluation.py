@@ -11,7 +11,7 @@ from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.tasks.metrics import Confusion, accuracy, confusion, wilson_interval
-from fedbbpt.tasks.offsets import fit_offsets
+from fedbbpt.tasks.offsets import choose_offsets
 from fedbbpt.types import LabelledExamples, Output, Scores, TaskSpec
 
 
@@ -135,7 +135,7 @@ def compare(
             queries=queries(),
         )
     scores, train_scores = (plain.scores(data, NoPrompt.Z, progress) for data in (test, train))
-    offsets = fit_offsets(train_scores[0], train.labels).astype(np.float32)
+    offsets = choose_offsets(train_scores[0], train.labels).astype(np.float32)
     shifted = Measured.of_scores(scores + offsets, test)
     return Comparison(
         without=Measured.of_scores(scores, test),

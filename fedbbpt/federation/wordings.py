@@ -17,7 +17,7 @@ from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.federation.evaluation import Measured
 from fedbbpt.interfaces import Ptm
 from fedbbpt.prompts.none import NoPrompt
-from fedbbpt.tasks.offsets import fit_offsets
+from fedbbpt.tasks.offsets import choose_offsets
 from fedbbpt.types import LabelledExamples, Scores, TaskSpec
 
 MOST_FOLDS = 5
@@ -133,7 +133,7 @@ def cross_fitted_accuracy(scores: Scores, labels: npt.NDArray[np.int64], seed: i
     right = 0
     for fold in np.unique(folds):
         held_out = folds == fold
-        offsets = fit_offsets(scores[~held_out], labels[~held_out])
+        offsets = choose_offsets(scores[~held_out], labels[~held_out])
         right += int(((scores[held_out] + offsets).argmax(axis=1) == labels[held_out]).sum())
     return right / len(labels)
 

@@ -1,1 +1,1 @@
-"""Tasks: losses and metrics from label scores, offsets of classes, label mapping, known wordings."""
+"""Tasks: losses and metrics from label scores, offsets of classes, readouts, label mapping, known wordings."""

@@ -31,6 +31,7 @@ from fedbbpt.types.ptm import (
     Truncation,
     Usage,
 )
+from fedbbpt.types.readout import ReadoutSums
 from fedbbpt.types.rounds import OWNER, Measurement, Orders, Phase, Receipt, Stage, Task, TaskId, Update, merge
 from fedbbpt.types.run import (
     Auxiliary,
@@ -107,6 +108,7 @@ __all__ = [
     "PromptSpaceSettings",
     "Prompts",
     "ReadoutSpaceSettings",
+    "ReadoutSums",
     "Receipt",
     "Report",
     "Result",

@@ -1,8 +1,8 @@
 """Arrays and their meanings: candidates, losses, scores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,18 @@ class Expansion:
 
 
 def pack(state: Any) -> dict[str, Array]:
-    """Returns the fields of a dataclass of arrays and numbers as arrays, for a store to keep."""
-    return {field.name: np.asarray(getattr(state, field.name)) for field in fields(state)}
+    """Returns the fields of a dataclass of arrays and numbers as arrays, for a store to keep.
+
+    A field that is itself such a dataclass becomes several arrays, whose names begin with its own and a dot.
+    """
+    arrays: dict[str, Array] = {}
+    for field in fields(state):
+        value = getattr(state, field.name)
+        if is_dataclass(value):
+            arrays.update({f"{field.name}.{name}": array for name, array in pack(value).items()})
+        else:
+            arrays[field.name] = np.asarray(value)
+    return arrays
 
 
 S = TypeVar("S")
@@ -41,4 +51,11 @@ S = TypeVar("S")
 
 def unpack(cls: type[S], arrays: Arrays) -> S:
     """Returns the dataclass that `pack` turned into `arrays`. Zero-dimensional arrays become numbers again."""
-    return cls(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
+    types, values = get_type_hints(cls), {}
+    for name in {name.partition(".")[0] for name in arrays}:
+        if is_dataclass(types[name]):
+            inner = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
+            values[name] = unpack(types[name], inner)
+        else:
+            values[name] = arrays[name] if arrays[name].ndim else arrays[name].item()
+    return cls(**values)

@@ -12,7 +12,7 @@ from fedbbpt.job.settings import task_spec
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.tasks.criterion import accuracy
-from fedbbpt.tasks.offsets import fit_offsets
+from fedbbpt.tasks.offsets import choose_offsets
 from fedbbpt.types import LabelledExamples, Scores
 
 PROMPT_ROOM = 32
@@ -71,7 +71,7 @@ def manual_prompt_bias(inputs: ControlInputs) -> ControlResult:
 
 def _with_offsets(inputs: ControlInputs, prompt: str) -> ControlResult:
     train = inputs.splits.pooled()
-    offsets = fit_offsets(inputs.scores(prompt, train), train.labels).astype(np.float32)
+    offsets = choose_offsets(inputs.scores(prompt, train), train.labels).astype(np.float32)
     return ControlResult(inputs.accuracy(inputs.scores(prompt, inputs.test) + offsets), len(train))
 
 

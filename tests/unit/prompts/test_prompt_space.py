@@ -42,7 +42,7 @@ def test_fitted_offsets_are_a_point_of_the_space_and_lower_the_loss() -> None:
     start = np.zeros((1, 7))
     handle = ptm.register_examples(ptm.register_task(TASK), DATA.examples, 2)
     scores = ptm.score(handle.id, space.prompts(start, DATA.examples)).scores
-    offsets = fit_offsets(scores[0], DATA.labels)
+    offsets = fit_offsets(scores[0], DATA.labels, 1e-3)
     point = np.concatenate([np.zeros(4), offsets / OFFSET_SCALE])[None]
     expected = cross_entropy(scores + offsets.astype(np.float32), DATA.labels)
     np.testing.assert_allclose(objectives.loss(point, 0), expected, rtol=1e-5)
