@@ -7,13 +7,13 @@ import numpy as np
 from fedbbpt.types import Array, pack, unpack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inner:
     vector: Array
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outer:
     search: Inner
     factor: float
