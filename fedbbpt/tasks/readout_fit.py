@@ -131,8 +131,8 @@ def fit_readout(
     fit = init(ridges, classes, columns.shape[1])
     for _ in range(evaluations):
         asked = readouts(fit)
-        told = sums(columns, labels, asked)
-        fit = tell(fit, replace(told, dev_loss=losses(dev_columns, dev_labels, asked), dev_weight=float(len(dev_labels))))
+        dev_loss, dev_weight = losses(dev_columns, dev_labels, asked), float(len(dev_labels))
+        fit = tell(fit, replace(sums(columns, labels, asked), dev_loss=dev_loss, dev_weight=dev_weight))
     index = best(fit)
     return accepted(fit)[index], float(fit.ridges[index])
 

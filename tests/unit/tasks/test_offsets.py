@@ -41,7 +41,9 @@ def test_offsets_improve_loss_and_accuracy(shots: Shots) -> None:
 
 def test_a_constant_on_all_classes_does_not_change_the_offsets(shots: Shots) -> None:
     scores, labels = shots
-    np.testing.assert_allclose(fit_offsets(scores + np.float32(64), labels, 1e-3), fit_offsets(scores, labels, 1e-3), atol=1e-4)
+    np.testing.assert_allclose(
+        fit_offsets(scores + np.float32(64), labels, 1e-3), fit_offsets(scores, labels, 1e-3), atol=1e-4
+    )
 
 
 def test_a_shift_of_the_scores_is_reversed(shots: Shots) -> None:
