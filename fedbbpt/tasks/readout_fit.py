@@ -38,7 +38,7 @@ SMALL_RIDGE = 1e-3
 CONSTANT = 1e-10
 """A column whose variance is a smaller share of its mean square has one value, up to rounding. It is not used."""
 CURVATURE = 0.1
-"""The typical second derivative of the cross-entropy. It only makes the search's variables alike, whatever the ridge."""
+"""The typical second derivative of the cross-entropy. It makes the search's variables alike, whatever the ridge."""
 
 
 @dataclass(frozen=True, slots=True)
