@@ -144,14 +144,14 @@ def _times_inverse_hessian(moves: Floats, changes: Floats, gradient: Floats) -> 
     """Returns H g for each search `[R, n]`, by the two-loop recursion. Pairs of zeros leave H as it is."""
     curvature = (moves * changes).sum(axis=2)  # [R, M]
     rho = np.divide(1.0, curvature, out=np.zeros_like(curvature), where=curvature > 0)
-    result = gradient
+    result: Floats = gradient
     alphas = np.zeros_like(rho)
     for i in reversed(range(moves.shape[1])):
         alphas[:, i] = rho[:, i] * (moves[:, i] * result).sum(axis=1)
         result = result - alphas[:, i, None] * changes[:, i]
     square = (changes[:, -1] ** 2).sum(axis=1)
     scale = np.divide(curvature[:, -1], square, out=np.ones_like(square), where=square > 0)
-    result = scale[:, None] * result
+    result = np.asarray(scale[:, None] * result)
     for i in range(moves.shape[1]):
         beta = rho[:, i] * (changes[:, i] * result).sum(axis=1)
         result = result + (alphas[:, i] - beta)[:, None] * moves[:, i]

@@ -1,18 +1,22 @@
 """A readout's scores, and the laws of the sums that a fit is made of."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.tasks import readout
+from fedbbpt.tasks.criterion import Labels
 from fedbbpt.types import ReadoutSums
+
+Floats = npt.NDArray[np.float64]
 
 K, C, R = 3, 5, 2
 
 
-def examples(seed: int, count: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], ...]:
+def examples(seed: int, count: int) -> tuple[Floats, Labels, Floats]:
     draw = np.random.default_rng(seed)
     return draw.normal(size=(count, C)), draw.integers(K, size=count), draw.normal(size=(R, K, C + 1))
 
@@ -51,7 +55,7 @@ def test_the_gradient_is_that_of_the_loss(seed: int) -> None:
 
 
 def test_the_loss_stays_finite_for_distant_scores() -> None:
-    columns = np.full((2, C), 1e5) * np.arange(C)
+    columns = np.full((2, C), 1e5) * np.arange(float(C))
     found = readout.sums(columns, np.array([0, 1]), np.zeros((1, K, C + 1)))
     np.testing.assert_allclose(found.loss, [3e5])
 
