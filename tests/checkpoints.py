@@ -17,7 +17,7 @@ IMAGE_CLASSIFIERS = ("vit", "resnet")
 def make_tokenizer(style: str, words: str, max_tokens: int) -> Any:
     """Trains a tokenizer: WordPiece with [CLS] and [SEP] ("wordpiece"), or byte-level BPE.
 
-    BPE has <s> and </s> for "roberta", </s> for "t5", and neither for "gpt".
+    BPE has <s> and </s> for "roberta" and "clip", </s> for "t5", and neither for "gpt".
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -33,6 +33,8 @@ def make_tokenizer(style: str, words: str, max_tokens: int) -> Any:
         ends = ("[CLS]", "[SEP]")
     else:
         names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        if style == "clip":  # whose </s> must not be token 2: see `clip_text`
+            names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
         if style == "roberta":
             names |= {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
         tokenizer = Tokenizer(models.BPE())
@@ -104,7 +106,7 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
         "bart": lambda: t.BartForConditionalGeneration(t.BartConfig(**shared, **bart)),
         "clip": lambda: t.CLIPModel(
             t.CLIPConfig(
-                text_config={**bert, "eos_token_id": pad, "bos_token_id": 0},
+                text_config={**bert, "eos_token_id": 1, "bos_token_id": 0},
                 vision_config={**sizes, "image_size": side, "patch_size": side // 2},
                 projection_dim=16,
             )
@@ -144,7 +146,7 @@ def _model(name: str, vocabulary: int, pad: int, max_tokens: int) -> Any:
 
 def save_checkpoint(name: str, folder: Path, *, words: str = WORDS, max_tokens: int = MAX_TOKENS) -> Path:
     """Saves a checkpoint such as "bert-mlm" or "gpt2" to the folder; its tokenizer has `words` as single tokens."""
-    styles = {"bert": "wordpiece", "bart": "roberta", "roberta": "roberta", "t5": "t5"}
+    styles = {"bert": "wordpiece", "bart": "roberta", "roberta": "roberta", "t5": "t5", "clip": "clip"}
     style = styles.get(name.partition("-")[0], "gpt")
     if name in IMAGE_CLASSIFIERS:
         _model(name, 0, 0, 0).save_pretrained(folder)

@@ -34,6 +34,7 @@ from fedbbpt.federation.run_folder import (
 from fedbbpt.federation.run_warnings import data_warnings, model_warnings
 from fedbbpt.federation.simulation import simulate as run_simulation
 from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.federation.task_completion import check_prompt
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
@@ -159,6 +160,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                 revision = card.revision
                 view.note(f"the model computes in {card.precision}" if card.precision else "the service answers")
                 splits = replace(splits, job=with_precision(splits.job, card.precision)).with_mapped_classes(ptm)
+                check_prompt(splits.job, splits.test, ptm)
                 warnings += warned(model_warnings(splits, ptm))
 
                 def watch(status: RunStatus, news: tuple[Report, ...]) -> None:

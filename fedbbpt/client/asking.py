@@ -97,11 +97,21 @@ class PromptScorer:
         return [data.take(rows) for rows in np.array_split(np.arange(len(data)), number)]
 
     def register(self, part: LabelledExamples) -> RegisteredPart:
-        """Registers one of `parts` with the PTM. Raises InvalidTask if the PTM cannot score the task."""
+        """Registers one of `parts` with the PTM.
+
+        Raises:
+            InvalidTask: The PTM cannot score the task.
+            UnsupportedPrompt: The model does not take the prompts of the space.
+        """
+        self.check_prompts(part)
         handle = self._handle(part)
         if self.truncation is not None:
             self.truncation = None if handle.truncation is None else self.truncation + handle.truncation
         return RegisteredPart(handle.id, part, lambda: self._prompts_per_call(part))
+
+    def check_prompts(self, part: LabelledExamples) -> None:
+        """Raises UnsupportedPrompt if the model does not take the prompts of the space."""
+        self._one_prompt(part).check_kind(self.card)
 
     def truncation_of(self, data: LabelledExamples) -> Truncation | None:
         """Returns which texts the model would truncate; None if the PTM does not tell. Costs no queries."""
@@ -125,9 +135,13 @@ class PromptScorer:
         return self._ptm.register_examples(self._task_id, part.examples, room, perturbation, labels)
 
     def _prompts_per_call(self, part: LabelledExamples) -> int:
-        one = self._space.prompts(np.ones((1, self._space.dim)), part.examples)
+        return prompts_per_call(self.card, self._one_prompt(part), len(part), len(self._task.classes))
+
+    def _one_prompt(self, part: LabelledExamples) -> Prompts:
+        zero = np.zeros((1, self._space.dim))
+        one = self._space.prompts(zero, part.examples) or self._space.prompts(zero + 1, part.examples)
         assert one is not None, "a z without zeros has a prompt, and a readout that uses it"
-        return prompts_per_call(self.card, one, len(part), len(self._task.classes))
+        return one
 
     def ask(self, part: RegisteredPart, population: npt.NDArray[np.floating], *, use_labels: bool = True) -> Array:
         """Returns the PTM's answer for a population `[P, dim]`, with the offsets or readouts of the candidates.

@@ -1,12 +1,14 @@
 """Completes the task of a job: labels, class texts, template and candidate words that the job leaves to its data."""
 
+import numpy as np
+
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.data.ngrams import pmi_ngrams
 from fedbbpt.errors import InvalidData, InvalidJob
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
 from fedbbpt.job.prompt_sections import TextPromptSection
-from fedbbpt.job.settings import DEFAULT_TEMPLATE
+from fedbbpt.job.settings import DEFAULT_TEMPLATE, task_spec
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.tasks.label_mapping import by_frequency
 from fedbbpt.tasks.presets import PRESETS
@@ -80,3 +82,9 @@ def with_mapped_classes(job: Job, server: LabelledExamples, ptm: Ptm) -> Job:
     labels = by_frequency(scorer.scores(server, NoPrompt.Z, use_labels=False)[0], server.labels, len(job.task.labels))
     changes = {"mapping": "given", "classes": tuple(names[label] for label in labels)}
     return job.model_copy(update={"task": job.task.model_copy(update=changes)})
+
+
+def check_prompt(job: Job, examples: LabelledExamples, ptm: Ptm) -> None:
+    """Raises UnsupportedPrompt if the model does not take the job's prompts with such examples."""
+    scorer = PromptScorer(ptm, task_spec(job), job.space())
+    scorer.check_prompts(scorer.parts(examples.take(np.arange(1)))[0])

@@ -37,14 +37,28 @@ class LatentPromptSection(Section):
         le=1000,
         description="How far a step of sigma 1 moves the prompt, in standard deviations of the model's embeddings.",
     )
-    injection: Injection = Field(
-        Injection.PREFIX,
+    injection: Literal["prefix", "add", "concat", "place"] = Field(
+        "prefix",
         description="Where the prompt enters: before the text (prefix), at the template's {prompt} (place), or after "
         "the embedding LayerNorm as in BBT (add, concat).",
+    )
+    side: Literal["input", "class"] = Field(
+        "input",
+        description="Where the prompt enters with injection prefix: each text (input), or each class text (class), for "
+        "dual encoders and CLIP.",
     )
     offsets: bool = Field(
         False, description="Whether to search for an offset of each class's score too, which costs no queries."
     )
+
+    @model_validator(mode="after")
+    def _injection_fits_the_side(self) -> "LatentPromptSection":
+        if self.side == "class" and self.injection != "prefix":
+            what = (
+                f"{self.injection!r} is a place in the texts, but side = 'class' puts the prompt into the class texts"
+            )
+            raise contradiction("injection", what, '"prefix", or side = "input"')
+        return self
 
     def space(self, seed: int, classes: int) -> LatentSpace:
         """Returns the space of the section's prompts, with an offset for each of `classes` if the job asks for it."""
@@ -54,7 +68,7 @@ class LatentPromptSection(Section):
             self.tokens,
             self.scale,
             self.initial_text,
-            self.injection,
+            Injection.CLASS if self.side == "class" else Injection(self.injection),
         )
         offsets = classes if self.offsets else 0
         return LatentSpace(self.dim + offsets, projection, offsets)

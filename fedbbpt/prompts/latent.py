@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.types import Examples, LatentPrompts, LatentSpaceSettings, Scores
+from fedbbpt.types import Examples, Injection, LatentPrompts, LatentSpaceSettings, Scores
 
 OFFSET_SCALE = 0.25
 """The change of a score per unit of z. With it, a step of 1 in all of z moves the loss by the prompt and by the offsets
@@ -26,7 +26,7 @@ class LatentSpace(LatentSpaceSettings):
 
     @property
     def prompt_tokens(self) -> int:
-        return self.projection.tokens
+        return 0 if self.projection.injection is Injection.CLASS else self.projection.tokens
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> LatentPrompts:
         return LatentPrompts(z[:, : self.dim - self.offsets].astype(np.float32), self.projection)

@@ -33,6 +33,7 @@ class Injection(StrEnum):
     ADD = "add"
     CONCAT = "concat"
     PLACE = "place"
+    CLASS = "class"
 
 
 @dataclass(frozen=True, slots=True)

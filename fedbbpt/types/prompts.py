@@ -61,6 +61,16 @@ class Prompts(ABC):
         """Whether a prompt differs from example to example."""
         return False
 
+    @property
+    def injection(self) -> Injection | None:
+        """How the vectors of the prompts enter the model; None for prompts of other kinds."""
+        return None
+
+    @property
+    def in_classes(self) -> bool:
+        """Whether the prompts join the class texts instead of the inputs."""
+        return self.injection is Injection.CLASS
+
     def take(self, indices: Sequence[int]) -> Self:
         """Returns the prompts with these indices, in this order."""
         return replace(self, **{self.field: self.values[list(indices)]})  # type: ignore[type-var]  # each is a dataclass
@@ -71,11 +81,19 @@ class Prompts(ABC):
 
     def check(self, card: ModelCard) -> None:
         """Raises UnsupportedPrompt, InvalidTensor or PromptTooLong if the model of `card` does not take the prompts."""
-        if self.kind not in card.prompt_kinds:
-            raise UnsupportedPrompt(f"{self.kind} prompts", where="prompts", fix=f"one of {sorted(card.prompt_kinds)}")
+        self.check_kind(card)
         self._check(card)
         if not 1 <= len(self) <= card.max_prompts:
             raise InvalidTensor(f"{len(self)} prompts", where="prompts", fix=f"1 to {card.max_prompts}")
+
+    def check_kind(self, card: ModelCard) -> None:
+        """Raises UnsupportedPrompt if the model of `card` does not take prompts of this kind and injection."""
+        if self.in_classes:
+            check_injection(Injection.CLASS, card)
+        if self.kind not in card.prompt_kinds:
+            raise UnsupportedPrompt(f"{self.kind} prompts", where="prompts", fix=f"one of {sorted(card.prompt_kinds)}")
+        if self.injection is not None:
+            check_injection(self.injection, card)
 
     @abstractmethod
     def _check(self, card: ModelCard) -> None:
@@ -99,11 +117,14 @@ class LatentPrompts(Prompts):
     z: npt.NDArray[np.float32]
     projection: Projection
 
+    @property
+    def injection(self) -> Injection:
+        return self.projection.injection
+
     def digests(self) -> npt.NDArray[np.object_]:
         return _column([digest("latent", repr(self.projection), z.tobytes()) for z in self.z])
 
     def _check(self, card: ModelCard) -> None:
-        check_injection(self.projection.injection, card)
         check_tensor(self.z, np.float32, 2, self.where)
         check_elements(self.z, card.max_latent, self.where)
         check_projection(self.projection)
@@ -124,7 +145,6 @@ class SoftPrompts(Prompts):
         return _column([digest("soft", self.injection, str(one.shape), one.tobytes()) for one in self.embeddings])
 
     def _check(self, card: ModelCard) -> None:
-        check_injection(self.injection, card)
         check_tensor(self.embeddings, np.float32, 3, self.where)
         _, tokens, width = self.embeddings.shape
         check_length(tokens, card)

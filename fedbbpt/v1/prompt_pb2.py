@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedbbpt.v1 import tensor_pb2 as fedbbpt_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/prompt.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\"\xa3\x01\n\nProjection\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.fedbbpt.v1.ProjectionKind\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x14\n\x0cinitial_text\x18\x05 \x01(\t\x12(\n\tinjection\x18\x06 \x01(\x0e\x32\x15.fedbbpt.v1.Injection\"Z\n\rLatentPrompts\x12\x1d\n\x01z\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12*\n\nprojection\x18\x02 \x01(\x0b\x32\x16.fedbbpt.v1.Projection\"_\n\x0bSoftPrompts\x12&\n\nembeddings\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12(\n\tinjection\x18\x02 \x01(\x0e\x32\x15.fedbbpt.v1.Injection\"/\n\x0cTokenPrompts\x12\x1f\n\x03ids\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\"\x1c\n\x0bTextPrompts\x12\r\n\x05texts\x18\x01 \x03(\t\"2\n\x0cImagePrompts\x12\"\n\x06\x64\x65ltas\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\"3\n\x0b\x44\x65\x65pPrompts\x12$\n\x08prefixes\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor*\xb2\x01\n\nPromptKind\x12\x1b\n\x17PROMPT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12PROMPT_KIND_LATENT\x10\x01\x12\x14\n\x10PROMPT_KIND_SOFT\x10\x02\x12\x16\n\x12PROMPT_KIND_TOKENS\x10\x03\x12\x14\n\x10PROMPT_KIND_TEXT\x10\x04\x12\x15\n\x11PROMPT_KIND_IMAGE\x10\x05\x12\x14\n\x10PROMPT_KIND_DEEP\x10\x06*z\n\tInjection\x12\x19\n\x15INJECTION_UNSPECIFIED\x10\x00\x12\x14\n\x10INJECTION_PREFIX\x10\x01\x12\x11\n\rINJECTION_ADD\x10\x02\x12\x14\n\x10INJECTION_CONCAT\x10\x03\x12\x13\n\x0fINJECTION_PLACE\x10\x04*m\n\x0eProjectionKind\x12\x1f\n\x1bPROJECTION_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPROJECTION_KIND_RADEMACHER\x10\x01\x12\x1a\n\x16PROJECTION_KIND_NORMAL\x10\x02\x42\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/prompt.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\"\xa3\x01\n\nProjection\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.fedbbpt.v1.ProjectionKind\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x14\n\x0cinitial_text\x18\x05 \x01(\t\x12(\n\tinjection\x18\x06 \x01(\x0e\x32\x15.fedbbpt.v1.Injection\"Z\n\rLatentPrompts\x12\x1d\n\x01z\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12*\n\nprojection\x18\x02 \x01(\x0b\x32\x16.fedbbpt.v1.Projection\"_\n\x0bSoftPrompts\x12&\n\nembeddings\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12(\n\tinjection\x18\x02 \x01(\x0e\x32\x15.fedbbpt.v1.Injection\"/\n\x0cTokenPrompts\x12\x1f\n\x03ids\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\"\x1c\n\x0bTextPrompts\x12\r\n\x05texts\x18\x01 \x03(\t\"2\n\x0cImagePrompts\x12\"\n\x06\x64\x65ltas\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\"3\n\x0b\x44\x65\x65pPrompts\x12$\n\x08prefixes\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor*\xb2\x01\n\nPromptKind\x12\x1b\n\x17PROMPT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12PROMPT_KIND_LATENT\x10\x01\x12\x14\n\x10PROMPT_KIND_SOFT\x10\x02\x12\x16\n\x12PROMPT_KIND_TOKENS\x10\x03\x12\x14\n\x10PROMPT_KIND_TEXT\x10\x04\x12\x15\n\x11PROMPT_KIND_IMAGE\x10\x05\x12\x14\n\x10PROMPT_KIND_DEEP\x10\x06*\x8f\x01\n\tInjection\x12\x19\n\x15INJECTION_UNSPECIFIED\x10\x00\x12\x14\n\x10INJECTION_PREFIX\x10\x01\x12\x11\n\rINJECTION_ADD\x10\x02\x12\x14\n\x10INJECTION_CONCAT\x10\x03\x12\x13\n\x0fINJECTION_PLACE\x10\x04\x12\x13\n\x0fINJECTION_CLASS\x10\x05*m\n\x0eProjectionKind\x12\x1f\n\x1bPROJECTION_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPROJECTION_KIND_RADEMACHER\x10\x01\x12\x1a\n\x16PROJECTION_KIND_NORMAL\x10\x02\x42\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'Z fedbbpt.org/fedbbpt/v1;fedbbptv1'
   _globals['_PROMPTKIND']._serialized_start=604
   _globals['_PROMPTKIND']._serialized_end=782
-  _globals['_INJECTION']._serialized_start=784
-  _globals['_INJECTION']._serialized_end=906
-  _globals['_PROJECTIONKIND']._serialized_start=908
-  _globals['_PROJECTIONKIND']._serialized_end=1017
+  _globals['_INJECTION']._serialized_start=785
+  _globals['_INJECTION']._serialized_end=928
+  _globals['_PROJECTIONKIND']._serialized_start=930
+  _globals['_PROJECTIONKIND']._serialized_end=1039
   _globals['_PROJECTION']._serialized_start=65
   _globals['_PROJECTION']._serialized_end=228
   _globals['_LATENTPROMPTS']._serialized_start=230

@@ -90,11 +90,16 @@ class _InjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Injection.V
     """Like INJECTION_PREFIX, but at the template's {prompt}. If {prompt} follows {text}, causal models read each input
     once for all prompts.
     """
+    INJECTION_CLASS: _Injection.ValueType  # 5
+    """Like INJECTION_PREFIX, but the L vectors are inserted into each of the K class texts, and the inputs have no prompt.
+    Only for models that compare two embeddings, of an input and of a class text (dual encoders, CLIP): a prompt then
+    costs K embeddings, however many examples there are. Each class text must leave room for L tokens.
+    """
 
 class Injection(_Injection, metaclass=_InjectionEnumTypeWrapper):
-    """Injection says where the L vectors of a latent or soft prompt enter the model. Every injection adds L positions to
-    the input, so a prompt takes L of the model's max_tokens. Unless the injection is INJECTION_PLACE, the vectors follow
-    the model's first special token; in a model without one they come first.
+    """Injection says where the L vectors of a latent or soft prompt enter the model. Every injection except INJECTION_CLASS
+    adds L positions to the input, so a prompt takes L of the model's max_tokens. Unless the injection is INJECTION_PLACE,
+    the vectors follow the model's first special token; in a model without one they come first.
     """
 
 INJECTION_UNSPECIFIED: Injection.ValueType  # 0
@@ -116,6 +121,11 @@ embeddings end in a LayerNorm.
 INJECTION_PLACE: Injection.ValueType  # 4
 """Like INJECTION_PREFIX, but at the template's {prompt}. If {prompt} follows {text}, causal models read each input
 once for all prompts.
+"""
+INJECTION_CLASS: Injection.ValueType  # 5
+"""Like INJECTION_PREFIX, but the L vectors are inserted into each of the K class texts, and the inputs have no prompt.
+Only for models that compare two embeddings, of an input and of a class text (dual encoders, CLIP): a prompt then
+costs K embeddings, however many examples there are. Each class text must leave room for L tokens.
 """
 Global___Injection: _TypeAlias = Injection  # noqa: Y015
 

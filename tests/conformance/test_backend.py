@@ -182,10 +182,48 @@ def test_jobs_of_different_tasks_do_not_affect_each_other(case: Case) -> None:
 
 
 def test_z_of_zero_is_the_initial_text(case: Case) -> None:
-    """Except with `concat`, where vectors get neither positions nor a LayerNorm, as words do."""
-    for injection in set(injections(case)) - {Injection.CONCAT}:
+    """Except with `concat`, where vectors get neither positions nor a LayerNorm, as words do; `class` has its own."""
+    for injection in set(injections(case)) - {Injection.CONCAT, Injection.CLASS}:
         zero = LatentPrompts(np.zeros((1, 10), np.float32), replace(PROJECTION, injection=injection))
         assert np.array_equal(case.score(zero), case.score(TextPrompts((PROJECTION.initial_text,))))
+
+
+def of_two_towers(case: Case) -> Case:
+    if Injection.CLASS not in injections(case):
+        pytest.skip("the model takes no prompts in the class texts")
+    return case
+
+
+def test_prompts_in_the_class_texts_are_prompts_in_the_inputs_with_both_exchanged(case: Case) -> None:
+    """Kills: prompts that join the inputs as well; a prompt or a class of another pair; another similarity."""
+    texts = of_two_towers(case).task.classes
+    exchanged = replace(case, task=TaskSpec("{text}", TEXTS[:5]))
+    for joined, wanted in ((latent(2, Injection.CLASS), latent(2)), (soft(case, 2, 3, Injection.CLASS), soft(case, 2))):
+        found = replace(case, task=TaskSpec("{text}", texts)).score(joined, TEXTS[:5])
+        assert found == pytest.approx(exchanged.score(wanted, texts).swapaxes(1, 2), abs=1e-4)
+
+
+def test_inputs_are_embedded_once_for_all_prompts_in_the_class_texts(case: Case) -> None:
+    """Kills: inputs that are counted, or computed, in every call; a cache that knows texts instead of rows."""
+    backend, task = of_two_towers(case).backend, case.task
+    rows = backend.prepare(task, Examples(TEXTS), 0, None)
+
+    def tokens(prompts: LatentPrompts) -> int:
+        job = backend.job(task, prompts, rows, np.ones((len(prompts), len(rows)), bool))
+        jobs.run(backend, job, (len(prompts), len(rows), 3))
+        return sum(batch.tokens for batch in job.batches)
+
+    inputs = sum(map(backend.tokens, rows))
+    first, again, double = (tokens(latent(count, Injection.CLASS)) for count in (2, 2, 4))
+    assert first == again + inputs and double == 2 * again
+    rows = backend.prepare(task, Examples(TEXTS), 0, None)
+    assert tokens(latent(2, Injection.CLASS)) == first
+
+
+def test_class_texts_need_room_for_the_prompt(case: Case) -> None:
+    room = of_two_towers(case).backend.describe().max_tokens
+    with pytest.raises(PromptTooLong, match=r"prompt tokens and . tokens of class 'a"):
+        case.score(soft(case, 1, room - 1, Injection.CLASS))
 
 
 def test_reloaded_model_has_the_same_card(case: Case) -> None:
@@ -206,6 +244,8 @@ def test_long_texts_are_truncated_at_their_end(case: Case) -> None:
     assert longer == row
     for injection in injections(case):
         jobs.score(case.backend, case.task, soft(case, 1, 5, injection), [row])
+        if injection is Injection.CLASS:  # the input has no prompt
+            continue
         with pytest.raises(PromptTooLong):
             jobs.score(case.backend, case.task, soft(case, 1, 6, injection), [row])
     with pytest.raises(PromptTooLong):

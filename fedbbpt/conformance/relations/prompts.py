@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.conformance.inputs import DIM, LENGTH, MATERIAL
+from fedbbpt.conformance.target import Refused
 from fedbbpt.conformance.trial import Broken, Skipped, Trial
 from fedbbpt.seeds import normals32, sign_bits, signs_of
 from fedbbpt.types import (
@@ -18,6 +19,7 @@ from fedbbpt.types import (
     Output,
     ProjectionKind,
     PromptKind,
+    Prompts,
     SoftPrompts,
     TextPrompts,
 )
@@ -70,7 +72,7 @@ def zero_is_the_text(trial: Trial) -> None:
     which at least one is a single token.
     """
     _offers(trial.card, PromptKind.TEXT)
-    if trial.injection is Injection.CONCAT or not trial.me.inputs.prompt_first:
+    if trial.injection in (Injection.CONCAT, Injection.CLASS) or not trial.me.inputs.prompt_first:
         raise Skipped(f"{trial.injection} does not insert vectors where a text prompt stands")
     first, problems = _latent(trial, 1), []
     for word in MATERIAL["words"]:
@@ -85,6 +87,46 @@ def zero_is_the_text(trial: Trial) -> None:
         except Broken as problem:
             problems.append(str(problem))
     raise Broken(problems[0])
+
+
+def zero_in_the_classes_is_their_text(trial: Trial) -> None:
+    """Checks that z = 0 with a word as initial text, in the class texts, is the same as classes that begin with it.
+
+    As above, the kit tries several words. The classes begin with white space, as they do after the word.
+    """
+    if Injection.CLASS not in trial.card.injections:
+        raise Skipped("the card lists no injection class")
+    task, examples = trial.me.inputs.task(), trial.me.inputs.examples(trial.rows)
+    first, problems = _latent(trial, 1), []
+    for word in MATERIAL["words"]:
+        projection = replace(first.projection, initial_text=word, tokens=1, injection=Injection.CLASS)
+        zero = LatentPrompts(np.zeros((1, DIM), np.float32), projection)
+        spaced, longer = (
+            replace(task, classes=tuple(f"{start} {text}" for text in task.classes)) for start in ("", word)
+        )
+        try:
+            handles = [trial.register(one, examples) for one in (spaced, longer)]
+        except Refused as refused:
+            if refused.reason == "BudgetSpent":
+                raise Skipped("needs more label tokens") from None
+            raise
+        found, wanted = (
+            trial.score(handle, prompts, len(trial.rows)).answer
+            for handle, prompts in zip(handles, (zero, _no_prompt(trial)), strict=True)
+        )
+        try:
+            trial.require_same(found, wanted, f"z = 0 with {word!r} in the class texts, and classes with {word!r}")
+            return
+        except Broken as problem:
+            problems.append(str(problem))
+    raise Broken(problems[0])
+
+
+def _no_prompt(trial: Trial) -> Prompts:
+    if PromptKind.TEXT in trial.card.prompt_kinds:
+        return TextPrompts(("",))
+    _offers(trial.card, PromptKind.IMAGE)
+    return _filled(trial, 0.0)
 
 
 def scale_multiplies_z(trial: Trial) -> None:

@@ -6,7 +6,7 @@ for class k. A prompt V `[L, D]` is a map that turns texts towards classes:
     score_k(V, x) = 4 c_k . (x + V^T (A x) / sqrt(L)),   A `[L, D]` random and fixed
 
 Scores are linear in V, so the cross-entropy is smooth and convex in z, and a search can lower it. The model has neither
-positions nor a LayerNorm, so all injections are the same.
+positions nor a LayerNorm, so all injections into the text are the same.
 """
 
 import hashlib
@@ -93,7 +93,7 @@ class Fake:
             revision="fake-1",
             family="fake",
             prompt_kinds=TEXT_MODEL_PROMPTS,
-            injections=frozenset(Injection),
+            injections=frozenset(Injection) - {Injection.CLASS},
             max_tokens=MAX_TOKENS,
             max_prompts=MAX_PROMPTS,
             max_examples=MAX_EXAMPLES,

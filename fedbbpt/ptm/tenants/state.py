@@ -11,7 +11,7 @@ from fedbbpt.ptm.tenants.handles import Handles
 from fedbbpt.ptm.tenants.policy import LabelBook
 from fedbbpt.ptm.tenants.result_cache import ResultCache
 from fedbbpt.ptm.tenants.tenant import Tenant
-from fedbbpt.types import ModelCard, TaskSpec
+from fedbbpt.types import Injection, ModelCard, PromptKind, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class TenantState:
         handles = Handles(
             max_handles=quotas.handles, max_bytes=quotas.bytes, time_to_live_seconds=quotas.time_to_live_seconds
         )
-        path = PurePath(card.model)
+        path, max_label_tokens = PurePath(card.model), tenant.max_label_tokens(hidden_size)
         own = replace(
-            card,
+            card if max_label_tokens is None else _without_class_prompts(card),
             # Tenants need not know in which folder the provider keeps the model.
             model=path.name if path.is_absolute() else card.model,
             output=tenant.output,
@@ -63,7 +63,7 @@ class TenantState:
             price=tenant.price,
             max_pairs=min(card.max_pairs or MAX_PAIRS, MAX_PAIRS),
         )
-        account = Account(tenant, tenant.max_label_tokens(hidden_size))
+        account = Account(tenant, max_label_tokens)
         labels = LabelBook(tenant.min_examples, overlaps=tenant.overlaps)
         return TenantState(tenant, own, account, handles, ResultCache(quotas.cache_bytes), labels, quotas.tasks)
 
@@ -80,3 +80,10 @@ class TenantState:
         if found is None:
             raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
         return found
+
+
+def _without_class_prompts(card: ModelCard) -> ModelCard:
+    """Returns the card for a tenant whose label tokens are limited: a prompt in the class texts makes K new columns."""
+    injections = card.injections - {Injection.CLASS}
+    kinds = card.prompt_kinds if injections else card.prompt_kinds - {PromptKind.LATENT, PromptKind.SOFT}
+    return replace(card, injections=injections, prompt_kinds=kinds)

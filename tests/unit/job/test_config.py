@@ -188,7 +188,7 @@ def test_projection_depends_on_the_seed_of_the_run() -> None:
     assert spaces[0] == spaces[1] != spaces[2]
 
 
-@pytest.mark.parametrize("injection", Injection)
+@pytest.mark.parametrize("injection", sorted(set(Injection) - {Injection.CLASS}))
 def test_injection_of_the_prompt_is_that_of_the_job(injection: Injection) -> None:
     space = parse_job(f"[task.prompt]\ninjection = '{injection}'").space()
     prompts = space.prompts(np.zeros((1, space.dim)), Examples(("a",)))
@@ -235,3 +235,17 @@ def test_the_space_of_a_job_with_columns_has_a_readout() -> None:
     assert task_spec(job).classes == ("a", "b", "c")
     with pytest.raises(InvalidJob, match="depends on the model"):
         parse_job('[task]\nlabels = ["a", "b"]\ncolumns = "general"').space()
+
+
+def test_prompt_in_the_class_texts_leaves_the_texts_whole() -> None:
+    space = parse_job("[task.prompt]\nside = 'class'").space()
+    prompts = space.prompts(np.zeros((1, space.dim)), Examples(("a",)))
+    assert isinstance(prompts, LatentPrompts) and prompts.projection.injection is Injection.CLASS
+    assert prompts.in_classes and space.prompt_tokens == 0
+
+
+def test_place_in_the_texts_contradicts_a_prompt_in_the_class_texts() -> None:
+    with pytest.raises(InvalidJob, match="'place' is a place in the texts"):
+        parse_job("[task.prompt]\nside = 'class'\ninjection = 'place'")
+    with pytest.raises(InvalidJob, match="input should be 'prefix', 'add', 'concat' or 'place'"):
+        parse_job("[task.prompt]\ninjection = 'class'")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
+from fedbbpt.interfaces import ScoringJob
 from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import (
@@ -38,6 +39,11 @@ C = TypeVar("C")
 
 PAIRS_PER_BATCH = 16
 """Pairs of a micro-batch, which is the unit in which a call can be cancelled."""
+
+
+def as_pixels(image: Image) -> Pixels:
+    """Scales an image to 0 to 1."""
+    return image.astype(np.float32) / np.float32(255)
 
 
 class ImageModel(ABC, Generic[C]):
@@ -109,7 +115,7 @@ class ImageModel(ABC, Generic[C]):
     def identity(self, row: Image) -> bytes:
         return digest(str(row.shape), row.tobytes())
 
-    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Image], wanted: npt.NDArray[np.bool_]) -> PlannedJob:
+    def job(self, task: TaskSpec, prompts: Prompts, rows: Sequence[Image], wanted: npt.NDArray[np.bool_]) -> ScoringJob:
         if not isinstance(prompts, ImagePrompts):
             raise prompts.unsupported()
         deltas = prompts.deltas
@@ -131,7 +137,7 @@ class ImageModel(ABC, Generic[C]):
 
     def _score_pair(self, image: Image, delta: npt.NDArray[np.float32], columns: C) -> Scores:
         """Returns the scores `[K]` of x' = clip(x + delta)."""
-        return self._score_image(np.clip(image.astype(np.float32) / np.float32(255) + delta, 0, 1), columns)
+        return self._score_image(np.clip(as_pixels(image) + delta, 0, 1), columns)
 
     def _measure_noise(self, shape: tuple[int, int, int]) -> float:
         """Returns the standard deviation of the difference between the scores of pairs in one order and in another."""

@@ -4,21 +4,31 @@ The embedding of a text is that of sentence-transformers (`sentence_encoder`), a
 cosine of two embeddings. A prompt is a part of the input that is pooled, like its text: a mean includes it, and the
 first or the last token is that of the whole input. Where the tokenizer has special tokens, these are the first and the
 last, and stay so: prompts join between them. Otherwise, the first vector of a prompt at the front is the first token.
+
+A prompt in the class texts (injection `class`) is such a part of each description instead, and the inputs have none.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from fedbbpt.errors import InvalidInput, InvalidTask
+from fedbbpt.interfaces import ScoringJob
+from fedbbpt.ptm.models.accelerate.micro_batch_size import split_on_out_of_memory
 from fedbbpt.ptm.models.checkpoint import Checkpoint
+from fedbbpt.ptm.models.class_prompts import ClassPromptJob, Indices, Vectors, check_class_lengths
+from fedbbpt.ptm.models.input_vectors import InputVectors
 from fedbbpt.ptm.models.template import forbid_mask, parse
 from fedbbpt.ptm.models.text.encoding import TokenisedExample
+from fedbbpt.ptm.models.text.injection import PromptVectors
 from fedbbpt.ptm.models.text.transformer import Transformer, copies_to_fill
-from fedbbpt.types import Examples, Perturbation, TaskSpec
+from fedbbpt.ptm.scheduling.planner import plan
+from fedbbpt.types import Examples, Injection, MicroBatch, Perturbation, Prompts, TaskSpec
 
 LOGIT_SCALE = 20.0
 CACHED_TEXTS = 8192
@@ -39,11 +49,13 @@ class DualEncoder(Transformer[Tensor]):
         # The cache holds texts, not tasks: a task that recombines known descriptions computes none of them again.
         self._encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode_text)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
+        self._card = replace(self._card, injections=self._card.injections | {Injection.CLASS})
+        self._input_vectors = InputVectors()
 
     def check(self, task: TaskSpec) -> None:
         forbid_mask(parse(task))
         for text in task.classes:
-            tokens = len(self._ids(text))
+            tokens = len(self._class_text(text).ids)
             if tokens > self._card.max_tokens:
                 what = f"a description of {tokens} tokens"
                 raise InvalidTask(what, where="classes", fix=f"at most {self._card.max_tokens}")
@@ -57,7 +69,7 @@ class DualEncoder(Transformer[Tensor]):
 
     def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
         """Names each description by its token ids, so that descriptions that the model reads alike count as one."""
-        return tuple((" ".join(map(str, self._ids(text))),) for text in task.classes)
+        return tuple((" ".join(map(str, self._class_text(text).ids)),) for text in task.classes)
 
     def _columns(self, task: TaskSpec) -> Tensor:
         return torch.stack([self._encode(text) for text in task.classes])
@@ -65,13 +77,47 @@ class DualEncoder(Transformer[Tensor]):
     def _probe_columns(self) -> Tensor:
         return torch.stack([self._encode_text(text) for text in ("a", "b")])
 
-    def _ids(self, text: str) -> list[int]:
+    def job(
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[TokenisedExample], wanted: npt.NDArray[np.bool_]
+    ) -> ScoringJob:
+        if not prompts.in_classes:
+            return super().job(task, prompts, rows, wanted)
+        with torch.inference_mode():
+            vectors = self._injector.prompt_vectors(prompts)
+        classes = [self._class_text(text) for text in task.classes]
+        lengths = [len(row.ids) for row in classes]
+        prompt_lengths = [len(each) for each in vectors.each]
+        check_class_lengths(task, lengths, max(prompt_lengths), self._card.max_tokens)
+        return ClassPromptJob(
+            _Texts(self, vectors, classes, rows, self._token_budget),
+            [sum(lengths) + len(classes) * length for length in prompt_lengths],
+            [len(row.ids) for row in rows],
+            wanted,
+            classes=len(classes),
+            scale=LOGIT_SCALE,
+            token_budget=self._token_budget,
+            examples=[row.cache_slot for row in rows],
+            cache=self._input_vectors,
+        )
+
+    def embed_pairs(self, batch: MicroBatch, vectors: PromptVectors, rows: Sequence[TokenisedExample]) -> Vectors:
+        """Returns the unit vectors `[N, E]` of texts with prompts, for N pairs of one length."""
+
+        def run(part: MicroBatch) -> Vectors:
+            with torch.inference_mode():
+                inputs, positions = self._body_inputs(part, vectors, rows)
+                embedded: Vectors = self._embed(self._model.run_body(inputs)[: len(positions)]).cpu().numpy()
+                return embedded
+
+        return split_on_out_of_memory(run)(batch)
+
+    def _class_text(self, text: str) -> TokenisedExample:
         """Returns the tokens of a description."""
-        return self._encoder.encode_text(self._sentence.prompt + text)
+        return self._encoder.encode_class(self._sentence.prompt + text)
 
     def _encode_text(self, text: str) -> Tensor:
         """Returns a unit vector `[E]`."""
-        ids = self._ids(text)
+        ids = self._class_text(text).ids
         inputs = self._model.apply_embedding_block(self._injector.embed_tokens(ids)[None])
         copies = copies_to_fill(len(ids))
         return self._embed(self._model.run_body(inputs.repeat(copies, 1, 1))[:1])[0]
@@ -85,6 +131,39 @@ class DualEncoder(Transformer[Tensor]):
         if self._sentence.modules:
             pooled = self._modules(pooled.repeat(copies_to_fill(len(pooled)), 1))[: len(pooled)]
         return _unit(pooled[:, : self._sentence.dimensions])
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Implements `class_prompts.Embeddings` for a call's prompts, class texts and inputs."""
+
+    encoder: DualEncoder
+    vectors: PromptVectors
+    classes: Sequence[TokenisedExample]
+    rows: Sequence[TokenisedExample]
+    token_budget: int
+
+    def of_classes(self, prompts: Indices) -> Vectors:
+        lengths = [len(self.vectors.each[prompt]) for prompt in prompts]
+        every = np.ones((len(prompts), len(self.classes)), bool)
+        parts = plan(
+            lengths,
+            [len(row.ids) for row in self.classes],
+            every,
+            max_tokens=self.encoder.describe().max_tokens,
+            token_budget=self.token_budget,
+        )
+        found: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
+        for part in parts:
+            batch = replace(part, prompts=prompts[part.prompts])
+            embedded = self.encoder.embed_pairs(batch, self.vectors, self.classes)
+            found |= zip(zip(part.prompts.tolist(), part.rows.tolist(), strict=True), embedded, strict=True)
+        return np.stack([[found[p, k] for k in range(len(self.classes))] for p in range(len(prompts))])
+
+    def of_inputs(self, rows: Indices) -> Vectors:
+        width = self.encoder.describe().embedding_width
+        no_prompt = PromptVectors([torch.empty(0, width)])
+        return self.encoder.embed_pairs(MicroBatch(np.zeros_like(rows), rows, 0), no_prompt, self.rows)
 
 
 def _check_widths(checkpoint: Checkpoint, modules: nn.Module) -> None:

@@ -109,15 +109,20 @@ class ExampleEncoder:
         self._check_vectors(ids, InvalidTensor("the text", where="latent.projection.initial_text"))
         return ids
 
-    def encode_text(self, text: str) -> list[int]:
-        """Returns the token ids of a class description, between the model's special tokens.
+    def encode_class(self, text: str) -> TokenisedExample:
+        """Tokenises a class description, between the model's special tokens.
 
         Raises:
             InvalidTask: The model has no vector for a token.
         """
-        ids = self.tokenise(text)
-        self._check_vectors(ids, InvalidTask(f"class {text!r}", where="classes"))
-        return [*self._before, *ids, *self._after]
+        own = self.tokenise(text)
+        self._check_vectors(own, InvalidTask(f"class {text!r}", where="classes"))
+        ids = (*self._before, *own, *self._after)
+        front = self._front_index(ids)
+        return TokenisedExample(ids, front, front, None, len(self._before))
+
+    def _front_index(self, ids: Ids) -> int:
+        return int(bool(self._before) or ids[0] in self._special)
 
     def encode_prompts(self, texts: Sequence[str], rows: Sequence[TokenisedExample]) -> list[Ids]:
         """Returns the tokens of text prompts, as they are next to what surrounds them in examples.
@@ -221,7 +226,7 @@ class ExampleEncoder:
         found = (*self._before, *map(int, ids[keep]), *self._after)
         return TokenisedExample(
             found,
-            int(bool(self._before) or found[0] in self._special),
+            self._front_index(found),
             0 if places.prompt is None else index(places.prompt.start),
             None if places.mask is None else index(places.mask),
             index(places.text_index),

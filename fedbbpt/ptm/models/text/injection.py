@@ -83,7 +83,10 @@ class PromptInjector:
             PromptKind.TOKENS: self._embed_ids,
             PromptKind.DEEP: self._embed_deep,
         }
-        self.injections = frozenset({Injection.PREFIX, Injection.PLACE} if model.embedding_block is None else Injection)
+        self.injections = frozenset({Injection.PREFIX, Injection.PLACE})
+        """How vectors can join an input."""
+        if model.embedding_block is not None:
+            self.injections |= {Injection.ADD, Injection.CONCAT}
 
     def embed_tokens(self, ids: npt.ArrayLike) -> Tensor:
         """Returns the word vectors `[..., T, D]` of token ids `[..., T]`."""

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidExamples
+from fedbbpt.interfaces import ScoringJob
 from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.ptm.models.accelerate.cuda_graphs import cuda_recorder
 from fedbbpt.ptm.models.accelerate.exported_layers import export_body
@@ -188,7 +189,9 @@ class Transformer(ABC, Generic[C]):
 
     def job(
         self, task: TaskSpec, prompts: Prompts, rows: Sequence[TokenisedExample], wanted: npt.NDArray[np.bool_]
-    ) -> PlannedJob:
+    ) -> ScoringJob:
+        if prompts.in_classes:
+            raise prompts.unsupported()
         with torch.inference_mode():
             return self._job(self._injector.prompt_vectors(prompts, rows), rows, self._columns(task), wanted)
 
@@ -225,6 +228,14 @@ class Transformer(ABC, Generic[C]):
         self, batch: MicroBatch, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C
     ) -> Scores:
         """Returns the scores `[N, K]` of the batch's pairs."""
+        inputs, positions = self._body_inputs(batch, vectors, rows)
+        scores: Scores = self._score_inputs(inputs, positions, columns).cpu().numpy()
+        return scores
+
+    def _body_inputs(
+        self, batch: MicroBatch, vectors: PromptVectors, rows: Sequence[TokenisedExample]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the body's inputs `[N', T, D]`, with copies after the batch's N pairs, and the positions `[N]`."""
         inputs = self._injector.first_layer_inputs(vectors, batch, rows)  # [N, T, D]
         count, tokens, _ = inputs.shape
         by_row = {row: vectors.read_position(rows[row], tokens) for row in set(batch.rows.tolist())}
@@ -232,8 +243,7 @@ class Transformer(ABC, Generic[C]):
         positions = upload([by_row[row] for row in batch.rows.tolist()], inputs.device)
         if count * tokens < FEWEST_TOKENS:
             inputs = inputs.repeat(copies_to_fill(count * tokens), 1, 1)
-        scores: Scores = self._score_inputs(inputs, positions, columns).cpu().numpy()
-        return scores
+        return inputs, positions
 
     def _score_inputs(self, inputs: Tensor, positions: Tensor, columns: C) -> Tensor:
         """Returns the scores `[N, K]` of the first N of `inputs` `[N', T, D]` at `positions` `[N]`."""

@@ -163,7 +163,7 @@ def test_token_that_the_model_has_no_vector_for_is_refused_wherever_it_occurs(
         with pytest.raises(InvalidTensor, match=match):
             encoder.tokenise_initial_text(text)
         with pytest.raises(InvalidTask, match=match):
-            encoder.encode_text(text)
+            encoder.encode_class(text)
         with pytest.raises(InvalidTask, match=match):
             encoder.label_words(TaskSpec(task.template, ("bad", text)))
     with pytest.raises(InvalidExamples, match=match):
