@@ -27,7 +27,7 @@ def test_scores_are_those_of_a_plain_forward_pass(checkpoint: Callable[[str], Pa
     backend = load(str(folder), threads=1)
     rows = backend.prepare(TASK, Examples(images=IMAGES), 0, None)
     scores = score(backend, TASK, ImagePrompts(DELTAS), rows)
-    model: Any = transformers.CLIPModel.from_pretrained(folder).eval()
+    model = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     mean, deviation = np.array([0.5, 0.4, 0.3])[:, None, None], np.array([0.2, 0.3, 0.4])[:, None, None]
     for p, b in np.ndindex(2, 3):
@@ -57,10 +57,8 @@ def test_missing_preprocessor_and_other_precisions_are_refused(
 
 def plain_class_scores(folder: Path, vectors: Any, images: Any) -> Any:
     """Returns transformers' own scores `[P, B, K]` of class texts with prompts `[P, L, D]` after their first token."""
-    import torch
-    import transformers
-
-    model: Any = transformers.CLIPModel.from_pretrained(folder).eval()
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    model = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     mean, deviation = (torch.tensor(each)[:, None, None] for each in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
     pixels = (torch.from_numpy(images / 255).float() - mean) / deviation
