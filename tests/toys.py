@@ -143,11 +143,12 @@ class Quadratic:
 
     def expansion(self, population: Population, draw: int) -> Expansion:
         base, moved = population[0] - self.target, population[1:] - population[0]
+        losses = ((population - self.target) ** 2).mean(axis=1)
         gradient, hessian = 2 * moved @ base / base.size, 2 * moved @ moved.T / base.size
         if self.broken:
-            gradient[:: self.broken] = np.nan
+            losses[1 :: self.broken] = gradient[:: self.broken] = np.nan
             hessian[:: self.broken] = hessian[:, :: self.broken] = 0.0
-        return Expansion(float((base**2).mean()), gradient, hessian)
+        return Expansion(losses, gradient, hessian)
 
     def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
         """Returns one example's losses. The perturbed loss does not depend on z, so the ratio ranks like the loss."""

@@ -14,15 +14,16 @@ scores,
 
     F(a) = criterion(S_0 + sum_i a_i (S_i - S_0)),
 
-and in the class offsets, which no candidate needs to search. They add up as losses do. The mixture of candidates with
-the best a is the next mean (optim/newton.py), and a ridge keeps it from overfitting the training examples. The step
-size stays constant, and the Hessian takes the covariance's place. Nothing is compared between rounds, so the clients
-that answer may differ from round to round.
+and in the class offsets, which no candidate needs to search. They add up as losses do. The mixture with the best a
+within a trust region is the next mean (optim/newton.py), and a ridge keeps it from overfitting the training examples.
+One of the candidates is the centre of the region, and clients send by how much their loss fell from there to the mean.
+So a step is judged by those who answer, on the same examples before and after it, and the clients that answer may
+differ from round to round.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim import newton
 from fedbbpt.optim.cmaes import CmaEs, CmaState, sample
 from fedbbpt.optim.losses import finite
+from fedbbpt.optim.newton import Newton, NewtonState
 from fedbbpt.toml.section import contradiction
 from fedbbpt.types import Arrays, Expansion, MethodSettings, Metrics, Population, Task, Update, merge, unpack
 
@@ -52,7 +54,6 @@ class FedCmaConfig(MethodConfig):
         "ranks", description="newton uses the candidates' scores instead of their ranks, and needs fewer queries."
     )
     ridge: float = Field(1e-3, ge=0, allow_inf_nan=False, description="newton: ridge / 2 |z|^2 is added to the loss.")
-    damping: float = Field(3e-3, gt=0, allow_inf_nan=False, description="newton: a larger value makes shorter steps.")
 
     @model_validator(mode="after")
     def _newton_adapts_no_covariance(self) -> "FedCmaConfig":
@@ -70,7 +71,7 @@ class FedCmaSettings(MethodSettings):
     candidates_sent: bool
     """Whether a broadcast holds `candidates`, instead of `mean` and `scale` to draw them from."""
     expansion_sent: bool
-    """Whether an update holds `loss`, `gradient` and `hessian`, instead of `losses`."""
+    """Whether updates hold the expansion of the loss that a Newton step needs, instead of `losses`."""
 
 
 def candidates(arrays: Arrays, seed: int, settings: FedCmaSettings) -> Population:
@@ -81,16 +82,21 @@ def candidates(arrays: Arrays, seed: int, settings: FedCmaSettings) -> Populatio
     return drawn.astype(np.float32).astype(np.float64)
 
 
+def near(arrays: Arrays, seed: int, population: int, offsets: int) -> Population:
+    """Returns a round's candidates `[P, n]` for a Newton step, the same in both halves."""
+    scale = float(arrays["scale"][0])
+    return newton.candidates(arrays["mean"], arrays["center"], scale, seed, population=population, offsets=offsets)
+
+
 class FedCmaServer:
     """Runs one CMA-ES on the global loss."""
 
     linear = True
 
     def __init__(self, config: FedCmaConfig, space: PromptSpace) -> None:
-        self._config = config
         self._search = CmaEs(config.population, config.sigma, config.covariance)
         self._settings = settings(config)
-        self._dim, self._offsets = space.dim, space.offsets
+        self._dim = space.dim
 
     def init(self, seed: int) -> CmaState:
         return self._search.init(np.zeros(self._dim))
@@ -98,64 +104,90 @@ class FedCmaServer:
     def broadcast(self, state: CmaState, seed: int) -> Arrays:
         if self._settings.candidates_sent:
             return {"mean": self.prompt(state), "candidates": self._search.ask(state, seed).astype(np.float32)}
-        scale = self._search.scale(state)
-        if self._settings.expansion_sent:
-            scale[self._dim - self._offsets :] = 0.0  # the expansion covers the offsets, so no candidate varies them
-        return {"mean": self.prompt(state), "scale": scale.astype(np.float32)}
+        return {"mean": self.prompt(state), "scale": self._search.scale(state).astype(np.float32)}
 
     def step(self, state: CmaState, updates: Sequence[Update], seed: int) -> tuple[CmaState, Metrics]:
-        """Returns the next state. `train_loss` is the mean loss of the population, or its mean's loss with "newton"."""
+        """Returns the next state. `train_loss` is the mean loss of the population."""
         total = merge(updates)
-        average = {name: array / total.weight for name, array in total.arrays.items()}
+        losses = total.arrays["losses"] / total.weight
         population = candidates(self.broadcast(state, seed), seed, self._settings)
-        if self._settings.expansion_sent:
-            return self._newton(state, population, average), {"train_loss": float(average["loss"][0])}
-        losses = average["losses"]
         return self._search.tell(state, population, losses), {"train_loss": float(losses.mean())}
-
-    def _newton(self, state: CmaState, population: Population, average: Arrays) -> CmaState:
-        mean = self.prompt(state).astype(np.float64)  # in float32, as the clients scored it
-        expansion = Expansion(float(average["loss"][0]), average["gradient"], _symmetric(average["hessian"]))
-        moves = np.concatenate([population - mean, np.eye(self._dim)[self._dim - self._offsets :]])
-        # The step is no longer than the candidates' distance: the expansion is not known to hold farther out.
-        radius = state.sigma * math.sqrt(self._dim)
-        move = newton.step(mean, moves, expansion, self._config.ridge, self._config.damping, radius)
-        return replace(state, mean=mean + move, generation=state.generation + 1)
 
     def prompt(self, state: CmaState) -> npt.NDArray[np.float32]:
         return state.mean.astype(np.float32)
 
     def expected(self, state: CmaState) -> Mapping[str, tuple[int, ...]]:
-        if not self._settings.expansion_sent:
-            return {"losses": (self._settings.population,)}
-        number = self._settings.population + self._offsets
-        return {"loss": (1,), "gradient": (number,), "hessian": (number * (number + 1) // 2,)}
+        return {"losses": (self._settings.population,)}
 
     def restore(self, arrays: Arrays) -> CmaState:
         return unpack(CmaState, arrays)
+
+
+class FedNewtonServer:
+    """Steps to the best mixture of the candidates' scores."""
+
+    linear = True
+
+    def __init__(self, config: FedCmaConfig, space: PromptSpace) -> None:
+        self._search = Newton(config.population, config.sigma, config.ridge, space.offsets)
+        self._dim = space.dim
+
+    def init(self, seed: int) -> NewtonState:
+        return self._search.init(np.zeros(self._dim))
+
+    def broadcast(self, state: NewtonState, seed: int) -> Arrays:
+        scale = np.array([self._search.scale], np.float32)
+        return {"mean": self.prompt(state), "center": state.center.astype(np.float32), "scale": scale}
+
+    def step(self, state: NewtonState, updates: Sequence[Update], seed: int) -> tuple[NewtonState, Metrics]:
+        """Returns the next state. `train_loss` is the loss of the mean."""
+        total = merge(updates)
+        average = {name: array / total.weight for name, array in total.arrays.items()}
+        expansion = Expansion(average["loss"], average["gradient"], _symmetric(average["hessian"]))
+        arrays = self.broadcast(state, seed)
+        population = near(arrays, seed, self._search.population, self._search.offsets)
+        told = self._search.tell(state, population, expansion, float(average["decrease"][0]))
+        return told, {"train_loss": float(average["loss"][0])}
+
+    def prompt(self, state: NewtonState) -> npt.NDArray[np.float32]:
+        return state.mean.astype(np.float32)
+
+    def expected(self, state: NewtonState) -> Mapping[str, tuple[int, ...]]:
+        number = self._search.population + self._search.offsets
+        return {"loss": (1,), "decrease": (1,), "gradient": (number,), "hessian": (number * (number + 1) // 2,)}
+
+    def restore(self, arrays: Arrays) -> NewtonState:
+        return unpack(NewtonState, arrays)
+
+
+def server(config: FedCmaConfig, space: PromptSpace) -> FedCmaServer | FedNewtonServer:
+    """Returns the half of the server that makes the config's steps."""
+    return FedNewtonServer(config, space) if config.step == "newton" else FedCmaServer(config, space)
 
 
 class FedCmaClient:
     """Scores the round's candidates on the local examples."""
 
     def __init__(self, settings: FedCmaSettings, space: PromptSpace, objectives: Objectives) -> None:
-        self._settings = settings
+        self._settings, self._offsets = settings, space.offsets
         self._objectives = objectives
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
-        population = candidates(task.arrays, task.seed, self._settings)
         draw = seeds.derive(task.seed, task.id.client_id, 0)
-        if self._settings.expansion_sent:
-            arrays = self._expansion(np.concatenate([task.arrays["mean"][None], population]), draw)
-        else:
-            arrays = {"losses": finite(self._objectives.loss(population, draw))}
+        arrays = self._expansion(task, draw) if self._settings.expansion_sent else self._losses(task, draw)
         weight = self._objectives.weight
         return Update({name: weight * array for name, array in arrays.items()}, weight), {}
 
-    def _expansion(self, population: Population, draw: int) -> dict[str, npt.NDArray[np.float64]]:
-        found = self._objectives.expansion(population, draw)
+    def _losses(self, task: Task, draw: int) -> dict[str, npt.NDArray[np.float64]]:
+        return {"losses": finite(self._objectives.loss(candidates(task.arrays, task.seed, self._settings), draw))}
+
+    def _expansion(self, task: Task, draw: int) -> dict[str, npt.NDArray[np.float64]]:
+        population = near(task.arrays, task.seed, self._settings.population, self._offsets)
+        found = self._objectives.expansion(np.concatenate([task.arrays["mean"][None], population]), draw)
+        mean, center = finite(found.losses[:2])
         return {
-            "loss": finite(np.array([found.loss])),
+            "loss": np.array([mean]),
+            "decrease": np.array([center - mean]),  # a codec would round the difference of two losses away
             "gradient": np.nan_to_num(found.gradient),  # a candidate without finite scores does not move the mean
             "hessian": found.hessian[np.triu_indices(len(found.gradient))],
         }
@@ -186,7 +218,7 @@ METHOD = Method(
     config=FedCmaConfig,
     settings_type=FedCmaSettings,
     settings=settings,
-    server=FedCmaServer,
+    server=server,
     client=FedCmaClient,
     needs_scores=lambda settings: settings.expansion_sent,
 )

@@ -51,17 +51,18 @@ def expansion(scores: Scores, shifts: npt.NDArray[np.floating], labels: Labels) 
         shifts: `[O, K]`, the same for all examples.
 
     Returns:
-        The expansion in the N = P + O numbers a. If S_i is not finite, its entry of the gradient is NaN and its rows of
-        the Hessian are 0. If S_0 is not finite, the whole gradient is NaN, the Hessian is 0 and the loss is +inf.
+        The expansion in the N = P + O numbers a. If S_i is not finite, its loss is +inf, its entry of the gradient is
+        NaN and its rows of the Hessian are 0. If S_0 is not finite, the whole gradient is NaN and the Hessian is 0.
     """
     _check(scores, labels)
+    losses = cross_entropy(scores, labels)
     base, count = scores[0].astype(np.float64), len(labels)
     with np.errstate(invalid="ignore"):
         moved = scores[1:].astype(np.float64) - base
     broken = ~np.isfinite(moved).all(axis=(1, 2))
     if not np.isfinite(base).all():
         number = len(moved) + len(shifts)
-        return Expansion(np.inf, np.full(number, np.nan), np.zeros((number, number)))
+        return Expansion(losses, np.full(number, np.nan), np.zeros((number, number)))
     moved[broken] = 0.0
     by_shifts = np.broadcast_to(shifts[:, None, :], (len(shifts), *base.shape))
     x = np.concatenate([moved, by_shifts])  # [N, B, K]
@@ -71,7 +72,7 @@ def expansion(scores: Scores, shifts: npt.NDArray[np.floating], labels: Labels) 
     gradient[: len(moved)][broken] = np.nan
     flat = (x - np.einsum("nbk,bk->nb", x, p)[:, :, None]) * np.sqrt(p)
     rows = flat.reshape(len(x), -1)
-    return Expansion(float(cross_entropy(scores[:1], labels)[0]), gradient, rows @ rows.T / count)
+    return Expansion(losses, gradient, rows @ rows.T / count)
 
 
 def correct(scores: Scores, labels: Labels) -> npt.NDArray[np.int64]:

@@ -22,9 +22,13 @@ Scores: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """The second-order expansion of a loss around a = 0, for N numbers a: loss + gradient a + a hessian a / 2."""
+    """The second-order expansion of a loss around a = 0, for N numbers a: loss + gradient a + a hessian a / 2.
 
-    loss: float
+    The first P of the numbers mix candidates, so that the loss at each of their unit vectors is known exactly.
+    """
+
+    losses: npt.NDArray[np.float64]
+    """The loss at 0, and at each candidate, `[1 + P]`."""
     gradient: npt.NDArray[np.float64]
     """The first derivatives at 0, `[N]`."""
     hessian: npt.NDArray[np.float64]

@@ -41,7 +41,7 @@ SPACES: dict[str, PromptSpace] = {
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-cma": ("fed-cma", {}),
     "fed-cma, full": ("fed-cma", {"covariance": "full"}),
-    "fed-cma, newton": ("fed-cma", {"step": "newton", "population": 4, "damping": 0.1}),
+    "fed-cma, newton": ("fed-cma", {"step": "newton", "population": 4}),
     "fed-bpt": ("fed-bpt", {}),
     "fed-bpt, as its code": ("fed-bpt", {"parents": "all", "common_seed": True, "perturb_ratio": "means"}),
     "fed-bpt, by ranks": ("fed-bpt", {"uplink": "ranks", "local_covariance": "identity"}),

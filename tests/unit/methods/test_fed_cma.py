@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedbbpt import seeds
-from fedbbpt.methods.fed_cma import FedCmaClient, FedCmaConfig, FedCmaServer, candidates, settings
+from fedbbpt.methods.fed_cma import FedCmaClient, FedCmaConfig, FedCmaServer, FedNewtonServer, candidates, settings
 from fedbbpt.optim.cmaes import CmaEs, Covariance
 from fedbbpt.optim.losses import WORST_LOSS, finite
 from fedbbpt.prompts.latent import OFFSET_SCALE, LatentSpace
@@ -25,7 +25,7 @@ from fedbbpt.types import (
     TaskId,
     Update,
 )
-from tests.toys import Absolute, Ascending, ToyObjectives
+from tests.toys import Absolute, Ascending, Quadratic, ToyObjectives
 
 DIM = 8
 SPACE = LatentSpace(DIM, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
@@ -111,8 +111,8 @@ def test_a_newton_step_equals_a_softmax_regression_on_all_examples() -> None:
     weights = rng.normal(size=(60, DIM, 3))
     labels = np.argmax(np.einsum("ijk->ik", weights) + rng.gumbel(size=(60, 3)) + [0.0, 1.0, 2.0], axis=1)
     clients = [Softmax(weights[labels == k], labels[labels == k]) for k in range(3)]
-    config = FedCmaConfig(step="newton", population=DIM, ridge=0.02, damping=1e-6)
-    server = FedCmaServer(config, OFFSET_SPACE)
+    config = FedCmaConfig(step="newton", population=DIM + 1, ridge=0.02)
+    server = FedNewtonServer(config, OFFSET_SPACE)
     halves = [FedCmaClient(settings(config), OFFSET_SPACE, client) for client in clients]
     state, whole = server.init(0), Softmax(weights, labels)
     for round in range(8):
@@ -132,13 +132,16 @@ def test_a_newton_step_equals_a_softmax_regression_on_all_examples() -> None:
     assert objective(state.mean) < objective(np.zeros(DIM + 3)) / 2
 
 
-def test_candidates_of_a_newton_step_have_the_means_offsets() -> None:
-    config = FedCmaConfig(step="newton", population=6)
-    server = FedCmaServer(config, OFFSET_SPACE)
-    state = replace(server.init(0), mean=np.arange(DIM + 3.0))
-    drawn = candidates(server.broadcast(state, 1), 1, settings(config))
-    np.testing.assert_array_equal(drawn[:, DIM:], np.tile(np.arange(DIM, DIM + 3.0), (6, 1)))
-    assert (drawn[:, :DIM].std(axis=0) > 0).all()
+def test_clients_judge_a_newton_step_on_the_examples_that_they_score() -> None:
+    """The decrease that is sent compares the mean with the centre, whatever the client's loss was before."""
+    config = FedCmaConfig(step="newton", population=4)
+    server, client = FedNewtonServer(config, SPACE), Quadratic(np.ones(DIM), weight=5.0)
+    state = replace(server.init(0), mean=np.full(DIM, 0.5), predicted=1.0)
+    task = Task(TaskId("run", 1, "a", Phase.UPDATE), 5, server.broadcast(state, 5), 1.0)
+    update = FedCmaClient(settings(config), SPACE, client).update(task, {})[0]
+    assert update.arrays["loss"] == pytest.approx(5 * 0.25)
+    assert update.arrays["decrease"] == pytest.approx(5 * 0.75)
+    assert {name: array.shape for name, array in update.arrays.items()} == server.expected(state)
 
 
 def test_a_newton_step_and_a_full_covariance_contradict_each_other() -> None:
