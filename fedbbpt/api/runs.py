@@ -129,4 +129,4 @@ def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
                 own.model, address=own.address, revision=own.revision, threads=own.threads, **own.options()
             )
             ptm = resources.enter_context(opened)
-        return SimulatedRun(splits.with_mapped_classes(ptm), ptm, resources.pop_all())
+        return SimulatedRun(splits.completed_by(ptm), ptm, resources.pop_all())

@@ -150,12 +150,12 @@ def _of_job(path: Path | None, data: str, service: PtmAccess, options: ModelOpti
             what = 'task.mapping = "frequency" is found on the job\'s own data'
             raise InvalidJob(what, where="--data", fix="leave --data out, or name task.classes in the job")
         job, (examples,) = labelled(job, read_table(data, job.data.columns()))
-        spec = task_spec(job)
+        spec = task_spec(job.with_columns(()))
         return _Subject(model, lambda ptm: spec, job.task.labels, examples, _without(job))
     splits = prepare(job)
     return _Subject(
         model,
-        lambda ptm: task_spec(splits.with_mapped_classes(ptm).job),
+        lambda ptm: task_spec(splits.completed_by(ptm).job),
         splits.job.task.labels,
         splits.test,
         _without(splits.job),
@@ -172,4 +172,4 @@ def _room(job: Job) -> int:
     # Its words may be left to the data, and do not matter here.
     if isinstance(prompt, TextPromptSection):
         return TOKENS_PER_CANDIDATE * prompt.words
-    return job.space().prompt_tokens
+    return job.prompt_tokens()

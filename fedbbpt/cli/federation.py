@@ -128,7 +128,7 @@ def simulate(
         **section.options(),
     )
     with opened as ptm:
-        splits = splits.with_mapped_classes(ptm)
+        splits = splits.completed_by(ptm)
         warnings += warned(model_warnings(splits, ptm))
         with _view(splits.job) as view:
             result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
@@ -159,7 +159,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                 card = ptm.describe()
                 revision = card.revision
                 view.note(f"the model computes in {card.precision}" if card.precision else "the service answers")
-                splits = replace(splits, job=with_precision(splits.job, card.precision)).with_mapped_classes(ptm)
+                splits = replace(splits, job=with_precision(splits.job, card.precision)).completed_by(ptm)
                 check_prompt(splits.job, splits.test, ptm)
                 warnings += warned(model_warnings(splits, ptm))
 

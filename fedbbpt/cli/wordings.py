@@ -73,7 +73,7 @@ def wordings(
         opened = open_job(splits.job, service, model)
     with opened as ptm:
         own = _own(template or [], classes or [], file, splits)
-        listed = [task_spec(splits.job), *own]
+        listed = [task_spec(splits.job.with_columns(())), *own]
         if not own_only:
             listed += _built_in(kind, ptm.describe(), splits)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -82,7 +82,7 @@ def wordings(
                 ptm,
                 listed,
                 data,
-                room=splits.job.space().prompt_tokens,
+                room=splits.job.prompt_tokens(),
                 limit=limit,
                 seed=job.run.seed,
                 started=lambda queries: progress.update(bar, total=queries),
@@ -112,7 +112,7 @@ def _own(templates: Sequence[str], classes: Sequence[str], file: Path | None, sp
         templates, sets = [*templates, *read_templates], [*sets, *read_sets]
     if not templates and not sets:
         return []
-    base, labels = task_spec(splits.job), splits.job.task.labels
+    base, labels = task_spec(splits.job.with_columns(())), splits.job.task.labels
     for one in sets:
         if len(one) != len(labels):
             fix = f"one text for each of the labels {', '.join(labels)}"

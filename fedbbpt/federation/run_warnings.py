@@ -24,5 +24,5 @@ def model_warnings(splits: Splits, ptm: Ptm) -> Sequence[DataWarning]:
     examples = concatenate([*splits.train, *splits.dev, splits.test])
     if examples.examples.kind is not ExampleKind.TEXTS:
         return ()
-    scorer = PromptScorer(ptm, task_spec(splits.job), NoPrompt(splits.job.space().prompt_tokens))
+    scorer = PromptScorer(ptm, task_spec(splits.job), NoPrompt(splits.job.prompt_tokens()))
     return cut_texts(scorer.truncation_of(examples), len(examples), scorer.card.max_tokens)

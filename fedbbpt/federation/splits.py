@@ -13,6 +13,7 @@ from fedbbpt.data.examples import Table, check_trainable, in_order, label, label
 from fedbbpt.data.partition import Partition, Rows
 from fedbbpt.data.split_files import split_files
 from fedbbpt.errors import InvalidData, InvalidJob
+from fedbbpt.federation.column_choice import with_columns
 from fedbbpt.federation.task_completion import with_candidates, with_mapped_classes, with_preset, with_task
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
@@ -40,9 +41,9 @@ class Splits:
     titles: tuple[str, ...]
     """Each client's title in tables: its value of the partition column, or its number."""
 
-    def with_mapped_classes(self, ptm: Ptm) -> "Splits":
-        """Returns the splits with the classes of the job mapped to labels of the model, if the job asks for it."""
-        return replace(self, job=with_mapped_classes(self.job, self.server, ptm))
+    def completed_by(self, ptm: Ptm) -> "Splits":
+        """Returns the splits with what the job leaves to its model: the labels of its classes, and general columns."""
+        return replace(self, job=with_columns(with_mapped_classes(self.job, self.server, ptm), ptm))
 
     def pooled(self) -> LabelledExamples:
         """Returns all clients' training examples in one place, which a federation never has; for baselines only."""

@@ -78,7 +78,7 @@ def with_mapped_classes(job: Job, server: LabelledExamples, ptm: Ptm) -> Job:
     if not len(server):
         what = 'task.mapping = "frequency" is found on the server\'s examples, and it has none'
         raise InvalidJob(what, where="job", fix="data.server_share above 0, or task.classes")
-    scorer = PromptScorer(ptm, TaskSpec(DEFAULT_TEMPLATE, names), NoPrompt(job.space().prompt_tokens))
+    scorer = PromptScorer(ptm, TaskSpec(DEFAULT_TEMPLATE, names), NoPrompt(job.prompt_tokens()))
     labels = by_frequency(scorer.scores(server, NoPrompt.Z, use_labels=False)[0], server.labels, len(job.task.labels))
     changes = {"mapping": "given", "classes": tuple(names[label] for label in labels)}
     return job.model_copy(update={"task": job.task.model_copy(update=changes)})

@@ -102,6 +102,18 @@ class Job(Section):
         room = max(len(view.encode()) // BYTES_PER_TOKEN + 2 for view in task.views) if any(task.views) else 0
         return ReadoutSpace(prompt, task.views, room, len(task.labels), len(task.labels) + len(self.columns()))
 
+    def prompt_tokens(self) -> int:
+        """Returns the number of tokens that texts leave free for a prompt and the views, whatever the columns are.
+
+        Raises:
+            InvalidJob: It depends on data that has not been read.
+        """
+        return self.with_columns(()).space().prompt_tokens
+
+    def with_columns(self, columns: tuple[str, ...]) -> "Job":
+        """Returns the job with these columns in place of its own."""
+        return self._with_task(columns=columns)
+
     def columns(self) -> tuple[str, ...]:
         """Returns the texts that the model scores besides the classes.
 

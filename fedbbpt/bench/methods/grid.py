@@ -134,7 +134,7 @@ class _Found:
 
 def measure(cell: Cell, ptm: Ptm) -> Record:
     """Runs a cell. All but its seconds is deterministic. Raises InvalidData, InvalidJob, InvalidInput."""
-    splits = prepare(cell.job)
+    splits = prepare(cell.job).completed_by(ptm)
     test = sample_test_examples(splits.test, cell.test_examples)
     before = ptm.usage().queries
     if cell.learns is None:
