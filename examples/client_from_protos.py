@@ -142,6 +142,8 @@ def main(address: str, path: str) -> int:
     method = run.method.fed_cma
     if run.method.WhichOneof("method") != "fed_cma" or method.candidates_sent or method.expansion_sent:
         raise ValueError('this client supports fed-cma only with step = "ranks" and a diagonal covariance')
+    if run.sampling.batch_examples:
+        raise ValueError("this client supports only runs without method.batch_examples")
     examples = [(line["text"], list(run.task.labels).index(line["label"])) for line in lines]
     dev, train = examples[::DEV], [one for index, one in enumerate(examples) if index % DEV]
     on_dev, on_train = (BlackBox(run.ptm_address, run.task, part) for part in (dev, train))

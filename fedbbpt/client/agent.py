@@ -14,7 +14,7 @@ from fedbbpt.client.batches import ALL_EXAMPLES
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
-from fedbbpt.types import Arrays, Measurement, Phase, Receipt, Sampling, Task, Truncation, Update
+from fedbbpt.types import FINALISTS, Arrays, Measurement, Phase, Receipt, Sampling, Task, Truncation, Update
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,10 @@ class Agent:
         queries_before = self._dev.queries
         measured = Measurement()
         if task.id.phase is Phase.EVALUATE:
-            (measured,) = self._dev.measure_all(self._half.prompt(task.arrays)[None])
-            update = Update({}, self._dev.weight)
+            prompt = self._half.prompt(task.arrays)[None]
+            prompts = np.concatenate([prompt, task.arrays.get(FINALISTS, prompt[:0])])
+            measured, *finalists = self._dev.measure_all(prompts)
+            update = Update({}, self._dev.weight, finalists=tuple(finalists))
         else:
             if self._sampling.measures(task.id.round):
                 measured = self._dev.measure(self._half.prompt(task.arrays))

@@ -41,6 +41,7 @@ class Keepsake:
             "phase": task_id.phase,
             "weight": update.weight,
             "measurement": asdict(update.measurement),
+            "finalists": [asdict(measured) for measured in update.finalists],
             "names": list(update.arrays),
         }
         arrays = {**update.arrays, **{_PRIVATE + name: array for name, array in private.items()}}
@@ -56,7 +57,8 @@ class Keepsake:
                 arrays = {name: file.get_tensor(name) for name in about["names"]}
         except (FileNotFoundError, SafetensorError):
             return None
-        return Update(arrays, about["weight"], Measurement(**about["measurement"]))
+        finalists = tuple(Measurement(**measured) for measured in about["finalists"])
+        return Update(arrays, about["weight"], Measurement(**about["measurement"]), finalists=finalists)
 
     def load_private(self, run_id: str) -> Arrays:
         """Returns the private arrays after the last answer of this run; empty if there are none."""

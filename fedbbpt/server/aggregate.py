@@ -6,9 +6,22 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fedbbpt.interfaces import ServerHalf
-from fedbbpt.types import Arrays, Measurement, Metrics, Phase, Report, Snapshot, Update, pack
+from fedbbpt.server.finalists import measured_again, places, ranked, with_dev_figures
+from fedbbpt.types import (
+    Arrays,
+    Measurement,
+    Metrics,
+    Phase,
+    Report,
+    Result,
+    Sampling,
+    Snapshot,
+    Update,
+    pack,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +39,13 @@ def aggregate(
     seconds: float,
     traffic: tuple[int, int] | None = None,
     window: int = 1,
+    sampling: Sampling,
 ) -> Snapshot:
     """Returns the snapshot after round `snapshot.round`.
 
     The dev measurements of a round are of the prompt that the round began with, so this is the prompt that may become
-    the best. It is compared by the measurements of the last `window` rounds together.
+    the best. It is compared by the measurements of the last `window` measured rounds together; in the last round of a
+    run that measures on samples, by that round alone, which measures all that are compared.
 
     Args:
         method: the server's half of the run's method.
@@ -41,10 +56,10 @@ def aggregate(
         seed: the seed of the round's tasks.
         seconds: the duration of the round.
         traffic: the round's bytes up and down; None if they are not metered.
-        window: the number of rounds over which dev measurements are pooled.
+        window: the number of measured rounds over which dev measurements are pooled.
+        sampling: the rounds that measure their prompt, and whether on a sample of the dev examples.
     """
     total = sum((update.measurement for update in updates), Measurement())
-    count, correct = total.dev_examples, total.dev_correct
     next_state = snapshot.state
     metrics: Metrics = {}
     if phase is Phase.UPDATE:
@@ -52,30 +67,44 @@ def aggregate(
     report = Report(
         round=snapshot.round,
         clients=len(updates),
-        dev_loss=total.dev_loss_sum / count if count else None,
-        dev_accuracy=correct / count if count and correct is not None else None,
+        dev_loss=None,
+        dev_accuracy=None,
         train_loss=metrics.get("train_loss"),
         queries=total.queries,
         seconds=seconds,
         bytes_up=None if traffic is None else traffic[0],
         bytes_down=None if traffic is None else traffic[1],
-        dev_examples=count,
     )
-    reports = (*snapshot.reports, report)
-    measured = pool(reports[-window:])
-    best, best_z = snapshot.best, snapshot.best_z
-    # Reports before the first full window pool too few dev examples to be compared with.
-    if best is None or len(reports) <= window or measured.rank >= best.rank:
-        best, best_z = measured, method.prompt(state)
+    reports = (*snapshot.reports, with_dev_figures(report, total))
     return replace(
         snapshot,
         round=snapshot.round + 1,
         state=next_state,
-        best=best,
-        best_z=best_z,
+        finalists=_finalists(method.prompt(state), snapshot.finalists, reports, updates, phase, window, sampling),
         queries=snapshot.queries + total.queries,
         reports=reports,
     )
+
+
+def _finalists(
+    z: npt.NDArray[np.float32],
+    before: Sequence[Result],
+    reports: Sequence[Report],
+    updates: Sequence[Update],
+    phase: Phase,
+    window: int,
+    sampling: Sampling,
+) -> tuple[Result, ...]:
+    """Returns the best prompts after the round of the last report, which began with the prompt z `[n]`."""
+    if phase is Phase.EVALUATE and sampling.batch_examples:
+        return ranked(Result(z, reports[-1]), measured_again(before, updates), places(sampling))
+    *earlier, last = reports
+    if phase is Phase.UPDATE and not sampling.measures(last.round):
+        return tuple(before)
+    due = [*(report for report in earlier if sampling.measures(report.round)), last]
+    candidate = Result(z, pool(due[-window:]))
+    # Reports before the first full window pool too few dev examples to be compared with.
+    return ranked(candidate, before if len(due) > window else (), places(sampling))
 
 
 def pool(reports: Sequence[Report]) -> Report:

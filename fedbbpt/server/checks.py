@@ -38,13 +38,16 @@ def check_hello(hello: Hello, codec: str) -> None:
         raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
 
 
-def decode_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...] | Orders]) -> Update:
+def decode_update(
+    update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...] | Orders], finalists: int = 0
+) -> Update:
     """Returns the update with its arrays decoded, once everything in it is valid.
 
     Args:
         update: as the client sent it, with encoded arrays.
         codec: the codec of the run.
         expected: the decoded arrays by name, as `ServerHalf.expected` gives them.
+        finalists: the number of finalists that the client was to measure.
 
     Raises:
         InvalidTensor: an array has the wrong shape or type, or holds NaN or infinite elements.
@@ -52,7 +55,8 @@ def decode_update(update: Update, codec: Codec, expected: Mapping[str, tuple[int
     """
     if not (math.isfinite(update.weight) and update.weight > 0):
         raise InvalidUpdate(f"{update.weight}", where="weight", fix="a finite number above 0")
-    _check_measurement(update.measurement)
+    _check_measurement(update.measurement, "measurement")
+    _check_finalists(update, finalists)
     decoded = codec.decode(update.arrays)
     if decoded.keys() != expected.keys():
         raise InvalidUpdate(f"{sorted(decoded)}", where="arrays", fix=f"{sorted(expected)}")
@@ -83,13 +87,24 @@ def _check_orders(array: Array, form: Orders, where: str) -> None:
         raise InvalidTensor("not the order of candidates", where=where, fix=fix)
 
 
-def _check_measurement(measured: Measurement) -> None:
+def _check_finalists(update: Update, wanted: int) -> None:
+    if len(update.finalists) != wanted:
+        fix = f"{wanted}: one for each finalist of the task"
+        raise InvalidUpdate(f"{len(update.finalists)} measurements", where="finalists", fix=fix)
+    examples = update.measurement.dev_examples
+    for place, measured in enumerate(update.finalists):
+        _check_measurement(measured, f"finalists[{place}]")
+        if measured.dev_examples != examples:
+            where, fix = f"finalists[{place}].dev_examples", f"{examples}, the same as in measurement"
+            raise InvalidUpdate(f"{measured.dev_examples}", where=where, fix=fix)
+
+
+def _check_measurement(measured: Measurement, where: str) -> None:
     if not (math.isfinite(measured.dev_loss_sum) and measured.dev_loss_sum >= 0):
-        where = "measurement.dev_loss_sum"
-        raise InvalidUpdate(f"{measured.dev_loss_sum}", where=where, fix="a finite number from 0")
+        raise InvalidUpdate(f"{measured.dev_loss_sum}", where=f"{where}.dev_loss_sum", fix="a finite number from 0")
     for name, count in (("dev_examples", measured.dev_examples), ("queries", measured.queries)):
         if not 0 <= count <= MAX_UPDATE_COUNT:
-            raise InvalidUpdate(f"{count}", where=f"measurement.{name}", fix=f"from 0 to {MAX_UPDATE_COUNT}")
+            raise InvalidUpdate(f"{count}", where=f"{where}.{name}", fix=f"from 0 to {MAX_UPDATE_COUNT}")
     if measured.dev_correct is not None and not 0 <= measured.dev_correct <= measured.dev_examples:
         found = f"{measured.dev_correct} of {measured.dev_examples}"
-        raise InvalidUpdate(found, where="measurement.dev_correct", fix="from 0 to dev_examples")
+        raise InvalidUpdate(found, where=f"{where}.dev_correct", fix="from 0 to dev_examples")

@@ -15,9 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fedbbpt import seeds
 from fedbbpt.errors import (
     ClientIdTaken,
+    InvalidPlugin,
     InvalidUpdate,
     NoResultYet,
     RunFinished,
@@ -45,6 +48,7 @@ from fedbbpt.server.round import (
 )
 from fedbbpt.server.sessions import SessionTable
 from fedbbpt.types import (
+    FINALISTS,
     OWNER,
     Arrays,
     Hello,
@@ -75,6 +79,9 @@ Traffic = Callable[[], tuple[int, int] | None]
 
 class Coordinator:
     """Runs the rounds of one run: rounds 0 to `rounds` - 1 search, and round `rounds` measures the final prompt.
+
+    If rounds measure their prompts on samples of the dev examples, that last round asks all clients, and measures the
+    best prompts so far as well (`finalists`).
 
     If the model's owner takes part, it has a turn at the beginning of each round except the first. A turn is a round
     with one member, hidden from the clients, that ends with a commit of its own; the owner's `Member.counted` then says
@@ -211,7 +218,8 @@ class Coordinator:
 
     def _decode(self, client_id: str, update: Update) -> Update:
         expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
-        return replace(decode_update(update, self._codec, expected), client_id=client_id)
+        finalists = len(self._broadcast.get(FINALISTS, ())) if self._round.phase is Phase.EVALUATE else 0
+        return replace(decode_update(update, self._codec, expected, finalists), client_id=client_id)
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
         if task_id.run_id != self.settings.run_id:
@@ -248,7 +256,9 @@ class Coordinator:
     def _sample(self, number: int) -> tuple[str, ...]:
         owners_turn = self._owners_turn(number)
         eligible = [m for m in self._store.members.values() if self._is_owner(m.client_id) == owners_turn]
-        return sample(eligible, self._seed, number, self._cohort.size)
+        # The final choice on all dev examples needs all clients.
+        everybody = self._samples and self._phase(number, owners_turn) is Phase.EVALUATE
+        return sample(eligible, self._seed, number, None if everybody else self._cohort.size)
 
     def _is_owner(self, client_id: str) -> bool:
         return self._cohort.owner and client_id == OWNER
@@ -303,9 +313,12 @@ class Coordinator:
         if snapshot and running:
             self._state = self._method.restore(snapshot.state)
             self._broadcast = self._method.broadcast(self._state, self._task_seed)
+        phase = self._phase(number, owners_turn)
+        if snapshot and running and phase is Phase.EVALUATE:
+            self._broadcast = {**self._broadcast, **self._finalists(snapshot)}
         self._round = Round(
             number=number,
-            phase=self._phase(number, owners_turn),
+            phase=phase,
             cohort=frozenset(self._sample(number)) | received,
             quorum=1 if owners_turn else self._cohort.quorum,
             deadline_seconds=self._cohort.deadline_seconds,
@@ -320,7 +333,24 @@ class Coordinator:
     def _phase(self, number: int, owner: bool) -> Phase:
         if owner:
             return Phase.TUNE
-        return Phase.UPDATE if number < self.settings.rounds else Phase.EVALUATE
+        snapshot = self._store.snapshot
+        stopped_after = snapshot.stopped_after if snapshot and self._samples else None
+        last = self.settings.rounds if stopped_after is None else stopped_after
+        return Phase.UPDATE if number < last else Phase.EVALUATE
+
+    @property
+    def _samples(self) -> bool:
+        """Whether rounds measure prompts on a sample of the dev examples, so that a last round has to choose."""
+        return self.settings.sampling.batch_examples > 0
+
+    def _finalists(self, snapshot: Snapshot) -> Arrays:
+        """Returns the array of the prompts that the last round compares with the broadcast one, if there are any."""
+        if not (self._samples and snapshot.finalists):
+            return {}
+        if FINALISTS in self._broadcast:
+            what, fix = f"the method broadcasts {FINALISTS!r}, the name of a run's best prompts", "another name"
+            raise InvalidPlugin(what, where=self._method_name, fix=fix)
+        return {FINALISTS: np.stack([result.z for result in snapshot.finalists])}
 
     def _advance(self, now: float) -> None:
         while True:
@@ -359,6 +389,7 @@ class Coordinator:
             seconds=seconds,
             traffic=traffic and (traffic[0] - self._traffic_before[0], traffic[1] - self._traffic_before[1]),
             window=self._cohort.window,
+            sampling=self.settings.sampling,
         )
         lapsed = [replace(members[client_id], until=number + 1) for client_id in close.missing]
         self._store.commit(following, counted + lapsed)
@@ -393,13 +424,16 @@ class Coordinator:
         return state_of(self._store.snapshot, self.settings.rounds)
 
     def stop(self, now: float) -> None:
-        """Ends the run after the open round, or at once if none is open. Idempotent. Raises StoreError."""
+        """Ends the run after the open round, or at once if none is open. Idempotent. Raises StoreError.
+
+        If rounds measure on samples, one more follows, which chooses among the best prompts.
+        """
         snapshot = self._store.snapshot
         if snapshot is None:
             self._store.commit(replace(self._first_snapshot(), stopped_after=-1))
             self._begin({})
         elif snapshot.stopped_after is None and snapshot.round < self.settings.rounds:
-            self._store.commit(replace(snapshot, stopped_after=snapshot.round))
+            self._store.commit(replace(snapshot, stopped_after=snapshot.round + self._samples))
             self.status_version += 1
         self.tick(now)
 
@@ -420,7 +454,7 @@ class Coordinator:
                 for m in members
             ),
             last=snapshot.reports[-1] if snapshot and snapshot.reports else None,
-            best=snapshot.best if snapshot else None,
+            best=snapshot.finalists[0].measured if snapshot and snapshot.finalists else None,
             queries=snapshot.queries if snapshot else 0,
             bytes_up=traffic[0] if traffic else None,
             bytes_down=traffic[1] if traffic else None,
@@ -434,6 +468,6 @@ class Coordinator:
     def result(self) -> Result:
         """Returns the best prompt so far. Raises NoResultYet before the first round has closed."""
         snapshot = self._store.snapshot
-        if snapshot is None or snapshot.best is None or snapshot.best_z is None:
+        if snapshot is None or not snapshot.finalists:
             raise NoResultYet("no round has been measured", where=self.settings.run_id, fix="wait for the first round")
-        return Result(snapshot.best_z, snapshot.best)
+        return snapshot.finalists[0]

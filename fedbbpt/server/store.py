@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -18,12 +18,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
-from fedbbpt.types import Arrays, Measurement, Member, Report, Snapshot, TaskId, Update
+from fedbbpt.types import Arrays, Measurement, Member, Report, Result, Snapshot, TaskId, Update
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
-"""Version 1 stored the metrics of an update by name; version 2 stores a measurement."""
+SCHEMA_VERSION = 3
+"""Version 1 stored the metrics of an update by name, version 2 a measurement; version 3 has finalists."""
 
 _schema = sa.MetaData()
 _run = sa.Table(
@@ -40,8 +40,8 @@ _snapshot = sa.Table(
     sa.Column("only", sa.Integer, sa.CheckConstraint("only = 0"), primary_key=True, default=0),
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("state", sa.LargeBinary, nullable=False),
-    sa.Column("best", sa.JSON(none_as_null=True)),
-    sa.Column("best_z", sa.LargeBinary),
+    sa.Column("finalists", sa.JSON, nullable=False),  # reports, best first
+    sa.Column("finalists_z", sa.LargeBinary, nullable=False),  # their prompts, named by place
     sa.Column("queries", sa.Integer, nullable=False),
     sa.Column("stopped_after", sa.Integer),
 )
@@ -69,6 +69,7 @@ _update = sa.Table(
     sa.Column("arrays", sa.LargeBinary, nullable=False),
     sa.Column("weight", sa.Float, nullable=False),
     sa.Column("measurement", sa.JSON, nullable=False),
+    sa.Column("finalists", sa.JSON, nullable=False),  # measurements
 )
 
 
@@ -149,8 +150,7 @@ class SqliteStore:
             return Snapshot(
                 round=row.round,
                 state=_load_arrays(row.state),
-                best=None if row.best is None else Report(**row.best),
-                best_z=None if row.best_z is None else _load_arrays(row.best_z)["z"],
+                finalists=_load_finalists(row.finalists, row.finalists_z),
                 queries=row.queries,
                 stopped_after=row.stopped_after,
                 reports=tuple(Report(**measured) for measured in reports),
@@ -172,6 +172,7 @@ class SqliteStore:
             "arrays": _save_arrays(update.arrays),
             "weight": update.weight,
             "measurement": asdict(update.measurement),
+            "finalists": [asdict(measured) for measured in update.finalists],
         }
         self._transact(lambda connection: connection.execute(insert(_update).values(row).on_conflict_do_nothing()))
 
@@ -179,7 +180,13 @@ class SqliteStore:
         query = sa.select(_update).where(_update.c.round == round).order_by(_update.c.client_id)
         rows = self._transact(lambda connection: connection.execute(query).all())
         return {
-            row.client_id: Update(_load_arrays(row.arrays), row.weight, Measurement(**row.measurement)) for row in rows
+            row.client_id: Update(
+                _load_arrays(row.arrays),
+                row.weight,
+                Measurement(**row.measurement),
+                finalists=tuple(Measurement(**measured) for measured in row.finalists),
+            )
+            for row in rows
         }
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
@@ -187,8 +194,8 @@ class SqliteStore:
             "only": 0,
             "round": snapshot.round,
             "state": _save_arrays(snapshot.state),
-            "best": None if snapshot.best is None else asdict(snapshot.best),
-            "best_z": None if snapshot.best_z is None else _save_arrays({"z": snapshot.best_z}),
+            "finalists": [asdict(result.measured) for result in snapshot.finalists],
+            "finalists_z": _save_arrays({str(place): result.z for place, result in enumerate(snapshot.finalists)}),
             "queries": snapshot.queries,
             "stopped_after": snapshot.stopped_after,
         }
@@ -225,6 +232,11 @@ def _replace_members(connection: sa.Connection, members: Sequence[Member]) -> No
 def _save_arrays(arrays: Arrays) -> bytes:
     # safetensors copies the memory as it is, so a transposed view would come back in another order.
     return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+
+
+def _load_finalists(reports: list[dict[str, Any]], data: bytes) -> tuple[Result, ...]:
+    prompts = _load_arrays(data)
+    return tuple(Result(prompts[str(place)], Report(**measured)) for place, measured in enumerate(reports))
 
 
 def _load_arrays(data: bytes) -> Arrays:

@@ -32,7 +32,19 @@ from fedbbpt.types.ptm import (
     Usage,
 )
 from fedbbpt.types.readout import ReadoutSums
-from fedbbpt.types.rounds import OWNER, Measurement, Orders, Phase, Receipt, Stage, Task, TaskId, Update, merge
+from fedbbpt.types.rounds import (
+    FINALISTS,
+    OWNER,
+    Measurement,
+    Orders,
+    Phase,
+    Receipt,
+    Stage,
+    Task,
+    TaskId,
+    Update,
+    merge,
+)
 from fedbbpt.types.run import (
     Auxiliary,
     ExtensionSettings,
@@ -62,6 +74,7 @@ from fedbbpt.types.spaces import (
 )
 
 __all__ = [
+    "FINALISTS",
     "FREE",
     "OWNER",
     "TEXT_MODEL_PROMPTS",

@@ -20,6 +20,10 @@ OWNER = "owner"
 """The client id of the model's owner, in runs where the owner has a turn."""
 
 
+FINALISTS = "finalists"
+"""The array of prompts z, float32 `[F, n]`, that a task of the phase EVALUATE may have besides the broadcast."""
+
+
 class Receipt(StrEnum):
     """The coordinator's answer to an update. coordinator.proto describes each receipt."""
 
@@ -92,6 +96,11 @@ class Update:
     """The measurement by the client's agent; a client half leaves it at zero."""
     client_id: str = ""
     """The client of the session that submitted the update; empty on the client itself, and for a sum."""
+    finalists: tuple[Measurement, ...] = ()
+    """In the last round of a run that measures on samples: the measurements of the finalists, in the task's order.
+
+    Their queries are counted in `measurement` alone.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +125,7 @@ def merge(updates: Sequence[Update]) -> Update:
         arrays={name: sum((u.arrays[name] for u in updates[1:]), updates[0].arrays[name]) for name in names},
         weight=sum((u.weight for u in updates[1:]), updates[0].weight),
         measurement=sum((u.measurement for u in updates), Measurement()),
+        finalists=tuple(sum(each, Measurement()) for each in zip(*(u.finalists for u in updates), strict=True)),
     )
 
 

@@ -75,6 +75,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """A prompt, z `[n]`, and the report of the round that measured it on dev data. That of a run is its best one."""
+
+    z: npt.NDArray[np.float32]
+    measured: Report
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The stored state of a run between two rounds."""
 
@@ -82,10 +90,8 @@ class Snapshot:
     """The open round."""
     state: Arrays
     """The state of the method before the open round."""
-    best: Report | None = None
-    """The report of the round with the best prompt."""
-    best_z: npt.NDArray[np.float32] | None = None
-    """The best prompt, `[n]`."""
+    finalists: tuple[Result, ...] = ()
+    """The best prompts so far, best first. There are several only if rounds measure on a sample of the dev examples."""
     queries: int = 0
     """(prompt, example) pairs over the whole run."""
     stopped_after: int | None = None
@@ -209,11 +215,3 @@ class RunStatus:
     bytes_up: int | None
     """Bytes since the coordinator started; None if the operating system does not count them."""
     bytes_down: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The best prompt on dev data, z `[n]`, and the round that measured it."""
-
-    z: npt.NDArray[np.float32]
-    measured: Report

@@ -52,7 +52,9 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     PHASE_UPDATE: _Phase.ValueType  # 1
     """Search: answer with the method's arrays and a measurement of the broadcast prompt."""
     PHASE_EVALUATE: _Phase.ValueType  # 2
-    """Measure the broadcast prompt: answer with a measurement and no arrays."""
+    """Measure the broadcast prompt on all dev examples, and the prompts z in the array `finalists`, float32 [F, n], if
+    the task has it: answer with a measurement of each and no arrays.
+    """
     PHASE_TUNE: _Phase.ValueType  # 3
     """Only for the model's owner, between two rounds of the clients: tune the broadcast prompt and answer as in
     PHASE_UPDATE. The owner need not measure the prompt: dev_examples may be 0.
@@ -65,7 +67,9 @@ PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_UPDATE: Phase.ValueType  # 1
 """Search: answer with the method's arrays and a measurement of the broadcast prompt."""
 PHASE_EVALUATE: Phase.ValueType  # 2
-"""Measure the broadcast prompt: answer with a measurement and no arrays."""
+"""Measure the broadcast prompt on all dev examples, and the prompts z in the array `finalists`, float32 [F, n], if
+the task has it: answer with a measurement of each and no arrays.
+"""
 PHASE_TUNE: Phase.ValueType  # 3
 """Only for the model's owner, between two rounds of the clients: tune the broadcast prompt and answer as in
 PHASE_UPDATE. The owner need not measure the prompt: dev_examples may be 0.
@@ -456,7 +460,9 @@ class TaskHeader(_message.Message):
 
     @_builtins.property
     def arrays(self) -> _tensor_pb2.TensorBundle:
-        """The arrays that the method broadcasts; docs/protocol.md, "The methods", lists names and shapes."""
+        """The arrays that the method broadcasts; docs/protocol.md, "The methods", lists names and shapes. In PHASE_EVALUATE
+        there may be `finalists` besides.
+        """
 
     def __init__(
         self,
@@ -575,6 +581,7 @@ class UpdateHeader(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     MEASUREMENT_FIELD_NUMBER: _builtins.int
     ARRAYS_FIELD_NUMBER: _builtins.int
+    FINALISTS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     weight: _builtins.float
     """A finite number above 0. The arrays are already multiplied by it, so updates can be summed."""
@@ -592,6 +599,12 @@ class UpdateHeader(_message.Message):
         shapes.
         """
 
+    @_builtins.property
+    def finalists(self) -> _containers.RepeatedCompositeFieldContainer[Global___Measurement]:
+        """Only in PHASE_EVALUATE: the measurement of each row of the task's array `finalists`, in order, on the same dev
+        examples as `measurement`. Their `queries` are 0; they are counted in `measurement`.
+        """
+
     def __init__(
         self,
         *,
@@ -600,10 +613,11 @@ class UpdateHeader(_message.Message):
         weight: _builtins.float = ...,
         measurement: Global___Measurement | None = ...,
         arrays: _tensor_pb2.TensorBundle | None = ...,
+        finalists: _abc.Iterable[Global___Measurement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "id", b"id", "measurement", b"measurement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "id", b"id", "measurement", b"measurement", "session", b"session", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "finalists", b"finalists", "id", b"id", "measurement", b"measurement", "session", b"session", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

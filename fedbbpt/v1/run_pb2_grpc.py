@@ -77,7 +77,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StopRun(self, request, context):
-        """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+        """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
+        measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

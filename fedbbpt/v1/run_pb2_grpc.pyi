@@ -40,7 +40,8 @@ class RunServiceStub:
     run has ended. Effect: none. Idempotent.
     """
     StopRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]
-    """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+    """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
+    measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     GetResult: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetResultRequest, _run_pb2.GetResultResponse]
@@ -60,7 +61,8 @@ class RunServiceAsyncStub(RunServiceStub):
     run has ended. Effect: none. Idempotent.
     """
     StopRun: _aio.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]  # type: ignore[assignment]
-    """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+    """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
+    measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     GetResult: _aio.UnaryUnaryMultiCallable[_run_pb2.GetResultRequest, _run_pb2.GetResultResponse]  # type: ignore[assignment]
@@ -95,7 +97,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.StopRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.StopRunResponse, _abc.Awaitable[_run_pb2.StopRunResponse]]:
-        """StopRun ends the run after the open round. The best prompt so far is the run's result. Effect: stored. Idempotent.
+        """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
+        measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
 

@@ -10,7 +10,7 @@ import pytest
 from fedbbpt.interfaces import Store
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.store import RunRecord, SqliteStore
-from fedbbpt.types import Array, Arrays, Measurement, Member, Phase, Report, Snapshot, TaskId, Update
+from fedbbpt.types import Array, Arrays, Measurement, Member, Phase, Report, Result, Snapshot, TaskId, Update
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -43,13 +43,20 @@ def same(left: Arrays, right: Arrays) -> bool:
     return {name: bits(array) for name, array in left.items()} == {name: bits(array) for name, array in right.items()}
 
 
+def finalists(snapshot: Snapshot) -> Arrays:
+    return {str(place): result.z for place, result in enumerate(snapshot.finalists)}
+
+
 def task(round: int, client_id: str) -> TaskId:
     return TaskId("run", round, client_id, Phase.UPDATE)
 
 
 def update(value: float) -> Update:
     return Update(
-        {"sum": np.asarray([value, -value], np.float32)}, weight=value, measurement=Measurement(0.1 * value, 3, None, 7)
+        {"sum": np.asarray([value, -value], np.float32)},
+        weight=value,
+        measurement=Measurement(0.1 * value, 3, None, 7),
+        finalists=(Measurement(0.2 * value, 3, 2), Measurement(1 / 3, 3, 0)),
     )
 
 
@@ -60,25 +67,25 @@ def test_a_new_store_is_empty(store: Store) -> None:
 
 
 def test_a_snapshot_comes_back_bit_for_bit(store: Store) -> None:
-    store.commit(Snapshot(2, STATE, SECOND, Z, 30, 4, (FIRST, SECOND)))
+    store.commit(Snapshot(2, STATE, (Result(Z, SECOND), Result(-Z, FIRST)), 30, 4, (FIRST, SECOND)))
     loaded = store.load()
-    assert loaded is not None and loaded.best_z is not None
+    assert loaded is not None
     assert same(loaded.state, STATE)
-    assert same({"z": loaded.best_z}, {"z": Z})
+    assert same(finalists(loaded), {"0": Z, "1": -Z})
     assert (loaded.round, loaded.queries, loaded.stopped_after) == (2, 30, 4)
-    assert loaded.best == SECOND
+    assert [result.measured for result in loaded.finalists] == [SECOND, FIRST]
     assert loaded.reports == (FIRST, SECOND)
 
 
 def test_the_last_snapshot_replaces_the_earlier_ones(store: Store) -> None:
     store.commit(Snapshot(0, {"mean": np.zeros(2)}))
-    store.commit(Snapshot(1, {"mean": np.ones(2)}, FIRST, Z, 10, None, (FIRST,)))
-    store.commit(Snapshot(2, STATE, SECOND, -Z, 30, None, (FIRST, SECOND)))
+    store.commit(Snapshot(1, {"mean": np.ones(2)}, (Result(Z, FIRST),), 10, None, (FIRST,)))
+    store.commit(Snapshot(2, STATE, (Result(-Z, SECOND),), 30, None, (FIRST, SECOND)))
     loaded = store.load()
-    assert loaded is not None and loaded.best_z is not None
+    assert loaded is not None
     assert loaded.round == 2
     assert same(loaded.state, STATE)
-    assert same({"z": loaded.best_z}, {"z": -Z})
+    assert same(finalists(loaded), {"0": -Z})
     assert loaded.reports == (FIRST, SECOND)
 
 
@@ -107,7 +114,10 @@ def test_the_first_update_of_a_task_stays(store: Store) -> None:
     for client_id, expected in (("a", update(2.0)), ("b", update(1.0))):
         assert same(stored[client_id].arrays, expected.arrays)
         assert stored[client_id].weight == expected.weight
-        assert stored[client_id].measurement == expected.measurement
+        assert (stored[client_id].measurement, stored[client_id].finalists) == (
+            expected.measurement,
+            expected.finalists,
+        )
 
 
 def test_an_update_may_have_no_arrays(store: Store) -> None:

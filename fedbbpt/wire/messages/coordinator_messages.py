@@ -217,6 +217,7 @@ def update_header(session: str, task_id: TaskId, update: Update, announced: tens
         weight=update.weight,
         measurement=_measurement_message(update.measurement),
         arrays=announced,
+        finalists=map(_measurement_message, update.finalists),
     )
 
 
@@ -224,7 +225,9 @@ def update(header: pb.UpdateHeader, arrays: Arrays) -> Update:
     """Reads an update, whose arrays have been read."""
     if not header.HasField("measurement"):
         raise InvalidRequest("an update without a measurement", where="measurement", fix="a measurement in each update")
-    return Update(arrays, header.weight, _measurement(header.measurement))
+    return Update(
+        arrays, header.weight, _measurement(header.measurement), finalists=tuple(map(_measurement, header.finalists))
+    )
 
 
 def _measurement_message(measured: Measurement) -> pb.Measurement:

@@ -120,7 +120,9 @@ def test_tasks_and_updates_survive_the_round_trip() -> None:
     assert np.array_equal(read.arrays["mean"], task.arrays["mean"])
 
     for correct in (4, 0, None):
-        update = Update({}, 0.1, Measurement(0.1 + 0.2, dev_examples=5, dev_correct=correct, queries=20))
+        finalists = (Measurement(1 / 3, dev_examples=5, dev_correct=correct), Measurement(7.0, 5, 0))
+        measured = Measurement(0.1 + 0.2, dev_examples=5, dev_correct=correct, queries=20)
+        update = Update({}, 0.1, measured, finalists=finalists)
         sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0])
         assert coordinator_messages.update(sent, {}) == update
     assert coordinator_messages.task_id(sent.id) == task.id
