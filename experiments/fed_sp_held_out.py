@@ -44,11 +44,13 @@ with tempfile.TemporaryDirectory() as folder:
     if not path.exists():
         path = Path(folder, AUXILIARY)
         assemble.make_auxiliary(splits.job, splits.server, path)
-    small, tokenizer, max_tokens = auxiliary_file.read(path)
+    auxiliary = auxiliary_file.read(path)
 full = transformers.AutoModelForCausalLM.from_pretrained(locate(job.ptm.model))
 space = job.space()
 assert isinstance(space, DeepSpace)
-encoder = ExampleEncoder(tokenizer, max_tokens, vectors=small.get_input_embeddings().num_embeddings, causal=True)
+small = auxiliary.model
+vectors = small.get_input_embeddings().num_embeddings
+encoder = ExampleEncoder(auxiliary.tokenizer, auxiliary.max_tokens, vectors=vectors, causal=True)
 test = answered_examples(encoder, card.task(), splits.test, space.tokens)
 
 

@@ -190,7 +190,7 @@ def make_auxiliary(job: Job, shard: LabelledExamples, path: Path) -> None:
     with needs_extra("ptm", where="method fed-sp"):
         from fedbbpt.whitebox import roles
         from fedbbpt.whitebox.auxiliary import LayerRange
-    layers = LayerRange(job.method.start, job.method.cell, job.method.mode)
+    layers = LayerRange(job.method.start, job.method.cell, job.method.mode, job.method.bottom)
     distillation = job.method.distillation()
     atomic_write(path, roles.make_auxiliary(job.ptm.model, layers, distillation, task_spec(job), shard, job.run.seed))
 

@@ -159,11 +159,21 @@ class DeepPromptSection(Section):
     heads: int = Field(25, ge=1, le=1024, description="Key-value heads of each layer.")
     width: int = Field(64, ge=1, le=4096, description="Width of a head.")
     initial_std: float = Field(0.02, ge=0, le=100, description="Standard deviation of the random initial prefix.")
+    first_layer: int = Field(
+        0, ge=0, description="First layer whose prefix is tuned. Layers below it keep the initial prefix."
+    )
+
+    @model_validator(mode="after")
+    def _some_layer_is_tuned(self) -> "DeepPromptSection":
+        if self.first_layer >= self.layers:
+            what = f"{self.first_layer} of layers 0 to {self.layers - 1}"
+            raise contradiction("first_layer", what, "a layer that the model has")
+        return self
 
     def space(self, seed: int, classes: int) -> DeepSpace:
         """Returns the space of the section's prompts."""
         place = seeds.derive(seed, "prefix")
-        return DeepSpace(self.layers, self.heads, self.width, self.tokens, place, self.initial_std)
+        return DeepSpace(self.layers, self.heads, self.width, self.tokens, place, self.initial_std, self.first_layer)
 
 
 class NoPromptSection(Section):

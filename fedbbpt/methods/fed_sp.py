@@ -39,6 +39,9 @@ class FedSpConfig(MethodConfig):
     mode: Literal["share", "drop"] = Field(
         "share", description="share repeats these layers to the full depth; drop leaves the others out."
     )
+    bottom: int = Field(
+        0, ge=0, description="With drop: number of first layers that the auxiliary model takes as well, below the cell."
+    )
     distill_steps: int = Field(5000, ge=0, description="Steps of the distillation before the first round.")
     distill_learning_rate: float = Field(
         5e-4, gt=0, allow_inf_nan=False, description="Learning rate of the distillation."

@@ -1,6 +1,7 @@
 """z as a deep prompt: keys and values before those of the input in every layer (prefix tuning, arXiv 2101.00190).
 
-prefix = initial + z. The initial prefix is random, because tokens that start equal would stay equal; a seed fixes it.
+prefix = initial + z in the layers from `first_layer` on, and the initial prefix below them. The initial prefix is
+random, because tokens that start equal would stay equal; a seed fixes it.
 """
 
 import math
@@ -29,7 +30,7 @@ class DeepSpace(Unshifted, DeepSpaceSettings):
 
     @property
     def dim(self) -> int:
-        return math.prod(self.shape)
+        return math.prod(self.shape[1:]) * (self.layers - self.first_layer)
 
     @property
     def prompt_tokens(self) -> int:
@@ -37,19 +38,24 @@ class DeepSpace(Unshifted, DeepSpaceSettings):
 
     def prefixes(self, z: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Returns the prefixes `[P, layers, 2, heads, L, width]` of z `[P, dim]`."""
-        prefixes: npt.NDArray[np.float32] = _initial(self) + z.astype(np.float32).reshape(len(z), *self.shape)
+        prefixes = np.repeat(_initial(self)[None], len(z), axis=0)
+        prefixes[:, self.first_layer :] += z.astype(np.float32).reshape(len(z), -1, *self.shape[1:])
         return prefixes
 
     def z(self, prefixes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Returns the z `[P, dim]` of prefixes: the inverse of `prefixes`, up to rounding."""
-        flat: npt.NDArray[np.float32] = (prefixes - _initial(self)).reshape(len(prefixes), self.dim)
+        changed = (prefixes - _initial(self))[:, self.first_layer :]
+        flat: npt.NDArray[np.float32] = changed.reshape(len(prefixes), self.dim)
         return flat
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> DeepPrompts:
         return DeepPrompts(self.prefixes(z))
 
     def __str__(self) -> str:
-        return f"{self.tokens} keys and values in each of {self.layers} layers ({self.heads} heads of {self.width})"
+        which = f"in each of {self.layers} layers"
+        if self.first_layer:
+            which += f", tuned from layer {self.first_layer} on"
+        return f"{self.tokens} keys and values {which} ({self.heads} heads of {self.width})"
 
 
 @lru_cache(maxsize=4)

@@ -55,7 +55,7 @@ class ImageSpaceSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeepSpaceSettings:
-    """z is added to an initial prefix of keys and values in every layer."""
+    """z is added to an initial prefix of keys and values in every layer, or in the last ones."""
 
     layers: int
     heads: int
@@ -68,6 +68,8 @@ class DeepSpaceSettings:
     """The seed of the initial prefix."""
     std: float
     """The standard deviation of the initial prefix."""
+    first_layer: int = 0
+    """The first layer that z changes; those below it keep the initial prefix."""
     kind: Literal["deep"] = "deep"
 
 

@@ -244,8 +244,9 @@ Global___ImageSpace: _TypeAlias = ImageSpace  # noqa: Y015
 
 @_typing.final
 class DeepSpace(_message.Message):
-    """DeepSpace says that z is added to an initial prefix of keys and values in every layer:
-    prefix = std x normals(seed, [layers, 2, heads, tokens, width]) + z, row-major, which is sent as DeepPrompts.
+    """DeepSpace says that z is added to an initial prefix of keys and values in the layers from first_layer on:
+    prefix = std x normals(seed, [layers, 2, heads, tokens, width]) + (0 below first_layer, else z), row-major, which is
+    sent as DeepPrompts.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -256,6 +257,7 @@ class DeepSpace(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STD_FIELD_NUMBER: _builtins.int
+    FIRST_LAYER_FIELD_NUMBER: _builtins.int
     layers: _builtins.int
     """Number of layers of the model."""
     heads: _builtins.int
@@ -268,6 +270,8 @@ class DeepSpace(_message.Message):
     """The seed of the initial prefix."""
     std: _builtins.float
     """The standard deviation of the initial prefix, 0 or more."""
+    first_layer: _builtins.int
+    """The first layer that z changes, below layers. z has (layers - first_layer) x 2 x heads x tokens x width numbers."""
     def __init__(
         self,
         *,
@@ -277,10 +281,11 @@ class DeepSpace(_message.Message):
         tokens: _builtins.int = ...,
         seed: _builtins.int = ...,
         std: _builtins.float = ...,
+        first_layer: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads", "layers", b"layers", "seed", b"seed", "std", b"std", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_layer", b"first_layer", "heads", b"heads", "layers", b"layers", "seed", b"seed", "std", b"std", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,9 @@
 """FedSP's auxiliary model (arXiv 2311.06805): a copy of the full model with fewer distinct layers.
 
 A cell of consecutive layers is taken from the full model. With cross-layer parameter sharing ("share") the cell is
-repeated through the full model's depth, which saves memory and bytes but not compute. With "drop" the cell stands
-alone, which saves compute as well. Embeddings, last norm and head are the full model's in either case.
+repeated through the full model's depth, which saves memory and bytes but not compute. With "drop" the other layers are
+left out, which saves compute as well; the model's first layers may stand below the cell, because they make the states
+that later layers expect. Embeddings, last norm and head are the full model's in either case.
 """
 
 from copy import deepcopy
@@ -24,6 +25,13 @@ class LayerRange:
     start: int
     cell: int
     mode: Literal["share", "drop"]
+    bottom: int = 0
+    """Number of the full model's first layers below the cell."""
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """The full model's layers that are taken, from the lowest on."""
+        return (*range(self.bottom), *range(self.start, self.start + self.cell))
 
 
 def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
@@ -32,17 +40,19 @@ def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
     Under `torch.device("meta")` it has shapes but no weights.
 
     Raises:
-        InvalidInput: The full model does not have these layers, or with "drop" the cell does not divide its depth.
+        InvalidInput: The full model does not have these layers, or the bottom is not below the cell.
     """
     depth = config.num_hidden_layers
     if not 0 <= layers.start < layers.start + layers.cell <= depth:
         what = f"layers {layers.start} to {layers.start + layers.cell - 1} of {depth}"
         raise InvalidInput(what, where="method.start, method.cell", fix="layers that the model has")
-    if layers.mode == "drop" and depth % layers.cell:
-        what = f"{layers.cell} layers for a prefix of {depth}"
-        raise InvalidInput(what, where="method.cell", fix=f'a number that divides {depth}, or mode = "share"')
+    if not 0 <= layers.bottom <= layers.start or (layers.bottom and layers.mode == "share"):
+        what, fix = f"{layers.bottom} layers below a cell that begins at {layers.start}", "0"
+        if layers.mode == "drop":
+            fix = f"0 to {layers.start}"
+        raise InvalidInput(what, where="method.bottom", fix=f'{fix} with mode = "{layers.mode}"')
     config = deepcopy(config)
-    config.num_hidden_layers = layers.cell
+    config.num_hidden_layers = len(layers.taken)
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # it has no types
     if layers.mode == "share":
         _, decoder = layer_list(model)
@@ -86,7 +96,7 @@ def extract_auxiliary(full: Any, layers: LayerRange) -> Any:
         if not parameter.startswith(f"{name}."):
             return parameter
         index, _, rest = parameter.removeprefix(f"{name}.").partition(".")
-        return f"{name}.{int(index) + layers.start}.{rest}"
+        return f"{name}.{layers.taken[int(index)]}.{rest}"
 
     load_weights(model, {parameter: sources[source(parameter)] for parameter, _ in model.named_parameters()})
     return model

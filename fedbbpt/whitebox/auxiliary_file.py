@@ -4,7 +4,7 @@ The metadata contains the full model's configuration, the cell of layers, and th
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,8 +41,20 @@ def _tokenizer_files(folder: Path) -> dict[str, str]:
         return _tokenizer_files(Path(converted))
 
 
-def read(path: Path) -> tuple[Any, Any, int]:
-    """Reads an auxiliary model; returns the model, its tokenizer, and the number of tokens of its longest input.
+@dataclass(frozen=True, slots=True)
+class AuxiliaryFile:
+    """The content of an auxiliary model's file."""
+
+    model: Any
+    tokenizer: Any
+    max_tokens: int
+    """The number of tokens of the longest input."""
+    layers: LayerRange
+    """The full model's layers that the model has."""
+
+
+def read(path: Path) -> AuxiliaryFile:
+    """Reads an auxiliary model.
 
     Raises:
         InvalidInput: The file is not an auxiliary model.
@@ -58,9 +70,10 @@ def read(path: Path) -> tuple[Any, Any, int]:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-            model = untrained_auxiliary(config, LayerRange(**json.loads(metadata["layers"])))
+            layers = LayerRange(**json.loads(metadata["layers"]))
+            model = untrained_auxiliary(config, layers)
             load_weights(model, {name: file.get_tensor(name) for name in file.keys()})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         fix = "the file that `fedbbpt owner auxiliary` wrote"
         raise InvalidInput(f"not an auxiliary model: {first_line(error)}", where=str(path), fix=fix) from None
-    return model, tokenizer, config.max_position_embeddings
+    return AuxiliaryFile(model, tokenizer, config.max_position_embeddings, layers)

@@ -5,7 +5,7 @@ the mean over the answer's tokens: `align` trains the weights, `tune` the prefix
 each layer's attention sees before those of the input (prefix tuning, arXiv 2101.00190).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.types import Arrays, Stage
 from fedbbpt.whitebox import auxiliary
+from fedbbpt.whitebox.auxiliary import LayerRange
 from fedbbpt.whitebox.optimise import minimise, reproducible
 from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
 
@@ -45,20 +46,43 @@ def answer_loss(model: Any, prefix: Tensor, batch: Batch) -> Tensor:
 class CausalWhiteBox:
     """A model with the examples that it is trained on."""
 
-    def __init__(self, model: Any, space: DeepSpace, sequences: Sequence[AnsweredExample]) -> None:
-        """Raises InvalidInput if the prefix does not fit the model."""
+    def __init__(
+        self,
+        model: Any,
+        space: DeepSpace,
+        sequences: Sequence[AnsweredExample],
+        layers: LayerRange | None = None,
+    ) -> None:
+        """Makes the model ready.
+
+        Args:
+            model: The full model, or an auxiliary one.
+            space: The space of the prefixes.
+            sequences: The examples.
+            layers: The full model's layers that an auxiliary model has; None for the full model.
+
+        Raises:
+            InvalidInput: The prefix does not fit the model.
+        """
         self._model, self._space, self._sequences = model, space, sequences
         self._initial: Arrays | None = None
         """The initial weights, once they have changed."""
-        self._depth = model.config.num_hidden_layers
+        depth = model.config.num_hidden_layers
+        dropped = layers is not None and layers.mode == "drop"
+        self._places = layers.taken if layers is not None and dropped else tuple(range(depth))
+        """For each layer of this model, the layer of the full model whose prefix it has."""
+        self._trained = [index for index, place in enumerate(self._places) if place >= space.first_layer]
         probe = torch.zeros(1, 1, dtype=torch.long)
         with torch.inference_mode():
             keys = model.eval().base_model(input_ids=probe, use_cache=True).cache.layers[0].keys
-        shape = (space.layers, keys.shape[1], keys.shape[3])
-        if space.layers % self._depth or shape != (space.layers, space.heads, space.width):
+        shape = (space.layers if dropped else depth, keys.shape[1], keys.shape[3])
+        if max(self._places) >= space.layers or shape != (space.layers, space.heads, space.width):
             what = f"prefixes of {space.layers} layers, {space.heads} heads and width {space.width}"
-            fix = f"{self._depth} layers, {shape[1]} heads and width {shape[2]}, as the model has"
+            fix = f"{max(depth, *self._places)} layers, {shape[1]} heads and width {shape[2]}, as the model has"
             raise InvalidInput(what, where="task.prompt", fix=fix)
+        if not self._trained:
+            what = f"{space.first_layer}, and the highest layer of the auxiliary model is {max(self._places)}"
+            raise InvalidInput(what, where="task.prompt.first_layer", fix="a layer that the auxiliary model has")
 
     @property
     def weight(self) -> float:
@@ -70,39 +94,38 @@ class CausalWhiteBox:
         self._load(weights)
         prefix = self._prefix(z)
         self._model.requires_grad_(True)
-        self._minimise(list(self._model.parameters()), prefix, stage, seed)
+        self._minimise(list(self._model.parameters()), lambda: prefix, stage, seed)
         return auxiliary.weights(self._model)
 
     def tune(
         self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int
     ) -> tuple[npt.NDArray[np.float32], float]:
         self._load(weights)
-        prefix = nn.Parameter(self._prefix(z))
+        whole = self._prefix(z)
+        fixed, trained = whole[: self._trained[0]], nn.Parameter(whole[self._trained[0] :])
         self._model.requires_grad_(False)
-        losses = self._minimise([prefix], prefix, stage, seed)
-        return self._to_z(prefix.detach()), float(np.mean(losses))
+        losses = self._minimise([trained], lambda: torch.cat([fixed, trained]), stage, seed)
+        return self._changed(z, trained.detach()), float(np.mean(losses))
 
-    def _minimise(self, parameters: list[nn.Parameter], prefix: Tensor, stage: Stage, seed: int) -> list[float]:
+    def _minimise(
+        self, parameters: list[nn.Parameter], prefix: Callable[[], Tensor], stage: Stage, seed: int
+    ) -> list[float]:
         drawn = draw_batches(self._sequences, stage.batch_size, seed)
         self._model.train()
         with reproducible(seed):
-            return minimise(parameters, lambda: answer_loss(self._model, prefix, next(drawn)), stage)
+            return minimise(parameters, lambda: answer_loss(self._model, prefix(), next(drawn)), stage)
 
     def _load(self, weights: Arrays) -> None:
         if weights or self._initial is not None:
             auxiliary.load_weights(self._model, weights or self._initial or {})
 
     def _prefix(self, z: npt.NDArray[np.float32]) -> Tensor:
-        """Returns the prefix `[depth, 2, heads, L, width]` of z.
+        """Returns the prefix `[depth, 2, heads, L, width]` of z for this model's layers."""
+        return torch.from_numpy(self._space.prefixes(z[None])[0, list(self._places)])
 
-        If the model is shallower than the prompt, its layer i gets the mean of the prompt's layers i, i + depth,
-        i + 2 depth and so on.
-        """
-        prefix = torch.from_numpy(self._space.prefixes(z[None])[0].copy())
-        return prefix.reshape(-1, self._depth, *prefix.shape[1:]).mean(0)
-
-    def _to_z(self, prefix: Tensor) -> npt.NDArray[np.float32]:
-        """Returns the z of a prefix; the layers of a shallower model are repeated."""
-        repeated = prefix.repeat(self._space.layers // self._depth, 1, 1, 1, 1).numpy()
-        z: npt.NDArray[np.float32] = self._space.z(repeated[None])[0]
-        return z
+    def _changed(self, z: npt.NDArray[np.float32], trained: Tensor) -> npt.NDArray[np.float32]:
+        """Returns z with the prefix of the trained layers; layers that this model does not have keep theirs."""
+        whole = self._space.prefixes(z[None])
+        whole[0, [self._places[index] for index in self._trained]] = trained.numpy()
+        (changed,) = self._space.z(whole)
+        return np.asarray(changed, np.float32)

@@ -66,8 +66,9 @@ def client_white_box(path: Path, space: PromptSpace, task: TaskSpec, train: Labe
         InvalidInput: The file is not an auxiliary model, or the prompt does not fit it.
         InvalidTask: The model cannot score the task.
     """
-    model, tokenizer, max_tokens = auxiliary_file.read(path)
-    return _white_box(model, _encoder(model, tokenizer, max_tokens), space, task, train)
+    auxiliary = auxiliary_file.read(path)
+    encoder = _encoder(auxiliary.model, auxiliary.tokenizer, auxiliary.max_tokens)
+    return _white_box(auxiliary.model, encoder, space, task, train, auxiliary.layers)
 
 
 def owner_white_box(model: str, space: PromptSpace, task: TaskSpec, shard: LabelledExamples) -> WhiteBox:
@@ -91,8 +92,13 @@ def _load(model: str) -> Checkpoint:
 
 
 def _white_box(
-    model: Any, encoder: ExampleEncoder, space: PromptSpace, task: TaskSpec, data: LabelledExamples
+    model: Any,
+    encoder: ExampleEncoder,
+    space: PromptSpace,
+    task: TaskSpec,
+    data: LabelledExamples,
+    layers: LayerRange | None = None,
 ) -> CausalWhiteBox:
     if not isinstance(space, DeepSpace):
         raise InvalidInput("white-box training needs deep prompts", where="task.prompt.kind", fix='"deep"')
-    return CausalWhiteBox(model, space, answered_examples(encoder, task, data, space.tokens))
+    return CausalWhiteBox(model, space, answered_examples(encoder, task, data, space.tokens), layers)

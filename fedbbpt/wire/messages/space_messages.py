@@ -42,8 +42,9 @@ def _write_prompt(task: pb.TaskSettings, space: PromptSpaceSettings) -> None:
         case ImageSpaceSettings(image, pooled, grid, widths, strength, seed):
             decoder = pb.ImageSpace(image=image, pooled=pooled, grid=grid, widths=widths, strength=strength, seed=seed)
             task.image.CopyFrom(decoder)
-        case DeepSpaceSettings(layers, heads, width, tokens, seed, std):
+        case DeepSpaceSettings(layers, heads, width, tokens, seed, std, first):
             prefix = pb.DeepSpace(layers=layers, heads=heads, width=width, tokens=tokens, seed=seed, std=std)
+            prefix.first_layer = first
             task.deep.CopyFrom(prefix)
         case NoPromptSettings(room):
             task.none.CopyFrom(pb.NoPrompt(room=room))
@@ -76,7 +77,9 @@ def _prompt_space(task: pb.TaskSettings) -> PromptSpaceSettings:
             return _image_space(task.image)
         case "deep":
             deep = task.deep
-            return DeepSpaceSettings(deep.layers, deep.heads, deep.width, deep.tokens, deep.seed, deep.std)
+            return DeepSpaceSettings(
+                deep.layers, deep.heads, deep.width, deep.tokens, deep.seed, deep.std, deep.first_layer
+            )
         case "none":
             return NoPromptSettings(task.none.room)
     raise InvalidRequest(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,8 +65,8 @@ def parameter_count(model: Any) -> int:
 def auxiliary(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
     """Makes the file of an auxiliary model of a tiny checkpoint."""
 
-    def make(name: str, mode: Literal["share", "drop"] = "share") -> Path:
-        layers, stage = LayerRange(0, 1, mode), Stage(0, 4, 5e-3, 0.01, 1e-8, 0.1)
+    def make(name: str, mode: Literal["share", "drop"] = "share", start: int = 0) -> Path:
+        layers, stage = LayerRange(start, 1, mode), Stage(0, 4, 5e-3, 0.01, 1e-8, 0.1)
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(make_auxiliary(str(checkpoint(name)), layers, stage, TASK, DATA, seed=0))
         return path
@@ -120,6 +121,20 @@ def test_drop_mode_keeps_the_cell_only(checkpoint: Callable[[str], Path]) -> Non
     assert len(layer_list(model)[1]) == model.config.num_hidden_layers == 1
 
 
+def test_bottom_and_cell_of_all_layers_are_the_full_model(checkpoint: Callable[[str], Path]) -> None:
+    """Kills: a bottom with the weights of other layers."""
+    teacher = full(checkpoint("llama"))
+    model = extract_auxiliary(teacher, LayerRange(1, 1, "drop", bottom=1)).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(model(ids).logits, teacher(ids).logits)
+
+
+@pytest.mark.parametrize("layers", [LayerRange(0, 1, "drop", 1), LayerRange(1, 1, "share", 1)])
+def test_bottom_that_is_not_below_a_cell_is_refused(checkpoint: Callable[[str], Path], layers: LayerRange) -> None:
+    with pytest.raises(InvalidInput, match=r"method\.bottom: 1 layers below a cell"):
+        extract_auxiliary(full(checkpoint("llama")), layers)
+
+
 @pytest.mark.parametrize("layers", [LayerRange(2, 1, "share"), LayerRange(0, 3, "share"), LayerRange(1, 2, "drop")])
 def test_cell_outside_the_model_is_refused(checkpoint: Callable[[str], Path], layers: LayerRange) -> None:
     with pytest.raises(InvalidInput, match="of 2"):
@@ -156,14 +171,14 @@ def test_padding_does_not_change_the_loss(checkpoint: Callable[[str], Path]) -> 
 def test_file_restores_model_and_tokenizer(
     checkpoint: Callable[[str], Path], auxiliary: Callable[..., Path], name: str
 ) -> None:
-    model, tokenizer, max_tokens = auxiliary_file.read(auxiliary(name))
+    read = auxiliary_file.read(auxiliary(name))
     expected = weights(extract_auxiliary(full(checkpoint(name)), LayerRange(0, 1, "share")))
-    found = weights(model)
+    found = weights(read.model)
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[each], expected[each]) for each in found)
     theirs = transformers.AutoTokenizer.from_pretrained(checkpoint(name))
-    assert tokenizer("who wrote this book")["input_ids"] == theirs("who wrote this book")["input_ids"]
-    assert max_tokens == 48
+    assert read.tokenizer("who wrote this book")["input_ids"] == theirs("who wrote this book")["input_ids"]
+    assert read.max_tokens == 48 and read.layers == LayerRange(0, 1, "share")
 
 
 def test_file_contains_a_vocabulary_of_several_files(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
@@ -178,7 +193,7 @@ def test_file_contains_a_vocabulary_of_several_files(checkpoint: Callable[[str],
     layers = LayerRange(0, 1, "share")
     path = tmp_path / "auxiliary.safetensors"
     path.write_bytes(auxiliary_file.pack(extract_auxiliary(full(folder), layers), layers, folder))
-    _, tokenizer, _ = auxiliary_file.read(path)
+    tokenizer = auxiliary_file.read(path).tokenizer
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert tokenizer("who wrote this book")["input_ids"] == theirs("who wrote this book")["input_ids"]
 
@@ -219,13 +234,30 @@ def test_stages_are_pure_functions_of_their_arguments(auxiliary: Callable[..., P
         assert np.array_equal(c, d) and loss == same
 
 
-def test_shallower_model_tunes_the_prefixes_of_all_layers(auxiliary: Callable[..., Path]) -> None:
-    """It tunes the mean of their prefixes and assigns the result to all of them."""
+def test_shallower_model_tunes_the_prefixes_of_its_own_layers(auxiliary: Callable[..., Path]) -> None:
+    """Kills: a prefix that reaches layers with other weights than those it was tuned with."""
     space = SPACES["llama"]
-    box = client_white_box(auxiliary("llama", "drop"), space, TASK, DATA)
-    z, _ = box.tune({}, np.zeros(space.dim, np.float32), STAGE, seed=1)
-    first, second = space.prefixes(z[None])[0]
-    np.testing.assert_allclose(first, second, atol=1e-6)
+    before = np.full(space.dim, 0.1, np.float32)
+    for start in (0, 1):
+        box = client_white_box(auxiliary("llama", "drop", start), space, TASK, DATA)
+        tuned, _ = box.tune({}, before, STAGE, seed=1)
+        moved = np.abs(space.prefixes(tuned[None]) - space.prefixes(before[None]))[0].max(axis=(1, 2, 3, 4))
+        assert moved[start] > 1e-3 and moved[1 - start] == 0
+
+
+def test_layers_below_the_first_tuned_one_keep_the_initial_prefix(checkpoint: Callable[[str], Path]) -> None:
+    space = replace(SPACES["llama"], first_layer=1)
+    assert space.dim == SPACES["llama"].dim // 2
+    tuned, _ = owner_white_box(str(checkpoint("llama")), space, TASK, DATA).tune(
+        {}, np.zeros(space.dim, np.float32), STAGE, seed=1
+    )
+    moved = np.abs(space.prefixes(tuned[None]) - space.prefixes(np.zeros((1, space.dim))))[0].max(axis=(1, 2, 3, 4))
+    assert moved[1] > 1e-3 and moved[0] == 0
+
+
+def test_auxiliary_model_without_a_tuned_layer_is_refused(auxiliary: Callable[..., Path]) -> None:
+    with pytest.raises(InvalidInput, match=r"task\.prompt\.first_layer: 1, and the highest layer of the auxiliary"):
+        client_white_box(auxiliary("llama", "drop"), replace(SPACES["llama"], first_layer=1), TASK, DATA)
 
 
 def test_tuning_a_prefix_lowers_the_loss_of_the_full_model(checkpoint: Callable[[str], Path]) -> None:
