@@ -32,6 +32,8 @@ class SimulatedRound:
     """`[n]`, the prompt that the round began with and measured on dev examples."""
     exchanges: tuple[tuple[Task, Update], ...]
     """Each task with the encoded update that answered it."""
+    finalists: tuple[Result, ...]
+    """The best prompts after the round, best first."""
 
 
 class Simulation:
@@ -85,7 +87,8 @@ class Simulation:
                 if reports := self._coordinator.reports(shown):
                     shown += 1
                     z = agent.prompt(exchanges[-1][0])
-                    yield SimulatedRound(self._coordinator.status(), reports[0], z, tuple(exchanges))
+                    finalists = self._coordinator.finalists
+                    yield SimulatedRound(self._coordinator.status(), reports[0], z, tuple(exchanges), finalists)
                     exchanges = []
 
     def result(self) -> Result:

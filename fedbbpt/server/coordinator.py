@@ -467,7 +467,11 @@ class Coordinator:
 
     def result(self) -> Result:
         """Returns the best prompt so far. Raises NoResultYet before the first round has closed."""
-        snapshot = self._store.snapshot
-        if snapshot is None or not snapshot.finalists:
+        if not self.finalists:
             raise NoResultYet("no round has been measured", where=self.settings.run_id, fix="wait for the first round")
-        return snapshot.finalists[0]
+        return self.finalists[0]
+
+    @property
+    def finalists(self) -> tuple[Result, ...]:
+        """The best prompts so far, best first: one, or several if rounds measure on samples of the dev examples."""
+        return self._store.snapshot.finalists if self._store.snapshot else ()

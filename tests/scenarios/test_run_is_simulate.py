@@ -64,6 +64,21 @@ def test_words_over_grpc_lead_to_the_simulated_prompt(
     assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
 
 
+@pytest.mark.parametrize("codec", slow_except(CODECS, "int8"))
+def test_batches_over_grpc_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str
+) -> None:
+    """With samples of the dev examples in every other round, two clients in a round, and all of them in the last."""
+    plain = job(data, codec=codec, rounds=6)
+    method = plain.method.model_copy(update={"batch_examples": 4, "dev_every": 2})
+    cohort = plain.cohort.model_copy(update={"size": 2})
+    splits = prepare(plain.model_copy(update={"method": method, "cohort": cohort}))
+    course = course_over_grpc(splits, tmp_path, server_loop)
+    assert course == undisturbed(splits)
+    assert course.clients == [2] * 6 + [CLIENTS]
+    assert [report.dev_examples for report in course.reports] == [8, 0, 8, 0, 8, 0, 30]
+
+
 def course_over_grpc(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> Course:
     federation = OverGrpc(splits, tmp_path / "run.db", server_loop)
 

@@ -14,7 +14,10 @@ class Point(BaseModel):
 
     round: int
     queries: int
-    """Queries of all clients, training and dev, until this round's prompt was known and measured on dev examples."""
+    """Queries of all clients, training and dev, until this round's prompt was known and measured on dev examples.
+
+    If rounds measure on samples, these include the last measurement of a run that ends here, with its finalists.
+    """
     bytes: int
     """Bytes that all clients sent and received until this round's prompt was known."""
     last: float

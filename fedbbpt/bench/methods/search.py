@@ -1,8 +1,9 @@
 """Runs a method under a budget of queries, and measures its prompts on test examples afterwards.
 
 A run is simulated round by round until the next prompt would cost more than the budget. A prompt's cost is every query
-that the clients made before it could be chosen: on training examples, and on dev examples, those of the prompt itself
-included. Test examples are scored when the search is over, at a few rounds.
+of a run that ends with this prompt: those on training and dev examples before it, and those of the last round, which
+measures the prompt on all dev examples. If rounds measure on samples of them, the last round measures the finalists as
+well, and the best of all is the run's result. Test examples are scored when the search is over, at a few rounds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,12 +18,14 @@ from fedbbpt.bench.methods.records import Point
 from fedbbpt.bench.methods.rows import Learns
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
+from fedbbpt.federation import assemble
 from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.settings import task_spec
 from fedbbpt.tasks.criterion import accuracy
 from fedbbpt.types import LabelledExamples
+from fedbbpt.types.examples import concatenate
 
 CHECKPOINTS = 13
 """Most rounds whose prompts are measured on test examples, together with the best prompts until then."""
@@ -34,7 +37,9 @@ class PricedPrompt:
 
     z: npt.NDArray[np.float32]
     rank: tuple[float, float]
-    """Its quality on dev examples; a higher one is better."""
+    """Its quality on dev examples, as its round measured it; a higher one is better."""
+    rivals: tuple[npt.NDArray[np.float32], ...]
+    """The finalists of the rounds before it."""
     queries: int
     answers: int
     bytes_up: int
@@ -73,10 +78,16 @@ def search(parts: Sequence[Splits], ptm: Ptm, budget: int) -> tuple[PricedRound,
 
 def _prompts(splits: Splits, ptm: Ptm) -> Iterator[PricedPrompt]:
     queries = answers = bytes_up = bytes_down = 0
+    rivals: tuple[npt.NDArray[np.float32], ...] = ()
+    dev = {assemble.client_name(index): len(examples) for index, examples in enumerate(splits.dev)}
     for closed in Simulation(splits, ptm).rounds():
         report = closed.report
-        measuring = sum(update.measurement.dev_examples for _, update in closed.exchanges)
-        yield PricedPrompt(closed.z, report.rank, queries + measuring, answers, bytes_up, bytes_down)
+        if splits.job.method.batch_examples:
+            measuring = (1 + len(rivals)) * sum(dev.values())
+        else:
+            measuring = sum(dev[task.id.client_id] for task, _ in closed.exchanges if task.id.client_id in dev)
+        yield PricedPrompt(closed.z, report.rank, rivals, queries + measuring, answers, bytes_up, bytes_down)
+        rivals = tuple(result.z for result in closed.finalists)
         up, down = message_bytes(closed.exchanges)
         queries, answers = queries + report.queries, answers + report.clients
         bytes_up, bytes_down = bytes_up + up, bytes_down + down
@@ -90,12 +101,12 @@ def curve(
     last, best = np.zeros(len(measured)), np.zeros(len(measured))
     for index, part in enumerate(parts):
         prompts = [each[index] for each in rounds]
-        # Among equal ranks the later one wins, as in the coordinator.
-        leaders = [max(range(number + 1), key=lambda at: (prompts[at].rank, at)) for number in measured]
-        wanted = sorted({*measured, *leaders})
-        found = dict(zip(wanted, accuracies(np.stack([prompts[at].z for at in wanted]), part, test, ptm), strict=True))
-        last += [found[at] / len(parts) for at in measured]
-        best += [found[at] / len(parts) for at in leaders]
+        ends = [prompts[number].z for number in measured]
+        results = [_result(prompts[: number + 1], part, ptm) for number in measured]
+        wanted = {z.tobytes(): z for z in (*ends, *results)}
+        found = dict(zip(wanted, accuracies(np.stack(list(wanted.values())), part, test, ptm), strict=True))
+        last += [found[z.tobytes()] / len(parts) for z in ends]
+        best += [found[z.tobytes()] / len(parts) for z in results]
     return tuple(
         Point(
             round=number,
@@ -106,6 +117,23 @@ def curve(
         )
         for place, number in enumerate(measured)
     )
+
+
+def _result(prompts: Sequence[PricedPrompt], splits: Splits, ptm: Ptm) -> npt.NDArray[np.float32]:
+    """Returns the result z `[n]` of a run with these prompts, one for each round.
+
+    If every round measured all dev examples, that is known. Otherwise the last round's choice is made here; its queries
+    are in the last prompt's price.
+    """
+    method, end = splits.job.method, prompts[-1]
+    if not method.batch_examples and method.dev_every == 1:
+        # Among equal ranks the later one wins, as in the coordinator.
+        return max(reversed(prompts), key=lambda prompt: prompt.rank).z
+    candidates = np.stack([end.z, *end.rivals])
+    scorer = PromptScorer(ptm, task_spec(splits.job), splits.job.space())
+    judged = scorer.judge(concatenate(splits.dev), candidates)
+    chosen: npt.NDArray[np.float32] = candidates[np.argmin(judged.objective)]
+    return chosen
 
 
 def checkpoints(rounds: int) -> list[int]:

@@ -20,8 +20,12 @@ from tests.tiny_run import fake_ptm, job
 BUDGET = 1500
 
 
-def splits_of(data: Path, rounds: int = 1000, **cohort: Any) -> Splits:
+SAMPLED = {"batch_examples": 4, "dev_every": 3}
+
+
+def splits_of(data: Path, rounds: int = 1000, sampling: dict[str, int] | None = None, **cohort: Any) -> Splits:
     made = job(data, rounds=rounds)
+    made = made.model_copy(update={"method": made.method.model_copy(update=sampling or {})})
     return prepare(made.model_copy(update={"cohort": made.cohort.model_copy(update=cohort)}))
 
 
@@ -32,9 +36,12 @@ def undisturbed(splits: Splits, rounds: tuple[PricedRound, ...], more: int = 0) 
 
 
 @pytest.mark.parametrize("cohort", [{}, {"size": 1, "quorum": 1.0}], ids=["everybody", "one client a round"])
-def test_a_search_has_all_rounds_that_the_budget_pays_for(data: Path, cohort: dict[str, Any]) -> None:
-    """The count is exact, and includes queries on dev examples."""
-    splits = splits_of(data, **cohort)
+@pytest.mark.parametrize("sampling", [{}, SAMPLED, {"dev_every": 4}, {"batch_examples": 4}], ids=str)
+def test_a_search_has_all_rounds_that_the_budget_pays_for(
+    data: Path, cohort: dict[str, Any], sampling: dict[str, int]
+) -> None:
+    """The count is exact, and includes queries on dev examples, also those of the last round's choice."""
+    splits = splits_of(data, sampling=sampling, **cohort)
     rounds = search([splits], fake_ptm(), BUDGET)
     _, reports = undisturbed(splits, rounds)
     assert len(reports) == len(rounds) > 3
@@ -43,8 +50,9 @@ def test_a_search_has_all_rounds_that_the_budget_pays_for(data: Path, cohort: di
     assert sum(report.queries for report in longer) > BUDGET
 
 
-def test_the_curve_ends_where_the_run_ends(data: Path) -> None:
-    splits = splits_of(data)
+@pytest.mark.parametrize("sampling", [{}, SAMPLED, {"dev_every": 4}], ids=str)
+def test_the_curve_ends_where_the_run_ends(data: Path, sampling: dict[str, int]) -> None:
+    splits = splits_of(data, sampling=sampling)
     rounds = search([splits], fake_ptm(), BUDGET)
     result, _ = undisturbed(splits, rounds)
     points = curve(rounds, [splits], splits.test, fake_ptm())
