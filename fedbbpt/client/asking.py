@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.data.images import fit
+from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.prompts.none import text_prompts
 from fedbbpt.tasks.bounds import pessimistic
@@ -92,7 +93,7 @@ class PromptScorer:
         data = LabelledExamples(fit(data.examples, self.card.image_shape), data.labels)
         if not len(data):
             return [data]
-        limit = examples_per_handle(self.card, data.examples)
+        limit = examples_per_handle(self.card, self._task, data.examples)
         number = math.ceil(len(data) / min(limit, most or limit))
         return [data.take(rows) for rows in np.array_split(np.arange(len(data)), number)]
 
@@ -196,20 +197,30 @@ class PromptScorer:
     def _score(self, part: RegisteredPart, prompts: Prompts, *, use_labels: bool) -> Array:
         scored = self._ptm.score(part.handle, prompts)
         self.queries += len(prompts) * len(part.data)
+        wanted = len(prompts), len(part.data), len(self._task.classes)
+        if scored.output.scores and scored.answer.shape != wanted:
+            what, fix = f"scores of shape {list(scored.answer.shape)}", f"{list(wanted)}: prompts, examples, texts"
+            raise InvalidTensor(what, where="scores", fix=fix)
+        if self._space.views and scored.bounds is not None:
+            self._warn(scored.bounds, "a readout takes them as they are, in training and in prediction")
         return self._judged(scored, part.data.labels) if use_labels else scored.answer
 
     def _judged(self, scored: Scored, labels: npt.NDArray[np.int64]) -> Array:
         if scored.bounds is None:
             return scored.answer
-        if not self._warned:
-            what = "%d of %d answers rest on bounds, since the model's server did not tell every label's score; %s"
-            log.warning(what, scored.bounds.sum(), scored.bounds.size, "they count against the prompt")
-            self._warned = True
+        self._warn(scored.bounds, "they count against the prompt")
         if scored.output.scores:
             return pessimistic(scored.scores, scored.bounds, labels)
         if scored.output is Output.LABEL_ARGMAX:
             return np.where(scored.bounds, np.int32(NO_CLASS), scored.choices)
         return scored.answer
+
+    def _warn(self, bounds: npt.NDArray[np.bool_], consequence: str) -> None:
+        """Warns once that some answers are not measured."""
+        if not self._warned:
+            what = "%d of %d answers rest on bounds, since the model's server did not tell every label's score; %s"
+            log.warning(what, bounds.sum(), bounds.size, consequence)
+            self._warned = True
 
     def scores(
         self,

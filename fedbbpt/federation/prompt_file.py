@@ -96,7 +96,7 @@ def _page(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
     accuracy = "-" if card.dev_accuracy is None else f"{card.dev_accuracy:.3f}"
     loss = "-" if card.dev_loss is None else f"{card.dev_loss:.4f}"
     classes = "\n".join(f"- **{label}**: {text}" for label, text in zip(card.labels, card.classes, strict=True))
-    columns = f"\nFurther columns: {', '.join(card.columns)}\n" if card.columns else ""
+    columns = f"\nFurther columns: {'; '.join(card.columns)}\n" if card.columns else ""
     return f"""# A prompt for {card.ptm}
 
 Tuned by {card.clients} clients with {card.method}, without the model's weights and without sharing their data.

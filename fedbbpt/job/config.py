@@ -122,7 +122,11 @@ class Job(Section):
         """
         if self.task.columns == "general":
             what = 'task.columns = "general" depends on the model, which this command does not ask'
-            raise InvalidJob(what, where="job", fix="task.columns, as `fedbbpt run` or `simulate` found them")
+            raise InvalidJob(
+                what,
+                where="job",
+                fix="the list that `fedbbpt run` writes into job.toml of its folder, or one of your own",
+            )
         return self.task.columns
 
     def definition(self) -> AnyMethod:

@@ -41,6 +41,6 @@ class LatentSpace(LatentSpaceSettings):
         return (
             f"{prompt.tokens} soft tokens ({prompt.injection}) from {self.dim - self.offsets} numbers "
             f"by a {prompt.kind} projection, seed {prompt.seed}, scale {prompt.scale}, "
-            f"starting from {prompt.initial_text or 'zero vectors'}; "
-            f"{self.offsets} offsets of the class scores"
+            f"starting from {prompt.initial_text or 'zero vectors'}"
+            + (f"; {self.offsets} offsets of the class scores" if self.offsets else "")
         )

@@ -1,5 +1,6 @@
 """Scores of prompts on labelled examples, requested in calls that fit the PTM's limits."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from fedbbpt.client import asking
 from fedbbpt.client.asking import PromptScorer
-from fedbbpt.errors import InvalidExamples
+from fedbbpt.errors import InvalidExamples, InvalidTensor
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.readout import ReadoutSpace
@@ -24,6 +25,7 @@ from fedbbpt.types import (
     Projection,
     ProjectionKind,
     Prompts,
+    Scored,
     TaskSpec,
     Truncation,
 )
@@ -95,9 +97,9 @@ class Untold(Fake):
         plain = super().job(task, prompts, rows, wanted)
 
         def run(batch: MicroBatch) -> npt.NDArray[np.float32]:
-            scores = np.zeros((len(batch.rows), 2, 2), np.float32)
-            scores[:, 0, 1] = 1.0
-            scores[:, 1, 0] = 1.0
+            scores = np.zeros((len(batch.rows), 2, len(task.classes)), np.float32)
+            scores[:, 0, -1] = 1.0
+            scores[:, 1, :-1] = 1.0
             return scores
 
         return PlannedJob(tuple(plain.batches), run)
@@ -166,3 +168,32 @@ def test_views_and_the_last_prompt_are_asked_once() -> None:
     assert scorer.queries == (2 + 1) * 23
     scorer.ask(part, second)
     assert scorer.queries == ptm.usage().queries == (2 + 2) * 23
+
+
+def test_readout_sees_bounds_alike_in_training_and_in_prediction(caplog: pytest.LogCaptureFixture) -> None:
+    """Kills: columns that are lowered where the class is the example's own, which no prediction could repeat."""
+    scorer = PromptScorer(local_ptm(Untold()), COLUMNS, VIEWS)
+    z = np.random.default_rng(0).normal(size=(2, VIEWS.dim))
+    swapped = LabelledExamples(DATA.examples, 1 - DATA.labels)
+    told = scorer.scores(DATA, z)
+    for data, use_labels in ((swapped, True), (DATA, False)):
+        np.testing.assert_array_equal(scorer.scores(data, z, use_labels=use_labels), told)
+    warnings = [record.message for record in caplog.records if "rest on bounds" in record.message]
+    assert len(warnings) == 1 and "a readout takes them as they are" in warnings[0]
+
+
+class ClassesOnly(LocalPtm):
+    """A service that scores the classes and forgets the further columns."""
+
+    def score(self, examples_id: str, prompts: Prompts) -> Scored:
+        scored = super().score(examples_id, prompts)
+        return replace(scored, answer=scored.answer[:, :, :2])
+
+
+@pytest.mark.parametrize("space", [SPACE, VIEWS])
+def test_scores_of_fewer_texts_than_the_task_has_are_refused(space: LatentSpace | ReadoutSpace) -> None:
+    """Kills: a readout that takes the columns of one view for those of another."""
+    plain = fake_ptm()
+    scorer = PromptScorer(ClassesOnly(plain.engine, plain.tenant), COLUMNS, space)
+    with pytest.raises(InvalidTensor, match=r"scores of shape \[\d, 23, 2\]; \[\d, 23, 4\]: prompts, examples, texts"):
+        scorer.ask(scorer.register(DATA), np.ones((1, space.dim)))

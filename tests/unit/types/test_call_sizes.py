@@ -57,17 +57,20 @@ def prompts(kind: str, count: int) -> Prompts:
 
 
 @pytest.mark.parametrize("kind", ["latent", "soft", "deep", "text"])
-@given(room=st.integers(20_000, 200_000), rows=st.integers(1, 40), length=st.integers(1, 60))
-def test_messages_are_no_larger_than_the_card_says(kind: str, room: int, rows: int, length: int) -> None:
+@given(
+    room=st.integers(20_000, 200_000), rows=st.integers(1, 40), length=st.integers(1, 60), columns=st.integers(0, 300)
+)
+def test_messages_are_no_larger_than_the_card_says(kind: str, room: int, rows: int, length: int, columns: int) -> None:
     """This includes calls that carry their examples, because the service has forgotten them."""
+    task = TaskSpec(TASK.template, TASK.classes + tuple(f"further column {index}" for index in range(columns)))
     small, texts = card(room), Examples(tuple("é" * (1 + (length * i) % 60) for i in range(rows)))
-    held = texts.take(np.arange(min(rows, examples_per_handle(small, texts))))
-    count = prompts_per_call(small, prompts(kind, 1), len(held), len(TASK.classes))
-    request = ptm_messages.score_request((TASK, ExampleSet(held, 4)), prompts(kind, count), "k" * 32)
+    held = texts.take(np.arange(min(rows, examples_per_handle(small, task, texts))))
+    count = prompts_per_call(small, prompts(kind, 1), len(held), len(task.classes))
+    request = ptm_messages.score_request((task, ExampleSet(held, 4)), prompts(kind, count), "k" * 32)
     assert request.ByteSize() <= small.max_message_bytes
-    assert 4 * count * len(held) * len(TASK.classes) <= room
+    assert 4 * count * len(held) * len(task.classes) <= room
     twice = ptm_messages.score_request("handle", prompts(kind, 4 * count), "k" * 32)
-    assert twice.ByteSize() > small.max_message_bytes or 16 * count * len(held) * 2 > room, (
+    assert twice.ByteSize() > small.max_message_bytes or 8 * count * len(held) * len(task.classes) > room, (
         "a call is as large as the limits allow"
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.types import Examples
+from fedbbpt.types import Examples, TaskSpec
 from fedbbpt.types.call_sizes import examples_per_handle
 
 onnx = pytest.importorskip("onnx")
@@ -113,4 +113,5 @@ def test_a_residual_network_scores_the_same_bits_in_any_batch(residual_network: 
     card = load(str(residual_network), threads=2).describe()
     assert card.image_shape == (3, 32, 32) and len(card.labels) == 10 and card.score_noise == 0.0
     many = Examples(images=np.zeros((10_000, 3, 32, 32), np.uint8))
-    assert np.isclose(examples_per_handle(card, many), card.max_message_bytes / (5 * 3 * 32 * 32), rtol=0.01)
+    task = TaskSpec("{text}", card.labels)
+    assert np.isclose(examples_per_handle(card, task, many), card.max_message_bytes / (5 * 3 * 32 * 32), rtol=0.01)
