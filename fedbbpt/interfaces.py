@@ -74,6 +74,7 @@ from fedbbpt.types import (
     Perturbation,
     Population,
     Prompts,
+    ReadoutSums,
     Receipt,
     RunSettings,
     Scored,
@@ -246,6 +247,17 @@ class Objectives(Protocol):
         With candidates `[1 + P, n]`, scores S_i, and a step of a_(P + j) in offset j, it expands
         F(a) = criterion(S_0 + sum_i a_i (S_i - S_0) + the change by the offsets) in N = P + offsets numbers a.
         A candidate without finite scores has NaN in its part of the gradient; if S_0 is not finite, all of it is NaN.
+        """
+        ...
+
+    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+        """Returns the criterion of readouts on all training and dev examples, and its derivatives, as sums.
+
+        The columns of the examples are asked once and kept for as long as the prompt stays the same.
+
+        Args:
+            z: The prompt that the last columns are scored under, `[n]`, without a readout.
+            readouts: `[R, K, C + 1]`: D, and in the last column b. If C is m V, the prompt is not asked.
         """
         ...
 

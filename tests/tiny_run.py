@@ -47,12 +47,14 @@ def job(
         "fed-bpt": {"local_iterations": 2, "sigma": 0.5},
         "fed-bbpt": {"local_steps": 2, "estimates": 2},
         "fedavg-bbt": {"local_population": 6, "local_iterations": 2, "sigma": 0.5},
+        "fed-readout": {},
     }
+    prompt = {"kind": "none"} if method == "fed-readout" else {"tokens": 4, "dim": 6}
     return Job.model_validate(
         {
             "run": {"name": "tiny", "rounds": rounds},
             "ptm": {"model": "fake"},
-            "task": {"prompt": {"tokens": 4, "dim": 6}},
+            "task": {"prompt": prompt},
             "data": {"source": str(data), "shots_per_class": 0, "dev_shots_per_class": 0, "partition": "iid"},
             "cohort": {"clients": clients, "quorum": 0.6, "deadline_seconds": DEADLINE_SECONDS},
             "method": {"name": method, **search[method]},

@@ -1,12 +1,14 @@
 """Toy objectives: a client's losses in closed form, without a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.types import Arrays, Expansion, Losses, Perturbation, Population, Stage
+from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.tasks import criterion, readout
+from fedbbpt.types import Arrays, Expansion, Losses, Perturbation, Population, ReadoutSums, Scores, Stage
 
 
 class ToyObjectives:
@@ -23,6 +25,10 @@ class ToyObjectives:
         raise NotImplementedError
 
     def expansion(self, population: Population, draw: int) -> Expansion:
+        """Raises NotImplementedError."""
+        raise NotImplementedError
+
+    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
@@ -124,6 +130,63 @@ class Rugged(ToyObjectives):
         return self.loss(population + other, draw)[:, None]
 
 
+class Read(ToyObjectives):
+    """A client whose model is linear in the prompt, and whose examples are all of two of the classes.
+
+    Every `broken`-th candidate has a loss of NaN.
+    """
+
+    def __init__(self, space: ReadoutSpace, client: int, broken: int = 0) -> None:
+        draw = np.random.default_rng(client)
+        count, fixed = 8 + 4 * client, len(space.views) * space.columns
+        self._space, self._broken, self.weight = space, broken, float(count)
+        self._labels = (client + draw.integers(0, 2, count)) % space.classes
+        told = np.random.default_rng(99).normal(size=(space.classes, space.width))  # what columns say about classes
+        self._fixed = told[self._labels, :fixed] + draw.normal(size=(count, fixed))
+        # The prompt's columns tell more about the classes, the closer z is to a place.
+        self._place, self._prompted = np.linspace(0.5, 1.0, space.prompt.dim), told[self._labels, fixed:]
+        self.asked: list[tuple[str, npt.NDArray[np.floating]]] = []
+
+    def _columns(self, z: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        away = np.square(z - self._place).sum(axis=1) / max(1, self._place.size)
+        closeness = 2 * np.exp(-away)[:, None, None]
+        fixed = np.broadcast_to(self._fixed, (len(z), *self._fixed.shape))
+        return np.concatenate([fixed, closeness * self._prompted], axis=2)
+
+    def _scores(self, population: Population) -> Scores:
+        self.asked.append(("search", population))
+        columns = self._columns(population[:, : self._space.prompt.dim])
+        return self._space.shifted(columns.astype(np.float32), population)
+
+    def loss(self, population: Population, draw: int) -> Losses:
+        losses = criterion.cross_entropy(self._scores(population), self._labels)
+        if self._broken:
+            losses[:: self._broken] = np.nan
+        return losses
+
+    def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
+        """Returns the losses of the examples; the perturbed loss does not depend on z."""
+        if perturbation is not None:
+            return np.full((len(population), len(self._labels)), 2.0)
+        losses = criterion.cross_entropies(self._scores(population), self._labels)
+        if self._broken:
+            losses[:: self._broken] = np.nan
+        return losses
+
+    def expansion(self, population: Population, draw: int) -> Expansion:
+        scores = self._scores(population)
+        if self._broken:
+            scores[:: self._broken] = np.nan
+        return criterion.expansion(scores, np.zeros((0, self._space.classes)), self._labels)
+
+    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+        """Returns the sums over the examples, which are dev examples as well."""
+        self.asked.append(("readout", z))
+        columns = self._columns(z[None])[0][:, : readouts.shape[2] - 1]
+        found = readout.sums(columns, self._labels, readouts)
+        return replace(found, dev_loss=found.loss, dev_weight=found.weight)
+
+
 @dataclass
 class Quadratic:
     """A client whose loss is lowest at `target`. Every `broken`-th candidate has a loss of NaN.
@@ -156,6 +219,10 @@ class Quadratic:
             return self.loss(population, draw)[:, None]
         level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
         return np.full((len(population), 1), level)
+
+    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+        """Raises NotImplementedError: there is nothing to read out."""
+        raise NotImplementedError
 
     def align(self, weights: Arrays, z: npt.NDArray[np.float32], stage: Stage, seed: int) -> Arrays:
         """Returns weights that do not depend on z: this model has nothing to train."""

@@ -49,8 +49,10 @@ class RegisteredPart:
     def __init__(self, handle: str, data: LabelledExamples, prompts_per_call: Callable[[], int]) -> None:
         self.handle, self.data = handle, data
         self._prompts_per_call = prompts_per_call
+        self.perturbed = False
+        """Whether the PTM keeps a perturbed copy."""
         self.views: Scores | None = None
-        """The scores under the fixed views, `[1, B, m V]`; None until they are asked."""
+        """The scores under the fixed views, `[1, B, m V]`; None until they are needed."""
         self.kept: tuple[bytes, Scores] | None = None
         """The columns `[1, B, C]` of the only prompt that was asked last, and the bytes of its z."""
 
@@ -61,7 +63,9 @@ class RegisteredPart:
 
     def under(self, handle: str) -> "RegisteredPart":
         """Returns the same part under another handle, which the PTM keeps a perturbed copy under."""
-        return RegisteredPart(handle, self.data, lambda: self.prompts_per_call)
+        copy = RegisteredPart(handle, self.data, lambda: self.prompts_per_call)
+        copy.perturbed = True
+        return copy
 
 
 class PromptScorer:
@@ -74,6 +78,8 @@ class PromptScorer:
         self._ptm, self._task, self._space = ptm, task, space
         self.card = ptm.describe()
         self._warned = False
+        self._view_scores: dict[bytes, Scores] = {}
+        """The scores `[m V]` under the views by the digest of the example, so that batches do not ask them again."""
         self.queries = 0
         """Pairs of a prompt and an example that were scored so far."""
         self.truncation: Truncation | None = Truncation()
@@ -141,8 +147,7 @@ class PromptScorer:
     def _one_prompt(self, part: LabelledExamples) -> Prompts:
         zero = np.zeros((1, self._space.dim))
         one = self._space.prompts(zero, part.examples) or self._space.prompts(zero + 1, part.examples)
-        assert one is not None, "a z without zeros has a prompt, and a readout that uses it"
-        return one
+        return text_prompts(self._space.views[:1], part.examples) if one is None else one  # only views have prompts
 
     def ask(self, part: RegisteredPart, population: npt.NDArray[np.floating], *, use_labels: bool = True) -> Array:
         """Returns the PTM's answer for a population `[P, dim]`, with the offsets or readouts of the candidates.
@@ -183,16 +188,24 @@ class PromptScorer:
 
     def _views(self, part: RegisteredPart) -> Scores:
         """The scores `[1, B, m V]` of a part under the views."""
-        if part.views is None:
-            prompts = text_prompts(self._space.views, part.data.examples)
-            size = prompts_per_call(self.card, prompts, len(part.data), len(self._task.classes))
-            each = [
-                self._score(part, prompts.take(range(start, min(start + size, len(prompts)))), use_labels=False)
-                for start in range(0, len(prompts), size)
-            ]
-            views = np.concatenate(each)  # [m, B, V]
-            part.views = views.transpose(1, 0, 2).reshape(1, views.shape[1], -1)
+        if part.views is None and part.perturbed:
+            part.views = self._ask_views(part)
+        elif part.views is None:
+            digests = part.data.examples.digests()
+            if not self._view_scores.keys() >= set(digests):
+                self._view_scores.update(zip(digests, self._ask_views(part)[0], strict=True))
+            part.views = np.stack([self._view_scores[digest] for digest in digests])[None]
         return part.views
+
+    def _ask_views(self, part: RegisteredPart) -> Scores:
+        prompts = text_prompts(self._space.views, part.data.examples)
+        size = prompts_per_call(self.card, prompts, len(part.data), len(self._task.classes))
+        each = [
+            self._score(part, prompts.take(range(start, min(start + size, len(prompts)))), use_labels=False)
+            for start in range(0, len(prompts), size)
+        ]
+        views: Scores = np.concatenate(each)  # [m, B, V]
+        return views.transpose(1, 0, 2).reshape(1, views.shape[1], -1)
 
     def _score(self, part: RegisteredPart, prompts: Prompts, *, use_labels: bool) -> Array:
         scored = self._ptm.score(part.handle, prompts)

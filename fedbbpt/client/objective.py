@@ -1,6 +1,7 @@
 """The loss of prompts on one client's examples, computed from the PTM's answers and the client's labels."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,8 @@ import numpy.typing as npt
 from fedbbpt.client.asking import PromptScorer, RegisteredPart
 from fedbbpt.client.batches import ALL_EXAMPLES, Batches
 from fedbbpt.interfaces import PromptSpace, Ptm
+from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.tasks import readout
 from fedbbpt.tasks.criterion import cross_entropies, expansion
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.types import (
@@ -17,10 +20,22 @@ from fedbbpt.types import (
     Measurement,
     Perturbation,
     Population,
+    ReadoutSums,
     Sampling,
     Scores,
     TaskSpec,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns of a client's examples for a readout, which are asked once for each prompt."""
+
+    asked: npt.NDArray[np.float32]
+    """The z `[dim]` that was asked."""
+    train: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+    """Columns `[B, C]` and labels `[B]`."""
+    dev: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
 class LocalObjectives:
@@ -69,6 +84,7 @@ class LocalObjectives:
         self._dev = Batches(self._scorer, dev, sampling, "dev examples")
         self.truncation = self._scorer.truncation
         """The examples whose texts the PTM truncates; None if it does not tell."""
+        self._columns: _Columns | None = None
 
     @property
     def queries(self) -> int:
@@ -105,6 +121,38 @@ class LocalObjectives:
     def measure_all(self, prompts: npt.NDArray[np.float32]) -> list[Measurement]:
         """Returns the measurements of prompts `[F, n]`, each summed over all dev examples."""
         return _measurements(self._judge(self._dev.whole(), prompts.astype(np.float64)))
+
+    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+        """Returns the sums of readouts `[R, K, C + 1]` over the examples whose columns under prompt z `[n]` are finite.
+
+        Only the first call for a prompt asks the PTM, B queries for each view and B for the prompt, training and dev
+        examples together. If C is m V, the readouts use no prompt, and none is asked.
+        """
+        space = self._space
+        assert isinstance(space, ReadoutSpace), "only methods that have a readout ask for its sums"
+        width = readouts.shape[2] - 1
+        # A readout of ones uses all columns, one of zeros those of the views only.
+        used = np.full((space.classes, space.width + 1), float(width == space.width))
+        asked = space.join(z, used)
+        if self._columns is None or not np.array_equal(self._columns.asked, asked):
+            train_columns, dev_columns = (
+                self._columns_of(self._train.whole(), asked),
+                self._columns_of(self._dev.whole(), asked),
+            )
+            self._columns = _Columns(asked, train_columns, dev_columns)
+        (train, labels), (dev, dev_labels) = self._columns.train, self._columns.dev
+        found = readout.sums(train, labels, readouts)
+        dev_loss = readout.losses(dev, dev_labels, readouts)
+        return replace(found, dev_loss=dev_loss, dev_weight=float(len(dev_labels)))
+
+    def _columns_of(
+        self, parts: Iterable[RegisteredPart], asked: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Returns the columns `[B, C]` and the labels `[B]` of the examples whose columns are finite."""
+        found = [(self._scorer.columns(part, asked[None], use_labels=False)[0], part.data.labels) for part in parts]
+        columns, labels = map(np.concatenate, zip(*found, strict=True))
+        finite = np.isfinite(columns).all(axis=1)
+        return columns[finite], labels[finite]
 
     def _judge(self, parts: Iterable[RegisteredPart], population: Population) -> Judgement:
         answers = [(self._scorer.ask(part, population), part.data.labels) for part in parts]

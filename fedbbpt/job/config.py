@@ -25,7 +25,7 @@ from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, NoPromptSect
 from fedbbpt.job.sections import CodecSection, CohortSection, DataSection, PtmSection, RunSection, TaskSection
 from fedbbpt.methods import find_method, method_names
 from fedbbpt.methods.fed_cma import FedCmaConfig
-from fedbbpt.methods.method import AnyMethod, MethodConfig
+from fedbbpt.methods.method import AnyMethod, MethodConfig, ReadoutConfig
 from fedbbpt.prompts import Space
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.toml.problems import KeyPath, Problem, first_problem, line_of, parse_toml
@@ -85,6 +85,27 @@ class Job(Section):
             raise contradiction("task.prompt.kind", what, " or ".join(map(json.dumps, sorted(kinds))))
         read_out = kind == "none" or job.task.columns
         return job._with_task(views=("",)) if read_out and not job.task.views else job
+
+    @model_validator(mode="after")
+    def _method_takes_readout(self) -> "Job":
+        method = self.method
+        if not self.task.views:
+            if method.readout != ReadoutConfig():
+                raise contradiction(
+                    "method.readout", "the task has no readout", 'task.columns = "general", or no table'
+                )
+            return self
+        if self.definition().white_box:
+            what = f"clients of {method.name} train a model of their own, which has no readout"
+            raise contradiction("task.views", what, "no views and no columns, or another method")
+        if self.codec.uplink != "float32":
+            what = "the sums that a readout is fitted from need more digits"
+            raise contradiction("codec.uplink", what, '"float32"')
+        before = 2 * method.readout.rounds
+        if self.task.prompt.kind != "none" and self.run.rounds <= before:
+            what = f"the readout may be fitted for {before} rounds before the search begins"
+            raise contradiction("run.rounds", what, f"more than {before}, or a lower method.readout.rounds")
+        return self
 
     def _with_task(self, **changes: Any) -> "Job":
         return self.model_copy(update={"task": self.task.model_copy(update=changes)})
@@ -202,6 +223,8 @@ def _known_keys(path: KeyPath, tables: Mapping[str, Any], methods: Sequence[AnyM
             section = method.config
         case ("task", "prompt"):
             section = PROMPTS[tables["task"]["prompt"].get("kind", "latent")]
+        case ("method", "readout"):
+            section = ReadoutConfig
         case (name,) if name in Job.model_fields:
             section = type(Job.model_fields[name].default)
         case _:

@@ -21,6 +21,7 @@ _SECTIONS = {
     "task.prompt": "The prompt that the run searches for.",
     "data": "The examples, and how `run` and `simulate` share them out. Clients that join by hand bring their own.",
     "method": "How the federation searches.",
+    "method.readout": "The readout that tells the classes apart by the scores of the columns.",
     "cohort": "The clients that take part in a round, and how long it waits for them.",
     "codec": "How updates are encoded.",
 }
@@ -42,6 +43,7 @@ def job_text(job: Job) -> str:
 
 
 def _tables(job: Job) -> list[tuple[str, BaseModel]]:
+    readout = [("method.readout", job.method.readout)] if job.task.views else []
     return [
         ("run", job.run),
         ("ptm", job.ptm),
@@ -49,6 +51,7 @@ def _tables(job: Job) -> list[tuple[str, BaseModel]]:
         ("task.prompt", job.task.prompt),
         ("data", job.data),
         ("method", job.method),
+        *readout,
         ("cohort", job.cohort),
         ("codec", job.codec),
     ]

@@ -7,11 +7,13 @@ group "fedbbpt.methods"; docs/guides/own-method.md shows how.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedbbpt.errors import InvalidInput, InvalidPlugin
 from fedbbpt.host.plugins import load_plugin, plugin_names
-from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, WhiteBox
-from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_sp, fedavg_bbt
+from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf, WhiteBox
+from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_readout, fed_sp, fedavg_bbt
+from fedbbpt.methods.alternating import AlternatingClient, AlternatingServer, alternating_space
 from fedbbpt.methods.extension import extension_settings, plugin_settings
 from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
 from fedbbpt.prompts import space_of
@@ -26,6 +28,7 @@ METHODS: Mapping[str, AnyMethod] = {
     "fed-bbpt": fed_bbpt.METHOD,
     "fed-sp": fed_sp.METHOD,
     "fedavg-bbt": fedavg_bbt.METHOD,
+    "fed-readout": fed_readout.METHOD,
 }
 """The built-in methods by name."""
 SETTINGS: Mapping[str, type[MethodSettings]] = {name: method.settings_type for name, method in METHODS.items()}
@@ -69,6 +72,14 @@ def told_settings(method: AnyMethod, config: MethodConfig) -> MethodSettings:
     return settings if METHODS.get(method.name) is method else extension_settings(method, settings)
 
 
+def server_half(method: AnyMethod, config: MethodConfig, space: PromptSpace) -> ServerHalf[Any]:
+    """Returns the server's half of a run's method, which fits a readout in some rounds if the space has one."""
+    alternating = alternating_space(space)
+    if alternating is None:
+        return method.server(config, space)
+    return AlternatingServer(method.server(config, alternating.prompt), config.readout, alternating)
+
+
 @dataclass(frozen=True, slots=True)
 class ClientMethod:
     """A method as the clients and the model owner of one run use it, with the settings that they were told."""
@@ -91,7 +102,11 @@ class ClientMethod:
         """Returns the half of a client that queries the PTM. Raises InvalidInput for a white-box method."""
         if self.method.client is None:
             raise InvalidInput(f"{self.method.name} trains a model on the client", where="method", fix="a white box")
-        return self.method.client(self.settings, self.space, objectives)
+        make, settings, alternating = self.method.client, self.settings, alternating_space(self.space)
+        if alternating is None:
+            return make(settings, self.space, objectives)
+        prompts = alternating.prompt
+        return AlternatingClient(lambda through: make(settings, prompts, through), alternating, objectives)
 
     def white_box_half(self, model: WhiteBox) -> ClientHalf:
         """Returns the half of a client that trains `model`. Raises InvalidInput for a black-box method."""

@@ -2,14 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 from pydantic import Field
 
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf, WhiteBox
 from fedbbpt.limits import MAX_ROUNDS
+from fedbbpt.tasks.readout_fit import RIDGES
 from fedbbpt.toml.section import Section
 from fedbbpt.types import MethodSettings
+
+
+class ReadoutConfig(Section):
+    """The table `[method.readout]` of a job, for tasks that have views."""
+
+    ridges: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        RIDGES,
+        min_length=1,
+        max_length=64,
+        description="Penalties of the readouts. All are fitted at once, and the dev examples choose one. The larger, "
+        "the closer is the readout to the plain class scores with offsets.",
+    )
+    rounds: int = Field(
+        20, ge=2, le=MAX_ROUNDS, description="With a search: most rounds of a fit, which ends sooner if it converges."
+    )
+    every: int = Field(5, ge=1, le=MAX_ROUNDS, description="With a search: rounds of the search between two fits.")
 
 
 class MethodConfig(Section):
@@ -26,6 +43,7 @@ class MethodConfig(Section):
     dev_every: int = Field(
         1, ge=1, le=MAX_ROUNDS, description="Prompts are measured on dev examples every so many rounds."
     )
+    readout: ReadoutConfig = ReadoutConfig()
 
 
 C = TypeVar("C", bound=MethodConfig)

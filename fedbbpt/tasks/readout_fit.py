@@ -47,12 +47,12 @@ class ReadoutFit:
 
     ridges: Floats
     """The penalties, `[R]`."""
-    free: int
-    """The number of columns that are fitted. The entries of D for further columns stay 0."""
+    standardised: bool
+    """Whether `mean` and `scale` are those of the columns that the fit evaluates; false before its first sums."""
     mean: Floats
-    """The mean of each column over the training examples, `[C]`; 0 before it is known."""
+    """The mean of each column over the training examples, `[C]`."""
     scale: Floats
-    """The standard deviation of each column, `[C]`; 0 before it is known, and 1 for a column with a single value."""
+    """The standard deviation of each column, `[C]`; 1 for a column with a single value."""
     search: LbfgsState
     """The searches, n = K (C + 1) + 1: D~ with b~ as its last column, and a~, divided by `_units`."""
     dev_loss: Floats
@@ -61,19 +61,40 @@ class ReadoutFit:
     """The number of dev examples in the last sums."""
 
 
-def init(ridges: Sequence[float], classes: int, columns: int, free: int | None = None) -> ReadoutFit:
+def init(ridges: Sequence[float], classes: int, columns: int) -> ReadoutFit:
     """Returns the fits before the first evaluation, which is that of the readout 0.
 
     Args:
         ridges: The penalties, positive; infinity keeps D~ at 0.
         classes: K.
         columns: C, of which the first K are the classes' own.
-        free: The number of columns that are fitted, at least K; all of them unless given.
     """
     start = np.zeros((len(ridges), classes * (columns + 1) + 1))
-    unknown, penalties = np.zeros(columns), np.array(ridges, np.float64)
-    free = columns if free is None else free
-    return ReadoutFit(penalties, free, unknown, unknown, lbfgs.init(start), np.zeros(len(ridges)), 0.0)
+    return ReadoutFit(
+        ridges=np.array(ridges, np.float64),
+        standardised=False,
+        mean=np.zeros(columns),
+        scale=np.ones(columns),
+        search=lbfgs.init(start),
+        dev_loss=np.zeros(len(ridges)),
+        dev_weight=0.0,
+    )
+
+
+def restarted(fit: ReadoutFit, columns: int) -> ReadoutFit:
+    """Returns new fits that begin with the accepted readouts, for columns whose scores have changed.
+
+    Until the first sums of the new fits, `best` is that of the fits before.
+
+    Args:
+        fit: The fits before.
+        columns: C, at least as many as before. Further columns follow those before, and begin with zeros.
+    """
+    more = columns - len(fit.mean)
+    matrix, temperature = _parts(fit)
+    wider = np.insert(matrix, [len(fit.mean)] * more, 0.0, axis=2)
+    mean, scale = np.pad(fit.mean, (0, more)), np.pad(fit.scale, (0, more), constant_values=1.0)
+    return _moved(replace(fit, standardised=False, mean=mean, scale=scale), wider, temperature)
 
 
 def readouts(fit: ReadoutFit) -> Floats:
@@ -95,7 +116,7 @@ def best(fit: ReadoutFit) -> int:
 
 def tell(fit: ReadoutFit, told: ReadoutSums) -> ReadoutFit:
     """Returns the fits after an evaluation of `readouts(fit)`, from the sums over all examples that were evaluated."""
-    if not fit.scale.any():
+    if not fit.standardised:
         fit = _standardised(fit, told)
     point = lbfgs.asked(fit.search)
     shares = _shares(fit)
@@ -138,19 +159,37 @@ def fit_readout(
 
 
 def _standardised(fit: ReadoutFit, told: ReadoutSums) -> ReadoutFit:
-    """Returns the fits with the mean and the scale of each column."""
+    """Returns the fits with the mean and the scale of each column, at the same readouts."""
     mean, square = told.moments / told.weight
     variance = square - mean**2
     varies = variance > CONSTANT * square
-    return replace(fit, mean=mean, scale=np.sqrt(np.where(varies, variance, 1.0)))
+    found = replace(fit, standardised=True, mean=mean, scale=np.sqrt(np.where(varies, variance, 1.0)))
+    matrix, temperature = _parts(fit)
+    d = accepted(fit)[:, :, :-1]
+    matrix[:, :, -1] += d @ (mean - fit.mean)
+    matrix[:, :, :-1] *= found.scale / fit.scale
+    classes = d.shape[1]
+    return _moved(found, matrix, temperature * _own_scale(found, classes) / _own_scale(fit, classes))
+
+
+def _parts(fit: ReadoutFit) -> tuple[Floats, Floats]:
+    """Returns D~ and b~ `[R, K, C + 1]` and a~ `[R, 1]` of the accepted readouts."""
+    x = fit.search.point * _units(fit)
+    return x[:, :-1].reshape(len(x), -1, len(fit.mean) + 1), x[:, -1:]
+
+
+def _moved(fit: ReadoutFit, matrix: Floats, temperature: Floats) -> ReadoutFit:
+    """Returns new fits that begin at these D~, b~ and a~."""
+    x = np.concatenate([matrix.reshape(len(matrix), -1), temperature], axis=1)
+    fit = replace(fit, search=lbfgs.init(x))
+    units = _units(fit)
+    return replace(fit, search=lbfgs.init(np.divide(x, units, out=np.zeros_like(x), where=units > 0)))
 
 
 def _readouts(fit: ReadoutFit, point: Floats) -> Floats:
     """Returns the readouts `[R, K, C + 1]` of points `[R, n]` of the searches."""
     x = point * _units(fit)
     matrix = x[:, :-1].reshape(len(x), -1, len(fit.mean) + 1)
-    if not fit.scale.any():
-        return matrix  # the readout 0 is 0 in any columns
     d = matrix[:, :, :-1] / fit.scale
     own = np.arange(d.shape[1])
     d[:, own, own] += x[:, -1:] / _own_scale(fit, len(own))
@@ -164,7 +203,6 @@ def _standardised_gradient(fit: ReadoutFit, gradient: Floats) -> Floats:
     own = np.arange(gradient.shape[1])
     by_temperature = centred[:, own, own].sum(axis=1, keepdims=True) / _own_scale(fit, len(own))
     by_matrix = centred / fit.scale
-    by_matrix[:, :, fit.free :] = 0.0
     flat = np.concatenate([by_matrix, by_offsets], axis=2).reshape(len(gradient), -1)
     return np.concatenate([flat, by_temperature], axis=1)
 

@@ -303,6 +303,7 @@ class MethodSettings(_message.Message):
     FEDAVG_BBT_FIELD_NUMBER: _builtins.int
     FED_SP_FIELD_NUMBER: _builtins.int
     EXTENSION_FIELD_NUMBER: _builtins.int
+    FED_READOUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fed_cma(self) -> Global___FedCmaSettings: ...
     @_builtins.property
@@ -315,6 +316,8 @@ class MethodSettings(_message.Message):
     def fed_sp(self) -> Global___FedSpSettings: ...
     @_builtins.property
     def extension(self) -> Global___ExtensionSettings: ...
+    @_builtins.property
+    def fed_readout(self) -> Global___FedReadoutSettings: ...
     def __init__(
         self,
         *,
@@ -324,12 +327,13 @@ class MethodSettings(_message.Message):
         fedavg_bbt: Global___FedavgBbtSettings | None = ...,
         fed_sp: Global___FedSpSettings | None = ...,
         extension: Global___ExtensionSettings | None = ...,
+        fed_readout: Global___FedReadoutSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_readout", b"fed_readout", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "fed_bbpt", b"fed_bbpt", "fed_bpt", b"fed_bpt", "fed_cma", b"fed_cma", "fed_readout", b"fed_readout", "fed_sp", b"fed_sp", "fedavg_bbt", b"fedavg_bbt", "method", b"method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fed_cma", "fed_bpt", "fed_bbpt", "fedavg_bbt", "fed_sp", "extension"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fed_cma", "fed_bpt", "fed_bbpt", "fedavg_bbt", "fed_sp", "extension", "fed_readout"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
@@ -680,6 +684,25 @@ class FedavgBbtSettings(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FedavgBbtSettings: _TypeAlias = FedavgBbtSettings  # noqa: Y015
+
+@_typing.final
+class FedReadoutSettings(_message.Message):
+    """FedReadoutSettings configures fed-readout: a client evaluates readouts of its examples' scores. The task's arrays say
+    everything, so there is nothing to configure.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedReadoutSettings: _TypeAlias = FedReadoutSettings  # noqa: Y015
 
 @_typing.final
 class FedSpSettings(_message.Message):

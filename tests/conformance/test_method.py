@@ -10,9 +10,11 @@ from examples import own_method
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf
-from fedbbpt.methods import METHODS, ClientMethod
+from fedbbpt.methods import METHODS, ClientMethod, server_half
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.none import NoPrompt
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.prompts.visual import ImageSpace
 from fedbbpt.server.checks import decode_update
@@ -27,7 +29,7 @@ from fedbbpt.types import (
     pack,
 )
 from tests.slow import slow_except
-from tests.toys import Quadratic
+from tests.toys import Quadratic, Read
 
 ALL_METHODS = {**METHODS, own_method.METHOD.name: own_method.METHOD}
 DIM = 6
@@ -36,8 +38,10 @@ SPACES: dict[str, PromptSpace] = {
     "latent": SPACE,
     "text": TextSpace(DIM, ("no", "yes", "maybe", "never"), 8),
     "deep": DeepSpace(layers=1, heads=1, width=1, tokens=3, seed=0, std=0.0),
+    "none": ReadoutSpace(NoPrompt(), ("", "In short:"), 4, 3, 5),
     "image": ImageSpace((1, 2, 2), pooled=1, grid=1, widths=(2,), strength=1.0, seed=0),
 }
+READOUT = ReadoutSpace(SPACE, ("",), 0, 3, 5)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-cma": ("fed-cma", {}),
     "fed-cma, full": ("fed-cma", {"covariance": "full"}),
@@ -62,10 +66,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fedavg-bbt": ("fedavg-bbt", {}),
     "fed-cem, the example": ("fed-cem", {}),
     "fedavg-bbt, as FedOne": ("fedavg-bbt", {"sends": "best"}),
+    "fed-readout": ("fed-readout", {}),
 }
 
 
-def clients_of(broken: int = 0, dim: int = DIM) -> list[Quadratic]:
+SEARCHES_WITH_A_READOUT = ("fed-cma", "fed-cma, newton", "fed-bpt", "fed-bpt, by ranks", "fed-bbpt", "fedavg-bbt")
+"""Variants of searches that run with a readout as well, under the name "VARIANT, with a readout"."""
+VARIANTS |= {
+    f"{variant}, with a readout": (VARIANTS[variant][0], {**VARIANTS[variant][1], "readout": {"rounds": 4, "every": 3}})
+    for variant in SEARCHES_WITH_A_READOUT
+}
+
+
+def clients_of(space: PromptSpace, broken: int = 0) -> list[Quadratic] | list[Read]:
+    if isinstance(space, ReadoutSpace):
+        return [Read(space, client, broken) for client in range(5)]
+    dim = space.dim
     targets = np.random.default_rng(0).normal(size=(5, dim)) * 0.3 + 1.0
     return [Quadratic(target, weight, broken) for target, weight in zip(targets, [3, 8, 1, 5, 6], strict=True)]
 
@@ -74,7 +90,8 @@ def clients_of(broken: int = 0, dim: int = DIM) -> list[Quadratic]:
 class Federation:
     server: ServerHalf[Any]
     halves: list[ClientHalf]
-    clients: list[Quadratic]
+    space: PromptSpace
+    clients: list[Quadratic] | list[Read]
 
     def task(self, state: Any, round: int, client: int) -> Task:
         seed = seeds.derive(7, "task", round)
@@ -92,9 +109,15 @@ class Federation:
     def loss(self, state: Any) -> float:
         """Returns the global loss at the state's prompt."""
         z = self.server.prompt(state).astype(np.float64)
-        return float(
-            np.average([np.mean((z - c.target) ** 2) for c in self.clients], weights=[c.weight for c in self.clients])
-        )
+        losses = [float(client.loss(z[None], 0)[0]) for client in clients_of(self.space)]
+        return float(np.average(losses, weights=[client.weight for client in self.clients]))
+
+
+def half_of(chosen: ClientMethod, client: Quadratic | Read) -> ClientHalf:
+    if chosen.white_box:
+        assert isinstance(client, Quadratic)
+        return chosen.white_box_half(client)
+    return chosen.half(client)
 
 
 def federation(variant: str, broken: int = 0) -> Federation:
@@ -102,15 +125,17 @@ def federation(variant: str, broken: int = 0) -> Federation:
     method = ALL_METHODS[name]
     config = method.config(name=name, **options)
     (kind,) = method.spaces(config)
-    space = SPACES[kind]
-    clients = clients_of(broken, space.dim)
+    space = READOUT if variant.endswith("with a readout") else SPACES[kind]
+    clients = clients_of(space, broken)
     chosen = ClientMethod(method, method.settings(config), space)
-    halves = [chosen.white_box_half(client) if chosen.white_box else chosen.half(client) for client in clients]
-    return Federation(method.server(config, space), halves, clients)
+    halves = [half_of(chosen, client) for client in clients]
+    return Federation(server_half(method, config, space), halves, space, clients)
 
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
-each_variant_in_a_long_run = pytest.mark.parametrize("variant", slow_except(VARIANTS, *METHODS))
+each_variant_in_a_long_run = pytest.mark.parametrize(
+    "variant", slow_except(VARIANTS, *METHODS, "fed-cma, with a readout")
+)
 EVERYONE = [0, 1, 2, 3, 4]
 
 
@@ -139,7 +164,7 @@ def test_server_and_client_read_the_same_prompt_from_a_broadcast(variant: str) -
     state = run.step(run.server.init(0), 0, EVERYONE)
     read = run.halves[0].prompt(run.task(state, 1, 0).arrays)
     assert read.dtype == np.float32
-    assert read.shape == run.clients[0].target.shape
+    assert read.shape == (run.space.dim,)
     np.testing.assert_array_equal(read, run.server.prompt(state))
 
 
@@ -153,7 +178,9 @@ def test_a_run_starts_with_z_at_zero(variant: str) -> None:
 @each_variant
 def test_broadcasts_are_float32(variant: str) -> None:
     run = federation(variant)
-    assert {array.dtype for array in run.task(run.server.init(0), 0, 0).arrays.values()} == {np.dtype(np.float32)}
+    arrays = run.task(run.server.init(0), 0, 0).arrays
+    types = {name: np.dtype(np.float64 if name == "readouts" else np.float32) for name in arrays}
+    assert {name: array.dtype for name, array in arrays.items()} == types
 
 
 @each_variant_in_a_long_run

@@ -11,12 +11,20 @@ from fedbbpt.interfaces import PromptSpace, ServerHalf
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.none import NoPrompt
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.types import Orders, Projection, ProjectionKind, Update, merge, pack
 
 SPACE = LatentSpace(5, Projection(ProjectionKind.NORMAL, seed=1, tokens=2, scale=1.0, initial_text=""))
 DEEP = DeepSpace(layers=1, heads=1, width=1, tokens=3, seed=0, std=0.02)
-SPACES: dict[str, PromptSpace] = {"latent": SPACE, "text": TextSpace(5, ("no", "yes", "maybe"), 8), "deep": DEEP}
+READOUT = ReadoutSpace(NoPrompt(), ("", "In short:"), 4, 3, 5)
+SPACES: dict[str, PromptSpace] = {
+    "latent": SPACE,
+    "text": TextSpace(5, ("no", "yes", "maybe"), 8),
+    "deep": DEEP,
+    "none": READOUT,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-cma": ("fed-cma", {}),
     "fed-cma, full": ("fed-cma", {"covariance": "full"}),
@@ -26,6 +34,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-bbpt, categorical": ("fed-bbpt", {"generator": "categorical"}),
     "fed-sp": ("fed-sp", {}),
     "fedavg-bbt": ("fedavg-bbt", {}),
+    "fed-readout": ("fed-readout", {}),
 }
 
 

@@ -13,8 +13,12 @@ from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import StoreFull
 from fedbbpt.interfaces import Store
-from fedbbpt.methods import METHODS
+from fedbbpt.methods import METHODS, server_half
+from fedbbpt.methods.method import ReadoutConfig
+from fedbbpt.prompts import Space
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.none import NoPrompt
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
@@ -36,6 +40,7 @@ from fedbbpt.types import (
     TaskId,
     TaskSpec,
     Update,
+    pack,
 )
 from tests.slow import slow_except
 
@@ -45,9 +50,11 @@ SEED = 11
 SPACE = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
 RECORD = RunRecord("run-1", SEED, "digest", "2026-01-01T00:00:00+00:00")
 QUERIES = 7
+WITH_A_READOUT = " with a readout"
 CODEC = CODECS["int8"]
 ON_SAMPLES = " on samples"
 """Stands after the method of a run that measures its rounds on samples of the dev examples."""
+SPECIAL = ("fed-cma" + ON_SAMPLES, "fed-cma" + WITH_A_READOUT)
 
 
 class Killed(BaseException):
@@ -100,9 +107,15 @@ class Federation:
     def __init__(self, run: str) -> None:
         method = run.removesuffix(ON_SAMPLES)
         self.sampling = Sampling(batch_examples=5 if run.endswith(ON_SAMPLES) else 0)
-        self.method = METHODS[method]
-        self.config = self.method.config(name=method)
-        self.server = self.method.server(self.config, SPACE)
+        name = method.removesuffix(WITH_A_READOUT)
+        self.method = METHODS[name]
+        # One round of each kind: a readout of the views, one of the prompt, too, and the search.
+        turns = ReadoutConfig.model_construct(ridges=(0.1, 1.0), rounds=1, every=1)
+        self.config = self.method.config(name=name).model_copy(update={"readout": turns})
+        self.space: Space = SPACE
+        if name == "fed-readout" or name != method:
+            self.space = ReadoutSpace(SPACE if name != method else NoPrompt(), ("",), 0, 2, 3)
+        self.server = server_half(self.method, self.config, self.space)
         self.store: Store = MemoryStore()
         self.unsent: dict[str, tuple[TaskId, Update]] = {}
         self.receipts: list[tuple[TaskId, Receipt]] = []
@@ -112,7 +125,7 @@ class Federation:
         self.store = store
         task = TaskSpec("{prompt} {text}", ("bad", "good"))
         settings = RunSettings(
-            "run-1", task, ("0", "1"), SPACE, self.method.settings(self.config), CODEC.name, ROUNDS, "", "", 2**20
+            "run-1", task, ("0", "1"), self.space, self.method.settings(self.config), CODEC.name, ROUNDS, "", "", 2**20
         )
         settings = replace(settings, sampling=self.sampling)
         return Coordinator(
@@ -200,13 +213,24 @@ def test_the_undisturbed_run_changes_the_state(undisturbed_run: tuple[str, Snaps
     assert [report.clients for report in snapshot.reports] == [3] * (ROUNDS + 1)
     assert len({report.dev_loss for report in snapshot.reports}) == ROUNDS + 1
     assert len(snapshot.finalists) == (ROUNDS + 1 if method.endswith(ON_SAMPLES) else 1)
-    name = {"fed-bbpt": "theta", "fed-sp": "z"}.get(method, "mean")
-    assert not np.array_equal(snapshot.state[name], getattr(initial, name))
+    names = {
+        "fed-bbpt": "theta",
+        "fed-sp": "z",
+        "fed-readout": "search.point",
+        "fed-cma with a readout": "search.mean",
+    }
+    name = names.get(method.removesuffix(ON_SAMPLES), "mean")
+    assert not np.array_equal(snapshot.state[name], pack(initial)[name])
 
 
 @pytest.fixture(
     scope="module",
-    params=slow_except([*sorted(METHODS), "fed-cma" + ON_SAMPLES], "fed-cma", "fed-bbpt", "fed-cma" + ON_SAMPLES),
+    params=slow_except(
+        [*sorted(METHODS), *SPECIAL],
+        "fed-cma",
+        "fed-bbpt",
+        *SPECIAL,
+    ),
 )
 def undisturbed_run(request: pytest.FixtureRequest) -> tuple[str, Snapshot, int]:
     return (request.param, *undisturbed(request.param))

@@ -22,6 +22,8 @@ from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.methods import METHODS, SETTINGS
 from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
+from fedbbpt.prompts.none import NoPrompt
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import LatentPrompts, LatentSpaceSettings, Orders, Report
 from fedbbpt.v1.coordinator_pb2 import Measurement
@@ -205,6 +207,7 @@ def test_fields_of_a_measurement_are_documented() -> None:
 
 
 SPACE = Job().space()
+READOUT = ReadoutSpace(NoPrompt(), ("",), 0, 3, 5)
 
 
 @pytest.mark.parametrize(
@@ -218,15 +221,18 @@ SPACE = Job().space()
         {"name": "fed-bbpt"},
         {"name": "fed-sp"},
         {"name": "fedavg-bbt"},
+        {"name": "fed-readout"},
     ],
     ids=str,
 )
 def test_arrays_of_the_methods_are_documented(config: dict[str, Any]) -> None:
     method = METHODS[config["name"]]
     parsed = method.config.model_validate(config)
-    server = method.server(parsed, SPACE)
-    numbers = {**parsed.model_dump(), "n": SPACE.dim, "1": 1}
-    sizes = {"P": numbers.get("population"), "I": numbers.get("local_iterations"), "n": SPACE.dim, "1": 1}
+    space = READOUT if config["name"] == "fed-readout" else SPACE
+    server = method.server(parsed, space)
+    numbers = {**parsed.model_dump(), "n": space.dim, "1": 1}
+    sizes = {"P": numbers.get("population"), "I": numbers.get("local_iterations"), "n": space.dim, "1": 1}
+    sizes |= {"R": len(parsed.readout.ridges), "K": READOUT.classes, "C": READOUT.width, "w": READOUT.width + 1, "2": 2}
     mixed = int(numbers.get("population") or 0) + SPACE.offsets
     sizes |= {"N": mixed, "H": mixed * (mixed + 1) // 2}
     sizes["mu"] = int(numbers.get("local_population", 0)) // 2
@@ -244,7 +250,7 @@ def test_arrays_of_the_methods_are_documented(config: dict[str, Any]) -> None:
     assert shapes in [read(part) for part in up.split(", or ")]
     broadcast = server.broadcast(server.init(0), 0)
     assert {name: array.shape for name, array in broadcast.items()} in [read(part) for part in down.split(", or ")]
-    assert {array.dtype for array in broadcast.values()} == {np.dtype("float32")}
+    assert {array.dtype for name, array in broadcast.items() if name != "readouts"} == {np.dtype("float32")}
     assert (weight == "1") == (config["name"] == "fed-bpt")
 
 

@@ -86,12 +86,12 @@ REFUSED = {
     ),
     "unknown method": (
         '[method]\nname = "fed-avg"\n',
-        "job.toml:1: method.name = 'fed-avg' is unknown; one of fed-bbpt, fed-bpt, fed-cma, fed-sp, fedavg-bbt, "
-        "or the name of an installed plug-in",
+        "job.toml:1: method.name = 'fed-avg' is unknown; one of fed-bbpt, fed-bpt, fed-cma, fed-readout, fed-sp, "
+        "fedavg-bbt, or the name of an installed plug-in",
     ),
     "method without a name": (
         "[run]\n[method]\nsigma = 1.0\n",
-        "job.toml:2: method.name is missing; one of fed-bbpt, fed-bpt, fed-cma, fed-sp, fedavg-bbt, "
+        "job.toml:2: method.name is missing; one of fed-bbpt, fed-bpt, fed-cma, fed-readout, fed-sp, fedavg-bbt, "
         "or the name of an installed plug-in",
     ),
     "classes without labels": (

@@ -43,14 +43,15 @@ def federated(parts: list[tuple[Floats, Labels]], fit: ReadoutFit, evaluations: 
     return fit
 
 
-def pooled(columns: Floats, labels: Labels, ridge: float, free: int = C) -> Floats:
+def pooled(columns: Floats, labels: Labels, ridge: float) -> Floats:
     """The same objective, written as a formula in D~, b~ and a~ and solved by scipy; the readout `[K, C + 1]`."""
     mean, scale = columns.mean(axis=0), columns.std(axis=0)
     own_scale = np.sqrt((scale[:K] ** 2).mean())
-    standardised = ((columns - mean) / scale)[:, :free]
+    standardised = (columns - mean) / scale
+    width = columns.shape[1]
 
     def unfold(x: Floats) -> tuple[Floats, Floats, float]:
-        return x[: K * free].reshape(K, free), x[K * free : -1], float(x[-1])
+        return x[: K * width].reshape(K, width), x[K * width : -1], float(x[-1])
 
     def objective(x: Floats) -> tuple[float, Floats]:
         d, b, a = unfold(x)
@@ -65,11 +66,10 @@ def pooled(columns: Floats, labels: Labels, ridge: float, free: int = C) -> Floa
         by_d, by_b = off.T @ standardised + ridge * d, off.sum(axis=0) + SMALL_RIDGE * b
         return value, np.concatenate([by_d.ravel(), by_b, [(off * own).sum() + SMALL_RIDGE * a]])
 
-    start = np.zeros(K * (free + 1) + 1)
+    start = np.zeros(K * (width + 1) + 1)
     solved = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 5000})
     d, b, a = unfold(solved.x)
-    raw = np.zeros((K, C))
-    raw[:, :free] = d / scale[:free]
+    raw = d / scale
     raw[:, :K] += a / own_scale * np.eye(K)
     return np.concatenate([raw, (b - raw @ mean)[:, None]], axis=1)
 
@@ -87,12 +87,23 @@ def test_the_fit_over_skewed_clients_equals_the_pooled_one(seed: int) -> None:
         )
 
 
-def test_columns_that_are_not_free_stay_out_of_the_readout() -> None:
+def test_a_fit_goes_on_where_another_one_of_fewer_columns_ended() -> None:
+    """Kills: a start at 0, a start that other moments of the columns move, a step before the first sums."""
     columns, labels = examples(3)
-    fit = federated(clients(columns, labels), readout_fit.init((0.1,), K, C, free=8))
+    before = federated(clients(columns[:, :8], labels), readout_fit.init((0.1, 1.0), K, 8), 30)
+    before = replace(before, dev_loss=np.array([0.9, 0.8]), dev_weight=5.0)
+    moved = 0.7 * columns + 2.0 * UNITS * np.random.default_rng(0).normal(size=columns.shape) + UNITS
+    fit = readout_fit.restarted(before, C)
+    start = readout_fit.accepted(before)
+    for _ in range(2):
+        assert readout_fit.best(fit) == 1
+        for question in (readout_fit.readouts(fit), readout_fit.accepted(fit)):
+            scores = readout.scores(moved, question)
+            np.testing.assert_allclose(scores, readout.scores(moved[:, :8], start), rtol=1e-9)
+        fit = readout_fit._standardised(fit, readout.sums(moved, labels, readout_fit.readouts(fit)))
+    fit = federated(clients(moved, labels), readout_fit.restarted(before, C))
     found = readout_fit.accepted(fit)[0]
-    assert not found[:, 8:C].any()
-    np.testing.assert_allclose(found[:, :C] * UNITS, pooled(columns, labels, 0.1, free=8)[:, :C] * UNITS, atol=1e-6)
+    np.testing.assert_allclose(found[:, :C] * UNITS, pooled(moved, labels, 0.1)[:, :C] * UNITS, atol=1e-6)
 
 
 @pytest.mark.parametrize("ridge", [1e9, np.inf])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedbbpt.codecs import CODECS
+from fedbbpt.interfaces import ServerHalf
 from fedbbpt.job.config import Job
 from fedbbpt.methods import METHODS
 from fedbbpt.types import Array, Orders
@@ -20,10 +21,18 @@ def blank(form: tuple[int, ...] | Orders) -> Array:
     return np.zeros((form.rows, form.places), np.uint8) if isinstance(form, Orders) else np.ones(form)
 
 
+def server_of(method: str, dim: int = 100, **options: Any) -> ServerHalf[Any]:
+    """Returns the server's half with default settings except for `options`; a readout is one of 6 of 66 columns."""
+    task: dict[str, Any] = {"prompt": {"dim": dim}}
+    if method == "fed-readout":
+        task = {"labels": [f"class {k}" for k in range(6)], "columns": [f"column {c}" for c in range(60)]}
+    job = Job.model_validate({"method": {"name": method, **options}, "task": task})
+    return job.definition().server(job.method, job.space())
+
+
 def array_bytes(method: str, codec: str = "float32", dim: int = 100, **options: Any) -> tuple[int, int]:
     """Returns bytes of arrays up and down for one client and round, with default settings except for `options`."""
-    job = Job.model_validate({"method": {"name": method, **options}, "task": {"prompt": {"dim": dim}}})
-    server = job.definition().server(job.method, job.space())
+    server = server_of(method, dim, **options)
     state = server.init(0)
     update = {name: blank(form) for name, form in server.expected(state).items()}
     announced_up, _ = bundle(CODECS[codec].encode(update, np.random.default_rng(0)))
@@ -45,7 +54,7 @@ def test_bytes_are_those_of_the_readme(method: str) -> None:
 @pytest.mark.parametrize("method", BLACK_BOX)
 def test_codecs_shrink_updates(method: str) -> None:
     (full, _), (half, _), (quarter, _) = (array_bytes(method, codec) for codec in ("float32", "float16", "int8"))
-    server = METHODS[method].server(METHODS[method].config(name=method), Job().space())
+    server = server_of(method)
     arrays = len(server.expected(server.init(0)))
     assert half == full / 2
     assert quarter == full / 4 + 4 * arrays

@@ -10,6 +10,7 @@ from fedbbpt.methods import SETTINGS
 from fedbbpt.methods.fed_bbpt import FedBbptSettings
 from fedbbpt.methods.fed_bpt import FedBptSettings
 from fedbbpt.methods.fed_cma import FedCmaSettings
+from fedbbpt.methods.fed_readout import FedReadoutSettings
 from fedbbpt.methods.fedavg_bbt import FedavgBbtSettings
 from fedbbpt.types import (
     Hello,
@@ -50,6 +51,7 @@ METHODS: list[MethodSettings] = [
     ),
     FedBbptSettings("visual", 1, 5, 0.01, 0.4, 1.0, 0.01, 0.1, 0.9, 8, 16, 0, 20, 1e-4, 0.01, 3.0, "true"),
     FedavgBbtSettings(20, 4, best_sent=True),
+    FedReadoutSettings(),
 ]
 REPORT = Report(3, 4, 0.1 + 0.2, 1 / 3, 0.7, 1000, 1.5, 10, 20, 96)
 BARE = Report(0, 1, math.inf, None, None, 0, 0.0)
