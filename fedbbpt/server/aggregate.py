@@ -40,6 +40,7 @@ def aggregate(
     traffic: tuple[int, int] | None = None,
     window: int = 1,
     sampling: Sampling,
+    entries: int,
 ) -> Snapshot:
     """Returns the snapshot after round `snapshot.round`.
 
@@ -58,6 +59,7 @@ def aggregate(
         traffic: the round's bytes up and down; None if they are not metered.
         window: the number of measured rounds over which dev measurements are pooled.
         sampling: the rounds that measure their prompt, and whether on a sample of the dev examples.
+        entries: the number of first entries of z that are a prompt.
     """
     total = sum((update.measurement for update in updates), Measurement())
     next_state = snapshot.state
@@ -80,7 +82,9 @@ def aggregate(
         snapshot,
         round=snapshot.round + 1,
         state=next_state,
-        finalists=_finalists(method.prompt(state), snapshot.finalists, reports, updates, phase, window, sampling),
+        finalists=_finalists(
+            method.prompt(state), snapshot.finalists, reports, updates, phase, window, sampling, entries
+        ),
         queries=snapshot.queries + total.queries,
         reports=reports,
     )
@@ -94,17 +98,23 @@ def _finalists(
     phase: Phase,
     window: int,
     sampling: Sampling,
+    entries: int,
 ) -> tuple[Result, ...]:
     """Returns the best prompts after the round of the last report, which began with the prompt z `[n]`."""
     if phase is Phase.EVALUATE and sampling.batch_examples:
-        return ranked(Result(z, reports[-1]), measured_again(before, updates), places(sampling))
+        return ranked(Result(z, reports[-1]), measured_again(before, updates), places(sampling), entries)
     *earlier, last = reports
-    if phase is Phase.UPDATE and not sampling.measures(last.round):
+    if phase is Phase.UPDATE and not _measured(last, sampling):
         return tuple(before)
-    due = [*(report for report in earlier if sampling.measures(report.round)), last]
+    due = [*(report for report in earlier if _measured(report, sampling)), last]
     candidate = Result(z, pool(due[-window:]))
     # Reports before the first full window pool too few dev examples to be compared with.
-    return ranked(candidate, before if len(due) > window else (), places(sampling))
+    return ranked(candidate, before if len(due) > window else (), places(sampling), entries)
+
+
+def _measured(report: Report, sampling: Sampling) -> bool:
+    """Returns whether a round measured its prompt, as a round that fits a readout does even if it is not due."""
+    return sampling.measures(report.round) or report.dev_examples > 0
 
 
 def pool(reports: Sequence[Report]) -> Report:

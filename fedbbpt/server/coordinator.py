@@ -35,6 +35,7 @@ from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, decode_update, updates_add
 from fedbbpt.server.cohort import CohortRules, sample
+from fedbbpt.server.finalists import prompt_entries
 from fedbbpt.server.round import (
     CloseRound,
     CohortChanged,
@@ -390,6 +391,7 @@ class Coordinator:
             traffic=traffic and (traffic[0] - self._traffic_before[0], traffic[1] - self._traffic_before[1]),
             window=self._cohort.window,
             sampling=self.settings.sampling,
+            entries=prompt_entries(self.settings.space),
         )
         lapsed = [replace(members[client_id], until=number + 1) for client_id in close.missing]
         self._store.commit(following, counted + lapsed)

@@ -7,7 +7,9 @@ few, and its last round measures them again, together with the last prompt, on a
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedbbpt.types import Measurement, Report, Result, Sampling, Update
+from fedbbpt.prompts import space_of
+from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.types import Measurement, Report, Result, Sampling, SpaceSettings, Update
 
 MOST = 4
 """How many prompts a run keeps for its last round if it measures on samples."""
@@ -18,15 +20,25 @@ def places(sampling: Sampling) -> int:
     return MOST if sampling.batch_examples else 1
 
 
-def ranked(candidate: Result, finalists: Sequence[Result], most: int) -> tuple[Result, ...]:
+def prompt_entries(space: SpaceSettings) -> int:
+    """Returns the number of first entries of z that are a prompt; a readout may follow them."""
+    made = space_of(space)
+    return made.prompt.dim if isinstance(made, ReadoutSpace) else made.dim
+
+
+def ranked(candidate: Result, finalists: Sequence[Result], most: int, entries: int) -> tuple[Result, ...]:
     """Returns the `most` best of a new candidate and the finalists, best first; among equals the newest first.
 
-    Of equal prompts only the better one is kept.
+    Of results with the same prompt, the first `entries` entries of z, only the best one is kept: a fit of a readout
+    takes many rounds, whose readouts hardly differ. Where several are kept, one of them has the prompt 0, with which a
+    run begins, so that the result is not worse than without a search.
     """
     found: dict[bytes, Result] = {}
     for result in sorted((candidate, *finalists), key=lambda result: result.measured.rank, reverse=True):
-        found.setdefault(result.z.tobytes(), result)
-    return tuple(found.values())[:most]
+        found.setdefault(result.z[:entries].tobytes(), result)
+    kept, others = list(found.values())[:most], list(found.values())[most:]
+    first = [result for result in others if not result.z[:entries].any()]
+    return tuple(kept[: most - 1] + first if first and most > 1 else kept)
 
 
 def measured_again(finalists: Sequence[Result], updates: Sequence[Update]) -> tuple[Result, ...]:

@@ -27,7 +27,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.server.checks import decode_update
-from fedbbpt.types import Arrays, Phase, Projection, ProjectionKind, Result, Task, TaskId, Update, pack
+from fedbbpt.types import FINALISTS, Arrays, Phase, Projection, ProjectionKind, Result, Task, TaskId, Update, pack
 from tests.tiny_run import fake_ptm, job, write_data
 from tests.toys import Read
 
@@ -183,6 +183,17 @@ def test_fits_are_measured_whatever_dev_every_says(data: Path) -> None:
     closed, _, _ = run(splits_of(data, 2 * ROUNDS + EVERY + 1, population=6, dev_every=100))
     measured = [each.report.dev_loss is not None for each in closed]
     assert measured == [True] * 2 * ROUNDS + [False] * EVERY + [True] * 2
+
+
+def test_a_run_on_samples_keeps_the_readout_that_the_search_began_with(data: Path) -> None:
+    splits = splits_of(data, 40, population=4, sigma=0.4, batch_examples=5)
+    closed, _, result = run(splits)
+    task, _ = closed[-1].exchanges[0]
+    entries = splits.job.task.prompt.dim  # type: ignore[union-attr]  # a latent prompt
+    prompts = [each[:entries] for each in task.arrays[FINALISTS]]
+    assert sum(not prompt.any() for prompt in prompts) == 1
+    assert len({prompt.tobytes() for prompt in prompts}) == len(prompts) == 4
+    assert result.measured.dev_loss is not None
 
 
 def test_the_prompt_adds_to_the_readout(data: Path) -> None:

@@ -1,17 +1,22 @@
 """The choice of a run's result: rounds that are not measured, samples of the dev examples, and the last round."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidPlugin, InvalidUpdate
-from fedbbpt.server.finalists import MOST, ranked
+from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.server.finalists import MOST, prompt_entries, ranked
 from fedbbpt.types import (
     FINALISTS,
     Arrays,
     Measurement,
     Phase,
+    Projection,
+    ProjectionKind,
     Receipt,
     Report,
     Result,
@@ -48,12 +53,32 @@ def played(bench: Bench, losses: Sequence[float], client: str = "anna") -> Bench
 def test_the_best_come_first_and_the_newest_of_equal_ones() -> None:
     """Kills: an order by age, ties that keep the older one, a prompt that is kept twice, one too many."""
     before = [result(1, 0.5), result(2, 0.6), result(3, 0.7), result(4, None)]
-    kept = ranked(result(5, 0.6, round=9), before, 4)
+    kept = ranked(result(5, 0.6, round=9), before, 4, 1)
     assert [float(each.z[0]) for each in kept] == [1, 5, 2, 3]
-    assert [float(each.z[0]) for each in ranked(result(2, 0.4), before, 4)] == [2, 1, 3, 4]
-    assert [each.measured.dev_loss for each in ranked(result(2, 0.8), before, 4)] == [0.5, 0.6, 0.7, None]
-    assert [float(each.z[0]) for each in ranked(result(5, 0.5), before, 1)] == [5]
-    assert [float(each.z[0]) for each in ranked(result(5, 0.5, 0.1), [result(1, 0.5, 0.2)], 1)] == [1]
+    assert [float(each.z[0]) for each in ranked(result(2, 0.4), before, 4, 1)] == [2, 1, 3, 4]
+    assert [each.measured.dev_loss for each in ranked(result(2, 0.8), before, 4, 1)] == [0.5, 0.6, 0.7, None]
+    assert [float(each.z[0]) for each in ranked(result(5, 0.5), before, 1, 1)] == [5]
+    assert [float(each.z[0]) for each in ranked(result(5, 0.5, 0.1), [result(1, 0.5, 0.2)], 1, 1)] == [1]
+
+
+def of_prompt(prompt: float, readout: float, dev_loss: float) -> Result:
+    return replace(result(0, dev_loss), z=float32([prompt, readout]))
+
+
+def test_of_the_readouts_of_a_prompt_only_the_best_is_kept() -> None:
+    """Kills: places that are full of rounds of one fit, and a search that displaces the readout that it began with."""
+    kept: tuple[Result, ...] = ()
+    told = [(0, 1, 0.9), (0, 2, 0.8), (0, 3, 0.85), (1, 1, 0.5), (1, 2, 0.4), (2, 2, 0.6), (3, 2, 0.7), (4, 2, 0.3)]
+    for prompt, readout, dev_loss in told:
+        kept = ranked(of_prompt(prompt, readout, dev_loss), kept, 4, entries=1)
+    assert [each.z.tolist() for each in kept] == [[4, 2], [1, 2], [2, 2], [0, 2]]
+    assert ranked(of_prompt(5, 1, 0.1), kept, 1, entries=1)[0].z.tolist() == [5, 1]
+
+
+def test_prompts_have_fewer_entries_than_z_if_it_has_a_readout() -> None:
+    prompts = LatentSpace(6, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""), offsets=2)
+    assert prompt_entries(prompts) == 6
+    assert prompt_entries(ReadoutSpace(prompts, ("",), 0, 2, 5)) == 6
 
 
 def test_a_round_that_is_not_measured_cannot_be_the_best() -> None:
@@ -124,7 +149,8 @@ def test_a_run_keeps_a_few_finalists_over_restarts() -> None:
     bench.join("anna")
     task = bench.task("anna")
     assert task is not None
-    assert told(task) == [6, 1, 7, 2] and len(told(task)) == MOST
+    assert told(task) == [6, 1, 7, 0], "the best three, and z = 0"
+    assert len(told(task)) == MOST
     bench.answer("anna", dev_loss_sum=18.0, dev_examples=20, finalists=measured(0.5, 0.6, 0.7, 0.8))
     assert np.array_equal(bench.coordinator.result().z, float32([6, 6]))
     bench.restart()
