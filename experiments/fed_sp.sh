@@ -8,5 +8,5 @@ sed "s|^model = .*|model = \"$model\"|" "$here/babyllama-fed-sp.toml" > "$out/al
 sed "s|^server_share = .*|server_share = 0.25|; s|^server_shard = .*|server_shard = true|" "$out/alone.toml" > "$out/shard.toml"
 for job in alone shard; do
     fedbbpt simulate "$out/$job.toml" --data "$data" --out "$out/$job" --json
-    python "$here/fed_sp_held_out.py" "$out/$job" "$out/$job.toml" --data "$data"
+    python "$here/fed_sp_held_out.py" "$out/$job.toml" "$out/$job" --data "$data" --auxiliary
 done

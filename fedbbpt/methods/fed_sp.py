@@ -53,7 +53,9 @@ class FedSpConfig(MethodConfig):
         10, ge=1, description="Steps of each stage of a client and of the owner's turn, in each round."
     )
     batch_size: int = Field(16, ge=1, description="Examples in a step.")
-    model_learning_rate: float = Field(5e-4, gt=0, allow_inf_nan=False, description="Learning rate of the stage model.")
+    model_learning_rate: float = Field(
+        5e-4, ge=0, allow_inf_nan=False, description="Learning rate of the stage model; with 0 the stage is left out."
+    )
     prompt_learning_rate: float = Field(
         5e-4, gt=0, allow_inf_nan=False, description="Learning rate of the stage prompt, and of the owner's turn."
     )
@@ -147,9 +149,11 @@ class FedSpClient:
         settings, z = self._settings, task.arrays["z"].astype(np.float32)
         seed = seeds.derive(task.seed, task.id.client_id)
         aligning, tuning = settings.stage(settings.model_learning_rate), settings.stage(settings.prompt_learning_rate)
-        weights = self._model.align(private, z, aligning, seeds.derive(seed, "model"))
-        if not all(np.isfinite(array).all() for array in weights.values()):
-            weights = private  # a stage that diverged is undone
+        weights = private
+        if aligning.learning_rate:
+            weights = self._model.align(private, z, aligning, seeds.derive(seed, "model"))
+            if not all(np.isfinite(array).all() for array in weights.values()):
+                weights = private  # a stage that diverged is undone
         tuned, loss = self._model.tune(weights, z, tuning, seeds.derive(seed, "prompt"))
         return _answer(z, tuned, loss, self._model.weight), weights
 

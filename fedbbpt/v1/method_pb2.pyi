@@ -724,7 +724,7 @@ class FedSpSettings(_message.Message):
     batch_size: _builtins.int
     """Number of examples in one step, at least 1."""
     model_learning_rate: _builtins.float
-    """The highest learning rate of the stage that trains the weights, above 0."""
+    """The highest learning rate of the stage that trains the weights; if it is 0, there is no such stage."""
     prompt_learning_rate: _builtins.float
     """The highest learning rate of the stage that trains the prefix, above 0."""
     weight_decay: _builtins.float
