@@ -1,1 +1,1 @@
-"""Benchmarks: `methods` compares tuning methods at equal queries, `ptm` measures how fast a PTM service is."""
+"""Benchmarks: `methods` at equal queries, `data` at several sizes, and how fast a `ptm` service is."""

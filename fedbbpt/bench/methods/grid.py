@@ -93,8 +93,6 @@ class Grid:
                     if isinstance(method, str):
                         yield self._cell(method, split, Job.model_validate(job), None)
                         continue
-                    if method.learns == "pooled":
-                        job["cohort"] = {"clients": 1}
                     found = method.job(job, MANUAL_PROMPTS[self.task])
                     yield self._cell(method.name, split, found, method.learns)
 

@@ -1,10 +1,6 @@
 """The results of a cell of the grid (one method, one split, one seed), each in a JSON file."""
 
-from pathlib import Path
-
 from pydantic import BaseModel, ConfigDict
-
-from fedbbpt.host.files import atomic_write
 
 
 class Point(BaseModel):
@@ -68,13 +64,3 @@ class Record(BaseModel):
     def down_per_answer(self) -> float:
         """Bytes that a client receives in a round."""
         return self.bytes_down / self.answers if self.answers else 0.0
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Writes a record atomically."""
-    atomic_write(path, record.model_dump_json(indent=1) + "\n")
-
-
-def read_record(path: Path) -> Record:
-    """Reads a record. Raises pydantic's ValidationError if the file is of another version."""
-    return Record.model_validate_json(path.read_text(encoding="utf-8"))

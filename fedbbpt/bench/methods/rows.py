@@ -1,8 +1,10 @@
 """Rows of a comparison: small job files that say how a method searches, and nothing about data or model.
 
-A row may hold `[method]`, `[task.prompt]`, `[cohort]` and `[codec]`. The grid gives the rest, the same to all rows. One
-more key says whose examples a method searches with: `learns = "together"` (the default) is a federation; "pooled" is
-one client with the examples of all, the most that a federation could reach; "alone" is each client by itself.
+A row may hold `[method]`, `[task.prompt]`, `[cohort]` and `[codec]`, and `columns` and `views` of `[task]`. The grid
+gives the rest, the same to all rows. Two more keys stand before the tables. `rounds` is the most rounds of a run, which
+otherwise ends with its budget. `learns` says whose examples a method searches with: "together" (the default) is a
+federation; "pooled" is one client with the examples of all, the most that a federation could reach; "alone" is each
+client by itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,8 @@ Learns: TypeAlias = Literal["together", "pooled", "alone"]
 
 OWN_TABLES = {"method", "task", "cohort", "codec"}
 """The tables that a row may set."""
+OWN_TASK_KEYS = {"prompt", "columns", "views"}
+"""The keys of `[task]` that a row may set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +51,22 @@ class MethodRow:
         """
         tables = parse_toml(self.text, self.where, InvalidJob)
         tables.pop("learns", None)
+        rounds = tables.pop("rounds", grid["run"]["rounds"])
         task, cohort = self._table(tables, "task"), self._table(tables, "cohort")
-        others = [*sorted(tables.keys() - OWN_TABLES), *sorted(f"task.{key}" for key in task.keys() - {"prompt"})]
+        others = [*sorted(tables.keys() - OWN_TABLES), *sorted(f"task.{key}" for key in task.keys() - OWN_TASK_KEYS)]
         if others:
-            fix = "only method, task.prompt, cohort, codec and learns; the rest is the same for all rows"
+            fix = "only method, task.prompt, task.columns, task.views, cohort, codec, learns and rounds"
             raise InvalidJob(f"a row cannot set {others[0]!r}", where=self.where, fix=fix)
         if "name" not in self._table(tables, "method"):
             raise InvalidJob("the row names no method", where=self.where, fix="a table [method] with a name")
         prompt = self._table(task, "prompt")
         if prompt.get("kind", "latent") == "latent":
             prompt = {"initial_text": initial_text, **prompt}
-        own = {"task": {**grid["task"], "prompt": prompt}, "cohort": {**grid["cohort"], **cohort}}
+        own = {
+            "run": {**grid["run"], "rounds": rounds},
+            "task": {**grid["task"], **task, "prompt": prompt},
+            "cohort": {**grid["cohort"], **cohort},
+        }
         return job_of({**grid, **tables, **own}, self.text, self.where)
 
     def _table(self, tables: dict[str, Any], key: str) -> dict[str, Any]:

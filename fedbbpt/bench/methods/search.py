@@ -51,11 +51,14 @@ PricedRound: TypeAlias = tuple[PricedPrompt, ...]
 
 
 def federations(splits: Splits, learns: Learns) -> tuple[Splits, ...]:
-    """Returns the data of each federation: one, or with `learns` "alone" one for each client."""
-    if learns != "alone":
+    """Returns the data of each federation: one of all clients, one of a single client, or one for each client."""
+    if learns == "together":
         return (splits,)
     job = splits.job
     alone = job.model_copy(update={"cohort": job.cohort.model_copy(update={"clients": 1, "size": 0})})
+    if learns == "pooled":
+        train, dev = (splits.pooled(),), (concatenate(splits.dev),)
+        return (replace(splits, job=alone, train=train, dev=dev, titles=("all",)),)
     shares = zip(splits.train, splits.dev, splits.titles, strict=True)
     return tuple(
         replace(splits, job=alone, train=(train,), dev=(dev,), titles=(title,)) for train, dev, title in shares
@@ -84,6 +87,8 @@ def _prompts(splits: Splits, ptm: Ptm) -> Iterator[PricedPrompt]:
         report = closed.report
         if splits.job.method.batch_examples:
             measuring = (1 + len(rivals)) * sum(dev.values())
+        elif splits.job.task.prompt.kind == "none" and report.round:
+            measuring = 0  # readouts are measured on scores that the first round has asked
         else:
             measuring = sum(dev[task.id.client_id] for task, _ in closed.exchanges if task.id.client_id in dev)
         yield PricedPrompt(closed.z, report.rank, rivals, queries + measuring, answers, bytes_up, bytes_down)
@@ -102,7 +107,7 @@ def curve(
     for index, part in enumerate(parts):
         prompts = [each[index] for each in rounds]
         ends = [prompts[number].z for number in measured]
-        results = [_result(prompts[: number + 1], part, ptm) for number in measured]
+        results = [result_of(prompts[: number + 1], part, ptm) for number in measured]
         wanted = {z.tobytes(): z for z in (*ends, *results)}
         found = dict(zip(wanted, accuracies(np.stack(list(wanted.values())), part, test, ptm), strict=True))
         last += [found[z.tobytes()] / len(parts) for z in ends]
@@ -119,7 +124,7 @@ def curve(
     )
 
 
-def _result(prompts: Sequence[PricedPrompt], splits: Splits, ptm: Ptm) -> npt.NDArray[np.float32]:
+def result_of(prompts: Sequence[PricedPrompt], splits: Splits, ptm: Ptm) -> npt.NDArray[np.float32]:
     """Returns the result z `[n]` of a run with these prompts, one for each round.
 
     If every round measured all dev examples, that is known. Otherwise the last round's choice is made here; its queries

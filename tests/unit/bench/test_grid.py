@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedbbpt.bench.cells import read_record, run_cells, write_record
 from fedbbpt.bench.methods.controls import CONTROLS
 from fedbbpt.bench.methods.grid import Cell, Grid, measure, sample_test_examples
-from fedbbpt.bench.methods.records import read_record, write_record
+from fedbbpt.bench.methods.records import Record
 from fedbbpt.bench.methods.rows import MethodRow, built_in, choose
-from fedbbpt.bench.methods.run import run_cells
 from fedbbpt.errors import InvalidInput, InvalidJob, StoreMismatch
 from fedbbpt.federation.evaluation import compare
 from fedbbpt.federation.splits import prepare
@@ -49,7 +49,7 @@ def test_methods_with_the_same_seed_have_the_same_shots() -> None:
     pooled = [prepare(cell.job).pooled() for cell in cells]
     texts = {tuple(sorted(data.examples.texts)) for data in pooled}
     assert len(texts) == 1
-    assert [len(prepare(cell.job).train) for cell in cells] == 2 * [3, 3, 3, 1]
+    assert [len(prepare(cell.job).train) for cell in cells] == 8 * [3]
     dev = {tuple(sorted(t for part in prepare(cell.job).dev for t in part.examples.texts)) for cell in cells}
     assert len(dev) == 1
     assert len({cell.job.space().projection.seed for cell in cells if cell.learns}) == 1  # type: ignore[union-attr]  # latent
@@ -62,7 +62,6 @@ def test_built_in_rows_are_jobs_of_every_task(task: str) -> None:
     cells = grid(task=task, methods=choose([], tuple(CONTROLS)), clients=10).cells()
     assert [cell.method for cell in cells] == [*CONTROLS, *built_in()]
     assert {cell.learns for cell in cells} == {None, "together", "pooled", "alone"}
-    assert {cell.job.cohort.clients for cell in cells if cell.learns == "pooled"} == {1}
     assert {cell.job.task.preset for cell in cells} == {"" if task == "demo" else task}
 
 
@@ -156,24 +155,24 @@ def test_a_cells_file_name_depends_on_all_that_decides_it(tmp_path: Path) -> Non
 
 def test_an_interrupted_grid_runs_only_the_missing_cells(tmp_path: Path) -> None:
     cells = grid(seeds=(0, 1)).cells()
-    first = run_cells(cells, tmp_path, processes=1, threads=1)
+    first = run_cells(cells, tmp_path, measure, Record, processes=1, threads=1)
     kept = tmp_path / cells[0].file_name
-    write_record(kept, read_record(kept).model_copy(update={"seconds": 1234.5}))
+    write_record(kept, read_record(kept, Record).model_copy(update={"seconds": 1234.5}))
     (tmp_path / cells[3].file_name).unlink()
     heard: list[Cell] = []
-    second = run_cells(cells, tmp_path, processes=1, threads=1, done=heard.append)
+    second = run_cells(cells, tmp_path, measure, Record, processes=1, threads=1, done=heard.append)
     assert second[0].seconds == 1234.5
     assert [record.curve for record in second] == [record.curve for record in first]
     assert sorted(cell.file_name for cell in heard) == sorted(cell.file_name for cell in cells)
     kept.write_text("{}")
     with pytest.raises(StoreMismatch, match="not a cell of this version"):
-        run_cells(cells, tmp_path, processes=1, threads=1)
+        run_cells(cells, tmp_path, measure, Record, processes=1, threads=1)
 
 
 def test_several_processes_find_the_same_as_one(tmp_path: Path) -> None:
     cells = grid(seeds=(0, 1)).cells()
-    one = run_cells(cells, tmp_path / "one", processes=1, threads=1)
-    two = run_cells(cells, tmp_path / "two", processes=2, threads=1)
+    one = run_cells(cells, tmp_path / "one", measure, Record, processes=1, threads=1)
+    two = run_cells(cells, tmp_path / "two", measure, Record, processes=2, threads=1)
     assert [record.model_copy(update={"seconds": 0.0}) for record in two] == [
         record.model_copy(update={"seconds": 0.0}) for record in one
     ]
@@ -182,7 +181,7 @@ def test_several_processes_find_the_same_as_one(tmp_path: Path) -> None:
 def test_an_error_in_another_process_arrives_unchanged(tmp_path: Path) -> None:
     """Kills: an exception that cannot be sent, which takes the whole pool down."""
     with pytest.raises(InvalidInput, match="--budget-queries: 5 queries are too few; at least 28"):
-        run_cells(grid(methods=(CMA,), budget=5).cells(), tmp_path, processes=2, threads=1)
+        run_cells(grid(methods=(CMA,), budget=5).cells(), tmp_path, measure, Record, processes=2, threads=1)
 
 
 def test_test_examples_are_sampled_alike_for_all_cells() -> None:

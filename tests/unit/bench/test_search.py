@@ -125,3 +125,11 @@ def test_costs_grow_with_rounds(data: Path) -> None:
     for name in ("queries", "answers", "bytes_up", "bytes_down"):
         assert (np.diff([getattr(prompt, name) for prompt in prompts]) > 0).all()
     assert prompts[-1].answers == 3 * (len(prompts) - 1)
+
+
+def test_one_client_has_all_examples_that_are_pooled(data: Path) -> None:
+    splits = splits_of(data)
+    (whole,) = federations(splits, "pooled")
+    assert whole.job.cohort.clients == 1
+    assert whole.train[0].examples.texts == tuple(text for part in splits.train for text in part.examples.texts)
+    assert whole.dev[0].examples.texts == tuple(text for part in splits.dev for text in part.examples.texts)
