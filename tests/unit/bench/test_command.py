@@ -8,7 +8,7 @@ import pytest
 
 from fedbbpt import cli
 from fedbbpt.bench.methods.records import Record
-from fedbbpt.cli.bench import read_seeds
+from fedbbpt.cli.bench_grids import read_seeds
 
 SMALL = ("--model", "fake", "--clients", "3", "--shots", "4", "--test-examples", "50", "--budget-queries", "1500")
 

@@ -26,8 +26,7 @@ def test_one_command_makes_tables_a_picture_and_cells(
     row.write_text('rounds = 2\n[method]\nname = "fed-cma"\npopulation = 4\n')
     monkeypatch.chdir(tmp_path)
     words = (*SMALL, "--sizes", "2,4", "--alpha", "iid", "--seeds", "0..1", "--methods", "mine.toml", "--out", "out")
-    words = (*words, "--learns", "together,alone")
-    assert command(monkeypatch, *words, "--json") == 0
+    assert command(monkeypatch, *words, "--learns", "together,alone", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"page": "out/demo-data.md", "records": "out/demo-data.json", "picture": "out/demo-data.svg"}
     assert Path(told["picture"]).read_text().startswith("<?xml")
