@@ -21,7 +21,6 @@ dim = 20
 offsets = true
 [method]
 name = "fed-cma"
-step = "newton"
 """
 
 

@@ -43,7 +43,7 @@ def job(
 ) -> Job:
     """Returns a job with a quorum of two in three clients, and a model that answers in microseconds."""
     search: dict[str, dict[str, object]] = {
-        "fed-cma": {"population": 6, "sigma": 0.5},
+        "fed-cma": {"step": "ranks", "population": 6, "sigma": 0.5},
         "fed-bpt": {"local_iterations": 2, "sigma": 0.5},
         "fed-bbpt": {"local_steps": 2, "estimates": 2},
         "fedavg-bbt": {"local_population": 6, "local_iterations": 2, "sigma": 0.5},

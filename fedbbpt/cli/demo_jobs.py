@@ -12,6 +12,7 @@ DEMO = Job.model_validate(
         # The result is the same on every machine only if no measurement chooses the precision.
         "ptm": {"precision": "float32"},
         "task": {"prompt": {"initial_text": "This question is about", "scale": 2.0, "offsets": True}},
+        "method": {"name": "fed-cma", "step": "ranks"},
     }
 )
 SMOLLM2 = Job.model_validate(
@@ -28,7 +29,7 @@ SMOLLM2 = Job.model_validate(
         },
         # A language model costs a hundred times as much per query as the encoder.
         "data": {"shots_per_class": 8, "dev_shots_per_class": 8},
-        "method": {"name": "fed-cma", "population": 10},
+        "method": {"name": "fed-cma", "step": "ranks", "population": 10},
     }
 )
 _JOBS: Mapping[str, Job] = {job.ptm.model: job for job in (DEMO, SMOLLM2)}

@@ -46,20 +46,28 @@ class FedCmaConfig(MethodConfig):
 
     name: Literal["fed-cma"] = "fed-cma"
     population: int = Field(20, ge=4, le=1024, description="Candidates in a round.")
-    sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="Initial step size.")
+    sigma: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="Initial step size. 0: 0.6 for Newton steps, 1 for steps by ranks."
+    )
     covariance: Literal["full", "diagonal"] = Field(
         "diagonal", description="full also learns dependencies between dimensions, and broadcasts all candidates."
     )
     step: Literal["ranks", "newton"] = Field(
-        "ranks", description="newton uses the candidates' scores instead of their ranks, and needs fewer queries."
+        "newton",
+        description="newton uses the candidates' scores, and needs fewer queries; ranks needs only their losses.",
     )
     ridge: float = Field(1e-3, ge=0, allow_inf_nan=False, description="newton: ridge / 2 |z|^2 is added to the loss.")
 
     @model_validator(mode="after")
     def _newton_adapts_no_covariance(self) -> "FedCmaConfig":
         if self.step == "newton" and self.covariance == "full":
-            raise contradiction("covariance", 'step = "newton" adapts no covariance', '"diagonal"')
+            raise contradiction("covariance", 'step = "newton" adapts no covariance', '"diagonal", or step = "ranks"')
         return self
+
+    @property
+    def first_sigma(self) -> float:
+        """The initial step size of the search."""
+        return self.sigma or (0.6 if self.step == "newton" else 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ class FedCmaServer:
     linear = True
 
     def __init__(self, config: FedCmaConfig, space: PromptSpace) -> None:
-        self._search = CmaEs(config.population, config.sigma, config.covariance)
+        self._search = CmaEs(config.population, config.first_sigma, config.covariance)
         self._settings = settings(config)
         self._dim = space.dim
 
@@ -129,7 +137,7 @@ class FedNewtonServer:
     linear = True
 
     def __init__(self, config: FedCmaConfig, space: PromptSpace) -> None:
-        self._search = Newton(config.population, config.sigma, config.ridge, space.offsets)
+        self._search = Newton(config.population, config.first_sigma, config.ridge, space.offsets)
         self._dim = space.dim
 
     def init(self, seed: int) -> NewtonState:

@@ -60,5 +60,5 @@ def judge(output: Output, answers: Sequence[Array], labels: Sequence[Labels]) ->
 def require_scores(output: Output, wanting: str) -> None:
     """Raises OutputWithheld if the PTM does not give a score for each class; `wanting` names what needs them."""
     if not output.scores:
-        fix = "another method or setting, or another agreement with the provider"
+        fix = 'another method or setting, such as fed-cma with step = "ranks", or another agreement with the provider'
         raise OutputWithheld(f"the PTM gives {output}, and not the scores that {wanting} needs", where="ptm", fix=fix)

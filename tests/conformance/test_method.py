@@ -43,9 +43,9 @@ SPACES: dict[str, PromptSpace] = {
 }
 READOUT = ReadoutSpace(SPACE, ("",), 0, 3, 5)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fed-cma": ("fed-cma", {}),
-    "fed-cma, full": ("fed-cma", {"covariance": "full"}),
-    "fed-cma, newton": ("fed-cma", {"step": "newton", "population": 4}),
+    "fed-cma": ("fed-cma", {"step": "ranks"}),
+    "fed-cma, full": ("fed-cma", {"step": "ranks", "covariance": "full"}),
+    "fed-cma, newton": ("fed-cma", {"population": 4}),
     "fed-bpt": ("fed-bpt", {}),
     "fed-bpt, as its code": ("fed-bpt", {"parents": "all", "common_seed": True, "perturb_ratio": "means"}),
     "fed-bpt, by ranks": ("fed-bpt", {"uplink": "ranks", "local_covariance": "identity"}),

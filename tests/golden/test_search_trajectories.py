@@ -21,8 +21,8 @@ STORED = Path(__file__).with_name("search_trajectories.json")
 SPACE = LatentSpace(4, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 ROUNDS = 6
 VARIANTS: dict[str, dict[str, Any]] = {
-    "diagonal": {"name": "fed-cma"},
-    "full": {"name": "fed-cma", "covariance": "full"},
+    "diagonal": {"name": "fed-cma", "step": "ranks"},
+    "full": {"name": "fed-cma", "step": "ranks", "covariance": "full"},
     "better half": {"name": "fed-bpt", "perturb_rate": 0.4},
     "all parents": {"name": "fed-bpt", "parents": "all", "common_seed": True},
     "ranks": {"name": "fed-bpt", "uplink": "ranks", "local_covariance": "diagonal", "norm_limit": 1.5},

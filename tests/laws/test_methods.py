@@ -26,9 +26,9 @@ SPACES: dict[str, PromptSpace] = {
     "none": READOUT,
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fed-cma": ("fed-cma", {}),
-    "fed-cma, full": ("fed-cma", {"covariance": "full"}),
-    "fed-cma, newton": ("fed-cma", {"step": "newton", "population": 4}),
+    "fed-cma": ("fed-cma", {"step": "ranks"}),
+    "fed-cma, full": ("fed-cma", {"step": "ranks", "covariance": "full"}),
+    "fed-cma, newton": ("fed-cma", {"population": 4}),
     "fed-bpt": ("fed-bpt", {}),
     "fed-bbpt": ("fed-bbpt", {"hidden": 2, "code": 2}),
     "fed-bbpt, categorical": ("fed-bbpt", {"generator": "categorical"}),

@@ -214,8 +214,8 @@ READOUT = ReadoutSpace(NoPrompt(), ("",), 0, 3, 5)
     "config",
     [
         {"name": "fed-cma"},
-        {"name": "fed-cma", "covariance": "full"},
-        {"name": "fed-cma", "step": "newton"},
+        {"name": "fed-cma", "step": "ranks"},
+        {"name": "fed-cma", "step": "ranks", "covariance": "full"},
         {"name": "fed-bpt"},
         {"name": "fed-bpt", "uplink": "ranks", "local_covariance": "identity", "norm_limit": 15.0},
         {"name": "fed-bbpt"},

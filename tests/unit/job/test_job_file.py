@@ -17,7 +17,9 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 LABELS = st.lists(TEXT, max_size=4, unique=True)
 POSITIVE = st.floats(1e-300, 1e300)
 METHOD: Any = st.one_of(
-    st.fixed_dictionaries({"name": st.just("fed-cma"), "sigma": POSITIVE, "covariance": st.sampled_from(["full"])}),
+    st.fixed_dictionaries(
+        {"name": st.just("fed-cma"), "sigma": POSITIVE, "step": st.just("ranks"), "covariance": st.just("full")}
+    ),
     st.fixed_dictionaries({"name": st.just("fed-bpt"), "perturb_rate": st.floats(0, 1), "common_seed": st.booleans()}),
     st.fixed_dictionaries({"name": st.just("fed-bbpt"), "a": POSITIVE, "generator_seed": st.integers(0, 2**64 - 1)}),
 )

@@ -35,7 +35,7 @@ OFFSET_SPACE = replace(SPACE, dim=DIM + 3, offsets=3)
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_the_search_is_cma_es_on_the_global_objective(covariance: Covariance) -> None:
     """This holds for clients with very different optima."""
-    config = FedCmaConfig(population=10, sigma=0.6, covariance=covariance)
+    config = FedCmaConfig(step="ranks", population=10, sigma=0.6, covariance=covariance)
     server = FedCmaServer(config, SPACE)
     clients = [Absolute(-1.0, 30), Absolute(2.0, 10), Absolute(5.0, 2)]
     halves = [FedCmaClient(settings(config), SPACE, client) for client in clients]
@@ -59,7 +59,7 @@ def test_the_search_is_cma_es_on_the_global_objective(covariance: Covariance) ->
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_both_halves_see_the_same_candidates(covariance: Covariance) -> None:
-    config = FedCmaConfig(population=6, covariance=covariance)
+    config = FedCmaConfig(step="ranks", population=6, covariance=covariance)
     server = FedCmaServer(config, SPACE)
     state = server.init(0)
     task = Task(TaskId("run", 0, "a", Phase.UPDATE), 5, server.broadcast(state, 5), 1.0)
@@ -74,7 +74,7 @@ def test_both_halves_see_the_same_candidates(covariance: Covariance) -> None:
 
 
 def test_the_server_takes_the_candidates_from_the_rounds_seed() -> None:
-    config = FedCmaConfig(population=6)
+    config = FedCmaConfig(step="ranks", population=6)
     server = FedCmaServer(config, SPACE)
     state = server.init(0)
     update = Update({"losses": np.arange(6.0)}, 1.0)
@@ -151,7 +151,7 @@ def test_a_newton_step_and_a_full_covariance_contradict_each_other() -> None:
 
 def test_settings_hold_what_clients_need() -> None:
     assert settings(FedCmaConfig(population=9)).candidates_sent is False
-    assert settings(FedCmaConfig(covariance="full")).candidates_sent is True
+    assert settings(FedCmaConfig(step="ranks", covariance="full")).candidates_sent is True
     assert settings(FedCmaConfig(population=9)).population == 9
-    assert settings(FedCmaConfig(step="newton")).expansion_sent is True
-    assert settings(FedCmaConfig()).expansion_sent is False
+    assert settings(FedCmaConfig()).expansion_sent is True
+    assert settings(FedCmaConfig(step="ranks")).expansion_sent is False
