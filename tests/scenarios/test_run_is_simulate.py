@@ -61,6 +61,19 @@ def test_newton_steps_over_grpc_lead_to_the_simulated_prompt(
     assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
 
 
+@pytest.mark.parametrize("method", slow_except(["fed-cma", "fed-bpt", "fed-bbpt"], "fed-cma"))
+def test_searches_with_a_readout_over_grpc_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, method: str
+) -> None:
+    sections = job(data, rounds=12, method=method).model_dump()
+    sections["task"] |= {"columns": ("person", "thing"), "views": ("", "In short:")}
+    sections["method"] |= {"readout": {"rounds": 4, "every": 2}}
+    splits = prepare(Job.model_validate(sections))
+    course = course_over_grpc(splits, tmp_path, server_loop)
+    assert course == undisturbed(splits)
+    assert len({report.dev_loss for report in course.reports}) > 3
+
+
 @pytest.mark.parametrize(("codec", "size"), list(zip(CODECS, (0, 1, 2), strict=True)))
 def test_words_over_grpc_lead_to_the_simulated_prompt(
     data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str, size: int
