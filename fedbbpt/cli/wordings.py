@@ -20,7 +20,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.federation.wordings import Tried, WordingComparison, compare_wordings
 from fedbbpt.host.files import atomic_write
-from fedbbpt.job.config import parse_job, read_job
+from fedbbpt.job.config import Job, parse_job, read_job
 from fedbbpt.job.job_edit import with_wording
 from fedbbpt.job.settings import task_spec
 from fedbbpt.tasks.wordings import built_in, find_form, guess_kind, kinds
@@ -65,7 +65,7 @@ def wordings(
     Example: fedbbpt wordings job.toml --write
     """
     log_to_stderr(logging.WARNING)
-    job = changes.apply(read_job(job_file))
+    job = _without_readout(changes.apply(read_job(job_file)))
     with err.status("reading the data"):
         splits = prepare(job)
     data = splits.pooled()
@@ -97,6 +97,11 @@ def wordings(
     _print(found, listed[0])
     if write:
         out.print(f"wrote the first line's template and class texts into {job_file}", style="dim")
+
+
+def _without_readout(job: Job) -> Job:
+    """The job with the class texts as its only columns: wordings are compared by what these tell."""
+    return job.model_copy(update={"task": job.task.model_copy(update={"columns": (), "views": ()})})
 
 
 def _built_in(kind: str, card: ModelCard, splits: Splits) -> tuple[TaskSpec, ...]:
