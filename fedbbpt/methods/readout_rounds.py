@@ -28,7 +28,7 @@ GAP = 1e-4
 
 def start(config: ReadoutConfig, space: ReadoutSpace) -> ReadoutFit:
     """Returns the fits of readouts that use the views only, before their first round."""
-    return readout_fit.init(config.ridges, space.classes, len(space.views) * space.columns)
+    return readout_fit.init(config.ridges, space.classes, space.columns, len(space.views))
 
 
 def continued(fit: ReadoutFit, space: ReadoutSpace) -> ReadoutFit:

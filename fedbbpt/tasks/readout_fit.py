@@ -2,13 +2,17 @@
 
 For each of R penalties, the fit minimises
 
-    mean cross-entropy + ridge / 2 |D~|^2 + SMALL_RIDGE / 2 (|b~|^2 + a~^2)
+    mean cross-entropy + ridge / 2 |D~|^2 + SMALL_RIDGE / 2 (|b~|^2 + |a~|^2)
 
-over D~ `[K, C]`, b~ `[K]` and a number a~. D~ and b~ are the readout of columns that are standardised to mean 0 and
-variance 1, and a~ scales the classes' own scores, as a temperature does: D is the sum of D~ and a multiple of W_0
-(`tasks.readout`). So a large ridge draws the result to offsets and a temperature, not to nothing. The temperature is
-almost free because dev examples choose the ridge by their loss: without it, they choose a small one whenever the PTM's
-scores are too close together, although one number can mend that and the columns may tell nothing.
+over D~ `[K, C]`, b~ `[K]` and a~ `[M]`. D~ and b~ are the readout of columns that are standardised to mean 0 and
+variance 1. The C columns are the scores of V texts under each of M prompts, and a~ scales the classes' own scores under
+each of them, as a temperature does: D is the sum of D~ and of a~_1 W_1 to a~_M W_M, where W_m picks the classes' own
+scores under prompt m. So a large ridge draws the result to offsets and a weighted sum of the prompts' own answers, not
+to nothing.
+
+The temperatures are almost free, for two reasons. Dev examples choose the ridge by their loss: without a temperature,
+they choose a small one whenever the PTM's scores are too close together, although one number can mend that and the
+columns may tell nothing. And M numbers are enough to weigh the answers under M prompts, where K M V would overfit.
 
 The objective is convex and the sums are exact, so the result is that of all examples in one place, whatever the label
 skew. Clients do not know the standardisation: they get readouts of their own columns. The first sums, those of the
@@ -49,30 +53,35 @@ class ReadoutFit:
     """The penalties, `[R]`."""
     standardised: bool
     """Whether `mean` and `scale` are those of the columns that the fit evaluates; false before its first sums."""
+    texts: int
+    """V, the number of columns under one prompt."""
     mean: Floats
     """The mean of each column over the training examples, `[C]`."""
     scale: Floats
     """The standard deviation of each column, `[C]`; 1 for a column with a single value."""
     search: LbfgsState
-    """The searches, n = K (C + 1) + 1: D~ with b~ as its last column, and a~, divided by `_units`."""
+    """The searches, n = K (C + 1) + M: D~ with b~ as its last column, and a~, divided by `_units`."""
     dev_loss: Floats
     """The mean loss of the accepted readouts over the dev examples, `[R]`; 0 before it is known."""
     dev_weight: float
     """The number of dev examples in the last sums."""
 
 
-def init(ridges: Sequence[float], classes: int, columns: int) -> ReadoutFit:
+def init(ridges: Sequence[float], classes: int, texts: int, prompts: int = 1) -> ReadoutFit:
     """Returns the fits before the first evaluation, which is that of the readout 0.
 
     Args:
         ridges: The penalties, positive; infinity keeps D~ at 0.
         classes: K.
-        columns: C, of which the first K are the classes' own.
+        texts: V, the number of columns under one prompt. The first K are the classes' own.
+        prompts: M. There are C = M V columns.
     """
-    start = np.zeros((len(ridges), classes * (columns + 1) + 1))
+    columns = prompts * texts
+    start = np.zeros((len(ridges), classes * (columns + 1) + prompts))
     return ReadoutFit(
         ridges=np.array(ridges, np.float64),
         standardised=False,
+        texts=texts,
         mean=np.zeros(columns),
         scale=np.ones(columns),
         search=lbfgs.init(start),
@@ -88,13 +97,15 @@ def restarted(fit: ReadoutFit, columns: int) -> ReadoutFit:
 
     Args:
         fit: The fits before.
-        columns: C, at least as many as before. Further columns follow those before, and begin with zeros.
+        columns: C, at least as many as before, and a multiple of V. Further columns follow those before, and begin with
+            zeros.
     """
     more = columns - len(fit.mean)
-    matrix, temperature = _parts(fit)
+    matrix, temperatures = _parts(fit)
+    temperatures = np.pad(temperatures, ((0, 0), (0, more // fit.texts)))
     wider = np.insert(matrix, [len(fit.mean)] * more, 0.0, axis=2)
     mean, scale = np.pad(fit.mean, (0, more)), np.pad(fit.scale, (0, more), constant_values=1.0)
-    return _moved(replace(fit, standardised=False, mean=mean, scale=scale), wider, temperature)
+    return _moved(replace(fit, standardised=False, mean=mean, scale=scale), wider, temperatures)
 
 
 def readouts(fit: ReadoutFit) -> Floats:
@@ -136,6 +147,8 @@ def fit_readout(
     dev_labels: Labels,
     classes: int,
     ridges: Sequence[float] = RIDGES,
+    *,
+    prompts: int = 1,
     evaluations: int = 60,
 ) -> tuple[Floats, float]:
     """Returns the readout `[K, C + 1]` of examples in one place, and the ridge that the dev examples choose.
@@ -147,9 +160,10 @@ def fit_readout(
         dev_labels: Their classes.
         classes: K.
         ridges: The penalties to choose from.
+        prompts: M, the number of prompts that the columns are of.
         evaluations: The number of evaluations of the loss.
     """
-    fit = init(ridges, classes, columns.shape[1])
+    fit = init(ridges, classes, columns.shape[1] // prompts, prompts)
     for _ in range(evaluations):
         asked = readouts(fit)
         dev_loss, dev_weight = losses(dev_columns, dev_labels, asked), float(len(dev_labels))
@@ -164,23 +178,28 @@ def _standardised(fit: ReadoutFit, told: ReadoutSums) -> ReadoutFit:
     variance = square - mean**2
     varies = variance > CONSTANT * square
     found = replace(fit, standardised=True, mean=mean, scale=np.sqrt(np.where(varies, variance, 1.0)))
-    matrix, temperature = _parts(fit)
+    matrix, temperatures = _parts(fit)
     d = accepted(fit)[:, :, :-1]
     matrix[:, :, -1] += d @ (mean - fit.mean)
     matrix[:, :, :-1] *= found.scale / fit.scale
     classes = d.shape[1]
-    return _moved(found, matrix, temperature * _own_scale(found, classes) / _own_scale(fit, classes))
+    return _moved(found, matrix, temperatures * _own_scales(found, classes) / _own_scales(fit, classes))
 
 
 def _parts(fit: ReadoutFit) -> tuple[Floats, Floats]:
-    """Returns D~ and b~ `[R, K, C + 1]` and a~ `[R, 1]` of the accepted readouts."""
-    x = fit.search.point * _units(fit)
-    return x[:, :-1].reshape(len(x), -1, len(fit.mean) + 1), x[:, -1:]
+    """Returns D~ and b~ `[R, K, C + 1]` and a~ `[R, M]` of the accepted readouts."""
+    return _split(fit, fit.search.point)
 
 
-def _moved(fit: ReadoutFit, matrix: Floats, temperature: Floats) -> ReadoutFit:
+def _split(fit: ReadoutFit, point: Floats) -> tuple[Floats, Floats]:
+    """Returns D~ and b~ `[R, K, C + 1]` and a~ `[R, M]` of points `[R, n]` of the searches."""
+    x, prompts = point * _units(fit), len(fit.mean) // fit.texts
+    return x[:, :-prompts].reshape(len(x), -1, len(fit.mean) + 1), x[:, -prompts:]
+
+
+def _moved(fit: ReadoutFit, matrix: Floats, temperatures: Floats) -> ReadoutFit:
     """Returns new fits that begin at these D~, b~ and a~."""
-    x = np.concatenate([matrix.reshape(len(matrix), -1), temperature], axis=1)
+    x = np.concatenate([matrix.reshape(len(matrix), -1), temperatures], axis=1)
     fit = replace(fit, search=lbfgs.init(x))
     units = _units(fit)
     return replace(fit, search=lbfgs.init(np.divide(x, units, out=np.zeros_like(x), where=units > 0)))
@@ -188,11 +207,10 @@ def _moved(fit: ReadoutFit, matrix: Floats, temperature: Floats) -> ReadoutFit:
 
 def _readouts(fit: ReadoutFit, point: Floats) -> Floats:
     """Returns the readouts `[R, K, C + 1]` of points `[R, n]` of the searches."""
-    x = point * _units(fit)
-    matrix = x[:, :-1].reshape(len(x), -1, len(fit.mean) + 1)
+    matrix, temperatures = _split(fit, point)
     d = matrix[:, :, :-1] / fit.scale
-    own = np.arange(d.shape[1])
-    d[:, own, own] += x[:, -1:] / _own_scale(fit, len(own))
+    classes, own = _own(fit, d.shape[1])
+    d[:, classes, own] += (temperatures / _own_scales(fit, len(classes)))[:, :, None]
     return np.concatenate([d, matrix[:, :, -1:] - (d @ fit.mean)[:, :, None]], axis=2)
 
 
@@ -200,24 +218,32 @@ def _standardised_gradient(fit: ReadoutFit, gradient: Floats) -> Floats:
     """Returns the derivatives `[R, n]` by D~, b~ and a~ from those by D and b `[R, K, C + 1]`."""
     by_offsets = gradient[:, :, -1:]
     centred = gradient[:, :, :-1] - by_offsets * fit.mean
-    own = np.arange(gradient.shape[1])
-    by_temperature = centred[:, own, own].sum(axis=1, keepdims=True) / _own_scale(fit, len(own))
+    classes, own = _own(fit, gradient.shape[1])
+    by_temperatures = centred[:, classes, own].sum(axis=2) / _own_scales(fit, len(classes))
     by_matrix = centred / fit.scale
     flat = np.concatenate([by_matrix, by_offsets], axis=2).reshape(len(gradient), -1)
-    return np.concatenate([flat, by_temperature], axis=1)
+    return np.concatenate([flat, by_temperatures], axis=1)
 
 
-def _own_scale(fit: ReadoutFit, classes: int) -> float:
-    """Returns the typical standard deviation of the classes' own columns."""
-    return float(np.sqrt((fit.scale[:classes] ** 2).mean()))
+def _own(fit: ReadoutFit, classes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns the classes `[K]`, and their own columns under each prompt, `[M, K]`."""
+    each = np.arange(classes)
+    return each, np.arange(0, len(fit.mean), fit.texts)[:, None] + each
+
+
+def _own_scales(fit: ReadoutFit, classes: int) -> Floats:
+    """Returns the typical standard deviation of the classes' own columns under each prompt, `[M]`."""
+    scales: Floats = np.sqrt((fit.scale[_own(fit, classes)[1]] ** 2).mean(axis=1))
+    return scales
 
 
 def _penalties(fit: ReadoutFit) -> Floats:
     """Returns the penalty of each of the n standardised numbers, `[R, n]`."""
-    columns, n = len(fit.mean), fit.search.point.shape[1]
-    matrix = np.broadcast_to(fit.ridges[:, None, None], (len(fit.ridges), n // (columns + 1), columns + 1)).copy()
+    columns, prompts = len(fit.mean), len(fit.mean) // fit.texts
+    classes = (fit.search.point.shape[1] - prompts) // (columns + 1)
+    matrix = np.broadcast_to(fit.ridges[:, None, None], (len(fit.ridges), classes, columns + 1)).copy()
     matrix[:, :, -1] = SMALL_RIDGE
-    return np.pad(matrix.reshape(len(matrix), -1), ((0, 0), (0, 1)), constant_values=SMALL_RIDGE)
+    return np.pad(matrix.reshape(len(matrix), -1), ((0, 0), (0, prompts)), constant_values=SMALL_RIDGE)
 
 
 def _units(fit: ReadoutFit) -> Floats:

@@ -43,44 +43,47 @@ def federated(parts: list[tuple[Floats, Labels]], fit: ReadoutFit, evaluations: 
     return fit
 
 
-def pooled(columns: Floats, labels: Labels, ridge: float) -> Floats:
+def pooled(columns: Floats, labels: Labels, ridge: float, prompts: int = 1) -> Floats:
     """The same objective, written as a formula in D~, b~ and a~ and solved by scipy; the readout `[K, C + 1]`."""
     mean, scale = columns.mean(axis=0), columns.std(axis=0)
-    own_scale = np.sqrt((scale[:K] ** 2).mean())
+    texts = columns.shape[1] // prompts
+    picks = np.stack([np.eye(K, columns.shape[1], m * texts) for m in range(prompts)])  # W_1 to W_M
+    own_scales = np.array([np.sqrt((scale[m * texts : m * texts + K] ** 2).mean()) for m in range(prompts)])
+    own = np.einsum("mkc,bc->mbk", picks, columns - mean) / own_scales[:, None, None]
     standardised = (columns - mean) / scale
     width = columns.shape[1]
 
-    def unfold(x: Floats) -> tuple[Floats, Floats, float]:
-        return x[: K * width].reshape(K, width), x[K * width : -1], float(x[-1])
+    def unfold(x: Floats) -> tuple[Floats, Floats, Floats]:
+        return x[: K * width].reshape(K, width), x[K * width : -prompts], x[-prompts:]
 
     def objective(x: Floats) -> tuple[float, Floats]:
         d, b, a = unfold(x)
-        own = (columns[:, :K] - mean[:K]) / own_scale
-        logits = columns[:, :K] + standardised @ d.T + b + a * own
+        logits = columns[:, :K] + standardised @ d.T + b + np.einsum("m,mbk->bk", a, own)
         logits -= logits.max(axis=1, keepdims=True)
         p = np.exp(logits)
         p /= p.sum(axis=1, keepdims=True)
         loss = -np.log(p[np.arange(len(labels)), labels]).mean()
         off = (p - np.eye(K)[labels]) / len(labels)
-        value = loss + ridge / 2 * (d**2).sum() + SMALL_RIDGE / 2 * ((b**2).sum() + a**2)
+        value = loss + ridge / 2 * (d**2).sum() + SMALL_RIDGE / 2 * ((b**2).sum() + (a**2).sum())
         by_d, by_b = off.T @ standardised + ridge * d, off.sum(axis=0) + SMALL_RIDGE * b
-        return value, np.concatenate([by_d.ravel(), by_b, [(off * own).sum() + SMALL_RIDGE * a]])
+        return value, np.concatenate([by_d.ravel(), by_b, np.einsum("bk,mbk->m", off, own) + SMALL_RIDGE * a])
 
-    start = np.zeros(K * (width + 1) + 1)
+    start = np.zeros(K * (width + 1) + prompts)
     solved = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 5000})
     d, b, a = unfold(solved.x)
     raw = d / scale
-    raw[:, :K] += a / own_scale * np.eye(K)
+    raw += np.einsum("m,mkc->kc", a / own_scales, picks)
     return np.concatenate([raw, (b - raw @ mean)[:, None]], axis=1)
 
 
+@pytest.mark.parametrize("prompts", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_fit_over_skewed_clients_equals_the_pooled_one(seed: int) -> None:
+def test_the_fit_over_skewed_clients_equals_the_pooled_one(seed: int, prompts: int) -> None:
     columns, labels = examples(seed)
     ridges = (1e-2, 1e-1, 1.0)
-    fit = federated(clients(columns, labels), readout_fit.init(ridges, K, C))
+    fit = federated(clients(columns, labels), readout_fit.init(ridges, K, C // prompts, prompts))
     for found, ridge in zip(readout_fit.accepted(fit), ridges, strict=True):
-        expected = pooled(columns, labels, ridge)
+        expected = pooled(columns, labels, ridge, prompts)
         np.testing.assert_allclose(found[:, :C] * UNITS, expected[:, :C] * UNITS, atol=1e-6)
         np.testing.assert_allclose(
             readout.scores(columns, found[None]), readout.scores(columns, expected[None]), atol=1e-6
@@ -90,7 +93,7 @@ def test_the_fit_over_skewed_clients_equals_the_pooled_one(seed: int) -> None:
 def test_a_fit_goes_on_where_another_one_of_fewer_columns_ended() -> None:
     """Kills: a start at 0, a start that other moments of the columns move, a step before the first sums."""
     columns, labels = examples(3)
-    before = federated(clients(columns[:, :8], labels), readout_fit.init((0.1, 1.0), K, 8), 30)
+    before = federated(clients(columns[:, :8], labels), readout_fit.init((0.1, 1.0), K, 4, 2), 30)
     before = replace(before, dev_loss=np.array([0.9, 0.8]), dev_weight=5.0)
     moved = 0.7 * columns + 2.0 * UNITS * np.random.default_rng(0).normal(size=columns.shape) + UNITS
     fit = readout_fit.restarted(before, C)
@@ -103,7 +106,7 @@ def test_a_fit_goes_on_where_another_one_of_fewer_columns_ended() -> None:
         fit = readout_fit._standardised(fit, readout.sums(moved, labels, readout_fit.readouts(fit)))
     fit = federated(clients(moved, labels), readout_fit.restarted(before, C))
     found = readout_fit.accepted(fit)[0]
-    np.testing.assert_allclose(found[:, :C] * UNITS, pooled(moved, labels, 0.1)[:, :C] * UNITS, atol=1e-6)
+    np.testing.assert_allclose(found[:, :C] * UNITS, pooled(moved, labels, 0.1, 3)[:, :C] * UNITS, atol=1e-6)
 
 
 @pytest.mark.parametrize("ridge", [1e9, np.inf])
