@@ -34,7 +34,7 @@ from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.whitebox import auxiliary_file
 from fedbbpt.whitebox.auxiliary import layer_list
-from fedbbpt.whitebox.model import prefix_cache
+from fedbbpt.whitebox.prefix import prefix_cache
 from fedbbpt.whitebox.sequences import Batch, answered_examples, pad_batch
 
 BATCH = 25

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs FedSP on SmolLM2-135M-Instruct with three seeds, without and with the owner's shard, and prints the table.
+# Runs FedSP on SmolLM2-135M-Instruct with three seeds, without and with turns of the owner, and prints the figures.
 # Usage: [TASKS="trec agnews sst2"] experiments/smollm2_fed_sp.sh FOLDER_WITH_A_FOLDER_FOR_EACH_TASK OUT [TEST_ROWS]
 set -euo pipefail
 here=$(dirname "$0") data=$1 out=$2 rows=${3:-200}
@@ -23,8 +23,7 @@ for task in ${TASKS:-trec agnews}; do
     sed "s%^template = .*%template = \"${template[$task]}\"%; s%^labels = .*%labels = ${labels[$task]}%
          s%^classes = .*%classes = ${classes[$task]}%; s%^source = .*%source = \"$data/$task\"%" \
         "$here/smollm2-fed-sp.toml" > "$out/$task-off.toml"
-    sed "s%^server_share = .*%server_share = 0.25%; s%^server_shard = .*%server_shard = true%" \
-        "$out/$task-off.toml" > "$out/$task-on.toml"
+    sed "s%^server_shard = .*%server_shard = true%" "$out/$task-off.toml" > "$out/$task-on.toml"
     for seed in 0 1 2; do
         for shard in off on; do
             [ -e "$out/$task-$shard-$seed/summary.json" ] ||

@@ -190,9 +190,10 @@ def make_auxiliary(job: Job, shard: LabelledExamples, path: Path) -> None:
     with needs_extra("ptm", where="method fed-sp"):
         from fedbbpt.whitebox import roles
         from fedbbpt.whitebox.auxiliary import LayerRange
-    layers = LayerRange(job.method.start, job.method.cell, job.method.mode, job.method.bottom)
-    distillation = job.method.distillation()
-    atomic_write(path, roles.make_auxiliary(job.ptm.model, layers, distillation, task_spec(job), shard, job.run.seed))
+    method, space, seed = job.method, job.space(), job.run.seed
+    layers = LayerRange(method.start, method.cell, method.mode, method.bottom, method.stitch)
+    made = roles.make_auxiliary(job.ptm.model, layers, method.distillation(), task_spec(job), space, shard, seed)
+    atomic_write(path, made)
 
 
 def announced_auxiliary(path: Path) -> Auxiliary:

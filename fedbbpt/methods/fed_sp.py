@@ -42,6 +42,9 @@ class FedSpConfig(MethodConfig):
     bottom: int = Field(
         0, ge=0, description="With drop: number of first layers that the auxiliary model takes as well, below the cell."
     )
+    stitch: bool = Field(
+        False, description="With drop: whether an affine map, fitted on the owner's texts, makes the cell's inputs."
+    )
     distill_steps: int = Field(5000, ge=0, description="Steps of the distillation before the first round.")
     distill_learning_rate: float = Field(
         5e-4, gt=0, allow_inf_nan=False, description="Learning rate of the distillation."

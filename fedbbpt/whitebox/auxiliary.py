@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.types import Arrays
+from fedbbpt.whitebox.stitch import add_stitch
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class LayerRange:
     mode: Literal["share", "drop"]
     bottom: int = 0
     """Number of the full model's first layers below the cell."""
+    stitched: bool = False
+    """Whether an affine map is in front of the cell."""
 
     @property
     def taken(self) -> tuple[int, ...]:
@@ -51,9 +54,14 @@ def untrained_auxiliary(config: Any, layers: LayerRange) -> Any:
         if layers.mode == "drop":
             fix = f"0 to {layers.start}"
         raise InvalidInput(what, where="method.bottom", fix=f'{fix} with mode = "{layers.mode}"')
+    if layers.stitched and layers.mode == "share":
+        what = "a stitch below layers that are repeated to the full depth"
+        raise InvalidInput(what, where="method.stitch", fix='false, or mode = "drop"')
     config = deepcopy(config)
     config.num_hidden_layers = len(layers.taken)
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # it has no types
+    if layers.stitched:
+        add_stitch(layer_list(model)[1][layers.bottom], config.hidden_size)
     if layers.mode == "share":
         _, decoder = layer_list(model)
         decoder.extend([_shared_copy(decoder[i % layers.cell], i) for i in range(layers.cell, depth)])
@@ -98,7 +106,8 @@ def extract_auxiliary(full: Any, layers: LayerRange) -> Any:
         index, _, rest = parameter.removeprefix(f"{name}.").partition(".")
         return f"{name}.{layers.taken[int(index)]}.{rest}"
 
-    load_weights(model, {parameter: sources[source(parameter)] for parameter, _ in model.named_parameters()})
+    own = weights(model)  # of which only a stitch is not the full model's
+    load_weights(model, {parameter: sources.get(source(parameter), own[parameter]) for parameter in own})
     return model
 
 

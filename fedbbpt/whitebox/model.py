@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.prompts.deep import DeepSpace
@@ -20,15 +19,8 @@ from fedbbpt.types import Arrays, Stage
 from fedbbpt.whitebox import auxiliary
 from fedbbpt.whitebox.auxiliary import LayerRange
 from fedbbpt.whitebox.optimise import minimise, reproducible
+from fedbbpt.whitebox.prefix import prefix_cache
 from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
-
-
-def prefix_cache(prefix: Tensor, count: int) -> DynamicCache:
-    """Returns a cache with the prefix `[layers, 2, heads, L, width]` for each of `count` sequences."""
-    cache = DynamicCache()
-    for index, (keys, values) in enumerate(prefix.unbind(0)):
-        cache.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), index)
-    return cache
 
 
 def answer_loss(model: Any, prefix: Tensor, batch: Batch) -> Tensor:

@@ -1,8 +1,11 @@
 """Makes the models of FedSP's roles: the owner's full and auxiliary models, and a client's auxiliary model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import transformers
 
 from fedbbpt.errors import InvalidInput
@@ -13,17 +16,24 @@ from fedbbpt.ptm.models.sources import locate
 from fedbbpt.ptm.models.text.encoding import ExampleEncoder
 from fedbbpt.types import LabelledExamples, Precision, Stage, TaskSpec
 from fedbbpt.whitebox import auxiliary_file
-from fedbbpt.whitebox.auxiliary import LayerRange, extract_auxiliary
+from fedbbpt.whitebox.auxiliary import LayerRange, extract_auxiliary, layer_list
 from fedbbpt.whitebox.distillation import distil, generate_sequences
 from fedbbpt.whitebox.model import CausalWhiteBox
 from fedbbpt.whitebox.sequences import AnsweredExample, answered_examples
+from fedbbpt.whitebox.stitch import fit_stitch
 
 GENERATED_TEXTS, GENERATED_TOKENS = 512, 64
 """Number and length of the texts that the full model writes to be distilled on, if its owner has no data."""
 
 
 def make_auxiliary(
-    model: str, layers: LayerRange, stage: Stage, task: TaskSpec, shard: LabelledExamples, seed: int
+    model: str,
+    layers: LayerRange,
+    stage: Stage,
+    task: TaskSpec,
+    space: PromptSpace,
+    shard: LabelledExamples,
+    seed: int,
 ) -> bytes:
     """Makes an auxiliary model and distils the full model into it; returns the content of its file.
 
@@ -32,6 +42,7 @@ def make_auxiliary(
         layers: The cell of layers that is taken.
         stage: Settings of the distillation; with 0 steps there is none.
         task: The task of the run.
+        space: The space of its prefixes; a stitch is fitted with the initial one.
         shard: The owner's examples to distil on; if it is empty, the full model writes texts for this.
         seed: Seed of the training.
 
@@ -40,15 +51,27 @@ def make_auxiliary(
     """
     checkpoint = _load(model)
     student = extract_auxiliary(checkpoint.model, layers)
-    if stage.steps:
+    if stage.steps or layers.stitched:
         encoder = _encoder(checkpoint.model, checkpoint.tokenizer, checkpoint.max_tokens)
         sequences = (
             answered_examples(encoder, task, shard, 0)
             if len(shard)
             else _generated_sequences(checkpoint, encoder, seed)
         )
-        distil(checkpoint.model, student, sequences, stage, seed)
+        if layers.stitched:
+            _stitch(checkpoint.model, student, layers, _deep(space), sequences)
+        if stage.steps:
+            distil(checkpoint.model, student, sequences, stage, seed)
     return auxiliary_file.pack(student, layers, locate(model))
+
+
+def _stitch(
+    full: Any, student: Any, layers: LayerRange, space: DeepSpace, sequences: Sequence[AnsweredExample]
+) -> None:
+    CausalWhiteBox(full, space, sequences)  # refuses prefixes of another shape
+    initial = torch.from_numpy(space.prefixes(np.zeros((1, space.dim)))[0])
+    full_layer, small_layer = layer_list(full)[1][layers.start], layer_list(student)[1][layers.bottom]
+    fit_stitch(full, full_layer, student, small_layer, sequences, (initial, initial[list(layers.taken)]))
 
 
 def _generated_sequences(checkpoint: Checkpoint, encoder: ExampleEncoder, seed: int) -> tuple[AnsweredExample, ...]:
@@ -99,6 +122,11 @@ def _white_box(
     data: LabelledExamples,
     layers: LayerRange | None = None,
 ) -> CausalWhiteBox:
+    space = _deep(space)
+    return CausalWhiteBox(model, space, answered_examples(encoder, task, data, space.tokens), layers)
+
+
+def _deep(space: PromptSpace) -> DeepSpace:
     if not isinstance(space, DeepSpace):
         raise InvalidInput("white-box training needs deep prompts", where="task.prompt.kind", fix='"deep"')
-    return CausalWhiteBox(model, space, answered_examples(encoder, task, data, space.tokens), layers)
+    return space

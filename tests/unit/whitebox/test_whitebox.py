@@ -68,7 +68,7 @@ def auxiliary(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[...
     def make(name: str, mode: Literal["share", "drop"] = "share", start: int = 0) -> Path:
         layers, stage = LayerRange(start, 1, mode), Stage(0, 4, 5e-3, 0.01, 1e-8, 0.1)
         path = tmp_path / f"{name}.safetensors"
-        path.write_bytes(make_auxiliary(str(checkpoint(name)), layers, stage, TASK, DATA, seed=0))
+        path.write_bytes(make_auxiliary(str(checkpoint(name)), layers, stage, TASK, SPACES[name], DATA, seed=0))
         return path
 
     return make
@@ -253,6 +253,36 @@ def test_layers_below_the_first_tuned_one_keep_the_initial_prefix(checkpoint: Ca
     )
     moved = np.abs(space.prefixes(tuned[None]) - space.prefixes(np.zeros((1, space.dim))))[0].max(axis=(1, 2, 3, 4))
     assert moved[1] > 1e-3 and moved[0] == 0
+
+
+@each_family
+def test_stitch_gives_the_cell_the_states_of_the_full_model(
+    checkpoint: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    """Kills: a map fitted to another layer, or one that the file does not carry."""
+    folder, layers, space = checkpoint(name), LayerRange(1, 1, "drop", stitched=True), SPACES[name]
+    stage = Stage(0, 4, 5e-3, 0.01, 1e-8, 0.1)
+    path = tmp_path / "auxiliary.safetensors"
+    path.write_bytes(make_auxiliary(str(folder), layers, stage, TASK, space, DATA, seed=0))
+    stitched, plain = auxiliary_file.read(path).model, extract_auxiliary(full(folder), replace(layers, stitched=False))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    sequences = answered_examples(ExampleEncoder(tokenizer, 48, vectors=len(tokenizer), causal=True), TASK, DATA, 0)
+    before, after = (
+        float(hidden_state_error(full(folder), model.eval(), pad_batch(sequences)).detach())
+        for model in (plain, stitched)
+    )
+    assert after < 0.8 * before
+
+
+def test_stitch_for_prefixes_of_another_shape_is_refused(checkpoint: Callable[[str], Path]) -> None:
+    layers, stage = LayerRange(1, 1, "drop", stitched=True), Stage(0, 4, 5e-3, 0.01, 1e-8, 0.1)
+    with pytest.raises(InvalidInput, match="2 layers, 2 heads and width 8"):
+        make_auxiliary(str(checkpoint("llama")), layers, stage, TASK, SPACES["gpt2"], DATA, seed=0)
+
+
+def test_stitch_of_shared_layers_is_refused(checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(InvalidInput, match=r"method\.stitch: a stitch below layers that are repeated"):
+        extract_auxiliary(full(checkpoint("llama")), LayerRange(1, 1, "share", stitched=True))
 
 
 def test_auxiliary_model_without_a_tuned_layer_is_refused(auxiliary: Callable[..., Path]) -> None:
