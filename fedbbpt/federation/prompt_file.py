@@ -12,8 +12,12 @@ from safetensors.numpy import save
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.files import atomic_write
 from fedbbpt.prompts import Space
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.types import Examples, Precision, PrecisionChoice, TaskSpec
+
+RAISING = 3
+"""The most columns that the page names for each class."""
 
 
 class PromptCard(BaseModel):
@@ -95,7 +99,9 @@ def _page(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
     words = f": {card.space.prompts(z[None], Examples()).texts[0]}" if isinstance(card.space, TextSpace) else ""
     accuracy = "-" if card.dev_accuracy is None else f"{card.dev_accuracy:.3f}"
     loss = "-" if card.dev_loss is None else f"{card.dev_loss:.4f}"
-    classes = "\n".join(f"- **{label}**: {text}" for label, text in zip(card.labels, card.classes, strict=True))
+    raising = _raising(card, z)
+    named = zip(card.labels, card.classes, raising, strict=True)
+    classes = "\n".join(f"- **{label}**: {text}{raised}" for label, text, raised in named)
     columns = f"\nFurther columns: {'; '.join(card.columns)}\n" if card.columns else ""
     return f"""# A prompt for {card.ptm}
 
@@ -109,6 +115,7 @@ Tuned by {card.clients} clients with {card.method}, without the model's weights 
 | cost | {card.queries} queries (prompt, example) |
 | dev accuracy | {accuracy} (loss {loss}); the round was chosen on these examples |
 | prompt | {card.space}{words} |
+| a prediction | {_queries(card, z)} for each input |
 | template | `{card.template}` |
 
 Classes:
@@ -117,3 +124,21 @@ Classes:
 {columns}
 Use it with `fedbbpt predict --prompt prompt.safetensors --text "..."`. It fits this model and revision only.
 """
+
+
+def _queries(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
+    """How many queries a prediction costs: one for each view of a readout, and one if it uses the prompt."""
+    count = 1
+    if isinstance(card.space, ReadoutSpace):
+        count = len(card.space.views) + card.space.uses_prompt(z[None])
+    return "1 query" if count == 1 else f"{count} queries"
+
+
+def _raising(card: PromptCard, z: npt.NDArray[np.float32]) -> list[str]:
+    """The columns whose scores raise each class the most above the others in a readout, under its first view."""
+    if not isinstance(card.space, ReadoutSpace) or not card.columns:
+        return [""] * len(card.labels)
+    weights = card.space.readouts(z[None])[0, :, len(card.labels) : card.space.columns]  # [K, further columns]
+    above = weights - weights.mean(axis=0)
+    named = [[card.columns[index] for index in row.argsort()[::-1][:RAISING] if row[index] > 0] for row in above]
+    return [f" (raised by: {'; '.join(texts)})" if texts else "" for texts in named]

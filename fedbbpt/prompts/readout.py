@@ -52,10 +52,12 @@ class ReadoutSpace(ReadoutSpaceSettings):
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> Prompts | None:
         """Returns the prompts of z `[P, dim]`; None if no readout among them uses their scores."""
+        return self.prompt.prompts(z[:, : self.prompt.dim], examples) if self.uses_prompt(z) else None
+
+    def uses_prompt(self, z: npt.NDArray[np.floating]) -> bool:
+        """Returns whether a readout among z `[P, dim]` uses the scores under its prompt."""
         fixed = len(self.views) * self.columns
-        if not self.readouts(z)[:, :, fixed:-1].any():
-            return None
-        return self.prompt.prompts(z[:, : self.prompt.dim], examples)
+        return bool(self.readouts(z)[:, :, fixed:-1].any())
 
     def readouts(self, z: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Returns the readouts of z `[P, dim]`: `[P, K, C + 1]`, D and in the last column b."""
@@ -79,5 +81,7 @@ class ReadoutSpace(ReadoutSpaceSettings):
         return found
 
     def __str__(self) -> str:
-        named = ", ".join(repr(view) for view in self.views)
-        return f"{self.prompt}; a readout of {self.columns} columns, under the fixed prompts {named} and this one"
+        under = ["no prompt" if not view else repr(view) for view in self.views]
+        prompted = not isinstance(self.prompt, NoPrompt)
+        found = f"a readout of the scores of {self.columns} texts under {', '.join(under)}"
+        return f"{self.prompt}; {found} and this prompt" if prompted else found
