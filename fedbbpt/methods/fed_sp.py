@@ -71,7 +71,8 @@ class FedSpConfig(MethodConfig):
     @model_validator(mode="after")
     def _trains_on_batches_of_its_own(self) -> "FedSpConfig":
         if self.batch_examples:
-            raise contradiction("batch_examples", "fed-sp scores no candidates", "batch_size, and 0 here")
+            what = "batches are of examples that candidates are scored on, and fed-sp trains instead"
+            raise contradiction("batch_examples", what, "0; method.batch_size is the number of examples in a step")
         return self
 
     def distillation(self) -> Stage:

@@ -10,6 +10,7 @@ from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.errors import InvalidData
 from fedbbpt.methods.fed_bpt import FedBptClient, FedBptConfig, FedBptServer, settings
 from fedbbpt.prompts.latent import LatentSpace
+from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import (
@@ -155,6 +156,21 @@ def test_losses_alone_need_batches_of_enough_examples() -> None:
         InvalidData, match=r"7 different ones in a batch; a larger method.batch_examples, .* at least 8"
     ):
         objectives(ptm_of(Fake(), output=Output.LOSS_ONLY, min_examples=8))
+
+
+def test_views_are_asked_once_for_each_example_in_whatever_batch() -> None:
+    """Kills: views that are asked again when a batch is registered again, and views of perturbed copies."""
+    space = ReadoutSpace(SPACE, ("", "It is about"), 4, classes=2, columns=2)
+    asked = LocalObjectives(local_ptm(Fake()), TASK, space, DATA, DATA, sampling=Sampling(M, seed=1))
+    z = np.concatenate([Z, np.ones((3, space.dim - 5))], axis=1)
+    asked.measure_all(z.astype(np.float32))
+    assert asked.queries == (len(space.views) + len(Z)) * len(DATA)
+    for draw in range(6):
+        before, rows = asked.queries, asked.each(z, None, draw).shape[1]
+        assert asked.queries - before == len(Z) * rows
+        clean, copies = asked.each(z, None, draw), asked.each(z, Perturbation(1.0, draw), draw)
+        assert asked.queries - before == (3 * len(Z) + len(space.views)) * rows
+        assert (clean != copies).any()
 
 
 @pytest.mark.parametrize("batch_examples", [0, M])
