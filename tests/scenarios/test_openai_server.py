@@ -30,7 +30,11 @@ from fedbbpt.errors import (
     UnsupportedPrompt,
     WrongService,
 )
+from fedbbpt.federation.column_choice import with_columns
+from fedbbpt.job.config import Job
+from fedbbpt.job.settings import task_spec
 from fedbbpt.ptm.models.loading import load
+from fedbbpt.tasks.general_columns import GENERAL_WORDS
 from fedbbpt.types import Examples, Perturbation, PromptKind, Scores, SoftPrompts, TaskSpec, TextPrompts
 from tests import jobs
 from tests.checkpoints import WORDS, save_checkpoint
@@ -58,6 +62,8 @@ PROMPT_FIRST, PROMPT_LAST = "{prompt} {text} It was {mask}", "{text} the {prompt
 TASK = TaskSpec("{prompt} {text} It was {mask}", ("bad", "great", "fine"))
 TEXTS = ("the film was very good", "dull", "who wrote this long book", "a story", "where is paris")
 PROMPTS = TextPrompts(("which kind of story", "so", ""))
+KNOWN_WORDS = tuple(word for word in GENERAL_WORDS if word in (*WORDS.split(), *" ".join(PROBES).split()))
+"""The general words that the checkpoint has as single tokens."""
 
 Refusal = tuple[int, dict[str, str], bytes]
 Start = Callable[..., OpenAICompatible]
@@ -581,3 +587,20 @@ def test_address_that_would_disclose_the_key_is_refused(model: str, error: type[
 def test_key_of_several_lines_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no key has"):
         load("openai:tiny@http://127.0.0.1:8000/v1", api_key="one\ntwo")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "known"), [("vllm", KNOWN_WORDS), ("llama.cpp", KNOWN_WORDS), ("openai", GENERAL_WORDS)]
+)
+def test_general_columns_are_the_words_that_the_servers_tokenizer_has(
+    start: Start, dialect: str, known: tuple[str, ...]
+) -> None:
+    """A server without a tokenizer takes all words, and its scores of unknown ones are bounds."""
+    ptm = local_ptm(start(dialect=dialect))
+    task = {"labels": ["a", "b"], "classes": ["fine", "dull"], "template": TASK.template, "columns": "general"}
+    completed = with_columns(Job.model_validate({"task": task}), ptm)
+    assert completed.columns() == known
+    handle = ptm.register_examples(ptm.register_task(task_spec(completed)), Examples(TEXTS), 8)
+    scored = ptm.score(handle.id, TextPrompts(("",)))
+    assert scored.scores.shape == (1, len(TEXTS), 2 + len(known))
+    assert (scored.bounds is not None and bool(scored.bounds.any())) == (dialect == "openai")
