@@ -84,8 +84,8 @@ MAX_DELTA = 1.0
 MAX_PROJECTION_ELEMENTS = 2**27
 """Elements of a projection's matrix A: half a GiB of normal numbers. RoBERTa-large with 50 tokens and n = 500 has a
 fifth of it."""
-MAX_INPUT_VECTORS_BYTES = 2**28
-"""Embeddings of inputs that a dual encoder keeps for prompts in the class texts: some 170,000 of MiniLM."""
+MAX_EMBEDDINGS_BYTES = 2**28
+"""Embeddings of inputs and class texts that a dual encoder keeps for prompts in the class texts: 130,000 of MiniLM."""
 
 # Tenants of a PTM
 

@@ -126,7 +126,7 @@ def concatenate(parts: Sequence[LabelledExamples]) -> LabelledExamples:
     return LabelledExamples(Examples(texts, pairs), labels)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class TaskSpec:
     """A classification task of the PTM."""
 

@@ -203,9 +203,9 @@ def test_prompts_in_the_class_texts_are_prompts_in_the_inputs_with_both_exchange
         assert found == pytest.approx(exchanged.score(wanted, texts).swapaxes(1, 2), abs=1e-4)
 
 
-def test_inputs_are_embedded_once_for_all_prompts_in_the_class_texts(case: Case) -> None:
-    """Kills: inputs that are counted, or computed, in every call; a cache that knows texts instead of rows."""
-    backend, task = of_two_towers(case).backend, case.task
+def test_both_sides_are_embedded_once(case: Case) -> None:
+    """Kills: embeddings that are counted, or computed, in every call; a cache that knows texts instead of rows."""
+    backend, task = of_two_towers(case).backend, replace(case.task)
     rows = backend.prepare(task, Examples(TEXTS), 0, None)
 
     def tokens(prompts: LatentPrompts) -> int:
@@ -213,11 +213,13 @@ def test_inputs_are_embedded_once_for_all_prompts_in_the_class_texts(case: Case)
         jobs.run(backend, job, (len(prompts), len(rows), 3))
         return sum(batch.tokens for batch in job.batches)
 
-    inputs = sum(map(backend.tokens, rows))
-    first, again, double = (tokens(latent(count, Injection.CLASS)) for count in (2, 2, 4))
-    assert first == again + inputs and double == 2 * again
+    inputs, six = sum(map(backend.tokens, rows)), latent(6, Injection.CLASS)
+    first, again, others, more = (tokens(six.take(numbers)) for numbers in ([0, 1], [1, 0], [2, 3], [3, 4, 5]))
+    assert first == others + inputs and again == 0 and more == others > 0
     rows = backend.prepare(task, Examples(TEXTS), 0, None)
-    assert tokens(latent(2, Injection.CLASS)) == first
+    assert tokens(six.take([0, 2])) == inputs
+    task = replace(task)
+    assert tokens(six.take([0, 2])) == others
 
 
 def test_class_texts_need_room_for_the_prompt(case: Case) -> None:

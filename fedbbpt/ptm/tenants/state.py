@@ -68,8 +68,11 @@ class TenantState:
         return TenantState(tenant, own, account, handles, ResultCache(quotas.cache_bytes), labels, quotas.tasks)
 
     def keep_task(self, task_id: str, task: TaskSpec) -> None:
-        """Remembers a task, and forgets the one that was registered longest ago if there are too many."""
-        self.tasks[task_id] = task
+        """Remembers a task, and forgets the one that was registered longest ago if there are too many.
+
+        A task that is registered again stays the same object, under which a backend may keep what it computes.
+        """
+        self.tasks.setdefault(task_id, task)
         self.tasks.move_to_end(task_id)
         while len(self.tasks) > self.max_tasks:
             self.tasks.popitem(last=False)

@@ -17,11 +17,11 @@ from fedbbpt.errors import InvalidTask
 from fedbbpt.interfaces import ScoringJob
 from fedbbpt.ptm.models.accelerate.packed_linear import pack
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.class_prompts import ClassPromptJob, Indices, Vectors, check_class_lengths
+from fedbbpt.ptm.models.class_prompts import ClassPromptJob, Indices, check_class_lengths
+from fedbbpt.ptm.models.embedding_cache import EmbeddingCache, Vectors
 from fedbbpt.ptm.models.image.clip_text import ClipText, Ids, unit
 from fedbbpt.ptm.models.image.image_model import Image, ImageModel, Pixels, as_pixels
 from fedbbpt.ptm.models.image.preprocessor import read_preprocessor
-from fedbbpt.ptm.models.input_vectors import InputVectors
 from fedbbpt.ptm.models.template import forbid_mask, parse
 from fedbbpt.ptm.models.text.transformer import CPU_TOKENS
 from fedbbpt.types import Injection, PromptKind, Prompts, Scores, TaskSpec
@@ -47,7 +47,7 @@ class Clip(ImageModel[Tensor]):
         self._preprocess = read_preprocessor(checkpoint.folder)
         # The cache holds texts, not tasks: a task that recombines known descriptions computes none of them again.
         self._encode = lru_cache(maxsize=CACHED_TEXTS)(self._text.embed_text)
-        self._input_vectors = InputVectors()
+        self._embeddings = EmbeddingCache()
         revision = hashlib.sha256(f"{checkpoint.revision} {self._preprocess}".encode()).hexdigest()[:32]
         super().__init__(checkpoint.name, revision, (3, side, side), threads=threads)
         self._card = replace(
@@ -77,18 +77,19 @@ class Clip(ImageModel[Tensor]):
             return super().job(task, prompts, rows, wanted)
         with torch.inference_mode():
             vectors, texts = self._text.vectors(prompts), [self._text.ids(text) for text in task.classes]
-        count, length, _ = vectors.shape
+        length = vectors.shape[1]
         check_class_lengths(task, list(map(len, texts)), length, self._text.max_tokens)
         return ClassPromptJob(
             _Embeddings(self, self._text, texts, vectors, rows),
-            [sum(map(len, texts)) + length * len(texts)] * count,
-            [self.tokens(row) for row in rows],
+            task,
+            prompts,
             wanted,
-            classes=len(texts),
+            prompt_tokens=sum(map(len, texts)) + length * len(texts),
+            row_tokens=[self.tokens(row) for row in rows],
+            owners=rows,
+            cache=self._embeddings,
             scale=float(self._model.logit_scale.exp()),
             token_budget=CPU_TOKENS,
-            examples=rows,
-            cache=self._input_vectors,
         )
 
     def embed_image(self, image: Pixels) -> Tensor:

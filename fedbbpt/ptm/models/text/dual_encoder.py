@@ -21,8 +21,8 @@ from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.interfaces import ScoringJob
 from fedbbpt.ptm.models.accelerate.micro_batch_size import split_on_out_of_memory
 from fedbbpt.ptm.models.checkpoint import Checkpoint
-from fedbbpt.ptm.models.class_prompts import ClassPromptJob, Indices, Vectors, check_class_lengths
-from fedbbpt.ptm.models.input_vectors import InputVectors
+from fedbbpt.ptm.models.class_prompts import ClassPromptJob, Indices, check_class_lengths
+from fedbbpt.ptm.models.embedding_cache import EmbeddingCache, Vectors
 from fedbbpt.ptm.models.template import forbid_mask, parse
 from fedbbpt.ptm.models.text.encoding import TokenisedExample
 from fedbbpt.ptm.models.text.injection import PromptVectors
@@ -50,7 +50,7 @@ class DualEncoder(Transformer[Tensor]):
         self._encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode_text)
         super().__init__(checkpoint, threads=threads, token_budget=token_budget)
         self._card = replace(self._card, injections=self._card.injections | {Injection.CLASS})
-        self._input_vectors = InputVectors()
+        self._embeddings = EmbeddingCache()
 
     def check(self, task: TaskSpec) -> None:
         forbid_mask(parse(task))
@@ -85,19 +85,19 @@ class DualEncoder(Transformer[Tensor]):
         with torch.inference_mode():
             vectors = self._injector.prompt_vectors(prompts)
         classes = [self._class_text(text) for text in task.classes]
-        lengths = [len(row.ids) for row in classes]
-        prompt_lengths = [len(each) for each in vectors.each]
-        check_class_lengths(task, lengths, max(prompt_lengths), self._card.max_tokens)
+        lengths, prompt_length = [len(row.ids) for row in classes], len(vectors.each[0])
+        check_class_lengths(task, lengths, prompt_length, self._card.max_tokens)
         return ClassPromptJob(
             _Texts(self, vectors, classes, rows, self._token_budget),
-            [sum(lengths) + len(classes) * length for length in prompt_lengths],
-            [len(row.ids) for row in rows],
+            task,
+            prompts,
             wanted,
-            classes=len(classes),
+            prompt_tokens=sum(lengths) + len(classes) * prompt_length,
+            row_tokens=[len(row.ids) for row in rows],
+            owners=[row.cache_slot for row in rows],
+            cache=self._embeddings,
             scale=LOGIT_SCALE,
             token_budget=self._token_budget,
-            examples=[row.cache_slot for row in rows],
-            cache=self._input_vectors,
         )
 
     def embed_pairs(self, batch: MicroBatch, vectors: PromptVectors, rows: Sequence[TokenisedExample]) -> Vectors:
@@ -144,10 +144,9 @@ class _Texts:
     token_budget: int
 
     def of_classes(self, prompts: Indices) -> Vectors:
-        lengths = [len(self.vectors.each[prompt]) for prompt in prompts]
         every = np.ones((len(prompts), len(self.classes)), bool)
         parts = plan(
-            lengths,
+            [len(self.vectors.each[prompt]) for prompt in prompts],
             [len(row.ids) for row in self.classes],
             every,
             max_tokens=self.encoder.describe().max_tokens,
