@@ -113,3 +113,22 @@ def test_only_pictures_can_differ_from_example_to_example() -> None:
     assert not any(three.per_example for three in KINDS)
     pictures = ImagePrompts(normal(3, 2, 1, 2, 2))
     assert pictures.per_example and pictures.digests().shape == (3, 2)
+
+
+def test_side_of_a_prompt_is_part_of_its_digest() -> None:
+    """Kills: a cached score of a prompt in the inputs that answers for the same vectors in the class texts."""
+    z, vectors = np.ones((1, 3), np.float32), np.ones((1, 2, 4), np.float32)
+    place = Projection(ProjectionKind.NORMAL, 1, 2, 1.0, "")
+    for prefix, joined in (
+        (LatentPrompts(z, place), LatentPrompts(z, replace(place, injection=Injection.CLASS))),
+        (SoftPrompts(vectors), SoftPrompts(vectors, Injection.CLASS)),
+    ):
+        assert prefix.digests()[0, 0] != joined.digests()[0, 0]
+        assert joined.in_classes and not prefix.in_classes
+
+
+def test_refusal_of_prompts_in_the_class_texts_says_what_takes_them() -> None:
+    card = replace(CARD, injections=frozenset({Injection.PREFIX}), prompt_kinds=frozenset({PromptKind.IMAGE}))
+    with pytest.raises(UnsupportedPrompt, match="takes no prompts in the class texts") as refusal:
+        SoftPrompts(np.ones((1, 2, 4), np.float32), Injection.CLASS).check(card)
+    assert refusal.value.fix == 'side = "input"; or a dual encoder or CLIP, and "all" label tokens from its provider'

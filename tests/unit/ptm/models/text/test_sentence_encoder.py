@@ -11,7 +11,7 @@ import pytest
 
 from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.types import Examples, Scores, SoftPrompts, TaskSpec, TextPrompts
+from fedbbpt.types import Examples, Injection, Scores, SoftPrompts, TaskSpec, TextPrompts
 from tests.jobs import score
 from tests.slow import slow_except
 
@@ -179,13 +179,10 @@ POOLED: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("mode", POOLED)
-def test_vectors_are_pooled_with_the_text(make: Make, checkpoint: Checkpoint, mode: str) -> None:
-    """The first and the last token stay the special ones: the vectors join between them."""
-    folder = make(pooling={OLD_FLAGS[mode]: True})
+def plain_encoder(folder: Path, mode: str) -> Callable[[str, Any], Any]:
+    """Returns a function that embeds a text with vectors `[L, D]` after its first token, by transformers alone."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    vectors = np.random.default_rng(0).normal(0, 0.3, (2, 3, WIDTH)).astype(np.float32)
 
     def embed(text: str, vectors: Any) -> Any:
         ids = torch.tensor([tokenizer(text)["input_ids"]])
@@ -193,10 +190,31 @@ def test_vectors_are_pooled_with_the_text(make: Make, checkpoint: Checkpoint, mo
         joined = torch.cat([words[:, :1], torch.tensor(vectors)[None], words[:, 1:]], dim=1)
         return torch.nn.functional.normalize(POOLED[mode](model(inputs_embeds=joined).last_hidden_state[0]), dim=-1)
 
+    return embed
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_vectors_are_pooled_with_the_text(make: Make, mode: str) -> None:
+    """The first and the last token stay the special ones: the vectors join between them."""
+    folder = make(pooling={OLD_FLAGS[mode]: True})
+    vectors = np.random.default_rng(0).normal(0, 0.3, (2, 3, WIDTH)).astype(np.float32)
+    embed = plain_encoder(folder, mode)
     with torch.no_grad():
         classes = torch.stack([embed(text, np.zeros((0, WIDTH), np.float32)) for text in CLASSES])
         theirs = [[(20 * classes @ embed(text, each)).tolist() for text in TEXTS] for each in vectors]
     assert_close(ask(folder, prompts=SoftPrompts(vectors)), np.array(theirs))
+
+
+@pytest.mark.parametrize("mode", slow_except(POOLED, "mean", "lasttoken"))
+def test_vectors_in_the_class_texts_are_pooled_with_them(make: Make, mode: str) -> None:
+    """Kills: vectors in the inputs as well; vectors before the first token or after the last."""
+    folder = make(pooling={OLD_FLAGS[mode]: True})
+    vectors = np.random.default_rng(0).normal(0, 0.3, (2, 3, WIDTH)).astype(np.float32)
+    embed = plain_encoder(folder, mode)
+    with torch.no_grad():
+        inputs = torch.stack([embed(text, np.zeros((0, WIDTH), np.float32)) for text in TEXTS])
+        theirs = [torch.stack([20 * inputs @ embed(text, each) for text in CLASSES], dim=1) for each in vectors]
+    assert_close(ask(folder, prompts=SoftPrompts(vectors, Injection.CLASS)), torch.stack(theirs).numpy())
 
 
 def test_an_encoder_is_recognised_by_its_modules_whatever_its_configuration_names(make: Make) -> None:
