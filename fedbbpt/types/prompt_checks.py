@@ -46,7 +46,7 @@ def _check_greatest(found: float, limit: float, what: str, where: str) -> None:
 def check_injection(injection: Injection, card: ModelCard) -> None:
     """Raises UnsupportedPrompt if the model does not take this injection."""
     if injection is Injection.CLASS and injection not in card.injections:
-        fix = 'side = "input"; or a dual encoder or CLIP, and "all" label tokens from its provider'
+        fix = 'task.prompt.side = "input", or a dual encoder or CLIP whose provider gives you "all" label_tokens'
         raise UnsupportedPrompt("the service takes no prompts in the class texts", where="injection", fix=fix)
     if injection not in card.injections:
         raise UnsupportedPrompt(f"injection {injection}", where="injection", fix=f"one of {sorted(card.injections)}")

@@ -517,7 +517,9 @@ class ScoreRequest(_message.Message):
     some minutes.
     """
     fresh: _builtins.bool
-    """Makes the model compute every pair, also repeated ones and those in the cache. For benchmarks."""
+    """Makes the model compute every pair, also repeated ones and those in the cache. For benchmarks. With INJECTION_CLASS
+    the service may still use embeddings that it has kept.
+    """
     @_builtins.property
     def inline(self) -> Global___InlineExamples:
         """The examples themselves. The service registers task and examples if they are unknown, and returns their handle."""

@@ -131,4 +131,7 @@ def test_refusal_of_prompts_in_the_class_texts_says_what_takes_them() -> None:
     card = replace(CARD, injections=frozenset({Injection.PREFIX}), prompt_kinds=frozenset({PromptKind.IMAGE}))
     with pytest.raises(UnsupportedPrompt, match="takes no prompts in the class texts") as refusal:
         SoftPrompts(np.ones((1, 2, 4), np.float32), Injection.CLASS).check(card)
-    assert refusal.value.fix == 'side = "input"; or a dual encoder or CLIP, and "all" label tokens from its provider'
+    assert (
+        refusal.value.fix
+        == 'task.prompt.side = "input", or a dual encoder or CLIP whose provider gives you "all" label_tokens'
+    )
