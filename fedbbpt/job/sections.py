@@ -1,9 +1,9 @@
 """The sections of a job file except `[method]`, which belongs to the method, and `[task.prompt]`."""
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.data.columns import Columns
@@ -11,6 +11,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
 from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.ptm.models.loading import Misfit, find_misfit
+from fedbbpt.tasks.general_views import GENERAL_VIEWS
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import PrecisionChoice
 from fedbbpt.wire.addresses import parse_address
@@ -83,6 +84,12 @@ class PtmSection(Section):
         return self
 
 
+def _listed_views(given: Any) -> Any:
+    if isinstance(given, list):
+        return tuple(given)
+    return GENERAL_VIEWS if given == "general" else given
+
+
 class TaskSection(Section):
     """`[task]`: the classification task, as far as the job and not its data define it."""
 
@@ -106,10 +113,11 @@ class TaskSection(Section):
         description="Further label words or descriptions that the model scores, from which a readout tells the "
         "classes apart. general: a list that suits the model.",
     )
-    views: tuple[str, ...] = Field(
+    views: Annotated[tuple[str, ...], BeforeValidator(_listed_views)] = Field(
         (),
         description="Text prompts that stay the same, under each of which a readout sees the scores; an empty one is "
-        "no prompt. Empty: one without a prompt if there are columns, otherwise no readout.",
+        "no prompt. general: a list of sixteen, each of which costs one more query per example. Empty: one without a "
+        "prompt if there are columns, otherwise no readout.",
     )
     prompt: PromptSection = LatentPromptSection()
 

@@ -7,8 +7,10 @@ import pytest
 
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job, parse_job, read_job
+from fedbbpt.job.job_file import job_text
 from fedbbpt.job.settings import task_spec
 from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.tasks.general_views import GENERAL_VIEWS
 from fedbbpt.types import Examples, Injection, LatentPrompts
 
 REFUSED = {
@@ -226,6 +228,14 @@ def test_columns_and_no_prompt_have_a_view_without_a_prompt() -> None:
     assert parse_job('[task]\ncolumns = ["a person"]').task.views == ("",)
     assert parse_job('[task]\ncolumns = ["a person"]\nviews = ["It was"]').task.views == ("It was",)
     assert parse_job("").task.views == ()
+
+
+def test_general_views_are_written_out() -> None:
+    job = parse_job('[task]\nviews = "general"')
+    assert job.task.views == GENERAL_VIEWS and GENERAL_VIEWS[0] == ""
+    assert parse_job(job_text(job)).task.views == GENERAL_VIEWS
+    with pytest.raises(InvalidJob, match="job:2: task.views"):
+        parse_job('[task]\nviews = "all"')
 
 
 def test_the_space_of_a_job_with_columns_has_a_readout() -> None:
