@@ -234,7 +234,7 @@ def test_general_views_are_written_out() -> None:
     job = parse_job('[task]\nviews = "general"')
     assert job.task.views == GENERAL_VIEWS and GENERAL_VIEWS[0] == ""
     assert parse_job(job_text(job)).task.views == GENERAL_VIEWS
-    with pytest.raises(InvalidJob, match="job:2: task.views"):
+    with pytest.raises(InvalidJob, match=r"job:2: task\.views"):
         parse_job('[task]\nviews = "all"')
 
 
