@@ -27,6 +27,7 @@ JOB = Job.model_validate(
     {
         "run": {"rounds": ROUNDS, "seed": 3},
         "task": {"labels": ("visits", "billing"), "prompt": {"dim": 7, "offsets": True}},
+        "method": {"name": "fed-cma", "step": "ranks"},
         "cohort": {"clients": 1},
     }
 )

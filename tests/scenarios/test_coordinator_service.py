@@ -41,7 +41,7 @@ from fedbbpt.wire.tensors import Assembler, bundle, chunks
 from fedbbpt.wire.traffic import TrafficMeter
 
 SPACE = LatentSpace(5, Projection(ProjectionKind.RADEMACHER, 1, 2, 1.0, ""))
-CONFIG = FedCmaConfig(population=6)
+CONFIG = FedCmaConfig(step="ranks", population=6)
 MEASURED = Measurement(dev_loss_sum=2.0, dev_examples=4, dev_correct=3, queries=10)
 
 
