@@ -13,7 +13,7 @@ from fedbbpt.api.runs import simulate as simulate
 from fedbbpt.data.columns import Columns as Columns
 from fedbbpt.data.quality import DataWarning as DataWarning
 from fedbbpt.errors import FedbbptError as FedbbptError
-from fedbbpt.federation.evaluation import Comparison as Comparison
+from fedbbpt.federation.comparison import Comparison as Comparison
 from fedbbpt.federation.evaluation import Measured as Measured
 from fedbbpt.federation.prompt_file import PromptCard as PromptCard
 from fedbbpt.federation.run_folder import FinishedRun as FinishedRun

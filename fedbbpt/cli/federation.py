@@ -22,10 +22,12 @@ from fedbbpt.cli.terminal.run_view import RunView
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import launch
+from fedbbpt.federation.comparison import cost
 from fedbbpt.federation.processes import ProcessGroup
 from fedbbpt.federation.run_folder import (
     PROMPT,
     SUMMARY,
+    compared_data,
     finish_run,
     prepare_folder,
     with_precision,
@@ -197,7 +199,7 @@ def _finish(
     """Measures the result on the test examples, writes the folder and shows the summary."""
     seconds = time.monotonic() - started
     with Progress(console=err, transient=True) as progress:
-        total = 3 * len(splits.test) + sum(map(len, splits.train))
+        total = cost(splits.job.space(), compared_data(splits))
         bar = progress.add_task("measuring on the test examples", total=total)
         advance = partial(progress.advance, bar)
         finished = finish_run(splits, ptm, result, reports, seconds, advance, warnings)

@@ -1,4 +1,4 @@
-"""Measures a tuned prompt on test examples, next to the baselines that it has to beat."""
+"""Measures a prompt on labelled examples."""
 
 from dataclasses import dataclass, field, replace
 
@@ -6,13 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.client.asking import Progress, PromptScorer
-from fedbbpt.interfaces import PromptSpace, Ptm
-from fedbbpt.prompts.none import NoPrompt
-from fedbbpt.prompts.readout import ReadoutSpace
-from fedbbpt.tasks.judgement import Judgement, judge, require_scores
+from fedbbpt.tasks.judgement import Judgement, judge
 from fedbbpt.tasks.metrics import Confusion, accuracy, confusion, wilson_interval
-from fedbbpt.tasks.offsets import choose_offsets
-from fedbbpt.types import LabelledExamples, Output, Scores, TaskSpec
+from fedbbpt.types import LabelledExamples, Output, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,74 +69,3 @@ def evaluate(
         predicted = np.where(np.isnan(answers[0]).any(axis=1), -1, predicted)
     counts = confusion(data.labels, predicted.astype(np.int64), classes)
     return replace(whole, accuracy=accuracy(counts), confusion=counts)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Four measurements on the same test examples."""
-
-    without: Measured
-    """The template alone, without a prompt: zero-shot."""
-    start: Measured
-    """The prompt that the search began with, z = 0."""
-    offsets: Measured | None
-    """No prompt, but one offset for each class, fitted on all training examples; None if the PTM gives no scores."""
-    tuned: Measured
-    queries: int = field(compare=False)
-    """The queries of all measurements together."""
-
-
-def compare(
-    ptm: Ptm,
-    task: TaskSpec,
-    space: PromptSpace,
-    z: npt.NDArray[np.float32],
-    train: LabelledExamples,
-    test: LabelledExamples,
-    progress: Progress = lambda queries: None,
-) -> Comparison:
-    """Measures the prompt z `[n]` and its baselines on test examples.
-
-    The comparison costs 3 x test + train queries, or 3 x test if the PTM gives no scores. A readout costs one for each
-    of its prompts.
-
-    Args:
-        ptm: The model to query.
-        task: The template, the class texts, and after them the further columns of a readout.
-        space: The space of z.
-        z: The tuned prompt.
-        train: The training examples of all clients, on which the offsets of the baseline are fitted.
-        test: Examples that were not used for tuning.
-        progress: Receives the number of further queries that are done.
-
-    Raises:
-        OutputWithheld: The PTM gives no scores, and the space has offsets.
-    """
-    classes = space.classes if isinstance(space, ReadoutSpace) else len(task.classes)
-    prompted = PromptScorer(ptm, task, space)
-    plain = PromptScorer(ptm, task.of_classes(classes), NoPrompt(space.prompt_tokens))
-    start, tuned = np.zeros_like(z)[None], z[None]
-
-    def queries() -> int:
-        return prompted.queries + plain.queries
-
-    if not prompted.card.output.scores:
-        if space.offsets:
-            require_scores(prompted.card.output, "a prompt with offsets")
-        return Comparison(
-            without=Measured.of(plain.judge(test, NoPrompt.Z, progress)),
-            start=Measured.of(prompted.judge(test, start, progress)),
-            offsets=None,
-            tuned=Measured.of(prompted.judge(test, tuned, progress)),
-            queries=queries(),
-        )
-    scores, train_scores = (plain.scores(data, NoPrompt.Z, progress) for data in (test, train))
-    offsets = choose_offsets(train_scores[0], train.labels).astype(np.float32)
-    shifted = Measured.of_scores(scores + offsets, test)
-    return Comparison(
-        without=Measured.of_scores(scores, test),
-        start=Measured.of(prompted.judge(test, start, progress)),
-        offsets=Measured(shifted.accuracy, shifted.loss, len(train)),
-        tuned=Measured.of(prompted.judge(test, tuned, progress)),
-        queries=queries(),
-    )

@@ -11,7 +11,7 @@ from typing import Any
 from fedbbpt.client.asking import Progress
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import StoreMismatch
-from fedbbpt.federation.evaluation import Comparison, compare
+from fedbbpt.federation.comparison import Comparison, Data, compare
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
 from fedbbpt.federation.splits import Splits
 from fedbbpt.host.files import atomic_write
@@ -19,6 +19,7 @@ from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.types import ModelCard, PrecisionChoice, Report, Result
+from fedbbpt.types.examples import concatenate
 
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
@@ -92,8 +93,10 @@ class FinishedRun:
             "clients": self.job.cohort.clients,
             "examples": self.examples,
             "accuracy_before": compared.without.accuracy,
-            "accuracy_start": compared.start.accuracy,
             "accuracy_bias_only": compared.offsets and compared.offsets.accuracy,
+            "accuracy_readout_only": compared.readout and compared.readout.accuracy,
+            "accuracy_start": compared.start and compared.start.accuracy,
+            "accuracy_prompt_only": compared.prompt and compared.prompt.accuracy,
             "accuracy_after": compared.tuned.accuracy,
             "loss_before": compared.without.loss,
             "loss_after": compared.tuned.loss,
@@ -146,9 +149,15 @@ def finish_run(
         progress: Receives the number of queries answered since it was last called.
         warnings: The warnings about the run's data, of `federation.run_warnings`.
     """
-    job, train = splits.job, splits.pooled()
-    comparison = compare(ptm, task_spec(job), job.space(), result.z, train, splits.test, progress)
-    return FinishedRun(job, ptm.describe(), len(train), result, reports, comparison, seconds, tuple(warnings))
+    job, data = splits.job, compared_data(splits)
+    ridges = job.method.readout.ridges
+    comparison = compare(ptm, task_spec(job), job.space(), result.z, data, ridges=ridges, progress=progress)
+    return FinishedRun(job, ptm.describe(), len(data.train), result, reports, comparison, seconds, tuple(warnings))
+
+
+def compared_data(splits: Splits) -> Data:
+    """Returns the examples on which a run's prompt and its baselines are measured."""
+    return Data(splits.pooled(), concatenate(splits.dev), splits.test)
 
 
 def prompt_card(job: Job, revision: str, precision: str, examples: int, result: Result, queries: int) -> PromptCard:

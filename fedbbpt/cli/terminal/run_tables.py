@@ -4,6 +4,8 @@ import numpy as np
 from rich.table import Table
 
 from fedbbpt.cli.terminal.run_view import decimals, size
+from fedbbpt.federation.comparison import Comparison
+from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.run_folder import FinishedRun
 from fedbbpt.federation.splits import Splits
 
@@ -31,22 +33,63 @@ def results(finished: FinishedRun) -> Table:
     """Returns accuracy and loss on the test examples next to the controls, and what the run cost."""
     summary, compared = finished.summary(), finished.comparison
     table = Table(title="on the test examples", title_justify="left", show_header=False, box=None)
-    rows = (
-        ("accuracy before tuning, no prompt", compared.without),
-        ("accuracy of the prompt that the search began with", compared.start),
-        ("accuracy with one offset per class and no prompt", compared.offsets),
-        ("accuracy after tuning", compared.tuned),
-    )
+    read_out = compared.readout is not None
+    rows = _steps(compared) if read_out else _before_and_after(compared)
     for name, value in rows:
         style = "bold green" if value is compared.tuned else ""
         accuracy = None if value is None or value.accuracy is None else 100 * value.accuracy
-        table.add_row(name, decimals(accuracy, 1, " %"), style=style)
+        gain = _gain(compared.without, value) if read_out and value is not compared.without else ""
+        table.add_row(name, decimals(accuracy, 1, " %"), gain, style=style)
     before, after = compared.without, compared.tuned
-    if before.accuracy is not None and after.accuracy is not None:
-        table.add_row("gained by tuning", f"{100 * (after.accuracy - before.accuracy):+.1f} points")
+    if not read_out and (gain := _gain(before, after)):
+        table.add_row("gained by tuning", gain)
+    if equals := _as_good(compared):
+        table.add_row(f"no gain over: {', '.join(equals)}", style="yellow")
     table.add_row("loss before and after", f"{decimals(before.loss, 3)} -> {decimals(after.loss, 3)}")
     table.add_row("queries of the federation", f"{summary['queries']:,}")
     table.add_row("bytes up, per client and round", size(summary["bytes_up_per_client_round"]))
     table.add_row("bytes down, per client and round", size(summary["bytes_down_per_client_round"]))
     table.add_row("seconds", f"{summary['seconds']:.1f}")
     return table
+
+
+def _before_and_after(compared: Comparison) -> tuple[tuple[str, Measured | None], ...]:
+    return (
+        ("accuracy before tuning, no prompt", compared.without),
+        ("accuracy of the prompt that the search began with", compared.start),
+        ("accuracy with one offset per class and no prompt", compared.offsets),
+        ("accuracy after tuning", compared.tuned),
+    )
+
+
+def _steps(compared: Comparison) -> tuple[tuple[str, Measured | None], ...]:
+    """The steps of a run with a readout. Without a search, the readout of the whole run is the last one."""
+    first = (
+        ("accuracy with no prompt", compared.without),
+        ("accuracy with one offset per class and no prompt", compared.offsets),
+    )
+    if compared.prompt is None:
+        together = "accuracy of a readout fitted on all examples in one place"
+        return (*first, (together, compared.readout), ("accuracy of the federation's readout", compared.tuned))
+    return (
+        *first,
+        ("accuracy with the prompt that the search began with", compared.start),
+        ("accuracy with the tuned prompt and offsets", compared.prompt),
+        ("accuracy with a readout and no prompt", compared.readout),
+        ("accuracy with the tuned prompt and its readout", compared.tuned),
+    )
+
+
+def _gain(before: Measured, after: Measured | None) -> str:
+    if after is None or before.accuracy is None or after.accuracy is None:
+        return ""
+    return f"{100 * (after.accuracy - before.accuracy):+.1f} points"
+
+
+def _as_good(compared: Comparison) -> list[str]:
+    """The controls that are as good as the result, or better."""
+    after = compared.tuned.accuracy
+    found = {name: control.accuracy for name, control in compared.controls.items()}
+    if after is None:
+        return []
+    return [f"{name} ({100 * it:.1f} %)" for name, it in found.items() if it is not None and it >= after]

@@ -13,7 +13,8 @@ from fedbbpt.bench.methods.grid import Cell, Grid, measure, sample_test_examples
 from fedbbpt.bench.methods.records import Record
 from fedbbpt.bench.methods.rows import MethodRow, built_in, choose
 from fedbbpt.errors import InvalidInput, InvalidJob, StoreMismatch
-from fedbbpt.federation.evaluation import compare
+from fedbbpt.federation.comparison import compare
+from fedbbpt.federation.run_folder import compared_data
 from fedbbpt.federation.splits import prepare
 from fedbbpt.job.sections import PtmSection
 from fedbbpt.job.settings import task_spec
@@ -112,9 +113,9 @@ def test_rows_are_read_from_files_and_folders(tmp_path: Path) -> None:
 def test_controls_agree_with_an_evaluation() -> None:
     cells = {cell.method: cell for cell in grid(methods=tuple(CONTROLS)).cells()}
     splits = prepare(cells["zero-shot"].job)
-    test = sample_test_examples(splits.test, 60)
+    data = replace(compared_data(splits), test=sample_test_examples(splits.test, 60))
     space, ptm = splits.job.space(), fake_ptm()
-    compared = compare(ptm, task_spec(splits.job), space, np.zeros(space.dim, np.float32), splits.pooled(), test)
+    compared = compare(ptm, task_spec(splits.job), space, np.zeros(space.dim, np.float32), data)
     found = {name: measure(cell, fake_ptm()) for name, cell in cells.items()}
     assert found["zero-shot"].end.best == compared.without.accuracy
     assert compared.offsets is not None and found["bias-only"].end.best == compared.offsets.accuracy

@@ -8,7 +8,8 @@ import pytest
 
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import StoreMismatch
-from fedbbpt.federation.evaluation import Comparison, Measured
+from fedbbpt.federation.comparison import Comparison
+from fedbbpt.federation.evaluation import Measured
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.federation.run_folder import (
     METRICS,
@@ -36,7 +37,11 @@ JOB = Job.model_validate(
 FIRST = Report(0, 2, 0.7, 0.5, 0.65, queries=100, seconds=1.0, bytes_up=1000, bytes_down=3000)
 LAST = Report(1, 1, 0.6, 0.75, None, queries=10, seconds=0.5, bytes_up=200, bytes_down=600)
 COMPARISON = Comparison(
-    Measured(0.25, 1.5, 40), Measured(0.5, 1.25, 40), Measured(0.625, 1.0, 8), Measured(0.75, 0.5, 40), 128
+    without=Measured(0.25, 1.5, 40),
+    offsets=Measured(0.625, 1.0, 8),
+    start=Measured(0.5, 1.25, 40),
+    tuned=Measured(0.75, 0.5, 40),
+    queries=128,
 )
 
 WARNING = DataWarning("conflicting labels", 2, "2 examples")
@@ -59,8 +64,10 @@ def test_summary_has_the_documented_keys() -> None:
         "clients": 2,
         "examples": 8,
         "accuracy_before": 0.25,
-        "accuracy_start": 0.5,
         "accuracy_bias_only": 0.625,
+        "accuracy_readout_only": None,
+        "accuracy_start": 0.5,
+        "accuracy_prompt_only": None,
         "accuracy_after": 0.75,
         "loss_before": 1.5,
         "loss_after": 0.5,
