@@ -40,6 +40,7 @@ from fedbbpt.federation.task_completion import check_prompt
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
+from fedbbpt.job.recommended import recommended
 from fedbbpt.methods import METHODS, find_method, method_names
 from fedbbpt.types import ExampleKind, Report, Result, RunStatus
 
@@ -60,10 +61,9 @@ def init(
     """
     if find_method(method) is None:
         raise InvalidInput(f"{method!r} is unknown", where="--method", fix=f"one of {', '.join(method_names())}")
-    task = {"columns": "general"} if method == "fed-readout" else {}  # class texts alone leave little to read
     if path.exists() and not force:
         raise InvalidInput("the file exists already", where=str(path), fix="another path, or --force")
-    path.write_text(job_text(Job.model_validate({"task": task, "method": {"name": method}})), encoding="utf-8")
+    path.write_text(job_text(recommended(method)), encoding="utf-8")
     err.print(f"wrote {path}; now: fedbbpt run {path}")
 
 

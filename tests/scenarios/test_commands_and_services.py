@@ -65,7 +65,10 @@ def test_a_summary_has_null_for_values_that_a_loss_only_ptm_hides(run: CommandLi
     assert ended.code == 0, ended.err
     summary = json.loads(Path("out/summary.json").read_text())
     assert {key for key, value in summary.items() if value is None and "bytes" not in key} == {
-        *(f"accuracy_{condition}" for condition in ("before", "start", "bias_only", "after")),
+        *(
+            f"accuracy_{condition}"
+            for condition in ("before", "bias_only", "readout_only", "start", "prompt_only", "after")
+        ),
         "dev_accuracy",
     }
     assert summary["loss_after"] < summary["loss_before"]

@@ -20,6 +20,7 @@ from fedbbpt import cli, errors, seeds
 from fedbbpt.cli.terminal.console import EXIT_CODES
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.job_file import job_text
+from fedbbpt.job.recommended import recommended
 from fedbbpt.methods import METHODS, SETTINGS
 from fedbbpt.methods.fed_cma import FedCmaSettings, candidates
 from fedbbpt.prompts.none import NoPrompt
@@ -132,7 +133,7 @@ def test_json_blocks_are_examples(text: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_page_of_the_job_file_equals_the_output_of_init(method: str) -> None:
-    text, page = job_text(Job.model_validate({"method": {"name": method}})), (ROOT / "docs/job.md").read_text()
+    text, page = job_text(recommended(method)), (ROOT / "docs/job.md").read_text()
     part = text[text.index("[method]") :].partition("\n\n")[0]
     assert (text.strip() if method == "fed-cma" else part) in page
 

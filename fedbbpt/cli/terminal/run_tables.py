@@ -1,5 +1,7 @@
 """The two tables of a run on this machine: the clients' examples before it, and the results after it."""
 
+from typing import TypeAlias
+
 import numpy as np
 from rich.table import Table
 
@@ -33,18 +35,17 @@ def results(finished: FinishedRun) -> Table:
     """Returns accuracy and loss on the test examples next to the controls, and what the run cost."""
     summary, compared = finished.summary(), finished.comparison
     table = Table(title="on the test examples", title_justify="left", show_header=False, box=None)
-    read_out = compared.readout is not None
-    rows = _steps(compared) if read_out else _before_and_after(compared)
-    for name, value in rows:
-        style = "bold green" if value is compared.tuned else ""
-        accuracy = None if value is None or value.accuracy is None else 100 * value.accuracy
-        gain = _gain(compared.without, value) if read_out and value is not compared.without else ""
-        table.add_row(name, decimals(accuracy, 1, " %"), gain, style=style)
     before, after = compared.without, compared.tuned
+    read_out = compared.readout is not None
+    for name, value in _with_readout(compared) if read_out else _without_readout(compared):
+        accuracy = None if value is None or value.accuracy is None else 100 * value.accuracy
+        gain = _gain(before, value) if read_out and value is not before else ""
+        style = "bold green" if value is after else ""
+        table.add_row(name, decimals(accuracy, 1, " %"), gain, style=style)
     if not read_out and (gain := _gain(before, after)):
         table.add_row("gained by tuning", gain)
-    if equals := _as_good(compared):
-        table.add_row(f"no gain over: {', '.join(equals)}", style="yellow")
+    if better := _no_worse(compared):
+        table.add_row("the result is no better than", ", ".join(better), style="yellow")
     table.add_row("loss before and after", f"{decimals(before.loss, 3)} -> {decimals(after.loss, 3)}")
     table.add_row("queries of the federation", f"{summary['queries']:,}")
     table.add_row("bytes up, per client and round", size(summary["bytes_up_per_client_round"]))
@@ -53,7 +54,10 @@ def results(finished: FinishedRun) -> Table:
     return table
 
 
-def _before_and_after(compared: Comparison) -> tuple[tuple[str, Measured | None], ...]:
+Step: TypeAlias = tuple[str, Measured | None]
+
+
+def _without_readout(compared: Comparison) -> tuple[Step, ...]:
     return (
         ("accuracy before tuning, no prompt", compared.without),
         ("accuracy of the prompt that the search began with", compared.start),
@@ -62,21 +66,20 @@ def _before_and_after(compared: Comparison) -> tuple[tuple[str, Measured | None]
     )
 
 
-def _steps(compared: Comparison) -> tuple[tuple[str, Measured | None], ...]:
-    """The steps of a run with a readout. Without a search, the readout of the whole run is the last one."""
-    first = (
+def _with_readout(compared: Comparison) -> tuple[Step, ...]:
+    plain: tuple[Step, ...] = (
         ("accuracy with no prompt", compared.without),
-        ("accuracy with one offset per class and no prompt", compared.offsets),
+        ("with one offset per class and no prompt", compared.offsets),
     )
     if compared.prompt is None:
-        together = "accuracy of a readout fitted on all examples in one place"
-        return (*first, (together, compared.readout), ("accuracy of the federation's readout", compared.tuned))
+        together = ("with a readout fitted in one place", compared.readout)
+        return (*plain, together, ("with the federation's readout", compared.tuned))
     return (
-        *first,
-        ("accuracy with the prompt that the search began with", compared.start),
-        ("accuracy with the tuned prompt and offsets", compared.prompt),
-        ("accuracy with a readout and no prompt", compared.readout),
-        ("accuracy with the tuned prompt and its readout", compared.tuned),
+        *plain,
+        ("with the prompt that the search began with", compared.start),
+        ("with the tuned prompt and offsets", compared.prompt),
+        ("with a readout and no prompt", compared.readout),
+        ("with the tuned prompt and a readout", compared.tuned),
     )
 
 
@@ -86,10 +89,11 @@ def _gain(before: Measured, after: Measured | None) -> str:
     return f"{100 * (after.accuracy - before.accuracy):+.1f} points"
 
 
-def _as_good(compared: Comparison) -> list[str]:
-    """The controls that are as good as the result, or better."""
+def _no_worse(compared: Comparison) -> list[str]:
+    """The controls that are as accurate as the result, or more so."""
     after = compared.tuned.accuracy
-    found = {name: control.accuracy for name, control in compared.controls.items()}
-    if after is None:
-        return []
-    return [f"{name} ({100 * it:.1f} %)" for name, it in found.items() if it is not None and it >= after]
+    return [
+        name
+        for name, control in compared.controls.items()
+        if after is not None and control.accuracy is not None and control.accuracy >= after
+    ]

@@ -98,7 +98,7 @@ def test_a_readout_without_a_search_has_no_prompt_to_compare_with() -> None:
     found = compare(ptm, WIDE, space, z_of(space), DATA)
     assert (found.start, found.prompt) == (None, None)
     assert found.queries == ptm.usage().queries == cost(space, DATA) == 8 + 6 + 20
-    assert list(found.controls) == ["no prompt", "offsets", "readout"]
+    assert list(found.controls) == ["no prompt", "offsets"]
 
 
 def test_views_do_not_take_the_place_of_no_prompt() -> None:
