@@ -186,7 +186,8 @@ class _WithReadout:
     def _unprompted(self, columns: Scores, data: LabelledExamples) -> Scores:
         """The class scores `[B, K]` without a prompt, which may be one of the views."""
         if "" not in self._space.views:
-            return self._plain.scores(data, NoPrompt.Z, self._progress, use_labels=False)[0]
+            (scores,) = self._plain.scores(data, NoPrompt.Z, self._progress, use_labels=False)
+            return np.asarray(scores)
         first = self._space.views.index("") * self._space.columns
         return columns[:, first : first + self._space.classes]
 
@@ -195,7 +196,8 @@ class _WithReadout:
         z = np.zeros((1, self._space.prompt.dim), np.float32)
         if not self._z[: z.shape[1]].any():
             return own
-        return self._start.scores(data, z, self._progress, use_labels=False)[0]
+        (scores,) = self._start.scores(data, z, self._progress, use_labels=False)
+        return np.asarray(scores)
 
     def _readout(self, columns: Scores, train: Scores, dev: Scores, data: Data, ridges: Sequence[float]) -> Measured:
         """The measurement of a readout of the views, fitted on the training and dev examples with finite scores."""

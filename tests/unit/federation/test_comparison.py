@@ -28,6 +28,7 @@ def test_compare_costs_the_queries_that_the_service_counts() -> None:
     assert compared.queries == sum(told) == ptm.usage().queries == cost(SPACE, data) == 3 * 20 + 8
     plain, prompted = PromptScorer(ptm, TASK, NoPrompt(SPACE.prompt_tokens)), PromptScorer(ptm, TASK, SPACE)
     assert compared.without == Measured.of_scores(plain.scores(test, NoPrompt.Z), test)
+    assert compared.start is not None
     assert compared.tuned == Measured.of_scores(prompted.scores(test, Z[None]), test)
     # Without an initial text, z = 0 is the zero vector, which does not change the scores of the fake model.
     assert compared.start.loss == pytest.approx(compared.without.loss, rel=1e-5)
