@@ -24,11 +24,6 @@ for task in ${TASKS:-trec agnews}; do
          s%^classes = .*%classes = ${classes[$task]}%; s%^source = .*%source = \"$data/$task\"%" \
         "$here/smollm2-fed-sp.toml" > "$out/$task-off.toml"
     sed "s%^server_shard = .*%server_shard = true%" "$out/$task-off.toml" > "$out/$task-on.toml"
-    for seed in 0 1 2; do
-        for shard in off on; do
-            [ -e "$out/$task-$shard-$seed/summary.json" ] ||
-                fedbbpt simulate "$out/$task-$shard.toml" --seed "$seed" --out "$out/$task-$shard-$seed"
-        done
-    done
+    python "$here/fed_sp_runs.py" "$out" "$out/$task-off.toml" "$out/$task-on.toml"
     python "$here/fed_sp_held_out.py" "$out/$task-off.toml" "$out/$task"-{off,on}-{0,1,2} --rows "$rows"
 done

@@ -79,7 +79,7 @@ with open_ptm(job.ptm.model, **job.ptm.options()) as inner:
     for shots in arguments.shots:
         found = []
         for seed in arguments.seeds:
-            splits = prepare(with_shots(job, arguments.data, shots, seed)).with_mapped_classes(ptm)
+            splits = prepare(with_shots(job, arguments.data, shots, seed)).completed_by(ptm)
             found.append(measure(splits, sample_test_examples(splits.test, arguments.test), ptm))
             print(f"{shots} per class, seed {seed}: {len(splits.pooled())} training examples", file=sys.stderr)
         measured.append((shots, found))
