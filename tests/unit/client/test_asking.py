@@ -1,6 +1,8 @@
 """Scores of prompts on labelled examples, requested in calls that fit the PTM's limits."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import MAX_TOKENS, Fake
+from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import (
     Examples,
+    Injection,
     LabelledExamples,
     MicroBatch,
     Output,
@@ -143,14 +147,23 @@ VIEWS = ReadoutSpace(SPACE, ("", "It is about"), 4, 2, 4)
 COLUMNS = TaskSpec(TASK.template, (*TASK.classes, "a person", "a place"))
 
 
-def test_columns_are_those_of_each_view_and_of_the_prompt() -> None:
-    ptm = fake_ptm()
-    scorer = PromptScorer(ptm, COLUMNS, VIEWS)
-    texts = [PromptScorer(ptm, COLUMNS, TextSpace(1, (view,), 4)) for view in VIEWS.views]
-    z = np.concatenate([Z, np.ones((3, VIEWS.dim - 6), np.float32)], axis=1)
+@pytest.fixture(params=["prompts in the inputs", "prompts in the class texts"])
+def inner(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> tuple[LocalPtm, LatentSpace]:
+    if request.param == "prompts in the inputs":
+        return fake_ptm(), SPACE
+    place = replace(SPACE.projection, injection=Injection.CLASS)
+    return local_ptm(load(str(checkpoint("bert-encoder")), threads=1)), replace(SPACE, projection=place)
+
+
+def test_columns_are_those_of_each_view_and_of_the_prompt(inner: tuple[LocalPtm, LatentSpace]) -> None:
+    ptm, space = inner
+    views = replace(VIEWS, prompt=space)
+    scorer = PromptScorer(ptm, COLUMNS, views)
+    texts = [PromptScorer(ptm, COLUMNS, TextSpace(1, (view,), 4)) for view in views.views]
+    z = np.concatenate([Z, np.ones((3, views.dim - 6), np.float32)], axis=1)
     part = scorer.register(DATA)
     apart = [space.scores(DATA, np.zeros((1, 1), np.float32))[0] for space in texts]
-    prompted = PromptScorer(ptm, COLUMNS, SPACE).scores(DATA, Z)
+    prompted = PromptScorer(ptm, COLUMNS, space).scores(DATA, Z)
     for index, found in enumerate(scorer.columns(part, z)):
         np.testing.assert_array_equal(found, np.concatenate([*apart, prompted[index]], axis=1))
 

@@ -84,11 +84,12 @@ class DualEncoder(Transformer[Tensor]):
             return super().job(task, prompts, rows, wanted)
         with torch.inference_mode():
             vectors = self._injector.prompt_vectors(prompts)
+            no_prompt = PromptVectors([self._injector.embed_tokens(())])
         classes = [self._class_text(text) for text in task.classes]
         lengths, prompt_length = [len(row.ids) for row in classes], len(vectors.each[0])
         check_class_lengths(task, lengths, prompt_length, self._card.max_tokens)
         return ClassPromptJob(
-            _Texts(self, vectors, classes, rows, self._token_budget),
+            _Texts(self, vectors, classes, rows, no_prompt, self._token_budget),
             task,
             prompts,
             wanted,
@@ -141,6 +142,7 @@ class _Texts:
     vectors: PromptVectors
     classes: Sequence[TokenisedExample]
     rows: Sequence[TokenisedExample]
+    no_prompt: PromptVectors
     token_budget: int
 
     def of_classes(self, prompts: Indices) -> Vectors:
@@ -160,9 +162,7 @@ class _Texts:
         return np.stack([[found[p, k] for k in range(len(self.classes))] for p in range(len(prompts))])
 
     def of_inputs(self, rows: Indices) -> Vectors:
-        width = self.encoder.describe().embedding_width
-        no_prompt = PromptVectors([torch.empty(0, width)])
-        return self.encoder.embed_pairs(MicroBatch(np.zeros_like(rows), rows, 0), no_prompt, self.rows)
+        return self.encoder.embed_pairs(MicroBatch(np.zeros_like(rows), rows, 0), self.no_prompt, self.rows)
 
 
 def _check_widths(checkpoint: Checkpoint, modules: nn.Module) -> None:

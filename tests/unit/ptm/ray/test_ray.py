@@ -56,15 +56,18 @@ class InTurn:
         return Held(inputs)
 
 
-@pytest.fixture(params=["fake", "gpt2"])
+@pytest.fixture(params=["fake", "gpt2", "bert-encoder"])
 def backend(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Callable[[], Backend[Any]]:
     model = "fake" if request.param == "fake" else str(checkpoint(request.param))
     return partial(load, model, threads=1)
 
 
 def soft(backend: Backend[Any], count: int) -> SoftPrompts:
-    shape = (count, 3, backend.describe().embedding_width)
-    return SoftPrompts(np.random.default_rng(1).normal(0, 0.3, shape).astype(np.float32), Injection.PREFIX)
+    """In the class texts, if the model takes them there."""
+    card = backend.describe()
+    injection = Injection.CLASS if Injection.CLASS in card.injections else Injection.PREFIX
+    shape = (count, 3, card.embedding_width)
+    return SoftPrompts(np.random.default_rng(1).normal(0, 0.3, shape).astype(np.float32), injection)
 
 
 def test_replicas_give_the_bits_of_a_local_model(
