@@ -44,6 +44,9 @@ def ask(folder: Path, prompts: Prompts, template: str = "{prompt} {text} It was 
     return score(backend, task, prompts, rows)
 
 
+INTO_TEXTS = sorted(set(Injection) - {Injection.CLASS})
+
+
 def latent(injection: Injection, initial_text: str = INITIAL) -> LatentPrompts:
     return LatentPrompts(Z, Projection(ProjectionKind.NORMAL, 3, TOKENS, 2.0, initial_text, injection))
 
@@ -122,7 +125,7 @@ def test_vectors_join_after_a_special_token_of_the_template(checkpoint: Checkpoi
         assert row.front_index == front
 
 
-@pytest.mark.parametrize("injection", Injection)
+@pytest.mark.parametrize("injection", INTO_TEXTS)
 def test_latent_prompts_without_words_are_soft_prompts(checkpoint: Checkpoint, injection: Injection) -> None:
     folder = checkpoint("bert-mlm")
     az = Plain(folder).az().numpy()
@@ -131,7 +134,7 @@ def test_latent_prompts_without_words_are_soft_prompts(checkpoint: Checkpoint, i
 
 def test_each_injection_gives_other_scores(checkpoint: Checkpoint) -> None:
     template = "{text} {prompt} It was {mask}."
-    found = [ask(checkpoint("bert-mlm"), latent(injection), template) for injection in Injection]
+    found = [ask(checkpoint("bert-mlm"), latent(injection), template) for injection in INTO_TEXTS]
     assert not any(np.allclose(one, other) for one, other in combinations(found, 2))
 
 
@@ -149,8 +152,8 @@ def test_vectors_with_the_place_injection_join_where_tokens_do(checkpoint: Check
     ("name", "injections"),
     [
         ("bert-encoder", set(Injection)),
-        ("roberta-mlm", set(Injection) - {Injection.CLASS}),
-        ("bert-classifier", set(Injection) - {Injection.CLASS}),
+        ("roberta-mlm", set(INTO_TEXTS)),
+        ("bert-classifier", set(INTO_TEXTS)),
         ("gpt2", {Injection.PREFIX, Injection.PLACE}),
         ("llama", {Injection.PREFIX, Injection.PLACE}),
     ],
