@@ -8,28 +8,35 @@ from fedbbpt.job.config import Job
 
 DEMO = Job.model_validate(
     {
-        "run": {"name": "demo", "rounds": 12},
+        # Fits of the readout of at most 12 rounds: without and with a prompt, and after four rounds of the search.
+        "run": {"name": "demo", "rounds": 40},
         # The result is the same on every machine only if no measurement chooses the precision.
         "ptm": {"precision": "float32"},
-        "task": {"prompt": {"initial_text": "This question is about", "scale": 2.0, "offsets": True}},
-        "method": {"name": "fed-cma", "step": "ranks"},
+        "task": {"columns": "general", "prompt": {"initial_text": "This question is about", "scale": 2.0}},
+        # The more dev examples, the better they choose the penalty of the readout and the round.
+        "data": {"dev_shots_per_class": 30},
+        "method": {
+            "name": "fed-cma",
+            "step": "newton",
+            "population": 10,
+            "batch_examples": 14,
+            "readout": {"rounds": 12, "every": 4},
+        },
     }
 )
 SMOLLM2 = Job.model_validate(
     {
-        "run": {"name": "demo", "rounds": 8},
-        # Measuring whether bfloat16 is faster would take longer than a round.
+        "run": {"name": "demo", "rounds": 40},
+        # Measuring whether bfloat16 is faster would take longer than the run.
         "ptm": {"model": "SmolLM2-135M-Instruct", "precision": "float32"},
         "task": {
-            # The prompt comes after the question, so that the model reads each question once and not once per prompt.
-            "template": "Question: {text}\n{prompt}The patient asks about the {mask}",
+            "template": "Question: {text}\nThe patient asks about the {mask}",
             "labels": list(QUESTIONS),
             "classes": ["time", "place", "money", "person", "preparation", "health", "permission"],
-            "prompt": {"tokens": 4, "dim": 16, "injection": "place", "offsets": True},
+            "columns": "general",
         },
-        # A language model costs a hundred times as much per query as the encoder.
-        "data": {"shots_per_class": 8, "dev_shots_per_class": 8},
-        "method": {"name": "fed-cma", "step": "ranks", "population": 10},
+        # A language model costs a hundred times as much per query as the encoder. A readout takes one per example.
+        "method": {"name": "fed-readout"},
     }
 )
 _JOBS: Mapping[str, Job] = {job.ptm.model: job for job in (DEMO, SMOLLM2)}

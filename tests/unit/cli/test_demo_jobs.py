@@ -30,3 +30,8 @@ def test_other_models_are_refused_with_a_way_out() -> None:
 def test_demo_pins_its_precision(model: str) -> None:
     """Kills: a demo whose result depends on the machine."""
     assert demo_job(model, "").ptm.precision.value == "float32"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_demo_has_a_readout(model: str) -> None:
+    assert demo_job(model, "").task.columns == demo_job(model, "my.csv").task.columns == "general"
