@@ -60,7 +60,8 @@ class LossOnly(Tenants):
 def test_a_summary_has_null_for_values_that_a_loss_only_ptm_hides(run: CommandLine, ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=LossOnly())
     address = f'[ptm]\naddress = "127.0.0.1:{port}"'
-    Path("job.toml").write_text(JOB.replace("[ptm]", address).replace("[data]", '[data]\npartition = "iid"'))
+    ranks = '[method]\nname = "fed-cma"\nstep = "ranks"\n'  # Newton steps need scores
+    Path("job.toml").write_text(JOB.replace("[ptm]", address).replace("[data]", '[data]\npartition = "iid"') + ranks)
     ended = run("simulate", "job.toml", "--out", "out")
     assert ended.code == 0, ended.err
     summary = json.loads(Path("out/summary.json").read_text())
