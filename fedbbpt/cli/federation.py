@@ -40,7 +40,7 @@ from fedbbpt.federation.task_completion import check_prompt
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
-from fedbbpt.job.recommended import recommended
+from fedbbpt.job.recommended import DEFAULT_METHOD, recommended
 from fedbbpt.methods import METHODS, find_method, method_names
 from fedbbpt.types import ExampleKind, Report, Result, RunStatus
 
@@ -52,7 +52,7 @@ def init(
         typer.Option(
             help=f"The method whose keys the file lists: one of {', '.join(METHODS)}, or an installed plug-in."
         ),
-    ] = "fed-cma",
+    ] = DEFAULT_METHOD,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a job file with every key and its meaning.
