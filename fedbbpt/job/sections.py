@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.data.columns import Columns
@@ -87,6 +88,8 @@ class PtmSection(Section):
 def _listed_views(given: Any) -> Any:
     if isinstance(given, list):
         return tuple(given)
+    if isinstance(given, str) and given != "general":
+        raise PydanticCustomError("views", "input should be a valid array, or input should be 'general'")
     return GENERAL_VIEWS if given == "general" else given
 
 
@@ -131,8 +134,9 @@ class TaskSection(Section):
                     raise contradiction(key, what, "each text once")
         if any(not text.strip() for text in listed):
             raise contradiction("columns", "an empty text", "a label word or a description")
-        if self.views and getattr(self.prompt, "offsets", False):
-            raise contradiction("prompt.offsets", "a readout has offsets of its own", "offsets = false, or no views")
+        if (self.views or self.columns) and getattr(self.prompt, "offsets", False):
+            fix = "offsets = false, or no views and no columns"
+            raise contradiction("prompt.offsets", "a readout has offsets of its own", fix)
         return self
 
     @model_validator(mode="after")

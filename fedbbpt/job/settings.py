@@ -3,7 +3,7 @@
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job
-from fedbbpt.limits import MAX_UPDATE_BYTES
+from fedbbpt.limits import MAX_CLASSES, MAX_UPDATE_BYTES
 from fedbbpt.methods import told_settings
 from fedbbpt.types import Auxiliary, RunSettings, Sampling, TaskSpec
 
@@ -14,7 +14,8 @@ def task_spec(job: Job) -> TaskSpec:
     """Returns the template and the texts that the PTM scores: those of the classes, and the further columns.
 
     Raises:
-        InvalidJob: The job leaves its classes to the data, or texts to the model, and nothing has completed them.
+        InvalidJob: The job leaves its classes to the data, or texts to the model, and nothing has completed them. Or a
+            column is a class text as well, or there are too many of both.
     """
     task = job.task
     if len(task.labels) < 2:
@@ -24,7 +25,14 @@ def task_spec(job: Job) -> TaskSpec:
     if task.mapping != "given":
         what = f"task.mapping = {task.mapping!r} needs the data and the model, which this command does not read"
         raise InvalidJob(what, where="job", fix="task.classes, as `fedbbpt run` or `simulate` found them")
-    return TaskSpec(task.template or DEFAULT_TEMPLATE, (task.classes or task.labels) + job.columns())
+    classes, columns = task.classes or task.labels, job.columns()
+    if twice := [text for text in columns if text in classes]:
+        what = f"task.columns: {twice[0]!r} is the text of a class, too"
+        raise InvalidJob(what, where="job", fix="each text once")
+    if columns and len(classes) + len(columns) > MAX_CLASSES:
+        what = f"task.columns: {len(columns)} texts besides those of {len(classes)} classes"
+        raise InvalidJob(what, where="job", fix=f"at most {MAX_CLASSES} in all")
+    return TaskSpec(task.template or DEFAULT_TEMPLATE, classes + columns)
 
 
 def run_settings(

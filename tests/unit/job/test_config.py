@@ -40,7 +40,15 @@ REFUSED = {
     ),
     "offsets beside a readout": (
         '[task]\nviews = [""]\n[task.prompt]\noffsets = true\n',
-        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views",
+        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views and no columns",
+    ),
+    "offsets beside columns without views": (
+        '[task]\ncolumns = "general"\n[task.prompt]\noffsets = true\n',
+        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views and no columns",
+    ),
+    "misspelt general views": (
+        '[task]\nviews = "generl"\n',
+        "job.toml:2: task.views = \"generl\": input should be a valid array, or input should be 'general'",
     ),
     "search without a prompt": (
         '[task.prompt]\nkind = "none"\n',
@@ -245,6 +253,19 @@ def test_the_space_of_a_job_with_columns_has_a_readout() -> None:
     assert task_spec(job).classes == ("a", "b", "c")
     with pytest.raises(InvalidJob, match="depends on the model"):
         parse_job('[task]\nlabels = ["a", "b"]\ncolumns = "general"').space()
+
+
+@pytest.mark.parametrize(
+    ("columns", "what"),
+    [
+        (("c", "a"), "task.columns: 'a' is the text of a class, too"),
+        (tuple(map(str, range(2000))), "task.columns: 2000 texts besides those of 2 classes"),
+    ],
+)
+def test_columns_beside_classes_from_the_data_are_reported_as_columns(columns: tuple[str, ...], what: str) -> None:
+    job = parse_job('[task]\nlabels = ["a", "b"]\n').with_columns(columns)
+    with pytest.raises(InvalidJob, match=what):
+        task_spec(job)
 
 
 def test_prompt_in_the_class_texts_leaves_the_texts_whole() -> None:
