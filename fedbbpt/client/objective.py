@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from fedbbpt.client.asking import PromptScorer, RegisteredPart
 from fedbbpt.client.batches import ALL_EXAMPLES, Batches
+from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.tasks import readout
@@ -127,6 +128,9 @@ class LocalObjectives:
 
         Only the first call for a prompt asks the PTM, B queries for each view and B for the prompt, training and dev
         examples together. If C is m V, the readouts use no prompt, and none is asked.
+
+        Raises:
+            InvalidTensor: No training example has finite columns.
         """
         space = self._space
         assert isinstance(space, ReadoutSpace), "only methods that have a readout ask for its sums"
@@ -141,6 +145,9 @@ class LocalObjectives:
             )
             self._columns = _Columns(asked, train_columns, dev_columns)
         (train, labels), (dev, dev_labels) = self._columns.train, self._columns.dev
+        if not len(labels):
+            what = f"none of the {self.weight:.0f} training examples has scores that are all finite"
+            raise InvalidTensor(what, where="scores", fix="a model, or a precision, that gives finite ones")
         found = readout.sums(train, labels, readouts)
         dev_loss = readout.losses(dev, dev_labels, readouts)
         return replace(found, dev_loss=dev_loss, dev_weight=float(len(dev_labels)))

@@ -135,7 +135,7 @@ class TaskSection(Section):
         if any(not text.strip() for text in listed):
             raise contradiction("columns", "an empty text", "a label word or a description")
         if (self.views or self.columns) and getattr(self.prompt, "offsets", False):
-            fix = "offsets = false, or no views and no columns"
+            fix = "offsets = false, or no views, no columns"
             raise contradiction("prompt.offsets", "a readout has offsets of its own", fix)
         return self
 

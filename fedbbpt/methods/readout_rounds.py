@@ -100,4 +100,4 @@ def update(objectives: Objectives, arrays: Arrays, space: ReadoutSpace) -> Updat
         "dev_loss": sums.dev_loss,
         "dev_weight": np.array([sums.dev_weight]),
     }
-    return Update(found, objectives.weight)
+    return Update(found, sums.weight)

@@ -40,11 +40,11 @@ REFUSED = {
     ),
     "offsets beside a readout": (
         '[task]\nviews = [""]\n[task.prompt]\noffsets = true\n',
-        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views and no columns",
+        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views, no columns",
     ),
     "offsets beside columns without views": (
         '[task]\ncolumns = "general"\n[task.prompt]\noffsets = true\n',
-        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views and no columns",
+        "job.toml:4: task.prompt.offsets: a readout has offsets of its own; offsets = false, or no views, no columns",
     ),
     "misspelt general views": (
         '[task]\nviews = "generl"\n',

@@ -11,16 +11,17 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from fedbbpt.client.asking import PromptScorer
-from fedbbpt.errors import InvalidJob, OutputWithheld
+from fedbbpt.errors import InvalidJob, InvalidTensor, OutputWithheld
 from fedbbpt.federation.simulation import Simulation, simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job, job_of
 from fedbbpt.job.settings import task_spec
 from fedbbpt.methods.fed_readout import METHOD, FedReadoutConfig
 from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.readout_fit import SMALL_RIDGE
-from fedbbpt.types import LabelledExamples, Output
+from fedbbpt.types import Examples, ExamplesHandle, LabelledExamples, Output, Prompts, Scored
 from fedbbpt.types.examples import concatenate
 from tests.tenants import ptm_of
 from tests.tiny_run import fake_ptm, job, write_data
@@ -121,6 +122,51 @@ def test_the_ridge_is_the_one_with_the_lowest_dev_loss(data: Path) -> None:
     alone = [dev_loss_of(splits_of(data, 40, {"ridges": (ridge,)})) for ridge in ridges]
     assert chosen == pytest.approx(min(alone), abs=1e-3)
     assert max(alone) > min(alone) + 0.05
+
+
+class Broken(LocalPtm):
+    """A PTM that gives NaN for some texts."""
+
+    def __init__(self, texts: set[str]) -> None:
+        plain = fake_ptm()
+        super().__init__(plain.engine, plain.tenant)
+        self._texts = texts
+        self._broken: dict[str, list[bool]] = {}
+
+    def register_examples(self, task_id: str, examples: Examples, *others: Any) -> ExamplesHandle:
+        handle = super().register_examples(task_id, examples, *others)
+        self._broken[handle.id] = [text in self._texts for text in examples.texts]
+        return handle
+
+    def score(self, examples_id: str, prompts: Prompts) -> Scored:
+        scored = super().score(examples_id, prompts)
+        return replace(scored, answer=np.where(np.array(self._broken[examples_id])[:, None], np.nan, scored.answer))
+
+
+def test_training_examples_without_finite_scores_are_as_if_they_were_absent(data: Path) -> None:
+    """Kills: an update whose weight counts examples that its sums leave out."""
+    splits = splits_of(data, 6, {})
+    broken = {text for part in splits.train for text in part.examples.texts[::3]}
+    # Dev examples are measured, so that theirs must be finite.
+    dev = tuple(keep(part, broken) for part in splits.dev)
+    here = simulate(replace(splits, dev=dev), Broken(broken))[1]
+    without = simulate(replace(splits, train=tuple(keep(part, broken) for part in splits.train), dev=dev), fake_ptm())[
+        1
+    ]
+    figures = [[(report.train_loss, report.dev_loss) for report in reports] for reports in (here, without)]
+    assert figures[0][:-1] == [pytest.approx(pair, rel=1e-6) for pair in figures[1][:-1]]
+
+
+def keep(examples: LabelledExamples, broken: set[str]) -> LabelledExamples:
+    return examples.take(np.array([row for row, text in enumerate(examples.examples.texts) if text not in broken]))
+
+
+def test_a_client_without_any_finite_scores_is_told_so(data: Path) -> None:
+    splits = splits_of(data, 3, {})
+    broken = {text for text in splits.train[0].examples.texts}
+    splits = replace(splits, dev=tuple(keep(part, broken) for part in splits.dev))
+    with pytest.raises(InvalidTensor, match=r"none of the \d+ training examples has scores that are all finite"):
+        simulate(splits, Broken(broken))
 
 
 def dev_loss_of(splits: Splits) -> float:
