@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
+from fedbbpt.errors import UnsupportedPrompt
 from fedbbpt.prompts.unshifted import Unshifted
 from fedbbpt.types import Examples, ImagePrompts, ImageSpaceSettings
 
@@ -56,7 +57,14 @@ class ImageSpace(Unshifted, ImageSpaceSettings):
         return 0
 
     def prompts(self, z: npt.NDArray[np.floating], examples: Examples) -> ImagePrompts:
-        """Returns the pictures `[P, B, C, H, W]`. A pair's picture has the same bits in any batch."""
+        """Returns the pictures `[P, B, C, H, W]`. A pair's picture has the same bits in any batch.
+
+        Raises:
+            UnsupportedPrompt: The examples have images of another shape.
+        """
+        if (shape := examples.pixels().shape[1:]) != self.image:
+            what = f"pictures of shape {list(self.image)} for images of shape {list(shape)}"
+            raise UnsupportedPrompt(what, where="task.prompt.image", fix=f"image = {list(shape)}")
         weights = (self._initial() + z).astype(np.float32)
         cut = zip(self._cut(weights), self._layout(), strict=True)
         parts = [part.reshape(-1, *place.shape) for part, place in cut]

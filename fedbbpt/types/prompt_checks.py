@@ -49,7 +49,8 @@ def check_injection(injection: Injection, card: ModelCard) -> None:
         fix = 'task.prompt.side = "input", or a dual encoder or CLIP whose provider gives you "all" label_tokens'
         raise UnsupportedPrompt("the service takes no prompts in the class texts", where="injection", fix=fix)
     if injection not in card.injections:
-        raise UnsupportedPrompt(f"injection {injection}", where="injection", fix=f"one of {sorted(card.injections)}")
+        fix = f"one of {', '.join(sorted(card.injections))}"
+        raise UnsupportedPrompt(f"injection {injection}", where="injection", fix=fix)
 
 
 def check_length(tokens: int, card: ModelCard) -> None:

@@ -91,7 +91,8 @@ class Prompts(ABC):
         if self.in_classes:
             check_injection(Injection.CLASS, card)
         if self.kind not in card.prompt_kinds:
-            raise UnsupportedPrompt(f"{self.kind} prompts", where="prompts", fix=f"one of {sorted(card.prompt_kinds)}")
+            fix = f"one of {', '.join(sorted(card.prompt_kinds))}"
+            raise UnsupportedPrompt(f"{self.kind} prompts", where="prompts", fix=fix)
         if self.injection is not None:
             check_injection(self.injection, card)
 

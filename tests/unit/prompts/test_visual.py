@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedbbpt.errors import UnsupportedPrompt
 from fedbbpt.job.prompt_sections import ImagePromptSection
 from fedbbpt.methods.fed_bbpt import FedBbptConfig, FedBbptServer
 from fedbbpt.optim.spsa import SpsaGc
@@ -42,6 +43,12 @@ def theirs(space: ImageSpace, z: npt.NDArray[np.float64], images: npt.NDArray[np
             drawn.append(space.strength * body(source)[0])
     result: npt.NDArray[np.float32] = torch.stack(drawn).numpy()
     return result
+
+
+def test_images_of_another_shape_are_refused_in_the_words_of_the_job() -> None:
+    images = Examples(images=pictures(2, 8))
+    with pytest.raises(UnsupportedPrompt, match=r"task.prompt.image: .* \[3, 16, 16\] for images of shape \[3, 8, 8\]"):
+        SMALL.prompts(np.zeros((1, SMALL.dim)), images)
 
 
 def test_the_published_decoder_has_9920_weights() -> None:
