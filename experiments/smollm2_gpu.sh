@@ -5,9 +5,9 @@
 # TINY=1 goes through all steps with few queries, on any device. An interrupted run continues.
 set -euo pipefail
 here=$(dirname "$0") data=$1 out=$2 device=${DEVICE:-cuda}
-seeds=0,1,2 shots=64 test=1000 population=20 batch=8 cma_rounds=45 bpt_rounds=18
+seeds=0,1,2 shots=64 test=1000 population=20 batch=8 fit=10 every=12 cma_rounds=86 bpt_rounds=18
 if [ -n "${TINY:-}" ]; then
-    seeds=0 shots=5 test=12 population=4 batch=1 cma_rounds=3 bpt_rounds=1
+    seeds=0 shots=5 test=12 population=4 batch=1 fit=2 every=1 cma_rounds=7 bpt_rounds=1
 fi
 mkdir -p "$out"
 for task in ${TASKS:-trec sst2 agnews}; do
@@ -17,9 +17,10 @@ for task in ${TASKS:-trec sst2 agnews}; do
 
     prompt="[task.prompt]\ntokens = 8\ndim = 500\nscale = 2.0\n\n[data]"
     shares="shots_per_class = $shots\ndev_shots_per_class = $shots"
+    readout="[method.readout]\nrounds = $fit\nevery = $every"
     limits="batch_examples = $batch\ndev_every = 5"
     sed "s%^rounds = .*%rounds = $cma_rounds%; s%^\[data\]%$prompt\n$shares%
-         s%^name = \"fed-readout\"%name = \"fed-cma\"\npopulation = $population\n$limits%" \
+         s%^name = \"fed-readout\"%name = \"fed-cma\"\npopulation = $population\n$limits\n\n$readout%" \
         "$out/$task-fed-readout.toml" > "$out/$task-fed-cma.toml"
     sed "s%^rounds = .*%rounds = $bpt_rounds%; s%^\[data\]%$prompt\n$shares%; /^columns = /d
          s%^name = \"fed-readout\"%name = \"fed-bpt\"\nperturb_rate = 0.0\n$limits%" \
