@@ -279,6 +279,8 @@ class PromptScorer:
         for part in self.parts(data, PROGRESS_ROWS):
             registered, before = self.register(part), self.queries
             try:
+                if self._space.views:  # asked for this call only: inputs to classify may be a stream without end
+                    registered.views = self._ask_views(registered)
                 answer = self.ask(registered, population, use_labels=use_labels)
             finally:
                 self.release([registered])

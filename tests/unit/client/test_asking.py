@@ -210,3 +210,12 @@ def test_scores_of_fewer_texts_than_the_task_has_are_refused(space: LatentSpace 
     scorer = PromptScorer(ClassesOnly(plain.engine, plain.tenant), COLUMNS, space)
     with pytest.raises(InvalidTensor, match=r"scores of shape \[\d, 23, 2\]; \[\d, 23, 4\]: prompts, examples, texts"):
         scorer.ask(scorer.register(DATA), np.ones((1, space.dim)))
+
+
+def test_views_of_inputs_that_are_scored_once_are_not_kept() -> None:
+    scorer = PromptScorer(fake_ptm(), COLUMNS, VIEWS)
+    z = np.zeros((1, VIEWS.dim), np.float32)
+    first = scorer.scores(DATA, z)
+    assert scorer.queries == 2 * len(DATA)
+    np.testing.assert_array_equal(scorer.scores(DATA, z), first)
+    assert scorer.queries == 4 * len(DATA) and not scorer._view_scores
