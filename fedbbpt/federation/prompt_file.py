@@ -88,6 +88,9 @@ def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
         if z.ndim != 1 or z.dtype != np.float32 or not np.isfinite(z).all():
             raise InvalidInput(f"z is {z.dtype} {z.shape}", where=str(path), fix="finite float32 [n]")
         read = PromptCard.model_validate_json(card)
+        texts = len(read.classes) + len(read.columns)
+        if isinstance(read.space, ReadoutSpace) and texts != read.space.columns:
+            raise InvalidInput(f"{texts} texts for {read.space.columns} columns", where=str(path), fix=fix)
         if len(z) != read.space.dim:
             raise InvalidInput(f"{len(z)} numbers for {read.space.dim}", where=str(path), fix=fix)
         return z, read

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedbbpt.client.asking import PromptScorer
+from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.prediction import probabilities
 from fedbbpt.federation.prompt_file import PromptCard, read_prompt, write_prompt
 from fedbbpt.federation.run_folder import finish_run
@@ -55,6 +56,15 @@ def test_predictions_need_the_file_alone_and_a_query_for_each_view(
     page = (tmp_path / "prompt.md").read_text()
     assert f"| a prediction | {asked} {'query' if asked == 1 else 'queries'} for each input |" in page
     assert "; ".join(GENERAL_PHRASES) in page
+
+
+def test_a_file_whose_card_lacks_columns_is_refused(tmp_path: Path) -> None:
+    """Kills: a readout that takes one text's scores for another's, without notice."""
+    z, card, _ = finished(read_out(tmp_path / "data", "fed-readout", views=[""]), tmp_path)
+    path = tmp_path / "prompt.safetensors"
+    write_prompt(path, z.astype(np.float32), card.model_copy(update={"columns": card.columns[:-1]}))
+    with pytest.raises(InvalidInput, match=r"texts for \d+ columns"):
+        read_prompt(path)
 
 
 def test_job_of_a_run_names_the_columns_that_were_chosen(tmp_path: Path) -> None:
