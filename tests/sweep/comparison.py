@@ -145,7 +145,8 @@ class _Comparison:
         self._check("vectors", SoftPrompts(vectors), lambda: self._with_vectors(vectors))
         initial = self._plain.tokenise(PROMPTS[0])
         projection = Projection(ProjectionKind.RADEMACHER, 7, len(initial), 1.0, initial_text=PROMPTS[0])
-        for injection in sorted(card.injections - {Injection.CONCAT}):  # `concat` gives words no positions
+        # `concat` gives words no positions; prompts in class texts are compared in tests/unit/ptm/models.
+        for injection in sorted(card.injections - {Injection.CONCAT, Injection.CLASS}):
             zero = LatentPrompts(np.zeros((1, 10), np.float32), replace(projection, injection=injection))
             self._check(f"latent, {injection}", zero, lambda: self._with_tokens([initial], in_front=True))
         self._check("limit", TextPrompts(PROMPTS[:1]), lambda: self._at_limit(card.max_tokens), texts=(LONG_TEXT,))
