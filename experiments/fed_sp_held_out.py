@@ -74,6 +74,7 @@ def judge(model: Any, hidden: Tensor, batch: Batch) -> Result:
     return Result(float(loss), len(log_p), right, len(batch.ids))
 
 
+@torch.no_grad()
 def measure(model: Any, prefixes: Tensor, first: int) -> list[Result]:
     """Returns the result of each prefix `[P, layers, 2, heads, L, width]`; they are the same below layer `first`."""
     _, layers = layer_list(model)
@@ -111,7 +112,6 @@ parser.add_argument("--auxiliary", action="store_true")
 arguments = parser.parse_args()
 
 torch.set_num_threads(1)
-torch.set_grad_enabled(False)
 job = read_job(arguments.job)
 if arguments.data:
     job = job.model_copy(update={"data": job.data.model_copy(update={"source": arguments.data})})
