@@ -210,6 +210,7 @@ class _WithReadout:
             data.dev.labels[usable_dev],
             self._space.classes,
             ridges,
+            prompts=len(self._space.views),
         )
         found = read_out(columns[:, : self._fixed], readout[None]).astype(np.float32)
         return replace(Measured.of_scores(found, data.test), queries=len(data.train))

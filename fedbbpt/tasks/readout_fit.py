@@ -148,7 +148,7 @@ def fit_readout(
     classes: int,
     ridges: Sequence[float] = RIDGES,
     *,
-    prompts: int = 1,
+    prompts: int,
     evaluations: int = 60,
 ) -> tuple[Floats, float]:
     """Returns the readout `[K, C + 1]` of examples in one place, and the ridge that the dev examples choose.

@@ -120,4 +120,5 @@ def _offsets(member: Member, classes: int) -> Floats:
 
 
 def _readout(member: Member, classes: int) -> Floats:
-    return fit_readout(member.train.scores, member.train.labels, member.dev.scores, member.dev.labels, classes)[0]
+    train, dev = member.train, member.dev
+    return fit_readout(train.scores, train.labels, dev.scores, dev.labels, classes, prompts=1)[0]

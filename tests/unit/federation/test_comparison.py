@@ -11,6 +11,7 @@ from fedbbpt.federation.comparison import Data, compare, cost
 from fedbbpt.federation.evaluation import Measured
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.readout import ReadoutSpace
+from fedbbpt.prompts.text import TextSpace
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.readout_fit import fit_readout
 from fedbbpt.types import LabelledExamples, Output, TaskSpec
@@ -81,12 +82,19 @@ def test_a_run_with_a_readout_is_compared_with_each_of_its_parts() -> None:
     assert found.tuned == Measured.of(result.judge(DATA.test, z[None]))
 
 
-def test_the_readout_alone_is_the_fit_of_all_examples_in_one_place() -> None:
-    space = read_out()
+@pytest.mark.parametrize("views", [("",), ("", "parking parking")])
+def test_the_readout_alone_is_the_fit_of_all_examples_in_one_place(views: tuple[str, ...]) -> None:
+    """Kills: a fit that takes the columns under several views for those of one, which has a single temperature."""
+    space = read_out(views=views)
     found = compare(fake_ptm(), WIDE, space, z_of(space), DATA, ridges=(0.01, 1.0)).readout
-    plain = PromptScorer(fake_ptm(), WIDE, NoPrompt(space.prompt_tokens))
-    train, dev, test = (plain.scores(part, NoPrompt.Z)[0] for part in (DATA.train, DATA.dev, DATA.test))
-    readout, _ = fit_readout(train, DATA.train.labels, dev, DATA.dev.labels, 2, (0.01, 1.0))
+    asked = [PromptScorer(fake_ptm(), WIDE, TextSpace(1, (view,), space.prompt_tokens)) for view in views]
+    zero = np.zeros((1, 1), np.float32)
+    train, dev, test = (
+        np.concatenate([scorer.scores(part, zero)[0] for scorer in asked], axis=1)
+        for part in (DATA.train, DATA.dev, DATA.test)
+    )
+    labels = DATA.train.labels, DATA.dev.labels
+    readout, _ = fit_readout(train, labels[0], dev, labels[1], 2, (0.01, 1.0), prompts=len(views))
     scores = test[:, :2] + test @ readout[:, :-1].T + readout[:, -1]
     right = Measured.of_scores(scores[None].astype(np.float32), DATA.test)
     assert found is not None and found.accuracy == right.accuracy

@@ -148,16 +148,16 @@ def test_readouts_and_gradients_survive_the_change_of_columns() -> None:
 def test_dev_examples_choose_the_ridge() -> None:
     columns, labels = examples(7, 24)
     dev = examples(8, 500)
-    found, ridge = readout_fit.fit_readout(columns, labels, *dev, K)
+    found, ridge = readout_fit.fit_readout(columns, labels, *dev, K, prompts=1)
     assert 0.01 < ridge < 10.0
-    others = [readout_fit.fit_readout(columns, labels, *dev, K, (other,))[0] for other in readout_fit.RIDGES]
+    others = [readout_fit.fit_readout(columns, labels, *dev, K, (other,), prompts=1)[0] for other in readout_fit.RIDGES]
     dev_losses = readout.losses(*dev, np.array(others))
     np.testing.assert_allclose(readout.losses(*dev, found[None])[0], dev_losses.min(), rtol=1e-6)
 
 
 def test_a_fit_without_dev_examples_takes_a_middle_ridge() -> None:
     columns, labels = examples(9)
-    _, ridge = readout_fit.fit_readout(columns, labels, columns[:0], labels[:0], K, (1e-3, 0.2, 10.0))
+    _, ridge = readout_fit.fit_readout(columns, labels, columns[:0], labels[:0], K, (1e-3, 0.2, 10.0), prompts=1)
     assert ridge == 0.2
 
 
@@ -167,7 +167,7 @@ def test_scores_that_are_only_too_close_together_do_not_call_for_columns() -> No
     labels = draw.integers(K, size=400)
     own = 0.3 * (np.eye(K)[labels] + 0.5 * draw.normal(size=(400, K)))
     columns = np.concatenate([own, draw.normal(size=(400, 30))], axis=1)
-    _, ridge = readout_fit.fit_readout(columns[:64], labels[:64], columns[64:], labels[64:], K)
+    _, ridge = readout_fit.fit_readout(columns[:64], labels[:64], columns[64:], labels[64:], K, prompts=1)
     assert ridge >= 1.0
 
 
