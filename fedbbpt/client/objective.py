@@ -134,22 +134,16 @@ class LocalObjectives:
         """
         space = self._space
         assert isinstance(space, ReadoutSpace), "only methods that have a readout ask for its sums"
-        width = readouts.shape[2] - 1
-        # A readout of ones uses all columns, one of zeros those of the views only.
-        used = np.full((space.classes, space.width + 1), float(width == space.width))
-        asked = space.join(z, used)
+        asked = space.asking(z, prompted=readouts.shape[2] - 1 == space.width)
         if self._columns is None or not np.array_equal(self._columns.asked, asked):
-            train_columns, dev_columns = (
-                self._columns_of(self._train.whole(), asked),
-                self._columns_of(self._dev.whole(), asked),
-            )
-            self._columns = _Columns(asked, train_columns, dev_columns)
-        (train, labels), (dev, dev_labels) = self._columns.train, self._columns.dev
+            train, dev = (self._columns_of(part.whole(), asked) for part in (self._train, self._dev))
+            self._columns = _Columns(asked, train, dev)
+        (columns, labels), (dev_columns, dev_labels) = self._columns.train, self._columns.dev
         if not len(labels):
             what = f"none of the {self.weight:.0f} training examples has scores that are all finite"
             raise InvalidTensor(what, where="scores", fix="a model, or a precision, that gives finite ones")
-        found = readout.sums(train, labels, readouts)
-        dev_loss = readout.losses(dev, dev_labels, readouts)
+        found = readout.sums(columns, labels, readouts)
+        dev_loss = readout.losses(dev_columns, dev_labels, readouts)
         return replace(found, dev_loss=dev_loss, dev_weight=float(len(dev_labels)))
 
     def _columns_of(

@@ -171,9 +171,7 @@ class _WithReadout:
     def _parts(self, data: LabelledExamples, *, prompted: bool) -> list[Scores]:
         """The columns `[B, C]` of each part of the examples; those of the views only, unless `prompted`."""
         space, found = self._space, []
-        # A readout of ones uses all columns, one of zeros those of the views only.
-        readout = np.full((space.classes, space.width + 1), float(prompted))
-        asked = space.join(self._z[: space.prompt.dim], readout)[None]
+        asked = space.asking(self._z[: space.prompt.dim], prompted=prompted)[None]
         for part in self._scorer.parts(data, PROGRESS_ROWS):
             registered, before = self._scorer.register(part), self._scorer.queries
             try:

@@ -32,7 +32,7 @@ from fedbbpt.toml.problems import KeyPath, Problem, first_problem, line_of, pars
 from fedbbpt.toml.section import Section, contradiction
 
 BYTES_PER_TOKEN = 2
-"""Of a view in UTF-8: a token is rarely shorter. How many tokens it really takes, only the model's tokenizer knows."""
+"""Bytes of a view, in UTF-8, for which one token of room is left. Most tokens are longer, so the room is enough."""
 
 
 def _read_method(table: Any, info: ValidationInfo) -> MethodConfig:

@@ -68,6 +68,10 @@ class ReadoutSpace(ReadoutSpaceSettings):
         """Returns the z `[dim]` of a prompt `[n]` and a readout `[K, C + 1]`."""
         return np.concatenate([z, readout.ravel()]).astype(np.float32)
 
+    def asking(self, z: npt.NDArray[np.floating], *, prompted: bool) -> npt.NDArray[np.float32]:
+        """Returns a z `[dim]` for which all columns under the prompt z `[n]` are asked, or those of the views only."""
+        return self.join(z, np.full((self.classes, self.width + 1), float(prompted)))
+
     def shifted(self, scores: Scores, z: npt.NDArray[np.floating]) -> Scores:
         """Returns the class scores `[P, B, K]` of columns `[P, B, C]`.
 

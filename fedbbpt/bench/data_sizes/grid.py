@@ -3,13 +3,9 @@
 Each cell is a pure function of its fields. Cells with the same seed and size have the same examples.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,14 +13,13 @@ from fedbbpt import seeds
 from fedbbpt.bench.data_sizes import baselines
 from fedbbpt.bench.data_sizes.baselines import READOUT
 from fedbbpt.bench.data_sizes.records import Record, Result
-from fedbbpt.bench.methods.grid import IID, sample_test_examples
+from fedbbpt.bench.methods.grid import digest_of, job_tables, sample_test_examples
 from fedbbpt.bench.methods.rows import Learns, MethodRow, built_in
 from fedbbpt.bench.methods.search import accuracies, federations, result_of, search
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
 from fedbbpt.job.sections import PtmSection
-from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.types import LabelledExamples
 
@@ -53,9 +48,7 @@ class Cell:
     @property
     def file_name(self) -> str:
         """The name of the cell's file, with a digest of all that decides its numbers."""
-        decisive = self.job.model_dump_json(exclude={"ptm": {"address", "threads"}, "data": {"source"}})
-        parts = [decisive, Path(self.job.data.source).name, self.learns, self.most, self.budget, self.test_examples]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        digest = digest_of(self.job, self.learns, self.most, self.budget, self.test_examples)
         name = f"{self.method}-{self.learns}" if self.method else "baselines"
         return f"{self.task}-{self.split}-{self.shots}-{name}-{self.job.run.seed}-{digest}.json"
 
@@ -96,7 +89,8 @@ class DataGrid:
         for seed in self.seeds:
             for shots in self.shots:
                 for split in self.splits:
-                    tables = self._job(split, shots, seed)
+                    dev_shots = min(shots or MOST_DEV_SHOTS, MOST_DEV_SHOTS)
+                    tables = job_tables(self, split, seed, shots=shots, dev_shots=dev_shots)
                     yield self._cell("", "alone", split, shots, readout.job(tables, ""))
                     yield self._cell(READOUT, "together", split, shots, readout.job(tables, ""))
                     for row in self.rows:
@@ -107,24 +101,6 @@ class DataGrid:
     def _cell(self, method: str, learns: Learns, split: str, shots: int, job: Job) -> Cell:
         most = 0 if shots else self.most
         return Cell(method, learns, self.task, split, shots, most, job, self.budget, self.test_examples)
-
-    def _job(self, split: str, shots: int, seed: int) -> dict[str, Any]:
-        """Returns the tables of a job that are the same for all rows."""
-        partition = {"partition": "iid"} if split == IID else {"partition": "dirichlet", "alpha": float(split)}
-        return {
-            # Every round takes at least one query, unless the row says how many rounds there are.
-            "run": {"name": "bench", "seed": seed, "rounds": min(self.budget, MAX_ROUNDS)},
-            "ptm": self.ptm.model_dump(mode="json"),
-            "task": {"preset": "" if self.task == "demo" else self.task},
-            "data": {
-                "source": self.source,
-                **self.reading,
-                "shots_per_class": shots,
-                "dev_shots_per_class": min(shots or MOST_DEV_SHOTS, MOST_DEV_SHOTS),
-                **partition,
-            },
-            "cohort": {"clients": self.clients},
-        }
 
 
 def measure(cell: Cell, ptm: Ptm) -> Record:

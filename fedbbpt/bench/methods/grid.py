@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedbbpt.bench.methods.controls import CONTROLS, ControlInputs
 from fedbbpt.bench.methods.records import Point, Record
@@ -26,6 +26,67 @@ from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 from fedbbpt.types import LabelledExamples
 
 IID = "iid"
+
+
+class Conditions(Protocol):
+    """What all cells of a grid share."""
+
+    @property
+    def task(self) -> str:
+        """The name of the task, which is that of a preset, or demo."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The path of the task's data."""
+        ...
+
+    @property
+    def reading(self) -> Mapping[str, str]:
+        """The keys of a job's `[data]` that say how to read the source."""
+        ...
+
+    @property
+    def ptm(self) -> PtmSection:
+        """The model, and how it is loaded."""
+        ...
+
+    @property
+    def clients(self) -> int:
+        """The number of members."""
+        ...
+
+    @property
+    def budget(self) -> int:
+        """The most queries of one run."""
+        ...
+
+
+def job_tables(grid: Conditions, split: str, seed: int, *, shots: int, dev_shots: int) -> dict[str, Any]:
+    """Returns the tables of a job that are the same for all rows of a grid."""
+    partition = {"partition": "iid"} if split == IID else {"partition": "dirichlet", "alpha": float(split)}
+    return {
+        # Every round takes at least one query, unless the row says how many rounds there are.
+        "run": {"name": "bench", "seed": seed, "rounds": min(grid.budget, MAX_ROUNDS)},
+        "ptm": grid.ptm.model_dump(mode="json"),
+        "task": {"preset": "" if grid.task == "demo" else grid.task},
+        "data": {
+            "source": grid.source,
+            **grid.reading,
+            "shots_per_class": shots,
+            "dev_shots_per_class": dev_shots,
+            **partition,
+        },
+        "cohort": {"clients": grid.clients},
+    }
+
+
+def digest_of(job: Job, *others: str | int | None) -> str:
+    """Returns a digest of all that decides the numbers of a cell: its job, and what the job does not say."""
+    # Only the last part of the data's path counts, so that results do not depend on where the data is stored.
+    source = Path(job.data.source).name
+    decisive = job.model_dump_json(exclude={"ptm": {"address", "threads"}, "data": {"source"}})
+    return hashlib.sha256(json.dumps([decisive, source, *others]).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +105,8 @@ class Cell:
     @property
     def file_name(self) -> str:
         """The name of the cell's file, with a digest of all that decides its numbers."""
-        # Only the last part of the data's path counts, so that results do not depend on where the data is stored.
-        source = Path(self.job.data.source).name
-        decisive = self.job.model_dump_json(exclude={"ptm": {"address", "threads"}, "data": {"source"}})
-        parts = [decisive, source, self.learns, self.budget, self.test_examples, MANUAL_PROMPTS[self.task]]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        others = (self.learns, self.budget, self.test_examples, MANUAL_PROMPTS[self.task])
+        digest = digest_of(self.job, *others)
         return f"{self.task}-{self.split}-{self.method}-{self.job.run.seed}-{digest}.json"
 
 
@@ -89,7 +147,7 @@ class Grid:
         for seed in self.seeds:
             for split in self.splits:
                 for method in self.methods:
-                    job = self._job(split, seed)
+                    job = job_tables(self, split, seed, shots=self.shots, dev_shots=self.shots)
                     if isinstance(method, str):
                         yield self._cell(method, split, Job.model_validate(job), None)
                         continue
@@ -98,24 +156,6 @@ class Grid:
 
     def _cell(self, name: str, split: str, job: Job, learns: Learns | None) -> Cell:
         return Cell(name, self.task, split, job, learns, self.budget, self.test_examples)
-
-    def _job(self, split: str, seed: int) -> dict[str, Any]:
-        """Returns the tables of a job that are the same for all rows."""
-        partition = {"partition": "iid"} if split == IID else {"partition": "dirichlet", "alpha": float(split)}
-        return {
-            # Every round takes at least one query.
-            "run": {"name": "bench", "seed": seed, "rounds": min(self.budget, MAX_ROUNDS)},
-            "ptm": self.ptm.model_dump(mode="json"),
-            "task": {"preset": "" if self.task == "demo" else self.task},
-            "data": {
-                "source": self.source,
-                **self.reading,
-                "shots_per_class": self.shots,
-                "dev_shots_per_class": self.shots,
-                **partition,
-            },
-            "cohort": {"clients": self.clients},
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ DATA = LabelledExamples(
 Z = DRAW.normal(size=(3, 5))
 M = 8
 SIZES = [8, 8, 7]
-"""Of the batches: as equal as they can be, and none above M."""
+"""The numbers of examples in the batches. They differ by one at most, and none is above M."""
 
 
 class Recorded(LocalPtm):
