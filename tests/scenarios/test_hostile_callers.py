@@ -40,6 +40,7 @@ TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
 EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
 PROMPTS = TextPrompts(("which kind", "what"))
 SCORE = "/fedbbpt.ptm.v1.PtmService/Score"
+HEALTH = "/grpc.health.v1.Health/Check"
 
 
 def remote(port: int, token: str = "") -> RemotePtm:
@@ -131,7 +132,7 @@ def test_calls_of_a_caller_and_their_time_are_limited(ptm_servers: Any, unsent: 
     each = CallerLimits(calls=2, arriving=2, seconds=3.0)
     tenants, limits = Tenants.of_tokens(["one", "two"]), ServiceLimits(tenant_calls=each, anonymous_calls=each)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, limits=limits)
-    callers = {"one": SCORE, "": "/grpc.health.v1.Health/Check"}
+    callers = {"one": SCORE, "": HEALTH}
     calls = {token: [unsent(port, token).open(path) for _ in range(3)] for token, path in callers.items()}
     for opened in calls.values():
         assert Counter(type(error_of(call)) for call in opened) == {DeadlineExceeded: 2, Overloaded: 1}
@@ -158,7 +159,8 @@ def test_slow_work_delays_its_own_tenant_only(ptm_servers: Any) -> None:
     """A call that is cancelled before its turn is never begun."""
     backend = Slow()
     port = ptm_servers.start(Engine(backend, time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
-    ptm, stub = remote(port, "one"), PtmServiceStub(connect(f"127.0.0.1:{port}", token="one"))
+    line: Any = connect(f"127.0.0.1:{port}", token="one")
+    ptm, stub = remote(port, "one"), PtmServiceStub(line)
     task_id = ptm.register_task(TASK)
     calls = [
         stub.RegisterExamples.future(
@@ -168,8 +170,15 @@ def test_slow_work_delays_its_own_tenant_only(ptm_servers: Any) -> None:
     ]
     assert backend.entered.wait(60.0)
     assert remote(port, "two").register_task(TASK) == task_id
+    check, told = line.unary_unary(HEALTH), ptm_servers.metrics(port).registry.get_sample_value
+    check(b"", timeout=60.0)  # an answer on the same connection: the service has begun all calls before it
     for call in calls[1:]:
         call.cancel()
+    ended = {"rpc": "RegisterExamples", "status": "cancelled"}
+    for _ in range(10_000):  # otherwise the gate might open before the service has read the cancellations
+        check(b"", timeout=60.0)
+        if told("fedbbpt_ptm_calls_total", ended) == 3:
+            break
     last = stub.RegisterExamples.future(
         ptm_messages.register_examples_request(task_id, ExampleSet(EXAMPLES, 9)), timeout=200.0
     )
