@@ -162,28 +162,27 @@ def test_slow_work_delays_its_own_tenant_only(ptm_servers: Any) -> None:
     line: Any = connect(f"127.0.0.1:{port}", token="one")
     ptm, stub = remote(port, "one"), PtmServiceStub(line)
     task_id = ptm.register_task(TASK)
-    calls = [
-        stub.RegisterExamples.future(
-            ptm_messages.register_examples_request(task_id, ExampleSet(EXAMPLES, room)), timeout=200.0
-        )
-        for room in range(4)
-    ]
-    assert backend.entered.wait(60.0)
+
+    def register(room: int) -> Any:
+        request = ptm_messages.register_examples_request(task_id, ExampleSet(EXAMPLES, room))
+        return stub.RegisterExamples.future(request, timeout=200.0)
+
+    first = register(0)
+    assert backend.entered.wait(60.0)  # so that no other call comes before it
+    others = [register(room) for room in (1, 2, 3)]
     assert remote(port, "two").register_task(TASK) == task_id
     check, told = line.unary_unary(HEALTH), ptm_servers.metrics(port).registry.get_sample_value
-    check(b"", timeout=60.0)  # an answer on the same connection: the service has begun all calls before it
-    for call in calls[1:]:
+    check(b"", timeout=60.0)  # an answer on the same connection: the service has read all calls before it
+    for call in others:
         call.cancel()
     ended = {"rpc": "RegisterExamples", "status": "cancelled"}
     for _ in range(10_000):  # otherwise the gate might open before the service has read the cancellations
         check(b"", timeout=60.0)
-        if told("fedbbpt_ptm_calls_total", ended) == 3:
+        if told("fedbbpt_ptm_calls_total", ended) == len(others):
             break
-    last = stub.RegisterExamples.future(
-        ptm_messages.register_examples_request(task_id, ExampleSet(EXAMPLES, 9)), timeout=200.0
-    )
+    last = register(9)
     backend.gate.set()
-    assert last.result().count == calls[0].result().count == len(EXAMPLES) and backend.prepared == 2
+    assert last.result().count == first.result().count == len(EXAMPLES) and backend.prepared == 2
 
 
 def test_bytes_of_open_requests_are_limited(ptm_servers: Any) -> None:
