@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from kept_scores import KeptScores
-
 from fedbbpt.api.ptm import open_ptm
+from fedbbpt.bench.kept_scores import KeptScores
 from fedbbpt.bench.methods.grid import sample_test_examples
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.federation.simulation import simulate
@@ -74,7 +72,7 @@ parser.add_argument("--test", type=int, default=500)
 arguments = parser.parse_args()
 job = read_job(arguments.job)
 with open_ptm(job.ptm.model, **job.ptm.options()) as inner:
-    ptm = KeptScores(inner, arguments.out / f"{job.run.name}.scores")
+    ptm = KeptScores(inner, {}, arguments.out / f"{job.run.name}.scores")
     measured: list[tuple[int, list[Callable[[], Row]]]] = []
     for shots in arguments.shots:
         found = []

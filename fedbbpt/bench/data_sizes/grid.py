@@ -6,6 +6,7 @@ Each cell is a pure function of its fields. Cells with the same seed and size ha
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from fedbbpt import seeds
 from fedbbpt.bench.data_sizes import baselines
 from fedbbpt.bench.data_sizes.baselines import READOUT
 from fedbbpt.bench.data_sizes.records import Record, Result
+from fedbbpt.bench.kept_scores import Kept, KeptScores
 from fedbbpt.bench.methods.grid import digest_of, job_tables, sample_test_examples
 from fedbbpt.bench.methods.rows import Learns, MethodRow, built_in
 from fedbbpt.bench.methods.search import accuracies, federations, result_of, search
@@ -103,9 +105,16 @@ class DataGrid:
         return Cell(method, learns, self.task, split, shots, most, job, self.budget, self.test_examples)
 
 
+@lru_cache(maxsize=1)
+def _kept_scores(ptm: PtmSection) -> Kept:
+    """Returns the scores that the cells of this process share: most of them ask for the same pairs."""
+    return {}
+
+
 def measure(cell: Cell, ptm: Ptm) -> Record:
     """Runs a cell. All but its seconds is deterministic. Raises InvalidData, InvalidJob, InvalidInput."""
     started = time.monotonic()
+    ptm = KeptScores(ptm, _kept_scores(cell.job.ptm))
     splits = thinned(prepare(cell.job), cell.most).completed_by(ptm)
     test = sample_test_examples(splits.test, cell.test_examples)
     if cell.method:

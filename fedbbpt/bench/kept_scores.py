@@ -1,6 +1,7 @@
-"""Keeps a PTM's scores of text prompts in a file, so that an experiment that is interrupted asks no pair twice."""
+"""Keeps a PTM's scores of text prompts, so that experiments with the same examples ask no pair twice."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +21,23 @@ from fedbbpt.types import (
 )
 from fedbbpt.types.digests import SIZE, digest
 
+Kept: TypeAlias = dict[bytes, npt.NDArray[np.float32]]
+BATCH = 256
+"""Most examples between two writes of the file."""
+
 
 class KeptScores:
     """A `Ptm` that asks another one for the pairs of text prompts and unperturbed examples that it has not kept.
 
-    All other calls are passed on. The file has the digest of each pair followed by its scores in float32.
+    All other calls are passed on. `kept` has the scores by the digest of their pair, and several objects for PTMs with
+    the same model can share it. With a `path`, all scores are written into a file too, the digest of each pair followed
+    by its scores in float32, and an experiment that was interrupted continues.
     """
 
-    def __init__(self, ptm: Ptm, path: Path) -> None:
-        self._ptm, self._path = ptm, path
-        self._kept: dict[bytes, npt.NDArray[np.float32]] = {}
+    def __init__(self, ptm: Ptm, kept: Kept, path: Path | None = None) -> None:
+        self._ptm, self._kept, self._path = ptm, kept, path
         self._handles: dict[str, tuple[str, Examples, int, list[bytes]]] = {}
-        if path.exists():
+        if path is not None and path.exists():
             self._read(path.read_bytes())
 
     def describe(self) -> ModelCard:
@@ -65,9 +71,10 @@ class KeptScores:
         last: Scored | None = None
         for index, mine in enumerate(pairs):
             missing = np.array([row for row, pair in enumerate(mine) if pair not in self._kept], np.int64)
-            for part in np.array_split(missing, -(-len(missing) // 32)) if len(missing) else []:
+            for part in np.array_split(missing, -(-len(missing) // BATCH)) if len(missing) else []:
                 handle = self._ptm.register_examples(task_id, examples.take(part), room)
                 last = self._ptm.score(handle.id, prompts.take([index]))
+                self._ptm.release(handle.id)
                 self._kept |= {mine[row]: scores for row, scores in zip(part, last.scores[0], strict=True)}
                 self._write()
         found = np.array([[self._kept[pair] for pair in mine] for mine in pairs], np.float32)
@@ -75,12 +82,15 @@ class KeptScores:
         return last_answer(card, found) if last is None else Scored(last.output, found, last.revision, last.usage)
 
     def release(self, examples_id: str) -> None:
+        self._handles.pop(examples_id, None)
         self._ptm.release(examples_id)
 
     def usage(self) -> Usage:
         return self._ptm.usage()
 
     def _write(self) -> None:
+        if self._path is None:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         parts = [pair + len(scores).to_bytes(4, "little") + scores.tobytes() for pair, scores in self._kept.items()]
         atomic_write(self._path, b"".join(parts))
