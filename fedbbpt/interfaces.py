@@ -452,8 +452,8 @@ class Store(Protocol):
         """Stores a new or changed member."""
         ...
 
-    def put_update(self, task_id: TaskId, update: Update) -> None:
-        """Stores an update. Idempotent: an update that is already stored under `task_id` stays."""
+    def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
+        """Stores updates together. Idempotent: an update that is already stored under its task's id stays."""
         ...
 
     def updates(self, round: int) -> Mapping[str, Update]:

@@ -23,9 +23,9 @@ class CachedStore:
             self._store.put_member(member)
             self.members[member.client_id] = member
 
-    def put_update(self, task_id: TaskId, update: Update) -> None:
-        """Stores an update, encoded as the client sent it. Updates are not cached."""
-        self._store.put_update(task_id, update)
+    def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
+        """Stores updates, encoded as the clients sent them, in one transaction. Updates are not cached."""
+        self._store.put_updates(updates)
 
     def updates(self, round: int) -> Mapping[str, Update]:
         """Returns the stored updates of a round by client id."""

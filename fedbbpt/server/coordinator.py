@@ -194,7 +194,7 @@ class Coordinator:
         following, effects = step(self._round, UpdateSubmitted(client_id, task_id.round, member.counted))
         if StoreUpdate(client_id) in effects:
             decoded = self._decode(client_id, update)
-            self._store.put_update(task_id, update)
+            self._store.put_updates([(task_id, update)])
             self._updates[client_id] = decoded
         (receipt,) = (effect.receipt for effect in effects if isinstance(effect, SendReceipt))
         self._round = following

@@ -22,8 +22,9 @@ class MemoryStore:
     def put_member(self, member: Member) -> None:
         self._members[member.client_id] = member
 
-    def put_update(self, task_id: TaskId, update: Update) -> None:
-        self._updates.setdefault((task_id.round, task_id.client_id), update)
+    def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
+        for task_id, update in updates:
+            self._updates.setdefault((task_id.round, task_id.client_id), update)
 
     def updates(self, round: int) -> Mapping[str, Update]:
         return {client_id: update for (at, client_id), update in sorted(self._updates.items()) if at == round}

@@ -106,12 +106,11 @@ def test_a_commit_stores_members_too(store: Store) -> None:
 
 
 def test_the_first_update_of_a_task_stays(store: Store) -> None:
-    store.put_update(task(0, "b"), update(1.0))
-    store.put_update(task(0, "a"), update(2.0))
-    store.put_update(task(0, "b"), update(3.0))
+    store.put_updates([(task(0, "b"), update(1.0)), (task(0, "a"), update(2.0))])
+    store.put_updates([(task(0, "b"), update(3.0)), (task(0, "c"), update(4.0)), (task(0, "c"), update(5.0))])
     stored = store.updates(0)
-    assert sorted(stored) == ["a", "b"]
-    for client_id, expected in (("a", update(2.0)), ("b", update(1.0))):
+    assert sorted(stored) == ["a", "b", "c"]
+    for client_id, expected in (("a", update(2.0)), ("b", update(1.0)), ("c", update(4.0))):
         assert same(stored[client_id].arrays, expected.arrays)
         assert stored[client_id].weight == expected.weight
         assert (stored[client_id].measurement, stored[client_id].finalists) == (
@@ -121,12 +120,12 @@ def test_the_first_update_of_a_task_stays(store: Store) -> None:
 
 
 def test_an_update_may_have_no_arrays(store: Store) -> None:
-    store.put_update(task(0, "a"), Update({}, 1.0, Measurement(1.0)))
+    store.put_updates([(task(0, "a"), Update({}, 1.0, Measurement(1.0)))])
     assert store.updates(0)["a"].arrays == {}
 
 
 def test_a_commit_forgets_earlier_rounds_only(store: Store) -> None:
     for round in (0, 1, 2):
-        store.put_update(task(round, "a"), update(1.0))
+        store.put_updates([(task(round, "a"), update(1.0))])
     store.commit(Snapshot(1, STATE))
     assert [list(store.updates(round)) for round in (0, 1, 2)] == [[], ["a"], ["a"]]

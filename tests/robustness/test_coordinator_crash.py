@@ -88,8 +88,8 @@ class FragileStore:
     def put_member(self, member: Member) -> None:
         self._write(lambda: self.inner.put_member(member))
 
-    def put_update(self, task_id: TaskId, update: Update) -> None:
-        self._write(lambda: self.inner.put_update(task_id, update))
+    def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
+        self._write(lambda: self.inner.put_updates(updates))
 
     def updates(self, round: int) -> Mapping[str, Update]:
         return self.inner.updates(round)

@@ -26,9 +26,9 @@ class SmallDisk(SqliteStore):
         self._require_space()
         super().put_member(member)
 
-    def put_update(self, task_id: TaskId, update: Update) -> None:
+    def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
         self._require_space()
-        super().put_update(task_id, update)
+        super().put_updates(updates)
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         self._require_space(self.full_for_snapshots)

@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run.db"
     with closing(SqliteStore(path, RUN)) as store:
         store.commit(SNAPSHOT, [MEMBER])
-        store.put_update(TASK, UPDATE)
+        store.put_updates([(TASK, UPDATE)])
     yield path
 
 
@@ -112,7 +112,7 @@ def test_a_full_disk_loses_nothing_and_the_store_continues(path: Path) -> None:
         with pytest.raises(StoreFull):
             store.commit(Snapshot(2, {"mean": large}), [replace(MEMBER, counted=1)])
         with pytest.raises(StoreFull):
-            store.put_update(replace(TASK, client_id="b"), Update({"sum": large}, 1.0))
+            store.put_updates([(replace(TASK, client_id="b"), Update({"sum": large}, 1.0))])
         loaded = store.load()
         assert loaded is not None
         assert (loaded.round, store.members(), list(store.updates(1))) == (1, {"a": MEMBER}, ["a"])
