@@ -12,7 +12,6 @@ from fedbbpt.bench.methods.controls import CONTROLS
 from fedbbpt.bench.methods.grid import Cell, Grid, measure
 from fedbbpt.bench.methods.records import Record
 from fedbbpt.bench.methods.rows import choose
-from fedbbpt.cli import bench_data, bench_ptm
 from fedbbpt.cli.bench_grids import (
     CELLS,
     known_task,
@@ -33,12 +32,7 @@ from fedbbpt.tasks.manual_prompts import MANUAL_PROMPTS
 _SHOWN = (0, 1, 2, 5, 8)
 """The columns that fit into a terminal. The files have all columns."""
 
-bench = typer.Typer(no_args_is_help=True, help="Compare methods, and measure how fast a model answers.")
-bench.command()(bench_ptm.ptm)
-bench.command()(bench_data.data)
 
-
-@bench.command()
 @with_bundles
 def methods(
     budget_queries: Annotated[

@@ -25,10 +25,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 2.0
 """Pause between two attempts to reach a PTM service that is down."""
 
-client = typer.Typer(no_args_is_help=True, help="An organisation's part of a run: private data and a local search.")
 
-
-@client.command("join")
 @with_bundles
 def client_join(
     access: CoordinatorAccess,

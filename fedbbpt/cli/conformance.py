@@ -22,15 +22,7 @@ _STYLES = {
     Outcome.UNEXPECTED: "bold red",
 }
 
-conformance = typer.Typer(no_args_is_help=True, help="Test whether a service keeps its contract.")
 
-
-@conformance.callback()
-def _group() -> None:
-    """Keeps `ptm` a subcommand, although it is the only one so far."""
-
-
-@conformance.command()
 @with_bundles
 def ptm(
     service: PtmAccess,

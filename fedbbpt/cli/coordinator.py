@@ -28,10 +28,7 @@ from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
 
-coordinator = typer.Typer(no_args_is_help=True, help="The meeting point of a run's clients. It sees no data.")
 
-
-@coordinator.command("serve")
 @with_bundles
 def coordinator_serve(
     job_file: options.JobFile,

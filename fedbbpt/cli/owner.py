@@ -23,13 +23,7 @@ from fedbbpt.types import OWNER, Examples, LabelledExamples
 
 log = logging.getLogger(__name__)
 
-owner = typer.Typer(
-    no_args_is_help=True,
-    help="The part of the model's owner in fed-sp: the auxiliary model and its own tuning.",
-)
 
-
-@owner.command("auxiliary")
 @with_bundles
 def owner_auxiliary(
     job_file: options.JobFile,
@@ -52,7 +46,6 @@ def owner_auxiliary(
     print(f"the auxiliary model is in {to}, {to.stat().st_size} bytes", flush=True)
 
 
-@owner.command("join")
 @with_bundles
 def owner_join(
     access: CoordinatorAccess,

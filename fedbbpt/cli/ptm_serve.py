@@ -29,8 +29,6 @@ from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import PrecisionChoice, Runtime
 from fedbbpt.wire.addresses import check_host, parse_address
 
-ptm = typer.Typer(no_args_is_help=True, help="The service that answers queries to a pre-trained model.")
-
 
 class Compute(StrEnum):
     """What computes the model: a runtime in this process, or torch in the processes of a Ray cluster."""
@@ -113,7 +111,6 @@ class ProviderOptions:
         object.__setattr__(self, "metrics_host", check_host(self.metrics_host, "--metrics-host"))
 
 
-@ptm.command("serve")
 @with_bundles
 def ptm_serve(
     model: ServedModel, options: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening

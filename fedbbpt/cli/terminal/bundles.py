@@ -13,18 +13,20 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token, read_tokens
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
-from fedbbpt.job.config import Job
 from fedbbpt.wire.addresses import check_host, parse_address
 from fedbbpt.wire.channel import Channel, connect
 from fedbbpt.wire.peers import COORDINATOR, PTM
 from fedbbpt.wire.tls import ClientTls, ServerTls
+
+if TYPE_CHECKING:  # a command that takes no job should not wait for what describes one
+    from fedbbpt.job.config import Job
 
 
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
@@ -248,7 +250,7 @@ class JobChanges(ColumnNames):
         typer.Option(min=0, max=2**63 - 1, help="The seed to use instead of the job's.", show_default=False),
     ] = None
 
-    def apply(self, job: Job) -> Job:
+    def apply(self, job: "Job") -> "Job":
         """Returns the job with the given changes."""
         changes = self.given() | ({"source": self.data} if self.data else {})
         if changes:

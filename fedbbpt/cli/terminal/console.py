@@ -4,15 +4,17 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fedbbpt import errors
-from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import FedbbptError
+
+if TYPE_CHECKING:
+    from fedbbpt.data.quality import DataWarning
 
 # Texts, labels and names come from other people, so brackets and colons in them must not be read as markup.
 out = Console(markup=False, emoji=False)
@@ -53,7 +55,7 @@ def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
     out.print(table)
 
 
-def warned(warnings: Sequence[DataWarning]) -> Sequence[DataWarning]:
+def warned(warnings: "Sequence[DataWarning]") -> "Sequence[DataWarning]":
     """Prints warnings about a user's data to standard error, one on each line, and returns them."""
     for warning in warnings:
         err.print(Text.assemble(("warning: ", "bold yellow"), warning.message), soft_wrap=True)

@@ -1,0 +1,146 @@
+"""All commands, with the line that describes each: what `fedbbpt --help` and shell completion need to know of them.
+
+The modules of the commands take up to a second to import, so that one is imported only when its command is used. A
+test compares the lines with the commands' own help.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A command: the function `name` of the module fedbbpt.cli.`module`, and the first line of its help."""
+
+    module: str
+    name: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Commands with a common first word, and what they are for."""
+
+    help: str
+    commands: Mapping[str, Leaf]
+
+
+Node: TypeAlias = Leaf | Branch
+
+TREE: Mapping[str, Node] = {
+    "init": Leaf("federation", "init", "Write a job file with every key and its meaning."),
+    "run": Leaf(
+        "federation",
+        "run",
+        "Run a whole federation on this machine, with a PTM service, a coordinator and clients as separate processes.",
+    ),
+    "simulate": Leaf(
+        "federation",
+        "simulate",
+        "Run the same federation in one process without a network. It ends with the same prompt, bit for bit.",
+    ),
+    "demo": Leaf(
+        "federation",
+        "demo",
+        "Run a federation of four clients with different mixes of classes, on questions to a hospital or on --data.",
+    ),
+    "data": Leaf(
+        "data",
+        "data",
+        "Show how a job splits its examples: the classes of each client, and how much the clients differ.",
+    ),
+    "status": Leaf("status", "status", "Show the state of a run, its clients and its cost."),
+    "stop": Leaf("status", "stop", "End a run after the open round. Its result is the best prompt so far."),
+    "predict": Leaf(
+        "predict",
+        "predict",
+        "Classify texts or images with a tuned prompt, on a PTM service or on the model loaded into this process.",
+    ),
+    "evaluate": Leaf(
+        "evaluate", "evaluate", "Measure a tuned prompt, or a model without a prompt, on labelled examples."
+    ),
+    "wordings": Leaf(
+        "wordings",
+        "wordings",
+        "Compare templates and class texts for a job on its training examples, without tuning. "
+        "Test examples are not used.",
+    ),
+    "coordinator": Branch(
+        "The meeting point of a run's clients. It sees no data.",
+        {
+            "serve": Leaf(
+                "coordinator",
+                "coordinator_serve",
+                "Run a job with the clients that join, and end when the run is finished.",
+            ),
+        },
+    ),
+    "client": Branch(
+        "An organisation's part of a run: private data and a local search.",
+        {
+            "join": Leaf(
+                "client",
+                "client_join",
+                "Take part in a run with private data. Labels stay here; inputs go to the PTM service.",
+            ),
+        },
+    ),
+    "owner": Branch(
+        "The part of the model's owner in fed-sp: the auxiliary model and its own tuning.",
+        {
+            "auxiliary": Leaf(
+                "owner", "owner_auxiliary", "Distil the small model that clients train from the job's full model."
+            ),
+            "join": Leaf(
+                "owner",
+                "owner_join",
+                "Tune the prompt through the full model, after each average of the clients' prompts.",
+            ),
+        },
+    ),
+    "ptm": Branch(
+        "The service that answers queries to a pre-trained model.",
+        {
+            "serve": Leaf(
+                "ptm_serve",
+                "ptm_serve",
+                "Answer queries to a model. Label scores leave the service; weights and gradients never do.",
+            ),
+            "audit": Leaf("ptm", "audit", "Verify an audit log, and sum up what each tenant has used."),
+            "token": Leaf("ptm", "token", "Make a token for a tenant, and print it with its line for tenants.toml."),
+            "describe": Leaf(
+                "ptm_caller",
+                "describe",
+                "Show the card of a PTM service's model: what it takes, what it returns, its limits and prices.",
+            ),
+            "usage": Leaf(
+                "ptm_caller", "usage", "Show what you have used at a PTM service, and what is left of your budget."
+            ),
+        },
+    ),
+    "conformance": Branch(
+        "Test whether a service keeps its contract.",
+        {
+            "ptm": Leaf(
+                "conformance", "ptm", "Test a PTM service, in any language, against the contract of ptm.proto."
+            ),
+        },
+    ),
+    "bench": Branch(
+        "Compare methods, and measure how fast a model answers.",
+        {
+            "ptm": Leaf(
+                "bench_ptm",
+                "ptm",
+                "Measure a PTM service next to loops written by hand with the same model, on this machine.",
+            ),
+            "data": Leaf(
+                "bench_data", "data", "Measure what more data is worth to members alone, together, and pooled."
+            ),
+            "methods": Leaf(
+                "bench", "methods", "Run methods and baselines under one budget of queries, and write tables and plots."
+            ),
+        },
+    ),
+}
