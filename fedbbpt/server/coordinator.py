@@ -148,7 +148,8 @@ class Coordinator:
                 fix = "another id, or stop the other client"
                 raise ClientIdTaken("a live client has this id", where=hello.client_id, fix=fix)
             log.warning("client %s joins again with another key", hello.client_id)
-        since = known.since if known is not None and self._takes_part(known) else self._entry_round()
+        entry = self._entry_round()
+        since = min(known.since, entry) if known is not None and self._takes_part(known) else entry
         counted = known.counted if known is not None else None
         self._admit(Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted))
         session = self._sessions.open(hello.client_id)
@@ -402,21 +403,28 @@ class Coordinator:
         self._begin({})
 
     def _extend(self, missing: tuple[str, ...], following: Round) -> None:
-        """Gives the places of clients without a stream to others, and waits for them.
+        """Opens the round again for all clients that have a stream, also for those that joined after it was opened.
 
-        A round that was to be the last of a stopped run is given up instead.
+        Clients without a stream lose their places. A round that was to be the last of a stopped run is given up
+        instead.
         """
         snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
         assert snapshot is not None, "a round is open"
-        log.warning("round %d: no quorum by its deadline; missing: %s", number, ", ".join(missing) or "none")
+        received, quorum = len(self._round.received), self._round.quorum
+        answers = f"{received} of {quorum} answers by its deadline; missing: {', '.join(missing) or 'none'}"
         if snapshot.stopped_after is not None:
+            log.warning("round %d: %s; given up, since the run was stopped", number, answers)
             self._store.commit(replace(snapshot, stopped_after=number - 1))
             self._begin({})
             return
         gone = [replace(members[m], until=number) for m in missing if not self._sessions.live(m)]
-        self._store.commit(snapshot, gone)
+        waiting = [m for m in members.values() if m.since > number or not self._takes_part(m)]
+        there = [replace(m, since=number, until=None) for m in waiting if self._sessions.live(m.client_id)]
+        self._store.commit(snapshot, gone + there)
         self._round = following
         self._enrol()
+        asked = ", ".join(sorted(self._round.missing)) or "nobody; it waits for clients to join"
+        log.warning("round %d: %s; opened again for: %s", number, answers, asked)
 
     # The operator
 

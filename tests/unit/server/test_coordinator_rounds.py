@@ -210,6 +210,58 @@ def test_a_disconnected_client_gives_its_place_to_a_newcomer() -> None:
     assert {member.client_id for member in bench.coordinator.status().members} == {"anna", "clara", "dora"}
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "after a restart"])
+def test_a_round_whose_clients_died_is_opened_again_for_those_who_joined_since(restarted: bool) -> None:
+    bench = Bench(clients=4, quorum=3)
+    bench.join("anna", "berta", "clara", "dora")
+    bench.answer("dora")
+    bench.join("emma", "frida", "greta")
+    if restarted:
+        bench.restart()
+        bench.join("dora", "emma", "frida", "greta")
+    for name in ("dora", "emma", "frida"):
+        bench.coordinator.connected(bench.sessions[name])
+    assert bench.task("emma") is None, "the round has a cohort that may still answer"
+    bench.wait(DEADLINE)
+    assert bench.round == 0
+    assert bench.task("greta") is None, "she has no stream"
+    bench.answer("emma", "frida")
+    assert (bench.round, bench.last.clients) == (1, 3)
+
+
+def test_a_round_short_of_a_quorum_takes_a_waiting_client_that_joins_again() -> None:
+    bench = Bench(clients=2)
+    bench.join("anna", "berta", "clara")
+    bench.answer("anna")
+    bench.wait(DEADLINE)
+    assert bench.task("clara") is None
+    bench.join("clara")
+    bench.answer("clara")
+    assert (bench.round, bench.last.clients) == (1, 2)
+
+
+def test_a_slow_client_that_lapsed_takes_part_when_the_next_round_lacks_a_quorum() -> None:
+    bench = Bench(clients=3, quorum=2)
+    bench.join("anna", "berta", "clara")
+    bench.coordinator.connected(bench.sessions["clara"])
+    bench.answer("anna", "berta")
+    bench.wait(DEADLINE)
+    assert bench.round == 1 and bench.task("clara") is None
+    bench.answer("anna")
+    bench.wait(DEADLINE)
+    bench.answer("clara")
+    assert (bench.round, bench.last.clients) == (2, 2)
+
+
+def test_a_client_that_left_is_not_asked_when_a_round_is_opened_again() -> None:
+    bench = Bench(clients=2)
+    bench.join("anna", "berta", "clara")
+    bench.coordinator.connected(bench.sessions["clara"])
+    bench.coordinator.leave(bench.sessions["clara"], bench.now)
+    bench.wait(DEADLINE)
+    assert [member.client_id for member in bench.coordinator.status().members] == []
+
+
 def test_a_sampled_cohort_replaces_a_client_that_left() -> None:
     bench = Bench(clients=4, quorum=2, size=2)
     names = ["anna", "berta", "clara", "dora"]
