@@ -22,10 +22,12 @@ class Machine:
         self.folder = folder
         self._running: dict[str, subprocess.Popen[str]] = {}
 
-    def start(self, name: str, *arguments: str) -> None:
+    def start(self, name: str, *arguments: str, descriptors: int | None = None) -> None:
+        """Starts `fedbbpt ARGUMENTS`, which may open at most so many file descriptors."""
+        limit = [] if descriptors is None else ["prlimit", f"--nofile={descriptors}"]
         with (self.folder / f"{name}.log").open("a") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "fedbbpt", *arguments],
+                [*limit, sys.executable, "-m", "fedbbpt", *arguments],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

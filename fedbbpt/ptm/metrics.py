@@ -1,13 +1,20 @@
 """The PTM service's metrics for Prometheus. All label values are fixed, except the names of tenants."""
 
+import math
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from fedbbpt.errors import PortTaken
 from fedbbpt.types import Usage
+from fedbbpt.wire.descriptors import open_descriptors
 
 BUCKETS_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+
+
+def _open_descriptors() -> float:
+    found = open_descriptors()
+    return math.nan if found is None else found
 
 
 class PtmMetrics:
@@ -32,6 +39,7 @@ class PtmMetrics:
         for name, text, read in (
             ("queued_tokens", "Tokens that wait to be computed", queued_tokens),
             ("kept_bytes", "Estimated bytes of registered examples", kept_bytes),
+            ("open_descriptors", "Open file descriptors, one for each connection and some more", _open_descriptors),
         ):
             Gauge(f"fedbbpt_ptm_{name}", text, registry=self.registry).set_function(read)
 

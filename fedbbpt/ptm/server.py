@@ -100,7 +100,7 @@ async def serve(
     limits = limits or ServiceLimits()
     service = PtmService(engine, tenants or Tenants.anyone(), limits)
     admission = AdmissionInterceptor(service.identify, limits.tenant_calls, limits.anonymous_calls)
-    server = create_server(interceptors=[admission])
+    server = create_server(host, interceptors=[admission])
     server.add_generic_rpc_handlers((handlers(service, admission.caller),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -260,7 +260,7 @@ async def serve(
         PortTaken: another process listens on the port.
         InsecureAddress: other machines can reach the address, there is no TLS, and `insecure` is false.
     """
-    run, server = LiveRun(coordinator), create_server(tokens)
+    run, server = LiveRun(coordinator), create_server(host, tokens)
     service = CoordinatorService(run, traffic, heartbeat_seconds, auxiliary)
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
     run_pb2_grpc.add_RunServiceServicer_to_server(RunService(run), server)

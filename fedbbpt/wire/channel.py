@@ -15,6 +15,7 @@ from fedbbpt.errors import InsecureAddress, PortTaken
 from fedbbpt.limits import MAX_CONCURRENT_CALLS, MAX_MESSAGE_BYTES
 from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback, parse_address
 from fedbbpt.wire.balancing import target
+from fedbbpt.wire.descriptors import connection_limit
 from fedbbpt.wire.diagnosis import find_cause
 from fedbbpt.wire.interceptors import ConcurrencyLimitInterceptor, ErrorInterceptor, TokenInterceptor
 from fedbbpt.wire.peers import COORDINATOR, Line, Peer, set_line
@@ -113,8 +114,9 @@ def connect(
     return channel
 
 
-def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
-    """Returns an asyncio server with this project's interceptors and limits. Bind it before starting it."""
+def create_server(host: str, tokens: Collection[str] = (), interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
+    """Returns an asyncio server with this project's interceptors and limits. Bind it to `host` before starting it."""
+    limit = connection_limit(host)
     options = [
         ("grpc.keepalive_time_ms", COORDINATOR.keepalive_seconds * 1000),
         *_KEEPALIVE,
@@ -123,6 +125,7 @@ def create_server(tokens: Collection[str] = (), interceptors: Sequence[Any] = ()
         ("grpc.http2.min_ping_interval_without_data_ms", COORDINATOR.keepalive_seconds * 500),
         # Linux's default would let a second server share the port without an error.
         ("grpc.so_reuseport", 0),
+        *([] if limit is None else [("grpc.max_allowed_incoming_connections", limit)]),
     ]
     authentication = [TokenInterceptor(tokens)] if tokens else []
     return grpc.aio.server(

@@ -103,7 +103,7 @@ class _Probe:
             return self._failed("the server requires TLS", fix)
         if first:
             return self._wrong_service("something else than a gRPC service answers")
-        return self._unavailable("the server closes the connection at once")
+        return self._unavailable("the server closes the connection at once; it may have as many as it takes")
 
     def _speaks_tls(self) -> bool:
         """Returns whether the server answers a TLS handshake. Verifies nothing, because nothing is sent."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fedbbpt.host.files import atomic_write
+from fedbbpt.wire.descriptors import watch_descriptors
 
 GRACE_SECONDS = 2.0
 """How long open calls may take to finish when a service stops."""
@@ -26,7 +27,7 @@ async def until_done(stop: Callable[[float], Awaitable[None]], done: asyncio.Tas
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    ending = asyncio.create_task(asked.wait())
+    ending, watching = asyncio.create_task(asked.wait()), asyncio.create_task(watch_descriptors())
     try:
         await asyncio.wait({ending, done} if done else {ending}, return_when=asyncio.FIRST_COMPLETED)
         if done is not None and done.done():
@@ -36,4 +37,5 @@ async def until_done(stop: Callable[[float], Awaitable[None]], done: asyncio.Tas
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         ending.cancel()
+        watching.cancel()
         await stop(GRACE_SECONDS)
