@@ -100,29 +100,27 @@ def tasks(stream: Iterable[pb.StreamTasksResponse]) -> Iterator[tuple[pb.TaskHea
         kind = response.WhichOneof("event")
         if kind == "finished":
             return
+        if kind == "heartbeat":
+            continue
         if kind == "task":
-            header, data = response.task, b""
+            header, data = response.task, response.task.arrays.data
         elif kind == "chunk":
             data += response.chunk.data
-            if len(data) == header.arrays.total_bytes:
-                if google_crc32c.value(data) != header.arrays.crc32c:
-                    raise ValueError("the arrays were corrupted in transit")
-                arrays: dict[str, Vector] = {}
-                for spec in header.arrays.tensors:
-                    size = math.prod(spec.shape)
-                    arrays[spec.name], data = struct.unpack_from(f"<{size}f", data), data[4 * size :]
-                yield header, arrays
+        if len(data) == header.arrays.total_bytes:
+            if google_crc32c.value(data) != header.arrays.crc32c:
+                raise ValueError("the arrays were corrupted in transit")
+            arrays: dict[str, Vector] = {}
+            for spec in header.arrays.tensors:
+                size = math.prod(spec.shape)
+                arrays[spec.name], data = struct.unpack_from(f"<{size}f", data), data[4 * size :]
+            yield header, arrays
 
 
-def submission(header: pb.UpdateHeader, losses: Vector) -> Iterator[pb.SubmitUpdateRequest]:
-    """Yields the messages of an update."""
-    data = struct.pack(f"<{len(losses)}f", *losses)
-    if losses:
-        header.arrays.tensors.add(name="losses", dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[len(losses)])
-    header.arrays.total_bytes, header.arrays.crc32c = len(data), google_crc32c.value(data)
-    yield pb.SubmitUpdateRequest(header=header)
-    if data:
-        yield pb.SubmitUpdateRequest(chunk=tensor_pb2.TensorChunk(data=data, crc32c=google_crc32c.value(data)))
+def add_losses(bundle: tensor_pb2.TensorBundle, losses: Vector) -> None:
+    """Adds the array of losses, which is small enough to travel in the bundle itself."""
+    bundle.data = struct.pack(f"<{len(losses)}f", *losses)
+    bundle.tensors.add(name="losses", dtype=tensor_pb2.D_TYPE_FLOAT32, shape=[len(losses)])
+    bundle.total_bytes, bundle.crc32c = len(bundle.data), google_crc32c.value(bundle.data)
 
 
 def main(address: str, path: str) -> int:
@@ -161,7 +159,9 @@ def main(address: str, path: str) -> int:
         header.measurement.dev_loss_sum, header.measurement.dev_correct = dev_loss, int(dev_correct)
         header.measurement.dev_examples = len(dev)
         header.measurement.queries = len(dev) + len(losses) * len(train)
-        counted += coordinator.SubmitUpdate(submission(header, losses)).receipt == pb.RECEIPT_COUNTED
+        if losses:
+            add_losses(header.arrays, losses)
+        counted += coordinator.SubmitUpdate(pb.SubmitUpdateRequest(header=header)).receipt == pb.RECEIPT_COUNTED
     return counted
 
 

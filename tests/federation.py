@@ -261,7 +261,15 @@ class OverGrpc(Federation):
         coordinator = self._open(traffic)
         tls, tokens = (self._security.server, [self._security.token]) if self._security else (None, [])
         self._serving: CoordinatorServer = self._run(
-            serve(coordinator, traffic, port=port, tls=tls, tokens=tokens, heartbeat_seconds=self._heartbeat_seconds)
+            serve(
+                coordinator,
+                traffic,
+                port=port,
+                tls=tls,
+                tokens=tokens,
+                heartbeat_seconds=self._heartbeat_seconds,
+                watch_seconds=0.0,
+            )
         )
         self.port = self._serving.port
 

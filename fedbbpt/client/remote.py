@@ -1,7 +1,7 @@
 """A client's link to the coordinator over gRPC: it joins, keeps one stream of tasks open, and submits updates.
 
 When the connection breaks, the link joins again and continues. It repeats only calls that are idempotent by the
-protocol; Join, StreamTasks and SubmitUpdate all are.
+protocol; Join, StreamTasks, SubmitUpdate and StreamUpdate all are.
 """
 
 import logging
@@ -193,13 +193,11 @@ class RemoteCoordinator:
         announced, data = bundle(update.arrays)
 
         def send() -> Receipt:
-            def parts() -> Iterator[pb.SubmitUpdateRequest]:
-                header = coordinator_messages.update_header(self._session, task_id, update, announced)
-                yield pb.SubmitUpdateRequest(header=header)
-                for chunk in chunks(data):
-                    yield pb.SubmitUpdateRequest(chunk=chunk)
-
-            return coordinator_messages.receipt(self._stub.SubmitUpdate(parts(), timeout=self._call_seconds).receipt)
+            header = coordinator_messages.update_header(self._session, task_id, update, announced)
+            if data:
+                return self._stream(header, data)
+            response = self._stub.SubmitUpdate(pb.SubmitUpdateRequest(header=header), timeout=self._call_seconds)
+            return coordinator_messages.receipt(response.receipt)
 
         while True:
             try:
@@ -212,6 +210,14 @@ class RemoteCoordinator:
             except (RunFinished, UnknownRound):
                 # If the coordinator's store was restored from a backup, this round will be asked for again.
                 return Receipt.TOO_LATE
+
+    def _stream(self, header: pb.UpdateHeader, data: bytes) -> Receipt:
+        def parts() -> Iterator[pb.StreamUpdateRequest]:
+            yield pb.StreamUpdateRequest(header=header)
+            for chunk in chunks(data):
+                yield pb.StreamUpdateRequest(chunk=chunk)
+
+        return coordinator_messages.receipt(self._stub.StreamUpdate(parts(), timeout=self._call_seconds).receipt)
 
     def leave(self) -> None:
         self._patience.call(

@@ -1,6 +1,7 @@
 """The cohort of a round: a pure function of committed facts, so that a round's cohort need not be stored."""
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -39,12 +40,45 @@ class CohortRules:
             raise InvalidJob(f"{self.deadline_seconds}", where="cohort.deadline_seconds", fix="more than 0")
 
 
-def sample(members: Iterable[Member], seed: int, round: int, size: int | None) -> tuple[str, ...]:
-    """Returns the ids of the round's clients, sorted: `size` of the members that take part, or all of them.
+class Eligible:
+    """The members that take part in one round, in the order of their draws, so that a change costs one insertion.
 
-    Each member draws its own number, and the lowest numbers are taken. So when a member leaves, at most one other
+    Each member draws its own number, and the lowest numbers are sampled. So when a member leaves, at most one other
     member takes its place and the rest of the cohort stays the same.
     """
-    eligible = [m.client_id for m in members if m.since <= round and (m.until is None or round < m.until)]
-    ranked = sorted(eligible, key=lambda client_id: (seeds.derive(seed, "cohort", round, client_id), client_id))
-    return tuple(sorted(ranked[: size or None]))
+
+    def __init__(self, members: Iterable[Member], seed: int, round: int, size: int | None) -> None:
+        """
+        Args:
+            members: All that may be asked in the round; those that do not take part in it are left out.
+            seed: The seed of the run.
+            round: The round's number.
+            size: The number of clients in the round; None or 0 takes all.
+        """
+        self._seed, self._round, self._size = seed, round, size or None
+        self._drawn = sorted(self._draw(m.client_id) for m in members if self._takes_part(m))
+
+    def _draw(self, client_id: str) -> tuple[int, str]:
+        # Where all are taken, the draws do not matter.
+        return seeds.derive(self._seed, "cohort", self._round, client_id) if self._size else 0, client_id
+
+    def _takes_part(self, member: Member) -> bool:
+        return member.since <= self._round and (member.until is None or self._round < member.until)
+
+    def put(self, member: Member) -> bool:
+        """Adds a member, or removes it if it no longer takes part. Returns whether that changes anything."""
+        draw = self._draw(member.client_id)
+        place = bisect_left(self._drawn, draw)
+        known, takes_part = self._drawn[place : place + 1] == [draw], self._takes_part(member)
+        if takes_part and not known:
+            insort(self._drawn, draw)
+        if known and not takes_part:
+            del self._drawn[place]
+        return known != takes_part
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def cohort(self) -> frozenset[str]:
+        """Returns the ids of the round's clients: `size` of the members that take part, or all of them."""
+        return frozenset(client_id for _, client_id in self._drawn[: self._size])

@@ -11,8 +11,8 @@ own: `round`, `cohort`, `checks`, `aggregate`.
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from fedbbpt.interfaces import Codec, ServerHalf, Store
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, decode_update, updates_add
-from fedbbpt.server.cohort import CohortRules, sample
+from fedbbpt.server.cohort import CohortRules, Eligible
 from fedbbpt.server.finalists import prompt_entries
 from fedbbpt.server.round import (
     CloseRound,
@@ -76,6 +76,15 @@ STORE_RETRY_SECONDS = 1.0
 
 Traffic = Callable[[], tuple[int, int] | None]
 """Returns the bytes up and down since the process started; None if they are not metered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An update of a client, encoded as it came."""
+
+    session: str
+    task_id: TaskId
+    update: Update
 
 
 class Coordinator:
@@ -126,6 +135,8 @@ class Coordinator:
         self._round: Round
         self._state: Any
         """The method's state before the open round."""
+        self._eligible: Eligible
+        """The members that the open round may ask."""
         self._updates: dict[str, Update]
         """The decoded updates of the open round by client id; the store holds the same ones, encoded."""
         self._opened: float | None
@@ -179,7 +190,7 @@ class Coordinator:
         Raises SessionUnknown, SessionEvicted.
         """
         client_id = self._sessions.client(session)
-        if self._round.closed or client_id not in self._round.missing:
+        if self._round.closed or client_id in self._round.received or client_id not in self._round.cohort:
             return None
         task_id = TaskId(self.settings.run_id, self._round.number, client_id, self._round.phase)
         return Task(task_id, self._task_seed, self._broadcast, self._cohort.deadline_seconds)
@@ -189,22 +200,52 @@ class Coordinator:
 
         Raises SessionUnknown, SessionEvicted, UnknownRun, UnknownRound, InvalidUpdate, InvalidTensor, StoreError.
         """
-        client_id = self._sessions.client(session)
-        self._check_task_id(task_id, client_id)
-        member = self._store.members[client_id]
-        following, effects = step(self._round, UpdateSubmitted(client_id, task_id.round, member.counted))
-        if StoreUpdate(client_id) in effects:
-            decoded = self._decode(client_id, update)
-            self._store.put_updates([(task_id, update)])
-            self._updates[client_id] = decoded
-        (receipt,) = (effect.receipt for effect in effects if isinstance(effect, SendReceipt))
-        self._round = following
-        if not self._takes_part(member):
-            # The client lapsed because it was slow, and its late answer shows that it is alive.
-            self._admit(replace(member, since=self._entry_round(), until=None))
+        (answer,) = self.submit_all([Submission(session, task_id, update)], now)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit_all(self, submissions: Sequence[Submission], now: float) -> list[Receipt | Exception]:
+        """Takes updates that arrived together, in one transaction: group commit.
+
+        Returns the answer to each: a receipt, or the error that `submit` would raise. An error, even that of a bug in a
+        method or a codec, concerns its own update only, except that a StoreError concerns all.
+        """
+        following, stored, decoded = self._round, list[tuple[TaskId, Update]](), dict[str, Update]()
+        answers: list[Receipt | Exception] = []
+        for submission in submissions:
+            try:
+                client_id, task_id = self._sessions.client(submission.session), submission.task_id
+                self._check_task_id(task_id, client_id)
+                counted = self._store.members[client_id].counted
+                after, effects = step(following, UpdateSubmitted(client_id, task_id.round, counted))
+                if StoreUpdate(client_id) in effects:
+                    decoded[client_id] = self._decode(client_id, submission.update)
+                    stored.append((task_id, submission.update))
+                (receipt,) = (effect.receipt for effect in effects if isinstance(effect, SendReceipt))
+                following = after
+                answers.append(receipt)
+            except Exception as error:
+                answers.append(error)
+        try:
+            if stored:
+                self._store.put_updates(stored)
+            self._updates |= decoded
+            self._round = following
+            for submission, answer in zip(submissions, answers, strict=True):
+                if not isinstance(answer, Exception):
+                    self._readmit(submission.task_id.client_id)
+        except StoreError as error:
+            return [answer if isinstance(answer, Exception) else error for answer in answers]
         self.status_version += 1
         self.tick(now)
-        return receipt
+        return answers
+
+    def _readmit(self, client_id: str) -> None:
+        """Lets a client take part again that lapsed because it was slow: its late answer shows that it is alive."""
+        member = self._store.members[client_id]
+        if not self._takes_part(member):
+            self._admit(replace(member, since=self._entry_round(), until=None))
 
     def leave(self, session: str, now: float) -> None:
         """Ends the client's membership. Does nothing if the session is not valid. Raises StoreError."""
@@ -247,20 +288,25 @@ class Coordinator:
 
     def _admit(self, member: Member) -> None:
         self._store.put_member(member)
-        self._enrol()
+        self._enrol([member])
 
-    def _enrol(self) -> None:
-        before = self._round
-        self._round, _ = step(before, CohortChanged(self._sample(before.number)))
+    def _enrol(self, changed: Sequence[Member]) -> None:
+        """Asks the changed members as well if they take part in the open round, and others in place of those that left.
+
+        It looks at the changed members only, since thousands may join one after the other.
+        """
+        before, owners_turn = self._round, self._round.phase is Phase.TUNE
+        asked = [member for member in changed if self._is_owner(member.client_id) == owners_turn]
+        if any([self._eligible.put(member) for member in asked]):
+            self._round, _ = step(before, CohortChanged(self._eligible.cohort()))
+            self.tasks_version += self._round.cohort != before.cohort
         self.status_version += 1
-        self.tasks_version += self._round.cohort != before.cohort
 
-    def _sample(self, number: int) -> tuple[str, ...]:
-        owners_turn = self._owners_turn(number)
-        eligible = [m for m in self._store.members.values() if self._is_owner(m.client_id) == owners_turn]
+    def _eligible_in(self, number: int, owners_turn: bool) -> Eligible:
+        members = [m for m in self._store.members.values() if self._is_owner(m.client_id) == owners_turn]
         # The final choice on all dev examples needs all clients.
         everybody = self._samples and self._phase(number, owners_turn) is Phase.EVALUATE
-        return sample(eligible, self._seed, number, None if everybody else self._cohort.size)
+        return Eligible(members, self._seed, number, None if everybody else self._cohort.size)
 
     def _is_owner(self, client_id: str) -> bool:
         return self._cohort.owner and client_id == OWNER
@@ -291,11 +337,13 @@ class Coordinator:
         return None if self._round.closed else self._round.deadline
 
     def _start_when_enough(self) -> None:
-        present = [self._is_owner(m.client_id) for m in self._store.members.values() if self._takes_part(m)]
-        enough = present.count(False) >= self._cohort.clients and present.count(True) == self._cohort.owner
-        if self._store.snapshot is None and enough:
-            self._store.commit(self._first_snapshot())
-            self._begin({})
+        if self._store.snapshot is not None or len(self._eligible) < self._cohort.clients:
+            return
+        owner = self._store.members.get(OWNER)
+        if self._cohort.owner and (owner is None or not self._takes_part(owner)):
+            return
+        self._store.commit(self._first_snapshot())
+        self._begin({})
 
     def _first_snapshot(self) -> Snapshot:
         return Snapshot(0, pack(self._method.init(seeds.derive(self._seed, "server"))))
@@ -318,10 +366,11 @@ class Coordinator:
         phase = self._phase(number, owners_turn)
         if snapshot and running and phase is Phase.EVALUATE:
             self._broadcast = {**self._broadcast, **self._finalists(snapshot)}
+        self._eligible = self._eligible_in(number, owners_turn)
         self._round = Round(
             number=number,
             phase=phase,
-            cohort=frozenset(self._sample(number)) | received,
+            cohort=self._eligible.cohort() | received,
             quorum=1 if owners_turn else self._cohort.quorum,
             deadline_seconds=self._cohort.deadline_seconds,
             received=received,
@@ -422,7 +471,7 @@ class Coordinator:
         there = [replace(m, since=number, until=None) for m in waiting if self._sessions.live(m.client_id)]
         self._store.commit(snapshot, gone + there)
         self._round = following
-        self._enrol()
+        self._enrol(gone + there)
         asked = ", ".join(sorted(self._round.missing)) or "nobody; it waits for clients to join"
         log.warning("round %d: %s; opened again for: %s", number, answers, asked)
 

@@ -33,13 +33,14 @@ class RemoteRun:
         )
 
     def watch(self, since_round: int = 0) -> Iterator[tuple[RunStatus, tuple[Report, ...]]]:
-        """Yields the status now and after each change, with the reports of the rounds closed since; ends with the run.
+        """Yields the status now and after changes, with the reports of the rounds closed since; ends with the run.
 
         The first reports are those from round `since_round` on.
         """
         try:
+            progress = operator_messages.Progress()
             for response in self._stub.WatchRun(pb.WatchRunRequest(since_round=since_round)):
-                yield operator_messages.run_status(response.run), tuple(map(operator_messages.report, response.reports))
+                yield progress.read(response)
         except grpc.RpcError as error:
             raise self._line.problem(error, CoordinatorUnavailable) from None
 

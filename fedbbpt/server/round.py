@@ -23,7 +23,7 @@ class Round:
     """The smallest number of updates that the round closes with."""
     deadline_seconds: float
     received: frozenset[str] = frozenset()
-    """The clients whose update is stored."""
+    """The clients whose update is stored. All are in the cohort."""
     deadline: float | None = None
     """On the caller's clock, in seconds; None until the first tick."""
     closed: bool = False
@@ -125,9 +125,8 @@ def _pass_time(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
         round = replace(round, deadline=now + round.deadline_seconds)
     assert round.deadline is not None
     due = now >= round.deadline
-    missing = tuple(sorted(round.missing))
-    if len(round.received) >= round.quorum and (due or not missing):
-        return replace(round, closed=True), (CloseRound(tuple(sorted(round.received)), missing),)
+    if len(round.received) >= round.quorum and (due or len(round.received) == len(round.cohort)):
+        return replace(round, closed=True), (CloseRound(tuple(sorted(round.received)), tuple(sorted(round.missing))),)
     if due:
-        return replace(round, deadline=now + round.deadline_seconds), (ExtendRound(missing),)
+        return replace(round, deadline=now + round.deadline_seconds), (ExtendRound(tuple(sorted(round.missing))),)
     return round, ()

@@ -2,11 +2,11 @@
 
 The coordinator is called on the event loop itself, never from a thread. So there is one writer, and no call waits for a
 lock. A call costs a synchronous commit, and the last call of a round a step of the method too: milliseconds, against
-heartbeats of seconds.
+heartbeats of seconds. Updates that have arrived by the same pass of the event loop share one commit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,19 +20,23 @@ from grpc_reflection.v1alpha import reflection
 from fedbbpt.errors import InvalidRequest
 from fedbbpt.limits import CHUNK_BYTES
 from fedbbpt.methods import SETTINGS
-from fedbbpt.server.coordinator import Coordinator
-from fedbbpt.types import RunState, TaskId, Update
+from fedbbpt.server.coordinator import Coordinator, Submission
+from fedbbpt.types import Receipt, RunState, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, create_server
 from fedbbpt.wire.messages import coordinator_messages, operator_messages
-from fedbbpt.wire.tensors import Assembler, bundle, chunk, chunks
+from fedbbpt.wire.messages.coordinator_messages import SharedTask
+from fedbbpt.wire.messages.operator_messages import Progress
+from fedbbpt.wire.tensors import Assembler, chunk
 from fedbbpt.wire.tls import ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 RUN_SERVICE = run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name
 HEARTBEAT_SECONDS = 10.0
+WATCH_SECONDS = 0.25
+"""The shortest time between two messages to a watcher, so that watching costs little however fast the rounds are."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -46,7 +50,11 @@ class LiveRun:
         """Set at the next change of the status, and then replaced. Take it before you read the status."""
         self.tasks_changed = asyncio.Event()
         """Set at the next change of a client's task, and then replaced. Take it before you read the task."""
+        self.ended = asyncio.Event()
+        """Set when the run has ended."""
         self._status_version, self._tasks_version = coordinator.status_version, coordinator.tasks_version
+        self._arrived: list[tuple[Submission, asyncio.Future[Receipt]]] = []
+        self._task: SharedTask | None = None
 
     @staticmethod
     def now() -> float:
@@ -63,10 +71,46 @@ class LiveRun:
                 self._tasks_version = self.coordinator.tasks_version
                 self.tasks_changed.set()
                 self.tasks_changed = asyncio.Event()
+                if self.coordinator.state.ended:
+                    self.ended.set()
             if self._status_version != self.coordinator.status_version:
                 self._status_version = self.coordinator.status_version
                 self.status_changed.set()
                 self.status_changed = asyncio.Event()
+
+    async def submit(self, submission: Submission) -> Receipt:
+        """Submits an update together with all others that arrive by the same pass of the event loop.
+
+        Raises what `Coordinator.submit` raises.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._arrived:
+            loop.call_soon(self._submit_all)
+        answer: asyncio.Future[Receipt] = loop.create_future()
+        self._arrived.append((submission, answer))
+        return await answer
+
+    def _submit_all(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        answers: Sequence[Receipt | Exception]
+        try:
+            with self.notifying() as coordinator:
+                answers = coordinator.submit_all([submission for submission, _ in arrived], self.now())
+        except Exception as error:
+            answers = [error] * len(arrived)
+        for (_, waiting), answer in zip(arrived, answers, strict=True):
+            if waiting.done():
+                continue  # the call was cancelled
+            if isinstance(answer, Exception):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
+
+    def task_messages(self, task: Task) -> Iterator[bytes]:
+        """Yields the messages of a client's task, of which all but its id is serialised once for all clients."""
+        if self._task is None or self._task.arrays is not task.arrays:
+            self._task = SharedTask(task)
+        return self._task.messages(task.id.client_id)
 
     async def keep_time(self) -> None:
         """Ticks at each deadline of the coordinator, until the run has ended."""
@@ -119,9 +163,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 yield pb.GetAuxiliaryResponse(chunk=chunk(data, offset))
                 offset += len(data)
 
-    async def StreamTasks(
+    async def StreamTasks(  # type: ignore[override]  # yields messages that are serialised already, for all clients at once
         self, request: pb.StreamTasksRequest, context: Context
-    ) -> AsyncIterator[pb.StreamTasksResponse]:
+    ) -> AsyncIterator[bytes]:
         self._traffic.register(context.peer())
         with self._run.notifying() as coordinator:
             coordinator.connected(request.session)
@@ -133,32 +177,40 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         while not coordinator.state.ended:
             tasks_changed, task = self._run.tasks_changed, coordinator.task_for(request.session)
             if task is not None and task.id != sent:
-                announced, data = bundle(task.arrays)
-                yield pb.StreamTasksResponse(task=coordinator_messages.task_header(task, announced))
-                for chunk in chunks(data):
-                    yield pb.StreamTasksResponse(chunk=chunk)
+                for message in self._run.task_messages(task):
+                    yield message
                 sent, spoken_at = task.id, self._run.now()
             # Wait for the rest of the interval only: other clients' tasks must not delay this client's heartbeat.
             elif not await _set_within(tasks_changed, spoken_at + self._heartbeat_seconds - self._run.now()):
-                yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat())
+                yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat()).SerializeToString()
                 spoken_at = self._run.now()
-        yield pb.StreamTasksResponse(finished=pb.Finished(stopped=coordinator.state is RunState.STOPPED))
+        finished = pb.Finished(stopped=coordinator.state is RunState.STOPPED)
+        yield pb.StreamTasksResponse(finished=finished).SerializeToString()
 
     def _disconnected(self, session: str, context: Context) -> None:
         with self._run.notifying() as coordinator:
             coordinator.disconnected(session)
 
-    async def SubmitUpdate(
-        self, request_iterator: AsyncIterator[pb.SubmitUpdateRequest], context: Context
-    ) -> pb.SubmitUpdateResponse:
+    async def SubmitUpdate(self, request: pb.SubmitUpdateRequest, context: Context) -> pb.SubmitUpdateResponse:
         self._traffic.register(context.peer())
-        header, update = await self._read(request_iterator)
-        with self._run.notifying() as coordinator:
-            task_id = coordinator_messages.task_id(header.id)
-            receipt = coordinator.submit(header.session, task_id, update, self._run.now())
-        return coordinator_messages.submit_update_response(receipt)
+        header = request.header
+        self._run.coordinator.client_of(header.session)
+        arrays = Assembler(header.arrays, self._run.coordinator.settings.max_update_bytes).arrays()
+        receipt = await self._submit(header, coordinator_messages.update(header, arrays))
+        return pb.SubmitUpdateResponse(receipt=coordinator_messages.receipt_code(receipt))
 
-    async def _read(self, requests: AsyncIterator[pb.SubmitUpdateRequest]) -> tuple[pb.UpdateHeader, Update]:
+    async def StreamUpdate(
+        self, request_iterator: AsyncIterator[pb.StreamUpdateRequest], context: Context
+    ) -> pb.StreamUpdateResponse:
+        self._traffic.register(context.peer())
+        receipt = await self._submit(*await self._read(request_iterator))
+        return pb.StreamUpdateResponse(receipt=coordinator_messages.receipt_code(receipt))
+
+    async def _submit(self, header: pb.UpdateHeader, update: Update) -> Receipt:
+        task_id = coordinator_messages.task_id(header.id)
+        return await self._run.submit(Submission(header.session, task_id, update))
+
+    async def _read(self, requests: AsyncIterator[pb.StreamUpdateRequest]) -> tuple[pb.UpdateHeader, Update]:
         header: pb.UpdateHeader | None = None
         assembler: Assembler | None = None
         async for request in requests:
@@ -184,8 +236,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 class RunService(run_pb2_grpc.RunServiceServicer):
     """The rpcs of the operators; run.proto documents them."""
 
-    def __init__(self, run: LiveRun) -> None:
-        self._run = run
+    def __init__(self, run: LiveRun, watch_seconds: float) -> None:
+        self._run, self._watch_seconds = run, watch_seconds
 
     def _status(self) -> run_pb2.Run:
         return operator_messages.run(self._run.coordinator.status())
@@ -196,14 +248,15 @@ class RunService(run_pb2_grpc.RunServiceServicer):
     async def WatchRun(
         self, request: run_pb2.WatchRunRequest, context: Context
     ) -> AsyncIterator[run_pb2.WatchRunResponse]:
-        sent = max(0, request.since_round)
+        coordinator, progress, sent = self._run.coordinator, Progress(), max(0, request.since_round)
         while True:
-            status_changed, ended = self._run.status_changed, self._run.coordinator.state.ended
-            news = self._run.coordinator.reports(sent)
+            status_changed, ended = self._run.status_changed, coordinator.state.ended
+            news = coordinator.reports(sent)
             sent += len(news)
-            yield run_pb2.WatchRunResponse(run=self._status(), reports=map(operator_messages.round_report, news))
+            yield progress.response(coordinator.status(), news)
             if ended:
                 return
+            await _set_within(self._run.ended, self._watch_seconds)
             await status_changed.wait()
 
     async def StopRun(self, request: run_pb2.StopRunRequest, context: Context) -> run_pb2.StopRunResponse:
@@ -241,6 +294,7 @@ async def serve(
     tokens: Collection[str] = (),
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    watch_seconds: float = WATCH_SECONDS,
     auxiliary: Path | None = None,
 ) -> CoordinatorServer:
     """Starts a server for the clients and the operators of a run, with health checks and reflection.
@@ -254,6 +308,7 @@ async def serve(
         tokens: the bearer tokens that are accepted; empty accepts every caller.
         insecure: whether to serve without TLS on an address that other machines can reach.
         heartbeat_seconds: the longest silence of a stream of tasks.
+        watch_seconds: the shortest time between two messages to a watcher.
         auxiliary: the file of the auxiliary model that the run's settings announce.
 
     Raises:
@@ -263,7 +318,10 @@ async def serve(
     run, server = LiveRun(coordinator), create_server(host, tokens)
     service = CoordinatorService(run, traffic, heartbeat_seconds, auxiliary)
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
-    run_pb2_grpc.add_RunServiceServicer_to_server(RunService(run), server)
+    # Replaces the generated handler, which would serialise the messages that StreamTasks has serialised.
+    stream_tasks: Any = grpc.unary_stream_rpc_method_handler(service.StreamTasks, pb.StreamTasksRequest.FromString)
+    server.add_registered_method_handlers(COORDINATOR_SERVICE, {"StreamTasks": stream_tasks})
+    run_pb2_grpc.add_RunServiceServicer_to_server(RunService(run, watch_seconds), server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = (COORDINATOR_SERVICE, RUN_SERVICE)

@@ -442,7 +442,7 @@ Global___TaskId: _TypeAlias = TaskId  # noqa: Y015
 
 @_typing.final
 class TaskHeader(_message.Message):
-    """TaskHeader describes a task. The chunks of its arrays follow."""
+    """TaskHeader describes a task. If its arrays are not in `arrays.data`, their chunks follow."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -504,7 +504,29 @@ Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateRequest(_message.Message):
-    """SubmitUpdateRequest is the next part of an update."""
+    """SubmitUpdateRequest is a whole update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___UpdateHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___UpdateHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
+
+@_typing.final
+class StreamUpdateRequest(_message.Message):
+    """StreamUpdateRequest is the next part of an update."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -528,7 +550,7 @@ class SubmitUpdateRequest(_message.Message):
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
-Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
+Global___StreamUpdateRequest: _TypeAlias = StreamUpdateRequest  # noqa: Y015
 
 @_typing.final
 class Measurement(_message.Message):
@@ -572,7 +594,7 @@ Global___Measurement: _TypeAlias = Measurement  # noqa: Y015
 
 @_typing.final
 class UpdateHeader(_message.Message):
-    """UpdateHeader describes an update. The chunks of its arrays follow."""
+    """UpdateHeader describes an update."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -643,6 +665,27 @@ class SubmitUpdateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitUpdateResponse: _TypeAlias = SubmitUpdateResponse  # noqa: Y015
+
+@_typing.final
+class StreamUpdateResponse(_message.Message):
+    """StreamUpdateResponse acknowledges an update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    receipt: Global___Receipt.ValueType
+    def __init__(
+        self,
+        *,
+        receipt: Global___Receipt.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamUpdateResponse: _TypeAlias = StreamUpdateResponse  # noqa: Y015
 
 @_typing.final
 class LeaveRequest(_message.Message):

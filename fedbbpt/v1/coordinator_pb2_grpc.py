@@ -27,8 +27,8 @@ if _version_not_supported:
 
 class CoordinatorServiceStub(object):
     """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
-    state machine.
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
+    large. docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -56,10 +56,15 @@ class CoordinatorServiceStub(object):
                 request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksResponse.FromString,
                 _registered_method=True)
-        self.SubmitUpdate = channel.stream_unary(
+        self.SubmitUpdate = channel.unary_unary(
                 '/fedbbpt.v1.CoordinatorService/SubmitUpdate',
                 request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateResponse.FromString,
+                _registered_method=True)
+        self.StreamUpdate = channel.stream_unary(
+                '/fedbbpt.v1.CoordinatorService/StreamUpdate',
+                request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateResponse.FromString,
                 _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/fedbbpt.v1.CoordinatorService/Leave',
@@ -70,8 +75,8 @@ class CoordinatorServiceStub(object):
 
 class CoordinatorServiceServicer(object):
     """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
-    state machine.
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
+    large. docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -110,13 +115,21 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SubmitUpdate(self, request_iterator, context):
-        """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+    def SubmitUpdate(self, request, context):
+        """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
         update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
         and changes nothing.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
         UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
         DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamUpdate(self, request_iterator, context):
+        """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
+        arrays. Effect, idempotency and errors are those of SubmitUpdate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,10 +162,15 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksRequest.FromString,
                     response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksResponse.SerializeToString,
             ),
-            'SubmitUpdate': grpc.stream_unary_rpc_method_handler(
+            'SubmitUpdate': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitUpdate,
                     request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateRequest.FromString,
                     response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateResponse.SerializeToString,
+            ),
+            'StreamUpdate': grpc.stream_unary_rpc_method_handler(
+                    servicer.StreamUpdate,
+                    request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateResponse.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -169,8 +187,8 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService(object):
     """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
-    state machine.
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
+    large. docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -259,7 +277,34 @@ class CoordinatorService(object):
             _registered_method=True)
 
     @staticmethod
-    def SubmitUpdate(request_iterator,
+    def SubmitUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.CoordinatorService/SubmitUpdate',
+            fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamUpdate(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -272,9 +317,9 @@ class CoordinatorService(object):
         return grpc.experimental.stream_unary(
             request_iterator,
             target,
-            '/fedbbpt.v1.CoordinatorService/SubmitUpdate',
-            fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateRequest.SerializeToString,
-            fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateResponse.FromString,
+            '/fedbbpt.v1.CoordinatorService/StreamUpdate',
+            fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,8 +28,8 @@ GRPC_VERSION: str
 
 class CoordinatorServiceStub:
     """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
-    state machine.
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
+    large. docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -60,13 +60,17 @@ class CoordinatorServiceStub:
     the run; the client counts as connected while its stream is open. Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
     """
-    SubmitUpdate: _grpc.StreamUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]
-    """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+    SubmitUpdate: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]
+    """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
     update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
     and changes nothing.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
     UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
     DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    """
+    StreamUpdate: _grpc.StreamUnaryMultiCallable[_coordinator_pb2.StreamUpdateRequest, _coordinator_pb2.StreamUpdateResponse]
+    """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
+    arrays. Effect, idempotency and errors are those of SubmitUpdate.
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]
     """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
@@ -77,8 +81,8 @@ class CoordinatorServiceStub:
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
-    state machine.
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
+    large. docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -106,13 +110,17 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     the run; the client counts as connected while its stream is open. Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
     """
-    SubmitUpdate: _aio.StreamUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]  # type: ignore[assignment]
-    """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+    SubmitUpdate: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]  # type: ignore[assignment]
+    """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
     update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
     and changes nothing.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
     UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
     DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    """
+    StreamUpdate: _aio.StreamUnaryMultiCallable[_coordinator_pb2.StreamUpdateRequest, _coordinator_pb2.StreamUpdateResponse]  # type: ignore[assignment]
+    """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
+    arrays. Effect, idempotency and errors are those of SubmitUpdate.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]  # type: ignore[assignment]
     """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
@@ -122,8 +130,8 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate. docs/protocol.md draws the client's
-    state machine.
+    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
+    large. docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -171,15 +179,25 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def SubmitUpdate(
         self,
-        request_iterator: _MaybeAsyncIterator[_coordinator_pb2.SubmitUpdateRequest],
+        request: _coordinator_pb2.SubmitUpdateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.SubmitUpdateResponse, _abc.Awaitable[_coordinator_pb2.SubmitUpdateResponse]]:
-        """SubmitUpdate answers one task: a header first, then the chunks of its arrays. Effect: the coordinator stores the
+        """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
         update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
         and changes nothing.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
         UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
         DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        """
+
+    @_abc_1.abstractmethod
+    def StreamUpdate(
+        self,
+        request_iterator: _MaybeAsyncIterator[_coordinator_pb2.StreamUpdateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.StreamUpdateResponse, _abc.Awaitable[_coordinator_pb2.StreamUpdateResponse]]:
+        """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
+        arrays. Effect, idempotency and errors are those of SubmitUpdate.
         """
 
     @_abc_1.abstractmethod

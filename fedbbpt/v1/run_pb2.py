@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedbbpt.v1 import tensor_pb2 as fedbbpt_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65\x64\x62\x62pt/v1/run.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\"\xb9\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.fedbbpt.v1.RunState\x12\r\n\x05round\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12#\n\x07members\x18\x06 \x03(\x0b\x32\x12.fedbbpt.v1.Member\x12%\n\x04last\x18\x07 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12%\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x0f\n\x07queries\x18\t \x01(\x03\x12\x15\n\x08\x62ytes_up\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nbytes_down\x18\x0b \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"S\n\x06Member\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x11\n\tsubmitted\x18\x03 \x01(\x08\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x03\"\xa9\x02\n\x0bRoundReport\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x0f\n\x07\x63lients\x18\x02 \x01(\x05\x12\x15\n\x08\x64\x65v_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x64\x65v_accuracy\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ntrain_loss\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07queries\x18\x06 \x01(\x03\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x15\n\x08\x62ytes_up\x18\x08 \x01(\x03H\x03\x88\x01\x01\x12\x17\n\nbytes_down\x18\t \x01(\x03H\x04\x88\x01\x01\x12\x14\n\x0c\x64\x65v_examples\x18\n \x01(\x03\x42\x0b\n\t_dev_lossB\x0f\n\r_dev_accuracyB\r\n\x0b_train_lossB\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"\x0f\n\rGetRunRequest\".\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"&\n\x0fWatchRunRequest\x12\x13\n\x0bsince_round\x18\x01 \x01(\x05\"Z\n\x10WatchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\x12(\n\x07reports\x18\x02 \x03(\x0b\x32\x17.fedbbpt.v1.RoundReport\"\x10\n\x0eStopRunRequest\"/\n\x0fStopRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"\x12\n\x10GetResultRequest\"{\n\x11GetResultResponse\x12\x1d\n\x01z\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12)\n\x08measured\x18\x02 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x1c\n\x03run\x18\x03 \x01(\x0b\x32\x0f.fedbbpt.v1.Run*\x82\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_WAITING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x16\n\x12RUN_STATE_FINISHED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x32\xa4\x02\n\nRunService\x12?\n\x06GetRun\x12\x19.fedbbpt.v1.GetRunRequest\x1a\x1a.fedbbpt.v1.GetRunResponse\x12G\n\x08WatchRun\x12\x1b.fedbbpt.v1.WatchRunRequest\x1a\x1c.fedbbpt.v1.WatchRunResponse0\x01\x12\x42\n\x07StopRun\x12\x1a.fedbbpt.v1.StopRunRequest\x1a\x1b.fedbbpt.v1.StopRunResponse\x12H\n\tGetResult\x12\x1c.fedbbpt.v1.GetResultRequest\x1a\x1d.fedbbpt.v1.GetResultResponseB\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65\x64\x62\x62pt/v1/run.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\"\xb9\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.fedbbpt.v1.RunState\x12\r\n\x05round\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12#\n\x07members\x18\x06 \x03(\x0b\x32\x12.fedbbpt.v1.Member\x12%\n\x04last\x18\x07 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12%\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x0f\n\x07queries\x18\t \x01(\x03\x12\x15\n\x08\x62ytes_up\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nbytes_down\x18\x0b \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"S\n\x06Member\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x11\n\tsubmitted\x18\x03 \x01(\x08\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x03\"\xa9\x02\n\x0bRoundReport\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x0f\n\x07\x63lients\x18\x02 \x01(\x05\x12\x15\n\x08\x64\x65v_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x64\x65v_accuracy\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ntrain_loss\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07queries\x18\x06 \x01(\x03\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x15\n\x08\x62ytes_up\x18\x08 \x01(\x03H\x03\x88\x01\x01\x12\x17\n\nbytes_down\x18\t \x01(\x03H\x04\x88\x01\x01\x12\x14\n\x0c\x64\x65v_examples\x18\n \x01(\x03\x42\x0b\n\t_dev_lossB\x0f\n\r_dev_accuracyB\r\n\x0b_train_lossB\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"\x0f\n\rGetRunRequest\".\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"&\n\x0fWatchRunRequest\x12\x13\n\x0bsince_round\x18\x01 \x01(\x05\"\x8d\x01\n\x10WatchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\x12(\n\x07reports\x18\x02 \x03(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12#\n\x07members\x18\x03 \x03(\x0b\x32\x12.fedbbpt.v1.Member\x12\x0c\n\x04left\x18\x04 \x03(\t\"\x10\n\x0eStopRunRequest\"/\n\x0fStopRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"\x12\n\x10GetResultRequest\"{\n\x11GetResultResponse\x12\x1d\n\x01z\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12)\n\x08measured\x18\x02 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x1c\n\x03run\x18\x03 \x01(\x0b\x32\x0f.fedbbpt.v1.Run*\x82\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_WAITING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x16\n\x12RUN_STATE_FINISHED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x32\xa4\x02\n\nRunService\x12?\n\x06GetRun\x12\x19.fedbbpt.v1.GetRunRequest\x1a\x1a.fedbbpt.v1.GetRunResponse\x12G\n\x08WatchRun\x12\x1b.fedbbpt.v1.WatchRunRequest\x1a\x1c.fedbbpt.v1.WatchRunResponse0\x01\x12\x42\n\x07StopRun\x12\x1a.fedbbpt.v1.StopRunRequest\x1a\x1b.fedbbpt.v1.StopRunResponse\x12H\n\tGetResult\x12\x1c.fedbbpt.v1.GetResultRequest\x1a\x1d.fedbbpt.v1.GetResultResponseB\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.v1.run_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z fedbbpt.org/fedbbpt/v1;fedbbptv1'
-  _globals['_RUNSTATE']._serialized_start=1172
-  _globals['_RUNSTATE']._serialized_end=1302
+  _globals['_RUNSTATE']._serialized_start=1224
+  _globals['_RUNSTATE']._serialized_end=1354
   _globals['_RUN']._serialized_start=62
   _globals['_RUN']._serialized_end=375
   _globals['_MEMBER']._serialized_start=377
@@ -47,16 +47,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNRESPONSE']._serialized_end=825
   _globals['_WATCHRUNREQUEST']._serialized_start=827
   _globals['_WATCHRUNREQUEST']._serialized_end=865
-  _globals['_WATCHRUNRESPONSE']._serialized_start=867
-  _globals['_WATCHRUNRESPONSE']._serialized_end=957
-  _globals['_STOPRUNREQUEST']._serialized_start=959
-  _globals['_STOPRUNREQUEST']._serialized_end=975
-  _globals['_STOPRUNRESPONSE']._serialized_start=977
-  _globals['_STOPRUNRESPONSE']._serialized_end=1024
-  _globals['_GETRESULTREQUEST']._serialized_start=1026
-  _globals['_GETRESULTREQUEST']._serialized_end=1044
-  _globals['_GETRESULTRESPONSE']._serialized_start=1046
-  _globals['_GETRESULTRESPONSE']._serialized_end=1169
-  _globals['_RUNSERVICE']._serialized_start=1305
-  _globals['_RUNSERVICE']._serialized_end=1597
+  _globals['_WATCHRUNRESPONSE']._serialized_start=868
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1009
+  _globals['_STOPRUNREQUEST']._serialized_start=1011
+  _globals['_STOPRUNREQUEST']._serialized_end=1027
+  _globals['_STOPRUNRESPONSE']._serialized_start=1029
+  _globals['_STOPRUNRESPONSE']._serialized_end=1076
+  _globals['_GETRESULTREQUEST']._serialized_start=1078
+  _globals['_GETRESULTREQUEST']._serialized_end=1096
+  _globals['_GETRESULTRESPONSE']._serialized_start=1098
+  _globals['_GETRESULTRESPONSE']._serialized_end=1221
+  _globals['_RUNSERVICE']._serialized_start=1357
+  _globals['_RUNSERVICE']._serialized_end=1649
 # @@protoc_insertion_point(module_scope)

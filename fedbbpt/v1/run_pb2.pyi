@@ -294,27 +294,43 @@ Global___WatchRunRequest: _TypeAlias = WatchRunRequest  # noqa: Y015
 
 @_typing.final
 class WatchRunResponse(_message.Message):
-    """WatchRunResponse holds the state after a change."""
+    """WatchRunResponse holds the state of the run. To have all members, keep those of the earlier messages by client_id, add
+    or replace `members`, and remove `left`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def run(self) -> Global___Run: ...
+    def run(self) -> Global___Run:
+        """The state of the run, without `members`."""
+
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundReport]:
         """The rounds that closed since the previous message. None is ever left out."""
+
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """In the first message all members, then those that are new or have changed since the previous message."""
+
+    @_builtins.property
+    def left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The client_ids of the members that have left since the previous message."""
 
     def __init__(
         self,
         *,
         run: Global___Run | None = ...,
         reports: _abc.Iterable[Global___RoundReport] | None = ...,
+        members: _abc.Iterable[Global___Member] | None = ...,
+        left: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "members", b"members", "reports", b"reports", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -69,8 +69,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
-        run has ended. Effect: none. Idempotent.
+        """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
+        four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

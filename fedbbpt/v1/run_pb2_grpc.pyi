@@ -36,8 +36,8 @@ class RunServiceStub:
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]
     """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]
-    """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
-    run has ended. Effect: none. Idempotent.
+    """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
+    four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
     """
     StopRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]
     """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
@@ -57,8 +57,8 @@ class RunServiceAsyncStub(RunServiceStub):
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]  # type: ignore[assignment]
     """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _aio.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
-    run has ended. Effect: none. Idempotent.
+    """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
+    four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
     """
     StopRun: _aio.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]  # type: ignore[assignment]
     """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
@@ -87,8 +87,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.WatchRunResponse], _abc.AsyncIterator[_run_pb2.WatchRunResponse]]:
-        """WatchRun streams the state of the run: one message at once, then one after each change. The stream ends when the
-        run has ended. Effect: none. Idempotent.
+        """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
+        four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
         """
 
     @_abc_1.abstractmethod

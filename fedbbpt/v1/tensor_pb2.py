@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x12\nfedbbpt.v1\"G\n\x06Tensor\x12 \n\x05\x64type\x18\x01 \x01(\x0e\x32\x11.fedbbpt.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"K\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05\x64type\x18\x02 \x01(\x0e\x32\x11.fedbbpt.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\"\\\n\x0cTensorBundle\x12\'\n\x07tensors\x18\x01 \x03(\x0b\x32\x16.fedbbpt.v1.TensorSpec\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\r\";\n\x0bTensorChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\r*\xa2\x01\n\x05\x44Type\x12\x16\n\x12\x44_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44_TYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44_TYPE_FLOAT64\x10\x02\x12\x12\n\x0e\x44_TYPE_FLOAT16\x10\x03\x12\x0f\n\x0b\x44_TYPE_INT8\x10\x04\x12\x10\n\x0c\x44_TYPE_INT32\x10\x05\x12\x10\n\x0c\x44_TYPE_INT64\x10\x06\x12\x10\n\x0c\x44_TYPE_UINT8\x10\x07\x42\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x12\nfedbbpt.v1\"G\n\x06Tensor\x12 \n\x05\x64type\x18\x01 \x01(\x0e\x32\x11.fedbbpt.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"K\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05\x64type\x18\x02 \x01(\x0e\x32\x11.fedbbpt.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\"j\n\x0cTensorBundle\x12\'\n\x07tensors\x18\x01 \x03(\x0b\x32\x16.fedbbpt.v1.TensorSpec\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\";\n\x0bTensorChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\r*\xa2\x01\n\x05\x44Type\x12\x16\n\x12\x44_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44_TYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44_TYPE_FLOAT64\x10\x02\x12\x12\n\x0e\x44_TYPE_FLOAT16\x10\x03\x12\x0f\n\x0b\x44_TYPE_INT8\x10\x04\x12\x10\n\x0c\x44_TYPE_INT32\x10\x05\x12\x10\n\x0c\x44_TYPE_INT64\x10\x06\x12\x10\n\x0c\x44_TYPE_UINT8\x10\x07\x42\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,14 +32,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.v1.tensor_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z fedbbpt.org/fedbbpt/v1;fedbbptv1'
-  _globals['_DTYPE']._serialized_start=345
-  _globals['_DTYPE']._serialized_end=507
+  _globals['_DTYPE']._serialized_start=359
+  _globals['_DTYPE']._serialized_end=521
   _globals['_TENSOR']._serialized_start=39
   _globals['_TENSOR']._serialized_end=110
   _globals['_TENSORSPEC']._serialized_start=112
   _globals['_TENSORSPEC']._serialized_end=187
   _globals['_TENSORBUNDLE']._serialized_start=189
-  _globals['_TENSORBUNDLE']._serialized_end=281
-  _globals['_TENSORCHUNK']._serialized_start=283
-  _globals['_TENSORCHUNK']._serialized_end=342
+  _globals['_TENSORBUNDLE']._serialized_end=295
+  _globals['_TENSORCHUNK']._serialized_start=297
+  _globals['_TENSORCHUNK']._serialized_end=356
 # @@protoc_insertion_point(module_scope)

@@ -80,7 +80,7 @@ Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
 
 @_typing.final
 class TensorSpec(_message.Message):
-    """TensorSpec describes an array whose bytes travel apart from it, in chunks."""
+    """TensorSpec describes an array whose bytes travel apart from it, in TensorBundle.data or in chunks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,8 +111,8 @@ Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
 
 @_typing.final
 class TensorBundle(_message.Message):
-    """TensorBundle announces named arrays. Their bytes follow as TensorChunk messages: the bytes of all tensors
-    concatenated in the order of `tensors`, split anywhere.
+    """TensorBundle holds named arrays. Their bytes are those of all tensors concatenated in the order of `tensors`. They are
+    in `data`, or they follow as TensorChunk messages, split anywhere.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -120,10 +120,13 @@ class TensorBundle(_message.Message):
     TENSORS_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
-    """The sum of the tensors' sizes in bytes. If it is 0, no chunk follows."""
+    """The sum of the tensors' sizes in bytes."""
     crc32c: _builtins.int
     """CRC-32C (Castagnoli) of all bytes."""
+    data: _builtins.bytes
+    """All bytes, if there are at most 256 KiB; then no chunk follows. Empty if chunks follow, or if total_bytes is 0."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
         """At most 1024."""
@@ -134,10 +137,11 @@ class TensorBundle(_message.Message):
         tensors: _abc.Iterable[Global___TensorSpec] | None = ...,
         total_bytes: _builtins.int = ...,
         crc32c: _builtins.int = ...,
+        data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "tensors", b"tensors", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "data", b"data", "tensors", b"tensors", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

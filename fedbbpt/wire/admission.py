@@ -88,7 +88,7 @@ class _CallerLoad:
 class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
     """Reads a request only after its caller is identified and within its limits.
 
-    Comes after `ErrorInterceptor`. For one event loop.
+    Comes after `CallInterceptor`. For one event loop.
     """
 
     def __init__(self, identify: Callable[[Context], C], limits: CallerLimits, anonymous: CallerLimits) -> None:

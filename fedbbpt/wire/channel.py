@@ -17,7 +17,7 @@ from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback,
 from fedbbpt.wire.balancing import target
 from fedbbpt.wire.descriptors import connection_limit
 from fedbbpt.wire.diagnosis import find_cause
-from fedbbpt.wire.interceptors import ConcurrencyLimitInterceptor, ErrorInterceptor, TokenInterceptor
+from fedbbpt.wire.interceptors import CallInterceptor
 from fedbbpt.wire.peers import COORDINATOR, Line, Peer, set_line
 from fedbbpt.wire.tls import ClientTls, ServerTls, channel_credentials, server_credentials
 
@@ -127,14 +127,8 @@ def create_server(host: str, tokens: Collection[str] = (), interceptors: Sequenc
         ("grpc.so_reuseport", 0),
         *([] if limit is None else [("grpc.max_allowed_incoming_connections", limit)]),
     ]
-    authentication = [TokenInterceptor(tokens)] if tokens else []
     return grpc.aio.server(
-        interceptors=[
-            ErrorInterceptor(),
-            ConcurrencyLimitInterceptor(MAX_CONCURRENT_CALLS),
-            *authentication,
-            *interceptors,
-        ],
+        interceptors=[CallInterceptor(MAX_CONCURRENT_CALLS, tokens), *interceptors],
         options=options,
         maximum_concurrent_rpcs=2 * MAX_CONCURRENT_CALLS,
     )

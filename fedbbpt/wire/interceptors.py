@@ -1,4 +1,4 @@
-"""The interceptors of every server: translate errors into statuses, limit open calls, check tokens.
+"""The interceptor of every server: it translates errors into statuses, limits open calls and checks tokens.
 
 Servicers raise this package's errors and never call `context.abort`, because that raises a bare Exception, which cannot
 be told from a bug.
@@ -7,8 +7,7 @@ be told from a bug.
 import hmac
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
@@ -61,32 +60,77 @@ async def responses(behaviour: Callable[[Any, Context], Any], request: Any, cont
         yield response
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends a call that raises a FedbbptError with that error's status.
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Guards every call of a server, in one wrapper, because each wrapper costs time in every call.
 
-    Any other exception is a bug: its traceback goes to the log, and the caller gets INTERNAL without details.
+    - Rejects a call that does not show one of the tokens as `authorization: Bearer TOKEN`, if there are tokens.
+    - Rejects a call while `limit` others are open. gRPC has such a limit as well, but its rejection does not tell the
+      client that it may retry.
+    - Ends a call that raises a FedbbptError with that error's status. Any other exception is a bug: its traceback goes
+      to the log, and the caller gets INTERNAL without details.
     """
 
+    def __init__(self, limit: int, tokens: Collection[str] = ()) -> None:
+        self._limit, self._open = limit, 0
+        self._tokens = [f"Bearer {token}".encode() for token in tokens]
+        self._guarded: dict[str, Handler] = {}
+        """The wrapped handlers by method. A server's handlers never change."""
+
+        async def reject(requests: AsyncIterator[bytes], context: Context) -> None:
+            raise Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")
+
+        # A handler of request streams neither waits for the message nor parses it unless it asks for it.
+        self._rejecting = self._guard(grpc.stream_unary_rpc_method_handler(reject))
+
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        handler = await continuation(details)
-        if handler is None:
-            return None
+        guarded = self._guarded.get(details.method)
+        if guarded is None:
+            handler = await continuation(details)
+            if handler is None:
+                return None
+            guarded = self._guarded[details.method] = self._guard(handler)
+        if self._tokens and not details.method.startswith(OPEN_SERVICES) and not self._shows_token(details):
+            return self._rejecting
+        return guarded
+
+    def _guard(self, handler: Handler) -> Handler:
         behaviour = behaviour_of(handler)
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                async for response in responses(behaviour, request, context):
-                    yield response
+                self._begin_call()
+                try:
+                    async for response in behaviour(request, context):
+                        yield response
+                finally:
+                    self._open -= 1
             except Exception as error:
                 await _abort(context, error)
 
-        async def unary(request: Any, context: Context) -> Any:
+        async def call(request: Any, context: Context) -> Any:
             try:
-                return await behaviour(request, context)
+                self._begin_call()
+                try:
+                    return await behaviour(request, context)
+                finally:
+                    self._open -= 1
             except Exception as error:
                 await _abort(context, error)
 
-        return _with_behaviour(handler, stream if handler.response_streaming else unary)
+        return _with_behaviour(handler, stream if inspect.isasyncgenfunction(behaviour) else call)
+
+    def _begin_call(self) -> None:
+        if self._open >= self._limit:
+            raise Overloaded(f"{self._open} calls are open", where="calls", fix="try again")
+        self._open += 1
+
+    def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
+        shown = [value for key, value in details.invocation_metadata or () if key == "authorization"]
+        if len(shown) != 1:
+            return False  # services identify callers by their token, so a call with two tokens is ambiguous
+        given = shown[0].encode() if isinstance(shown[0], str) else shown[0]
+        # A list, not a generator: comparing all tokens keeps the duration independent of which one matches.
+        return any([hmac.compare_digest(token, given) for token in self._tokens])
 
 
 async def _abort(context: Context, error: Exception) -> None:
@@ -104,69 +148,3 @@ def status_of(error: Exception) -> Status:
         log.error("a bug", exc_info=error)
         error = FedbbptError("a bug in the service", fix="the service's log has the trace")
     return rpc_status.to_status(to_status(error))
-
-
-class ConcurrencyLimitInterceptor(grpc.aio.ServerInterceptor):
-    """Rejects a call while `limit` others are open. Comes after `ErrorInterceptor`.
-
-    gRPC has such a limit as well, but its rejection does not tell the client that it may retry.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._open = limit, 0
-
-    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        handler = await continuation(details)
-        if handler is None:
-            return None
-        behaviour = behaviour_of(handler)
-
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._one_more():
-                async for response in responses(behaviour, request, context):
-                    yield response
-
-        async def unary(request: Any, context: Context) -> Any:
-            with self._one_more():
-                return await behaviour(request, context)
-
-        return _with_behaviour(handler, stream if handler.response_streaming else unary)
-
-    @contextmanager
-    def _one_more(self) -> Iterator[None]:
-        if self._open >= self._limit:
-            raise Overloaded(f"{self._open} calls are open", where="calls", fix="try again")
-        self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
-
-
-class TokenInterceptor(grpc.aio.ServerInterceptor):
-    """Rejects a call that does not show one of the tokens as `authorization: Bearer TOKEN`.
-
-    Comes after `ErrorInterceptor`.
-    """
-
-    def __init__(self, tokens: Collection[str]) -> None:
-        self._tokens = [f"Bearer {token}".encode() for token in tokens]
-
-    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        handler = await continuation(details)
-        if handler is None or details.method.startswith(OPEN_SERVICES) or self._shows_token(details):
-            return handler
-
-        async def reject(requests: AsyncIterator[bytes], context: Context) -> None:
-            raise Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")
-
-        # A handler of request streams neither waits for the message nor parses it unless it asks for it.
-        return grpc.stream_unary_rpc_method_handler(reject)
-
-    def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
-        shown = [value for key, value in details.invocation_metadata or () if key == "authorization"]
-        if len(shown) != 1:
-            return False  # services identify callers by their token, so a call with two tokens is ambiguous
-        given = shown[0].encode() if isinstance(shown[0], str) else shown[0]
-        # A list, not a generator: comparing all tokens keeps the duration independent of which one matches.
-        return any([hmac.compare_digest(token, given) for token in self._tokens])

@@ -1,4 +1,4 @@
-"""Converts arrays to and from the messages of tensor.proto, whole or in chunks.
+"""Converts arrays to and from the messages of tensor.proto: inside one message, or in chunks.
 
 Little-endian, row-major, and checked: element counts, checksums, the order of chunks, and that every float is finite.
 """
@@ -76,10 +76,14 @@ def from_message(message: pb.Tensor, *, where: str) -> Array:
 
 
 def bundle(arrays: Arrays) -> tuple[pb.TensorBundle, bytes]:
-    """Returns the announcement of named arrays, and the bytes that follow it."""
+    """Returns the bundle of named arrays, and the bytes that follow it in chunks: none if it holds them itself."""
     data = b"".join(_bytes(array) for array in arrays.values())
     specs = [pb.TensorSpec(name=name, dtype=_code(array), shape=array.shape) for name, array in arrays.items()]
-    return pb.TensorBundle(tensors=specs, total_bytes=len(data), crc32c=google_crc32c.value(data)), data
+    announced = pb.TensorBundle(tensors=specs, total_bytes=len(data), crc32c=google_crc32c.value(data))
+    if len(data) > CHUNK_BYTES:
+        return announced, data
+    announced.data = data
+    return announced, b""
 
 
 def chunks(data: bytes) -> Iterator[pb.TensorChunk]:
@@ -103,7 +107,7 @@ def checked(chunk: pb.TensorChunk, offset: int) -> bytes:
 
 
 class Assembler:
-    """Assembles a bundle's arrays from its chunks."""
+    """Assembles the arrays of a bundle from its own bytes, or from the chunks that follow it."""
 
     def __init__(self, announced: pb.TensorBundle, limit_bytes: int) -> None:
         """Raises MessageTooLarge before any chunk is read, InvalidTensor if the announced sizes do not add up."""
@@ -113,13 +117,15 @@ class Assembler:
             )
         if len(announced.tensors) > MAX_TENSORS:
             raise InvalidTensor(f"{len(announced.tensors)} tensors", where="arrays", fix=f"at most {MAX_TENSORS}")
-        self._checksum, self._data, self._total = announced.crc32c, bytearray(), announced.total_bytes
+        self._checksum, self._data, self._total = announced.crc32c, bytearray(announced.data), announced.total_bytes
         self._specs = [
             (spec.name, _dtype(spec.dtype, spec.name), _shape(spec.shape, spec.name)) for spec in announced.tensors
         ]
         needed = sum(math.prod(shape) * dtype.itemsize for _, dtype, shape in self._specs)
         if needed != self._total:
             raise InvalidTensor(f"{self._total} bytes announced for tensors of {needed}", where="arrays.total_bytes")
+        if len(self._data) not in (0, needed):
+            raise InvalidTensor(f"{len(self._data)} bytes", where="arrays.data", fix=f"all {needed} bytes, or none")
         if len({name for name, _, _ in self._specs}) < len(self._specs):
             raise InvalidTensor("two tensors have one name", where="arrays.tensors")
 
@@ -137,7 +143,7 @@ class Assembler:
     def arrays(self) -> dict[str, Array]:
         """Returns the arrays. Raises InvalidTensor for missing bytes or NaN, ChecksumMismatch for changed bytes."""
         if not self.complete:
-            raise InvalidTensor(f"the stream ended after {len(self._data)} bytes", where="chunk", fix=f"{self._total}")
+            raise InvalidTensor(f"{len(self._data)} bytes of arrays", where="arrays", fix=f"{self._total}")
         data = bytes(self._data)
         if google_crc32c.value(data) != self._checksum:
             raise ChecksumMismatch("the arrays were corrupted in transit", where="arrays.crc32c")

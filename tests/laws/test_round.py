@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fedbbpt.server.cohort import sample
+from fedbbpt.server.cohort import Eligible
 from fedbbpt.server.round import (
     CloseRound,
     CohortChanged,
@@ -126,10 +126,10 @@ def _members(ids: frozenset[str]) -> Iterator[Member]:
 @given(ids=st.frozensets(clients, min_size=1), seed=st.integers(0, 2**64 - 1), size=st.integers(1, 5))
 def test_a_member_that_leaves_is_replaced_by_at_most_one_other(ids: frozenset[str], seed: int, size: int) -> None:
     """Kills: a shuffle of the members, which reshuffles the whole cohort when one of them leaves."""
-    cohort = set(sample(_members(ids), seed, 7, size))
+    cohort = Eligible(_members(ids), seed, 7, size).cohort()
     assert len(cohort) == min(size, len(ids))
     for gone in ids:
-        after = set(sample(_members(ids - {gone}), seed, 7, size))
+        after = Eligible(_members(ids - {gone}), seed, 7, size).cohort()
         assert cohort - {gone} <= after
         assert len(after - cohort) <= (gone in cohort)
 
@@ -139,11 +139,29 @@ def test_members_take_part_from_since_to_before_until(since: int, until: int | N
     """Kills: `since < round`, `round <= until`."""
     member = Member("a", "key", 1, since, until)
     expected = round in range(since, 9 if until is None else until)
-    assert sample([member], 0, round, None) == (("a",) if expected else ())
-    assert sample([member], 0, round, 0) == sample([member], 0, round, None)
+    for size in (None, 0):
+        assert Eligible([member], 0, round, size).cohort() == ({"a"} if expected else set())
+
+
+changes = st.lists(st.builds(Member, clients, st.just("key"), st.just(1), st.integers(0, 2), st.none() | st.just(1)))
+
+
+@given(changes=changes, seed=st.integers(0, 9), size=st.none() | st.integers(1, 3))
+def test_changed_members_are_drawn_as_if_they_had_always_been_so(
+    changes: list[Member], seed: int, size: int | None
+) -> None:
+    """Kills: a member that is added twice, one that is not removed."""
+    eligible, members = Eligible([], seed, 1, size), dict[str, Member]()
+    for member in changes:
+        before = eligible.cohort()
+        changed = eligible.put(member)
+        members[member.client_id] = member
+        afresh = Eligible(members.values(), seed, 1, size)
+        assert eligible.cohort() == afresh.cohort() and len(eligible) == len(afresh)
+        assert changed or eligible.cohort() == before
 
 
 def test_cohorts_differ_from_round_to_round() -> None:
     """Kills: a draw that forgets the round."""
     members = list(_members(frozenset(CLIENTS)))
-    assert len({sample(members, 0, round, 2) for round in range(40)}) == 10
+    assert len({Eligible(members, 0, round, 2).cohort() for round in range(40)}) == 10

@@ -292,7 +292,7 @@ def test_an_update_with_corrupted_arrays_is_sent_again(make_connection: MakeConn
     with make_connection(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         task = clients[0].task()
-        line.proxy.fault = fault = FlipInside(Way.UP, bundle(clients[0].agent.answer(task).arrays)[1])
+        line.proxy.fault = fault = FlipInside(Way.UP, bundle(clients[0].agent.answer(task).arrays)[0].data)
         assert clients[0].submit(task) is Receipt.COUNTED
         assert fault.struck
         play(clients[1:], 1)
@@ -304,7 +304,7 @@ def test_a_task_with_corrupted_arrays_is_fetched_again(make_connection: MakeConn
     with make_connection(None) as line:
         clients = [line.client(index) for index in range(CLIENTS)]
         play(clients, 1)
-        told = bundle(clients[0].task().arrays)[1]
+        told = bundle(clients[0].task().arrays)[0].data
     with make_connection(None) as line:
         line.proxy.fault = fault = FlipInside(Way.DOWN, told)
         assert line.run() == expected

@@ -273,10 +273,8 @@ def test_the_documented_messages_make_up_a_round() -> None:
     settings = run_settings(by_name["JoinResponse"], SETTINGS)
     assert isinstance(settings.method, FedCmaSettings)
 
-    header, chunk = [message for name, message in shown if name == "StreamTasksResponse"]
-    assembler = Assembler(header.task.arrays, settings.max_update_bytes)
-    assembler.add(chunk.chunk)
-    arrays = assembler.arrays()
+    header = by_name["StreamTasksResponse"]
+    arrays = Assembler(header.task.arrays, settings.max_update_bytes).arrays()
     assert {name: array.tolist() for name, array in arrays.items()} == {"mean": [0, 0], "scale": [1, 1]}
     drawn = candidates(arrays, header.task.seed, settings.method)
 
@@ -288,11 +286,9 @@ def test_the_documented_messages_make_up_a_round() -> None:
     printed = table(PROTOCOL, "candidate").values()
     assert [[np.float32(cell) for cell in row] for row in printed] == drawn.tolist()
 
-    header, chunk = [message for name, message in shown if name == "SubmitUpdateRequest"]
-    assembler = Assembler(header.header.arrays, settings.max_update_bytes)
-    assembler.add(chunk.chunk)
-    weight, measured = header.header.weight, header.header.measurement
-    assert (assembler.arrays()["losses"] / weight).tolist() == [1.5, 1.25, 1, 0.75]
+    sent = by_name["SubmitUpdateRequest"].header
+    losses, weight, measured = Assembler(sent.arrays, 16).arrays()["losses"], sent.weight, sent.measurement
+    assert (losses / weight).tolist() == [1.5, 1.25, 1, 0.75]
     assert {field.name for field, _ in measured.ListFields()} == {f.name for f in measured.DESCRIPTOR.fields}
     assert measured.queries == weight * len(drawn) + measured.dev_examples
     assert weight == by_name["JoinRequest"].examples

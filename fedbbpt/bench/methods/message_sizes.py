@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fedbbpt.types import Receipt, Task, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.wire.messages import coordinator_messages
+from fedbbpt.wire.messages.coordinator_messages import SharedTask
 from fedbbpt.wire.tensors import bundle, chunks
 
 SESSION = "s" * 43
@@ -13,14 +14,12 @@ SESSION = "s" * 43
 
 def message_bytes(exchanges: Sequence[tuple[Task, Update]]) -> tuple[int, int]:
     """Returns the bytes sent up (updates) and down (tasks and receipts)."""
-    receipt = coordinator_messages.submit_update_response(Receipt.COUNTED).ByteSize()
+    receipt = pb.SubmitUpdateResponse(receipt=coordinator_messages.receipt_code(Receipt.COUNTED)).ByteSize()
     up = down = 0
     for task, update in exchanges:
-        announced, data = bundle(task.arrays)
-        down += pb.StreamTasksResponse(task=coordinator_messages.task_header(task, announced)).ByteSize() + receipt
-        down += sum(pb.StreamTasksResponse(chunk=chunk).ByteSize() for chunk in chunks(data))
+        down += sum(map(len, SharedTask(task).messages(task.id.client_id))) + receipt
         announced, data = bundle(update.arrays)
         header = coordinator_messages.update_header(SESSION, task.id, update, announced)
         up += pb.SubmitUpdateRequest(header=header).ByteSize()
-        up += sum(pb.SubmitUpdateRequest(chunk=chunk).ByteSize() for chunk in chunks(data))
+        up += sum(pb.StreamUpdateRequest(chunk=chunk).ByteSize() for chunk in chunks(data))
     return up, down

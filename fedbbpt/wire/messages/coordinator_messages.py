@@ -1,12 +1,12 @@
 """Converts hellos, run settings, tasks and updates between `fedbbpt.types` and coordinator.proto and method.proto.
 
 A function with the name of a type reads it from its message; one with the name of a message writes it. Unreadable
-messages raise InvalidRequest. Arrays travel in chunks of their own (`wire.tensors`).
+messages raise InvalidRequest. Larger arrays travel in chunks of their own (`wire.tensors`).
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -33,6 +33,7 @@ from fedbbpt.wire.messages.codes import read_code
 from fedbbpt.wire.messages.durations import duration, seconds_of
 from fedbbpt.wire.messages.extension_messages import extension_message, extension_settings
 from fedbbpt.wire.messages.space_messages import space, task_spec, write_task
+from fedbbpt.wire.tensors import bundle, chunks
 
 PROTOCOL_VERSION = 1
 
@@ -197,11 +198,31 @@ def _task_id_message(task_id: TaskId) -> pb.TaskId:
     )
 
 
-def task_header(task: Task, announced: tensor_pb2.TensorBundle) -> pb.TaskHeader:
-    """Writes a task; `announced` describes its arrays."""
-    return pb.TaskHeader(
-        id=_task_id_message(task.id), seed=task.seed, deadline=duration(task.deadline_seconds), arrays=announced
-    )
+class SharedTask:
+    """The task of a round, which is the same for all its clients except for their ids, serialised once.
+
+    The messages of a client begin with a task whose bytes are those of two messages: one that all clients share, and
+    one that has nothing but the client's id. Protobuf reads bytes after each other as one message, with the fields of
+    both.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.arrays = task.arrays
+        announced, data = bundle(task.arrays)
+        header = pb.TaskHeader(
+            id=_task_id_message(replace(task.id, client_id="")),
+            seed=task.seed,
+            deadline=duration(task.deadline_seconds),
+            arrays=announced,
+        )
+        self._task = pb.StreamTasksResponse(task=header).SerializeToString()
+        self._chunks = [pb.StreamTasksResponse(chunk=chunk).SerializeToString() for chunk in chunks(data)]
+
+    def messages(self, client_id: str) -> Iterator[bytes]:
+        """Yields the messages for a client, each a serialised StreamTasksResponse."""
+        own = pb.StreamTasksResponse(task=pb.TaskHeader(id=pb.TaskId(client_id=client_id)))
+        yield self._task + own.SerializeToString()
+        yield from self._chunks
 
 
 def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
@@ -239,9 +260,9 @@ def _measurement(sent: pb.Measurement) -> Measurement:
     return Measurement(sent.dev_loss_sum, sent.dev_examples, correct, sent.queries)
 
 
-def submit_update_response(receipt: Receipt) -> pb.SubmitUpdateResponse:
+def receipt_code(receipt: Receipt) -> pb.Receipt.ValueType:
     """Writes a receipt."""
-    return pb.SubmitUpdateResponse(receipt=_RECEIPTS[receipt])
+    return _RECEIPTS[receipt]
 
 
 def receipt(code: pb.Receipt.ValueType) -> Receipt:

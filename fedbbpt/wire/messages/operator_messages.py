@@ -3,7 +3,8 @@
 Unreadable messages raise InvalidRequest.
 """
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -50,13 +51,48 @@ def run(status: RunStatus) -> run_pb2.Run:
         state=_STATES[status.state],
         round=status.round,
         rounds=status.rounds,
-        members=[run_pb2.Member(**asdict(member)) for member in status.members],
+        members=map(_member, status.members),
         last=None if status.last is None else round_report(status.last),
         best=None if status.best is None else round_report(status.best),
         queries=status.queries,
         bytes_up=status.bytes_up,
         bytes_down=status.bytes_down,
     )
+
+
+class Progress:
+    """What one watcher of a run has been told, so that each message holds only what has changed."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, MemberStatus] = {}
+
+    def response(self, status: RunStatus, reports: Sequence[Report]) -> run_pb2.WatchRunResponse:
+        """Writes the changes since the previous call, with the reports of the rounds that closed since then."""
+        before, self._members = self._members, {member.client_id: member for member in status.members}
+        return run_pb2.WatchRunResponse(
+            run=run(replace(status, members=())),
+            reports=map(round_report, reports),
+            members=[_member(member) for name, member in self._members.items() if before.get(name) != member],
+            left=[name for name in before if name not in self._members],
+        )
+
+    def read(self, response: run_pb2.WatchRunResponse) -> tuple[RunStatus, tuple[Report, ...]]:
+        """Reads the status, with all members, and the reports of the rounds that closed since the previous call."""
+        self._members |= {member.client_id: _member_status(member) for member in response.members}
+        for name in response.left:
+            self._members.pop(name, None)
+        members = tuple(sorted(self._members.values(), key=lambda member: member.client_id))
+        return replace(run_status(response.run), members=members), tuple(map(report, response.reports))
+
+
+def _member(member: MemberStatus) -> run_pb2.Member:
+    return run_pb2.Member(
+        client_id=member.client_id, connected=member.connected, submitted=member.submitted, examples=member.examples
+    )
+
+
+def _member_status(message: run_pb2.Member) -> MemberStatus:
+    return MemberStatus(message.client_id, message.connected, message.submitted, message.examples)
 
 
 def run_status(message: run_pb2.Run) -> RunStatus:
@@ -67,7 +103,7 @@ def run_status(message: run_pb2.Run) -> RunStatus:
         state=read_code(_STATES, message.state, "run.state"),
         round=message.round,
         rounds=message.rounds,
-        members=tuple(MemberStatus(m.client_id, m.connected, m.submitted, m.examples) for m in message.members),
+        members=tuple(map(_member_status, message.members)),
         last=report(message.last) if message.HasField("last") else None,
         best=report(message.best) if message.HasField("best") else None,
         queries=message.queries,

@@ -1,6 +1,7 @@
 """The messages of the coordinator, its clients and its operators survive the round trip over the wire."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ from fedbbpt.types import (
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import run_pb2
 from fedbbpt.wire.messages import coordinator_messages, operator_messages
-from fedbbpt.wire.tensors import Assembler, bundle, chunks
+from fedbbpt.wire.tensors import Assembler, bundle
 
 METHODS: list[MethodSettings] = [
     FedCmaSettings(20, candidates_sent=True, expansion_sent=True),
@@ -112,12 +113,10 @@ def test_hello_survives_the_round_trip() -> None:
 
 def test_tasks_and_updates_survive_the_round_trip() -> None:
     task = Task(TaskId("run-1", 3, "client-1", Phase.UPDATE), 2**64 - 1, {"mean": np.ones(3, np.float32)}, 0.5)
-    announced, data = bundle(task.arrays)
-    header = pb.TaskHeader.FromString(coordinator_messages.task_header(task, announced).SerializeToString())
-    assembler = Assembler(header.arrays, len(data))
-    for chunk in chunks(data):
-        assembler.add(chunk)
-    read = coordinator_messages.task(header, assembler.arrays())
+    shared = coordinator_messages.SharedTask(replace(task, id=replace(task.id, client_id="client-2")))
+    (message,) = shared.messages("client-1")
+    header = pb.StreamTasksResponse.FromString(message).task
+    read = coordinator_messages.task(header, Assembler(header.arrays, 12).arrays())
     assert (read.id, read.seed, read.deadline_seconds) == (task.id, task.seed, task.deadline_seconds)
     assert np.array_equal(read.arrays["mean"], task.arrays["mean"])
 
@@ -138,7 +137,7 @@ def test_tasks_and_updates_survive_the_round_trip() -> None:
 
 def test_receipts_survive_the_round_trip() -> None:
     for receipt in Receipt:
-        assert coordinator_messages.receipt(coordinator_messages.submit_update_response(receipt).receipt) is receipt
+        assert coordinator_messages.receipt(coordinator_messages.receipt_code(receipt)) is receipt
 
 
 @pytest.mark.parametrize("state", RunState)
@@ -149,6 +148,24 @@ def test_status_survives_the_round_trip(state: RunState, report: Report | None) 
     status = RunStatus("run-1", "fed-cma", state, 3, 50, members, report, report, 2**40, counted, counted)
     message = run_pb2.Run.FromString(operator_messages.run(status).SerializeToString())
     assert operator_messages.run_status(message) == status
+
+
+def test_a_watcher_is_told_what_changed_and_knows_all() -> None:
+    """Kills: a member that left and stays, one that has not changed and is sent again."""
+    anna, bert, clara = (MemberStatus(name, True, False, 16) for name in ("anna", "bert", "clara"))
+    told, known = operator_messages.Progress(), operator_messages.Progress()
+    for members, changed, left in (
+        ((anna, clara), ["anna", "clara"], []),
+        ((anna, bert, clara), ["bert"], []),
+        ((anna, bert, replace(clara, submitted=True)), ["clara"], []),
+        ((anna, clara), ["clara"], ["bert"]),
+        ((), [], ["anna", "clara"]),
+    ):
+        status = RunStatus("run-1", "fed-cma", RunState.RUNNING, 3, 50, members, None, None, 0, None, None)
+        message = run_pb2.WatchRunResponse.FromString(told.response(status, [REPORT]).SerializeToString())
+        assert not message.run.members
+        assert ([member.client_id for member in message.members], list(message.left)) == (changed, left)
+        assert known.read(message) == (status, (REPORT,))
 
 
 def test_result_survives_the_round_trip() -> None:

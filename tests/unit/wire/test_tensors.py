@@ -32,7 +32,7 @@ def test_tensor_survives_the_round_trip(array: np.ndarray) -> None:
 @given(st.dictionaries(st.text(min_size=1, max_size=5), finite_arrays, max_size=4))
 def test_bundle_survives_the_round_trip(arrays: dict[str, np.ndarray]) -> None:
     announced, data = bundle(arrays)
-    assembler = Assembler(announced, limit_bytes=len(data))
+    assembler = Assembler(announced, limit_bytes=announced.total_bytes)
     for chunk in chunks(data):
         assembler.add(chunk)
     back = assembler.arrays()
@@ -66,6 +66,25 @@ def test_impossible_tensors_are_rejected(message: pb.Tensor) -> None:
         from_message(message, where="its place")
 
 
+def test_a_small_bundle_holds_its_bytes_itself() -> None:
+    small, large = (np.ones(size, np.uint8) for size in (CHUNK_BYTES, CHUNK_BYTES + 1))
+    announced, rest = bundle({"x": small})
+    assert (announced.data, rest) == (small.tobytes(), b"")
+    assert Assembler(announced, CHUNK_BYTES).complete
+    announced, rest = bundle({"x": large})
+    assert (announced.data, rest) == (b"", large.tobytes())
+    assert not Assembler(announced, CHUNK_BYTES + 1).complete
+
+
+def test_bytes_of_a_small_bundle_are_checked() -> None:
+    announced, _ = bundle({"x": np.ones(4, np.float32)})
+    for data, error in ((b"", InvalidTensor), (announced.data[1:], InvalidTensor), (b"x" * 16, ChecksumMismatch)):
+        changed = pb.TensorBundle.FromString(announced.SerializeToString())
+        changed.data = data
+        with pytest.raises(error):
+            Assembler(changed, 16).arrays()
+
+
 def _long_bundle() -> tuple[pb.TensorBundle, list[pb.TensorChunk]]:
     announced, data = bundle({"x": np.arange(CHUNK_BYTES // 4 + 10, dtype=np.float32)})
     return announced, list(chunks(data))
@@ -96,7 +115,7 @@ def test_missing_chunk_is_detected() -> None:
     with pytest.raises(InvalidTensor, match=r"chunk\.offset"):
         assembler.add(parts[1])
     assembler.add(parts[0])
-    with pytest.raises(InvalidTensor, match="ended after"):
+    with pytest.raises(InvalidTensor, match="262144 bytes of arrays; 262184"):
         assembler.arrays()
 
 
