@@ -77,7 +77,9 @@ def _with_task(job: Job, path: Path) -> Job:
 async def _coordinate(
     job: Job, store_path: Path, ptm_address: str, ptm_revision: str, auxiliary: Path | None, listening: Listening
 ) -> None:
-    from fedbbpt.server.store import RunRecord, SqliteStore  # SQLAlchemy would slow the start of every other command
+    # SQLAlchemy would slow the start of every other command.
+    from fedbbpt.server.stores.rows import RunRecord
+    from fedbbpt.server.stores.sqlite import SqliteStore
 
     # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
