@@ -154,7 +154,8 @@ def main(address: str, path: str) -> int:
             drawn = normals(task.seed, population * len(mean))
             rows = [drawn[start : start + len(mean)] for start in range(0, len(drawn), len(mean))]
             candidates = [[m + s * x for m, s, x in zip(mean, arrays["scale"], row, strict=True)] for row in rows]
-            losses = [loss for loss, _ in on_train.losses(candidates)]
+            unit = 2.0 ** (math.frexp(len(train))[1] - 1)  # the largest power of two that is at most the weight
+            losses = [loss / unit for loss, _ in on_train.losses(candidates)]
         header = pb.UpdateHeader(session=run.session, id=task.id, weight=len(train))
         header.measurement.dev_loss_sum, header.measurement.dev_correct = dev_loss, int(dev_correct)
         header.measurement.dev_examples = len(dev)

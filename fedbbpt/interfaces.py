@@ -285,22 +285,34 @@ class WhiteBox(Protocol):
 
 
 class Codec(Protocol):
-    """Makes the arrays of an update smaller. Arrays of uint8 are indices, and are sent unchanged.
+    """Makes arrays smaller for their way. Arrays of uint8 are indices, and are sent unchanged.
 
     Law: `decode(encode(x))` is x within the codec's stated error; where `additive` is true,
     `decode(sum(encode(x))) ~ sum(decode(encode(x)))`.
     """
 
-    name: str
-    additive: bool
-    """Whether encoded updates can be summed. Secure aggregation works with such codecs only."""
-
-    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
-        """Returns the arrays in the form in which they travel. `rng` is for stochastic rounding."""
+    @property
+    def name(self) -> str:
+        """The codec's name in a job."""
         ...
 
-    def decode(self, arrays: Arrays) -> Arrays:
-        """Returns the arrays that `encode` encoded, up to the codec's error. Raises InvalidTensor."""
+    @property
+    def additive(self) -> bool:
+        """Whether encoded updates can be summed. Secure aggregation works with such codecs only."""
+        ...
+
+    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
+        """Returns the arrays in the form in which they travel, under the same names. `rng` rounds stochastically.
+
+        Raises InvalidTensor if a number is not finite or too large.
+        """
+        ...
+
+    def decode(self, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+        """Returns the arrays that `encode` encoded, up to the codec's error. Raises InvalidTensor.
+
+        `shapes` has the shape of each array before it was encoded.
+        """
         ...
 
 
@@ -448,12 +460,12 @@ class Store(Protocol):
         """Returns all members by client id."""
         ...
 
-    def put_members(self, members: Sequence[Member]) -> None:
-        """Stores new or changed members."""
+    def put_member(self, member: Member) -> None:
+        """Stores a new or changed member."""
         ...
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
-        """Stores updates, all or none. Idempotent: an update that is already stored under its task's id stays."""
+        """Stores updates together. Idempotent: an update that is already stored under its task's id stays."""
         ...
 
     def updates(self, round: int) -> Mapping[str, Update]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.codecs import CODECS
+from fedbbpt.codecs.travelling import unit
 from fedbbpt.errors import StoreFull
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortRules
@@ -65,13 +66,13 @@ class MeanServer:
 
     def step(self, state: Mean, updates: Sequence[Update], seed: int) -> tuple[Mean, Metrics]:
         total = merge(updates)
-        return Mean(total.arrays["z"] / total.weight), {"train_loss": 0.5}
+        return Mean(total.arrays["found"] / total.weight), {"train_loss": 0.5}
 
     def prompt(self, state: Mean) -> npt.NDArray[np.float32]:
         return state.z.astype(np.float32)
 
     def expected(self, state: Mean) -> Mapping[str, tuple[int, ...]]:
-        return {"z": (2,)}
+        return {"found": (2,)}
 
     def restore(self, arrays: Arrays) -> Mean:
         return unpack(Mean, arrays)
@@ -82,10 +83,10 @@ class FullStore(MemoryStore):
 
     full = False
 
-    def put_members(self, members: Sequence[Member]) -> None:
+    def put_member(self, member: Member) -> None:
         if self.full:
             raise StoreFull("the disk is full")
-        super().put_members(members)
+        super().put_member(member)
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         if self.full:
@@ -167,5 +168,5 @@ def update(
 ) -> Update:
     """Returns an update of MeanServer, with a measurement of four dev examples unless `measured` says otherwise."""
     measurement = replace(Measurement(dev_loss_sum=4.0, dev_examples=4, dev_correct=2, queries=10), **measured)
-    arrays = {"z": np.full(2, weight * z, np.float32)} if phase is Phase.UPDATE else {}
+    arrays = {"found": np.full(2, weight / unit(weight) * z, np.float32)} if phase is Phase.UPDATE else {}
     return Update(arrays, weight, measurement, finalists=tuple(finalists))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fedbbpt import seeds
 from fedbbpt.client.batches import ALL_EXAMPLES
 from fedbbpt.client.keepsake import Keepsake
+from fedbbpt.codecs.travelling import packed
 from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.methods import readout_rounds
@@ -108,7 +109,7 @@ class Agent:
                 measured = self._dev.measure(self._half.prompt(task.arrays))
             found, self._private = self._half.update(task, self._private_arrays(task))
             rounding = seeds.rng(task.seed, "codec", task.id.client_id)
-            encoded = self._codec.encode(found.arrays, rounding)
+            encoded = self._codec.encode(packed(found.arrays, found.weight, task.arrays), rounding)
             update = Update(encoded, found.weight)
         measured = replace(measured, queries=self._dev.queries - queries_before)
         update = replace(update, measurement=measured)

@@ -1,15 +1,29 @@
-"""Codecs: they compress the arrays of an update before a client sends them."""
+"""Codecs: they encode arrays in fewer bytes before these travel."""
 
 from collections.abc import Mapping
 
-from fedbbpt.codecs.cast import Cast
-from fedbbpt.codecs.int8 import Int8
+from fedbbpt.codecs.cast import Bfloat16, Cast
+from fedbbpt.codecs.chain import Chain, Format
+from fedbbpt.codecs.integers import Integers
+from fedbbpt.codecs.rotation import Rotation
 from fedbbpt.interfaces import Codec
 
-CODECS: Mapping[str, Codec] = {
+FORMATS: Mapping[str, Format] = {
     # The sum of many float16 arrays may overflow where none of them does; float32 has a far larger range.
     "float32": Cast("float32", additive=True),
     "float16": Cast("float16", additive=False),
-    "int8": Int8(),
+    "bfloat16": Bfloat16(),
+    "int8": Integers("int8", 127),
+    "int4": Integers("int4", 7),
 }
-"""Every codec by its name in a job."""
+"""The formats of numbers by their names in a job. A codec's name ends with one of them."""
+LINKS = frozenset({*FORMATS, Rotation().name})
+"""The names of everything that a chain can have."""
+CODECS: Mapping[str, Codec] = {
+    chain.name: chain
+    for chain in [
+        *(Chain((), each) for each in FORMATS.values()),
+        *(Chain((Rotation(),), each) for each in FORMATS.values() if isinstance(each, Integers)),
+    ]
+}
+"""Every codec by its name in a job: its links in the order in which they encode, joined by "+"."""

@@ -1,17 +1,18 @@
-"""A codec that casts numbers to a narrower floating-point type, rounded to the nearest."""
+"""Codecs that round numbers to a narrower floating-point type, to the nearest."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from fedbbpt.codecs.tensors import numbers, numeric, typed
+from fedbbpt.codecs.tensors import Bytes, numbers, shaped, typed
 from fedbbpt.errors import InvalidTensor
-from fedbbpt.types import Array, Arrays
+from fedbbpt.types import Array
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Cast:
-    """Casts every array of numbers to one type.
+    """Casts numbers to a type that NumPy has.
 
     The error of an element x is at most |x| 2^-24 for float32 and |x| 2^-11 for float16, or half the type's smallest
     positive number if that is larger.
@@ -20,24 +21,46 @@ class Cast:
     name: str
     """The type: "float32" or "float16"."""
     additive: bool
-    """Whether the sum of encoded arrays decodes to the sum of the arrays, as `interfaces.Codec` has it."""
 
-    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
-        return {name: self._cast(array, name) if numeric(array) else array for name, array in arrays.items()}
-
-    def decode(self, arrays: Arrays) -> Arrays:
-        return {name: self._widen(array, name) if numeric(array) else array for name, array in arrays.items()}
-
-    def _widen(self, array: Array, where: str) -> Array:
-        return numbers(typed(array, self.name, where), where)
-
-    def _cast(self, array: Array, where: str) -> Array:
-        wide = numbers(array, where)
+    def encode(self, array: npt.NDArray[np.float64], where: str, rng: np.random.Generator) -> Array:
         with np.errstate(over="ignore"):
-            cast = wide.astype(self.name)
+            cast = array.astype(self.name)
         if not np.isfinite(cast).all():
-            largest = np.abs(wide).max()
+            largest = np.abs(array).max()
             raise InvalidTensor(
                 f"{largest:.3g} is too large for {self.name}", where=where, fix="a codec of wider range"
             )
         return cast
+
+    def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
+        return numbers(typed(shaped(encoded, shape, where), self.name, where), where)
+
+
+@dataclass(frozen=True, slots=True)
+class Bfloat16:
+    """Encodes x as the upper two bytes of its float32, little-endian. It has float32's range.
+
+    The error of an element x is at most |x| 2^-7.99, or 2^-133.9 if that is larger.
+    """
+
+    name: str = "bfloat16"
+    additive: bool = False
+
+    def encode(self, array: npt.NDArray[np.float64], where: str, rng: np.random.Generator) -> Bytes:
+        bits = Cast("float32", additive=True).encode(array, where, rng).ravel().view(np.uint32).astype(np.uint64)
+        even = (bits >> np.uint64(16)) & np.uint64(1)  # ties go to the even neighbour
+        upper = ((bits + np.uint64(0x7FFF) + even) >> np.uint64(16)).astype("<u2")
+        if not np.isfinite(_widened(upper)).all():
+            raise InvalidTensor(
+                f"{np.abs(array).max():.3g} is too large for bfloat16", where=where, fix="numbers within its range"
+            )
+        return upper.view(np.int8)
+
+    def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
+        count = int(np.prod(shape, dtype=np.int64))
+        upper = np.ascontiguousarray(typed(shaped(encoded, (2 * count,), where), "int8", where)).view("<u2")
+        return numbers(_widened(upper), where).reshape(shape)
+
+
+def _widened(upper: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    return (upper.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -6,6 +6,9 @@ import numpy.typing as npt
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.types import Array
 
+Bytes = npt.NDArray[np.int8]
+"""Encoded numbers as bytes. The type is int8, because arrays of uint8 hold indices."""
+
 
 def numeric(array: Array) -> bool:
     """Returns whether an array holds numbers, which a codec encodes."""
@@ -24,4 +27,11 @@ def typed(array: Array, dtype: str, where: str) -> Array:
     """Returns the array itself. Raises InvalidTensor if its elements are not of type `dtype`."""
     if array.dtype != np.dtype(dtype):
         raise InvalidTensor(f"elements of type {array.dtype}", where=where, fix=dtype)
+    return array
+
+
+def shaped(array: Array, shape: tuple[int, ...], where: str) -> Array:
+    """Returns the array itself. Raises InvalidTensor if it has another shape."""
+    if array.shape != shape:
+        raise InvalidTensor(f"shape {array.shape}", where=where, fix=f"shape {shape}")
     return array

@@ -11,7 +11,7 @@ from pathlib import Path
 from fedbbpt.client.agent import Agent, NoDevExamples
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, LINKS
 from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin, PluginMissing
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.files import atomic_write, sha256_of_file
@@ -72,7 +72,7 @@ def hello(name: str, key: str, examples: int) -> Hello:
         key: A secret that only this client knows; it joins again with the same one.
         examples: The number of its training examples.
     """
-    return Hello(name, key, examples, frozenset(CODECS))
+    return Hello(name, key, examples, LINKS)
 
 
 def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSettings:

@@ -1,7 +1,7 @@
 """The sections of a job file except `[method]`, which belongs to the method, and `[task.prompt]`."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -224,12 +224,13 @@ class CohortSection(Section):
         return self
 
 
+CodecName: TypeAlias = Literal["float32", "float16", "bfloat16", "int8", "int4", "rotate+int8", "rotate+int4"]
+
+
 class CodecSection(Section):
     """`[codec]`: the encoding of what travels."""
 
-    uplink: Literal["float32", "float16", "int8"] = Field(
-        "float32", description="Encoding of the updates that clients send."
-    )
+    uplink: CodecName = Field("float32", description="Encoding of the updates that clients send.")
 
 
-assert set(CODECS) == {"float32", "float16", "int8"}, "`CodecSection.uplink` lists every registered codec"
+assert set(CODECS) == set(get_args(CodecName)), "`CodecName` lists every codec"

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from fedbbpt.codecs.travelling import unpacked
 from fedbbpt.errors import InvalidHello, InvalidPlugin, InvalidTensor, InvalidUpdate
 from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_UPDATE_COUNT
-from fedbbpt.types import Array, Hello, Measurement, Orders, Update
+from fedbbpt.types import Array, Arrays, Hello, Measurement, Orders, Update
 
 
 def updates_add(method: ServerHalf[Any], codec: Codec) -> bool:
@@ -34,12 +35,16 @@ def check_hello(hello: Hello, codec: str) -> None:
             raise InvalidHello(f"{value[:MAX_CLIENT_ID_CHARACTERS]!r}", where=name, fix=fix)
     if hello.examples < 1:
         raise InvalidHello(f"{hello.examples} labelled examples", where="examples", fix="at least 1")
-    if codec not in hello.codecs:
+    if not hello.codecs.issuperset(codec.split("+")):
         raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
 
 
 def decode_update(
-    update: Update, codec: Codec, expected: Mapping[str, tuple[int, ...] | Orders], finalists: int = 0
+    update: Update,
+    codec: Codec,
+    expected: Mapping[str, tuple[int, ...] | Orders],
+    broadcast: Arrays,
+    finalists: int = 0,
 ) -> Update:
     """Returns the update with its arrays decoded, once everything in it is valid.
 
@@ -47,6 +52,7 @@ def decode_update(
         update: as the client sent it, with encoded arrays.
         codec: the codec of the run.
         expected: the decoded arrays by name, as `ServerHalf.expected` gives them.
+        broadcast: the arrays of the task that the update answers.
         finalists: the number of finalists that the client was to measure.
 
     Raises:
@@ -57,9 +63,10 @@ def decode_update(
         raise InvalidUpdate(f"{update.weight}", where="weight", fix="a finite number above 0")
     _check_measurement(update.measurement, "measurement")
     _check_finalists(update, finalists)
-    decoded = codec.decode(update.arrays)
-    if decoded.keys() != expected.keys():
-        raise InvalidUpdate(f"{sorted(decoded)}", where="arrays", fix=f"{sorted(expected)}")
+    if update.arrays.keys() != expected.keys():
+        raise InvalidUpdate(f"{sorted(update.arrays)}", where="arrays", fix=f"{sorted(expected)}")
+    shapes = {name: form if isinstance(form, tuple) else (form.rows, form.places) for name, form in expected.items()}
+    decoded = unpacked(codec.decode(update.arrays, shapes), update.weight, broadcast)
     for name, form in expected.items():
         if isinstance(form, Orders):
             _check_orders(decoded[name], form, name)

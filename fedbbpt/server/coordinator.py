@@ -262,7 +262,7 @@ class Coordinator:
     def _decode(self, client_id: str, update: Update) -> Update:
         expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
         finalists = len(self._broadcast.get(FINALISTS, ())) if self._round.phase is Phase.EVALUATE else 0
-        return replace(decode_update(update, self._codec, expected, finalists), client_id=client_id)
+        return replace(decode_update(update, self._codec, expected, self._broadcast, finalists), client_id=client_id)
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
         if task_id.run_id != self.settings.run_id:

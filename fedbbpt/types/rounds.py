@@ -87,7 +87,8 @@ class Measurement:
 class Update:
     """A client's answer to a task.
 
-    The arrays are already multiplied by `weight`, so updates can be summed, except for arrays of `Orders`.
+    The arrays are already multiplied by `weight`, so updates can be summed, except for arrays of `Orders`. On the wire
+    and in the store they are scaled (`codecs.travelling`) and encoded.
     """
 
     arrays: Arrays

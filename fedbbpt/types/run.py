@@ -109,7 +109,7 @@ class Hello:
     examples: int
     """Number of labelled training examples."""
     codecs: frozenset[str]
-    """The codecs that the client can encode."""
+    """The links of codecs that the client can encode."""
 
 
 @dataclass(frozen=True, slots=True)

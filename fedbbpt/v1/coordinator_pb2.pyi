@@ -32,14 +32,24 @@ class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType
     CODEC_FLOAT32: _Codec.ValueType  # 1
     CODEC_FLOAT16: _Codec.ValueType  # 2
     CODEC_INT8: _Codec.ValueType  # 3
+    CODEC_BFLOAT16: _Codec.ValueType  # 4
+    CODEC_INT4: _Codec.ValueType  # 5
+    CODEC_ROTATE: _Codec.ValueType  # 6
+    """A rotation, before CODEC_INT8 or CODEC_INT4."""
 
 class Codec(_Codec, metaclass=_CodecEnumTypeWrapper):
-    """Codec names how an update's arrays are made smaller. docs/protocol.md, "Codecs", defines the bytes."""
+    """Codec names a link of a codec, which makes arrays smaller. A codec is a chain of links in the order in which they
+    encode: rotations, if any, and then one format. docs/protocol.md, "Codecs", defines the bytes.
+    """
 
 CODEC_UNSPECIFIED: Codec.ValueType  # 0
 CODEC_FLOAT32: Codec.ValueType  # 1
 CODEC_FLOAT16: Codec.ValueType  # 2
 CODEC_INT8: Codec.ValueType  # 3
+CODEC_BFLOAT16: Codec.ValueType  # 4
+CODEC_INT4: Codec.ValueType  # 5
+CODEC_ROTATE: Codec.ValueType  # 6
+"""A rotation, before CODEC_INT8 or CODEC_INT4."""
 Global___Codec: _TypeAlias = Codec  # noqa: Y015
 
 class _Phase:
@@ -127,7 +137,7 @@ class JoinRequest(_message.Message):
     """Number of labelled examples that the client trains on, at least 1."""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
-        """The codecs that the client can encode."""
+        """The links of codecs that the client can encode."""
 
     def __init__(
         self,
@@ -167,8 +177,6 @@ class JoinResponse(_message.Message):
     session: _builtins.str
     """Names the session in all later calls."""
     run_id: _builtins.str
-    codec: Global___Codec.ValueType
-    """The codec of this run's updates, one of JoinRequest.codecs."""
     ptm_address: _builtins.str
     """The PTM service's address, HOST:PORT, or several of the same model with commas between them. Empty if each client
     knows its own.
@@ -188,6 +196,10 @@ class JoinResponse(_message.Message):
     @_builtins.property
     def method(self) -> _method_pb2.MethodSettings: ...
     @_builtins.property
+    def codec(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
+        """The codec of this run's updates: links of JoinRequest.codecs, in the order in which they encode."""
+
+    @_builtins.property
     def heartbeat(self) -> _duration_pb2.Duration:
         """The interval between heartbeats. A stream that is silent for longer than three intervals is broken."""
 
@@ -206,7 +218,7 @@ class JoinResponse(_message.Message):
         run_id: _builtins.str = ...,
         task: _method_pb2.TaskSettings | None = ...,
         method: _method_pb2.MethodSettings | None = ...,
-        codec: Global___Codec.ValueType = ...,
+        codec: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         ptm_address: _builtins.str = ...,
         ptm_revision: _builtins.str = ...,
         rounds: _builtins.int = ...,
@@ -606,7 +618,7 @@ class UpdateHeader(_message.Message):
     FINALISTS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     weight: _builtins.float
-    """A finite number above 0. The arrays are already multiplied by it, so updates can be summed."""
+    """A finite number above 0, by which the arrays are already multiplied, so updates can be summed."""
     @_builtins.property
     def id(self) -> Global___TaskId:
         """The id of the task that the update answers."""
@@ -617,8 +629,8 @@ class UpdateHeader(_message.Message):
 
     @_builtins.property
     def arrays(self) -> _tensor_pb2.TensorBundle:
-        """The arrays that the method returns, encoded by the run's codec; docs/protocol.md, "The methods", lists names and
-        shapes.
+        """The arrays that the method returns, scaled and encoded by the run's codec; docs/protocol.md, "The methods", lists
+        names and shapes.
         """
 
     @_builtins.property

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidTensor
@@ -22,23 +24,27 @@ def some_arrays() -> Arrays:
     }
 
 
+def shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
 @each_codec
 def test_names_and_shapes_come_back_as_finite_float64(codec: Codec) -> None:
     arrays = some_arrays()
-    decoded = codec.decode(codec.encode(arrays, np.random.default_rng(1)))
+    decoded = codec.decode(codec.encode(arrays, np.random.default_rng(1)), shapes(arrays))
     assert decoded.keys() == arrays.keys()
     for name, array in arrays.items():
         assert decoded[name].shape == array.shape
         assert decoded[name].dtype == np.float64
-        np.testing.assert_allclose(decoded[name], array, atol=np.abs(array).max(initial=0.0) / 120)
+        np.testing.assert_allclose(decoded[name], array, atol=np.abs(array).max(initial=0.0) / 2)
 
 
 @each_codec
 def test_an_encoded_array_has_the_bits_in_the_codecs_name(codec: Codec) -> None:
-    encoded = codec.encode({"x": np.linspace(-1, 1, 1000)}, np.random.default_rng(1))
+    encoded = codec.encode({"x": np.linspace(-1, 1, 1024)}, np.random.default_rng(1))
     bits = int("".join(filter(str.isdigit, codec.name)))
-    assert encoded["x"].nbytes == 1000 * bits // 8
-    assert sum(array.nbytes for array in encoded.values()) <= encoded["x"].nbytes + 4
+    assert encoded.keys() == {"x"}
+    assert 0 <= encoded["x"].nbytes - 1024 * bits // 8 <= 4
 
 
 @each_codec
@@ -51,9 +57,16 @@ def test_the_same_generator_gives_the_same_bytes(codec: Codec) -> None:
 @each_codec
 def test_arguments_are_not_changed(codec: Codec) -> None:
     arrays, untouched = some_arrays(), some_arrays()
-    codec.decode(codec.encode(arrays, np.random.default_rng(1)))
+    codec.decode(codec.encode(arrays, np.random.default_rng(1)), shapes(arrays))
     for name in arrays:
         np.testing.assert_array_equal(arrays[name], untouched[name])
+
+
+@each_codec
+def test_indices_are_sent_unchanged(codec: Codec) -> None:
+    indices: Arrays = {"orders": np.arange(12, dtype=np.uint8).reshape(3, 4)}
+    encoded = codec.encode(indices, np.random.default_rng(1))
+    assert codec.decode(encoded, shapes(indices))["orders"].tobytes() == indices["orders"].tobytes()
 
 
 @each_codec
@@ -63,7 +76,7 @@ def test_encoded_arrays_add_if_the_codec_is_additive(codec: Codec) -> None:
         pytest.skip("does not claim it")
     xs = [np.random.default_rng(seed).normal(size=50) for seed in range(10)]
     encoded = [codec.encode({"x": x}, np.random.default_rng(1))["x"] for x in xs]
-    total = codec.decode({"x": np.sum(encoded, axis=0)})["x"]
+    total = codec.decode({"x": np.sum(encoded, axis=0)}, {"x": (50,)})["x"]
     np.testing.assert_allclose(total, np.sum(xs, axis=0), rtol=1e-5, atol=1e-5)
 
 
@@ -75,34 +88,37 @@ def test_encode_refuses_numbers_that_are_not_finite(codec: Codec, broken: float)
 
 
 @each_codec
-def test_encode_refuses_numbers_out_of_range(codec: Codec) -> None:
-    with pytest.raises(InvalidTensor, match=f"x: 1e\\+300 is too large for {codec.name}"):
-        codec.encode({"x": np.array([1.0, -1e300])}, np.random.default_rng(0))
+@pytest.mark.parametrize("count", [2, 20])
+def test_encode_refuses_numbers_out_of_range(codec: Codec, count: int) -> None:
+    with pytest.raises(InvalidTensor, match=r"x: .*e\+(299|300) is too large for "):
+        codec.encode({"x": np.full(count, -1e300)}, np.random.default_rng(0))
 
 
 @each_codec
-def test_decode_refuses_another_type(codec: Codec) -> None:
-    encoded = dict(codec.encode({"x": np.ones(3)}, np.random.default_rng(0)))
-    encoded["x"] = encoded["x"].astype(np.int32)
+@pytest.mark.parametrize("count", [3, 30])
+def test_decode_refuses_another_type_and_another_length(codec: Codec, count: int) -> None:
+    encoded = codec.encode({"x": np.ones(count)}, np.random.default_rng(0))["x"]
     with pytest.raises(InvalidTensor, match="x: elements of type int32"):
-        codec.decode(encoded)
+        codec.decode({"x": encoded.astype(np.int32)}, {"x": (count,)})
+    for wrong in (encoded[:-1], np.concatenate([encoded, encoded[:1]])):
+        with pytest.raises(InvalidTensor, match="x: shape"):
+            codec.decode({"x": wrong}, {"x": (count,)})
+
+
+@each_codec
+@given(data=st.binary(max_size=80), dtype=st.sampled_from(["i1", "<f4", "<f2", "<f8"]), count=st.integers(0, 40))
+def test_decode_answers_any_bytes_with_finite_numbers_or_invalid_tensor(
+    codec: Codec, data: bytes, dtype: str, count: int
+) -> None:
+    array = np.frombuffer(data[: len(data) // 8 * 8], dtype)
+    try:
+        decoded = codec.decode({"x": array}, {"x": (count,)})["x"]
+    except InvalidTensor:
+        return
+    assert decoded.shape == (count,)
+    assert np.isfinite(decoded).all()
 
 
 def test_float16_refuses_a_number_that_float32_takes() -> None:
     with pytest.raises(InvalidTensor, match=r"too large for float16; a codec of wider range"):
         CODECS["float16"].encode({"x": np.array([7e4])}, np.random.default_rng(0))
-
-
-@pytest.mark.parametrize(
-    ("scale", "what"),
-    [
-        (None, "x: the scale is missing"),
-        (np.array([np.nan], np.float32), "NaN or infinite"),
-        (np.ones(2, np.float32), "shape"),
-        (np.ones(1, np.float64), "elements of type float64"),
-    ],
-)
-def test_int8_refuses_a_broken_scale(scale: np.ndarray | None, what: str) -> None:
-    arrays: Arrays = {"x": np.ones(3, np.int8)} | ({} if scale is None else {"x.scale": scale})
-    with pytest.raises(InvalidTensor, match=what):
-        CODECS["int8"].decode(arrays)

@@ -9,6 +9,7 @@ import pytest
 from examples import own_method
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
+from fedbbpt.codecs.travelling import packed
 from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf
 from fedbbpt.methods import METHODS, ClientMethod, server_half
 from fedbbpt.prompts.deep import DeepSpace
@@ -154,8 +155,9 @@ def test_clients_send_the_arrays_that_the_server_expects(variant: str) -> None:
     state = run.server.init(0)
     update = run.update(state, 0, 1)
     for codec in CODECS.values():
-        encoded = codec.encode(update.arrays, np.random.default_rng(0))
-        decode_update(replace(update, arrays=encoded), codec, run.server.expected(state))
+        broadcast = run.server.broadcast(state, 0)
+        encoded = codec.encode(packed(update.arrays, update.weight, broadcast), np.random.default_rng(0))
+        decode_update(replace(update, arrays=encoded), codec, run.server.expected(state), broadcast)
 
 
 @each_variant

@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from fedbbpt import cli, errors, seeds
 from fedbbpt.cli.terminal.console import EXIT_CODES
-from fedbbpt.cli.terminal.signals import INTERRUPTED, TERMINATED
+from fedbbpt.codecs.travelling import unit
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.recommended import recommended
@@ -146,7 +146,7 @@ def test_fields_of_a_report_are_documented() -> None:
 
 def test_exit_codes_are_documented() -> None:
     documented = {int(code) for code in table(COMMANDS, "code")}
-    assert documented == {0, 1, 2, INTERRUPTED, TERMINATED, *EXIT_CODES.values()}
+    assert documented == {0, 1, 2, cli.INTERRUPTED, *EXIT_CODES.values()}
 
 
 def test_families_are_documented_with_their_architectures() -> None:
@@ -289,7 +289,7 @@ def test_the_documented_messages_make_up_a_round() -> None:
 
     sent = by_name["SubmitUpdateRequest"].header
     losses, weight, measured = Assembler(sent.arrays, 16).arrays()["losses"], sent.weight, sent.measurement
-    assert (losses / weight).tolist() == [1.5, 1.25, 1, 0.75]
+    assert (losses * unit(weight) / weight).tolist() == [1.5, 1.25, 1, 0.75]
     assert {field.name for field, _ in measured.ListFields()} == {f.name for f in measured.DESCRIPTOR.fields}
     assert measured.queries == weight * len(drawn) + measured.dev_examples
     assert weight == by_name["JoinRequest"].examples

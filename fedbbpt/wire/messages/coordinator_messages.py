@@ -38,7 +38,15 @@ from fedbbpt.wire.tensors import bundle, chunks
 PROTOCOL_VERSION = 1
 
 
-_CODECS = {"float32": pb.CODEC_FLOAT32, "float16": pb.CODEC_FLOAT16, "int8": pb.CODEC_INT8}
+_CODECS = {
+    "float32": pb.CODEC_FLOAT32,
+    "float16": pb.CODEC_FLOAT16,
+    "bfloat16": pb.CODEC_BFLOAT16,
+    "int8": pb.CODEC_INT8,
+    "int4": pb.CODEC_INT4,
+    "rotate": pb.CODEC_ROTATE,
+}
+"""The links of codecs by their names in a job."""
 _PHASES = {
     Phase.UPDATE: pb.PHASE_UPDATE,
     Phase.EVALUATE: pb.PHASE_EVALUATE,
@@ -102,7 +110,7 @@ def join_response(
         run_id=settings.run_id,
         task=write_task(settings.task, settings.labels, settings.space),
         method=_method_message(settings.method, methods),
-        codec=_CODECS[settings.codec],
+        codec=[_CODECS[link] for link in settings.codec.split("+")],
         ptm_address=settings.ptm_address,
         ptm_revision=settings.ptm_revision,
         rounds=settings.rounds,
@@ -145,7 +153,7 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         labels=tuple(response.task.labels),
         space=space(response.task),
         method=_method(response.method, methods),
-        codec=read_code(_CODECS, response.codec, "codec"),
+        codec="+".join(read_code(_CODECS, link, "codec") for link in response.codec),
         rounds=response.rounds,
         ptm_address=response.ptm_address,
         ptm_revision=response.ptm_revision,

@@ -12,6 +12,7 @@ import pytest
 from fedbbpt import seeds
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import CODECS
+from fedbbpt.codecs.travelling import packed
 from fedbbpt.errors import InvalidPlugin
 from fedbbpt.federation.simulation import SimulatedRound, Simulation
 from fedbbpt.federation.splits import Splits, prepare
@@ -62,10 +63,10 @@ def play(method: AnyMethod, rounds: int, **options: Any) -> list[Played]:
             task = Task(TaskId("run", number, str(index), Phase.UPDATE), seed, arrays, 60.0)
             update, private[index] = half.update(task, private[index])
             np.testing.assert_array_equal(half.prompt(arrays), server.prompt(state))
-            encoded = replace(update, arrays=CODECS["float32"].encode(update.arrays, np.random.default_rng(0)))
-            updates.append(
-                replace(decode_update(encoded, CODECS["float32"], server.expected(state)), client_id=str(index))
-            )
+            travelling = packed(update.arrays, update.weight, arrays)
+            encoded = replace(update, arrays=CODECS["float32"].encode(travelling, np.random.default_rng(0)))
+            decoded = decode_update(encoded, CODECS["float32"], server.expected(state), arrays)
+            updates.append(replace(decoded, client_id=str(index)))
         played.append(Played(task, updates, state))
         state, _ = server.step(server.restore(pack(state)), updates, seed)
     return played

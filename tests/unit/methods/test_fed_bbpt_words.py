@@ -72,7 +72,8 @@ def test_the_average_is_a_distribution_again_after_codecs_round(codec: str) -> N
     for seed, (name, weight) in enumerate([("a", 3.0), ("b", 5.0)]):
         theta = np.random.default_rng(seed).dirichlet(np.ones(3), 2)
         arrays = {"theta": weight * theta, "loss": np.array([weight])}
-        rounded = CODECS[codec].decode(CODECS[codec].encode(arrays, np.random.default_rng(seed)))
+        shapes = {name: array.shape for name, array in arrays.items()}
+        rounded = CODECS[codec].decode(CODECS[codec].encode(arrays, np.random.default_rng(seed)), shapes)
         updates.append(Update(rounded, weight, client_id=name))
     theta = server.step(server.init(0), updates, 0)[0].theta
     assert (theta >= 0).all()

@@ -305,8 +305,9 @@ def test_orders_are_a_few_bytes_that_codecs_leave_unchanged() -> None:
     assert update.arrays["orders"].nbytes + update.arrays["loss"].astype(np.float32).nbytes == 20
     for codec in CODECS.values():
         encoded = codec.encode(update.arrays, np.random.default_rng(0))
-        assert codec.decode(encoded)["orders"].tobytes() == update.arrays["orders"].tobytes()
-        decode_update(replace(update, arrays=encoded), codec, server.expected(server.init(0)))
+        shapes = {name: array.shape for name, array in update.arrays.items()}
+        assert codec.decode(encoded, shapes)["orders"].tobytes() == update.arrays["orders"].tobytes()
+        decode_update(replace(update, arrays=encoded), codec, server.expected(server.init(0)), {})
 
 
 GOOD = np.tile(np.array([3, 1], np.uint8), (8, 1))
@@ -327,9 +328,9 @@ def test_malformed_orders_are_refused(orders: npt.NDArray[Any], what: str) -> No
     server = FedBptServer(FedBptConfig.model_validate(RANKS), SPACE)
     expected = server.expected(server.init(0))
     loss = np.ones(1, np.float32)
-    decode_update(Update({"orders": GOOD, "loss": loss}, 1.0), CODECS["float32"], expected)
+    decode_update(Update({"orders": GOOD, "loss": loss}, 1.0), CODECS["float32"], expected, {})
     with pytest.raises(InvalidTensor, match=what):
-        decode_update(Update({"orders": orders, "loss": loss}, 1.0), CODECS["float32"], expected)
+        decode_update(Update({"orders": orders, "loss": loss}, 1.0), CODECS["float32"], expected, {})
 
 
 def test_bytes_in_place_of_numbers_are_refused() -> None:
@@ -338,7 +339,7 @@ def test_bytes_in_place_of_numbers_are_refused() -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"mean": np.ones(DIM, np.uint8), "loss": np.ones(1, np.float32)}
     arrays["sigmas"] = np.ones(8, np.float32)
     with pytest.raises(InvalidTensor, match="mean: dtype uint8; floating-point"):
-        decode_update(Update(arrays, 1.0), CODECS["float32"], expected)
+        decode_update(Update(arrays, 1.0), CODECS["float32"], expected, {})
 
 
 @pytest.mark.parametrize("common", [False, True])

@@ -441,7 +441,7 @@ def test_bytes_are_those_between_two_closes() -> None:
 
 class Overflowing(MeanServer):
     def step(self, state: Mean, updates: Sequence[Update], seed: int) -> tuple[Mean, Metrics]:
-        return Mean(merge(updates).arrays["z"] * np.float64(1e308)), {}
+        return Mean(merge(updates).arrays["found"] * np.float64(1e308)), {}
 
 
 class Singular(MeanServer):
@@ -469,11 +469,11 @@ BAD_UPDATES: list[tuple[Update, type[FedbbptError], str]] = [
     (replace(GOOD, weight=math.nan), InvalidUpdate, "weight: nan"),
     (replace(GOOD, weight=math.inf), InvalidUpdate, "weight: inf"),
     (replace(GOOD, arrays={}), InvalidUpdate, r"arrays: \[\]"),
-    (replace(GOOD, arrays={**GOOD.arrays, "y": GOOD.arrays["z"]}), InvalidUpdate, "arrays"),
-    (replace(GOOD, arrays={"z": np.zeros((2, 1), np.float32)}), InvalidTensor, r"z: shape \(2, 1\)"),
-    (replace(GOOD, arrays={"z": np.zeros(2, np.int32)}), InvalidTensor, "z: "),
-    (replace(GOOD, arrays={"z": float32([0, np.nan])}), InvalidTensor, "z: NaN"),
-    (replace(GOOD, arrays={"z": float32([0, np.inf])}), InvalidTensor, "z: NaN"),
+    (replace(GOOD, arrays={**GOOD.arrays, "y": GOOD.arrays["found"]}), InvalidUpdate, "arrays"),
+    (replace(GOOD, arrays={"found": np.zeros((2, 1), np.float32)}), InvalidTensor, r"found: shape \(2, 1\)"),
+    (replace(GOOD, arrays={"found": np.zeros(2, np.int32)}), InvalidTensor, "found: "),
+    (replace(GOOD, arrays={"found": float32([0, np.nan])}), InvalidTensor, "found: NaN"),
+    (replace(GOOD, arrays={"found": float32([0, np.inf])}), InvalidTensor, "found: NaN"),
     (update(dev_loss_sum=math.nan), InvalidUpdate, r"measurement\.dev_loss_sum"),
     (update(dev_loss_sum=math.inf), InvalidUpdate, r"measurement\.dev_loss_sum"),
     (update(dev_loss_sum=-1.0), InvalidUpdate, r"measurement\.dev_loss_sum"),

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from fedbbpt.codecs import CODECS
+from fedbbpt.codecs.travelling import packed
 from fedbbpt.errors import InvalidUpdate
 from fedbbpt.federation import assemble
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.coordinator import Coordinator
-from fedbbpt.server.stores.rows import RunRecord
-from fedbbpt.server.stores.sqlite import SqliteStore
+from fedbbpt.server.store import RunRecord, SqliteStore
 from fedbbpt.types import OWNER, Hello, Measurement, Phase, Receipt, RunState, Task, Update
 
 CLIENTS = ("anna", "bert")
@@ -68,8 +68,8 @@ class Run:
         assert task is not None, f"{name} is not asked"
         measured = Measurement() if name == OWNER else MEASURED
         arrays = {"z": np.full(2, 10.0 * z), "loss": np.array([5.0])}
-        update = Update({} if task.id.phase is Phase.EVALUATE else arrays, 10.0, measured)
-        update = replace(update, arrays=CODECS["float32"].encode(update.arrays, np.random.default_rng(0)))
+        travelling = packed({} if task.id.phase is Phase.EVALUATE else arrays, 10.0, task.arrays)
+        update = Update(CODECS["float32"].encode(travelling, np.random.default_rng(0)), 10.0, measured)
         return self.coordinator.submit(self._sessions[name], task.id, update, self.now)
 
     def advance(self, seconds: float) -> None:

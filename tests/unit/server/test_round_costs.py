@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, LINKS
 from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.methods import METHODS
 from fedbbpt.prompts.latent import LatentSpace
@@ -47,9 +47,9 @@ class CountingCodec:
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         return self._inner.encode(arrays, rng)
 
-    def decode(self, arrays: Arrays) -> Arrays:
+    def decode(self, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
         self.decoded += 1
-        return self._inner.decode(arrays)
+        return self._inner.decode(arrays, shapes)
 
 
 class CountingServer:
@@ -104,7 +104,7 @@ class Run:
 
     def join(self) -> None:
         for client in CLIENTS:
-            self.sessions[client], _ = self.coordinator.join(Hello(client, client, 4, frozenset(CODECS)), 0.0)
+            self.sessions[client], _ = self.coordinator.join(Hello(client, client, 4, LINKS), 0.0)
 
     def answer(self, client: str) -> None:
         task = self.coordinator.task_for(self.sessions[client])

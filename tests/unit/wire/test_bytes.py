@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, FORMATS
+from fedbbpt.codecs.integers import SHORT
 from fedbbpt.interfaces import ServerHalf
 from fedbbpt.job.config import Job
 from fedbbpt.methods import METHODS
@@ -53,11 +54,14 @@ def test_bytes_are_those_of_the_readme(method: str) -> None:
 
 @pytest.mark.parametrize("method", BLACK_BOX)
 def test_codecs_shrink_updates(method: str) -> None:
-    (full, _), (half, _), (quarter, _) = (array_bytes(method, codec) for codec in ("float32", "float16", "int8"))
+    full, half, upper, byte, nibble = (array_bytes(method, format)[0] for format in FORMATS)
     server = server_of(method)
-    arrays = len(server.expected(server.init(0)))
-    assert half == full / 2
-    assert quarter == full / 4 + 4 * arrays
+    sizes = [blank(form).size for form in server.expected(server.init(0)).values()]
+    long = [size for size in sizes if size >= SHORT]
+    assert full == 4 * sum(sizes)
+    assert half == upper == 2 * sum(sizes)
+    assert byte == full - sum(4 * size - (4 + size) for size in long)
+    assert nibble == full - sum(4 * size - (4 + -(-size // 2)) for size in long)
 
 
 def test_fed_bpt_at_the_size_of_the_paper_sends_two_kilobytes_or_twenty_bytes() -> None:

@@ -1,0 +1,1 @@
+"""The cost of rounds: their time and their bytes, with clients that compute nothing."""
