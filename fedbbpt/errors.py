@@ -48,6 +48,7 @@ FedbbptError
 │   ├── StoreLocked
 │   ├── StoreTooNew
 │   ├── StoreFull
+│   ├── StoreDamaged
 │   └── StoreMismatch
 ├── AuditBroken
 ├── PortTaken
@@ -280,6 +281,10 @@ class StoreTooNew(StoreError):
 
 class StoreFull(StoreError):
     """The disk is full."""
+
+
+class StoreDamaged(StoreError):
+    """The database is not as a coordinator left it: it was changed by something else, or a part of it is missing."""
 
 
 class StoreMismatch(StoreError):

@@ -460,12 +460,12 @@ class Store(Protocol):
         """Returns all members by client id."""
         ...
 
-    def put_member(self, member: Member) -> None:
-        """Stores a new or changed member."""
+    def put_members(self, members: Sequence[Member]) -> None:
+        """Stores new or changed members."""
         ...
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
-        """Stores updates together. Idempotent: an update that is already stored under its task's id stays."""
+        """Stores updates, all or none. Idempotent: an update that is already stored under its task's id stays."""
         ...
 
     def updates(self, round: int) -> Mapping[str, Update]:

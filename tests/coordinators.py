@@ -83,10 +83,10 @@ class FullStore(MemoryStore):
 
     full = False
 
-    def put_member(self, member: Member) -> None:
+    def put_members(self, members: Sequence[Member]) -> None:
         if self.full:
             raise StoreFull("the disk is full")
-        super().put_member(member)
+        super().put_members(members)
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         if self.full:

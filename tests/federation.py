@@ -20,7 +20,8 @@ from fedbbpt.job.settings import run_settings
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.server.service import HEARTBEAT_SECONDS, CoordinatorServer, serve
-from fedbbpt.server.store import RunRecord, SqliteStore
+from fedbbpt.server.stores.rows import RunRecord
+from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import Hello, Receipt, Report, Result, RunSettings, RunStatus, Task, TaskId, Update
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.tls import ClientTls, ServerTls

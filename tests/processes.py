@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,17 @@ class Machine:
         line = stdout.readline()
         assert "listens on" in line, self.log(name)
         return line.split()[-1]
+
+    def until_log(self, name: str, words: str, times: int = 1) -> None:
+        """Waits until a process has logged the words so many times."""
+        give_up = time.monotonic() + END_SECONDS
+        while self.log(name).count(words) < times:
+            assert self._running[name].poll() is None, self.log(name)
+            assert time.monotonic() < give_up, f"{name} never logged {words!r}:\n{self.log(name)}"
+            time.sleep(0.02)
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        self._running[name].send_signal(number)
 
     def kill(self, name: str) -> None:
         """Kills a process with signal 9."""

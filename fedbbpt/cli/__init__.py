@@ -11,10 +11,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import typer
 
 from fedbbpt.cli.command_group import CommandGroup
+from fedbbpt.cli.terminal.signals import INTERRUPTED, exit_on_sigterm
 from fedbbpt.errors import FedbbptError, StoreError, StoreFull
 from fedbbpt.federation.processes import end_with_parent
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="fedbbpt",
@@ -45,6 +44,7 @@ def _options(
 
 def main() -> None:
     """Runs a command, and exits with one of the codes in docs/commands.md."""
+    exit_on_sigterm()
     end_with_parent()
     try:
         app(prog_name="fedbbpt")

@@ -11,7 +11,9 @@ import typer
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, CoordinatorAccess, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import log_to_stderr, show, warned
+from fedbbpt.cli.terminal.console import show, warned
+from fedbbpt.cli.terminal.logs import Logging
+from fedbbpt.cli.terminal.reloading import Reloading
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.data.quality import cut_texts, review
@@ -37,6 +39,7 @@ def client_join(
     ],
     service: PtmAccess,
     names: ColumnNames,
+    logs: Logging,
     dev: Annotated[
         str, typer.Option(metavar="PATH", help="Examples to measure prompts on. By default a quarter of --data.")
     ] = "",
@@ -56,7 +59,8 @@ def client_join(
 
     Example: fedbbpt client join --coordinator hub.example.org:7000 --data ours.jsonl --tls-ca ca.pem
     """
-    log_to_stderr(logging.INFO)
+    logs.start()
+    watched = Reloading([*access.files(), *service.files()])
     name = name or Path(data).name.split(".")[0]
     folder = state or Path(".fedbbpt") / name
     keepsake = Keepsake(folder)
@@ -72,7 +76,13 @@ def client_join(
             cut = cut_texts(agent.truncation, len(train) + len(dev_examples), ptm.describe().max_tokens)
             warnings = warned([*review({"train": train, "dev": dev_examples}, settings.labels), *cut])
             log.info("joined %s as %s with %d examples", settings.run_id, name, local.train_size)
-            counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
+
+            def reload() -> None:
+                channel.renew()
+                ptm_channel.renew()
+
+            with watched.by(reload):
+                counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
     result = {"run": settings.run_id, "client": name, "updates": counted, "queries": agent.queries}
     if json:
         show(result | {"warnings": list(map(asdict, warnings))}, as_json=True)

@@ -11,7 +11,8 @@ import typer
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import Listening, with_bundles
-from fedbbpt.cli.terminal.console import log_to_stderr
+from fedbbpt.cli.terminal.logs import Logging
+from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput, InvalidJob, NoResultYet
 from fedbbpt.federation import assemble
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 def coordinator_serve(
     job_file: options.JobFile,
     listening: Listening,
+    logs: Logging,
     store: Annotated[
         Path, typer.Option(metavar="FILE", help="The run's database. An unfinished run in it continues.")
     ] = Path(STORE),
@@ -53,7 +55,7 @@ def coordinator_serve(
 
     Example: fedbbpt coordinator serve job.toml --port 7000 --ptm ptm.example.org:7001
     """
-    log_to_stderr(logging.INFO)
+    logs.start()
     if ptm:
         parse_address(ptm, "--ptm")
     job = _with_task(read_job(job_file), job_file)
@@ -77,11 +79,14 @@ def _with_task(job: Job, path: Path) -> Job:
 async def _coordinate(
     job: Job, store_path: Path, ptm_address: str, ptm_revision: str, auxiliary: Path | None, listening: Listening
 ) -> None:
-    from fedbbpt.server.store import RunRecord, SqliteStore  # SQLAlchemy would slow the start of every other command
+    # SQLAlchemy would slow the start of every other command.
+    from fedbbpt.server.stores.rows import RunRecord
+    from fedbbpt.server.stores.sqlite import SqliteStore
 
     # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
     record = RunRecord(run_id, job.run.seed, job.digest(ptm_revision), datetime.now(UTC).isoformat())
+    watched = Reloading(listening.files())
     tls, tokens = listening.tls(), listening.tokens()
     store, traffic = SqliteStore(store_path, record), TrafficMeter()
     try:
@@ -99,9 +104,16 @@ async def _coordinate(
             auxiliary=auxiliary,
         )
         announce(f"coordinator of {store.run.run_id}", listening.host, serving.port, listening.address_file)
-        await until_done(serving.stop, serving.ended)
-        if run.state.ended:
+
+        async def finish() -> None:
+            await serving.ended
             _write_result(job, run, store_path.with_name(PROMPT))
+
+        async def reload() -> None:
+            serving.reload(listening.tokens())
+
+        with watched.by(on_loop(reload)):
+            await until_done(serving.stop, asyncio.create_task(finish()))
     finally:
         store.close()
 

@@ -14,7 +14,8 @@ from rich.progress import Progress
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, JobChanges, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
+from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.measured import confusion_table, figures, metrics_table
 from fedbbpt.cli.terminal.model import open_card, open_job
 from fedbbpt.cli.terminal.model_options import ModelOptions

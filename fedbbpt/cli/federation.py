@@ -15,7 +15,8 @@ from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.demo_jobs import MODELS, demo_job
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
+from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.run_tables import results, shares
 from fedbbpt.cli.terminal.run_view import RunView

@@ -11,7 +11,9 @@ import typer
 from fedbbpt.cli.client import PAUSE_SECONDS
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, CoordinatorAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, show
+from fedbbpt.cli.terminal.console import err, show
+from fedbbpt.cli.terminal.logs import Logging, log_to_stderr
+from fedbbpt.cli.terminal.reloading import Reloading
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.data.examples import label, read, read_table
@@ -54,6 +56,7 @@ def owner_join(
         str, typer.Option(metavar="PATH", help="The owner's examples: JSONL, CSV, Parquet, or a Hugging Face name.")
     ],
     names: ColumnNames,
+    logs: Logging,
     state: Annotated[Path, typer.Option(metavar="DIR", help="The folder for what outlives a crash.")] = Path(".fedbbpt")
     / OWNER,
     json: options.Json = False,
@@ -64,12 +67,14 @@ def owner_join(
 
     Example: fedbbpt owner join --coordinator hub.example.org:7000 --model gpt2-xl --data shard.jsonl --tls-ca ca.pem
     """
-    log_to_stderr(logging.INFO)
+    logs.start()
+    watched = Reloading(access.files())
     keepsake, table = Keepsake(state), read_table(data, names.columns())
     with access.connect() as channel:
         link = RemoteCoordinator(channel)
         settings = assemble.join(link, assemble.hello(OWNER, keepsake.client_key(), len(table.labels)))
         agent = assemble.owner(settings, label(table, settings.labels), model, keepsake=keepsake)
         log.info("joined %s as the model's owner with %d examples", settings.run_id, len(table.labels))
-        counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
+        with watched.by(channel.renew):
+            counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
     show({"run": settings.run_id, "client": OWNER, "updates": counted}, json, title="finished")

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import InputColumns, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show, warned
+from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model import open_card
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.client.asking import PromptScorer

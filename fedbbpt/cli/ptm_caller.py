@@ -10,7 +10,8 @@ from rich.table import Table
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import PtmService, with_bundles
-from fedbbpt.cli.terminal.console import log_to_stderr, out, show
+from fedbbpt.cli.terminal.console import out, show
+from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import ModelCard, Output, Price, Statement
 

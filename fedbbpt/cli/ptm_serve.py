@@ -1,7 +1,6 @@
 """The command `ptm serve`: offers a model as a PTM service."""
 
 import asyncio
-import logging
 import re
 import time
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from fedbbpt.cli.terminal.bundles import Listening, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr
+from fedbbpt.cli.terminal.console import err
+from fedbbpt.cli.terminal.logs import Logging
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.options import read_token
+from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
 from fedbbpt.limits import MAX_BUDGET
@@ -113,16 +114,22 @@ class ProviderOptions:
 
 @with_bundles
 def ptm_serve(
-    model: ServedModel, options: ModelOptions, ray: RayOptions, provider: ProviderOptions, listening: Listening
+    model: ServedModel,
+    options: ModelOptions,
+    ray: RayOptions,
+    provider: ProviderOptions,
+    listening: Listening,
+    logs: Logging,
 ) -> None:
     """Answer queries to a model. Label scores leave the service; weights and gradients never do.
 
     Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
     """
-    log_to_stderr(logging.INFO)
+    logs.start()
+    watched = Reloading([*listening.files(), provider.tenants])
     tenants = _tenants(provider, listening)
     if model.engine is Compute.RAY:
-        _serve_on_ray(model, _ray_options(options), ray, provider, listening, tenants)
+        _serve_on_ray(model, _ray_options(options), ray, provider, listening, tenants, watched)
         return
     if ray.ray_address or ray.replicas != "1":
         what = "replicas and a cluster need Ray"
@@ -137,19 +144,33 @@ def ptm_serve(
         )
     engine = Engine(backend, time.monotonic, tenants=tenants, audit_file=provider.audit)
     try:
-        asyncio.run(_serve(backend.describe().model, engine, provider, listening, tenants))
+        asyncio.run(_serve(backend.describe().model, engine, provider, listening, tenants, watched))
     finally:
         engine.close()
 
 
-async def _serve(name: str, engine: Engine, provider: ProviderOptions, listening: Listening, tenants: Tenants) -> None:
+async def _serve(
+    name: str,
+    engine: Engine,
+    provider: ProviderOptions,
+    listening: Listening,
+    tenants: Tenants,
+    watched: Reloading,
+) -> None:
     host, tls = listening.host, listening.tls()
     serving = await serve(engine, host, listening.port, tls=tls, tenants=tenants, insecure=listening.insecure)
     port = provider.metrics_port
     stop_metrics = serving.service.metrics.serve(provider.metrics_host, port) if port else lambda: None
     announce(f"PTM {name}", host, serving.port, listening.address_file)
-    await until_done(serving.stop)
-    stop_metrics()
+
+    async def reload() -> None:
+        await serving.reload(_tenants(provider, listening))
+
+    try:
+        with watched.by(on_loop(reload)):
+            await until_done(serving.stop)
+    finally:
+        stop_metrics()
 
 
 def _ray_options(options: ModelOptions) -> dict[str, Any]:
@@ -169,6 +190,7 @@ def _serve_on_ray(
     provider: ProviderOptions,
     listening: Listening,
     tenants: Tenants,
+    watched: Reloading,
 ) -> None:
     _check_ray(model, ray, provider, listening)
     size = cluster.Size(*_replicas(ray.replicas), model.threads or 1)
@@ -185,7 +207,12 @@ def _serve_on_ray(
             metrics=(provider.metrics_host, provider.metrics_port) if provider.metrics_port else None,
         )
     announce(f"PTM {serving.card.model}", listening.host, serving.port, listening.address_file)
-    asyncio.run(until_done(serving.stop))
+    with watched.by(_refuse_reload):
+        asyncio.run(until_done(serving.stop))
+
+
+def _refuse_reload() -> None:
+    raise InvalidInput("a service on Ray reads no file again", where="--engine ray", fix="start the service again")
 
 
 def _check_ray(model: ServedModel, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import CoordinatorAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, log_to_stderr, out, show
+from fedbbpt.cli.terminal.console import err, out, show
+from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.run_view import RunView, decimals, size
 from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import RemoteRun

@@ -39,7 +39,7 @@ class ProcessGroup:
         """Starts `fedbbpt ARGUMENTS` as the child `name`. What it prints is appended to its log."""
         log = (self._logs / f"{name}.log").open("ab")
         self._files.append(log)
-        with ctrl_c_deferred():  # so that no child is started but not recorded
+        with signals_deferred():  # so that no child is started but not recorded
             self._children[name] = subprocess.Popen(
                 # -P: a queue.py of the user's in the working folder is not imported in place of Python's.
                 [sys.executable, "-P", "-m", "fedbbpt", *arguments],
@@ -95,7 +95,7 @@ class ProcessGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Asks all children to end, and kills those that do not end within GRACE_SECONDS."""
-        with ctrl_c_deferred():  # a second Ctrl-C must not leave processes behind
+        with signals_deferred():  # a second signal must not leave processes behind
             for child in self._children.values():
                 with contextlib.suppress(ProcessLookupError):
                     child.terminate()
@@ -113,19 +113,23 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def ctrl_c_deferred() -> Iterator[None]:
-    """Defers a Ctrl-C until the end of the `with` block. Only the main thread receives one."""
+def signals_deferred() -> Iterator[None]:
+    """Defers Ctrl-C and SIGTERM until the end of the `with` block. Only the main thread receives them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    before = {
+        number: signal.signal(number, lambda number, frame: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if asked:
-            raise KeyboardInterrupt
+            signal.raise_signal(asked[0])
 
 
 LIFELINE = "FEDBBPT_LIFELINE"

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import BudgetSpent, InvalidTensor, MessageTooLarge, StoreError
+from fedbbpt.errors import BudgetSpent, InvalidInput, InvalidTensor, MessageTooLarge, StoreError
 from fedbbpt.interfaces import Backend
 from fedbbpt.limits import ENVELOPE_BYTES
 from fedbbpt.ptm.registration import Registration
 from fedbbpt.ptm.scoring import Scoring
 from fedbbpt.ptm.tenants import policy
 from fedbbpt.ptm.tenants.accounts import Reservation
-from fedbbpt.ptm.tenants.audit import AuditLog, Record
+from fedbbpt.ptm.tenants.audit import AuditLog, Record, read_audit
 from fedbbpt.ptm.tenants.state import Quotas, TenantState
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.tasks.bounds import pessimistic
@@ -44,6 +44,9 @@ from fedbbpt.types.call_sizes import SCORE_BYTES
 from fedbbpt.types.digests import digest
 
 log = logging.getLogger(__name__)
+
+FIXED_KEYS = ("output", "min_examples", "overlaps")
+"""Keys of an agreement that decide which examples a tenant may register, and so hold as long as they are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Engine:
         self._clock = clock
         self._quotas = quotas or Quotas()
         self._states = {tenant.name: self._new_state(tenant) for tenant in tenants}
+        self._audit_file = audit_file
         self._audit = AuditLog(audit_file, wall_clock, self._restore)
         self._registration = Registration(backend, self._audit, clock)
 
@@ -123,6 +127,29 @@ class Engine:
         if tenant.name not in self._states:
             self._states[tenant.name] = self._new_state(tenant)
         return self._states[tenant.name]
+
+    def check_change(self, tenants: Iterable[Tenant]) -> None:
+        """Raises InvalidInput if `adopt` cannot change a tenant's agreement to the new one while the service runs."""
+        for tenant in tenants:
+            state = self._states.get(tenant.name)
+            fixed = [key for key in FIXED_KEYS if state and getattr(state.tenant, key) != getattr(tenant, key)]
+            if fixed:
+                what, fix = f"{fixed[0]} cannot change while the service runs", "start the service again"
+                raise InvalidInput(what, where=f"tenant {tenant.name!r}", fix=fix)
+
+    def adopt(self, tenant: Tenant) -> None:
+        """Changes a tenant's agreement, or adds a tenant, with the usage that the audit log records of it.
+
+        Raises AuditBroken, InvalidInput.
+        """
+        if tenant.name in self._states:
+            self._states[tenant.name].adopt(self._new_state(tenant))
+            return
+        state = self._new_state(tenant)
+        for record in read_audit(self._audit_file) if self._audit_file else ():
+            if record["tenant"] == tenant.name:
+                state.account.restore(record)
+        self._states[tenant.name] = state
 
     def describe(self, *, tenant: Tenant) -> ModelCard:
         """Returns the model's card as the tenant sees it."""

@@ -19,7 +19,7 @@ from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.wire.admission import AdmissionInterceptor
 from fedbbpt.wire.channel import bind, create_server
-from fedbbpt.wire.tls import ServerTls
+from fedbbpt.wire.tls import ServerCertificates, ServerTls
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["PtmService"]
 SERVICE_NAME = DESCRIPTOR.full_name
@@ -62,6 +62,16 @@ class PtmServer:
     service: PtmService
     health: health.aio.HealthServicer
     cleanup: "asyncio.Task[None]"
+    certificates: ServerCertificates | None
+
+    async def reload(self, tenants: Tenants) -> None:
+        """Reads the TLS files again, and serves these tenants in place of the old.
+
+        Raises InvalidInput, and AuditBroken or StoreError if a new tenant's usage cannot be read from the audit log.
+        """
+        if self.certificates is not None:
+            self.certificates.reload()
+        await self.service.adopt(tenants)
 
     async def stop(self, grace_seconds: float | None) -> None:
         """Reports NOT_SERVING, gives open calls `grace_seconds` to end, and stops. None stops at once."""
@@ -98,6 +108,7 @@ async def serve(
         InvalidInput: A TLS file is invalid.
     """
     limits = limits or ServiceLimits()
+    certificates = ServerCertificates(tls) if tls else None
     service = PtmService(engine, tenants or Tenants.anyone(), limits)
     admission = AdmissionInterceptor(service.identify, limits.tenant_calls, limits.anonymous_calls)
     server = create_server(host, interceptors=[admission])
@@ -108,9 +119,9 @@ async def serve(
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection([SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
-        bound = bind(server, host, port, tls, insecure=insecure)
+        bound = bind(server, host, port, certificates, insecure=insecure)
     except FedbbptError:
         service.close()
         raise
     await server.start()
-    return PtmServer(server, bound, service, servicer, asyncio.ensure_future(service.clean_up()))
+    return PtmServer(server, bound, service, servicer, asyncio.ensure_future(service.clean_up()), certificates)

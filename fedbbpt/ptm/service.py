@@ -77,6 +77,18 @@ class PtmService:
         for calls in self._in_flight.values():
             calls.close()
 
+    async def adopt(self, tenants: Tenants) -> None:
+        """Serves these tenants in place of the old. Their usage continues; a tenant that is not among them is refused.
+
+        Raises InvalidInput, AuditBroken, StoreError, and then serves the old ones.
+        """
+        self._engine.check_change(tenants)
+        for tenant in tenants:
+            calls = self._calls_of(tenant)
+            await calls.run(partial(self._engine.adopt, tenant))
+            calls.tenant = tenant
+        self._tenants = tenants
+
     def identify(self, context: Any) -> Tenant:
         """Returns the tenant of a call, by its token and certificate in the gRPC context. Raises Unauthenticated."""
         authorizations = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]

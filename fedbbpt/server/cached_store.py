@@ -20,7 +20,7 @@ class CachedStore:
     def put_member(self, member: Member) -> None:
         """Stores a member; a member that is stored already is not written again."""
         if self.members.get(member.client_id) != member:
-            self._store.put_member(member)
+            self._store.put_members([member])
             self.members[member.client_id] = member
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:

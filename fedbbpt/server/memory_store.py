@@ -19,8 +19,8 @@ class MemoryStore:
     def members(self) -> Mapping[str, Member]:
         return dict(self._members)
 
-    def put_member(self, member: Member) -> None:
-        self._members[member.client_id] = member
+    def put_members(self, members: Sequence[Member]) -> None:
+        self._members |= {member.client_id: member for member in members}
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
         for task_id, update in updates:
@@ -31,7 +31,7 @@ class MemoryStore:
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         self._snapshot = snapshot
-        self._members |= {member.client_id: member for member in members}
+        self.put_members(members)
         self._updates = {key: update for key, update in self._updates.items() if key[0] >= snapshot.round}
 
     def close(self) -> None:

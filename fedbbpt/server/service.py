@@ -18,18 +18,19 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.limits import CHUNK_BYTES
+from fedbbpt.limits import CHUNK_BYTES, MAX_CONCURRENT_CALLS
 from fedbbpt.methods import SETTINGS
 from fedbbpt.server.coordinator import Coordinator, Submission
 from fedbbpt.types import Receipt, RunState, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, create_server
+from fedbbpt.wire.interceptors import CallInterceptor
 from fedbbpt.wire.messages import coordinator_messages, operator_messages
 from fedbbpt.wire.messages.coordinator_messages import SharedTask
 from fedbbpt.wire.messages.operator_messages import Progress
 from fedbbpt.wire.tensors import Assembler, chunk
-from fedbbpt.wire.tls import ServerTls
+from fedbbpt.wire.tls import ServerCertificates, ServerTls
 from fedbbpt.wire.traffic import TrafficMeter
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -277,6 +278,14 @@ class CoordinatorServer:
     port: int
     ended: asyncio.Task[None]
     """Done when the run has ended. Raises the error of a coordinator that failed."""
+    guard: CallInterceptor
+    certificates: ServerCertificates | None
+
+    def reload(self, tokens: Collection[str]) -> None:
+        """Reads the TLS files again, and accepts these tokens in place of the old. Raises InvalidInput."""
+        if self.certificates is not None:
+            self.certificates.reload()
+        self.guard.accept(tokens)
 
     async def stop(self, grace_seconds: float) -> None:
         """Accepts no more calls; open streams have `grace_seconds` to receive the end of the run."""
@@ -312,10 +321,12 @@ async def serve(
         auxiliary: the file of the auxiliary model that the run's settings announce.
 
     Raises:
+        InvalidInput: a TLS file is invalid.
         PortTaken: another process listens on the port.
         InsecureAddress: other machines can reach the address, there is no TLS, and `insecure` is false.
     """
-    run, server = LiveRun(coordinator), create_server(host, tokens)
+    certificates, guard = ServerCertificates(tls) if tls else None, CallInterceptor(MAX_CONCURRENT_CALLS, tokens)
+    run, server = LiveRun(coordinator), create_server(host, guard)
     service = CoordinatorService(run, traffic, heartbeat_seconds, auxiliary)
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
     # Replaces the generated handler, which would serialise the messages that StreamTasks has serialised.
@@ -328,6 +339,6 @@ async def serve(
     for name in names:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    bound = bind(server, host, port, tls, insecure=insecure)
+    bound = bind(server, host, port, certificates, insecure=insecure)
     await server.start()
-    return CoordinatorServer(server, bound, asyncio.create_task(run.keep_time()))
+    return CoordinatorServer(server, bound, asyncio.create_task(run.keep_time()), guard, certificates)

@@ -4,7 +4,7 @@ Without TLS a server binds to loopback only, unless `insecure` is set; then it l
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from fedbbpt.wire.descriptors import connection_limit
 from fedbbpt.wire.diagnosis import find_cause
 from fedbbpt.wire.interceptors import CallInterceptor
 from fedbbpt.wire.peers import COORDINATOR, Line, Peer, set_line
-from fedbbpt.wire.tls import ClientTls, ServerTls, channel_credentials, server_credentials
+from fedbbpt.wire.tls import ClientTls, ServerCertificates, channel_credentials
 
 Channel: TypeAlias = grpc.Channel
 """A connection to a service, closed by leaving its `with` block."""
@@ -114,8 +114,14 @@ def connect(
     return channel
 
 
-def create_server(host: str, tokens: Collection[str] = (), interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
-    """Returns an asyncio server with this project's interceptors and limits. Bind it to `host` before starting it."""
+def create_server(host: str, guard: CallInterceptor | None = None, interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
+    """Returns an asyncio server with this project's limits. Bind it to `host` before starting it.
+
+    Args:
+        host: The address to listen on.
+        guard: Limits open calls, and may require a token. By default it does not.
+        interceptors: Those that follow it.
+    """
     limit = connection_limit(host)
     options = [
         ("grpc.keepalive_time_ms", COORDINATOR.keepalive_seconds * 1000),
@@ -128,28 +134,34 @@ def create_server(host: str, tokens: Collection[str] = (), interceptors: Sequenc
         *([] if limit is None else [("grpc.max_allowed_incoming_connections", limit)]),
     ]
     return grpc.aio.server(
-        interceptors=[CallInterceptor(MAX_CONCURRENT_CALLS, tokens), *interceptors],
+        interceptors=[guard or CallInterceptor(MAX_CONCURRENT_CALLS), *interceptors],
         options=options,
         maximum_concurrent_rpcs=2 * MAX_CONCURRENT_CALLS,
     )
 
 
-def bind(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None, *, insecure: bool = False) -> int:
+def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    certificates: ServerCertificates | None = None,
+    *,
+    insecure: bool = False,
+) -> int:
     """Binds the server and returns its port; `port` 0 takes a free one.
 
     Raises:
         InsecureAddress: `host` is reachable from other machines, without TLS and without `insecure`.
-        InvalidInput: A TLS file is invalid.
         PortTaken: The port cannot be bound.
     """
-    if tls is None:
+    if certificates is None:
         fix = "--tls-cert and --tls-key, or --insecure"
         check_exposure(host, insecure=insecure, what="the server has no TLS", fix=fix)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     check_port_free(host, port)
     try:
-        if tls is None:
+        if certificates is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, server_credentials(tls))
+        return server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
         raise PortTaken(str(error), where=address, fix="another port, or 0 for any free one") from None

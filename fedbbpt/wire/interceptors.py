@@ -72,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, limit: int, tokens: Collection[str] = ()) -> None:
         self._limit, self._open = limit, 0
-        self._tokens = [f"Bearer {token}".encode() for token in tokens]
+        self.accept(tokens)
         self._guarded: dict[str, Handler] = {}
         """The wrapped handlers by method. A server's handlers never change."""
 
@@ -81,6 +81,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         # A handler of request streams neither waits for the message nor parses it unless it asks for it.
         self._rejecting = self._guard(grpc.stream_unary_rpc_method_handler(reject))
+
+    def accept(self, tokens: Collection[str]) -> None:
+        """Accepts these tokens from now on, and no others; without any, every caller. Calls that are open go on."""
+        self._tokens = [f"Bearer {token}".encode() for token in tokens]
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         guarded = self._guarded.get(details.method)

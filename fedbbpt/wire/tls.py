@@ -4,6 +4,7 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -31,8 +32,34 @@ class ClientTls:
     key: Path | None = None
 
 
-def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Reads the files. Raises InvalidInput if one is unusable, or if certificate and key do not belong together."""
+class ServerCertificates:
+    """The content of a server's TLS files, which can be read again while it serves.
+
+    Connections that are open keep the certificates with which they began.
+    """
+
+    def __init__(self, tls: ServerTls) -> None:
+        """Reads the files. Raises InvalidInput if one is unusable, or if certificate and key do not belong together."""
+        self._tls, self._first = tls, _configuration(tls)
+        self._next: grpc.ServerCertificateConfiguration | None = None
+
+    def reload(self) -> None:
+        """Reads the files again, for connections from now on. Raises InvalidInput, and then changes nothing."""
+        self._next = _configuration(self._tls)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Returns the credentials for one gRPC server."""
+        required = self._tls.client_ca is not None
+        return grpc.dynamic_ssl_server_credentials(self._first, self._changed, require_client_authentication=required)
+
+    # The stubs leave out that None means no change.
+    def _changed(self) -> Any:
+        # gRPC asks before each handshake, and parses what it gets.
+        changed, self._next = self._next, None
+        return changed
+
+
+def _configuration(tls: ServerTls) -> grpc.ServerCertificateConfiguration:
     pair = [(_read(tls.key, _KEY), _read(tls.certificate, _CERTIFICATE))]
     # gRPC would report an unusable pair as a port that cannot be bound.
     _load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.certificate, tls.key)
@@ -40,7 +67,7 @@ def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
     if tls.client_ca is not None:
         ca = _read(tls.client_ca, _CERTIFICATE)
         _load_authority(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.client_ca)
-    return grpc.ssl_server_credentials(pair, ca, require_client_auth=ca is not None)
+    return grpc.ssl_server_certificate_configuration(pair, ca)
 
 
 def channel_credentials(tls: ClientTls) -> grpc.ChannelCredentials:

@@ -9,7 +9,8 @@ import pytest
 
 from fedbbpt.interfaces import Store
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.server.store import RunRecord, SqliteStore
+from fedbbpt.server.stores.rows import RunRecord
+from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import Array, Arrays, Measurement, Member, Phase, Report, Result, Snapshot, TaskId, Update
 
 
@@ -91,15 +92,15 @@ def test_the_last_snapshot_replaces_the_earlier_ones(store: Store) -> None:
 
 def test_members_are_replaced_by_id(store: Store) -> None:
     first, second = Member("b", "key", 5, since=0), Member("a", "other", 7, since=1, until=3, counted=2)
-    store.put_member(first)
-    store.put_member(second)
+    store.put_members([first])
+    store.put_members([second])
     assert store.members() == {"a": second, "b": first}
-    store.put_member(replace(first, until=4))
+    store.put_members([replace(first, until=4)])
     assert store.members() == {"a": second, "b": replace(first, until=4)}
 
 
 def test_a_commit_stores_members_too(store: Store) -> None:
-    store.put_member(Member("a", "key", 5, since=0))
+    store.put_members([Member("a", "key", 5, since=0)])
     changed = [Member("a", "key", 5, since=0, counted=0), Member("b", "key", 5, since=1)]
     store.commit(Snapshot(1, STATE), changed)
     assert store.members() == {member.client_id: member for member in changed}

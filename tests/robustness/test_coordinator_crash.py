@@ -22,7 +22,8 @@ from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.server.store import RunRecord, SqliteStore
+from fedbbpt.server.stores.rows import RunRecord
+from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import (
     FINALISTS,
     Hello,
@@ -85,8 +86,8 @@ class FragileStore:
     def members(self) -> Mapping[str, Member]:
         return self.inner.members()
 
-    def put_member(self, member: Member) -> None:
-        self._write(lambda: self.inner.put_member(member))
+    def put_members(self, members: Sequence[Member]) -> None:
+        self._write(lambda: self.inner.put_members(members))
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
         self._write(lambda: self.inner.put_updates(updates))

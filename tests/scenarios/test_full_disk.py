@@ -10,7 +10,7 @@ from fedbbpt.errors import StoreFull
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Store
 from fedbbpt.server.coordinator import STORE_RETRY_SECONDS
-from fedbbpt.server.store import SqliteStore
+from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import Member, Receipt, Snapshot, TaskId, Update
 from tests.federation import AdvancingLoop, OverGrpc, play
 from tests.tiny_run import CLIENTS, ROUNDS, Course, undisturbed
@@ -22,9 +22,9 @@ class SmallDisk(SqliteStore):
     full = False
     full_for_snapshots = False
 
-    def put_member(self, member: Member) -> None:
+    def put_members(self, members: Sequence[Member]) -> None:
         self._require_space()
-        super().put_member(member)
+        super().put_members(members)
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
         self._require_space()

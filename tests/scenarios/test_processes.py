@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fedbbpt.cli.terminal.signals import TERMINATED
 from fedbbpt.errors import ChildFailed
 from fedbbpt.federation.processes import LIFELINE, ProcessGroup, end_with_parent
 from tests.processes import END_SECONDS, mentioning, wait_for_end
@@ -57,7 +58,7 @@ def test_a_child_ends_if_its_parent_died_before_it_started(tmp_path: Path) -> No
         stdout=subprocess.DEVNULL,
         env={**os.environ, LIFELINE: "1"},
     ) as child:
-        assert child.wait(END_SECONDS) in (0, -signal.SIGTERM)
+        assert child.wait(END_SECONDS) in (TERMINATED, -signal.SIGTERM)
 
 
 def test_a_command_that_no_group_started_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +70,12 @@ def test_a_command_that_no_group_started_reads_nothing(monkeypatch: pytest.Monke
 
 CTRL_C = """
 import signal
-from fedbbpt.federation.processes import ctrl_c_deferred
+from fedbbpt.federation.processes import signals_deferred
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 done = []
 try:
-    with ctrl_c_deferred():
+    with signals_deferred():
         signal.raise_signal(signal.SIGINT)
         done.append("the block")
 except KeyboardInterrupt:

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
+from fedbbpt.cli.terminal.signals import TERMINATED
 from fedbbpt.conformance import cases
 from fedbbpt.conformance.suite import open_service, run
 from fedbbpt.errors import DeadlineExceeded, PolicyForbids, PtmUnavailable, Unauthenticated
@@ -73,7 +74,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         words = "ptm serve --engine ray --model fake --replicas 2 --audit audit.jsonl --token-file"
         machine.start("ptm", *words.split(), str(tokens))
         yield Service(int(machine.address("ptm").rpartition(":")[2]), machine.folder)
-        assert machine.end("ptm") == 0, machine.log("ptm")
+        assert machine.end("ptm") == TERMINATED, machine.log("ptm")
 
 
 def soft(seed: int, count: int = 3) -> SoftPrompts:

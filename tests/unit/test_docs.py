@@ -18,6 +18,7 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from fedbbpt import cli, errors, seeds
 from fedbbpt.cli.terminal.console import EXIT_CODES
+from fedbbpt.cli.terminal.signals import INTERRUPTED, TERMINATED
 from fedbbpt.codecs.travelling import unit
 from fedbbpt.job.config import Job, parse_job
 from fedbbpt.job.job_file import job_text
@@ -146,7 +147,7 @@ def test_fields_of_a_report_are_documented() -> None:
 
 def test_exit_codes_are_documented() -> None:
     documented = {int(code) for code in table(COMMANDS, "code")}
-    assert documented == {0, 1, 2, cli.INTERRUPTED, *EXIT_CODES.values()}
+    assert documented == {0, 1, 2, INTERRUPTED, TERMINATED, *EXIT_CODES.values()}
 
 
 def test_families_are_documented_with_their_architectures() -> None:

@@ -23,6 +23,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.wire.addresses import check_host, parse_address
 from fedbbpt.wire.channel import Channel, connect
 from fedbbpt.wire.peers import COORDINATOR, PTM
+from fedbbpt.wire.renewed_channel import RenewedChannel
 from fedbbpt.wire.tls import ClientTls, ServerTls
 
 if TYPE_CHECKING:  # a command that takes no job should not wait for what describes one
@@ -105,6 +106,10 @@ class Listening:
         """Returns the tokens that admit a caller. Raises InvalidInput."""
         return read_tokens(self.token_file)
 
+    def files(self) -> list[Path | None]:
+        """Returns the files that a service reads again while it runs."""
+        return [self.tls_cert, self.tls_key, self.tls_client_ca, self.token_file]
+
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorAccess:
@@ -120,10 +125,18 @@ class CoordinatorAccess:
         """Raises InvalidInput if the address is not one, before a command reads any data."""
         parse_address(self.coordinator, COORDINATOR.option, several=False)
 
-    def connect(self) -> Channel:
+    def connect(self) -> RenewedChannel:
         """Opens a channel to the coordinator. Raises InvalidInput."""
-        tls = _client_tls(self.tls_ca, self.client_cert, self.client_key, COORDINATOR.prefix)
-        return connect(self.coordinator, tls, read_token(self.token_file))
+
+        def open_channel() -> Channel:
+            tls = _client_tls(self.tls_ca, self.client_cert, self.client_key, COORDINATOR.prefix)
+            return connect(self.coordinator, tls, read_token(self.token_file))
+
+        return RenewedChannel(open_channel)
+
+    def files(self) -> list[Path | None]:
+        """Returns the files that a client reads again while it runs."""
+        return [self.tls_ca, self.client_cert, self.client_key, self.token_file]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +155,10 @@ class PtmSecurity:
     def token(self) -> str:
         """Returns the token to show to the service, or "". Raises InvalidInput."""
         return read_token(self.ptm_token_file)
+
+    def files(self) -> list[Path | None]:
+        """Returns the files that a client reads again while it runs."""
+        return [self.ptm_tls_ca, self.ptm_client_cert, self.ptm_client_key, self.ptm_token_file]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,10 +179,10 @@ class PtmAccess(PtmSecurity):
         if self.ptm:
             parse_address(self.ptm, PTM.option)
 
-    def connect(self, address: str = "") -> Channel:
+    def connect(self, address: str = "") -> RenewedChannel:
         """Opens a channel to the service at `ptm`, or else at `address`. Raises InvalidInput."""
         where = PTM.option if self.ptm else "the coordinator's address of the PTM service"
-        return connect(self.ptm or address, self.tls(), self.token(), peer=PTM, where=where)
+        return RenewedChannel(lambda: connect(self.ptm or address, self.tls(), self.token(), peer=PTM, where=where))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Output of every command: results to standard output, for people or as JSON; everything else to standard error."""
 
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -77,11 +76,3 @@ def fail(error: FedbbptError) -> int:
     if error.fix:
         err.print(Text.assemble(("  hint: ", "dim"), error.fix), soft_wrap=True)
     return exit_code(error)
-
-
-def log_to_stderr(level: int) -> None:
-    """Sends log lines of at least `level` to standard error."""
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request at INFO

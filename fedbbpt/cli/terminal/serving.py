@@ -1,12 +1,16 @@
 """The life of a service: it announces its address, runs until its work is done or a signal comes, and then stops."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from fedbbpt.cli.terminal.signals import TERMINATED
 from fedbbpt.host.files import atomic_write
 from fedbbpt.wire.descriptors import watch_descriptors
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0
 """How long open calls may take to finish when a service stops."""
@@ -23,19 +27,34 @@ def announce(role: str, host: str, port: int, address_file: Path | None) -> None
 
 
 async def until_done(stop: Callable[[float], Awaitable[None]], done: asyncio.Task[None] | None = None) -> None:
-    """Waits for `done`, SIGTERM or SIGINT, then calls `stop` with the grace period. Raises what `done` raised."""
-    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    """Waits for `done`, SIGTERM or SIGINT, then calls `stop` with the grace period.
+
+    Raises what `done` raised; if a signal came before it was done, SystemExit or KeyboardInterrupt.
+    """
+    loop = asyncio.get_running_loop()
+    asked, signals = asyncio.Event(), list[signal.Signals]()
+
+    def ask(number: signal.Signals) -> None:
+        signals.append(number)
+        asked.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    ending, watching = asyncio.create_task(asked.wait()), asyncio.create_task(watch_descriptors())
+        loop.add_signal_handler(number, ask, number)
+    ending = asyncio.create_task(asked.wait())
+    watching = asyncio.create_task(watch_descriptors())
     try:
         await asyncio.wait({ending, done} if done else {ending}, return_when=asyncio.FIRST_COMPLETED)
         if done is not None and done.done():
             done.result()
             await asyncio.wait({ending}, timeout=LINGER_SECONDS)
+            return
     finally:
+        await stop(GRACE_SECONDS)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         ending.cancel()
         watching.cancel()
-        await stop(GRACE_SECONDS)
+    log.info("ended by %s", signals[0].name)
+    if signals[0] is signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(TERMINATED)

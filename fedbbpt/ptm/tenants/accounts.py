@@ -40,6 +40,13 @@ class Account:
         self._open: set[Reservation] = set()
         self._bucket = _Bucket(tenant.queries_per_second, tenant.burst)
 
+    def adopt(self, new: "Account") -> None:
+        """Takes over the limits of another account of the same tenant, and keeps its own usage."""
+        rates = [(tenant.queries_per_second, tenant.burst) for tenant in (self._tenant, new._tenant)]
+        if rates[0] != rates[1]:
+            self._bucket = new._bucket
+        self._tenant, self._max_label_tokens = new._tenant, new._max_label_tokens
+
     def spend_label_tokens(self, columns: frozenset[str]) -> frozenset[str]:
         """Counts the label tokens of a task.
 

@@ -67,6 +67,11 @@ class TenantState:
         labels = LabelBook(tenant.min_examples, overlaps=tenant.overlaps)
         return TenantState(tenant, own, account, handles, ResultCache(quotas.cache_bytes), labels, quotas.tasks)
 
+    def adopt(self, new: "TenantState") -> None:
+        """Takes over the agreement of a state of the same tenant, and keeps its own usage, examples and scores."""
+        self.tenant, self.card = new.tenant, new.card
+        self.account.adopt(new.account)
+
     def keep_task(self, task_id: str, task: TaskSpec) -> None:
         """Remembers a task, and forgets the one that was registered longest ago if there are too many.
 

@@ -41,6 +41,8 @@ def test_a_list_of_commands_imports_none_of_them(words: list[str]) -> None:
     assert not modules & {"numpy", "grpc", "google.protobuf", "asyncio"}
     assert {name for name in modules if name.startswith("fedbbpt.cli.")} == {
         "fedbbpt.cli.command_group",
+        "fedbbpt.cli.terminal",
+        "fedbbpt.cli.terminal.signals",
         "fedbbpt.cli.tree",
     }
 

@@ -13,7 +13,8 @@ from fedbbpt.federation import assemble
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.coordinator import Coordinator
-from fedbbpt.server.store import RunRecord, SqliteStore
+from fedbbpt.server.stores.rows import RunRecord
+from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import OWNER, Hello, Measurement, Phase, Receipt, RunState, Task, Update
 
 CLIENTS = ("anna", "bert")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import StoreError, StoreFull, StoreLocked, StoreMismatch, StoreTooNew
-from fedbbpt.server.store import SCHEMA_VERSION, RunRecord, SqliteStore
+from fedbbpt.server.stores.rows import RunRecord
+from fedbbpt.server.stores.schema import SCHEMA_VERSION
+from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import Measurement, Member, Phase, Snapshot, TaskId, Update
 
 RUN = RunRecord("run-1", 2**64 - 1, "digest", "2026-01-01T00:00:00+00:00")
@@ -44,9 +46,9 @@ def test_everything_survives_a_restart(path: Path) -> None:
 
 
 def test_commits_are_synced_in_full(path: Path) -> None:
-    with closing(SqliteStore(path, RUN)) as store, store._engine.connect() as connection:
+    with closing(SqliteStore(path, RUN)) as store:
         pragmas = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            name: store._driver.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous", "locking_mode")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive"}
@@ -105,9 +107,8 @@ def test_a_path_that_cannot_be_opened_is_a_store_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_loses_nothing_and_the_store_continues(path: Path) -> None:
     with closing(SqliteStore(path, RUN)) as store:
-        with store._engine.connect() as connection:
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        (pages,) = store._driver.execute("PRAGMA page_count").fetchone()
+        store._driver.execute(f"PRAGMA max_page_count = {pages}")
         large = np.ones(100_000)
         with pytest.raises(StoreFull):
             store.commit(Snapshot(2, {"mean": large}), [replace(MEMBER, counted=1)])
@@ -117,8 +118,7 @@ def test_a_full_disk_loses_nothing_and_the_store_continues(path: Path) -> None:
         assert loaded is not None
         assert (loaded.round, store.members(), list(store.updates(1))) == (1, {"a": MEMBER}, ["a"])
 
-        with store._engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+        store._driver.execute("PRAGMA max_page_count = 100000")
         store.commit(Snapshot(2, {"mean": large}), [replace(MEMBER, counted=1)])
         loaded = store.load()
         assert loaded is not None

@@ -1,0 +1,1 @@
+"""The durable state of a run: one schema with checksums, in a SQLite file."""

@@ -1,0 +1,178 @@
+"""A store in an SQL database, through SQLAlchemy Core. A subclass opens the database, and translates its errors.
+
+Every transaction rewrites the seal, so that opening finds any row that is not what the last transaction left.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from fedbbpt.errors import StoreMismatch
+from fedbbpt.server.stores import rows
+from fedbbpt.server.stores.damage import check_version, damaged
+from fedbbpt.server.stores.rows import Row, RunRecord
+from fedbbpt.server.stores.schema import MEMBER, METADATA, REPORT, RUN, SEAL, SEALED, SNAPSHOT, UPDATE, Statements
+from fedbbpt.server.stores.seal import Key, Ledger, Seal, seal_of, seal_row, version_of
+from fedbbpt.types import Member, Snapshot, TaskId, Update
+
+T = TypeVar("T")
+
+_KEYS = {table.name: tuple(column.name for column in table.primary_key) for table in (*SEALED, SEAL)}
+
+
+class SqlStore:
+    """Implements `Store`. `run` is the record in the store, which may be older than the record that was passed: the
+    run id and the seed of the first start remain valid after a restart.
+    """
+
+    run: RunRecord
+
+    def __init__(self, connection: sa.Connection, statements: Statements, where: str) -> None:
+        """
+        Args:
+            connection: the only connection to the database.
+            statements: the statements in its dialect.
+            where: the database in a user's words.
+        """
+        self._connection, self._statements, self._where = connection, statements, where
+        self._seal, self._ledger = Seal(0, ""), Ledger({})
+        self._reported = -1
+        """The last round whose report is stored."""
+
+    def _translated(self) -> AbstractContextManager[None]:
+        """Translates the database's errors to StoreError."""
+        raise NotImplementedError
+
+    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
+        with self._translated(), self._connection.begin():
+            return work(self._connection)
+
+    # Opening
+
+    def _tables(self, connection: sa.Connection) -> str:
+        """Returns a digest of the definitions of the tables; empty where the database guards them itself."""
+        return ""
+
+    def _create(self, run: RunRecord) -> None:
+        """Creates the tables, for `run`, in one transaction."""
+        self._write({RUN.name: [rows.run_row(run)]}, open=False, create=True)
+
+    def _verify(self, connection: sa.Connection, run: RunRecord | None) -> None:
+        """Reads every row, and adopts what the store holds. `run`: whose job it must be of; None accepts every job.
+
+        Raises:
+            StoreDamaged: the rows are not those that the last transaction left.
+            StoreTooNew, StoreMismatch: the store is of another version, or of another job.
+        """
+        sealed = self._read(connection, SEAL.name)
+        if len(sealed) != 1:
+            raise damaged("the seal of its last transaction is missing", self._where)
+        check_version(version_of(sealed[0]), self._where)
+        stored = {table.name: self._read(connection, table.name) for table in SEALED}
+        ledger = Ledger({_key(table, row): row["checksum"] for table in stored for row in stored[table]})
+        self._seal, self._ledger = seal_of(sealed[0]), ledger
+        if ledger.total != self._seal.total or len(stored[RUN.name]) != 1:
+            raise damaged("rows are missing, or are those of another time", self._where)
+        self.run = rows.run_of(stored[RUN.name][0])
+        self._reported = max((row["round"] for row in stored[REPORT.name]), default=-1)
+        if run is not None and self.run.job_digest != run.job_digest:
+            fix = "the job that the run began with, or another output folder"
+            raise StoreMismatch(f"holds run {self.run.run_id} of another job", where=self._where, fix=fix)
+
+    # Reading
+
+    def load(self) -> Snapshot | None:
+        def work(connection: sa.Connection) -> Snapshot | None:
+            stored = self._read(connection, SNAPSHOT.name)
+            reports = map(rows.report_of, self._read(connection, REPORT.name))
+            return rows.snapshot_of(stored[0], tuple(reports)) if stored else None
+
+        return self._transact(work)
+
+    def members(self) -> Mapping[str, Member]:
+        stored = self._transact(lambda connection: self._read(connection, MEMBER.name))
+        return {row["client_id"]: rows.member_of(row) for row in stored}
+
+    def updates(self, round: int) -> Mapping[str, Update]:
+        def work(connection: sa.Connection) -> list[Row]:
+            found = connection.execute(self._statements.read_updates, {"round": round})
+            return self._checked(UPDATE.name, found)
+
+        return {row["client_id"]: rows.update_of(row) for row in self._transact(work)}
+
+    def _read(self, connection: sa.Connection, table: str) -> list[Row]:
+        return self._checked(table, connection.execute(self._statements.read[table]))
+
+    def _checked(self, table: str, found: sa.CursorResult[Any]) -> list[Row]:
+        checked = []
+        for each in found.mappings():
+            row = dict(each)
+            columns = {name: value for name, value in row.items() if name != "checksum"}
+            if row["checksum"] != rows.checksum(table, columns):
+                key = ", ".join(f"{name} {row[name]!r}" for name in _KEYS[table])
+                raise damaged(f"the row of {table} with {key} does not match its checksum", self._where)
+            checked.append(row)
+        return checked
+
+    # Writing
+
+    def put_members(self, members: Sequence[Member]) -> None:
+        if members:
+            self._write({MEMBER.name: list(map(rows.member_row, members))})
+
+    def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
+        new: dict[Key, Row] = {}
+        for task_id, update in updates:
+            key = (UPDATE.name, task_id.round, task_id.client_id)
+            if key not in self._ledger.updates and key not in new:
+                new[key] = rows.update_row(task_id, update)
+        if new:
+            self._write({UPDATE.name: list(new.values())})
+
+    def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        # Reports are never changed, only added.
+        added = list(takewhile(lambda report: report.round > self._reported, reversed(snapshot.reports)))[::-1]
+        changed = {
+            SNAPSHOT.name: [rows.snapshot_row(snapshot)],
+            REPORT.name: list(map(rows.report_row, added)),
+            MEMBER.name: list(map(rows.member_row, members)),
+        }
+        self._write(changed, forget_before=snapshot.round)
+        if added:
+            self._reported = added[-1].round
+
+    def _write(
+        self, changed: Mapping[str, list[Row]], *, forget_before: int = 0, open: bool = True, create: bool = False
+    ) -> None:
+        """Puts rows by table and deletes the updates of earlier rounds, in one transaction that renews the seal."""
+        put = {_key(table, row): row["checksum"] for table in changed for row in changed[table]}
+        forgotten = [key for key, round in self._ledger.updates.items() if round < forget_before]
+        total = self._ledger.total_after(put, forgotten)
+        seal = replace(self._seal, transactions=self._seal.transactions + 1, total=total, open=open)
+
+        def work(connection: sa.Connection) -> Seal:
+            if create:
+                METADATA.create_all(connection)
+            for table, changes in changed.items():
+                if changes:
+                    connection.execute(self._statements.put[table], changes)
+            if forgotten:
+                connection.execute(self._statements.forget_updates, {"round": forget_before})
+            renewed = replace(seal, tables=self._tables(connection)) if create else seal
+            connection.execute(self._statements.put[SEAL.name], seal_row(renewed))
+            return renewed
+
+        self._seal = self._transact(work)
+        self._ledger.adopt(put, forgotten)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._connection.engine.dispose()
+
+
+def _key(table: str, row: Row) -> Key:
+    return (table, *(row[name] for name in _KEYS[table]))
