@@ -5,39 +5,62 @@ never completed. So a damaged log would lose acknowledged transactions in silenc
 incomplete, and every frame that is complete must match. https://sqlite.org/fileformat2.html#walformat has the format.
 """
 
-import struct
+from functools import cache
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from fedbbpt.server.stores.damage import damaged
 
-_HEADER, _FRAME_HEADER = struct.Struct(">8I"), struct.Struct(">6I")
+Words: TypeAlias = npt.NDArray[np.uint32]
+
+_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _MAGIC, _FORMAT = 0x377F0682, 3007000
-_LITTLE_ENDIAN, _BIG_ENDIAN = 0, 1
-"""The last bit of the magic number is the order of the bytes in the numbers that the checksums sum up."""
 
 
 def check_log(path: Path, page_bytes: int) -> None:
     """Checks the log at `path`; its pages have `page_bytes`. Raises StoreDamaged."""
-    data = path.read_bytes()
-    if len(data) < _HEADER.size + _FRAME_HEADER.size + page_bytes:
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    frame_bytes = _FRAME_HEADER_BYTES + page_bytes
+    count = max(0, len(data) - _HEADER_BYTES) // frame_bytes
+    if not count:
         return  # no frame is complete, so no transaction is
-    magic, version, page_size, _, salt_1, salt_2, *expected = _HEADER.unpack_from(data)
-    sums = _extended((0, 0), data[: _HEADER.size - 8], magic & 1)
-    if (magic & ~1, version, page_size) != (_MAGIC, _FORMAT, page_bytes) or sums != tuple(expected):
+    header = data[:_HEADER_BYTES].view(">u4")
+    magic, version, page_size = (int(word) for word in header[:3])
+    order = "<>"[magic & 1]  # of the bytes in the words that the checksums sum up
+    sums = _extended(np.zeros((1, 2), np.uint32), data[:24].view(f"{order}u4")[None])
+    if (magic & ~1, version, page_size) != (_MAGIC, _FORMAT, page_bytes) or (sums != header[6:]).any():
         raise damaged("the header of the write-ahead log does not match its checksum", str(path))
-    step = _FRAME_HEADER.size + page_bytes
-    for number, start in enumerate(range(_HEADER.size, len(data) - step + 1, step)):
-        frame = data[start : start + step]
-        *_, frame_salt_1, frame_salt_2, first, second = _FRAME_HEADER.unpack_from(frame)
-        sums = _extended(sums, frame[:8] + frame[_FRAME_HEADER.size :], magic & 1)
-        if (frame_salt_1, frame_salt_2, first, second) != (salt_1, salt_2, *sums):
-            raise damaged(f"frame {number} of the write-ahead log does not match its checksum", str(path))
+    frames = data[_HEADER_BYTES : _HEADER_BYTES + count * frame_bytes].reshape(count, frame_bytes)
+    heads = frames[:, :_FRAME_HEADER_BYTES].copy().view(">u4").astype(np.uint32)
+    covered = np.concatenate([frames[:, :8], frames[:, _FRAME_HEADER_BYTES:]], axis=1).view(f"{order}u4")
+    expected = _extended(np.concatenate([sums, heads[:-1, 4:]]), covered)
+    wrong = (heads[:, 2:4] != header[4:6]).any(axis=1) | (heads[:, 4:] != expected).any(axis=1)
+    if wrong.any():
+        what = f"frame {wrong.argmax()} of the write-ahead log does not match its checksum"
+        raise damaged(what, str(path))
 
 
-def _extended(sums: tuple[int, int], data: bytes, order: int) -> tuple[int, int]:
-    """Returns SQLite's pair of checksums after more bytes, a multiple of 8 of them."""
-    first, second = sums
-    for left, right in struct.iter_unpack("><"[order == _LITTLE_ENDIAN] + "2I", data):
-        first = (first + left + second) & 0xFFFFFFFF
-        second = (second + right + first) & 0xFFFFFFFF
-    return first, second
+def _extended(sums: Words, words: npt.NDArray[np.unsignedinteger]) -> Words:
+    """Returns SQLite's checksums `[F, 2]` after more words `[F, 2 * pairs]`, for F checksums `[F, 2]`.
+
+    For each pair (x, y), SQLite sets a += x + b and then b += y + a, modulo 2^32. That is linear in the checksums and
+    in the words, so a product of matrices computes all F at once; uint32 wraps around.
+    """
+    of_sums, of_words = _coefficients(words.shape[1] // 2)
+    extended: Words = sums @ of_sums + words.astype(np.uint32) @ of_words
+    return extended
+
+
+@cache
+def _coefficients(pairs: int) -> tuple[Words, Words]:
+    """Returns what the checksums `[2, 2]` and each of the words `[2 * pairs, 2]` add to the checksums in the end."""
+    step, pair = np.asarray([[1, 1], [1, 2]], np.uint32), np.asarray([[1, 1], [0, 1]], np.uint32)
+    of_words = np.empty((pairs, 2, 2), np.uint32)
+    power = np.eye(2, dtype=np.uint32)
+    for place in reversed(range(pairs)):
+        of_words[place] = pair @ power
+        power = power @ step
+    return power, of_words.reshape(2 * pairs, 2)

@@ -1,14 +1,16 @@
 """A store in one SQLite file, for a coordinator on one machine.
 
 A write-ahead log with a full sync at every commit: an acknowledged update survives a power cut. The file is locked
-while it is open, so a second coordinator fails at once. Each commit of a round is copied from the log into the file.
-Until it is closed, the file says that a log belongs to it: so a file that lost its log is refused.
+while it is open, so a second coordinator fails at once. When a round has been committed, the log is copied into the
+file, at most once a second: it costs three syncs. Until the file is closed, it says that a log belongs to it. So a file
+that lost its log is refused.
 """
 
 import logging
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from hashlib import sha256
@@ -30,6 +32,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PAGE_BYTES = 4096
+CHECKPOINT_SECONDS = 1.0
+"""The log is copied into the file at most this often."""
 
 _STATEMENTS = statements(insert)
 _UNAVAILABLE = {
@@ -48,9 +52,10 @@ class SqliteFile(SqlStore):
 
     def __init__(self, path: Path, where: Path | None = None) -> None:
         """`where`: the file that errors name, if it is not this one. Raises StoreError."""
-        self._path, self._where_path = path, where or path
+        self._where_path = where or path
         with self._translated():
-            super().__init__(_connect(path), _STATEMENTS, str(self._where_path))
+            self._driver = _connect(path)
+        super().__init__(_engine(self._driver).connect(), _STATEMENTS, str(self._where_path))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -103,27 +108,36 @@ class SqliteStore(SqliteFile):
             StoreError: the file cannot be opened.
         """
         self._log, self._tidy = path.with_name(f"{path.name}-wal"), True
+        _check_access(path.parent, path)
         if not path.exists():
             self._begin(path, run)
+        for part in filter(Path.exists, (path, self._log)):
+            _check_access(part, path)
         if not path.stat().st_size:
             raise damaged("the file is empty", str(path))
         if logged := self._log.exists():
             check_log(self._log, PAGE_BYTES)
-        super().__init__(path)
+        try:
+            super().__init__(path)
+            self._open(run, logged)
+        except BaseException:
+            if logged:
+                self._log.touch()  # SQLite copies the log into the file when it closes it, and deletes the log
+            raise
+
+    def _open(self, run: RunRecord, logged: bool) -> None:
         try:
             self.check(run)
             if self._seal.open and not logged:
-                what = f"its write-ahead log {self._log.name} is missing, which holds the latest transactions"
+                what = f"its write-ahead log {self._log.name} is missing, so its latest transactions would be lost"
                 fix = f"copy {self._log.name} next to it, or restore the latest backup"
-                raise StoreDamaged(what, where=str(path), fix=fix)
+                raise StoreDamaged(what, where=self._where, fix=fix)
             with self._translated():
                 self._driver.execute("PRAGMA journal_mode = WAL")
             self._write({})
             self._checkpoint()
         except BaseException:
             SqlStore.close(self)
-            if logged:
-                self._log.touch()  # SQLite copies the log into the file when it closes it, and deletes the log
             raise
 
     def _begin(self, path: Path, run: RunRecord) -> None:
@@ -142,12 +156,6 @@ class SqliteStore(SqliteFile):
             draft.unlink(missing_ok=True)
         _sync_folder(path.parent)
 
-    @property
-    def _driver(self) -> sqlite3.Connection:
-        driver = self._connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection), "the engine is SQLite's"
-        return driver
-
     def _transact(self, work: Callable[[sa.Connection], T]) -> T:
         try:
             return super()._transact(work)
@@ -164,7 +172,8 @@ class SqliteStore(SqliteFile):
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         super().commit(snapshot, members)
-        self._checkpoint()
+        if time.monotonic() >= self._checkpointed + CHECKPOINT_SECONDS:
+            self._checkpoint()
 
     def _checkpoint(self) -> None:
         """Copies the log into the file, and empties it. This may fail: the log is then read at the next opening."""
@@ -172,6 +181,7 @@ class SqliteStore(SqliteFile):
             with self._translated():
                 busy, _, _ = self._driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._tidy = not busy
+            self._checkpointed = time.monotonic()
         except StoreError as error:
             log.warning("the write-ahead log stays as it is for now: %s", error)
             self._tidy = False
@@ -185,23 +195,30 @@ class SqliteStore(SqliteFile):
         super().close()
 
 
-def _connect(path: Path) -> sa.Connection:
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)),
-        poolclass=sa.StaticPool,
-        connect_args={"timeout": 0, "check_same_thread": False},
-    )
-    sa.event.listen(engine, "connect", _configure)
+def _check_access(part: Path, path: Path) -> None:
+    """Raises StoreError unless this user can read and write `part` of the store at `path`."""
+    if not os.access(part, os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)):
+        what = f"this user cannot read and write {part.absolute()}, or it is on a read-only disk"
+        raise StoreError(what, where=str(path), fix="a folder that exists, and files that can be written")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    driver = sqlite3.connect(path, timeout=0, check_same_thread=False, isolation_level=None)
+    try:
+        settings = ("locking_mode = EXCLUSIVE", "synchronous = FULL", "wal_autocheckpoint = 0", "cell_size_check = ON")
+        for setting in (f"page_size = {PAGE_BYTES}", *settings):
+            driver.execute(f"PRAGMA {setting}")
+    except BaseException:
+        driver.close()
+        raise
+    return driver
+
+
+def _engine(driver: sqlite3.Connection) -> sa.Engine:
+    engine = sa.create_engine("sqlite://", creator=lambda: driver, poolclass=sa.StaticPool)
     # The driver's own transactions exclude DDL and PRAGMA, so transactions begin here instead.
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN EXCLUSIVE"))
-    return engine.connect()
-
-
-def _configure(connection: sqlite3.Connection, record: object) -> None:
-    connection.isolation_level = None
-    settings = ("locking_mode = EXCLUSIVE", "synchronous = FULL", "wal_autocheckpoint = 0", "cell_size_check = ON")
-    for setting in (f"page_size = {PAGE_BYTES}", *settings):
-        connection.execute(f"PRAGMA {setting}")
+    return engine
 
 
 def _sync_folder(folder: Path) -> None:
@@ -217,7 +234,7 @@ def _translated(path: Path) -> Iterator[None]:
     """Translates SQLite's errors to StoreError. The failed transaction has been rolled back."""
     try:
         yield
-    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+    except (sa.exc.DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:  # the last when an error quotes the file
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         if isinstance(cause, sqlite3.ProgrammingError):
             raise  # a fault of this module
@@ -230,7 +247,9 @@ def _translated(path: Path) -> Iterator[None]:
         if code == sqlite3.SQLITE_NOTADB:
             fix = "another file, or the latest backup"
             raise StoreMismatch("not a database, or damaged at its beginning", where=where, fix=fix) from error
-        if code in _UNAVAILABLE:
+        writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+        # A damaged header may say that the file is of a format that SQLite can only read.
+        if code in _UNAVAILABLE and not (code == sqlite3.SQLITE_READONLY and writable):
             what, fix = _UNAVAILABLE[code]
             raise StoreError(f"{what} ({cause})", where=where, fix=fix) from error
         raise damaged(f"the file is corrupt ({cause})", where) from error

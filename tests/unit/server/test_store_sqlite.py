@@ -101,7 +101,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_path_that_cannot_be_opened_is_a_store_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="unable to open"):
+    with pytest.raises(StoreError, match=r"cannot read and write \S*/missing"):
         SqliteStore(tmp_path / "missing" / "run.db", RUN)
 
 
