@@ -1,6 +1,5 @@
 """`fedbbpt bench ptm`: measures how fast a PTM service is on this machine."""
 
-import json as json_format
 import os
 import shlex
 import sys
@@ -18,6 +17,7 @@ from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, out
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.extras import needs_extra
+from fedbbpt.host.json_text import json_text
 from fedbbpt.types import Precision, Runtime
 
 _SIZES, _OTHER = "Sizes", "Causal models and accelerators"
@@ -121,7 +121,7 @@ def _report(figures: tuple[Figure, ...], place: Page | None, json: bool) -> None
     if place is not None:
         place.write(found, figures)
     if json:
-        sys.stdout.write(json_format.dumps(found) + "\n")
+        sys.stdout.write(json_text(found) + "\n")
     else:
         out.print(_table(figures))
 

@@ -6,7 +6,6 @@ However long a file is, one batch of it is in memory.
 import codecs
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from fedbbpt.data.columns import Columns
 from fedbbpt.data.examples import Row, stream
 from fedbbpt.errors import InvalidData, InvalidInput
 from fedbbpt.host.files import atomic_writer
+from fedbbpt.host.json_text import json_text
 from fedbbpt.types import Examples
 
 OUTPUTS = ("csv", "jsonl")
@@ -121,7 +121,7 @@ def predicted(inputs: Named, likely: npt.NDArray[np.float64], labels: Sequence[s
 def _json_writer(file: codecs.StreamWriter, labels: Sequence[str]) -> Write:
     def write(inputs: Named, likely: npt.NDArray[np.float64]) -> None:
         for one in predicted(inputs, likely, labels):
-            file.write(json.dumps(one, ensure_ascii=False) + "\n")
+            file.write(json_text(one, ascii=False) + "\n")
 
     return write
 

@@ -1,7 +1,6 @@
 """The folder of a run: the names of its files, and the results that a finished run leaves in it."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -15,6 +14,7 @@ from fedbbpt.federation.comparison import Comparison, Data, compare
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
 from fedbbpt.federation.splits import Splits
 from fedbbpt.host.files import atomic_write
+from fedbbpt.host.json_text import json_text
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import task_spec
@@ -124,9 +124,9 @@ class FinishedRun:
         """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
         folder = Path(path)
         write_prompt(folder / PROMPT, self.result.z, self.card())
-        lines = [json.dumps(dataclasses.asdict(report)) for report in self.reports]
+        lines = [json_text(dataclasses.asdict(report)) for report in self.reports]
         atomic_write(folder / METRICS, "\n".join(lines) + "\n")
-        atomic_write(folder / SUMMARY, json.dumps(self.summary(), indent=2) + "\n")
+        atomic_write(folder / SUMMARY, json_text(self.summary(), indent=2) + "\n")
 
 
 def finish_run(

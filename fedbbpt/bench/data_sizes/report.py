@@ -1,6 +1,5 @@
 """Writes the records of a grid of sizes as a Markdown page and as JSON, with means and standard errors over seeds."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from fedbbpt.bench.data_sizes.grid import DataGrid
 from fedbbpt.bench.data_sizes.records import BEST_ALONE, Record, Result
 from fedbbpt.bench.methods.report import title
 from fedbbpt.bench.methods.rows import Learns
+from fedbbpt.host.json_text import json_text
 
 COLUMNS = ("method", "alone %", "together %", "pooled %", "queries together")
 SCOPES: tuple[Learns, ...] = ("alone", "together", "pooled")
@@ -109,5 +109,5 @@ def write(grid: DataGrid, records: Sequence[Record], command: str, picture: Path
     page, data = folder / f"{grid.task}-data.md", folder / f"{grid.task}-data.json"
     page.write_text(markdown(grid, records, command, picture), encoding="utf-8")
     kept = {"command": command, "cells": [record.model_dump(mode="json") for record in records]}
-    data.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    data.write_text(json_text(kept, indent=1) + "\n", encoding="utf-8")
     return page, data

@@ -1,6 +1,5 @@
 """Writes records as a Markdown page and as JSON, with means and standard deviations over seeds."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from statistics import mean, stdev
 
 from fedbbpt.bench.methods.grid import IID, Grid
 from fedbbpt.bench.methods.records import Record
+from fedbbpt.host.json_text import json_text
 
 COLUMNS = (
     "method",
@@ -127,5 +127,5 @@ def write(
     page, data = folder / f"{grid.task}.md", folder / f"{grid.task}.json"
     page.write_text(markdown(grid, records, target, command, pictures), encoding="utf-8")
     kept = {"command": command, "target": target, "cells": [record.model_dump(mode="json") for record in records]}
-    data.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    data.write_text(json_text(kept, indent=1) + "\n", encoding="utf-8")
     return page, data

@@ -1,6 +1,5 @@
 """Output of every command: results to standard output, for people or as JSON; everything else to standard error."""
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError
+from fedbbpt.host.json_text import json_text
 
 if TYPE_CHECKING:
     from fedbbpt.data.quality import DataWarning
@@ -40,7 +40,7 @@ def exit_code(error: FedbbptError) -> int:
 def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
     """Prints a result as one JSON object, or as a table of two columns; a nested dict gets indented rows."""
     if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.write(json_text(result) + "\n")
         return
     table = Table(title=title, title_justify="left", show_header=False, box=None)
     for key, value in result.items():
