@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from fedbbpt.errors import FedbbptError, Overloaded, Unauthenticated
+from fedbbpt.errors import FedbbptError, InvalidRequest, Overloaded, Unauthenticated, WrongService
 from fedbbpt.wire.status import logged, to_status
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,14 @@ def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
 
 
 def _with_behaviour(handler: Handler, behaviour: Callable[[Any, Context], Any]) -> Handler:
-    """Returns a handler of the same rpc that calls `behaviour`."""
+    """Returns a handler of the same rpc that calls `behaviour` with the bytes of each request."""
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
-    return make(behaviour, handler.request_deserializer, handler.response_serializer)
+    return make(behaviour, None, handler.response_serializer)
 
 
 async def responses(behaviour: Callable[[Any, Context], Any], request: Any, context: Context) -> AsyncIterator[Any]:
@@ -98,13 +99,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return guarded
 
     def _guard(self, handler: Handler) -> Handler:
-        behaviour = behaviour_of(handler)
+        behaviour, parse = behaviour_of(handler), handler.request_deserializer
+
+        # gRPC would answer a message that cannot be parsed with UNKNOWN, before any of this is called.
+        def read(request: Any) -> Any:
+            if parse is None:
+                return request
+            return _read_all(request, parse) if handler.request_streaming else _read(request, parse)
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 self._begin_call()
                 try:
-                    async for response in behaviour(request, context):
+                    async for response in behaviour(read(request), context):
                         yield response
                 finally:
                     self._open -= 1
@@ -115,7 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._begin_call()
                 try:
-                    return await behaviour(request, context)
+                    return await behaviour(read(request), context)
                 finally:
                     self._open -= 1
             except Exception as error:
@@ -137,6 +144,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return any([hmac.compare_digest(token, given) for token in self._tokens])
 
 
+def _read(data: bytes, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        what = "the message cannot be parsed"
+        raise InvalidRequest(what, where="request", fix="this rpc's request message") from None
+
+
+async def _read_all(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+    async for data in requests:
+        yield _read(data, parse)
+
+
 async def _abort(context: Context, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
@@ -146,6 +166,8 @@ async def _abort(context: Context, error: Exception) -> None:
 
 def status_of(error: Exception) -> Status:
     """Logs the error and returns its status: code, details and trailing metadata."""
+    if isinstance(error, NotImplementedError):  # raised by what protoc generates for rpcs that a service leaves out
+        error = WrongService("this service does not have this call", fix="one of the calls that reflection lists")
     if isinstance(error, FedbbptError):
         log.warning("%s", logged(error))
     else:

@@ -13,5 +13,5 @@ def duration(seconds: float) -> Duration:
 
 
 def seconds_of(message: Duration) -> float:
-    """Returns a message's duration in seconds."""
-    return message.ToTimedelta().total_seconds()
+    """Returns a message's duration in seconds. A message can hold more than a timedelta can."""
+    return message.seconds + message.nanos / 1e9

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from fedbbpt import cli, errors
-from fedbbpt.cli.terminal.console import EXIT_CODES, exit_code
+from fedbbpt.cli.terminal.console import EXIT_CODES, exit_code, show
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.job.config import read_job
 from fedbbpt.methods import METHODS
@@ -191,3 +191,9 @@ def test_classes_that_are_numbers_are_pointed_out(run: CommandLine) -> None:
         table = table.replace(f",{label}\n", f",{index}\n")
     Path("questions.csv").write_text(table)
     assert "classes are numbers" in run("simulate", "job.toml", "--out", "numbered").err.replace("\n", " ")
+
+
+def test_json_output_has_no_numbers_that_json_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    show({"last": {"dev_loss": float("inf")}, "z": (1.0, float("nan"))}, as_json=True)
+    read = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert read == {"last": {"dev_loss": None}, "z": [1.0, None]}
