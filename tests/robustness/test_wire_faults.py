@@ -236,14 +236,15 @@ def sweep(
     """Makes a run for each of `steps` positions among the bytes that an undisturbed run sends in this direction."""
     with make_connection(security) as line:
         assert line.run() == expected
-        total = line.proxy.passed[way]
+        # The length of a run varies slightly, because messages may share packets.
+        total = line.proxy.passed[way] * 9 // 10
     struck = 0
     for byte in range(total // (2 * steps), total, total // steps):
         with make_connection(security) as line:
             line.proxy.fault = at = fault(byte)
             assert line.run() == expected
             struck += at.struck
-    assert struck >= steps - 1  # the length of a run varies slightly, because messages may share packets
+    assert struck >= steps - 1
 
 
 @each_number_of_steps
