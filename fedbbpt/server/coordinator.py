@@ -330,6 +330,11 @@ class Coordinator:
             log.error("%s; trying again in %g s", error, STORE_RETRY_SECONDS)
             self._retry_at = now + STORE_RETRY_SECONDS
 
+    @property
+    def missing(self) -> int:
+        """The number of updates without which the open round has all that it asked for; 0 if no round is open."""
+        return 0 if self._round.closed else len(self._round.cohort) - len(self._round.received)
+
     def next_deadline(self) -> float | None:
         """Returns the time of the next tick, if no client or operator calls before; None if no tick is due."""
         if self._retry_at is not None:

@@ -2,7 +2,7 @@
 
 The coordinator is called on the event loop itself, never from a thread. So there is one writer, and no call waits for a
 lock. A call costs a synchronous commit, and the last call of a round a step of the method too: milliseconds, against
-heartbeats of seconds. Updates that have arrived by the same pass of the event loop share one commit.
+heartbeats of seconds. Updates that arrive shortly after each other share one commit.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ from fedbbpt.wire.traffic import TrafficMeter
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 RUN_SERVICE = run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name
 HEARTBEAT_SECONDS = 10.0
+GATHER_SECONDS = 0.01
+"""How long an update may wait for others to share its commit. It delays no round: the last update waits for none."""
 WATCH_SECONDS = 0.25
 """The shortest time between two messages to a watcher, so that watching costs little however fast the rounds are."""
 
@@ -55,6 +57,7 @@ class LiveRun:
         """Set when the run has ended."""
         self._status_version, self._tasks_version = coordinator.status_version, coordinator.tasks_version
         self._arrived: list[tuple[Submission, asyncio.Future[Receipt]]] = []
+        self._gathering: asyncio.TimerHandle | None = None
         self._task: SharedTask | None = None
 
     @staticmethod
@@ -80,19 +83,23 @@ class LiveRun:
                 self.status_changed = asyncio.Event()
 
     async def submit(self, submission: Submission) -> Receipt:
-        """Submits an update together with all others that arrive by the same pass of the event loop.
+        """Submits an update together with others that arrive within GATHER_SECONDS, or at once if the round has all.
 
         Raises what `Coordinator.submit` raises.
         """
         loop = asyncio.get_running_loop()
-        if not self._arrived:
-            loop.call_soon(self._submit_all)
         answer: asyncio.Future[Receipt] = loop.create_future()
         self._arrived.append((submission, answer))
+        if len(self._arrived) >= self.coordinator.missing:
+            self._submit_all()
+        elif self._gathering is None:
+            self._gathering = loop.call_later(GATHER_SECONDS, self._submit_all)
         return await answer
 
     def _submit_all(self) -> None:
-        arrived, self._arrived = self._arrived, []
+        if self._gathering is not None:
+            self._gathering.cancel()
+        arrived, self._arrived, self._gathering = self._arrived, [], None
         answers: Sequence[Receipt | Exception]
         try:
             with self.notifying() as coordinator:

@@ -1,1 +1,1 @@
-"""The cost of rounds: their time and their bytes, with clients that compute nothing."""
+"""The cost of rounds with clients that compute nothing: their time, next to a bare gRPC barrier, and their bytes."""

@@ -1,0 +1,75 @@
+"""Clients that do as little as the protocol permits, all in one process, so that the coordinator is what is measured."""
+
+import asyncio
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import grpc
+import numpy as np
+
+from fedbbpt.bench.rounds.barrier import CHANNEL_OPTIONS
+from fedbbpt.bench.rounds.measuring import WARM_ROUNDS, Certificate
+from fedbbpt.bench.rounds.zero_compute import MEASURED, WEIGHT, arrays
+from fedbbpt.codecs import CODECS
+from fedbbpt.federation import assemble
+from fedbbpt.job.config import Job
+from fedbbpt.types import Arrays, Phase, TaskId, Update
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from fedbbpt.wire.messages import coordinator_messages
+from fedbbpt.wire.tensors import bundle
+from fedbbpt.wire.tls import channel_credentials
+
+
+def take_part(connection: Connection, certificate: Certificate, address: str, job: Job, clients: int) -> None:
+    """Runs the clients: tells when they are warm, and at the end their CPU seconds and their rounds since then."""
+    credentials = channel_credentials(certificate.client)
+    target = address.replace("127.0.0.1", "localhost")
+    templates = {pb.PHASE_UPDATE: _template(arrays(job)), pb.PHASE_EVALUATE: _template({})}
+
+    async def run() -> tuple[float, int]:
+        begun, rounds = 0.0, 0
+        channels = [grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS) for _ in range(clients)]
+        stubs: list[Any] = [CoordinatorServiceStub(channel) for channel in channels]
+        sessions = []
+        for index, stub in enumerate(stubs):
+            hello = assemble.hello(assemble.client_name(index), "key", 8)
+            sessions.append((await stub.Join(coordinator_messages.join_request(hello))).session)
+
+        async def answer(stub: Any, session: str, first: bool) -> None:
+            nonlocal begun, rounds
+            async for response in stub.StreamTasks(pb.StreamTasksRequest(session=session)):
+                if response.WhichOneof("event") != "task":
+                    continue
+                task = response.task.id
+                if first and task.round == WARM_ROUNDS:
+                    connection.send("warm")
+                    begun = time.process_time()
+                request = pb.SubmitUpdateRequest()
+                request.CopyFrom(templates[task.phase])
+                request.header.session = session
+                request.header.id.CopyFrom(task)
+                receipt = (await stub.SubmitUpdate(request)).receipt
+                assert receipt == pb.RECEIPT_COUNTED, f"a client's receipt is {receipt}"
+                rounds += first and task.round >= WARM_ROUNDS
+
+        async with asyncio.TaskGroup() as group:
+            for index, (stub, session) in enumerate(zip(stubs, sessions, strict=True)):
+                group.create_task(answer(stub, session, first=index == 0))
+        used = time.process_time() - begun
+        for channel in channels:
+            await channel.close(None)
+        return used / clients, rounds
+
+    connection.send(asyncio.run(run()))
+    connection.poll(None)
+
+
+def _template(found: Arrays) -> pb.SubmitUpdateRequest:
+    """Returns an update, in which only the session and the id of the task are missing."""
+    update = Update(CODECS["float32"].encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
+    task_id = TaskId("", 0, "", Phase.UPDATE)
+    return pb.SubmitUpdateRequest(
+        header=coordinator_messages.update_header("", task_id, update, bundle(update.arrays)[0])
+    )
