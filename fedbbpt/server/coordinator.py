@@ -229,9 +229,7 @@ class Coordinator:
                 answers.append(error)
         try:
             if stored:
-                self._store.put_updates(stored)
-            self._updates |= decoded
-            self._round = following
+                self._keep(following, stored, decoded, now)
             for submission, answer in zip(submissions, answers, strict=True):
                 if not isinstance(answer, Exception):
                     self._readmit(submission.task_id.client_id)
@@ -240,6 +238,37 @@ class Coordinator:
         self.status_version += 1
         self.tick(now)
         return answers
+
+    def _keep(
+        self, following: Round, stored: Sequence[tuple[TaskId, Update]], decoded: Mapping[str, Update], now: float
+    ) -> None:
+        """Adopts a round with further updates, and makes them durable.
+
+        If they complete the round, it is closed. Then the state that follows from them is stored instead of them, which
+        saves a commit, and most rounds with few clients have no other.
+        """
+        before, snapshot = self._round, self._store.snapshot
+        self._round, self._updates = following, {**self._updates, **decoded}
+        try:
+            if not self._closes(now):
+                self._store.put_updates(stored)
+        except BaseException:
+            if self._store.snapshot is snapshot:
+                self._round = before
+                self._updates = {name: update for name, update in self._updates.items() if name not in decoded}
+            raise
+
+    def _closes(self, now: float) -> bool:
+        """Closes the round if it is due. Returns whether it was due, and the store did not fail."""
+        _, effects = step(self._round, TimePassed(now))
+        if not any(isinstance(effect, CloseRound) for effect in effects):
+            return False
+        try:
+            self._advance(now)
+        except StoreError as error:
+            log.error("%s; storing the updates alone", error)
+            return False
+        return True
 
     def _readmit(self, client_id: str) -> None:
         """Lets a client take part again that lapsed because it was slow: its late answer shows that it is alive."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fedbbpt.errors import FedbbptError, InvalidUpdate, SessionUnknown, StoreFull
-from fedbbpt.server.coordinator import Submission
-from fedbbpt.types import Receipt, TaskId, Update
+from fedbbpt.server.coordinator import STORE_RETRY_SECONDS, Submission
+from fedbbpt.types import Member, Receipt, Snapshot, TaskId, Update
 from tests.coordinators import Bench, FullStore, update
 
 CLIENTS = ("anna", "bert", "clara", "dora")
@@ -16,9 +16,15 @@ class CountingStore(FullStore):
     """A store that remembers which updates came together."""
 
     together: list[list[str]] = field(default_factory=list)
+    full_for_snapshots: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
+
+    def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        if self.full_for_snapshots:
+            raise StoreFull("the disk is full")
+        super().commit(snapshot, members)
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
         if self.full:
@@ -42,12 +48,34 @@ def submission(bench: Bench, client: str, weight: float = 2.0) -> Submission:
 
 def test_updates_that_arrive_together_are_stored_together() -> None:
     made, store = bench()
-    submissions = [submission(made, client) for client in CLIENTS]
+    submissions = [submission(made, client) for client in CLIENTS[:3]]
     submissions.append(submissions[0])
     answers = made.coordinator.submit_all(submissions, made.now)
-    assert answers == [Receipt.COUNTED] * 4 + [Receipt.DUPLICATE]
-    assert store.together == [list(CLIENTS)]
-    assert made.round == 1
+    assert answers == [Receipt.COUNTED] * 3 + [Receipt.DUPLICATE]
+    assert store.together == [list(CLIENTS[:3])]
+    assert made.round == 0
+
+
+def test_updates_that_complete_a_round_are_not_stored_themselves() -> None:
+    made, store = bench()
+    first = submission(made, "anna")
+    made.coordinator.submit_all([first], made.now)
+    rest = [submission(made, client) for client in CLIENTS[1:]]
+    assert made.coordinator.submit_all(rest, made.now) == [Receipt.COUNTED] * 3
+    assert store.together == [["anna"]]
+    assert (made.round, made.last.clients) == (1, 4)
+    assert made.coordinator.submit_all([first, *rest], made.now) == [Receipt.DUPLICATE] * 4
+
+
+def test_updates_that_complete_a_round_are_stored_if_it_cannot_be_closed() -> None:
+    made, store = bench()
+    submissions = [submission(made, client) for client in CLIENTS]
+    store.full_for_snapshots = True
+    assert made.coordinator.submit_all(submissions, made.now) == [Receipt.COUNTED] * 4
+    assert (store.together, made.round) == ([list(CLIENTS)], 0)
+    store.full_for_snapshots = False
+    made.wait(STORE_RETRY_SECONDS)
+    assert (made.round, made.last.clients) == (1, 4)
 
 
 def test_a_bad_update_is_refused_alone() -> None:
