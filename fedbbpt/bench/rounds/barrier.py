@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from fedbbpt.bench.rounds.measuring import WARM_ROUNDS, Certificate, Crew, told
-from fedbbpt.wire.tls import channel_credentials, server_credentials
+from fedbbpt.wire.tls import ServerCertificates, channel_credentials
 
 DOWN, UP = bytes(2000), bytes(100)
 METHOD = "/barrier/Round"
@@ -67,10 +67,10 @@ class _Barrier:
 def _serve(connection: Connection, certificate: Certificate, clients: int, rounds: int) -> None:
     async def serve() -> None:
         barrier = _Barrier(clients, rounds)
-        handler = grpc.stream_stream_rpc_method_handler(barrier.take_part)
+        handler: Any = grpc.stream_stream_rpc_method_handler(barrier.take_part)
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         server.add_registered_method_handlers("barrier", {"Round": handler})
-        connection.send(server.add_secure_port("127.0.0.1:0", server_credentials(certificate.server)))
+        connection.send(server.add_secure_port("127.0.0.1:0", ServerCertificates(certificate.server).credentials()))
         await server.start()
         await barrier.done.wait()
         connection.send(barrier.times)

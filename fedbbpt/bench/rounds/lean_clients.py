@@ -1,4 +1,4 @@
-"""Clients that do as little as the protocol permits, all in one process, so that the coordinator is what is measured."""
+"""Clients that do as little as the protocol permits, all in one process, to measure the coordinator alone."""
 
 import asyncio
 import time

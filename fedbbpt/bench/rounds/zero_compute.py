@@ -1,4 +1,4 @@
-"""A job whose clients compute nothing, and the updates that they answer with: numbers drawn once, of the right shapes."""
+"""A job whose clients compute nothing, and the updates that they answer with: arbitrary numbers of the right shapes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
