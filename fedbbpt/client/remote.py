@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from fedbbpt.client.auxiliary_download import AuxiliaryDownload
+from fedbbpt.client.held_search import CannotReplay, HeldSearch
 from fedbbpt.errors import (
     ChecksumMismatch,
     CoordinatorUnavailable,
@@ -27,8 +28,8 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.methods import SETTINGS
-from fedbbpt.types import Auxiliary, Hello, Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.methods import SETTINGS, client_method
+from fedbbpt.types import Arrays, Auxiliary, ExtensionSettings, Hello, Receipt, RunSettings, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.messages import coordinator_messages
@@ -80,10 +81,14 @@ class RemoteCoordinator:
         self._run_id, self._session = "", ""
         self._heartbeat_seconds = 0.0
         self._max_update_bytes = 0
+        self._search: HeldSearch | None = None
 
     def join(self, hello: Hello) -> RunSettings:
         self._hello = hello
-        return self._patience.call(self._join)
+        settings = self._patience.call(self._join)
+        if not isinstance(settings.method, ExtensionSettings) and (replay := client_method(settings).replay):
+            self._search = HeldSearch(replay)
+        return settings
 
     def _join(self) -> RunSettings:
         assert self._hello is not None, "join comes first"
@@ -145,8 +150,12 @@ class RemoteCoordinator:
             session = self._session
             problem: FedbbptError
             try:
-                yield from self._read(self._stub.StreamTasks(pb.StreamTasksRequest(session=session)))
+                yield from self._read(self._stub.StreamTasks(self._request(session)))
                 return
+            except CannotReplay as reason:
+                log.warning("%s; it gets each broadcast whole from now on", reason)
+                self._search = None
+                continue
             except grpc.RpcError as error:
                 problem = from_rpc_error(error, CoordinatorUnavailable)
             except (CoordinatorUnavailable, ChecksumMismatch) as error:
@@ -163,6 +172,11 @@ class RemoteCoordinator:
                     self._patience.call(self._join)
                 except RunFinished:
                     return
+
+    def _request(self, session: str) -> pb.StreamTasksRequest:
+        if self._search is None:
+            return pb.StreamTasksRequest(session=session)
+        return pb.StreamTasksRequest(session=session, replays=True, state=self._search.digest)
 
     def _read(self, stream: Iterator[pb.StreamTasksResponse]) -> Iterator[Task]:
         """Yields the tasks of one stream, up to `finished`."""
@@ -182,12 +196,20 @@ class RemoteCoordinator:
                         raise InvalidRequest("a chunk without a task", where="StreamTasksResponse.chunk")
                     assembler.add(response.chunk)
                 if header is not None and assembler is not None and assembler.complete:
-                    yield coordinator_messages.task(header, assembler.arrays())
+                    yield coordinator_messages.task(header, self._broadcast(header, assembler.arrays()))
                     header, assembler = None, None
                 timer.start()
         finally:
             timer.stop()
         raise CoordinatorUnavailable("the stream ended before the run did")
+
+    def _broadcast(self, header: pb.TaskHeader, arrays: Arrays) -> Arrays:
+        """Returns the broadcast of a task. Raises CannotReplay."""
+        if not header.HasField("replay"):
+            return arrays
+        if self._search is None:
+            raise InvalidRequest("a replay for a client that does not replay", where="TaskHeader.replay")
+        return self._search.broadcast(header.replay.before, header.replay.after, arrays, header.seed)
 
     def submit(self, task_id: TaskId, update: Update) -> Receipt:
         announced, data = bundle(update.arrays)

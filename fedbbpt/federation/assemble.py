@@ -18,7 +18,7 @@ from fedbbpt.host.files import atomic_write, sha256_of_file
 from fedbbpt.interfaces import Link, Ptm, Store, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.methods import client_method, server_half
+from fedbbpt.methods import client_method, replay_of, server_half
 from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.method import AnyMethod
 from fedbbpt.prompts import space_of
@@ -48,6 +48,7 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
         cohort=cohort_rules(job),
         store=store,
         traffic=traffic,
+        replay=replay_of(job.definition(), job.method, job.space()),
     )
 
 

@@ -16,6 +16,7 @@ from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_readout, fed_sp, fed
 from fedbbpt.methods.alternating import AlternatingClient, AlternatingServer, alternating_space
 from fedbbpt.methods.extension import extension_settings, plugin_settings
 from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
+from fedbbpt.methods.replay import Replay
 from fedbbpt.prompts import space_of
 from fedbbpt.types import ExtensionSettings, MethodSettings, RunSettings
 
@@ -98,6 +99,11 @@ class ClientMethod:
         """Whether the run's clients need a score for each class, and not only losses."""
         return self.method.needs_scores(self.settings)
 
+    @property
+    def replay(self) -> Replay[Any] | None:
+        """How a client replays the server's steps; None if it gets each broadcast whole."""
+        return None if alternating_space(self.space) else self.method.replay(self.settings, self.space)
+
     def half(self, objectives: Objectives) -> ClientHalf:
         """Returns the half of a client that queries the PTM. Raises InvalidInput for a white-box method."""
         if self.method.client is None:
@@ -120,6 +126,11 @@ class ClientMethod:
             what = f"the model owner takes no part in {self.method.name}"
             raise InvalidInput(what, where="method", fix="fed-sp")
         return self.method.owner(self.settings, self.space, model)
+
+
+def replay_of(method: AnyMethod, config: MethodConfig, space: PromptSpace) -> Replay[Any] | None:
+    """Returns how the clients of a run replay its steps; None for searches with a readout, which they do not."""
+    return None if alternating_space(space) else method.replay(method.settings(config), space)
 
 
 def client_method(settings: RunSettings, own: Sequence[AnyMethod] = ()) -> ClientMethod:

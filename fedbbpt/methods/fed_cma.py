@@ -19,11 +19,16 @@ within a trust region is the next mean (optim/newton.py), and a ridge keeps it f
 One of the candidates is the centre of the region, and clients send by how much their loss fell from there to the mean.
 So a step is judged by those who answer, on the same examples before and after it, and the clients that answer may
 differ from round to round.
+
+The server learns P numbers from a round, or chooses N for a Newton step, and the next broadcast follows from them and
+from the search of the round before. So clients that hold that search replay the step (`methods.replay`).
+
+Above 300 lines, because the config, the settings, both halves and the replays of one method share a file.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,7 +43,7 @@ from fedbbpt.optim.cmaes import CmaEs, CmaState, sample
 from fedbbpt.optim.losses import finite
 from fedbbpt.optim.newton import Newton, NewtonState
 from fedbbpt.toml.section import contradiction
-from fedbbpt.types import Arrays, Expansion, MethodSettings, Metrics, Population, Task, Update, merge, unpack
+from fedbbpt.types import Arrays, Expansion, MethodSettings, Metrics, Population, Task, Update, merge, pack, unpack
 
 
 class FedCmaConfig(MethodConfig):
@@ -131,6 +136,23 @@ class FedCmaServer:
         return unpack(CmaState, arrays)
 
 
+@dataclass(frozen=True, slots=True)
+class FedNewtonState:
+    """The server's state between two rounds, and where the moves of its model come from.
+
+    They lead from the centre, around which the candidates of the seed `drawn` were, to these and to `before`, the
+    first of them. `NewtonReplay` repeats them.
+    """
+
+    search: NewtonState
+    before: npt.NDArray[np.float64]
+    """`[n]`"""
+    drawn: npt.NDArray[np.int64]
+    """`[1]`, with the bits of an unsigned number."""
+    scale: float
+    """The standard deviation of the candidates."""
+
+
 class FedNewtonServer:
     """Steps to the best mixture of the candidates' scores."""
 
@@ -140,32 +162,36 @@ class FedNewtonServer:
         self._search = Newton(config.population, config.first_sigma, config.ridge, space.offsets)
         self._dim = space.dim
 
-    def init(self, seed: int) -> NewtonState:
-        return self._search.init(np.zeros(self._dim))
+    def init(self, seed: int) -> FedNewtonState:
+        start = np.zeros(self._dim)
+        return FedNewtonState(self._search.init(start), start, np.zeros(1, np.int64), self._search.scale)
 
-    def broadcast(self, state: NewtonState, seed: int) -> Arrays:
-        scale = np.array([self._search.scale], np.float32)
-        return {"mean": self.prompt(state), "center": state.center.astype(np.float32), "scale": scale}
+    def broadcast(self, state: FedNewtonState, seed: int) -> Arrays:
+        scale = np.array([state.scale], np.float32)
+        return {"mean": self.prompt(state), "center": state.search.center.astype(np.float32), "scale": scale}
 
-    def step(self, state: NewtonState, updates: Sequence[Update], seed: int) -> tuple[NewtonState, Metrics]:
+    def step(self, state: FedNewtonState, updates: Sequence[Update], seed: int) -> tuple[FedNewtonState, Metrics]:
         """Returns the next state. `train_loss` is the loss of the mean."""
-        total = merge(updates)
+        total, search = merge(updates), state.search
         average = {name: array / total.weight for name, array in total.arrays.items()}
         expansion = Expansion(average["loss"], average["gradient"], _symmetric(average["hessian"]))
         arrays = self.broadcast(state, seed)
         population = near(arrays, seed, self._search.population, self._search.offsets)
-        told = self._search.tell(state, population, expansion, float(average["decrease"][0]))
-        return told, {"train_loss": float(average["loss"][0])}
+        told = self._search.tell(search, population, expansion, float(average["decrease"][0]))
+        metrics = {"train_loss": float(average["loss"][0])}
+        if told.moves is search.moves:  # the last step was refused
+            return replace(state, search=told), metrics
+        return replace(state, search=told, before=search.center, drawn=_signed(seed)), metrics
 
-    def prompt(self, state: NewtonState) -> npt.NDArray[np.float32]:
-        return state.mean.astype(np.float32)
+    def prompt(self, state: FedNewtonState) -> npt.NDArray[np.float32]:
+        return state.search.mean.astype(np.float32)
 
-    def expected(self, state: NewtonState) -> Mapping[str, tuple[int, ...]]:
+    def expected(self, state: FedNewtonState) -> Mapping[str, tuple[int, ...]]:
         number = self._search.population + self._search.offsets
         return {"loss": (1,), "decrease": (1,), "gradient": (number,), "hessian": (number * (number + 1) // 2,)}
 
-    def restore(self, arrays: Arrays) -> NewtonState:
-        return unpack(NewtonState, arrays)
+    def restore(self, arrays: Arrays) -> FedNewtonState:
+        return unpack(FedNewtonState, arrays)
 
 
 def server(config: FedCmaConfig, space: PromptSpace) -> FedCmaServer | FedNewtonServer:
@@ -212,6 +238,78 @@ def _symmetric(upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(matrix + np.triu(matrix, 1).T)
 
 
+class RanksReplay:
+    """Replays a step by ranks from the order of the best candidates, all that CMA-ES uses of the losses."""
+
+    def __init__(self, settings: FedCmaSettings) -> None:
+        self._settings = settings
+        # The initial step size is not used, because a replay begins at a state.
+        self._search = CmaEs(settings.population, sigma=1.0, covariance="diagonal")
+
+    def held(self, state: CmaState) -> Arrays:
+        return pack(state)
+
+    def broadcast(self, held: Arrays) -> Arrays:
+        state = unpack(CmaState, held)
+        return {"mean": state.mean.astype(np.float32), "scale": self._search.scale(state).astype(np.float32)}
+
+    def news(self, after: CmaState, updates: Sequence[Update], seed: int) -> Arrays:
+        total = merge(updates)
+        order = np.argsort(total.arrays["losses"] / total.weight, kind="stable")
+        best = order[: self._settings.population // 2]
+        return {"best": best.astype(np.uint8 if self._settings.population <= 256 else np.int32)}
+
+    def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
+        number = self._settings.population
+        places = np.full(number, float(number))
+        places[news["best"]] = np.arange(number // 2)
+        population = candidates(self.broadcast(held), seed, self._settings)
+        return pack(self._search.tell(unpack(CmaState, held), population, places))
+
+
+class NewtonReplay:
+    """Replays a Newton step from the mixture of the moves that it consists of.
+
+    A step that follows a refused one consists of the moves of an earlier round, see `FedNewtonState`.
+    """
+
+    def __init__(self, settings: FedCmaSettings, offsets: int) -> None:
+        self._population, self._offsets = settings.population, offsets
+
+    def held(self, state: FedNewtonState) -> Arrays:
+        points = {"mean": state.search.mean, "center": state.search.center, "before": state.before}
+        arrays = {name: point.astype(np.float32) for name, point in points.items()}
+        return {**arrays, "scale": np.array([state.scale], np.float32), "drawn": state.drawn}
+
+    def broadcast(self, held: Arrays) -> Arrays:
+        return {name: held[name] for name in ("mean", "center", "scale")}
+
+    def news(self, after: FedNewtonState, updates: Sequence[Update], seed: int) -> Arrays:
+        accepted = after.drawn[0] == _signed(seed)[0]
+        return {"mixture": newton.mixture(after.search), "accepted": np.array([accepted], np.uint8)}
+
+    def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
+        arrays = dict(held)
+        if news["accepted"][0]:
+            arrays |= {"center": held["mean"], "before": held["center"], "drawn": _signed(seed)}
+        around = {"mean": arrays["center"], "center": arrays["before"], "scale": held["scale"]}
+        drawn = int(arrays["drawn"].view(np.uint64)[0])
+        center = arrays["center"].astype(np.float64)
+        moves = newton.moves_of(center, near(around, drawn, self._population, self._offsets), self._offsets)
+        return {**arrays, "mean": newton.stepped(center, moves, news["mixture"]).astype(np.float32)}
+
+
+def _signed(seed: int) -> npt.NDArray[np.int64]:
+    return np.array([seed], np.uint64).view(np.int64)
+
+
+def replay(settings: FedCmaSettings, space: PromptSpace) -> RanksReplay | NewtonReplay | None:
+    """Returns the replay of the method's steps; None for a full covariance, whose state is larger than a broadcast."""
+    if settings.expansion_sent:
+        return NewtonReplay(settings, space.offsets)
+    return None if settings.candidates_sent else RanksReplay(settings)
+
+
 def settings(config: FedCmaConfig) -> FedCmaSettings:
     """Returns the settings that clients receive for a config."""
     return FedCmaSettings(
@@ -229,4 +327,5 @@ METHOD = Method(
     server=server,
     client=FedCmaClient,
     needs_scores=lambda settings: settings.expansion_sent,
+    replay=replay,
 )

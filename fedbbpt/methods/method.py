@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf, WhiteBox
 from fedbbpt.limits import MAX_ROUNDS
+from fedbbpt.methods.replay import Replay
 from fedbbpt.tasks.readout_fit import RIDGES
 from fedbbpt.toml.section import Section
 from fedbbpt.types import MethodSettings
@@ -80,6 +81,8 @@ class Method(Generic[C, S]):
     """Returns the kinds of `task.prompt` that a config can search over."""
     needs_scores: Callable[[S], bool] = lambda settings: False
     """Returns whether clients need a score for each class, and not only losses."""
+    replay: Callable[[S, PromptSpace], Replay[Any] | None] = lambda settings, space: None
+    """Returns how clients replay the server's steps; None if all of them get each broadcast whole."""
     owner: Callable[[S, PromptSpace, WhiteBox], ClientHalf] | None = None
     """Makes the half of the model owner, for methods in which the owner takes a turn between two client rounds."""
     owner_takes_part: Callable[[C], bool] = lambda config: False

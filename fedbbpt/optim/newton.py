@@ -38,15 +38,17 @@ the mean, and far enough for their scores to differ by more than their rounding.
 class NewtonState:
     """A step that the next population judges, and the model of the objective that it comes from.
 
-    At center + u axes, the objective is about its value at the center + slopes u + curvatures u^2 / 2.
+    At center + u mixtures moves, the objective is about its value at the center + slopes u + curvatures u^2 / 2.
     """
 
     mean: Vector
     """The point `[n]` that the step reached, and that the next population is drawn around."""
     center: Vector
     """The point `[n]` that the step began at, which is the best so far."""
-    axes: Vector
-    """`[r, n]`, orthonormal; r = 0 before the first population."""
+    moves: Population
+    """The moves `[N, n]` from `center` in which the model was made; N = 0 before the first population."""
+    mixtures: Vector
+    """`[r, N]`: the mixtures of the moves along which the model is diagonal, orthonormal in z."""
     slopes: Vector
     """`[r]`"""
     curvatures: Vector
@@ -96,7 +98,8 @@ class Newton:
         return NewtonState(
             mean=start,
             center=start,
-            axes=np.zeros((0, n)),
+            moves=np.zeros((0, n)),
+            mixtures=np.zeros((0, 0)),
             slopes=np.zeros(0),
             curvatures=np.zeros(0),
             radius=self.sigma * math.sqrt(n),
@@ -119,17 +122,26 @@ class Newton:
             decrease: F at the centre minus F at the mean, on the same examples. NaN counts as an increase.
         """
         mean, center = state.mean, state.center
-        axes, slopes, curvatures = state.axes, state.slopes, state.curvatures
+        moves, mixtures, slopes, curvatures = state.moves, state.mixtures, state.slopes, state.curvatures
         decrease += self.ridge / 2 * float(center @ center - mean @ mean)
         radius = self._radius(state, decrease)
         if decrease >= 0 or not radius < state.radius:
             center = mean
-            moves = np.concatenate([population - mean, np.eye(len(mean))[len(mean) - self.offsets :]])
-            axes, slopes, curvatures = model(mean, moves, expansion, self.ridge)
+            moves = moves_of(mean, population, self.offsets)
+            mixtures, slopes, curvatures = model(mean, moves, expansion, self.ridge)
         move = within(slopes, curvatures, radius)
-        reached = (center + move @ axes).astype(np.float32).astype(np.float64)  # as the PTM gets it
         predicted = -float(slopes @ move + curvatures @ move**2 / 2)
-        return NewtonState(reached, center, axes, slopes, curvatures, radius, predicted, state.generation + 1)
+        return NewtonState(
+            mean=stepped(center, moves, move @ mixtures),
+            center=center,
+            moves=moves,
+            mixtures=mixtures,
+            slopes=slopes,
+            curvatures=curvatures,
+            radius=radius,
+            predicted=predicted,
+            generation=state.generation + 1,
+        )
 
     def _radius(self, state: NewtonState, decrease: float) -> float:
         """Returns the radius after a step with that actual decrease."""
@@ -142,11 +154,32 @@ class Newton:
         return state.radius
 
 
-def model(z: Vector, moves: Population, expansion: Expansion, ridge: float) -> tuple[Vector, Vector, Vector]:
-    """Returns the axes `[r, n]`, slopes `[r]` and curvatures `[r]` of F(z) + ridge / 2 |z|^2 around z.
+def moves_of(mean: Vector, population: Population, offsets: int) -> Population:
+    """Returns the moves `[N, n]` from the mean to the candidates, and along each of the last entries of z."""
+    return np.concatenate([population - mean, np.eye(len(mean))[len(mean) - offsets :]])
 
-    The axes are orthonormal, so that neither the lengths nor the number of the moves matter. They span the moves, and
-    the Hessian is diagonal along them.
+
+def mixture(state: NewtonState) -> Vector:
+    """Returns the mixture `[N]` of the moves that the step from `center` to `mean` consists of."""
+    return within(state.slopes, state.curvatures, state.radius) @ state.mixtures
+
+
+def stepped(center: Vector, moves: Population, mixture: Vector) -> Vector:
+    """Returns center + mixture moves `[n]`, rounded to float32, as the PTM gets it.
+
+    It is added up one move after the other, so that all machines find the same bits.
+    """
+    reached = center.copy()
+    for weight, move in zip(mixture, moves, strict=True):
+        reached += weight * move
+    return reached.astype(np.float32).astype(np.float64)
+
+
+def model(z: Vector, moves: Population, expansion: Expansion, ridge: float) -> tuple[Vector, Vector, Vector]:
+    """Returns the mixtures `[r, N]`, slopes `[r]` and curvatures `[r]` of F(z) + ridge / 2 |z|^2 around z.
+
+    The mixtures of the moves are orthonormal axes in z, so that neither the lengths nor the number of the moves matter.
+    They span the moves, and the Hessian is diagonal along them.
 
     Args:
         z: The point `[n]` of the expansion.
@@ -159,9 +192,8 @@ def model(z: Vector, moves: Population, expansion: Expansion, ridge: float) -> t
     kept = lengths > 1e-6 * lengths.max()
     basis, mixtures = basis[kept], (left[:, kept] / lengths[kept]).T  # [r, n], [r, N]
     curvatures, rotation = np.linalg.eigh(mixtures @ expansion.hessian @ mixtures.T)
-    axes = rotation.T @ basis
-    slopes = rotation.T @ mixtures @ expansion.gradient + ridge * axes @ z
-    return axes, slopes, np.maximum(curvatures, 0.0) + ridge
+    slopes = rotation.T @ mixtures @ expansion.gradient + ridge * (rotation.T @ basis) @ z
+    return rotation.T @ mixtures, slopes, np.maximum(curvatures, 0.0) + ridge
 
 
 def within(slopes: Vector, curvatures: Vector, radius: float) -> Vector:

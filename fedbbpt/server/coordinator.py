@@ -31,6 +31,7 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.interfaces import Codec, ServerHalf, Store
+from fedbbpt.methods.replay import Replay, Told, learnt, opened
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, decode_update, updates_add
@@ -112,6 +113,7 @@ class Coordinator:
         cohort: CohortRules,
         store: Store,
         traffic: Traffic = lambda: None,
+        replay: Replay[Any] | None = None,
     ) -> None:
         """Begins a run, or continues the run in the store.
 
@@ -130,6 +132,9 @@ class Coordinator:
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
+        self._replay = replay
+        self.told: Told | None = None
+        """The open round's broadcast for clients that replay; None if all clients get it whole."""
         self._retry_at: float | None = None
         snapshot = self._store.snapshot
         self._round: Round
@@ -410,6 +415,9 @@ class Coordinator:
             received=received,
             closed=not running,
         )
+        self.told = None
+        if self._replay is not None and self._state is not None and FINALISTS not in self._broadcast:
+            self.told = opened(self._replay, self._state, self._task_seed)
         self._updates = {client_id: self._decode(client_id, stored[client_id]) for client_id in received if running}
         self._opened = None
         self.status_version += 1
@@ -459,9 +467,9 @@ class Coordinator:
             tuned = apply_owner_update(self._method, self._state, snapshot, updates, self._task_seed)
             self._store.commit(tuned, counted)
             log.info("round %d: the owner has tuned the prompt", number)
-            opened = self._opened
-            self._begin({})
-            self._opened = opened  # the round's time and bytes include the owner's turn
+            opened_at = self._opened
+            self._begin_after(updates)
+            self._opened = opened_at  # the round's time and bytes include the owner's turn
             return
         traffic = self._traffic()
         following = aggregate(
@@ -483,7 +491,14 @@ class Coordinator:
         log.info(
             "round %d: closed with %d clients; missing: %s", number, len(counted), ", ".join(close.missing) or "none"
         )
+        self._begin_after(updates)
+
+    def _begin_after(self, updates: Sequence[Update]) -> None:
+        """Opens the round after the one that these updates closed, and finds the news for clients that replay."""
+        told = self.told
         self._begin({})
+        if self._replay is not None and told is not None and self.told is not None:
+            self.told = learnt(self._replay, told, self.told, self._state, updates)
 
     def _extend(self, missing: tuple[str, ...], following: Round) -> None:
         """Opens the round again for all clients that have a stream, also for those that joined after it was opened.

@@ -20,8 +20,9 @@ from grpc_reflection.v1alpha import reflection
 from fedbbpt.errors import InvalidRequest
 from fedbbpt.limits import CHUNK_BYTES, MAX_CONCURRENT_CALLS
 from fedbbpt.methods import SETTINGS
+from fedbbpt.methods.replay import Told
 from fedbbpt.server.coordinator import Coordinator, Submission
-from fedbbpt.types import Receipt, RunState, Task, TaskId, Update
+from fedbbpt.types import Arrays, Receipt, RunState, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, create_server
@@ -58,7 +59,8 @@ class LiveRun:
         self._status_version, self._tasks_version = coordinator.status_version, coordinator.tasks_version
         self._arrived: list[tuple[Submission, asyncio.Future[Receipt]]] = []
         self._gathering: asyncio.TimerHandle | None = None
-        self._task: SharedTask | None = None
+        self._broadcast: Arrays = {}
+        self._tasks: dict[bytes | None, SharedTask] = {}
 
     @staticmethod
     def now() -> float:
@@ -114,11 +116,21 @@ class LiveRun:
             else:
                 waiting.set_result(answer)
 
-    def task_messages(self, task: Task) -> Iterator[bytes]:
-        """Yields the messages of a client's task, of which all but its id is serialised once for all clients."""
-        if self._task is None or self._task.arrays is not task.arrays:
-            self._task = SharedTask(task)
-        return self._task.messages(task.id.client_id)
+    def task_messages(self, task: Task, held: bytes | None) -> Iterator[bytes]:
+        """Yields the messages of a client's task, of which all but its id is serialised once for all clients.
+
+        `held` is the digest of the state that the client holds, empty if it has none, or None if it does not replay.
+        """
+        if self._broadcast is not task.arrays:
+            self._broadcast, self._tasks = task.arrays, {}
+        told = self.coordinator.told
+        if told is None:
+            held = None
+        elif held not in (None, told.after, told.before):
+            held = b""
+        if held not in self._tasks:
+            self._tasks[held] = _shared_task(task, told, held)
+        return self._tasks[held].messages(task.id.client_id)
 
     async def keep_time(self) -> None:
         """Ticks at each deadline of the coordinator, until the run has ended."""
@@ -131,6 +143,15 @@ class LiveRun:
                     coordinator.tick(self.now())
             else:
                 await _set_within(status_changed, None if due is None else due - self.now())
+
+
+def _shared_task(task: Task, told: Told | None, held: bytes | None) -> SharedTask:
+    """Returns the task of all clients that hold the same."""
+    if told is None or held is None:
+        return SharedTask(task)
+    if held == told.after:
+        return SharedTask(task, {}, (held, told.after))
+    return SharedTask(task, told.news if held else told.held, (held, told.after))
 
 
 async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
@@ -181,13 +202,17 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         gone = partial(self._disconnected, request.session)
         context.add_done_callback(gone)  # type: ignore[arg-type]  # the stubs ask for a class that grpc does not have
         sent: TaskId | None = None
+        held = request.state if request.replays else None
         spoken_at = self._run.now()
         while not coordinator.state.ended:
             tasks_changed, task = self._run.tasks_changed, coordinator.task_for(request.session)
             if task is not None and task.id != sent:
-                for message in self._run.task_messages(task):
+                told = coordinator.told
+                for message in self._run.task_messages(task, held):
                     yield message
                 sent, spoken_at = task.id, self._run.now()
+                if held is not None and told is not None:
+                    held = told.after
             # Wait for the rest of the interval only: other clients' tasks must not delay this client's heartbeat.
             elif not await _set_within(tasks_changed, spoken_at + self._heartbeat_seconds - self._run.now()):
                 yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat()).SerializeToString()

@@ -352,15 +352,25 @@ class StreamTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
+    REPLAYS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     session: _builtins.str
+    replays: _builtins.bool
+    """Whether the client replays the steps of this run's method, so that tasks need not hold the broadcast."""
+    state: _builtins.bytes
+    """Only with `replays`: the digest of the state that the client holds, `after` of its last task. Empty if it holds
+    none.
+    """
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
+        replays: _builtins.bool = ...,
+        state: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replays", b"replays", "session", b"session", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,6 +472,7 @@ class TaskHeader(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     ARRAYS_FIELD_NUMBER: _builtins.int
+    REPLAY_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     """The same for all clients of a round."""
     @_builtins.property
@@ -473,8 +484,12 @@ class TaskHeader(_message.Message):
     @_builtins.property
     def arrays(self) -> _tensor_pb2.TensorBundle:
         """The arrays that the method broadcasts; docs/protocol.md, "The methods", lists names and shapes. In PHASE_EVALUATE
-        there may be `finalists` besides.
+        there may be `finalists` besides. With `replay`, they are a state or news in place of the broadcast.
         """
+
+    @_builtins.property
+    def replay(self) -> Global___Replay:
+        """Only for clients that replay."""
 
     def __init__(
         self,
@@ -483,14 +498,45 @@ class TaskHeader(_message.Message):
         seed: _builtins.int = ...,
         deadline: _duration_pb2.Duration | None = ...,
         arrays: _tensor_pb2.TensorBundle | None = ...,
+        replay: Global___Replay | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "deadline", b"deadline", "id", b"id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "deadline", b"deadline", "id", b"id", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "deadline", b"deadline", "id", b"id", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "deadline", b"deadline", "id", b"id", "replay", b"replay", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskHeader: _TypeAlias = TaskHeader  # noqa: Y015
+
+@_typing.final
+class Replay(_message.Message):
+    """Replay says that a client computes the broadcast itself. docs/protocol.md, "Replays", defines states, digests and
+    steps.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    before: _builtins.bytes
+    """The digest of the state that the client holds. It applies the arrays, which are news, to this state; without
+    arrays, it holds the state already. Empty: the arrays are the whole state.
+    """
+    after: _builtins.bytes
+    """The digest of the state that must come out. If another one does, the client opens a new stream without `replays`."""
+    def __init__(
+        self,
+        *,
+        before: _builtins.bytes = ...,
+        after: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replay: _TypeAlias = Replay  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):

@@ -214,14 +214,20 @@ class SharedTask:
     both.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.arrays = task.arrays
-        announced, data = bundle(task.arrays)
+    def __init__(self, task: Task, arrays: Arrays | None = None, replay: tuple[bytes, bytes] | None = None) -> None:
+        """
+        Args:
+            task: the task of any client of the round.
+            arrays: a state or news, for clients that replay; None sends the broadcast.
+            replay: the digests of the state before and after, for clients that replay.
+        """
+        announced, data = bundle(task.arrays if arrays is None else arrays)
         header = pb.TaskHeader(
             id=_task_id_message(replace(task.id, client_id="")),
             seed=task.seed,
             deadline=duration(task.deadline_seconds),
             arrays=announced,
+            replay=pb.Replay(before=replay[0], after=replay[1]) if replay else None,
         )
         self._task = pb.StreamTasksResponse(task=header).SerializeToString()
         self._chunks = [pb.StreamTasksResponse(chunk=chunk).SerializeToString() for chunk in chunks(data)]

@@ -126,17 +126,18 @@ def test_a_newton_step_equals_a_softmax_regression_on_all_examples() -> None:
     def objective(z: npt.NDArray[np.float64]) -> float:
         return float(whole.loss(z[None], 0)[0] + 0.01 * z @ z)
 
-    steps = 0.05 * np.eye(DIM + 3)
-    slopes = [objective(state.mean + step) - objective(state.mean - step) for step in steps]
+    mean, steps = state.search.mean, 0.05 * np.eye(DIM + 3)
+    slopes = [objective(mean + step) - objective(mean - step) for step in steps]
     np.testing.assert_allclose(slopes, 0.0, atol=1e-4)
-    assert objective(state.mean) < objective(np.zeros(DIM + 3)) / 2
+    assert objective(mean) < objective(np.zeros(DIM + 3)) / 2
 
 
 def test_clients_judge_a_newton_step_on_the_examples_that_they_score() -> None:
     """The decrease that is sent compares the mean with the centre, whatever the client's loss was before."""
     config = FedCmaConfig(step="newton", population=4)
     server, client = FedNewtonServer(config, SPACE), Quadratic(np.ones(DIM), weight=5.0)
-    state = replace(server.init(0), mean=np.full(DIM, 0.5), predicted=1.0)
+    first = server.init(0)
+    state = replace(first, search=replace(first.search, mean=np.full(DIM, 0.5), predicted=1.0))
     task = Task(TaskId("run", 1, "a", Phase.UPDATE), 5, server.broadcast(state, 5), 1.0)
     update = FedCmaClient(settings(config), SPACE, client).update(task, {})[0]
     assert update.arrays["loss"] == pytest.approx(5 * 0.25)

@@ -32,8 +32,8 @@ def step(
     z: npt.NDArray[np.float64], moves: Population, found: Expansion, ridge: float = 0.0, radius: float = 100.0
 ) -> npt.NDArray[np.float64]:
     """Returns the best point within the radius of z and in the span of moves from it."""
-    axes, slopes, curvatures = newton.model(z, moves, found, ridge)
-    return z + newton.within(slopes, curvatures, radius) @ axes
+    mixtures, slopes, curvatures = newton.model(z, moves, found, ridge)
+    return z + newton.within(slopes, curvatures, radius) @ mixtures @ moves
 
 
 @pytest.mark.parametrize("count", [3, 7])
@@ -68,7 +68,7 @@ def test_a_step_is_the_best_within_the_radius(radius: float) -> None:
 
 
 def test_the_model_is_the_objective_along_its_axes() -> None:
-    axes, slopes, curvatures = newton.model(Z, np.eye(3), expansion(np.eye(3)), ridge=0.2)
+    axes, slopes, curvatures = newton.model(Z, np.eye(3), expansion(np.eye(3)), ridge=0.2)  # the moves are unit vectors
     np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
     move = np.array([0.3, -0.4, 0.1])
     difference = quadratic(Z + move @ axes) - quadratic(Z) + 0.1 * float((Z + move @ axes) @ (Z + move @ axes) - Z @ Z)
@@ -162,7 +162,7 @@ def test_a_step_that_raised_the_loss_is_refused_and_a_shorter_one_is_made(decrea
     assert refused.radius == pytest.approx(newton.SHRINKS * state.radius)
     assert np.linalg.norm(refused.mean - Z) == pytest.approx(refused.radius, rel=1e-6)
     assert 0 < refused.predicted < state.predicted
-    np.testing.assert_array_equal(refused.axes, state.axes)
+    np.testing.assert_array_equal(refused.mixtures, state.mixtures)
     np.testing.assert_array_equal(on_quadratic(search, state, 1).center, state.mean)
 
 
