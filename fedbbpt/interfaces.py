@@ -54,6 +54,7 @@ True
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -474,6 +475,10 @@ class Store(Protocol):
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         """Stores a snapshot and changed members together, and deletes the updates of earlier rounds."""
+        ...
+
+    def backup(self, path: Path) -> None:
+        """Writes all of the store into a new file, from which a coordinator can continue. Raises FileExistsError."""
         ...
 
     def close(self) -> None:

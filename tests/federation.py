@@ -270,6 +270,7 @@ class OverGrpc(Federation):
                 tokens=tokens,
                 heartbeat_seconds=self._heartbeat_seconds,
                 watch_seconds=0.0,
+                backups=self._path.parent / "backups",
             )
         )
         self.port = self._serving.port

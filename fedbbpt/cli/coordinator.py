@@ -17,7 +17,7 @@ from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput, InvalidJob, NoResultYet
 from fedbbpt.federation import assemble
 from fedbbpt.federation.prompt_file import write_prompt
-from fedbbpt.federation.run_folder import PROMPT, STORE, prompt_card
+from fedbbpt.federation.run_folder import BACKUPS, PROMPT, STORE, prompt_card
 from fedbbpt.federation.task_completion import with_preset
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import run_settings, task_spec
@@ -102,6 +102,7 @@ async def _coordinate(
             tokens=tokens,
             insecure=listening.insecure,
             auxiliary=auxiliary,
+            backups=store_path.parent / BACKUPS,
         )
         announce(f"coordinator of {store.run.run_id}", listening.host, serving.port, listening.address_file)
 

@@ -66,6 +66,16 @@ TREE: Mapping[str, Node] = {
         "Compare templates and class texts for a job on its training examples, without tuning. "
         "Test examples are not used.",
     ),
+    "runs": Branch(
+        "The runs of a coordinator, for its operator.",
+        {
+            "backup": Leaf(
+                "runs",
+                "runs_backup",
+                "Write a backup of a run while it goes on, on the coordinator's machine, next to its store.",
+            ),
+        },
+    ),
     "coordinator": Branch(
         "The meeting point of a run's clients. It sees no data.",
         {

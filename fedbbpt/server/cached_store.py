@@ -1,6 +1,7 @@
 """A write-through cache of the store: each write goes to the store first, and into memory once that succeeded."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fedbbpt.interfaces import Store
 from fedbbpt.types import Member, Snapshot, TaskId, Update
@@ -36,3 +37,7 @@ class CachedStore:
         self._store.commit(snapshot, members)
         self.snapshot = snapshot
         self.members |= {member.client_id: member for member in members}
+
+    def backup(self, path: Path) -> None:
+        """Writes all of the store into a new file. Raises FileExistsError, StoreError."""
+        self._store.backup(path)

@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -544,6 +545,10 @@ class Coordinator:
             self._store.commit(replace(snapshot, stopped_after=snapshot.round + self._samples))
             self.status_version += 1
         self.tick(now)
+
+    def backup(self, path: Path) -> None:
+        """Writes the run, as it is now, into a new file. Raises FileExistsError, StoreError."""
+        self._store.backup(path)
 
     def status(self) -> RunStatus:
         """Returns the progress of the run, and the clients that take part."""

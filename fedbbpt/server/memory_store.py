@@ -1,7 +1,9 @@
 """A `Store` in memory, which lasts as long as its process: for simulation."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from fedbbpt.errors import StoreError
 from fedbbpt.types import Member, Snapshot, TaskId, Update
 
 
@@ -33,6 +35,9 @@ class MemoryStore:
         self._snapshot = snapshot
         self.put_members(members)
         self._updates = {key: update for key, update in self._updates.items() if key[0] >= snapshot.round}
+
+    def backup(self, path: Path) -> None:
+        raise StoreError("a run in memory has no backup", fix="a coordinator with a store")
 
     def close(self) -> None:
         """Does nothing: there is no resource to release."""

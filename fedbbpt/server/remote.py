@@ -1,6 +1,7 @@
 """The operator's view of a run on a remote coordinator, over gRPC."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
@@ -14,7 +15,22 @@ from fedbbpt.wire.peers import line_of
 
 CALL_SECONDS = 10.0
 
+BACKUP_SECONDS = 600.0
+"""How long a coordinator may take to write a backup."""
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A file on the coordinator's machine from which the run can continue."""
+
+    file: str
+    """Its path, relative to the folder of the coordinator's store."""
+    size_bytes: int
+    sha256: str
+    round: int
+    """The open round."""
 
 
 class RemoteRun:
@@ -55,6 +71,12 @@ class RemoteRun:
         return operator_messages.result(
             self._call(lambda: self._stub.GetResult(pb.GetResultRequest(), timeout=CALL_SECONDS))
         )
+
+    def backup(self, name: str) -> Backup:
+        """Lets the coordinator write a backup of this name next to its store, and returns a description of the file."""
+        request = pb.BackupRunRequest(file=name)
+        response = self._call(lambda: self._stub.BackupRun(request, timeout=BACKUP_SECONDS))
+        return Backup(response.file, response.size_bytes, response.sha256.hex(), response.round)
 
     def _call(self, call: Callable[[], T]) -> T:
         try:

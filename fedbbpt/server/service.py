@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,10 +18,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedbbpt.errors import InvalidRequest
+from fedbbpt.errors import InvalidRequest, StoreError
 from fedbbpt.limits import CHUNK_BYTES, MAX_CONCURRENT_CALLS
 from fedbbpt.methods import SETTINGS
 from fedbbpt.methods.replay import Told
+from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.coordinator import Coordinator, Submission
 from fedbbpt.types import Arrays, Receipt, RunState, Task, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
@@ -269,8 +271,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 class RunService(run_pb2_grpc.RunServiceServicer):
     """The rpcs of the operators; run.proto documents them."""
 
-    def __init__(self, run: LiveRun, watch_seconds: float) -> None:
-        self._run, self._watch_seconds = run, watch_seconds
+    def __init__(self, run: LiveRun, watch_seconds: float, backups: BackupFolder | None) -> None:
+        self._run, self._watch_seconds, self._backups = run, watch_seconds, backups
 
     def _status(self) -> run_pb2.Run:
         return operator_messages.run(self._run.coordinator.status())
@@ -300,6 +302,19 @@ class RunService(run_pb2_grpc.RunServiceServicer):
     async def GetResult(self, request: run_pb2.GetResultRequest, context: Context) -> run_pb2.GetResultResponse:
         coordinator = self._run.coordinator
         return operator_messages.get_result_response(coordinator.result(), coordinator.status())
+
+    async def BackupRun(self, request: run_pb2.BackupRunRequest, context: Context) -> run_pb2.BackupRunResponse:
+        if self._backups is None:
+            raise StoreError("this run has no folder for backups", fix="a coordinator with a store")
+        coordinator = self._run.coordinator
+        path = self._backups.write(request.file, coordinator.backup)
+        data = path.read_bytes()
+        return run_pb2.BackupRunResponse(
+            file=f"{path.parent.name}/{path.name}",
+            size_bytes=len(data),
+            sha256=sha256(data).digest(),
+            round=coordinator.status().round,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +352,7 @@ async def serve(
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     watch_seconds: float = WATCH_SECONDS,
     auxiliary: Path | None = None,
+    backups: Path | None = None,
 ) -> CoordinatorServer:
     """Starts a server for the clients and the operators of a run, with health checks and reflection.
 
@@ -351,6 +367,7 @@ async def serve(
         heartbeat_seconds: the longest silence of a stream of tasks.
         watch_seconds: the shortest time between two messages to a watcher.
         auxiliary: the file of the auxiliary model that the run's settings announce.
+        backups: the folder for the backups of the run.
 
     Raises:
         InvalidInput: a TLS file is invalid.
@@ -364,7 +381,9 @@ async def serve(
     # Replaces the generated handler, which would serialise the messages that StreamTasks has serialised.
     stream_tasks: Any = grpc.unary_stream_rpc_method_handler(service.StreamTasks, pb.StreamTasksRequest.FromString)
     server.add_registered_method_handlers(COORDINATOR_SERVICE, {"StreamTasks": stream_tasks})
-    run_pb2_grpc.add_RunServiceServicer_to_server(RunService(run, watch_seconds), server)
+    run_pb2_grpc.add_RunServiceServicer_to_server(
+        RunService(run, watch_seconds, BackupFolder(backups) if backups else None), server
+    )
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = (COORDINATOR_SERVICE, RUN_SERVICE)

@@ -55,6 +55,11 @@ class RunServiceStub(object):
                 request_serializer=fedbbpt_dot_v1_dot_run__pb2.GetResultRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_v1_dot_run__pb2.GetResultResponse.FromString,
                 _registered_method=True)
+        self.BackupRun = channel.unary_unary(
+                '/fedbbpt.v1.RunService/BackupRun',
+                request_serializer=fedbbpt_dot_v1_dot_run__pb2.BackupRunRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_run__pb2.BackupRunResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer(object):
@@ -93,6 +98,17 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BackupRun(self, request, context):
+        """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
+        folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
+        clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+        Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
+        (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +131,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetResult,
                     request_deserializer=fedbbpt_dot_v1_dot_run__pb2.GetResultRequest.FromString,
                     response_serializer=fedbbpt_dot_v1_dot_run__pb2.GetResultResponse.SerializeToString,
+            ),
+            'BackupRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackupRun,
+                    request_deserializer=fedbbpt_dot_v1_dot_run__pb2.BackupRunRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_run__pb2.BackupRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -226,6 +247,33 @@ class RunService(object):
             '/fedbbpt.v1.RunService/GetResult',
             fedbbpt_dot_v1_dot_run__pb2.GetResultRequest.SerializeToString,
             fedbbpt_dot_v1_dot_run__pb2.GetResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackupRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.RunService/BackupRun',
+            fedbbpt_dot_v1_dot_run__pb2.BackupRunRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_run__pb2.BackupRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

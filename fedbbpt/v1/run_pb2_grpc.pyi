@@ -48,6 +48,13 @@ class RunServiceStub:
     """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
     Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
     """
+    BackupRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.BackupRunRequest, _run_pb2.BackupRunResponse]
+    """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
+    folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
+    clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+    Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
+    (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -68,6 +75,13 @@ class RunServiceAsyncStub(RunServiceStub):
     GetResult: _aio.UnaryUnaryMultiCallable[_run_pb2.GetResultRequest, _run_pb2.GetResultResponse]  # type: ignore[assignment]
     """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
     Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
+    """
+    BackupRun: _aio.UnaryUnaryMultiCallable[_run_pb2.BackupRunRequest, _run_pb2.BackupRunResponse]  # type: ignore[assignment]
+    """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
+    folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
+    clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+    Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
+    (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,6 +124,19 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_pb2.GetResultResponse, _abc.Awaitable[_run_pb2.GetResultResponse]]:
         """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
         Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
+        """
+
+    @_abc_1.abstractmethod
+    def BackupRun(
+        self,
+        request: _run_pb2.BackupRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.BackupRunResponse, _abc.Awaitable[_run_pb2.BackupRunResponse]]:
+        """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
+        folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
+        clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+        Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
+        (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

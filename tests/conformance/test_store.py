@@ -1,26 +1,57 @@
 """Every store keeps the contract of interfaces.Store."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
+from fedbbpt.errors import StoreDamaged, StoreError
 from fedbbpt.interfaces import Store
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.stores.rows import RunRecord
+from fedbbpt.server.stores.sql import SqlStore
 from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import Array, Arrays, Measurement, Member, Phase, Report, Result, Snapshot, TaskId, Update
 
+RUN = RunRecord("run", 2**64 - 1, "digest", "2026-01-01T00:00:00Z")
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: dict[str, Store] = {"memory": MemoryStore()}
-    if request.param == "sqlite":
-        made["sqlite"] = SqliteStore(tmp_path / "run.db", RunRecord("run", 2**64 - 1, "digest", "2026-01-01T00:00:00Z"))
-    yield made[request.param]
-    made[request.param].close()
+
+class Sqlite:
+    """A database in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "run.db"
+
+    def open(self) -> SqlStore:
+        return SqliteStore(self._path, RUN)
+
+    def execute(self, statement: str, **values: object) -> list[dict[str, object]]:
+        """Executes a statement on a database that no coordinator has open, and returns the rows that it reads."""
+        engine = sa.create_engine(f"sqlite:///{self._path}", poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            result = connection.execute(sa.text(statement), values)
+            return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Sqlite:
+    return Sqlite(tmp_path)
+
+
+@pytest.fixture
+def durable(database: Sqlite) -> Iterator[SqlStore]:
+    with closing(database.open()) as store:
+        yield store
+
+
+@pytest.fixture(params=["memory", "durable"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    chosen: Store = MemoryStore() if request.param == "memory" else request.getfixturevalue("durable")
+    yield chosen
 
 
 STATE: Arrays = {
@@ -130,3 +161,89 @@ def test_a_commit_forgets_earlier_rounds_only(store: Store) -> None:
         store.put_updates([(task(round, "a"), update(1.0))])
     store.commit(Snapshot(1, STATE))
     assert [list(store.updates(round)) for round in (0, 1, 2)] == [[], ["a"], ["a"]]
+
+
+def fill(store: Store) -> None:
+    store.put_members([Member("a", "key", 5, since=0), Member("b", "key", 5, since=1)])
+    store.commit(Snapshot(2, STATE, (Result(Z, SECOND),), 30, None, (FIRST, SECOND)))
+    store.put_updates([(task(2, "a"), update(1.0)), (task(2, "b"), update(2.0))])
+
+
+def contents(store: Store) -> list[object]:
+    snapshot = store.load()
+    assert snapshot is not None
+    arrays = [snapshot.state, finalists(snapshot), *(each.arrays for each in store.updates(2).values())]
+    bits = [sorted((name, str(a.dtype), a.shape, a.tobytes()) for name, a in each.items()) for each in arrays]
+    updates = [replace(each, arrays={}) for each in store.updates(2).values()]
+    return [replace(snapshot, state={}, finalists=()), store.members(), list(store.updates(2)), updates, bits]
+
+
+def test_a_closed_store_opens_with_the_same_contents(durable: SqlStore, database: Sqlite) -> None:
+    fill(durable)
+    expected = contents(durable)
+    durable.close()
+    with closing(database.open()) as again:
+        assert contents(again) == expected
+
+
+def test_updates_are_stored_together_or_not_at_all(durable: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transaction fails after the updates and before the seal."""
+    fill(durable)
+    before = contents(durable)
+    broken = {**durable._statements.put, "seal": sa.text("SELECT 1 FROM missing")}
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "_statements", replace(durable._statements, put=broken))
+        with pytest.raises(StoreError):
+            durable.put_updates([(task(2, "c"), update(1.0)), (task(2, "d"), update(2.0))])
+    assert contents(durable) == before
+    durable.put_updates([(task(2, "c"), update(3.0)), (task(2, "d"), update(2.0))])
+    assert durable.updates(2)["c"].weight == 3.0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE run SET record = replace(record, '0', '1')",
+        "UPDATE snapshot SET record = replace(record, '30', '31')",
+        "UPDATE snapshot SET state = finalists_z",
+        "UPDATE report SET record = replace(record, '10', '11') WHERE round = 0",
+        "UPDATE member SET client_id = 'c' WHERE client_id = 'a'",
+        "UPDATE \"update\" SET record = replace(record, '1.0', '2.0') WHERE client_id = 'a'",
+        "UPDATE seal SET record = replace(record, '1', '2')",
+        "DELETE FROM snapshot",
+        "DELETE FROM report WHERE round = 0",
+        "DELETE FROM member WHERE client_id = 'b'",
+        "DELETE FROM \"update\" WHERE client_id = 'a'",
+        "DELETE FROM seal",
+    ],
+)
+def test_a_changed_or_missing_row_is_refused(durable: SqlStore, database: Sqlite, statement: str) -> None:
+    fill(durable)
+    durable.close()
+    database.execute(statement)
+    with pytest.raises(StoreDamaged, match="restore the latest backup"):
+        database.open()
+
+
+def test_a_row_of_an_earlier_time_is_refused(durable: SqlStore, database: Sqlite) -> None:
+    """Kills: checksums of single rows only, which an old row matches."""
+    fill(durable)
+    durable.close()
+    (old,) = database.execute("SELECT record, checksum FROM member WHERE client_id = 'a'")
+    with closing(database.open()) as store:
+        store.put_members([Member("a", "key", 5, since=0, until=3)])
+    database.execute("UPDATE member SET record = :record, checksum = :checksum WHERE client_id = 'a'", **old)
+    with pytest.raises(StoreDamaged, match="rows are missing, or are those of another time"):
+        database.open()
+
+
+def test_a_backup_is_equal_and_independent(durable: SqlStore, tmp_path: Path) -> None:
+    fill(durable)
+    expected = contents(durable)
+    durable.backup(tmp_path / "backup.db")
+    durable.commit(Snapshot(3, STATE))
+    with closing(SqliteStore(tmp_path / "backup.db", RUN)) as restored:
+        assert contents(restored) == expected
+        restored.commit(Snapshot(3, STATE))
+    with pytest.raises(FileExistsError):
+        durable.backup(tmp_path / "backup.db")

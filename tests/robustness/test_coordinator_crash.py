@@ -98,6 +98,9 @@ class FragileStore:
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         self._write(lambda: self.inner.commit(snapshot, members))
 
+    def backup(self, path: Path) -> None:
+        self.inner.backup(path)
+
     def close(self) -> None:
         self.inner.close()
 

@@ -16,7 +16,8 @@ import pytest
 
 from fedbbpt.errors import StoreDamaged, StoreError, StoreMismatch, StoreTooNew
 from fedbbpt.server.stores.rows import RunRecord
-from fedbbpt.server.stores.sqlite import PAGE_BYTES, SqliteStore
+from fedbbpt.server.stores.sqlite import SqliteStore
+from fedbbpt.server.stores.sqlite_file import PAGE_BYTES
 from fedbbpt.types import Arrays, Measurement, Member, Phase, Report, Result, Snapshot, TaskId, Update
 
 RUN = RunRecord("run-1", 2**64 - 1, "digest", "2026-01-01T00:00:00+00:00")

@@ -22,25 +22,30 @@ _MAGIC, _FORMAT = 0x377F0682, 3007000
 
 def check_log(path: Path, page_bytes: int) -> None:
     """Checks the log at `path`; its pages have `page_bytes`. Raises StoreDamaged."""
-    data = np.frombuffer(path.read_bytes(), np.uint8)
+    read = path.read_bytes()
+    # If the file has changed meanwhile, a coordinator is writing it, and SQLite will say that the store is locked.
+    if (problem := _problem(np.frombuffer(read, np.uint8), page_bytes)) and path.read_bytes() == read:
+        raise damaged(f"{problem} of the write-ahead log does not match its checksum", str(path))
+
+
+def _problem(data: npt.NDArray[np.uint8], page_bytes: int) -> str:
+    """Returns the part of the log that is damaged, or an empty string."""
     frame_bytes = _FRAME_HEADER_BYTES + page_bytes
     count = max(0, len(data) - _HEADER_BYTES) // frame_bytes
     if not count:
-        return  # no frame is complete, so no transaction is
+        return ""  # no frame is complete, so no transaction is
     header = data[:_HEADER_BYTES].view(">u4")
     magic, version, page_size = (int(word) for word in header[:3])
     order = "<>"[magic & 1]  # of the bytes in the words that the checksums sum up
     sums = _extended(np.zeros((1, 2), np.uint32), data[:24].view(f"{order}u4")[None])
     if (magic & ~1, version, page_size) != (_MAGIC, _FORMAT, page_bytes) or (sums != header[6:]).any():
-        raise damaged("the header of the write-ahead log does not match its checksum", str(path))
+        return "the header"
     frames = data[_HEADER_BYTES : _HEADER_BYTES + count * frame_bytes].reshape(count, frame_bytes)
     heads = frames[:, :_FRAME_HEADER_BYTES].copy().view(">u4").astype(np.uint32)
     covered = np.concatenate([frames[:, :8], frames[:, _FRAME_HEADER_BYTES:]], axis=1).view(f"{order}u4")
     expected = _extended(np.concatenate([sums, heads[:-1, 4:]]), covered)
     wrong = (heads[:, 2:4] != header[4:6]).any(axis=1) | (heads[:, 4:] != expected).any(axis=1)
-    if wrong.any():
-        what = f"frame {wrong.argmax()} of the write-ahead log does not match its checksum"
-        raise damaged(what, str(path))
+    return f"frame {wrong.argmax()}" if wrong.any() else ""
 
 
 def _extended(sums: Words, words: npt.NDArray[np.unsignedinteger]) -> Words:

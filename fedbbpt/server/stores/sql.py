@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -57,12 +58,12 @@ class SqlStore:
         """Returns a digest of the definitions of the tables; empty where the database guards them itself."""
         return ""
 
-    def _create(self, run: RunRecord) -> None:
-        """Creates the tables, for `run`, in one transaction."""
-        self._write({RUN.name: [rows.run_row(run)]}, open=False, create=True)
+    def _create(self, contents: Mapping[str, list[Row]]) -> None:
+        """Creates the tables with these rows by table, in one transaction."""
+        self._write(contents, open=False, create=True)
 
-    def _verify(self, connection: sa.Connection, run: RunRecord | None) -> None:
-        """Reads every row, and adopts what the store holds. `run`: whose job it must be of; None accepts every job.
+    def _verify(self, connection: sa.Connection, run: RunRecord) -> None:
+        """Reads every row, and adopts what the store holds.
 
         Raises:
             StoreDamaged: the rows are not those that the last transaction left.
@@ -79,11 +80,15 @@ class SqlStore:
             raise damaged("rows are missing, or are those of another time", self._where)
         self.run = rows.run_of(stored[RUN.name][0])
         self._reported = max((row["round"] for row in stored[REPORT.name]), default=-1)
-        if run is not None and self.run.job_digest != run.job_digest:
+        if self.run.job_digest != run.job_digest:
             fix = "the job that the run began with, or another output folder"
             raise StoreMismatch(f"holds run {self.run.run_id} of another job", where=self._where, fix=fix)
 
     # Reading
+
+    def rows(self) -> Mapping[str, list[Row]]:
+        """Returns all rows by table, as of one transaction. Raises StoreError."""
+        return self._transact(lambda connection: {table.name: self._read(connection, table.name) for table in SEALED})
 
     def load(self) -> Snapshot | None:
         def work(connection: sa.Connection) -> Snapshot | None:
@@ -169,9 +174,18 @@ class SqlStore:
         self._seal = self._transact(work)
         self._ledger.adopt(put, forgotten)
 
+    def backup(self, path: Path) -> None:
+        """Writes all rows into a new SQLite file, whatever the database is. Raises FileExistsError, StoreError."""
+        raise NotImplementedError
+
     def close(self) -> None:
         self._connection.close()
         self._connection.engine.dispose()
+
+
+def new_run(run: RunRecord) -> Mapping[str, list[Row]]:
+    """Returns the rows by table of a run that has not begun."""
+    return {RUN.name: [rows.run_row(run)]}
 
 
 def _key(table: str, row: Row) -> Key:
