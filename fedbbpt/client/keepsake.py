@@ -1,22 +1,34 @@
 """The files of a client: its key, its last update, which may not have arrived, and its method's private arrays.
 
 A client that dies between its search and the receipt submits the same bytes after its restart, without any new query.
+
+Two files take turns. The older one is overwritten in place, which costs one flush of the disk; a new file that replaces
+another costs several. A crash in between damages that file alone, and its checksum shows it.
 """
 
 import json
+import os
 import secrets
+import struct
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import google_crc32c
+from safetensors.numpy import load, save
 
-from fedbbpt.host.files import atomic_write
+from fedbbpt.host.files import atomic_write, sync_folder
 from fedbbpt.types import Arrays, Measurement, Phase, TaskId, Update
 
 _KEY_BYTES = 16
 _PRIVATE = "private/"
 _OWNER_ONLY = 0o600
+_CHECKSUM = struct.Struct("<I")
+_HEADER = struct.Struct("<QQI")
+"""After the checksum of all that follows: the number of the save, the length of the rest, that of its description."""
+
+_flush = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 class Keepsake:
@@ -24,7 +36,10 @@ class Keepsake:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._update, self._key = folder / "update.safetensors", folder / "client.key"
+        self._files, self._key = [folder / "update-0", folder / "update-1"], folder / "client.key"
+        self._number: int | None = None
+        """The number of the last save, which tells its file; None until the files are read."""
+        self._last: tuple[TaskId, Update] | None = None
 
     def client_key(self) -> str:
         """Returns the client's key. The first call draws it and writes it to a file that only this user can read."""
@@ -45,28 +60,72 @@ class Keepsake:
             "names": list(update.arrays),
         }
         arrays = {**update.arrays, **{_PRIVATE + name: array for name, array in private.items()}}
-        atomic_write(self._update, save(arrays, metadata={"update": json.dumps(about)}), mode=_OWNER_ONLY)
+        if self._number is None:
+            self._read_newest()
+        following = (self._number or 0) + 1
+        _overwrite(self._files[following % 2], following, json.dumps(about).encode(), save(arrays))
+        self._number, self._last = following, (task_id, update)
 
     def load(self, task_id: TaskId) -> Update | None:
         """Returns the update that was saved for this task, bit for bit; None if there is none."""
-        try:
-            with safe_open(self._update, framework="numpy") as file:
-                about = json.loads(file.metadata()["update"])
-                if TaskId(about["run_id"], about["round"], about["client_id"], Phase(about["phase"])) != task_id:
-                    return None
-                arrays = {name: file.get_tensor(name) for name in about["names"]}
-        except (FileNotFoundError, SafetensorError):
-            return None
-        finalists = tuple(Measurement(**measured) for measured in about["finalists"])
-        return Update(arrays, about["weight"], Measurement(**about["measurement"]), finalists=finalists)
+        if self._last is None and (found := self._read_newest()):
+            about, arrays = found
+            saved = TaskId(about["run_id"], about["round"], about["client_id"], Phase(about["phase"]))
+            self._last = (
+                saved,
+                Update(
+                    {name: arrays[name] for name in about["names"]},
+                    about["weight"],
+                    Measurement(**about["measurement"]),
+                    finalists=tuple(Measurement(**measured) for measured in about["finalists"]),
+                ),
+            )
+        return self._last[1] if self._last is not None and self._last[0] == task_id else None
 
     def load_private(self, run_id: str) -> Arrays:
         """Returns the private arrays after the last answer of this run; empty if there are none."""
-        try:
-            with safe_open(self._update, framework="numpy") as file:
-                if json.loads(file.metadata()["update"])["run_id"] != run_id:
-                    return {}
-                names = [name for name in file.keys() if name.startswith(_PRIVATE)]
-                return {name.removeprefix(_PRIVATE): file.get_tensor(name) for name in names}
-        except (FileNotFoundError, SafetensorError):
+        found = self._read_newest()
+        if found is None or found[0]["run_id"] != run_id:
             return {}
+        return {name.removeprefix(_PRIVATE): array for name, array in found[1].items() if name.startswith(_PRIVATE)}
+
+    def _read_newest(self) -> tuple[dict[str, Any], Arrays] | None:
+        """Reads the file of the last save: its description and all arrays."""
+        self._number, about, arrays = max(filter(None, map(_read, self._files)), default=(0, b"", b""))
+        return (json.loads(about), load(arrays)) if about else None
+
+
+def _overwrite(path: Path, number: int, about: bytes, arrays: bytes) -> None:
+    """Writes a save over the beginning of a file, which keeps the rest of its bytes and thus its place on the disk."""
+    content = b"".join((_HEADER.pack(number, len(about) + len(arrays), len(about)), about, arrays))
+    new = not path.exists()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, _OWNER_ONLY)
+    try:
+        _write([_CHECKSUM.pack(google_crc32c.value(content)), content], descriptor)
+        _flush(descriptor)
+    finally:
+        os.close(descriptor)
+    if new:
+        sync_folder(path.parent)
+
+
+def _write(parts: Sequence[bytes], descriptor: int) -> None:
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def _read(path: Path) -> tuple[int, bytes, bytes] | None:
+    """Returns the number of the save in a file, its description and its arrays; None if there is no whole one."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    start = _CHECKSUM.size + _HEADER.size
+    if len(data) < start:
+        return None
+    (checksum,), (number, length, described) = _CHECKSUM.unpack_from(data), _HEADER.unpack_from(data, _CHECKSUM.size)
+    if google_crc32c.value(data[_CHECKSUM.size : start + length]) != checksum:
+        return None
+    return number, data[start : start + described], data[start + described : start + length]

@@ -128,12 +128,12 @@ class RemoteCoordinator:
         before = download.fetched_bytes
         request = pb.GetAuxiliaryRequest(session=self._session, offset=before)
         stream = self._stub.GetAuxiliary(request)
-        timer = _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
         try:
-            for response in stream:
-                timer.stop()
-                download.add(checked(response.chunk, download.fetched_bytes))
-                timer.start()
+            with _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds) as timer:
+                for response in stream:
+                    timer.stop()
+                    download.add(checked(response.chunk, download.fetched_bytes))
+                    timer.start()
         except (grpc.RpcError, ChecksumMismatch) as error:
             if download.fetched_bytes == before and isinstance(error, grpc.RpcError):
                 raise
@@ -142,7 +142,6 @@ class RemoteCoordinator:
             if download.fetched_bytes == before:
                 raise CoordinatorUnavailable(f"the auxiliary model ends at byte {before}", where="auxiliary")
         finally:
-            timer.stop()
             stream.cancel()
 
     def tasks(self) -> Iterator[Task]:
@@ -180,10 +179,9 @@ class RemoteCoordinator:
 
     def _read(self, stream: Iterator[pb.StreamTasksResponse]) -> Iterator[Task]:
         """Yields the tasks of one stream, up to `finished`."""
-        timer = _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds)
         header: pb.TaskHeader | None = None
         assembler: Assembler | None = None
-        try:
+        with _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds) as timer:
             for response in stream:
                 timer.stop()
                 kind = response.WhichOneof("event")
@@ -199,8 +197,6 @@ class RemoteCoordinator:
                     yield coordinator_messages.task(header, self._broadcast(header, assembler.arrays()))
                     header, assembler = None, None
                 timer.start()
-        finally:
-            timer.stop()
         raise CoordinatorUnavailable("the stream ended before the run did")
 
     def _broadcast(self, header: pb.TaskHeader, arrays: Arrays) -> Arrays:
@@ -248,20 +244,39 @@ class RemoteCoordinator:
 
 
 class _SilenceTimer:
-    """Cancels a stream after a silence of `limit_seconds`.
+    """Cancels a stream after a silence of `limit_seconds`, in a `with` block.
 
     The transport's own keepalive is not enough: a coordinator that hangs still answers pings.
     """
 
     def __init__(self, stream: Any, limit_seconds: float) -> None:
         self._stream, self._limit_seconds = stream, limit_seconds
+        self._over = threading.Event()
+        self._heard: float | None = None
+        """When the stream was heard last; None while the caller works on a task, which is no silence of the stream."""
+
+    def __enter__(self) -> "_SilenceTimer":
         self.start()
+        # One thread for the whole stream: it looks again when the silence could be over, not at each message.
+        threading.Thread(target=self._watch, daemon=True, name="silence").start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._over.set()
 
     def start(self) -> None:
-        # The caller stops the timer during its own work on a task, which is no silence of the coordinator.
-        self._timer = threading.Timer(self._limit_seconds, self._stream.cancel)
-        self._timer.daemon = True
-        self._timer.start()
+        """Begins a silence."""
+        self._heard = time.monotonic()
 
     def stop(self) -> None:
-        self._timer.cancel()
+        """Ends a silence."""
+        self._heard = None
+
+    def _watch(self) -> None:
+        left = self._limit_seconds
+        while not self._over.wait(left):
+            heard = self._heard
+            left = self._limit_seconds if heard is None else heard + self._limit_seconds - time.monotonic()
+            if left <= 0:
+                self._stream.cancel()
+                return

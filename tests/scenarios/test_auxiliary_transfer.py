@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fedbbpt.client.remote import RemoteCoordinator
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import LINKS
 from fedbbpt.errors import ChecksumMismatch, CoordinatorUnavailable
 from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 CONTENT = np.random.default_rng(0).bytes(3_000_001)
 ANNOUNCED = Auxiliary(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-HELLO = Hello("anna", "key", 5, frozenset(CODECS))
+HELLO = Hello("anna", "key", 5, frozenset(LINKS))
 
 
 class Line:

@@ -1,10 +1,12 @@
 """The files of a client survive its process, bit for bit."""
 
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.types import Measurement, Phase, TaskId, Update
@@ -46,16 +48,33 @@ def test_another_task_finds_no_update(tmp_path: Path) -> None:
     assert keepsake.load(TaskId("run", 3, "a", Phase.EVALUATE)) is None
 
 
-def test_a_truncated_file_holds_no_update(tmp_path: Path) -> None:
-    keepsake = Keepsake(tmp_path)
-    keepsake.save(TASK, UPDATE, {})
-    file = tmp_path / "update.safetensors"
-    file.write_bytes(file.read_bytes()[:20])
-    assert keepsake.load(TASK) is None
+def test_shorter_updates_replace_longer_ones(tmp_path: Path) -> None:
+    """Kills: a file whose old end is read as a part of the new update."""
+    for round, length in enumerate((100, 50, 3, 80)):
+        task = replace(TASK, round=round)
+        Keepsake(tmp_path).save(task, Update({"x": np.arange(length)}, 1.0), {})
+        kept = Keepsake(tmp_path).load(task)
+        assert kept is not None and kept.arrays["x"].tolist() == list(range(length))
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:20], lambda data: data[:-1], lambda data: data[:50] + b"?" * 9])
+def test_a_save_that_was_cut_off_leaves_the_one_before(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    keepsake, earlier = Keepsake(tmp_path), replace(TASK, round=2)
+    keepsake.save(earlier, UPDATE, {"weights": np.ones(2)})
+    keepsake.save(TASK, UPDATE, {"weights": np.zeros(2)})
+    last = tmp_path / "update-0"
+    last.write_bytes(spoil(last.read_bytes()))
+    after = Keepsake(tmp_path)
+    assert after.load_private("run")["weights"].tolist() == [1, 1]
+    assert after.load(TASK) is None and after.load(earlier) is not None
+    after.save(TASK, UPDATE, {})
+    assert Keepsake(tmp_path).load(TASK) is not None
 
 
 def test_the_key_is_made_once_and_readable_by_its_user_only(tmp_path: Path) -> None:
     key = Keepsake(tmp_path).client_key()
     assert Keepsake(tmp_path).client_key() == key
     assert Keepsake(tmp_path / "other").client_key() != key
-    assert stat.S_IMODE((tmp_path / "client.key").stat().st_mode) == 0o600
+    Keepsake(tmp_path).save(TASK, UPDATE, {})
+    for name in ("client.key", "update-1"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
