@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -103,13 +104,14 @@ def _finalists(
     """Returns the best prompts after the round of the last report, which began with the prompt z `[n]`."""
     if phase is Phase.EVALUATE and sampling.batch_examples:
         return ranked(Result(z, reports[-1]), measured_again(before, updates), places(sampling), entries)
-    *earlier, last = reports
+    earlier, last = reports[:-1], reports[-1]
     if phase is Phase.UPDATE and not _measured(last, sampling):
         return tuple(before)
-    due = [*(report for report in earlier if _measured(report, sampling)), last]
-    candidate = Result(z, pool(due[-window:]))
+    # Newest first, and no more than are needed, since there may be thousands.
+    due = list(islice((report for report in reversed(earlier) if _measured(report, sampling)), window))
+    candidate = Result(z, pool([*reversed(due[: window - 1]), last]))
     # Reports before the first full window pool too few dev examples to be compared with.
-    return ranked(candidate, before if len(due) > window else (), places(sampling), entries)
+    return ranked(candidate, before if len(due) >= window else (), places(sampling), entries)
 
 
 def _measured(report: Report, sampling: Sampling) -> bool:

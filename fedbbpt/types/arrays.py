@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
@@ -51,11 +52,12 @@ def pack(state: Any) -> dict[str, Array]:
 
 
 S = TypeVar("S")
+_types = cache(get_type_hints)
 
 
 def unpack(cls: type[S], arrays: Arrays) -> S:
     """Returns the dataclass that `pack` turned into `arrays`. Zero-dimensional arrays become numbers again."""
-    types, values = get_type_hints(cls), {}
+    types, values = _types(cls), {}
     for name in {name.partition(".")[0] for name in arrays}:
         if is_dataclass(types[name]):
             inner = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
