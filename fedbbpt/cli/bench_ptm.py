@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fedbbpt.bench.ptm.figures import COLUMNS, Figure
-from fedbbpt.bench.ptm.page import Page, record
+from fedbbpt.bench.page import Page, circumstances
+from fedbbpt.bench.ptm.figures import COLUMNS, Figure, table_lines
 from fedbbpt.bench.ptm.workload import Workload
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, out
@@ -20,6 +20,7 @@ from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.json_text import json_text
 from fedbbpt.types import Precision, Runtime
 
+BENCHMARK = "fedbbpt bench ptm"
 _SIZES, _OTHER = "Sizes", "Causal models and accelerators"
 
 
@@ -95,7 +96,7 @@ def ptm(
     if longest < shortest:
         fix = "a longest text that is not shorter than the shortest"
         raise InvalidInput(f"{shortest} to {longest} words", where="--shortest, --longest", fix=fix)
-    place = None if page is None else Page.read(page)
+    place = None if page is None else Page.read(page, BENCHMARK)
     suite = Suite(
         model=model,
         threads=threads or os.cpu_count() or 1,
@@ -117,11 +118,11 @@ def ptm(
 
 def _report(figures: tuple[Figure, ...], place: Page | None, json: bool) -> None:
     """Writes the figures into the page, if there is one, and prints them."""
-    found = record(figures, shlex.join(["fedbbpt", *sys.argv[1:]]))
+    found = circumstances(shlex.join(["fedbbpt", *sys.argv[1:]]), "torch", "grpcio")
     if place is not None:
-        place.write(found, figures)
+        place.write(found, list(table_lines(figures)))
     if json:
-        sys.stdout.write(json_text(found) + "\n")
+        sys.stdout.write(json_text(found | {"figures": [figure.record() for figure in figures]}) + "\n")
     else:
         out.print(_table(figures))
 

@@ -138,8 +138,13 @@ TREE: Mapping[str, Node] = {
         },
     ),
     "bench": Branch(
-        "Compare methods, and measure how fast a model answers.",
+        "Compare methods, and measure how fast rounds are and a model answers.",
         {
+            "rounds": Leaf(
+                "bench_rounds",
+                "rounds",
+                "Measure rounds of clients that compute nothing, next to a bare gRPC barrier, on this machine.",
+            ),
             "ptm": Leaf(
                 "bench_ptm",
                 "ptm",

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fedbbpt import cli
+from fedbbpt.bench.page import marks
 from fedbbpt.bench.ptm.figures import Bar, Figure
-from fedbbpt.bench.ptm.page import FIRST_LINE, LAST_LINE
 from fedbbpt.bench.ptm.workload import TASKS, Workload
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import Injection, Precision, Runtime, TaskSpec
@@ -47,7 +47,8 @@ def test_one_command_measures_all_parts(
 
     monkeypatch.setattr(precision, "ALL", ((Runtime.TORCH, Precision.BFLOAT16),))
     page = tmp_path / "page.md"
-    page.write_text(f"Before.\n\n{FIRST_LINE}\nold\n{LAST_LINE}\n\nAfter.\n")
+    first, last = marks("fedbbpt bench ptm")
+    page.write_text(f"Before.\n\n{first}\nold\n{last}\n\nAfter.\n")
     words = ("--model", str(checkpoint("bert-encoder")), *SMALL.split(), "--page", str(page), "--json")
     assert command(monkeypatch, *words) == 0
     found = measured(capsys)

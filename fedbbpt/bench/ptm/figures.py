@@ -1,8 +1,12 @@
 """Measured figures, and the limits that they should meet."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import median
 from typing import Any
+
+from fedbbpt.bench.page import table_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +70,11 @@ COLUMNS = "", "median", "lowest to highest", "bar", "met"
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table_lines(figures: Sequence[Figure]) -> Iterator[str]:
+    """Yields the lines of Markdown tables of the figures, one table for each part."""
+    for part, some in groupby(figures, key=lambda figure: figure.part):
+        yield from (table_line((part, *COLUMNS[1:])), "|---" + "|--:" * 4 + "|")
+        yield from (table_line(figure.cells()) for figure in some)
+        yield ""

@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from fedbbpt.wire.tls import ClientTls, ServerTls
 
 WARM_ROUNDS = 3
 """The first rounds, in which connections settle and caches fill, are not counted."""
+FLUSHES = 30
 ANSWER_SECONDS = 120.0
 """How long a measurement may take to say something."""
 
@@ -110,6 +113,19 @@ def told(connection: Connection, who: str) -> Any:
     except EOFError:
         raise ChildFailed(f"{who} ended before its measurement", where="bench rounds") from None
     raise ChildFailed(f"{who} said nothing for {ANSWER_SECONDS:g} s", where="bench rounds")
+
+
+def flush_seconds(folder: Path) -> float:
+    """Returns the median time of a flush of a small file to the disk: a round has one at the coordinator at least."""
+    times = []
+    with (folder / "flush").open("wb") as file:
+        for _ in range(FLUSHES):
+            file.write(bytes(4096))
+            file.flush()
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - begun)
+    return statistics.median(times)
 
 
 def cpu_seconds(pid: int) -> float:

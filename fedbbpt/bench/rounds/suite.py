@@ -73,6 +73,37 @@ class Rounds:
         """Returns the measurement as JSON values."""
         return asdict(self) | {"ratio": self.ratio, "bar": self.bar, "met": self.ratio <= self.bar}
 
+    def cells(self) -> tuple[str, ...]:
+        """Returns the measurement as cells of a table with the columns COLUMNS."""
+        bytes_up, bytes_down = (
+            "not counted" if each is None else f"{each:,.0f}" for each in (self.bytes_up, self.bytes_down)
+        )
+        return (
+            f"{self.method}, {self.clients} {self.kind}",
+            f"{self.barrier:,.2f}",
+            f"{self.median:,.1f}",
+            f"{self.p99:,.1f}",
+            f"{self.ratio:.1f} (≤ {self.bar:g})",
+            f"{self.coordinator_cpu:,.1f}",
+            f"{self.client_cpu:.2f}",
+            bytes_up,
+            bytes_down,
+        )
+
+
+COLUMNS = (
+    "clients",
+    "barrier, ms",
+    "round, ms",
+    "p99, ms",
+    "ratio (bar)",
+    "coordinator CPU, ms",
+    "client CPU, ms",
+    "bytes up",
+    "bytes down",
+)
+"""Headers of a table of measurements. CPU and bytes are those of a round, and those of clients are of one client."""
+
 
 def measure(
     folder: Path, methods: Sequence[str], clients: Sequence[int], dim: int, watchers: int, progress: Progress

@@ -1,0 +1,92 @@
+"""`fedbbpt bench rounds`: measures how long rounds take when nobody computes."""
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fedbbpt.bench.page import Page, circumstances, table_line
+from fedbbpt.bench.rounds.measuring import flush_seconds
+from fedbbpt.bench.rounds.suite import COLUMNS, Rounds, measure
+from fedbbpt.bench.rounds.zero_compute import METHODS
+from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.console import err, out
+from fedbbpt.errors import InvalidInput
+from fedbbpt.host.json_text import json_text
+
+BENCHMARK = "fedbbpt bench rounds"
+MOST_CLIENTS = 2000
+
+
+def rounds(
+    counts: Annotated[str, typer.Option("--counts", help="The numbers of clients, separated by commas.")] = (
+        "2,16,128,512"
+    ),
+    methods: Annotated[
+        str, typer.Option(help=f"The methods, separated by commas: {', '.join(METHODS)}.")
+    ] = "fed-cma,fed-bpt",
+    dim: Annotated[int, typer.Option(min=1, help="The length of z.")] = 500,
+    watchers: Annotated[int, typer.Option(min=0, help="The number of operators that watch each run.")] = 0,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="The Markdown page to write the figures into, between its marks.", show_default=False),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Measure rounds of clients that compute nothing, next to a bare gRPC barrier, on this machine.
+
+    The coordinator is a process with TLS and a database on disk. Up to 16 clients are this project's own, each in a
+    process of its own; more are lean clients in one process. Run little else on the machine meanwhile.
+
+    Example: fedbbpt bench rounds --counts 2,16 --methods fed-cma
+    """
+    place = None if page is None else Page.read(page, BENCHMARK)
+    found = circumstances(shlex.join(["fedbbpt", *sys.argv[1:]]), "grpcio")
+    numbers, names = _numbers(counts), _names(methods)
+    with err.status("") as status, tempfile.TemporaryDirectory(prefix="fedbbpt-bench-") as folder:
+        flush = 1000 * flush_seconds(Path(folder))
+        measured = tuple(measure(Path(folder), names, numbers, dim, watchers, status.update))
+    if place is not None:
+        place.write(found, [*_lines(measured), "", f"A flush of this disk took {flush:.2f} ms.", ""])
+    if json:
+        records = [each.record() for each in measured]
+        sys.stdout.write(json_text(found | {"flush": flush, "rounds": records}) + "\n")
+    else:
+        out.print(_table(measured))
+        out.print(f"A flush of this disk took {flush:.2f} ms.", style="dim")
+
+
+def _numbers(counts: str) -> list[int]:
+    try:
+        found = [int(word) for word in counts.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(1 <= number <= MOST_CLIENTS for number in found):
+        raise InvalidInput(f"{counts!r}", where="--counts", fix=f"numbers from 1 to {MOST_CLIENTS}, such as 2,16")
+    return found
+
+
+def _names(methods: str) -> list[str]:
+    found = [word.strip() for word in methods.split(",")]
+    for word in found:
+        if word not in METHODS:
+            raise InvalidInput(f"unknown method {word!r}", where="--methods", fix=f"one of {', '.join(METHODS)}")
+    return found
+
+
+def _lines(measured: tuple[Rounds, ...]) -> list[str]:
+    head = [table_line(COLUMNS), "|---" + "|--:" * (len(COLUMNS) - 1) + "|"]
+    return [*head, *(table_line(each.cells()) for each in measured)]
+
+
+def _table(measured: tuple[Rounds, ...]) -> Table:
+    table = Table(box=None, header_style="dim")
+    for index, column in enumerate(COLUMNS):
+        table.add_column(column, justify="right" if index else "left")
+    for each in measured:
+        table.add_row(*each.cells())
+    return table

@@ -1,0 +1,40 @@
+"""`fedbbpt bench rounds`, with real processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedbbpt.bench.page import marks
+from fedbbpt.cli.bench_rounds import BENCHMARK
+from tests.command_line import run_command
+
+
+@pytest.mark.slow
+def test_bench_rounds_measures_and_writes_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, (first, last) = tmp_path / "page.md", marks(BENCHMARK)
+    page.write_text(f"Before.\n\n{first}\nold\n{last}\n\nAfter.\n")
+    words = ("--counts", "2,17", "--methods", "fed-bpt", "--watchers", "1", "--page", str(page), "--json")
+    ended = run_command(("bench", "rounds", *words), monkeypatch, capsys)
+    assert ended.code == 0
+    own, lean = json.loads(ended.out)["rounds"]
+    assert (own["clients"], own["kind"], lean["clients"], lean["kind"]) == (2, "own", 17, "lean")
+    for found in (own, lean):
+        assert 0 < found["barrier"] < found["median"] <= found["p99"]
+        assert found["ratio"] == found["median"] / found["barrier"]
+        assert 0 < found["client_cpu"] and 0 < found["coordinator_cpu"]
+        # A mean of 500 numbers and a rest, in either direction.
+        assert 500 < found["bytes_up"] < 4000 and 500 < found["bytes_down"] < 4000
+    text = page.read_text()
+    assert text.startswith("Before.") and text.endswith("After.\n") and "old" not in text
+    assert "fed-bpt, 17 lean" in text
+
+
+@pytest.mark.parametrize("option", [("--counts", "2,x"), ("--counts", "0"), ("--methods", "fed-sp")])
+def test_unknown_choices_are_refused(
+    option: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = run_command(("bench", "rounds", *option), monkeypatch, capsys)
+    assert ended.code and option[0] in ended.message
