@@ -1,6 +1,6 @@
 """Arrays and their meanings: candidates, losses, scores."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeAlias, TypeVar, get_type_hints
@@ -52,7 +52,11 @@ def pack(state: Any) -> dict[str, Array]:
 
 
 S = TypeVar("S")
-_types = cache(get_type_hints)
+
+
+@cache
+def _types(cls: Hashable) -> Mapping[str, Any]:
+    return get_type_hints(cls)
 
 
 def unpack(cls: type[S], arrays: Arrays) -> S:
