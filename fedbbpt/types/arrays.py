@@ -1,8 +1,7 @@
 """Arrays and their meanings: candidates, losses, scores."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
@@ -54,9 +53,14 @@ def pack(state: Any) -> dict[str, Array]:
 S = TypeVar("S")
 
 
-@cache
-def _types(cls: Hashable) -> Mapping[str, Any]:
-    return get_type_hints(cls)
+_HINTS: dict[type, Mapping[str, Any]] = {}
+"""The types of the fields of states, since looking them up takes longer than reading a state."""
+
+
+def _types(cls: type) -> Mapping[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def unpack(cls: type[S], arrays: Arrays) -> S:
