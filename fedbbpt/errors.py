@@ -42,6 +42,7 @@ FedbbptError
 ├── Unavailable
 │   ├── PtmUnavailable
 │   ├── CoordinatorUnavailable
+│   ├── StoreReplaced
 │   └── ChildFailed
 ├── DeadlineExceeded
 ├── StoreError
@@ -257,6 +258,10 @@ class PtmUnavailable(Unavailable):
 
 class CoordinatorUnavailable(Unavailable):
     """The coordinator does not answer."""
+
+
+class StoreReplaced(Unavailable):
+    """Another coordinator has taken over the store. This one ends, and its clients find the other."""
 
 
 class ChildFailed(Unavailable):

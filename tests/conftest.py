@@ -24,6 +24,7 @@ from tests import checkpoints
 from tests.checkpoints import save_checkpoint
 from tests.command_line import CommandLine, run_command
 from tests.federation import AdvancingLoop, Security
+from tests.postgres import PostgresServer, programs, running
 from tests.tiny_run import job, write_data
 
 # Examples for each law in `make test` and `make test-all`. Without a deadline, a busy machine fails no test.
@@ -179,3 +180,13 @@ def security(tmp_path_factory: pytest.TempPathFactory) -> Security:
     for part in certificate.cert_chain_pems:
         part.write_to_path(folder / "chain.pem", append=True)
     return Security(ServerTls(folder / "chain.pem", folder / "key.pem"), ClientTls(folder / "ca.pem"), "secret")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Returns a PostgreSQL server that all tests of a session share."""
+    bin = programs()
+    if bin is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with running(bin) as server:
+        yield server

@@ -1,5 +1,6 @@
 """Every store keeps the contract of interfaces.Store."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,46 +13,56 @@ import sqlalchemy as sa
 from fedbbpt.errors import StoreDamaged, StoreError
 from fedbbpt.interfaces import Store
 from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.stores.opening import open_store
 from fedbbpt.server.stores.rows import RunRecord
 from fedbbpt.server.stores.sql import SqlStore
 from fedbbpt.server.stores.sqlite import SqliteStore
 from fedbbpt.types import Array, Arrays, Measurement, Member, Phase, Report, Result, Snapshot, TaskId, Update
+from tests.slow import slow_except
 
 RUN = RunRecord("run", 2**64 - 1, "digest", "2026-01-01T00:00:00Z")
 
 
-class Sqlite:
-    """A database in a file."""
+class Database:
+    """A database that a store can be in."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "run.db"
+    def __init__(self, location: str, engine: sa.Engine) -> None:
+        self._location, self._engine = location, engine
 
     def open(self) -> SqlStore:
-        return SqliteStore(self._path, RUN)
+        return open_store(self._location, RUN)
 
     def execute(self, statement: str, **values: object) -> list[dict[str, object]]:
         """Executes a statement on a database that no coordinator has open, and returns the rows that it reads."""
-        engine = sa.create_engine(f"sqlite:///{self._path}", poolclass=sa.NullPool)
-        with engine.begin() as connection:
+        with self._engine.begin() as connection:
             result = connection.execute(sa.text(statement), values)
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Sqlite:
-    return Sqlite(tmp_path)
+def made(kind: str, request: pytest.FixtureRequest, folder: Path) -> Database:
+    if kind == "sqlite":
+        path = folder / "run.db"
+        return Database(str(path), sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool))
+    url = request.getfixturevalue("postgres").url(f"s{secrets.token_hex(4)}")
+    return Database(url, sa.create_engine(url.replace("://", "+psycopg://"), poolclass=sa.NullPool))
+
+
+@pytest.fixture(params=slow_except(["sqlite", "postgresql"], "sqlite"))
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return made(request.param, request, tmp_path)
 
 
 @pytest.fixture
-def durable(database: Sqlite) -> Iterator[SqlStore]:
+def durable(database: Database) -> Iterator[SqlStore]:
     with closing(database.open()) as store:
         yield store
 
 
-@pytest.fixture(params=["memory", "durable"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    chosen: Store = MemoryStore() if request.param == "memory" else request.getfixturevalue("durable")
-    yield chosen
+@pytest.fixture(params=slow_except(["memory", "sqlite", "postgresql"], "memory", "sqlite"))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    memory = request.param == "memory"
+    with closing(MemoryStore() if memory else made(request.param, request, tmp_path).open()) as store:
+        yield store
 
 
 STATE: Arrays = {
@@ -178,7 +189,7 @@ def contents(store: Store) -> list[object]:
     return [replace(snapshot, state={}, finalists=()), store.members(), list(store.updates(2)), updates, bits]
 
 
-def test_a_closed_store_opens_with_the_same_contents(durable: SqlStore, database: Sqlite) -> None:
+def test_a_closed_store_opens_with_the_same_contents(durable: SqlStore, database: Database) -> None:
     fill(durable)
     expected = contents(durable)
     durable.close()
@@ -217,7 +228,7 @@ def test_updates_are_stored_together_or_not_at_all(durable: SqlStore, monkeypatc
         "DELETE FROM seal",
     ],
 )
-def test_a_changed_or_missing_row_is_refused(durable: SqlStore, database: Sqlite, statement: str) -> None:
+def test_a_changed_or_missing_row_is_refused(durable: SqlStore, database: Database, statement: str) -> None:
     fill(durable)
     durable.close()
     database.execute(statement)
@@ -225,7 +236,7 @@ def test_a_changed_or_missing_row_is_refused(durable: SqlStore, database: Sqlite
         database.open()
 
 
-def test_a_row_of_an_earlier_time_is_refused(durable: SqlStore, database: Sqlite) -> None:
+def test_a_row_of_an_earlier_time_is_refused(durable: SqlStore, database: Database) -> None:
     """Kills: checksums of single rows only, which an old row matches."""
     fill(durable)
     durable.close()

@@ -42,7 +42,7 @@ def checksum(table: str, columns: Mapping[str, object]) -> bytes:
 
 def run_row(run: RunRecord) -> Row:
     """Returns the row of a run's identity."""
-    return _sealed("run", {"only": 0, "record": _json(run)})
+    return _sealed("run", {"id": 0, "record": _json(run)})
 
 
 def run_of(row: Row) -> RunRecord:
@@ -97,7 +97,7 @@ def snapshot_row(snapshot: Snapshot) -> Row:
         "stopped_after": snapshot.stopped_after,
     }
     prompts = {str(place): result.z for place, result in enumerate(snapshot.finalists)}
-    columns = {"only": 0, "record": json.dumps(record), "state": _save(snapshot.state), "finalists_z": _save(prompts)}
+    columns = {"id": 0, "record": json.dumps(record), "state": _save(snapshot.state), "finalists_z": _save(prompts)}
     return _sealed("snapshot", columns)
 
 

@@ -20,7 +20,7 @@ def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
 
 def _only() -> sa.Column[int]:
     """Returns the key of a table with one row."""
-    return sa.Column("only", sa.Integer, sa.CheckConstraint("only = 0"), primary_key=True, autoincrement=False)
+    return sa.Column("id", sa.Integer, sa.CheckConstraint("id = 0"), primary_key=True, autoincrement=False)
 
 
 def _round() -> sa.Column[int]:

@@ -26,6 +26,8 @@ class Seal:
     """The sum of the checksums of all rows except the seal's, hexadecimal."""
     open: bool = False
     """Whether a coordinator has the store open. In SQLite, the write-ahead log must then exist beside the file."""
+    writer: str = ""
+    """The name of the coordinator that wrote it, random, in a database where another may take its place."""
     tables: str = ""
     """A digest of the definitions of SQLite's tables."""
     version: int = SCHEMA_VERSION
@@ -33,7 +35,7 @@ class Seal:
 
 def seal_row(seal: Seal) -> Row:
     """Returns the row of a seal."""
-    columns: Row = {"only": 0, "record": json.dumps(asdict(seal))}
+    columns: Row = {"id": 0, "record": json.dumps(asdict(seal))}
     return columns | {"checksum": checksum("seal", columns)}
 
 

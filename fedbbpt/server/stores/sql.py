@@ -32,14 +32,15 @@ class SqlStore:
 
     run: RunRecord
 
-    def __init__(self, connection: sa.Connection, statements: Statements, where: str) -> None:
+    def __init__(self, connection: sa.Connection, statements: Statements, where: str, writer: str = "") -> None:
         """
         Args:
             connection: the only connection to the database.
             statements: the statements in its dialect.
             where: the database in a user's words.
+            writer: the name of this object, random, if others may take its place.
         """
-        self._connection, self._statements, self._where = connection, statements, where
+        self._connection, self._statements, self._where, self._writer = connection, statements, where, writer
         self._seal, self._ledger = Seal(0, ""), Ledger({})
         self._reported = -1
         """The last round whose report is stored."""
@@ -47,6 +48,9 @@ class SqlStore:
     def _translated(self) -> AbstractContextManager[None]:
         """Translates the database's errors to StoreError."""
         raise NotImplementedError
+
+    def _ready(self) -> None:
+        """Prepares the connection, before any transaction and before anything is computed from earlier ones."""
 
     def _transact(self, work: Callable[[sa.Connection], T]) -> T:
         with self._translated(), self._connection.begin():
@@ -88,6 +92,7 @@ class SqlStore:
 
     def rows(self) -> Mapping[str, list[Row]]:
         """Returns all rows by table, as of one transaction. Raises StoreError."""
+        self._ready()
         return self._transact(lambda connection: {table.name: self._read(connection, table.name) for table in SEALED})
 
     def load(self) -> Snapshot | None:
@@ -96,9 +101,11 @@ class SqlStore:
             reports = map(rows.report_of, self._read(connection, REPORT.name))
             return rows.snapshot_of(stored[0], tuple(reports)) if stored else None
 
+        self._ready()
         return self._transact(work)
 
     def members(self) -> Mapping[str, Member]:
+        self._ready()
         stored = self._transact(lambda connection: self._read(connection, MEMBER.name))
         return {row["client_id"]: rows.member_of(row) for row in stored}
 
@@ -107,6 +114,7 @@ class SqlStore:
             found = connection.execute(self._statements.read_updates, {"round": round})
             return self._checked(UPDATE.name, found)
 
+        self._ready()
         return {row["client_id"]: rows.update_of(row) for row in self._transact(work)}
 
     def _read(self, connection: sa.Connection, table: str) -> list[Row]:
@@ -126,10 +134,12 @@ class SqlStore:
     # Writing
 
     def put_members(self, members: Sequence[Member]) -> None:
+        self._ready()
         if members:
             self._write({MEMBER.name: list(map(rows.member_row, members))})
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
+        self._ready()
         new: dict[Key, Row] = {}
         for task_id, update in updates:
             key = (UPDATE.name, task_id.round, task_id.client_id)
@@ -139,6 +149,7 @@ class SqlStore:
             self._write({UPDATE.name: list(new.values())})
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        self._ready()
         # Reports are never changed, only added.
         added = list(takewhile(lambda report: report.round > self._reported, reversed(snapshot.reports)))[::-1]
         changed = {
@@ -157,7 +168,8 @@ class SqlStore:
         put = {_key(table, row): row["checksum"] for table in changed for row in changed[table]}
         forgotten = [key for key, round in self._ledger.updates.items() if round < forget_before]
         total = self._ledger.total_after(put, forgotten)
-        seal = replace(self._seal, transactions=self._seal.transactions + 1, total=total, open=open)
+        number = self._seal.transactions + 1
+        seal = replace(self._seal, transactions=number, total=total, open=open, writer=self._writer)
 
         def work(connection: sa.Connection) -> Seal:
             if create:
