@@ -91,6 +91,7 @@ from fedbbpt.types import (
 
 R = TypeVar("R")
 S = TypeVar("S")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 Objective: TypeAlias = Callable[[Population], Losses]
 """A function from candidates `[P, n]` to losses `[P]`, lower is better. NaN counts as +inf."""
@@ -197,6 +198,36 @@ class ServerHalf(Protocol[S]):
 
     def restore(self, arrays: Arrays) -> S:
         """Returns the state that `types.pack` turned into `arrays`."""
+        ...
+
+
+class Replay(Protocol[T_contra]):
+    """The part of a method's search that a client can repeat. Both ends make it from the settings of the run.
+
+    Law: if `news` are those of a step from state s to t, `replayed(held(s), news, seed)` is `held(t)`, bit for bit, on
+    machines that compute alike; and `broadcast(held(s))` is the broadcast of s.
+    """
+
+    def held(self, state: T_contra) -> Arrays:
+        """Returns the arrays of a state that a client holds in order to replay the next step."""
+        ...
+
+    def broadcast(self, held: Arrays) -> Arrays:
+        """Returns the arrays of a task for the half of a client that holds these."""
+        ...
+
+    def news(self, after: T_contra, updates: Sequence[Update], seed: int) -> Arrays:
+        """Returns the numbers that a step needs, for the state after it, its decoded updates and its tasks' seed."""
+        ...
+
+    def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
+        """Returns the arrays that a client holds after a step.
+
+        Args:
+            held: The arrays before the step.
+            news: What the server learnt.
+            seed: The seed of the tasks that the step's updates answered.
+        """
         ...
 
 

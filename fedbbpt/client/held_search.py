@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from fedbbpt.methods.replay import Replay, digest
+from fedbbpt.interfaces import Replay
+from fedbbpt.methods.replay import digest
 from fedbbpt.types import Arrays
 
 

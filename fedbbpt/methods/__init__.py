@@ -11,12 +11,11 @@ from typing import Any
 
 from fedbbpt.errors import InvalidInput, InvalidPlugin
 from fedbbpt.host.plugins import load_plugin, plugin_names
-from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf, WhiteBox
+from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, Replay, ServerHalf, WhiteBox
 from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_readout, fed_sp, fedavg_bbt
 from fedbbpt.methods.alternating import AlternatingClient, AlternatingServer, alternating_space
 from fedbbpt.methods.extension import extension_settings, plugin_settings
 from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
-from fedbbpt.methods.replay import Replay
 from fedbbpt.prompts import space_of
 from fedbbpt.types import ExtensionSettings, MethodSettings, RunSettings
 

@@ -14,6 +14,9 @@ sends theta^k. The server averages them:
 - visual (BlackVIP, arXiv 2303.14773): the weights of a decoder that draws on images. SPSA-GC searches them. BlackVIP
   uses a = 0.01, alpha = 0.4, o = 1, c = 0.005 to 0.02, gamma = 0.1 to 0.2, beta = 0.9 and 5 estimates.
 
+With `uplink = "scalars"` a client sends the coefficients of SPSA's steps in place of theta^k: their directions follow
+from seeds, so that the server finds the same theta^k, bit for bit (`walk`).
+
 Above 300 lines, because the config, the settings and both halves of one paper share a file.
 """
 
@@ -23,7 +26,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidJob
@@ -36,6 +39,7 @@ from fedbbpt.optim.simplex import project
 from fedbbpt.optim.spsa import SpsaGc, SpsaState
 from fedbbpt.prompts.generator import Generator
 from fedbbpt.prompts.text import TextSpace
+from fedbbpt.toml.section import contradiction
 from fedbbpt.types import Arrays, MethodSettings, Metrics, Population, Task, Update, merge, unpack
 
 Theta: TypeAlias = npt.NDArray[np.float64]
@@ -65,6 +69,11 @@ class FedBbptConfig(MethodConfig):
     beta: float = Field(0.9, ge=0, lt=1, description="Momentum of the gradient correction.")
     code: int = Field(8, ge=1, description="soft: length of the network's input.")
     hidden: int = Field(16, ge=1, description="soft: width of the network's hidden layer.")
+    uplink: Literal["theta", "scalars"] = Field(
+        "theta",
+        description="Contents of an update: theta, or for soft and visual the few numbers from which the server finds "
+        "it too.",
+    )
     generator_seed: int = Field(0, ge=0, lt=2**64, description="soft: seed of the network's input and first weights.")
     samples: int = Field(
         20, ge=2, le=1024, description="categorical: prompts drawn in a step; each costs one query per example."
@@ -77,6 +86,13 @@ class FedBbptConfig(MethodConfig):
     score_function: ScoreFunction = Field(
         "true", description="categorical: true, or signed as in BDPL's reference code."
     )
+
+    @model_validator(mode="after")
+    def _scalars_are_those_of_spsa(self) -> "FedBbptConfig":
+        if self.uplink == "scalars" and self.generator == "categorical":
+            what = "the steps of a categorical generator are not along seeded directions"
+            raise contradiction("uplink", what, '"theta", or another generator')
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +116,8 @@ class FedBbptSettings(MethodSettings):
     weight_decay: float
     clip_norm: float
     score_function: ScoreFunction
+    scalars_sent: bool
+    """Whether an update holds `coefficients`, instead of `theta`."""
 
 
 class Tunable(Protocol):
@@ -228,33 +246,78 @@ class FedBbptState:
     """The server's state between two rounds."""
 
     theta: Theta
+    round: int
+    """Number of steps that the server has made."""
+
+
+def walk(
+    tunable: SpsaTunable,
+    settings: FedBbptSettings,
+    arrays: Arrays,
+    seed: int,
+    client_id: str,
+    coefficients: Callable[[int, Population], npt.NDArray[np.float64]],
+) -> Theta:
+    """Makes a client's steps from a broadcast, the same in both halves, and returns the theta `[s]` that they reach.
+
+    SPSA uses nothing of the losses but one coefficient for each pair of candidates, whose directions follow from the
+    seed, so the server can repeat the steps from the coefficients that a client sends.
+
+    Args:
+        tunable: The generator, and the search over its parameters.
+        settings: The settings of the run.
+        arrays: The broadcast.
+        seed: The seed of the round's tasks.
+        client_id: The client that makes or made the steps.
+        coefficients: Returns the coefficients `[estimates]` of a step, counted from 0, with its population. The client
+            queries its objective; the server reads the update.
+    """
+    theta, round = arrays["theta"].astype(np.float64), int(arrays["round"][0])
+    state = tunable.begin(theta, round * settings.local_steps + 1)
+    for j in range(settings.local_steps):
+        population = tunable.search.ask(state, seeds.derive(seed, client_id, j))
+        state = tunable.search.follow(state, population, coefficients(j, population))
+    return state.point
 
 
 class FedBbptServer:
     """Averages the clients' parameters, weighted by their numbers of examples."""
 
-    linear = True
-
     def __init__(self, config: FedBbptConfig, space: PromptSpace) -> None:
-        self._tunable = tunable(settings(config), space)
+        self._settings = settings(config)
+        self._tunable = tunable(self._settings, space)
+        self.linear = not self._settings.scalars_sent
 
     def init(self, seed: int) -> FedBbptState:
-        return FedBbptState(self._tunable.init())
+        return FedBbptState(self._tunable.init(), round=0)
 
     def broadcast(self, state: FedBbptState, seed: int) -> Arrays:
-        return {"theta": state.theta.astype(np.float32)}
+        arrays: Arrays = {"theta": state.theta.astype(np.float32)}
+        return {**arrays, "round": np.array([state.round], np.int32)} if self._settings.scalars_sent else arrays
 
     def step(self, state: FedBbptState, updates: Sequence[Update], seed: int) -> tuple[FedBbptState, Metrics]:
         """Averages theta. `train_loss` is the mean loss of all candidates that the clients queried."""
-        total = merge(updates)
+        arrays = self.broadcast(state, seed)
+        total = merge([self._found(arrays, update, seed) for update in updates])
         train_loss = float(total.arrays["loss"][0] / total.weight)
         theta = self._tunable.feasible(total.arrays["theta"] / total.weight)  # sum_k (n_k / n) theta^k
-        return FedBbptState(theta), {"train_loss": train_loss}
+        return FedBbptState(theta, state.round + 1), {"train_loss": train_loss}
+
+    def _found(self, arrays: Arrays, update: Update, seed: int) -> Update:
+        """Returns the update with theta in place of the coefficients."""
+        if not self._settings.scalars_sent:
+            return update
+        assert isinstance(self._tunable, SpsaTunable), "the config refuses scalars of other generators"
+        told = update.arrays["coefficients"] / update.weight
+        theta = walk(self._tunable, self._settings, arrays, seed, update.client_id, lambda step, population: told[step])
+        return replace(update, arrays={"theta": update.weight * theta, "loss": update.arrays["loss"]})
 
     def prompt(self, state: FedBbptState) -> npt.NDArray[np.float32]:
         return _prompt(self._tunable, self.broadcast(state, seed=0))
 
     def expected(self, state: FedBbptState) -> Mapping[str, tuple[int, ...]]:
+        if self._settings.scalars_sent:
+            return {"coefficients": (self._settings.local_steps, self._settings.estimates), "loss": (1,)}
         return {"theta": self._tunable.init().shape, "loss": (1,)}
 
     def restore(self, arrays: Arrays) -> FedBbptState:
@@ -270,6 +333,8 @@ class FedBbptClient:
         self._tunable = tunable(settings, space)
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
+        if self._settings.scalars_sent:
+            return self._scalars(task), {}
         steps, search = self._settings.local_steps, self._tunable.search
         # The gains decay over the whole run, so the step number continues from round to round. Momentum and AdamW's
         # moments restart: the server has averaged away the point that they led to, and those of a client that missed
@@ -286,6 +351,22 @@ class FedBbptClient:
         arrays = {"theta": weight * state.point, "loss": np.array([weight * np.mean(queried)])}
         return Update(arrays, weight), {}
 
+    def _scalars(self, task: Task) -> Update:
+        assert isinstance(self._tunable, SpsaTunable), "the config refuses scalars of other generators"
+        search, weight = self._tunable.search, self._objectives.weight
+        sent, queried = [], []
+
+        def coefficients(step: int, population: Population) -> npt.NDArray[np.float64]:
+            draw = seeds.derive(task.seed, task.id.client_id, step)
+            losses = self._objectives.loss(self._tunable.candidates(population), draw)
+            queried.append(finite(losses).mean())
+            # What the server divides by the weight is a float32, so both ends make the same step, bit for bit.
+            sent.append((weight * search.coefficients(losses)).astype(np.float32).astype(np.float64))
+            return np.asarray(sent[-1] / weight)
+
+        walk(self._tunable, self._settings, task.arrays, task.seed, task.id.client_id, coefficients)
+        return Update({"coefficients": np.stack(sent), "loss": np.array([weight * np.mean(queried)])}, weight)
+
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return _prompt(self._tunable, arrays)
 
@@ -297,7 +378,8 @@ def _prompt(tunable: Tunable, arrays: Arrays) -> npt.NDArray[np.float32]:
 
 def settings(config: FedBbptConfig) -> FedBbptSettings:
     """Returns the settings that clients receive: all keys of its own."""
-    return FedBbptSettings(**config.model_dump(include=set(FedBbptSettings.__dataclass_fields__)))
+    names = set(FedBbptSettings.__dataclass_fields__)
+    return FedBbptSettings(**config.model_dump(include=names), scalars_sent=config.uplink == "scalars")
 
 
 METHOD = Method(

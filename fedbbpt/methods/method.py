@@ -6,9 +6,8 @@ from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 from pydantic import Field
 
-from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf, WhiteBox
+from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, Replay, ServerHalf, WhiteBox
 from fedbbpt.limits import MAX_ROUNDS
-from fedbbpt.methods.replay import Replay
 from fedbbpt.tasks.readout_fit import RIDGES
 from fedbbpt.toml.section import Section
 from fedbbpt.types import MethodSettings

@@ -9,46 +9,16 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
+from fedbbpt.interfaces import Replay
 from fedbbpt.types import Arrays, Update
 
 log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 8
-S = TypeVar("S", contravariant=True)
-
-
-class Replay(Protocol[S]):
-    """The part of a method's search that a client can repeat. Both ends make it from the settings of the run.
-
-    Law: if `news` are those of a step from state s to t, `replayed(held(s), news, seed)` is `held(t)`, bit for bit, on
-    machines that compute alike; and `broadcast(held(s))` is the broadcast of s.
-    """
-
-    def held(self, state: S) -> Arrays:
-        """Returns the arrays of a state that a client holds in order to replay the next step."""
-        ...
-
-    def broadcast(self, held: Arrays) -> Arrays:
-        """Returns the arrays of a task for the half of a client that holds these."""
-        ...
-
-    def news(self, after: S, updates: Sequence[Update], seed: int) -> Arrays:
-        """Returns the numbers that a step needs, for the state after it, its decoded updates and its tasks' seed."""
-        ...
-
-    def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
-        """Returns the arrays that a client holds after a step.
-
-        Args:
-            held: The arrays before the step.
-            news: What the server learnt.
-            seed: The seed of the tasks that the step's updates answered.
-        """
-        ...
 
 
 def digest(arrays: Arrays, seed: int) -> bytes:

@@ -45,21 +45,32 @@ class SpsaGc:
 
     def ask(self, state: SpsaState, seed: int) -> Population:
         shape = (self.estimates, len(state.point))
-        rng = seeds.rng(seed, "spsa")
-        delta = rng.choice([-1.0, 1.0], shape) * rng.uniform(0.5, 1.0, shape)  # Delta_j ~ +-U[0.5, 1]
+        drawn = 2 * seeds.uniforms(seeds.derive(seed, "spsa"), self.estimates * len(state.point)).reshape(shape) - 1
+        delta = np.copysign((1 + np.abs(drawn)) / 2, drawn)  # Delta_j ~ +-U[0.5, 1]
         c_i = self.c / state.step**self.gamma
         return np.concatenate([state.point + c_i * delta, state.point - c_i * delta])
 
     def tell(self, state: SpsaState, population: Population, losses: Losses) -> SpsaState:
+        return self.follow(state, population, self.coefficients(losses))
+
+    def coefficients(self, losses: Losses) -> npt.NDArray[np.float64]:
+        """Returns all that a step takes from the losses: the difference of each pair, `[estimates]`.
+
+        A pair without two finite losses does not show a slope, and is left out: its difference is 0, and the others
+        count for it.
+        """
+        plus, minus = np.split(losses, 2)
+        sound = np.isfinite(plus) & np.isfinite(minus)
+        share = len(sound) / max(int(sound.sum()), 1)
+        return np.where(sound, plus, 0.0) * share - np.where(sound, minus, 0.0) * share
+
+    def follow(self, state: SpsaState, population: Population, coefficients: npt.NDArray[np.floating]) -> SpsaState:
+        """Returns the state after the step of these coefficients, which are those of the generation's losses."""
         plus, minus = np.split(population, 2)
-        loss_plus, loss_minus = np.split(losses, 2)
-        # A pair without two finite losses does not show a slope, and is left out.
-        sound = np.isfinite(loss_plus) & np.isfinite(loss_minus)
-        difference = np.where(sound, loss_plus, 0.0) - np.where(sound, loss_minus, 0.0)
         width = plus - minus  # 2 c Delta, or 0 if phi is so large that adding c Delta does not change it
         # g = (L(phi + c Delta) - L(phi - c Delta)) / (2 c Delta), elementwise
-        slopes = np.divide(difference[:, None], width, out=np.zeros_like(width), where=width != 0)
-        g = slopes.sum(axis=0) / max(int(sound.sum()), 1)
+        slopes = np.divide(coefficients[:, None], width, out=np.zeros_like(width), where=width != 0)
+        g = slopes.sum(axis=0) / len(coefficients)
         a_i = self.a / (state.step + self.o) ** self.alpha
         momentum = self.beta * state.momentum + g  # m <- beta m + g
         point = state.point - a_i * (g + self.beta * momentum)  # phi <- phi - a_i (g + beta m)

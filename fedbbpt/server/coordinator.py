@@ -31,8 +31,8 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
-from fedbbpt.interfaces import Codec, ServerHalf, Store
-from fedbbpt.methods.replay import Replay, Told, learnt, opened
+from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
+from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, decode_update, updates_add

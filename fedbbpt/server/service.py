@@ -8,7 +8,7 @@ heartbeats of seconds. Updates that arrive shortly after each other share one co
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -242,7 +242,12 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return pb.StreamUpdateResponse(receipt=coordinator_messages.receipt_code(receipt))
 
     async def _submit(self, header: pb.UpdateHeader, update: Update) -> Receipt:
-        task_id = coordinator_messages.task_id(header.id)
+        task_id, coordinator = coordinator_messages.task_id(header.id), self._run.coordinator
+        task_id = replace(
+            task_id,
+            run_id=task_id.run_id or coordinator.settings.run_id,
+            client_id=task_id.client_id or coordinator.client_of(header.session),
+        )
         return await self._run.submit(Submission(header.session, task_id, update))
 
     async def _read(self, requests: AsyncIterator[pb.StreamUpdateRequest]) -> tuple[pb.UpdateHeader, Update]:

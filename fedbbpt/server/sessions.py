@@ -6,6 +6,9 @@ from collections import Counter
 from fedbbpt.errors import SessionEvicted, SessionUnknown
 from fedbbpt.limits import MAX_EVICTED_SESSIONS
 
+TOKEN_BYTES = 15
+"""120 bits cannot be guessed, and make 20 characters, which travel with every update."""
+
 
 class SessionTable:
     """One session for each client: the newest is valid, and it evicts the one before.
@@ -27,7 +30,7 @@ class SessionTable:
             if len(self._evicted) > MAX_EVICTED_SESSIONS:
                 del self._evicted[next(iter(self._evicted))]
             del self._clients[before]
-        token = secrets.token_urlsafe()
+        token = secrets.token_urlsafe(TOKEN_BYTES)
         self._clients[token], self._tokens[client_id] = client_id, token
         return token
 

@@ -667,7 +667,7 @@ class UpdateHeader(_message.Message):
     """A finite number above 0, by which the arrays are already multiplied, so updates can be summed."""
     @_builtins.property
     def id(self) -> Global___TaskId:
-        """The id of the task that the update answers."""
+        """The id of the task that the update answers. run_id and client_id may be left out: the session names both."""
 
     @_builtins.property
     def measurement(self) -> Global___Measurement:

@@ -594,6 +594,7 @@ class FedBbptSettings(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     CLIP_NORM_FIELD_NUMBER: _builtins.int
     SCORE_FUNCTION_FIELD_NUMBER: _builtins.int
+    SCALARS_SENT_FIELD_NUMBER: _builtins.int
     local_steps: _builtins.int
     """Number of steps in one round, at least 1."""
     estimates: _builtins.int
@@ -626,6 +627,10 @@ class FedBbptSettings(_message.Message):
     clip_norm: _builtins.float
     """The largest Euclidean norm of a gradient, above 0; a longer one is scaled down to it."""
     score_function: Global___FedBbptSettings.ScoreFunction.ValueType
+    scalars_sent: _builtins.bool
+    """True: an update holds the coefficients of SPSA's steps, whose directions docs/protocol.md prescribes. False: it holds
+    theta. Never true for a categorical generator.
+    """
     def __init__(
         self,
         *,
@@ -646,10 +651,11 @@ class FedBbptSettings(_message.Message):
         weight_decay: _builtins.float = ...,
         clip_norm: _builtins.float = ...,
         score_function: Global___FedBbptSettings.ScoreFunction.ValueType = ...,
+        scalars_sent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "alpha", b"alpha", "beta", b"beta", "c", b"c", "clip_norm", b"clip_norm", "code", b"code", "estimates", b"estimates", "gamma", b"gamma", "generator", b"generator", "generator_seed", b"generator_seed", "hidden", b"hidden", "learning_rate", b"learning_rate", "local_steps", b"local_steps", "o", b"o", "samples", b"samples", "score_function", b"score_function", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "alpha", b"alpha", "beta", b"beta", "c", b"c", "clip_norm", b"clip_norm", "code", b"code", "estimates", b"estimates", "gamma", b"gamma", "generator", b"generator", "generator_seed", b"generator_seed", "hidden", b"hidden", "learning_rate", b"learning_rate", "local_steps", b"local_steps", "o", b"o", "samples", b"samples", "scalars_sent", b"scalars_sent", "score_function", b"score_function", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

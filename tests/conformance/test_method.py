@@ -62,6 +62,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "fed-bbpt": ("fed-bbpt", {"hidden": 4, "code": 3}),
     "fed-bbpt, visual": ("fed-bbpt", {"generator": "visual"}),
+    "fed-bbpt, by scalars": ("fed-bbpt", {"hidden": 4, "code": 3, "uplink": "scalars"}),
     "fed-bbpt, categorical": ("fed-bbpt", {"generator": "categorical", "learning_rate": 0.02}),
     "fed-sp": ("fed-sp", {"prompt_learning_rate": 0.02}),
     "fedavg-bbt": ("fedavg-bbt", {}),

@@ -10,7 +10,7 @@ import pytest
 
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.federation.splits import Splits, prepare
-from fedbbpt.methods.replay import Replay
+from fedbbpt.interfaces import Replay
 from fedbbpt.types import Arrays, Receipt
 from fedbbpt.v1 import coordinator_pb2 as pb
 from tests.federation import AdvancingLoop, Client, OverGrpc, play

@@ -248,7 +248,8 @@ def update_header(session: str, task_id: TaskId, update: Update, announced: tens
     """Writes an update; `announced` describes its arrays."""
     return pb.UpdateHeader(
         session=session,
-        id=_task_id_message(task_id),
+        # The session names run and client.
+        id=pb.TaskId(round=task_id.round, phase=_PHASES[task_id.phase]),
         weight=update.weight,
         measurement=_measurement_message(update.measurement),
         arrays=announced,

@@ -48,9 +48,28 @@ METHODS: list[MethodSettings] = [
     FedBptSettings(5, 8, 0.5, common_seed=False, local_covariance="full", ratio_of_means=True, orders_sent=False),
     FedBptSettings(6, 9, 0.0, common_seed=True, local_covariance="diagonal", ratio_of_means=False, orders_sent=True),
     FedBbptSettings(
-        "categorical", 3, 2, 0.1, 0.602, 10.0, 0.05, 0.101, 0.9, 16, 32, 2**64 - 1, 20, 1e-4, 0.01, 3.0, "signed"
+        "categorical",
+        3,
+        2,
+        0.1,
+        0.602,
+        10.0,
+        0.05,
+        0.101,
+        0.9,
+        16,
+        32,
+        2**64 - 1,
+        20,
+        1e-4,
+        0.01,
+        3.0,
+        "signed",
+        scalars_sent=False,
     ),
-    FedBbptSettings("visual", 1, 5, 0.01, 0.4, 1.0, 0.01, 0.1, 0.9, 8, 16, 0, 20, 1e-4, 0.01, 3.0, "true"),
+    FedBbptSettings(
+        "visual", 1, 5, 0.01, 0.4, 1.0, 0.01, 0.1, 0.9, 8, 16, 0, 20, 1e-4, 0.01, 3.0, "true", scalars_sent=True
+    ),
     FedavgBbtSettings(20, 4, best_sent=True),
     FedReadoutSettings(),
 ]
@@ -126,7 +145,7 @@ def test_tasks_and_updates_survive_the_round_trip() -> None:
         update = Update({}, 0.1, measured, finalists=finalists)
         sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0])
         assert coordinator_messages.update(sent, {}) == update
-    assert coordinator_messages.task_id(sent.id) == task.id
+    assert coordinator_messages.task_id(sent.id) == replace(task.id, run_id="", client_id="")  # the session's
     sent.id.phase = pb.PHASE_UNSPECIFIED
     with pytest.raises(InvalidRequest, match=r"id\.phase: 0 is unknown"):
         coordinator_messages.task_id(sent.id)
