@@ -201,7 +201,7 @@ def test_updates_are_stored_together_or_not_at_all(durable: SqlStore, monkeypatc
     """The transaction fails after the updates and before the seal."""
     fill(durable)
     before = contents(durable)
-    broken = {**durable._statements.put, "seal": sa.text("SELECT 1 FROM missing")}
+    broken = {**durable._statements.put, "seal": sa.text("DELETE FROM missing")}
     with monkeypatch.context() as patched:
         patched.setattr(durable, "_statements", replace(durable._statements, put=broken))
         with pytest.raises(StoreError):

@@ -1,6 +1,7 @@
 """A store in PostgreSQL: one coordinator at a time has it, connections break, the server stops, and nothing is lost."""
 
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedbbpt.server.stores.opening import await_store, open_store
 from fedbbpt.server.stores.postgres import PostgresStore
 from fedbbpt.server.stores.rows import RunRecord
 from fedbbpt.types import Measurement, Member, Phase, Receipt, Snapshot, TaskId, Update
+from fedbbpt.wire.channel import connect
 from tests.federation import AdvancingLoop, OverGrpc, play
 from tests.postgres import PostgresServer
 from tests.tiny_run import CLIENTS, ROUNDS, undisturbed
@@ -142,9 +144,12 @@ def test_a_standby_waits_until_the_first_has_gone(
 
 
 class InPostgres(OverGrpc):
-    def __init__(self, splits: Splits, path: Path, loop: AdvancingLoop, url: str) -> None:
-        self._url = url
+    def __init__(self, splits: Splits, path: Path, loop: AdvancingLoop, url: str, port: int = 0) -> None:
+        self._url, self._first_port = url, port
         super().__init__(splits, path, loop)
+
+    def _start(self, port: int) -> None:
+        super()._start(port or self._first_port)
 
     def _open_store(self) -> Store:
         return open_store(self._url, self.record())
@@ -181,6 +186,24 @@ def test_a_round_waits_while_the_server_is_down(
         assert anna.submit(task) is Receipt.COUNTED
         play(others, 1)
     assert federation.course() == undisturbed(splits)
+
+
+def test_clients_find_the_coordinator_that_takes_over(
+    federation: InPostgres, splits: Splits, tmp_path: Path, server_loop: AdvancingLoop, url: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    channel = connect(f"127.0.0.1:{federation.port},127.0.0.1:{port}")
+    clients = [federation.client(index, link=RemoteCoordinator(channel)) for index in range(CLIENTS)]
+    play(clients, 1)
+    play(clients[:1], 1)
+    federation.close()
+    second = InPostgres(splits, tmp_path / "run.db", server_loop, url, port)
+    play(clients[1:], 1)
+    play(clients, ROUNDS - 1)
+    assert second.course() == undisturbed(splits)
+    second.close()
 
 
 @pytest.mark.parametrize(

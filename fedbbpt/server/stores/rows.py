@@ -74,8 +74,8 @@ def update_row(task_id: TaskId, update: Update) -> Row:
     """Returns the row of an update, encoded as the client sent it."""
     record = {
         "weight": update.weight,
-        "measurement": _values(update.measurement),
-        "finalists": [_values(measured) for measured in update.finalists],
+        "measurement": values(update.measurement),
+        "finalists": [values(measured) for measured in update.finalists],
     }
     columns = {"round": task_id.round, "client_id": task_id.client_id, "record": json.dumps(record)}
     return _sealed("update", columns | {"arrays": _save(update.arrays)})
@@ -92,7 +92,7 @@ def snapshot_row(snapshot: Snapshot) -> Row:
     """Returns the row of a snapshot, without its reports, which have rows of their own."""
     record = {
         "round": snapshot.round,
-        "finalists": [_values(result.measured) for result in snapshot.finalists],
+        "finalists": [values(result.measured) for result in snapshot.finalists],
         "queries": snapshot.queries,
         "stopped_after": snapshot.stopped_after,
     }
@@ -120,12 +120,13 @@ def _sealed(table: str, columns: Row) -> Row:
     return columns | {"checksum": checksum(table, columns)}
 
 
-def _values(record: Any) -> Row:
+def values(record: Any) -> Row:
+    """Returns the fields of a record by name. Unlike `dataclasses.asdict`, copies nothing."""
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _json(record: Any) -> str:
-    return json.dumps(_values(record))
+    return json.dumps(values(record))
 
 
 def _save(arrays: Arrays) -> bytes:

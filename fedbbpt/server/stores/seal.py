@@ -6,10 +6,10 @@ it holds the sum of the checksums of all rows, modulo 2^128, so that a transacti
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from fedbbpt.server.stores.rows import CHECKSUM_BYTES, Row, checksum
+from fedbbpt.server.stores.rows import CHECKSUM_BYTES, Row, checksum, values
 from fedbbpt.server.stores.schema import SCHEMA_VERSION
 
 Key: TypeAlias = tuple[str | int, ...]
@@ -35,7 +35,7 @@ class Seal:
 
 def seal_row(seal: Seal) -> Row:
     """Returns the row of a seal."""
-    columns: Row = {"id": 0, "record": json.dumps(asdict(seal))}
+    columns: Row = {"id": 0, "record": json.dumps(values(seal))}
     return columns | {"checksum": checksum("seal", columns)}
 
 
@@ -69,9 +69,9 @@ class Ledger:
         added = sum(int.from_bytes(checksum) - self._checksums.get(key, 0) for key, checksum in put.items())
         return _hexadecimal(self._total + added - sum(self._checksums[key] for key in forgotten))
 
-    def adopt(self, put: Mapping[Key, bytes], forgotten: Collection[Key]) -> None:
-        """Adds or replaces rows and deletes others, once the transaction has succeeded."""
-        self._total = int(self.total_after(put, forgotten), 16)
+    def adopt(self, put: Mapping[Key, bytes], forgotten: Collection[Key], total: str) -> None:
+        """Adds or replaces rows and deletes others, once the transaction that ends with `total` has succeeded."""
+        self._total = int(total, 16)
         for key in forgotten:
             del self._checksums[key], self.updates[key]
         self._checksums |= {key: int.from_bytes(checksum) for key, checksum in put.items()}

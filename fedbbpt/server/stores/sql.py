@@ -133,6 +133,10 @@ class SqlStore:
 
     # Writing
 
+    def _execute(self, statement: sa.Executable, parameters: list[Row]) -> None:
+        """Executes a statement for each of the parameters, inside a transaction."""
+        self._connection.execute(statement, parameters)
+
     def put_members(self, members: Sequence[Member]) -> None:
         self._ready()
         if members:
@@ -176,15 +180,15 @@ class SqlStore:
                 METADATA.create_all(connection)
             for table, changes in changed.items():
                 if changes:
-                    connection.execute(self._statements.put[table], changes)
+                    self._execute(self._statements.put[table], changes)
             if forgotten:
-                connection.execute(self._statements.forget_updates, {"round": forget_before})
+                self._execute(self._statements.forget_updates, [{"round": forget_before}])
             renewed = replace(seal, tables=self._tables(connection)) if create else seal
-            connection.execute(self._statements.put[SEAL.name], seal_row(renewed))
+            self._execute(self._statements.put[SEAL.name], [seal_row(renewed)])
             return renewed
 
         self._seal = self._transact(work)
-        self._ledger.adopt(put, forgotten)
+        self._ledger.adopt(put, forgotten, total)
 
     def backup(self, path: Path) -> None:
         """Writes all rows into a new SQLite file, whatever the database is. Raises FileExistsError, StoreError."""
