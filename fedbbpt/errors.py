@@ -20,6 +20,7 @@ FedbbptError
 │   └── UnknownExamples
 ├── Conflict
 │   ├── ClientIdTaken
+│   ├── RunNameTaken
 │   ├── SessionUnknown
 │   ├── VersionMismatch
 │   ├── RunFinished
@@ -38,6 +39,7 @@ FedbbptError
 │   ├── MessageTooLarge
 │   ├── Overloaded
 │   ├── RateLimited
+│   ├── TooManyRuns
 │   └── BudgetSpent
 ├── Unavailable
 │   ├── PtmUnavailable
@@ -164,7 +166,11 @@ class Conflict(FedbbptError):
 
 
 class ClientIdTaken(Conflict):
-    """A connected client already has this id."""
+    """A client with another key has this id. It keeps the id until an operator removes it."""
+
+
+class RunNameTaken(Conflict):
+    """Another run of the coordinator has this name."""
 
 
 class SessionUnknown(Conflict):
@@ -242,6 +248,10 @@ class RateLimited(Exhausted):
         """`seconds`: how long to wait before trying again."""
         super().__init__(what, where=where, fix=fix)
         self.seconds = seconds
+
+
+class TooManyRuns(Exhausted):
+    """The coordinator has as many runs as it may. Deleting an ended one helps."""
 
 
 class BudgetSpent(Exhausted):

@@ -532,6 +532,10 @@ class Link(Protocol):
         """Submits an encoded update, and returns what became of it."""
         ...
 
+    def report_trouble(self, text: str) -> None:
+        """Tells the coordinator what keeps the client from its task. Does not fail if it cannot be told."""
+        ...
+
     def leave(self) -> None:
         """Leaves the run."""
         ...

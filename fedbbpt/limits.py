@@ -35,6 +35,15 @@ MAX_ROUNDS = 100_000
 MAX_EVICTED_SESSIONS = 10_000
 """Evicted sessions that a coordinator remembers. Older ones are refused as unknown."""
 
+MAX_RUNS = 100
+"""Runs of one coordinator, those that have ended included."""
+MAX_RUN_NAME_CHARACTERS = 64
+"""Characters of a run's name, which names its folder."""
+MAX_JOB_BYTES = 2**20
+"""The text of a submitted job."""
+MAX_RUN_TOKENS = 1024
+"""Tokens of a run of its own."""
+
 # Data files
 
 MAX_DATA_ROWS = 1_000_000

@@ -17,8 +17,11 @@ from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Link, Ptm, Store
 from fedbbpt.job.settings import run_settings
+from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.remote import RemoteRun
+from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import HEARTBEAT_SECONDS, CoordinatorServer, serve
 from fedbbpt.server.stores.rows import RunRecord
 from fedbbpt.server.stores.sqlite import SqliteStore
@@ -207,6 +210,9 @@ class FunctionLink:
         except UnknownRound:
             return Receipt.TOO_LATE
 
+    def report_trouble(self, text: str) -> None:
+        self._with_session(lambda c: c.report_trouble(self._session, text, 0.0, self._federation.now))
+
     def leave(self) -> None:
         self._federation.coordinator.leave(self._session, self._federation.now)
 
@@ -263,14 +269,12 @@ class OverGrpc(Federation):
         tls, tokens = (self._security.server, [self._security.token]) if self._security else (None, [])
         self._serving: CoordinatorServer = self._run(
             serve(
-                coordinator,
-                traffic,
+                Runs([LiveRun(coordinator, traffic, backups=BackupFolder(self._path.parent / "backups"))]),
                 port=port,
                 tls=tls,
                 tokens=tokens,
                 heartbeat_seconds=self._heartbeat_seconds,
                 watch_seconds=0.0,
-                backups=self._path.parent / "backups",
             )
         )
         self.port = self._serving.port

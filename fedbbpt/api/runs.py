@@ -15,7 +15,7 @@ from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
-from fedbbpt.types import Report, Result
+from fedbbpt.types import PtmIdentity, Report, Result
 
 
 class SimulatedRun:
@@ -73,7 +73,8 @@ class SimulatedRun:
         job, result, card = self.job, self.result(), self._ptm.describe()
         queries = sum(report.queries for report in self._reports)
         examples = len(self._splits.pooled())
-        return TunedPrompt(result.z, prompt_card(job, card.revision, card.precision, examples, result, queries))
+        ptm = PtmIdentity(card.model, card.revision, card.precision)
+        return TunedPrompt(result.z, prompt_card(job, ptm, examples, result, queries))
 
     def finish(self) -> FinishedRun:
         """Plays the remaining rounds, and measures the best prompt and its controls on the test examples.

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,10 +19,13 @@ from fedbbpt.cli.terminal.reloading import Reloading
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.data.quality import cut_texts, review
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import DeadlineExceeded, InvalidInput, Unauthenticated, Unavailable
 from fedbbpt.federation import assemble
 from fedbbpt.federation.client_data import ClientData
+from fedbbpt.federation.fetched_result import save_result
 from fedbbpt.ptm.remote import RemotePtm
+from fedbbpt.server.remote import RemoteRun
+from fedbbpt.types import PtmIdentity
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +48,19 @@ def client_join(
     dev: Annotated[
         str, typer.Option(metavar="PATH", help="Examples to measure prompts on. By default a quarter of --data.")
     ] = "",
-    name: Annotated[str, typer.Option(help="This client's id. By default the name of the data file.")] = "",
+    run: options.RunName = "",
+    name: Annotated[
+        str, typer.Option(help="This client's id in the run. By default the data file's name with a random end.")
+    ] = "",
     state: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The folder for what outlives a crash. By default .fedbbpt/NAME."),
+    ] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="The file for the tuned prompt when the run has ended.", show_default=False
+        ),
     ] = None,
     one_class: Annotated[
         bool, typer.Option("--one-class", help="Accept data of a single class, which is usually a mistake.")
@@ -61,19 +75,24 @@ def client_join(
     """
     logs.start()
     watched = Reloading([*access.files(), *service.files()])
-    name = name or Path(data).name.split(".")[0]
-    folder = state or Path(".fedbbpt") / name
+    stem = Path(data).name.split(".")[0]
+    folder = state or Path(".fedbbpt") / (name or stem)
     keepsake = Keepsake(folder)
+    name = name or keepsake.client_name(stem)
     with access.connect() as channel:
-        link = RemoteCoordinator(channel)
+        link = RemoteCoordinator(channel, run=run)
         local = ClientData(data, dev, names.columns())
         settings = assemble.join(link, assemble.hello(name, keepsake.client_key(), local.train_size))
         train, dev_examples = local.labelled(settings.labels, one_class=one_class)
         with service.connect(_ptm_address(service, settings.ptm_address)) as ptm_channel:
             ptm = RemotePtm(ptm_channel, settings.ptm_revision)
             fetch = partial(link.fetch_auxiliary, folder=folder)
-            agent = assemble.client(settings, train, dev_examples, ptm, keepsake=keepsake, fetch_auxiliary=fetch)
-            cut = cut_texts(agent.truncation, len(train) + len(dev_examples), ptm.describe().max_tokens)
+            with _told(link):
+                agent = assemble.client(settings, train, dev_examples, ptm, keepsake=keepsake, fetch_auxiliary=fetch)
+                card = ptm.describe()
+            asked = PtmIdentity(card.model, card.revision, card.precision)
+            link.report_ptm(asked)
+            cut = cut_texts(agent.truncation, len(train) + len(dev_examples), card.max_tokens)
             warnings = warned([*review({"train": train, "dev": dev_examples}, settings.labels), *cut])
             log.info("joined %s as %s with %d examples", settings.run_id, name, local.train_size)
 
@@ -83,11 +102,25 @@ def client_join(
 
             with watched.by(reload):
                 counted = agent.run(link, lambda: time.sleep(PAUSE_SECONDS))
+        if out_file is not None:
+            save_result(RemoteRun(channel, link.run_name), out_file, asked)
     result = {"run": settings.run_id, "client": name, "updates": counted, "queries": agent.queries}
+    if out_file is not None:
+        result["out"] = str(out_file)
     if json:
         show(result | {"warnings": list(map(asdict, warnings))}, as_json=True)
     else:
         show(result, as_json=False, title="finished")
+
+
+@contextmanager
+def _told(link: RemoteCoordinator) -> Iterator[None]:
+    """Tells the coordinator why this client cannot begin, if the PTM service is the reason."""
+    try:
+        yield
+    except (Unavailable, Unauthenticated, DeadlineExceeded) as error:
+        link.report_trouble(f"{type(error).__name__}: {error}")
+        raise
 
 
 def _ptm_address(service: PtmAccess, announced: str) -> str:

@@ -57,6 +57,7 @@ def owner_join(
     ],
     names: ColumnNames,
     logs: Logging,
+    run: options.RunName = "",
     state: Annotated[Path, typer.Option(metavar="DIR", help="The folder for what outlives a crash.")] = Path(".fedbbpt")
     / OWNER,
     json: options.Json = False,
@@ -71,7 +72,7 @@ def owner_join(
     watched = Reloading(access.files())
     keepsake, table = Keepsake(state), read_table(data, names.columns())
     with access.connect() as channel:
-        link = RemoteCoordinator(channel)
+        link = RemoteCoordinator(channel, run=run)
         settings = assemble.join(link, assemble.hello(OWNER, keepsake.client_key(), len(table.labels)))
         agent = assemble.owner(settings, label(table, settings.labels), model, keepsake=keepsake)
         log.info("joined %s as the model's owner with %d examples", settings.run_id, len(table.labels))

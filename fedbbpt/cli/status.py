@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fedbbpt.cli.members import trouble
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import CoordinatorAccess, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show
@@ -21,6 +22,7 @@ from fedbbpt.types import RunStatus
 @with_bundles
 def status(
     access: CoordinatorAccess,
+    run: options.RunName = "",
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and show each round until the run ends.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -30,22 +32,22 @@ def status(
     """
     log_to_stderr(logging.WARNING)
     with access.connect() as channel:
-        run = RemoteRun(channel)
-        now = _ask(run.status, access.coordinator)
+        remote = RemoteRun(channel, run)
+        now = _ask(remote.status, access.coordinator)
         if watch:
-            now = _watch(run, now, json)
-    _print(now, json)
+            now = _watch(remote, now, json)
+    print_status(now, json)
 
 
 @with_bundles
-def stop(access: CoordinatorAccess, json: options.Json = False) -> None:
+def stop(access: CoordinatorAccess, run: options.RunName = "", json: options.Json = False) -> None:
     """End a run after the open round. Its result is the best prompt so far.
 
     Example: fedbbpt stop --coordinator 127.0.0.1:7000
     """
     log_to_stderr(logging.WARNING)
     with access.connect() as channel:
-        _print(_ask(RemoteRun(channel).stop, access.coordinator), json)
+        print_status(_ask(RemoteRun(channel, run).stop, access.coordinator), json)
 
 
 def _ask(call: Callable[[], RunStatus], coordinator: str) -> RunStatus:
@@ -66,7 +68,8 @@ def _watch(run: RemoteRun, now: RunStatus, as_json: bool) -> RunStatus:
     return now
 
 
-def _print(now: RunStatus, as_json: bool) -> None:
+def print_status(now: RunStatus, as_json: bool) -> None:
+    """Prints the state of a run for people, or as JSON."""
     if as_json:
         show(dataclasses.asdict(now), as_json=True)
         return
@@ -76,8 +79,12 @@ def _print(now: RunStatus, as_json: bool) -> None:
     for member in now.members:
         marks = ("yes" if member.connected else "no", "yes" if member.submitted else "not yet")
         table.add_row(member.client_id, f"{member.examples:,}", *marks)
-    out.print(f"{now.run_id}: {now.method}, {now.state}, round {now.round} of {now.rounds}", highlight=False)
+    named = f"{now.name} " if now.name and not now.run_id.startswith(f"{now.name}-") else ""
+    out.print(f"{named}{now.run_id}: {now.method}, {now.state}, round {now.round} of {now.rounds}", highlight=False)
     out.print(table)
+    for member in now.members:
+        if member.trouble:
+            out.print(f"{member.client_id} cannot work {trouble(member)}", highlight=False)
     if now.best:
         best = f"dev accuracy {decimals(now.best.dev_accuracy, 3)}, dev loss {decimals(now.best.dev_loss, 4)}"
         out.print(f"best: {best} in round {now.best.round}", highlight=False)

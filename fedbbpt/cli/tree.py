@@ -52,6 +52,7 @@ TREE: Mapping[str, Node] = {
     ),
     "status": Leaf("status", "status", "Show the state of a run, its clients and its cost."),
     "stop": Leaf("status", "stop", "End a run after the open round. Its result is the best prompt so far."),
+    "result": Leaf("runs", "result", "Fetch the best prompt of a run so far, with its card."),
     "predict": Leaf(
         "predict",
         "predict",
@@ -66,9 +67,34 @@ TREE: Mapping[str, Node] = {
         "Compare templates and class texts for a job on its training examples, without tuning. "
         "Test examples are not used.",
     ),
+    "coordinator": Branch(
+        "The meeting point of a run's clients. It sees no data.",
+        {
+            "serve": Leaf(
+                "coordinator",
+                "coordinator_serve",
+                "Run a job with the clients that join, and end when the run is finished; or, with --state, serve many "
+                "runs.",
+            ),
+        },
+    ),
     "runs": Branch(
         "The runs of a coordinator, for its operator.",
         {
+            "submit": Leaf(
+                "runs", "submit", "Begin a run on a coordinator that serves many. Its clients may join at once."
+            ),
+            "list": Leaf("runs", "list_runs", "List the runs of a coordinator, those that have ended included."),
+            "show": Leaf(
+                "runs", "show_run", "Show the state of a run, its clients and its cost, as `fedbbpt status` does."
+            ),
+            "stop": Leaf("runs", "stop_run", "End a run after the open round. Its result is the best prompt so far."),
+            "delete": Leaf("runs", "delete_run", "Delete a run that has ended, with all its files."),
+            "continue": Leaf(
+                "runs",
+                "continue_run",
+                "Let a run that has ended play more rounds from where it ended. Its clients join again.",
+            ),
             "backup": Leaf(
                 "runs",
                 "runs_backup",
@@ -76,13 +102,18 @@ TREE: Mapping[str, Node] = {
             ),
         },
     ),
-    "coordinator": Branch(
-        "The meeting point of a run's clients. It sees no data.",
+    "members": Branch(
+        "The clients of a run, and the names that they own.",
         {
-            "serve": Leaf(
-                "coordinator",
-                "coordinator_serve",
-                "Run a job with the clients that join, and end when the run is finished.",
+            "list": Leaf(
+                "members",
+                "list_members",
+                "List all clients that own a name in a run, with what keeps them from their tasks.",
+            ),
+            "remove": Leaf(
+                "members",
+                "remove_member",
+                "Take a client out of a run, and free its name for another one. Its updates stay counted.",
             ),
         },
     ),

@@ -143,17 +143,18 @@ class Agent:
         """
         counted = 0
         for task in link.tasks():
-            receipt = link.submit(task.id, self._answer_patiently(task, wait))
+            receipt = link.submit(task.id, self._answer_patiently(task, link, wait))
             log.info("round %d: %s", task.id.round, receipt.value)
             counted += receipt is Receipt.COUNTED
         return counted
 
-    def _answer_patiently(self, task: Task, wait: Callable[[], Any]) -> Update:
+    def _answer_patiently(self, task: Task, link: Link, wait: Callable[[], Any]) -> Update:
         for attempt in count(1):
             try:
                 return self.answer(task)
             except (Unavailable, Overloaded, RateLimited, StoreError) as error:
                 if attempt.bit_count() == 1:  # the first, the second, the fourth, the eighth, ...
                     log.warning("round %d: %s; trying again", task.id.round, error)
+                    link.report_trouble(f"{type(error).__name__}: {error}")
                 wait()
         raise AssertionError("count never ends")

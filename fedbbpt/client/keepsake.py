@@ -1,4 +1,4 @@
-"""The files of a client: its key, its last update, which may not have arrived, and its method's private arrays.
+"""The files of a client: name and key, the last update, which may not have arrived, and its method's private arrays.
 
 A client that dies between its search and the receipt submits the same bytes after its restart, without any new query.
 
@@ -22,6 +22,7 @@ from fedbbpt.host.files import atomic_write, sync_folder
 from fedbbpt.types import Arrays, Measurement, Phase, TaskId, Update
 
 _KEY_BYTES = 16
+_NAME_BYTES = 3
 _PRIVATE = "private/"
 _OWNER_ONLY = 0o600
 _CHECKSUM = struct.Struct("<I")
@@ -36,6 +37,7 @@ class Keepsake:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._name = folder / "client.name"
         self._files, self._key = [folder / "update-0", folder / "update-1"], folder / "client.key"
         self._number: int | None = None
         """The number of the last save, which tells its file; None until the files are read."""
@@ -46,6 +48,15 @@ class Keepsake:
         if not self._key.exists():
             atomic_write(self._key, secrets.token_hex(_KEY_BYTES), mode=_OWNER_ONLY)
         return self._key.read_text()
+
+    def client_name(self, stem: str) -> str:
+        """Returns the name of a client that its user gave none. The first call draws it: `stem` with a random end.
+
+        So two organisations with files of the same name do not meet under one name.
+        """
+        if not self._name.exists():
+            atomic_write(self._name, f"{stem}-{secrets.token_hex(_NAME_BYTES)}")
+        return self._name.read_text(encoding="utf-8")
 
     def save(self, task_id: TaskId, update: Update, private: Arrays) -> None:
         """Replaces the saved update and the private arrays. Both are on disk when this returns."""

@@ -29,7 +29,18 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.methods import SETTINGS, client_method
-from fedbbpt.types import Arrays, Auxiliary, ExtensionSettings, Hello, Receipt, RunSettings, Task, TaskId, Update
+from fedbbpt.types import (
+    Arrays,
+    Auxiliary,
+    ExtensionSettings,
+    Hello,
+    PtmIdentity,
+    Receipt,
+    RunSettings,
+    Task,
+    TaskId,
+    Update,
+)
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.messages import coordinator_messages
@@ -60,6 +71,7 @@ class RemoteCoordinator:
         self,
         channel: grpc.Channel,
         *,
+        run: str = "",
         call_seconds: float = 30.0,
         patience_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
@@ -68,17 +80,19 @@ class RemoteCoordinator:
         """
         Args:
             channel: the connection to the coordinator.
+            run: the name of the run to join; empty: the coordinator's only one.
             call_seconds: the timeout of one attempt of a call.
             patience_seconds: how long a call is repeated after its first failure.
             clock: returns the time in seconds.
             pause: sleeps for a number of seconds.
         """
-        self._stub = CoordinatorServiceStub(channel)
+        self._stub, self._run_name = CoordinatorServiceStub(channel), run
         self._call_seconds = call_seconds
         line = line_of(channel)
         self._patience = Patience(patience_seconds, CoordinatorUnavailable, RETRIED, line, clock, pause)
         self._hello: Hello | None = None
         self._run_id, self._session = "", ""
+        self._ptm: PtmIdentity | None = None
         self._heartbeat_seconds = 0.0
         self._max_update_bytes = 0
         self._search: HeldSearch | None = None
@@ -92,7 +106,8 @@ class RemoteCoordinator:
 
     def _join(self) -> RunSettings:
         assert self._hello is not None, "join comes first"
-        response = self._stub.Join(coordinator_messages.join_request(self._hello), timeout=self._call_seconds)
+        request = coordinator_messages.join_request(self._hello, self._run_name)
+        response = self._stub.Join(request, timeout=self._call_seconds)
         settings = coordinator_messages.run_settings(response, SETTINGS)
         if self._run_id not in ("", settings.run_id):
             raise UnknownRun(
@@ -100,10 +115,35 @@ class RemoteCoordinator:
                 where="run_id",
                 fix="start the client again",
             )
-        self._run_id, self._session = settings.run_id, response.session
+        self._run_id, self._session, self._run_name = settings.run_id, response.session, response.run_name
         self._heartbeat_seconds = seconds_of(response.heartbeat)
         self._max_update_bytes = response.max_update_bytes
+        if self._ptm is not None:
+            self.report_ptm(self._ptm)
         return settings
+
+    @property
+    def run_name(self) -> str:
+        """The run's name at its coordinator, once the client has joined."""
+        return self._run_name
+
+    def report_trouble(self, text: str) -> None:
+        request = pb.ReportTroubleRequest(session=self._session, text=text)
+        self._tell(lambda: self._stub.ReportTrouble(request, timeout=self._call_seconds))
+
+    def report_ptm(self, ptm: PtmIdentity) -> None:
+        """Tells the coordinator which PTM the client asks, now and whenever the link joins again. Does not fail."""
+        self._ptm = ptm
+        request = pb.ReportPtmRequest(
+            session=self._session, model=ptm.model, revision=ptm.revision, precision=ptm.precision
+        )
+        self._tell(lambda: self._stub.ReportPtm(request, timeout=self._call_seconds))
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except grpc.RpcError as error:
+            log.info("the coordinator was not told: %s", from_rpc_error(error, CoordinatorUnavailable))
 
     def fetch_auxiliary(self, announced: Auxiliary, folder: Path) -> Path:
         """Returns the auxiliary model's file in `folder`, after downloading what is missing of it.

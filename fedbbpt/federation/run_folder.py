@@ -1,6 +1,7 @@
 """The folder of a run: the names of its files, and the results that a finished run leaves in it."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -18,7 +19,7 @@ from fedbbpt.host.json_text import json_text
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.types import ModelCard, PrecisionChoice, Report, Result
+from fedbbpt.types import ModelCard, PrecisionChoice, PtmIdentity, Report, Result
 from fedbbpt.types.examples import concatenate
 
 SUMMARY = "summary.json"
@@ -41,9 +42,19 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         StoreMismatch: The folder holds a finished run, which is never overwritten.
     """
-    if (folder / SUMMARY).exists():
+    if _finished(folder / SUMMARY):
         raise StoreMismatch("holds a finished run", where=str(folder), fix="another --out")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _finished(summary: Path) -> bool:
+    """Returns whether the summary is that of a finished run, and not its coordinator's, which has no test examples."""
+    try:
+        return json.loads(summary.read_text(encoding="utf-8")).get("tested") is not False
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError):
+        return True  # never overwritten, whatever it is
 
 
 def with_recorded_precision(job: Job, folder: Path) -> Job:
@@ -85,6 +96,7 @@ class FinishedRun:
         """Returns the run's figures and warnings. None stands for a figure that could not be measured."""
         compared = self.comparison
         return {
+            "tested": True,
             "method": self.job.method.name,
             "ptm": self.ptm.model,
             "ptm_revision": self.ptm.revision,
@@ -105,22 +117,17 @@ class FinishedRun:
             "dev_accuracy": self.result.measured.dev_accuracy,
             "queries": sum(report.queries for report in self.reports),
             "queries_evaluation": compared.queries,
-            "bytes_up_per_client_round": self._per_client_round([report.bytes_up for report in self.reports]),
-            "bytes_down_per_client_round": self._per_client_round([report.bytes_down for report in self.reports]),
+            "bytes_up_per_client_round": per_client_round(self.reports, [one.bytes_up for one in self.reports]),
+            "bytes_down_per_client_round": per_client_round(self.reports, [one.bytes_down for one in self.reports]),
             "seconds": round(self.seconds, 3),
             "warnings": [dataclasses.asdict(warning) for warning in self.warnings],
         }
 
-    def _per_client_round(self, counts: Sequence[int | None]) -> int | None:
-        answers = sum(report.clients for report in self.reports)
-        known = [count for count in counts if count is not None]
-        return round(sum(known) / answers) if len(known) == len(counts) and answers else None
-
     def card(self) -> PromptCard:
         """Returns the card of the run's prompt."""
         queries = sum(report.queries for report in self.reports)
-        ptm = self.ptm
-        return prompt_card(self.job, ptm.revision, ptm.precision, self.examples, self.result, queries)
+        ptm = PtmIdentity(self.ptm.model, self.ptm.revision, self.ptm.precision)
+        return prompt_card(self.job, ptm, self.examples, self.result, queries)
 
     def write(self, path: str | PathLike[str]) -> None:
         """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
@@ -129,6 +136,13 @@ class FinishedRun:
         lines = [json_text(dataclasses.asdict(report)) for report in self.reports]
         atomic_write(folder / METRICS, "\n".join(lines) + "\n")
         atomic_write(folder / SUMMARY, json_text(self.summary(), indent=2) + "\n")
+
+
+def per_client_round(reports: Sequence[Report], counts: Sequence[int | None]) -> int | None:
+    """Returns the bytes of all rounds divided by the number of answers; None if a round's were not counted."""
+    answers = sum(report.clients for report in reports)
+    known = [count for count in counts if count is not None]
+    return round(sum(known) / answers) if len(known) == len(counts) and answers else None
 
 
 def finish_run(
@@ -162,13 +176,12 @@ def compared_data(splits: Splits) -> Data:
     return Data(splits.pooled(), concatenate(splits.dev), splits.test)
 
 
-def prompt_card(job: Job, revision: str, precision: str, examples: int, result: Result, queries: int) -> PromptCard:
+def prompt_card(job: Job, ptm: PtmIdentity, examples: int, result: Result, queries: int) -> PromptCard:
     """Returns the card of a job's prompt.
 
     Args:
         job: The job, with its task complete.
-        revision: The model's revision.
-        precision: The model's precision; empty if it is not known.
+        ptm: What the PTM says of itself.
         examples: Training examples of all clients together.
         result: The prompt and its measurement on dev examples.
         queries: Queries of the whole run.
@@ -177,9 +190,10 @@ def prompt_card(job: Job, revision: str, precision: str, examples: int, result: 
     return PromptCard(
         run=job.run.name,
         method=job.method.name,
-        ptm=job.ptm.model,
-        ptm_revision=revision,
-        ptm_precision=precision,
+        # A service tells the name of its model's folder only, where the job has the path from which it can be loaded.
+        ptm=job.ptm.model if Path(job.ptm.model).name == Path(ptm.model).name else ptm.model,
+        ptm_revision=ptm.revision,
+        ptm_precision=ptm.precision,
         ptm_family=job.ptm.family,
         ptm_max_length=job.ptm.max_length,
         template=task.template,

@@ -24,6 +24,7 @@ from fedbbpt.errors import (
     InvalidPlugin,
     InvalidUpdate,
     NoResultYet,
+    NotFound,
     RunFinished,
     SessionEvicted,
     SessionUnknown,
@@ -32,6 +33,7 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
+from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.cached_store import CachedStore
@@ -39,6 +41,7 @@ from fedbbpt.server.checks import check_hello, decode_update, updates_add
 from fedbbpt.server.cohort import CohortRules, Eligible
 from fedbbpt.server.finalists import prompt_entries
 from fedbbpt.server.round import (
+    ClientsExcused,
     CloseRound,
     CohortChanged,
     ExtendRound,
@@ -58,6 +61,7 @@ from fedbbpt.types import (
     Member,
     MemberStatus,
     Phase,
+    PtmIdentity,
     Receipt,
     Report,
     Result,
@@ -137,6 +141,11 @@ class Coordinator:
         self.told: Told | None = None
         """The open round's broadcast for clients that replay; None if all clients get it whole."""
         self._retry_at: float | None = None
+        self._trouble: dict[str, tuple[str, float]] = {}
+        """What keeps clients from their tasks, and since when, in seconds since 1970."""
+        self._silent: dict[str, float] = {}
+        """Clients that missed a round and have not answered since, with the time to ask them again."""
+        self._ptms: dict[str, PtmIdentity] = {}
         snapshot = self._store.snapshot
         self._round: Round
         self._state: Any
@@ -159,17 +168,19 @@ class Coordinator:
         if self.state.ended:
             raise RunFinished("the run has ended", where=self.settings.run_id, fix="a new run")
         known = self._store.members.get(hello.client_id)
-        if known is not None and not secrets.compare_digest(known.client_key.encode(), hello.client_key.encode()):
-            # A client that lost its key, perhaps with its disk, gets its id back once its last stream has ended.
-            if self._sessions.live(hello.client_id):
-                fix = "another id, or stop the other client"
-                raise ClientIdTaken("a live client has this id", where=hello.client_id, fix=fix)
-            log.warning("client %s joins again with another key", hello.client_id)
+        if (
+            known is not None
+            and known.client_key
+            and not secrets.compare_digest(known.client_key.encode(), hello.client_key.encode())
+        ):
+            fix = f"another --name, the --state of that client, or `fedbbpt members remove {hello.client_id}`"
+            raise ClientIdTaken("a client with another key has this name", where=hello.client_id, fix=fix)
         entry = self._entry_round()
         since = min(known.since, entry) if known is not None and self._takes_part(known) else entry
         counted = known.counted if known is not None else None
         self._admit(Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted))
         session = self._sessions.open(hello.client_id)
+        self._answers(hello.client_id)
         self.status_version += 1
         self.tasks_version += known is not None  # a stream of the evicted session may be waiting
         self.tick(now)
@@ -238,6 +249,7 @@ class Coordinator:
                 self._keep(following, stored, decoded, now)
             for submission, answer in zip(submissions, answers, strict=True):
                 if not isinstance(answer, Exception):
+                    self._answers(submission.task_id.client_id)
                     self._readmit(submission.task_id.client_id)
         except StoreError as error:
             return [answer if isinstance(answer, Exception) else error for answer in answers]
@@ -293,6 +305,66 @@ class Coordinator:
         self._sessions.close(session)
         self.tasks_version += 1
         self.tick(now)
+
+    def report_trouble(self, session: str, text: str, since: float, now: float) -> None:
+        """Records what keeps a client from its task; an empty text says that the trouble is over.
+
+        Args:
+            session: the client's session.
+            text: what the client's log says.
+            since: the time now, in seconds since 1970, for people to read.
+            now: the time now, on the clock of the other methods.
+
+        Raises:
+            SessionUnknown, SessionEvicted: the session is not valid.
+        """
+        client_id = self._sessions.client(session)
+        if not text:
+            self._answers(client_id)
+            return
+        first = self._trouble.get(client_id, ("", since))[1]
+        self._trouble[client_id] = text[:MAX_STATUS_CHARACTERS], first
+        log.warning("client %s cannot work: %s", client_id, text[:MAX_STATUS_CHARACTERS])
+        self._excuse()
+        self.status_version += 1
+        self.tick(now)
+
+    def report_ptm(self, session: str, ptm: PtmIdentity) -> None:
+        """Records which PTM a client asks. Raises SessionUnknown, SessionEvicted."""
+        client_id = self._sessions.client(session)
+        others = {each for each in self._ptms.values() if each.revision != ptm.revision}
+        if others and self._ptms.get(client_id) != ptm:
+            log.warning("client %s asks %s, and others ask %s", client_id, ptm, ", ".join(map(str, sorted(others))))
+        self._ptms[client_id] = ptm
+
+    @property
+    def ptm(self) -> PtmIdentity | None:
+        """The PTM that all clients ask; None if they ask different ones, or if none has said so since the start."""
+        found = set(self._ptms.values())
+        return found.pop() if len(found) == 1 else None
+
+    def _answers(self, client_id: str) -> None:
+        """Waits for the client again: it has answered, or joined."""
+        if self._trouble.pop(client_id, None) or self._silent.pop(client_id, None) is not None:
+            self._silent.pop(client_id, None)
+            self._excuse()
+            self.status_version += 1
+
+    def _excuse(self) -> None:
+        self._round, _ = step(self._round, ClientsExcused(self._trouble.keys() | self._silent.keys()))
+
+    def _ask_again(self, now: float) -> None:
+        """Lets clients that lapsed but have a stream take part again, each once in the time that a round may take."""
+        number, asked = self._entry_round(), list[Member]()
+        for client_id, at in self._silent.items():
+            member = self._store.members[client_id]
+            free = client_id not in self._trouble and self._sessions.live(client_id)
+            if at <= now and free and not self._takes_part(member):
+                asked.append(replace(member, since=number, until=None))
+        if asked:
+            for member in asked:
+                self._store.put_member(member)
+            self._enrol(asked)
 
     def _decode(self, client_id: str, update: Update) -> Update:
         expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
@@ -361,14 +433,19 @@ class Coordinator:
         try:
             self._start_when_enough()
             self._advance(now)
+            self._ask_again(now)
         except StoreError as error:
             log.error("%s; trying again in %g s", error, STORE_RETRY_SECONDS)
             self._retry_at = now + STORE_RETRY_SECONDS
 
     @property
     def missing(self) -> int:
-        """The number of updates without which the open round has all that it asked for; 0 if no round is open."""
-        return 0 if self._round.closed else len(self._round.cohort) - len(self._round.received)
+        """The number of updates that the open round still waits for before its deadline; 0 if no round is open."""
+        if self._round.closed:
+            return 0
+        if self._round.excused:
+            return len(self._round.missing - self._round.excused)
+        return len(self._round.cohort) - len(self._round.received)
 
     def next_deadline(self) -> float | None:
         """Returns the time of the next tick, if no client or operator calls before; None if no tick is due."""
@@ -453,6 +530,9 @@ class Coordinator:
             match effects:
                 case (CloseRound() as close,):
                     self._close(close, now - self._opened)
+                    again = now + self._cohort.deadline_seconds
+                    self._silent |= dict.fromkeys(close.missing, again)
+                    self._excuse()
                 case (ExtendRound(missing),):
                     self._extend(missing, following)
                 case _:
@@ -527,6 +607,33 @@ class Coordinator:
 
     # The operator
 
+    def remove(self, client_id: str, now: float) -> None:
+        """Takes a client out of the run and frees its name for another one. Its counted updates stay counted.
+
+        Raises NotFound, StoreError.
+        """
+        known = self._store.members.get(client_id)
+        if known is None or not known.client_key:
+            raise NotFound("no client has this name", where=client_id, fix="a name that `fedbbpt members list` shows")
+        until = self._round.number + (client_id in self._round.received)
+        self._admit(replace(known, client_key="", until=min(until, known.until or until)))
+        self._sessions.close_client(client_id)
+        self._answers(client_id)
+        self._ptms.pop(client_id, None)
+        self.tasks_version += 1  # its stream ends
+        self.tick(now)
+
+    def members(self) -> tuple[MemberStatus, ...]:
+        """Returns all clients whose names are taken, also those that no longer take part."""
+        named = sorted(self._store.members.items())
+        return tuple(self._member_status(member) for _, member in named if member.client_key)
+
+    def _member_status(self, member: Member) -> MemberStatus:
+        name = member.client_id
+        trouble, since = self._trouble.get(name, ("", 0.0))
+        live, submitted = self._sessions.live(name), name in self._round.received
+        return MemberStatus(name, live, submitted, member.examples, trouble, since, self._takes_part(member))
+
     @property
     def state(self) -> RunState:
         """Whether the run waits for clients, is running, or has ended."""
@@ -560,12 +667,7 @@ class Coordinator:
             state=self.state,
             round=min(self._round.number, self.settings.rounds),
             rounds=self.settings.rounds,
-            members=tuple(
-                MemberStatus(
-                    m.client_id, self._sessions.live(m.client_id), m.client_id in self._round.received, m.examples
-                )
-                for m in members
-            ),
+            members=tuple(map(self._member_status, members)),
             last=snapshot.reports[-1] if snapshot and snapshot.reports else None,
             best=snapshot.finalists[0].measured if snapshot and snapshot.finalists else None,
             queries=snapshot.queries if snapshot else 0,

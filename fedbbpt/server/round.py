@@ -27,6 +27,11 @@ class Round:
     deadline: float | None = None
     """On the caller's clock, in seconds; None until the first tick."""
     closed: bool = False
+    excused: frozenset[str] = frozenset()
+    """Clients that the round does not wait for: they reported trouble, or missed a round and have not answered since.
+
+    Their answers count all the same.
+    """
 
     @property
     def missing(self) -> frozenset[str]:
@@ -52,13 +57,20 @@ class CohortChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientsExcused:
+    """The round waits no longer for these clients, and for no others than before."""
+
+    clients: Iterable[str]
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """It is `now`, in seconds on the caller's clock."""
 
     now: float
 
 
-Event: TypeAlias = UpdateSubmitted | CohortChanged | TimePassed
+Event: TypeAlias = UpdateSubmitted | CohortChanged | ClientsExcused | TimePassed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,8 @@ def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
             return _submit(round, event)
         case CohortChanged(cohort):
             return (round if round.closed else replace(round, cohort=frozenset(cohort) | round.received)), ()
+        case ClientsExcused(clients):
+            return replace(round, excused=frozenset(clients)), ()
         case TimePassed(now):
             return _pass_time(round, now)
 
@@ -118,6 +132,11 @@ def _submit(round: Round, event: UpdateSubmitted) -> tuple[Round, tuple[Effect, 
     return counted, (StoreUpdate(client), SendReceipt(client, Receipt.COUNTED))
 
 
+def _only_excused_miss(round: Round) -> bool:
+    # Counted first, because it is asked at each update.
+    return len(round.received) + len(round.excused) >= len(round.cohort) and round.missing <= round.excused
+
+
 def _pass_time(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
     if round.closed:
         return round, ()
@@ -125,7 +144,8 @@ def _pass_time(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
         round = replace(round, deadline=now + round.deadline_seconds)
     assert round.deadline is not None
     due = now >= round.deadline
-    if len(round.received) >= round.quorum and (due or len(round.received) == len(round.cohort)):
+    answered = len(round.received) == len(round.cohort) or _only_excused_miss(round)
+    if len(round.received) >= round.quorum and (due or answered):
         return replace(round, closed=True), (CloseRound(tuple(sorted(round.received)), tuple(sorted(round.missing))),)
     if due:
         return replace(round, deadline=now + round.deadline_seconds), (ExtendRound(tuple(sorted(round.missing))),)

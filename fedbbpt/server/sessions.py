@@ -26,13 +26,16 @@ class SessionTable:
         """Returns the token of a new session, and evicts the client's session before."""
         before = self._tokens.get(client_id)
         if before is not None:
-            self._evicted[before] = None
-            if len(self._evicted) > MAX_EVICTED_SESSIONS:
-                del self._evicted[next(iter(self._evicted))]
+            self._evict(before)
             del self._clients[before]
         token = secrets.token_urlsafe(TOKEN_BYTES)
         self._clients[token], self._tokens[client_id] = client_id, token
         return token
+
+    def _evict(self, token: str) -> None:
+        self._evicted[token] = None
+        if len(self._evicted) > MAX_EVICTED_SESSIONS:
+            del self._evicted[next(iter(self._evicted))]
 
     def client(self, token: str) -> str:
         """Returns the id of the client that has this session. Raises SessionEvicted, SessionUnknown."""
@@ -46,6 +49,13 @@ class SessionTable:
         """Ends a valid session."""
         client_id = self._clients.pop(token)
         del self._tokens[client_id]
+
+    def close_client(self, client_id: str) -> None:
+        """Ends the client's session, if it has one; the session counts as evicted."""
+        token = self._tokens.pop(client_id, None)
+        if token is not None:
+            del self._clients[token]
+            self._evict(token)
 
     def connected(self, token: str) -> None:
         """Records that the session opened a stream of tasks."""

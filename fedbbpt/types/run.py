@@ -37,6 +37,7 @@ class Member:
 
     client_id: str
     client_key: str
+    """Empty if an operator removed the client: its name is free then."""
     examples: int
     since: int
     until: int | None = None
@@ -110,6 +111,20 @@ class Hello:
     """Number of labelled training examples."""
     codecs: frozenset[str]
     """The links of codecs that the client can encode."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PtmIdentity:
+    """What a PTM says of itself: the parts that a prompt's card keeps."""
+
+    model: str
+    revision: str
+    precision: str = ""
+    """Empty if the PTM does not say it."""
+
+    def __str__(self) -> str:
+        """Returns model and revision, for a message."""
+        return f"{self.model} ({self.revision})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +212,12 @@ class MemberStatus:
     submitted: bool
     """Whether its update of the open round was counted."""
     examples: int
+    trouble: str = ""
+    """What keeps it from its task, as it reported."""
+    trouble_since: float = 0.0
+    """When it reported that, in seconds since 1970; 0 without trouble."""
+    takes_part: bool = True
+    """Whether it takes part in the open round or in a later one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +236,16 @@ class RunStatus:
     bytes_up: int | None
     """Bytes since the coordinator started; None if the operating system does not count them."""
     bytes_down: int | None
+    name: str = ""
+    """The run's name at its coordinator, if it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """An operator's request for a new run; run.proto describes each field of `SubmitRunRequest`."""
+
+    name: str
+    job: str
+    ptm_address: str = ""
+    ptm_revision: str = ""
+    token_sha256: tuple[str, ...] = ()

@@ -125,6 +125,7 @@ class JoinRequest(_message.Message):
     CLIENT_KEY_FIELD_NUMBER: _builtins.int
     CODECS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1."""
     client_id: _builtins.str
@@ -135,6 +136,8 @@ class JoinRequest(_message.Message):
     """
     examples: _builtins.int
     """Number of labelled examples that the client trains on, at least 1."""
+    run: _builtins.str
+    """The name of the run to join. Empty: the coordinator's only run that has not ended."""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
         """The links of codecs that the client can encode."""
@@ -147,10 +150,11 @@ class JoinRequest(_message.Message):
         client_key: _builtins.str = ...,
         codecs: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         examples: _builtins.int = ...,
+        run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_key", b"client_key", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_key", b"client_key", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +178,7 @@ class JoinResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     AUXILIARY_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    RUN_NAME_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Names the session in all later calls."""
     run_id: _builtins.str
@@ -189,6 +194,8 @@ class JoinResponse(_message.Message):
     """Number of rounds, at least 1."""
     max_update_bytes: _builtins.int
     """The largest TensorBundle.total_bytes of an update, in bytes."""
+    run_name: _builtins.str
+    """The run's name at this coordinator."""
     @_builtins.property
     def task(self) -> _method_pb2.TaskSettings:
         """The task of the PTM, and how a vector z becomes a prompt."""
@@ -226,10 +233,11 @@ class JoinResponse(_message.Message):
         heartbeat: _duration_pb2.Duration | None = ...,
         auxiliary: Global___Auxiliary | None = ...,
         sampling: Global___Sampling | None = ...,
+        run_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "sampling", b"sampling", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +752,98 @@ class StreamUpdateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamUpdateResponse: _TypeAlias = StreamUpdateResponse  # noqa: Y015
+
+@_typing.final
+class ReportTroubleRequest(_message.Message):
+    """ReportTroubleRequest says what keeps a client from its task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    text: _builtins.str
+    """At most 300 characters, longer texts are cut. Empty: the trouble is over."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportTroubleRequest: _TypeAlias = ReportTroubleRequest  # noqa: Y015
+
+@_typing.final
+class ReportTroubleResponse(_message.Message):
+    """ReportTroubleResponse is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportTroubleResponse: _TypeAlias = ReportTroubleResponse  # noqa: Y015
+
+@_typing.final
+class ReportPtmRequest(_message.Message):
+    """ReportPtmRequest describes the PTM that a client asks. The texts are those of DescribeResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    model: _builtins.str
+    """At most 300 characters."""
+    revision: _builtins.str
+    """At most 300 characters."""
+    precision: _builtins.str
+    """At most 300 characters; empty if the PTM does not say it."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        model: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        precision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "precision", b"precision", "revision", b"revision", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportPtmRequest: _TypeAlias = ReportPtmRequest  # noqa: Y015
+
+@_typing.final
+class ReportPtmResponse(_message.Message):
+    """ReportPtmResponse is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportPtmResponse: _TypeAlias = ReportPtmResponse  # noqa: Y015
 
 @_typing.final
 class LeaveRequest(_message.Message):

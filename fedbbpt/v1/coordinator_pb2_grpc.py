@@ -66,6 +66,16 @@ class CoordinatorServiceStub(object):
                 request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateResponse.FromString,
                 _registered_method=True)
+        self.ReportTrouble = channel.unary_unary(
+                '/fedbbpt.v1.CoordinatorService/ReportTrouble',
+                request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportTroubleRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportTroubleResponse.FromString,
+                _registered_method=True)
+        self.ReportPtm = channel.unary_unary(
+                '/fedbbpt.v1.CoordinatorService/ReportPtm',
+                request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportPtmRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportPtmResponse.FromString,
+                _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/fedbbpt.v1.CoordinatorService/Leave',
                 request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.LeaveRequest.SerializeToString,
@@ -87,7 +97,8 @@ class CoordinatorServiceServicer(object):
         """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
         is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
         member. Idempotent by client_id and client_key.
-        Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+        Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
+        removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
         (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -135,6 +146,26 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportTrouble(self, request, context):
+        """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
+        Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
+        until it reports an empty text. Not stored. Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportPtm(self, request, context):
+        """ReportPtm says which PTM the client asks, as the PTM describes itself, for the card of the run's prompt. Effect: kept
+        for the session's client until the coordinator restarts. Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+        (InvalidRequest: a text is too long).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Leave(self, request, context):
         """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
         valid is no error.
@@ -171,6 +202,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.StreamUpdate,
                     request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateRequest.FromString,
                     response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateResponse.SerializeToString,
+            ),
+            'ReportTrouble': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportTrouble,
+                    request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportTroubleRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportTroubleResponse.SerializeToString,
+            ),
+            'ReportPtm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportPtm,
+                    request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportPtmRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.ReportPtmResponse.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -320,6 +361,60 @@ class CoordinatorService(object):
             '/fedbbpt.v1.CoordinatorService/StreamUpdate',
             fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateRequest.SerializeToString,
             fedbbpt_dot_v1_dot_coordinator__pb2.StreamUpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportTrouble(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.CoordinatorService/ReportTrouble',
+            fedbbpt_dot_v1_dot_coordinator__pb2.ReportTroubleRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_coordinator__pb2.ReportTroubleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportPtm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.CoordinatorService/ReportPtm',
+            fedbbpt_dot_v1_dot_coordinator__pb2.ReportPtmRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_coordinator__pb2.ReportPtmResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,7 +44,8 @@ class CoordinatorServiceStub:
     """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
     is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
     member. Idempotent by client_id and client_key.
-    Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+    Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
+    removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
     (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     GetAuxiliary: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]
@@ -72,6 +73,18 @@ class CoordinatorServiceStub:
     """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
     arrays. Effect, idempotency and errors are those of SubmitUpdate.
     """
+    ReportTrouble: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportTroubleRequest, _coordinator_pb2.ReportTroubleResponse]
+    """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
+    Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
+    until it reports an empty text. Not stored. Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+    """
+    ReportPtm: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportPtmRequest, _coordinator_pb2.ReportPtmResponse]
+    """ReportPtm says which PTM the client asks, as the PTM describes itself, for the card of the run's prompt. Effect: kept
+    for the session's client until the coordinator restarts. Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+    (InvalidRequest: a text is too long).
+    """
     Leave: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]
     """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
     valid is no error.
@@ -94,7 +107,8 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
     is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
     member. Idempotent by client_id and client_key.
-    Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+    Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
+    removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
     (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     """
     GetAuxiliary: _aio.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]  # type: ignore[assignment]
@@ -122,6 +136,18 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
     arrays. Effect, idempotency and errors are those of SubmitUpdate.
     """
+    ReportTrouble: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportTroubleRequest, _coordinator_pb2.ReportTroubleResponse]  # type: ignore[assignment]
+    """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
+    Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
+    until it reports an empty text. Not stored. Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+    """
+    ReportPtm: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportPtmRequest, _coordinator_pb2.ReportPtmResponse]  # type: ignore[assignment]
+    """ReportPtm says which PTM the client asks, as the PTM describes itself, for the card of the run's prompt. Effect: kept
+    for the session's client until the coordinator restarts. Idempotent.
+    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+    (InvalidRequest: a text is too long).
+    """
     Leave: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]  # type: ignore[assignment]
     """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
     valid is no error.
@@ -147,7 +173,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Join enters the run, or enters it again after a broken connection or a restart. Only the newest session of a client
         is valid; the stream of its previous session ends with ABORTED (SessionEvicted). Effect: stores the client as a
         member. Idempotent by client_id and client_key.
-        Errors: ALREADY_EXISTS (ClientIdTaken: a connected client with another key has this id), FAILED_PRECONDITION
+        Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
+        removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
         (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         """
 
@@ -198,6 +225,30 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_coordinator_pb2.StreamUpdateResponse, _abc.Awaitable[_coordinator_pb2.StreamUpdateResponse]]:
         """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
         arrays. Effect, idempotency and errors are those of SubmitUpdate.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportTrouble(
+        self,
+        request: _coordinator_pb2.ReportTroubleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ReportTroubleResponse, _abc.Awaitable[_coordinator_pb2.ReportTroubleResponse]]:
+        """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
+        Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
+        until it reports an empty text. Not stored. Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+        """
+
+    @_abc_1.abstractmethod
+    def ReportPtm(
+        self,
+        request: _coordinator_pb2.ReportPtmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ReportPtmResponse, _abc.Awaitable[_coordinator_pb2.ReportPtmResponse]]:
+        """ReportPtm says which PTM the client asks, as the PTM describes itself, for the card of the run's prompt. Effect: kept
+        for the session's client until the coordinator restarts. Idempotent.
+        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
+        (InvalidRequest: a text is too long).
         """
 
     @_abc_1.abstractmethod

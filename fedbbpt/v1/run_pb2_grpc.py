@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RunServiceStub(object):
-    """RunService is for the operator of a run. Failures are as in CoordinatorService.
+    """RunService is for the operator of a coordinator's runs. Failures are as in CoordinatorService. Each request that names a
+    run may fail with NOT_FOUND (UnknownRun: no run has this name; or the name is empty, and there are several runs).
     """
 
     def __init__(self, channel):
@@ -35,6 +36,36 @@ class RunServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.SubmitRun = channel.unary_unary(
+                '/fedbbpt.v1.RunService/SubmitRun',
+                request_serializer=fedbbpt_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_run__pb2.SubmitRunResponse.FromString,
+                _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/fedbbpt.v1.RunService/ListRuns',
+                request_serializer=fedbbpt_dot_v1_dot_run__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_run__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/fedbbpt.v1.RunService/DeleteRun',
+                request_serializer=fedbbpt_dot_v1_dot_run__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_run__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
+        self.ContinueRun = channel.unary_unary(
+                '/fedbbpt.v1.RunService/ContinueRun',
+                request_serializer=fedbbpt_dot_v1_dot_run__pb2.ContinueRunRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_run__pb2.ContinueRunResponse.FromString,
+                _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/fedbbpt.v1.RunService/ListMembers',
+                request_serializer=fedbbpt_dot_v1_dot_run__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_run__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/fedbbpt.v1.RunService/RemoveMember',
+                request_serializer=fedbbpt_dot_v1_dot_run__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_run__pb2.RemoveMemberResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/fedbbpt.v1.RunService/GetRun',
                 request_serializer=fedbbpt_dot_v1_dot_run__pb2.GetRunRequest.SerializeToString,
@@ -63,8 +94,61 @@ class RunServiceStub(object):
 
 
 class RunServiceServicer(object):
-    """RunService is for the operator of a run. Failures are as in CoordinatorService.
+    """RunService is for the operator of a coordinator's runs. Failures are as in CoordinatorService. Each request that names a
+    run may fail with NOT_FOUND (UnknownRun: no run has this name; or the name is empty, and there are several runs).
     """
+
+    def SubmitRun(self, request, context):
+        """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
+        with the run that it began.
+        Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+        FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
+        RetryInfo).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
+        Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ContinueRun(self, request, context):
+        """ContinueRun lets a run that has ended play more rounds, from the state that it ended with. Effect: stored; clients
+        must join again. Not idempotent.
+        Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
+        ended; or the coordinator serves a single run).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
+        Effect: stored; its session ends. Idempotent until another client takes the name.
+        Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
         """GetRun returns the current state of the run. Effect: none. Idempotent.
@@ -112,6 +196,36 @@ class RunServiceServicer(object):
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'SubmitRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitRun,
+                    request_deserializer=fedbbpt_dot_v1_dot_run__pb2.SubmitRunRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_run__pb2.SubmitRunResponse.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=fedbbpt_dot_v1_dot_run__pb2.ListRunsRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_run__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=fedbbpt_dot_v1_dot_run__pb2.DeleteRunRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_run__pb2.DeleteRunResponse.SerializeToString,
+            ),
+            'ContinueRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ContinueRun,
+                    request_deserializer=fedbbpt_dot_v1_dot_run__pb2.ContinueRunRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_run__pb2.ContinueRunResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=fedbbpt_dot_v1_dot_run__pb2.ListMembersRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_run__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=fedbbpt_dot_v1_dot_run__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_run__pb2.RemoveMemberResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=fedbbpt_dot_v1_dot_run__pb2.GetRunRequest.FromString,
@@ -146,8 +260,171 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService(object):
-    """RunService is for the operator of a run. Failures are as in CoordinatorService.
+    """RunService is for the operator of a coordinator's runs. Failures are as in CoordinatorService. Each request that names a
+    run may fail with NOT_FOUND (UnknownRun: no run has this name; or the name is empty, and there are several runs).
     """
+
+    @staticmethod
+    def SubmitRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.RunService/SubmitRun',
+            fedbbpt_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_run__pb2.SubmitRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.RunService/ListRuns',
+            fedbbpt_dot_v1_dot_run__pb2.ListRunsRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_run__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.RunService/DeleteRun',
+            fedbbpt_dot_v1_dot_run__pb2.DeleteRunRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_run__pb2.DeleteRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ContinueRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.RunService/ContinueRun',
+            fedbbpt_dot_v1_dot_run__pb2.ContinueRunRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_run__pb2.ContinueRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.RunService/ListMembers',
+            fedbbpt_dot_v1_dot_run__pb2.ListMembersRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_run__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedbbpt.v1.RunService/RemoveMember',
+            fedbbpt_dot_v1_dot_run__pb2.RemoveMemberRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_run__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetRun(request,

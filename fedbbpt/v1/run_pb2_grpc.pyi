@@ -27,12 +27,40 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """RunService is for the operator of a run. Failures are as in CoordinatorService."""
+    """RunService is for the operator of a coordinator's runs. Failures are as in CoordinatorService. Each request that names a
+    run may fail with NOT_FOUND (UnknownRun: no run has this name; or the name is empty, and there are several runs).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
+    SubmitRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.SubmitRunResponse]
+    """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
+    with the run that it began.
+    Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+    FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
+    RetryInfo).
+    """
+    ListRuns: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]
+    """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent."""
+    DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.DeleteRunRequest, _run_pb2.DeleteRunResponse]
+    """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
+    Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+    """
+    ContinueRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.ContinueRunRequest, _run_pb2.ContinueRunResponse]
+    """ContinueRun lets a run that has ended play more rounds, from the state that it ended with. Effect: stored; clients
+    must join again. Not idempotent.
+    Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
+    ended; or the coordinator serves a single run).
+    """
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListMembersRequest, _run_pb2.ListMembersResponse]
+    """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent."""
+    RemoveMember: _grpc.UnaryUnaryMultiCallable[_run_pb2.RemoveMemberRequest, _run_pb2.RemoveMemberResponse]
+    """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
+    Effect: stored; its session ends. Idempotent until another client takes the name.
+    Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]
     """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]
@@ -58,9 +86,37 @@ class RunServiceStub:
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """RunService is for the operator of a run. Failures are as in CoordinatorService."""
+    """RunService is for the operator of a coordinator's runs. Failures are as in CoordinatorService. Each request that names a
+    run may fail with NOT_FOUND (UnknownRun: no run has this name; or the name is empty, and there are several runs).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    SubmitRun: _aio.UnaryUnaryMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.SubmitRunResponse]  # type: ignore[assignment]
+    """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
+    with the run that it began.
+    Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+    FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
+    RetryInfo).
+    """
+    ListRuns: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]  # type: ignore[assignment]
+    """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent."""
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_run_pb2.DeleteRunRequest, _run_pb2.DeleteRunResponse]  # type: ignore[assignment]
+    """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
+    Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+    """
+    ContinueRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ContinueRunRequest, _run_pb2.ContinueRunResponse]  # type: ignore[assignment]
+    """ContinueRun lets a run that has ended play more rounds, from the state that it ended with. Effect: stored; clients
+    must join again. Not idempotent.
+    Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
+    ended; or the coordinator serves a single run).
+    """
+    ListMembers: _aio.UnaryUnaryMultiCallable[_run_pb2.ListMembersRequest, _run_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent."""
+    RemoveMember: _aio.UnaryUnaryMultiCallable[_run_pb2.RemoveMemberRequest, _run_pb2.RemoveMemberResponse]  # type: ignore[assignment]
+    """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
+    Effect: stored; its session ends. Idempotent until another client takes the name.
+    Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]  # type: ignore[assignment]
     """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _aio.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]  # type: ignore[assignment]
@@ -85,7 +141,71 @@ class RunServiceAsyncStub(RunServiceStub):
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """RunService is for the operator of a run. Failures are as in CoordinatorService."""
+    """RunService is for the operator of a coordinator's runs. Failures are as in CoordinatorService. Each request that names a
+    run may fail with NOT_FOUND (UnknownRun: no run has this name; or the name is empty, and there are several runs).
+    """
+
+    @_abc_1.abstractmethod
+    def SubmitRun(
+        self,
+        request: _run_pb2.SubmitRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.SubmitRunResponse, _abc.Awaitable[_run_pb2.SubmitRunResponse]]:
+        """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
+        with the run that it began.
+        Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+        FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
+        RetryInfo).
+        """
+
+    @_abc_1.abstractmethod
+    def ListRuns(
+        self,
+        request: _run_pb2.ListRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.ListRunsResponse, _abc.Awaitable[_run_pb2.ListRunsResponse]]:
+        """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _run_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.DeleteRunResponse, _abc.Awaitable[_run_pb2.DeleteRunResponse]]:
+        """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
+        Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+        """
+
+    @_abc_1.abstractmethod
+    def ContinueRun(
+        self,
+        request: _run_pb2.ContinueRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.ContinueRunResponse, _abc.Awaitable[_run_pb2.ContinueRunResponse]]:
+        """ContinueRun lets a run that has ended play more rounds, from the state that it ended with. Effect: stored; clients
+        must join again. Not idempotent.
+        Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
+        ended; or the coordinator serves a single run).
+        """
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _run_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.ListMembersResponse, _abc.Awaitable[_run_pb2.ListMembersResponse]]:
+        """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def RemoveMember(
+        self,
+        request: _run_pb2.RemoveMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.RemoveMemberResponse, _abc.Awaitable[_run_pb2.RemoveMemberResponse]]:
+        """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
+        Effect: stored; its session ends. Idempotent until another client takes the name.
+        Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        """
 
     @_abc_1.abstractmethod
     def GetRun(

@@ -4,7 +4,6 @@ Servicers raise this package's errors and never call `context.abort`, because th
 be told from a bug.
 """
 
-import hmac
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -16,6 +15,7 @@ from grpc_status import rpc_status
 
 from fedbbpt.errors import FedbbptError, InvalidRequest, Overloaded, Unauthenticated, WrongService
 from fedbbpt.wire.status import logged, to_status
+from fedbbpt.wire.tokens import shown_token, token_digest
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
       to the log, and the caller gets INTERNAL without details.
     """
 
-    def __init__(self, limit: int, tokens: Collection[str] = ()) -> None:
-        self._limit, self._open = limit, 0
+    def __init__(
+        self,
+        limit: int,
+        tokens: Collection[str] = (),
+        others: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        """
+        Args:
+            limit: the number of open calls.
+            tokens: the tokens that are accepted; none: every caller.
+            others: returns the SHA-256 of further tokens. The services decide what these admit to.
+        """
+        self._limit, self._open, self._others = limit, 0, others
         self.accept(tokens)
         self._guarded: dict[str, Handler] = {}
         """The wrapped handlers by method. A server's handlers never change."""
@@ -85,7 +96,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def accept(self, tokens: Collection[str]) -> None:
         """Accepts these tokens from now on, and no others; without any, every caller. Calls that are open go on."""
-        self._tokens = [f"Bearer {token}".encode() for token in tokens]
+        self.operators = frozenset(map(token_digest, tokens))
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         guarded = self._guarded.get(details.method)
@@ -94,7 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if handler is None:
                 return None
             guarded = self._guarded[details.method] = self._guard(handler)
-        if self._tokens and not details.method.startswith(OPEN_SERVICES) and not self._shows_token(details):
+        if self.operators and not details.method.startswith(OPEN_SERVICES) and not self._shows_token(details):
             return self._rejecting
         return guarded
 
@@ -136,12 +147,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._open += 1
 
     def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
-        shown = [value for key, value in details.invocation_metadata or () if key == "authorization"]
-        if len(shown) != 1:
-            return False  # services identify callers by their token, so a call with two tokens is ambiguous
-        given = shown[0].encode() if isinstance(shown[0], str) else shown[0]
-        # A list, not a generator: comparing all tokens keeps the duration independent of which one matches.
-        return any([hmac.compare_digest(token, given) for token in self._tokens])
+        shown = shown_token(details.invocation_metadata)
+        return shown in self.operators or shown in self._others()
 
 
 def _read(data: bytes, parse: Callable[[bytes], Any]) -> Any:

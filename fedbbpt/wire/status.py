@@ -30,6 +30,7 @@ CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
     errors.ChecksumMismatch: Code.DATA_LOSS,
     errors.NotFound: Code.NOT_FOUND,
     errors.ClientIdTaken: Code.ALREADY_EXISTS,
+    errors.RunNameTaken: Code.ALREADY_EXISTS,
     errors.WrongService: Code.UNIMPLEMENTED,
     errors.Conflict: Code.FAILED_PRECONDITION,
     errors.SessionEvicted: Code.ABORTED,

@@ -96,7 +96,7 @@ READERS: Mapping[str, tuple[list[Message], Callable[[Any], object]]] = {
         lambda request: check_hello(coordinator_messages.hello(request), "float32"),
     ),
     "JoinResponse": (
-        [coordinator_messages.join_response("session", SETTINGS_OF_RUN, 10.0, SETTINGS)],
+        [coordinator_messages.join_response("session", "tiny", SETTINGS_OF_RUN, 10.0, SETTINGS)],
         lambda response: coordinator_messages.run_settings(response, SETTINGS),
     ),
     "StreamTasksResponse": ([coordinator_pb2.StreamTasksResponse.FromString(TASK_BYTES)], read_task),
@@ -114,7 +114,7 @@ READERS: Mapping[str, tuple[list[Message], Callable[[Any], object]]] = {
         lambda response: operator_messages.run_status(response.run),
     ),
     "GetResultResponse": (
-        [operator_messages.get_result_response(Result(np.ones(5, np.float32), REPORT), STATUS)],
+        [operator_messages.get_result_response(Result(np.ones(5, np.float32), REPORT), STATUS, "tiny", "{}")],
         operator_messages.result,
     ),
     "DescribeResponse": ([card_messages.describe_response(Fake().describe())], card_messages.model_card),

@@ -25,6 +25,8 @@ from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.server import serve as serve_ptm
 from fedbbpt.ptm.v1 import ptm_pb2
+from fedbbpt.server.live_run import LiveRun
+from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import serve as serve_run
 from fedbbpt.types import Examples, ExampleSet, Hello, Perturbation, TaskId, TaskSpec, TextPrompts
 from fedbbpt.v1 import coordinator_pb2, run_pb2
@@ -73,7 +75,9 @@ class Coordinator:
         await self._stack.aclose()
         traffic = TrafficMeter()
         self._run = new_coordinator(traffic, clients=1, rounds=10**6)
-        serving = await serve_run(self._run, traffic, port=self.port)
+        self._live = LiveRun(self._run, traffic)
+        self._runs = Runs([self._live])
+        serving = await serve_run(self._runs, port=self.port)
         self.port = serving.port
         self._stack.push_async_callback(serving.stop, 0.0)
 
@@ -92,6 +96,7 @@ class Coordinator:
                 await self.start()
         id = TaskId(settings.run_id, task.id.round, "anna", task.id.phase)
         update = update_of(task)
+        session = self._runs.session(self._live, session)
         header = coordinator_messages.update_header(session, id, update, bundle(update.arrays)[0])
         pb = coordinator_pb2
         return {
@@ -105,6 +110,8 @@ class Coordinator:
                 StreamTasks=pb.StreamTasksRequest(session=session),
                 SubmitUpdate=pb.SubmitUpdateRequest(header=header),
                 StreamUpdate=pb.StreamUpdateRequest(header=header),
+                ReportTrouble=pb.ReportTroubleRequest(session=session, text="no answer"),
+                ReportPtm=pb.ReportPtmRequest(session=session, model="fake", revision="r1"),
                 Leave=pb.LeaveRequest(session=session),
             ),
         }

@@ -59,7 +59,7 @@ class ByHand:
     def start_client(self, index: int) -> None:
         name = client_name(index)
         places = ("--coordinator", f"127.0.0.1:{self.port}", "--data", f"{name}.jsonl", "--dev", f"{name}.dev.jsonl")
-        self.machine.start(name, "client", "join", *places, "--state", f"{name}.state", "--one-class")
+        self.machine.start(name, "client", "join", *places, "--name", name, "--state", f"{name}.state", "--one-class")
 
     def start_clients(self) -> None:
         for index in range(CLIENTS):

@@ -17,7 +17,9 @@ from fedbbpt.errors import ChecksumMismatch, CoordinatorUnavailable
 from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.settings import run_settings
+from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import CoordinatorServer, serve
 from fedbbpt.types import Auxiliary, Hello
 from fedbbpt.v1 import coordinator_pb2 as pb
@@ -41,7 +43,9 @@ class Line:
         settings = replace(run_settings(splits.job, "run-1"), auxiliary=announced)
         coordinator = assemble.coordinator(splits.job, settings, MemoryStore())
         self._loop = loop
-        self._serving: CoordinatorServer = self._run(serve(coordinator, TrafficMeter(), auxiliary=path))
+        self._serving: CoordinatorServer = self._run(
+            serve(Runs([LiveRun(coordinator, TrafficMeter(), auxiliary=path)]))
+        )
         self.proxy = Proxy(self._serving.port)
         self.port = self._run(self.proxy.start())
 

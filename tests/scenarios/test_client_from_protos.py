@@ -15,7 +15,9 @@ from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import serve
 from fedbbpt.types import Examples, LabelledExamples
 from fedbbpt.wire.traffic import TrafficMeter
@@ -56,7 +58,9 @@ def test_a_client_from_protos_ends_with_the_same_prompt(
 
     ptm_port = ptm_servers.start(Engine(Fake(), lambda: 0.0))
     coordinator = assemble.coordinator(JOB, run_settings(JOB, "run", f"127.0.0.1:{ptm_port}"), MemoryStore())
-    serving = asyncio.run_coroutine_threadsafe(serve(coordinator, TrafficMeter()), server_loop).result()
+    serving = asyncio.run_coroutine_threadsafe(
+        serve(Runs([LiveRun(coordinator, TrafficMeter())])), server_loop
+    ).result()
     try:
         assert example().main(f"127.0.0.1:{serving.port}", str(tmp_path / "data.jsonl")) == ROUNDS + 1
     finally:

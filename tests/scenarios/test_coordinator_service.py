@@ -18,7 +18,9 @@ from fedbbpt.prompts import space_of
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import COORDINATOR_SERVICE, CoordinatorServer, serve
 from fedbbpt.types import (
     Hello,
@@ -123,7 +125,9 @@ async def serving(
     clients: int = 1, rounds: int = 1, heartbeat_seconds: float = 10.0
 ) -> AsyncIterator[tuple[CoordinatorServer, grpc.aio.Channel]]:
     traffic = TrafficMeter()
-    started = await serve(new_coordinator(traffic, clients, rounds), traffic, heartbeat_seconds=heartbeat_seconds)
+    started = await serve(
+        Runs([LiveRun(new_coordinator(traffic, clients, rounds), traffic)]), heartbeat_seconds=heartbeat_seconds
+    )
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{started.port}", [("grpc.enable_http_proxy", 0)]) as channel:
             yield started, channel

@@ -32,6 +32,14 @@ def open_card(card: PromptCard, service: PtmAccess, options: ModelOptions) -> It
         **{**card.model_options(), **given},
     )
     with opened as ptm:
+        if service.ptm and not card.ptm_revision:
+            found = ptm.describe()
+            log.warning(
+                "the card names no revision of %s, so nothing says whether the prompt was tuned for %s (%s)",
+                card.ptm,
+                found.model,
+                found.revision,
+            )
         if given and (revision := ptm.describe().revision) != card.ptm_revision:
             log.warning("the prompt was tuned for revision %s, and %s scores now", card.ptm_revision, revision)
         yield ptm

@@ -12,6 +12,12 @@ SECURITY, DATA, MODEL = "Security", "Columns of the data", "The model, where thi
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file. `fedbbpt init` writes one.")]
+RunName = Annotated[
+    str,
+    typer.Option(
+        "--run", metavar="NAME", help="The name of the run, if the coordinator has several.", show_default=False
+    ),
+]
 RunFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for all files of the run.")]
 
 

@@ -80,14 +80,15 @@ _CHOICES: Mapping[str, Mapping[str, int]] = {
 # Joining
 
 
-def join_request(hello: Hello) -> pb.JoinRequest:
-    """Writes a hello."""
+def join_request(hello: Hello, run: str = "") -> pb.JoinRequest:
+    """Writes a hello to the run of this name, or to the coordinator's only one."""
     return pb.JoinRequest(
         protocol_version=PROTOCOL_VERSION,
         client_id=hello.client_id,
         client_key=hello.client_key,
         codecs=[_CODECS[name] for name in sorted(hello.codecs)],
         examples=hello.examples,
+        run=run,
     )
 
 
@@ -102,10 +103,15 @@ def hello(request: pb.JoinRequest) -> Hello:
 
 
 def join_response(
-    session: str, settings: RunSettings, heartbeat_seconds: float, methods: Mapping[str, type[MethodSettings]]
+    session: str,
+    run_name: str,
+    settings: RunSettings,
+    heartbeat_seconds: float,
+    methods: Mapping[str, type[MethodSettings]],
 ) -> pb.JoinResponse:
     """Returns the answer to a client that joins; `methods` are the types of the methods' settings by method name."""
     return pb.JoinResponse(
+        run_name=run_name,
         session=session,
         run_id=settings.run_id,
         task=write_task(settings.task, settings.labels, settings.space),

@@ -43,15 +43,16 @@ def report(message: run_pb2.RoundReport) -> Report:
     )
 
 
-def run(status: RunStatus) -> run_pb2.Run:
-    """Writes the status of a run."""
+def run(status: RunStatus, name: str = "", *, members: bool = True) -> run_pb2.Run:
+    """Writes the status of a run, with or without its members."""
     return run_pb2.Run(
+        name=name,
         run_id=status.run_id,
         method=status.method,
         state=_STATES[status.state],
         round=status.round,
         rounds=status.rounds,
-        members=map(_member, status.members),
+        members=map(member, status.members if members else ()),
         last=None if status.last is None else round_report(status.last),
         best=None if status.best is None else round_report(status.best),
         queries=status.queries,
@@ -66,44 +67,61 @@ class Progress:
     def __init__(self) -> None:
         self._members: dict[str, MemberStatus] = {}
 
-    def response(self, status: RunStatus, reports: Sequence[Report]) -> run_pb2.WatchRunResponse:
+    def response(self, status: RunStatus, reports: Sequence[Report], name: str = "") -> run_pb2.WatchRunResponse:
         """Writes the changes since the previous call, with the reports of the rounds that closed since then."""
         before, self._members = self._members, {member.client_id: member for member in status.members}
         return run_pb2.WatchRunResponse(
-            run=run(replace(status, members=())),
+            run=run(status, name, members=False),
             reports=map(round_report, reports),
-            members=[_member(member) for name, member in self._members.items() if before.get(name) != member],
+            members=[member(one) for name, one in self._members.items() if before.get(name) != one],
             left=[name for name in before if name not in self._members],
         )
 
     def read(self, response: run_pb2.WatchRunResponse) -> tuple[RunStatus, tuple[Report, ...]]:
         """Reads the status, with all members, and the reports of the rounds that closed since the previous call."""
-        self._members |= {member.client_id: _member_status(member) for member in response.members}
+        self._members |= {one.client_id: member_status(one) for one in response.members}
         for name in response.left:
             self._members.pop(name, None)
         members = tuple(sorted(self._members.values(), key=lambda member: member.client_id))
         return replace(run_status(response.run), members=members), tuple(map(report, response.reports))
 
 
-def _member(member: MemberStatus) -> run_pb2.Member:
+def member(status: MemberStatus) -> run_pb2.Member:
+    """Writes a client."""
     return run_pb2.Member(
-        client_id=member.client_id, connected=member.connected, submitted=member.submitted, examples=member.examples
+        client_id=status.client_id,
+        connected=status.connected,
+        submitted=status.submitted,
+        examples=status.examples,
+        trouble=status.trouble,
+        trouble_since=status.trouble_since,
+        takes_part=status.takes_part,
     )
 
 
-def _member_status(message: run_pb2.Member) -> MemberStatus:
-    return MemberStatus(message.client_id, message.connected, message.submitted, message.examples)
+def member_status(message: run_pb2.Member) -> MemberStatus:
+    """Reads a client."""
+    return MemberStatus(
+        message.client_id,
+        message.connected,
+        message.submitted,
+        message.examples,
+        message.trouble,
+        message.trouble_since,
+        message.takes_part,
+    )
 
 
 def run_status(message: run_pb2.Run) -> RunStatus:
     """Reads the status of a run."""
     return RunStatus(
         run_id=message.run_id,
+        name=message.name,
         method=message.method,
         state=read_code(_STATES, message.state, "run.state"),
         round=message.round,
         rounds=message.rounds,
-        members=tuple(map(_member_status, message.members)),
+        members=tuple(map(member_status, message.members)),
         last=report(message.last) if message.HasField("last") else None,
         best=report(message.best) if message.HasField("best") else None,
         queries=message.queries,
@@ -112,10 +130,10 @@ def run_status(message: run_pb2.Run) -> RunStatus:
     )
 
 
-def get_result_response(result: Result, status: RunStatus) -> run_pb2.GetResultResponse:
-    """Writes the result of a run, and its status."""
+def get_result_response(result: Result, status: RunStatus, name: str, card: str) -> run_pb2.GetResultResponse:
+    """Writes the result of a run, its status and its card."""
     return run_pb2.GetResultResponse(
-        z=tensors.to_message(result.z), measured=round_report(result.measured), run=run(status)
+        z=tensors.to_message(result.z), measured=round_report(result.measured), run=run(status, name), card=card
     )
 
 

@@ -54,6 +54,7 @@ class Script:
     def __init__(self, *tasks: Task, receipts: list[Receipt]) -> None:
         self._tasks, self._receipts = tasks, iter(receipts)
         self.updates: list[tuple[TaskId, Update]] = []
+        self.troubles: list[str] = []
 
     def join(self, hello: Hello) -> RunSettings:
         raise NotImplementedError
@@ -64,6 +65,9 @@ class Script:
     def submit(self, task_id: TaskId, update: Update) -> Receipt:
         self.updates.append((task_id, update))
         return next(self._receipts)
+
+    def report_trouble(self, text: str) -> None:
+        self.troubles.append(text)
 
     def leave(self) -> None: ...
 
@@ -117,7 +121,7 @@ def test_an_agent_waits_for_an_unavailable_ptm(splits: Splits) -> None:
     asked.failures = 3
     link = Script(task(0), receipts=[Receipt.COUNTED])
     assert agent(splits, asked).run(link, lambda: waits.append(1)) == 1
-    assert len(waits) == 3
+    assert len(waits) == 3 and len(link.troubles) == 2, "told at the first and the second failure, then less often"
     assert same(link.updates[0][1], agent(splits, objectives(splits)).answer(task(0)))
 
 

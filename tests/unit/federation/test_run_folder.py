@@ -24,7 +24,7 @@ from fedbbpt.federation.run_folder import (
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.types import Report, Result
+from fedbbpt.types import PtmIdentity, Report, Result
 
 JOB = Job.model_validate(
     {
@@ -54,6 +54,7 @@ def outcome(*reports: Report) -> FinishedRun:
 
 def test_summary_has_the_documented_keys() -> None:
     assert outcome(FIRST, LAST).summary() == {
+        "tested": True,
         "method": "fed-cma",
         "ptm": "fake",
         "ptm_revision": "fake-1",
@@ -128,8 +129,8 @@ def test_the_precision_of_a_running_service_is_not_a_jobs(tmp_path: Path) -> Non
 def test_a_prompts_card_says_how_to_load_its_model() -> None:
     ptm = JOB.ptm.model_copy(update={"max_length": 64, "family": "causal-lm"})
     result = Result(np.zeros(3, np.float32), LAST)
-    card = prompt_card(JOB.model_copy(update={"ptm": ptm}), "r1", "bfloat16", 8, result, 10)
+    card = prompt_card(JOB.model_copy(update={"ptm": ptm}), PtmIdentity("fake", "r1", "bfloat16"), 8, result, 10)
     assert card.model_options() == {"family": "causal-lm", "precision": "bfloat16", "max_length": 64}
-    plain = prompt_card(JOB, "r1", "int8", 8, result, 10)
+    plain = prompt_card(JOB, PtmIdentity("fake", "r1", "int8"), 8, result, 10)
     assert plain.model_options() == {"family": "", "precision": "auto", "max_length": 0}
     assert "ptm_family" not in plain.model_dump_json(), "cards of earlier prompts keep their bytes"

@@ -82,7 +82,7 @@ def test_settings_survive_the_round_trip(method: MethodSettings) -> None:
     space = LatentSpaceSettings(100, Projection(ProjectionKind.NORMAL, 2**64 - 1, 8, 0.1, "It was", Injection.CONCAT))
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, method, "int8", 50, "[::1]:7000", "sha256:1", 2**20)
-    response = coordinator_messages.join_response("session", settings, 2.5, SETTINGS)
+    response = coordinator_messages.join_response("session", "tiny", settings, 2.5, SETTINGS)
     received = pb.JoinResponse.FromString(response.SerializeToString())
     assert coordinator_messages.run_settings(received, SETTINGS) == settings
     assert received.session == "session"
@@ -93,7 +93,7 @@ def test_image_space_survives_the_round_trip() -> None:
     space = ImageSpaceSettings((3, 224, 224), 16, 7, (32, 64, 32, 32, 16), 0.3, 2**64 - 1)
     task = TaskSpec("{prompt} {text}", ("bad", "good"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, METHODS[0], "int8", 50, "", "", 2**20)
-    response = coordinator_messages.join_response("session", settings, 2.5, SETTINGS)
+    response = coordinator_messages.join_response("session", "tiny", settings, 2.5, SETTINGS)
     received = pb.JoinResponse.FromString(response.SerializeToString())
     assert coordinator_messages.run_settings(received, SETTINGS) == settings
     del received.task.image.image[:]
@@ -106,7 +106,7 @@ def test_readout_space_survives_the_round_trip(prompt: PromptSpaceSettings) -> N
     space = ReadoutSpaceSettings(prompt, ("", "It was"), 5, classes=2, columns=4)
     task = TaskSpec("{prompt} {text}", ("bad", "good", "a person", "a place"))
     settings = RunSettings("run-1", task, ("neg", "pos"), space, METHODS[0], "int8", 50, "", "", 2**20)
-    response = coordinator_messages.join_response("session", settings, 2.5, SETTINGS)
+    response = coordinator_messages.join_response("session", "tiny", settings, 2.5, SETTINGS)
     received = pb.JoinResponse.FromString(response.SerializeToString())
     assert coordinator_messages.run_settings(received, SETTINGS) == settings
     assert list(received.task.classes) == ["bad", "good"] and len(received.task.columns) == 2
@@ -190,7 +190,7 @@ def test_a_watcher_is_told_what_changed_and_knows_all() -> None:
 def test_result_survives_the_round_trip() -> None:
     z = np.asarray([0.1, -2.5], np.float32)
     status = RunStatus("run-1", "fed-cma", RunState.FINISHED, 3, 3, (), REPORT, REPORT, 0, None, None)
-    response = operator_messages.get_result_response(Result(z, REPORT), status)
+    response = operator_messages.get_result_response(Result(z, REPORT), status, "", "{}")
     read = operator_messages.result(run_pb2.GetResultResponse.FromString(response.SerializeToString()))
     assert read.z.dtype == np.float32
     assert np.array_equal(read.z, z)

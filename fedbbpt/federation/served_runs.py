@@ -1,0 +1,259 @@
+"""Opens the runs of a coordinator process: one for a job, or many in a folder, each with a folder of its own.
+
+A run's folder holds job.toml as it was submitted, run.json with what a request says besides, the database, and the
+records of `run_records`. Everything that begins or changes a run is on disk before it is acknowledged.
+"""
+
+import fcntl
+import json
+import logging
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedbbpt.errors import (
+    FedbbptError,
+    InvalidInput,
+    InvalidJob,
+    RunNameTaken,
+    StoreError,
+    StoreLocked,
+    StoreMismatch,
+    TooManyRuns,
+)
+from fedbbpt.federation import assemble
+from fedbbpt.federation.run_folder import BACKUPS, JOB, STORE, SUMMARY
+from fedbbpt.federation.run_records import RunRecords, card_of
+from fedbbpt.federation.task_completion import with_preset
+from fedbbpt.host.files import atomic_write, sync_folder
+from fedbbpt.job.config import Job, parse_job, read_job
+from fedbbpt.job.settings import run_settings, task_spec
+from fedbbpt.limits import MAX_JOB_BYTES, MAX_RUN_NAME_CHARACTERS, MAX_RUN_TOKENS, MAX_RUNS
+from fedbbpt.server.backup_folder import BackupFolder
+from fedbbpt.server.live_run import LiveRun
+from fedbbpt.server.stores.rows import RunRecord
+from fedbbpt.server.stores.sqlite import SqliteStore
+from fedbbpt.types import NewRun
+from fedbbpt.wire.addresses import parse_address
+from fedbbpt.wire.traffic import TrafficMeter
+
+log = logging.getLogger(__name__)
+
+REQUEST = "run.json"
+"""What a request for a run says besides its job."""
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME_CHARACTERS - 1}}}")
+
+
+def complete_job(job: Job, where: str) -> Job:
+    """Returns the job with its preset's task. Raises InvalidJob if only data could complete the task."""
+    try:
+        job = with_preset(job)
+        task_spec(job)
+    except InvalidJob as error:
+        raise InvalidJob(error.what, where=where, fix=error.fix) from None
+    return job
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run and its store, which must be closed."""
+
+    live: LiveRun
+    store: SqliteStore
+
+
+def open_run(
+    job: Job,
+    store_path: Path,
+    request: NewRun,
+    *,
+    auxiliary: Path | None = None,
+    rounds: int | None = None,
+) -> OpenRun:
+    """Begins the run of a job, or continues the one in the store. Its records go to the store's folder.
+
+    Args:
+        job: The job, with its task complete.
+        store_path: The file of the store.
+        request: The run's name, the PTM service and the tokens of its clients; the job in it is not read.
+        auxiliary: The auxiliary model for clients of a white-box method.
+        rounds: The number of rounds; None: the job's.
+
+    Raises:
+        StoreError: The store cannot be opened, or holds another run.
+        InvalidInput: The auxiliary model cannot be read.
+    """
+    # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
+    run_id = f"{job.run.name}-{secrets.token_hex(4)}"
+    record = RunRecord(run_id, job.run.seed, job.digest(request.ptm_revision), datetime.now(UTC).isoformat())
+    store, traffic = SqliteStore(store_path, record), TrafficMeter()
+    try:
+        model = assemble.announced_auxiliary(auxiliary) if auxiliary else None
+        address = request.ptm_address or job.ptm.address
+        settings = run_settings(job, store.run.run_id, address, request.ptm_revision, model)
+        if rounds is not None:
+            settings = replace(settings, rounds=rounds)
+        coordinator = assemble.coordinator(job, settings, store, traffic.read)
+    except BaseException:
+        store.close()
+        raise
+    live = LiveRun(
+        coordinator,
+        traffic,
+        name=request.name,
+        auxiliary=auxiliary,
+        backups=BackupFolder(store_path.parent / BACKUPS),
+        tokens=request.token_sha256,
+        card=lambda: card_of(job, coordinator).model_dump_json(),
+        follow=RunRecords(store_path.parent, job).follow,
+    )
+    return OpenRun(live, store)
+
+
+class RunFolders:
+    """The folder of a coordinator that serves many runs: a `server.runs.Keeper`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the runs in the folder, which is created if it is missing.
+
+        Raises StoreLocked if another coordinator has the folder open, and OSError.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise StoreLocked("another coordinator has it open", where=str(folder), fix="another --state") from None
+        self._folder, self._open = folder, dict[str, OpenRun]()
+        self.broken: dict[str, FedbbptError] = {}
+        """Runs that cannot be opened, with the reason. The others go on."""
+        for path in sorted(each for each in folder.iterdir() if (each / REQUEST).exists()):
+            try:
+                self._reopen(path.name)
+            except FedbbptError as error:
+                log.error("run %s cannot be opened, the others go on: %s", path.name, error)
+                self.broken[path.name] = error
+
+    @property
+    def runs(self) -> list[LiveRun]:
+        """The runs that are open."""
+        return [each.live for each in self._open.values()]
+
+    def submit(self, new: NewRun) -> LiveRun:
+        """Returns the new run, or the one that the same request began before. Raises what SubmitRun documents."""
+        job, request = _checked(new)
+        path = self._folder / request.name
+        if request.name in self._open or path.exists():
+            if request.name in self._open and self._same(path, request):
+                return self._open[request.name].live
+            raise RunNameTaken(
+                "another run has this name", where=request.name, fix="another --name, or delete that run"
+            )
+        if len(self._open) + len(self.broken) >= MAX_RUNS:
+            raise TooManyRuns(f"{MAX_RUNS} runs", where="run", fix="`fedbbpt runs delete` for one that has ended")
+        # A folder counts as a run once it has its request, which comes last.
+        try:
+            path.mkdir()
+            atomic_write(path / JOB, request.job)
+            self._write_request(request)
+            sync_folder(self._folder)
+            self._open[request.name] = open_run(job, path / STORE, request)
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise StoreError(error.strerror or str(error), where=str(path), fix="a disk with space") from None
+        except FedbbptError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return self._open[request.name].live
+
+    def continue_run(self, run: LiveRun, rounds: int) -> LiveRun:
+        """Returns an ended run, opened anew with so many rounds more. Raises StoreError."""
+        opened = self._open[run.name]
+        snapshot = opened.store.load()
+        assert snapshot is not None, "a run that has ended has begun"
+        # A run that was stopped before its first round continues with it.
+        total = snapshot.round + rounds
+        self._write_request(self._read_request(run.name), total)
+        (self._folder / run.name / SUMMARY).unlink(missing_ok=True)
+        opened.store.commit(replace(snapshot, stopped_after=None))
+        opened.store.close()
+        return self._reopen(run.name)
+
+    def delete(self, run: LiveRun) -> None:
+        """Deletes the files of an ended run. Raises StoreError."""
+        self._open.pop(run.name).store.close()
+        path = self._folder / run.name
+        try:
+            (path / REQUEST).unlink()  # first, so that a crash leaves no half of a run
+            shutil.rmtree(path)
+        except OSError as error:
+            raise StoreError(error.strerror or str(error), where=str(path)) from None
+
+    def close(self) -> None:
+        """Closes all stores."""
+        for opened in self._open.values():
+            opened.store.close()
+        self._lock.close()
+
+    def _reopen(self, name: str) -> LiveRun:
+        path, request = self._folder / name, self._read_request(name)
+        job = complete_job(read_job(path / JOB), str(path / JOB))
+        self._open[name] = open_run(job, path / STORE, request, rounds=self._read(name).get("rounds"))
+        return self._open[name].live
+
+    def _write_request(self, request: NewRun, rounds: int | None = None) -> None:
+        content = {key: value for key, value in asdict(request).items() if key != "job"} | {"rounds": rounds}
+        atomic_write(self._folder / request.name / REQUEST, json.dumps(content, indent=2) + "\n")
+
+    def _read(self, name: str) -> Mapping[str, Any]:
+        path = self._folder / name / REQUEST
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return content
+        except (OSError, ValueError) as error:
+            raise StoreMismatch(str(error), where=str(path), fix="the file as the coordinator wrote it") from None
+
+    def _read_request(self, name: str) -> NewRun:
+        content = self._read(name)
+        try:
+            tokens = tuple(content["token_sha256"])
+            return NewRun(name, "", content["ptm_address"], content["ptm_revision"], tokens)
+        except (KeyError, TypeError):
+            where, fix = str(self._folder / name / REQUEST), "the file as the coordinator wrote it"
+            raise StoreMismatch("not the request of a run", where=where, fix=fix) from None
+
+    def _same(self, path: Path, request: NewRun) -> bool:
+        return (
+            self._read_request(request.name) == replace(request, job="")
+            and path.joinpath(JOB).read_text(encoding="utf-8") == request.job
+        )
+
+
+def _checked(new: NewRun) -> tuple[Job, NewRun]:
+    """Returns the job of a request, and the request with its name. Raises InvalidJob, InvalidInput."""
+    if len(new.job.encode()) > MAX_JOB_BYTES:
+        raise InvalidInput("the job is too large", where="job", fix=f"at most {MAX_JOB_BYTES} bytes")
+    job = complete_job(parse_job(new.job, "the job"), "the job")
+    name = new.name or job.run.name
+    if not _NAME.fullmatch(name):
+        fix = (
+            f"at most {MAX_RUN_NAME_CHARACTERS} letters, digits, dots, underscores and hyphens, a letter or digit first"
+        )
+        raise InvalidInput(f"{name!r} is not a name of a run", where="name", fix=fix)
+    if job.definition().white_box:
+        what, fix = f"{job.method.name} needs an auxiliary model", "a coordinator of its own, with --auxiliary"
+        raise InvalidJob(what, where="method.name", fix=fix)
+    if new.ptm_address:
+        parse_address(new.ptm_address, "ptm_address")
+    if len(new.token_sha256) > MAX_RUN_TOKENS or not all(
+        re.fullmatch("[0-9a-f]{64}", digest) for digest in new.token_sha256
+    ):
+        fix = f"at most {MAX_RUN_TOKENS} digests of 64 hexadecimal digits"
+        raise InvalidInput("not the SHA-256 of tokens", where="token_sha256", fix=fix)
+    return job, replace(new, name=name)

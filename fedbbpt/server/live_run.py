@@ -1,0 +1,186 @@
+"""A run on an event loop: its clock, its waiting clients and watchers, and the group commit of its updates."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedbbpt.methods.replay import Told
+from fedbbpt.server.backup_folder import BackupFolder
+from fedbbpt.server.coordinator import Coordinator, Submission
+from fedbbpt.types import Arrays, Receipt, Task
+from fedbbpt.wire.messages.coordinator_messages import SharedTask
+from fedbbpt.wire.traffic import TrafficMeter
+
+log = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.01
+"""How long an update may wait for others to share its commit. It delays no round: the last update waits for none."""
+
+
+def no_card() -> str:
+    """Returns the card of a run whose coordinator knows no job, as in a test."""
+    return ""
+
+
+class LiveRun:
+    """A coordinator on this event loop, with events for the coroutines that wait for it to change."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        traffic: TrafficMeter,
+        *,
+        name: str = "",
+        auxiliary: Path | None = None,
+        backups: BackupFolder | None = None,
+        tokens: Collection[str] = (),
+        card: Callable[[], str] = no_card,
+        follow: Callable[[Coordinator], None] = lambda coordinator: None,
+    ) -> None:
+        """
+        Args:
+            coordinator: the run.
+            traffic: the meter that the coordinator reads.
+            name: the run's name among those of its process.
+            auxiliary: the file of the auxiliary model that the run's settings announce.
+            backups: the folder for the backups of its store.
+            tokens: the SHA-256 of the tokens that admit its clients; none: those of the process do.
+            card: returns the card of the best prompt so far, as JSON.
+            follow: called at the start, after each round and at the end of the run, and must not raise.
+        """
+        self.coordinator, self.traffic = coordinator, traffic
+        self.name, self.auxiliary, self.tokens, self.card = name, auxiliary, frozenset(tokens), card
+        self._follow, self.backups = follow, backups
+        self.status_changed = asyncio.Event()
+        """Set at the next change of the status, and then replaced. Take it before you read the status."""
+        self.tasks_changed = asyncio.Event()
+        """Set at the next change of a client's task, and then replaced. Take it before you read the task."""
+        self.ended = asyncio.Event()
+        """Set when the run has ended."""
+        self._status_version, self._tasks_version = coordinator.status_version, coordinator.tasks_version
+        self._arrived: list[tuple[Submission, asyncio.Future[Receipt]]] = []
+        self._gathering: asyncio.TimerHandle | None = None
+        self._broadcast: Arrays = {}
+        self._tasks: dict[bytes | None, SharedTask] = {}
+        self._time: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def now() -> float:
+        """Returns the time on the event loop's clock, in seconds."""
+        return asyncio.get_running_loop().time()
+
+    @contextmanager
+    def notifying(self) -> Iterator[Coordinator]:
+        """Gives the coordinator to call, and then sets the events of everything that the calls have changed."""
+        try:
+            yield self.coordinator
+        finally:
+            if self._tasks_version != self.coordinator.tasks_version:
+                self._tasks_version = self.coordinator.tasks_version
+                self.tasks_changed.set()
+                self.tasks_changed = asyncio.Event()
+                self._follow(self.coordinator)
+                if self.coordinator.state.ended:
+                    self.ended.set()
+            if self._status_version != self.coordinator.status_version:
+                self._status_version = self.coordinator.status_version
+                self.status_changed.set()
+                self.status_changed = asyncio.Event()
+
+    async def submit(self, submission: Submission) -> Receipt:
+        """Submits an update together with others that arrive within GATHER_SECONDS, or at once if the round has all.
+
+        Raises what `Coordinator.submit` raises.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Receipt] = loop.create_future()
+        self._arrived.append((submission, answer))
+        if len(self._arrived) >= self.coordinator.missing:
+            self._submit_all()
+        elif self._gathering is None:
+            self._gathering = loop.call_later(GATHER_SECONDS, self._submit_all)
+        return await answer
+
+    def _submit_all(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+        arrived, self._arrived, self._gathering = self._arrived, [], None
+        answers: Sequence[Receipt | Exception]
+        try:
+            with self.notifying() as coordinator:
+                answers = coordinator.submit_all([submission for submission, _ in arrived], self.now())
+        except Exception as error:
+            answers = [error] * len(arrived)
+        for (_, waiting), answer in zip(arrived, answers, strict=True):
+            if waiting.done():
+                continue  # the call was cancelled
+            if isinstance(answer, Exception):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
+
+    def task_messages(self, task: Task, held: bytes | None) -> Iterator[bytes]:
+        """Yields the messages of a client's task, of which all but its id is serialised once for all clients.
+
+        `held` is the digest of the state that the client holds, empty if it has none, or None if it does not replay.
+        """
+        if self._broadcast is not task.arrays:
+            self._broadcast, self._tasks = task.arrays, {}
+        told = self.coordinator.told
+        if told is None:
+            held = None
+        elif held not in (None, told.after, told.before):
+            held = b""
+        if held not in self._tasks:
+            self._tasks[held] = _shared_task(task, told, held)
+        return self._tasks[held].messages(task.id.client_id)
+
+    def start(self) -> None:
+        """Begins to keep time, unless it has begun already."""
+        if self._time is None:
+            self._follow(self.coordinator)
+            self._time = asyncio.create_task(self._keep_time())
+            self._time.add_done_callback(self._report_failure)
+
+    @property
+    def time_kept(self) -> "asyncio.Task[None]":
+        """Done when the run has ended. Raises the error of a coordinator that failed."""
+        assert self._time is not None, "the run has been started"
+        return self._time
+
+    def _report_failure(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("run %s has failed, and other runs go on", self.name, exc_info=error)
+
+    async def _keep_time(self) -> None:
+        """Ticks at each deadline of the coordinator, until the run has ended."""
+        with self.notifying() as coordinator:
+            coordinator.tick(self.now())
+        while not self.coordinator.state.ended:
+            status_changed, due = self.status_changed, self.coordinator.next_deadline()
+            if due is not None and due <= self.now():
+                with self.notifying() as coordinator:
+                    coordinator.tick(self.now())
+            else:
+                await set_within(status_changed, None if due is None else due - self.now())
+
+
+def _shared_task(task: Task, told: Told | None, held: bytes | None) -> SharedTask:
+    """Returns the task of all clients that hold the same."""
+    if told is None or held is None:
+        return SharedTask(task)
+    if held == told.after:
+        return SharedTask(task, {}, (held, told.after))
+    return SharedTask(task, told.news if held else told.held, (held, told.after))
+
+
+async def set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    """Waits for the event, at most so many seconds, and returns whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

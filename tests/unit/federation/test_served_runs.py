@@ -1,0 +1,180 @@
+"""The folder of many runs, without a network: requests, restarts, damage."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedbbpt.errors import Conflict, InvalidInput, InvalidJob, RunNameTaken, StoreLocked, TooManyRuns, UnknownRun
+from fedbbpt.federation import assemble, served_runs
+from fedbbpt.federation.assemble import hello
+from fedbbpt.federation.prompt_file import PromptCard
+from fedbbpt.federation.served_runs import RunFolders
+from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.job.job_file import job_text
+from fedbbpt.limits import MAX_RUN_TOKENS
+from fedbbpt.server.live_run import LiveRun
+from fedbbpt.server.runs import Runs
+from fedbbpt.types import NewRun, PtmIdentity
+from tests.tiny_run import fake_ptm, job
+
+
+@pytest.fixture
+def new(splits: Splits) -> NewRun:
+    return NewRun("", job_text(splits.job), "127.0.0.1:7001", "r1")
+
+
+class Hub:
+    """The runs of a folder, as a process has them from its start to its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        self.folders = RunFolders(self._folder)
+        self.runs = Runs(self.folders.runs, self.folders, self.folders.broken)
+
+    def restart(self) -> None:
+        self.folders.close()
+        self.start()
+
+    @property
+    def names(self) -> list[str]:
+        return [run.name for run in self.runs]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(tmp_path / "runs")
+    yield hub
+    hub.folders.close()
+
+
+def test_a_request_is_kept_and_may_be_repeated(hub: Hub, new: NewRun) -> None:
+    first = hub.runs.submit(new)
+    assert first.name == "tiny" and hub.runs.named("") is first
+    assert hub.runs.submit(new) is first
+    hub.runs.submit(replace(new, name="other", token_sha256=("a" * 64,)))
+    for different in (replace(new, ptm_revision="r2"), replace(new, job=new.job + "# changed\n")):
+        with pytest.raises(RunNameTaken, match="tiny: another run has this name; another --name, or delete that run"):
+            hub.runs.submit(different)
+    hub.restart()
+    assert hub.names == ["other", "tiny"]
+    again = hub.runs.named("tiny").coordinator.settings
+    assert again == first.coordinator.settings and again.ptm_revision == "r1"
+    assert hub.runs.named("other").tokens == {"a" * 64} == hub.runs.tokens()
+    assert hub.runs.submit(new).coordinator.settings.run_id == again.run_id
+
+
+REFUSED: dict[str, tuple[dict[str, object], type[Exception], str]] = {
+    "a name that leads elsewhere": ({"name": "../x"}, InvalidInput, "name: '../x' is not a name of a run; at most 64"),
+    "a hidden name": ({"name": ".x"}, InvalidInput, "'.x' is not a name"),
+    "no job": ({"job": "[run]\nround = 3"}, InvalidJob, "the job:2: unknown key 'run.round'"),
+    "a large job": ({"job": "#" * 2**21}, InvalidInput, "job: the job is too large; at most 1048576 bytes"),
+    "no digest": ({"token_sha256": ("secret",)}, InvalidInput, "token_sha256: not the SHA-256 of tokens"),
+    "many tokens": ({"token_sha256": ("a" * 64,) * (MAX_RUN_TOKENS + 1)}, InvalidInput, "at most 1024 digests"),
+    "no address": ({"ptm_address": "nowhere"}, InvalidInput, "ptm_address: "),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_invalid_request_leaves_nothing(case: str, hub: Hub, new: NewRun, tmp_path: Path) -> None:
+    changes, error, words = REFUSED[case]
+    with pytest.raises(error, match=words.replace("[", r"\[")):
+        hub.runs.submit(replace(new, **changes))  # type: ignore[arg-type]  # of several types
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lock"]
+
+
+def test_the_number_of_runs_is_limited(hub: Hub, new: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_runs, "MAX_RUNS", 1)
+    hub.runs.submit(new)
+    with pytest.raises(TooManyRuns, match="`fedbbpt runs delete`"):
+        hub.runs.submit(replace(new, name="another"))
+
+
+def test_a_run_is_named_if_there_are_several_that_go_on(hub: Hub, new: NewRun) -> None:
+    with pytest.raises(UnknownRun, match="the coordinator has no run; submit one first"):
+        hub.runs.named("")
+    hub.runs.submit(new)
+    second = hub.runs.submit(replace(new, name="second"))
+    with pytest.raises(UnknownRun, match="the coordinator has 2 runs; the name of one: second, tiny"):
+        hub.runs.named("")
+    with pytest.raises(UnknownRun, match="no run 'third'; one of the coordinator's runs: second, tiny"):
+        hub.runs.named("third")
+    hub.runs.named("tiny").coordinator.stop(0.0)
+    assert hub.runs.named("") is second
+
+
+def test_only_a_run_that_has_ended_is_deleted(hub: Hub, new: NewRun, tmp_path: Path) -> None:
+    run = hub.runs.submit(new)
+    with pytest.raises(Conflict, match="tiny: the run is waiting; stop it; then it can be deleted"):
+        hub.runs.delete("tiny")
+    run.coordinator.stop(0.0)
+    hub.runs.delete("tiny")
+    assert hub.names == [] and not (tmp_path / "runs/tiny").exists()
+    assert hub.runs.submit(new) is not run, "its name is free"
+
+
+def play(run: LiveRun, splits: Splits) -> None:
+    """Plays a run to its end with one client, as its service would."""
+    coordinator = run.coordinator
+    session, settings = coordinator.join(hello("anna", "key", len(splits.train[0])), 0.0)
+    coordinator.report_ptm(session, PtmIdentity("fake", "r1", "float32"))
+    agent = assemble.client(settings, splits.train[0], splits.dev[0], fake_ptm())
+    while not coordinator.state.ended:
+        with run.notifying():
+            task = coordinator.task_for(session)
+            assert task is not None
+            coordinator.submit(session, task.id, agent.answer(task), 0.0)
+
+
+def test_a_continued_run_has_its_records_without_gaps_or_doubles(hub: Hub, data: Path, tmp_path: Path) -> None:
+    splits = prepare(job(data, rounds=2, clients=1))
+    play(hub.runs.submit(NewRun("", job_text(splits.job))), splits)
+    folder = tmp_path / "runs/tiny"
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [0, 1, 2]
+    assert json.loads((folder / "summary.json").read_text())["state"] == "finished"
+    card = PromptCard.model_validate_json(hub.runs.named("tiny").card())
+    assert (card.ptm, card.ptm_revision, card.examples) == ("fake", "r1", len(splits.train[0]))
+    (folder / "metrics.jsonl").write_text("\n".join([lines[0], lines[0], lines[2][:9]]))  # as a crash may leave it
+    assert hub.runs.continue_run("tiny", 3).coordinator.settings.rounds == 6
+    assert not (folder / "summary.json").exists()
+    hub.restart()
+    play(hub.runs.named("tiny"), splits)
+    found = [json.loads(line)["round"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert found == [0, 1, 2, 3, 4, 5, 6]
+    with pytest.raises(InvalidInput, match="rounds: 0; from 1 to 100000"):
+        hub.runs.continue_run("tiny", 0)
+
+
+def test_a_damaged_run_does_not_keep_the_others_from_going_on(hub: Hub, new: NewRun, tmp_path: Path) -> None:
+    for name in ("bad", "good", "ugly"):
+        hub.runs.submit(replace(new, name=name))
+    hub.folders.close()
+    (tmp_path / "runs/bad/run.db").write_bytes(b"no database" * 100)
+    (tmp_path / "runs/ugly/run.json").write_text("{}")
+    hub.start()
+    assert hub.names == ["good"]
+    for name in ("bad", "ugly"):
+        with pytest.raises(Conflict, match=f"{name}: the run cannot be opened: "):
+            hub.runs.named(name)
+        with pytest.raises(RunNameTaken):
+            hub.runs.submit(replace(new, name=name))
+
+
+def test_a_folder_belongs_to_one_coordinator(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(StoreLocked, match="another coordinator has it open; another --state"):
+        RunFolders(tmp_path / "runs")
+
+
+def test_a_single_run_takes_no_others(hub: Hub, new: NewRun) -> None:
+    run = hub.runs.submit(new)
+    single: Callable[[NewRun], LiveRun] = Runs([run]).submit
+    with pytest.raises(
+        Conflict, match="this coordinator serves a single run; a coordinator that was started with --state"
+    ):
+        single(replace(new, name="second"))
