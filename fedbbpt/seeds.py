@@ -92,5 +92,6 @@ def _fill(drawn: npt.NDArray[np.floating], seed: int) -> None:
         pairs = _uniform(words[start : start + BLOCK]).reshape(-1, 2)
         radius = np.sqrt(-2.0 * np.log(pairs[:, 0]))
         angle = 2.0 * np.pi * pairs[:, 1]
-        both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-        drawn[start : start + BLOCK] = both.reshape(-1)[: len(drawn) - start]
+        part = drawn[start : start + BLOCK]
+        part[::2] = radius * np.cos(angle)
+        part[1::2] = (radius * np.sin(angle))[: len(part) // 2]

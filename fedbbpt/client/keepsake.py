@@ -11,7 +11,6 @@ import os
 import secrets
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +65,8 @@ class Keepsake:
             "client_id": task_id.client_id,
             "phase": task_id.phase,
             "weight": update.weight,
-            "measurement": asdict(update.measurement),
-            "finalists": [asdict(measured) for measured in update.finalists],
+            "measurement": _numbers(update.measurement),
+            "finalists": [_numbers(measured) for measured in update.finalists],
             "names": list(update.arrays),
         }
         arrays = {**update.arrays, **{_PRIVATE + name: array for name, array in private.items()}}
@@ -104,6 +103,10 @@ class Keepsake:
         """Reads the file of the last save: its description and all arrays."""
         self._number, about, arrays = max(filter(None, map(_read, self._files)), default=(0, b"", b""))
         return (json.loads(about), load(arrays)) if about else None
+
+
+def _numbers(measured: Measurement) -> dict[str, float | None]:
+    return {name: getattr(measured, name) for name in Measurement.__slots__}  # asdict would copy each number deeply
 
 
 def _overwrite(path: Path, number: int, about: bytes, arrays: bytes) -> None:

@@ -7,6 +7,7 @@ https://doi.org/10.1007/978-3-540-87700-4_30). "identity" adapts only the mean a
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -52,12 +53,14 @@ class Constants:
     """The expected length of a draw from N(0, I)."""
 
 
+@lru_cache(maxsize=8)
 def constants(n: int, population: int, covariance: Covariance, parents: Parents) -> Constants:
     """Returns the strategy parameters for n dimensions and P candidates."""
     # With all P candidates as parents, the weights are those of the better half of 2 P candidates.
     pool = max(2 * population if parents == "all" else population, 2)
     raw = math.log((pool + 1) / 2) - np.log(np.arange(1, pool // 2 + 1))  # (49), its positive part
     weights = raw / raw.sum()  # (53)
+    weights.setflags(write=False)
     mu_eff = float(1.0 / (weights**2).sum())
     c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (55)
     d_sigma = 1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (n + 1)) - 1) + c_sigma  # (55)
@@ -77,8 +80,15 @@ def sample(mean: npt.NDArray[np.floating], scale: npt.NDArray[np.floating], seed
         mean: The mean `[n]`.
         scale: sigma times the square roots of C's diagonal, `[n]`.
     """
-    z = seeds.normals(seed, (population, len(mean)))
-    return mean.astype(np.float64) + scale.astype(np.float64) * z
+    return mean.astype(np.float64) + scale.astype(np.float64) * _draws(seed, (population, len(mean)))
+
+
+@lru_cache(maxsize=4)
+def _draws(seed: int, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Returns the normals of a population, read-only. Scoring, the step and a replay of the step ask for the same."""
+    drawn = seeds.normals(seed, shape)
+    drawn.setflags(write=False)
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,7 @@ class CmaEs:
     def ask(self, state: CmaState, seed: int) -> Population:
         if self.covariance != "full":
             return sample(state.mean, self.scale(state), seed, self.population)
-        z = seeds.normals(seed, (self.population, len(state.mean)))  # (38)
+        z = _draws(seed, (self.population, len(state.mean)))  # (38)
         # (39) with C^1/2 = B D B^T, which does not depend on the signs and the order of C's eigenvectors.
         return state.mean + state.sigma * z @ _power(state.covariance, 0.5)  # (40)
 

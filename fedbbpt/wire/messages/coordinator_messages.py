@@ -273,7 +273,12 @@ def update(header: pb.UpdateHeader, arrays: Arrays) -> Update:
 
 
 def _measurement_message(measured: Measurement) -> pb.Measurement:
-    return pb.Measurement(**asdict(measured))
+    return pb.Measurement(
+        dev_loss_sum=measured.dev_loss_sum,
+        dev_examples=measured.dev_examples,
+        dev_correct=measured.dev_correct,
+        queries=measured.queries,
+    )
 
 
 def _measurement(sent: pb.Measurement) -> Measurement:
