@@ -282,7 +282,9 @@ class Objectives(Protocol):
         """
         ...
 
-    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+    def readout(
+        self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating], *, whole: bool = False
+    ) -> ReadoutSums:
         """Returns the criterion of readouts on all training and dev examples, and its derivatives, as sums.
 
         The columns of the examples are asked once and kept for as long as the prompt stays the same.
@@ -290,6 +292,7 @@ class Objectives(Protocol):
         Args:
             z: The prompt that the last columns are scored under, `[n]`, without a readout.
             readouts: `[R, K, C + 1]`: D, and in the last column b. If C is m V, the prompt is not asked.
+            whole: Whether the dev examples count as training examples too.
         """
         ...
 

@@ -28,7 +28,9 @@ class ToyObjectives:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
-    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+    def readout(
+        self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating], *, whole: bool = False
+    ) -> ReadoutSums:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
@@ -179,12 +181,14 @@ class Read(ToyObjectives):
             scores[:: self._broken] = np.nan
         return criterion.expansion(scores, np.zeros((0, self._space.classes)), self._labels)
 
-    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+    def readout(
+        self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating], *, whole: bool = False
+    ) -> ReadoutSums:
         """Returns the sums over the examples, which are dev examples as well."""
         self.asked.append(("readout", z))
         columns = self._columns(z[None])[0][:, : readouts.shape[2] - 1]
         found = readout.sums(columns, self._labels, readouts)
-        return replace(found, dev_loss=found.loss, dev_weight=found.weight)
+        return replace(found + found if whole else found, dev_loss=found.loss, dev_weight=found.weight)
 
 
 @dataclass
@@ -220,7 +224,9 @@ class Quadratic:
         level = 1.0 + perturbation.rate * float(seeds.uniforms(perturbation.seed, 1)[0])
         return np.full((len(population), 1), level)
 
-    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+    def readout(
+        self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating], *, whole: bool = False
+    ) -> ReadoutSums:
         """Raises NotImplementedError: there is nothing to read out."""
         raise NotImplementedError
 

@@ -123,7 +123,9 @@ class LocalObjectives:
         """Returns the measurements of prompts `[F, n]`, each summed over all dev examples."""
         return _measurements(self._judge(self._dev.whole(), prompts.astype(np.float64)))
 
-    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+    def readout(
+        self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating], *, whole: bool = False
+    ) -> ReadoutSums:
         """Returns the sums of readouts `[R, K, C + 1]` over the examples whose columns under prompt z `[n]` are finite.
 
         Only the first call for a prompt asks the PTM, B queries for each view and B for the prompt, training and dev
@@ -143,6 +145,8 @@ class LocalObjectives:
             what = f"none of the {self.weight:.0f} training examples has scores that are all finite"
             raise InvalidTensor(what, where="scores", fix="a model, or a precision, that gives finite ones")
         found = readout.sums(columns, labels, readouts)
+        if whole:
+            found += readout.sums(dev_columns, dev_labels, readouts)
         dev_loss = readout.losses(dev_columns, dev_labels, readouts)
         return replace(found, dev_loss=dev_loss, dev_weight=float(len(dev_labels)))
 

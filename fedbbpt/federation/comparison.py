@@ -16,6 +16,7 @@ from fedbbpt.tasks.offsets import choose_offsets
 from fedbbpt.tasks.readout import scores as read_out
 from fedbbpt.tasks.readout_fit import RIDGES, fit_readout
 from fedbbpt.types import LabelledExamples, Scores, TaskSpec
+from fedbbpt.types.examples import concatenate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,8 @@ class Comparison:
     without: Measured
     """The template alone, without a prompt: zero-shot."""
     offsets: Measured | None
-    """No prompt, but one offset for each class, fitted on all training examples; None if the PTM gives no scores."""
+    """No prompt, but one offset for each class, fitted on the same examples as the result: all training examples, and
+    the dev examples too if the readout is refitted. None if the PTM gives no scores."""
     readout: Measured | None = None
     """No prompt but those of the views, and a readout that is fitted on all clients' examples in one place; None if
     the run has no readout."""
@@ -64,6 +66,8 @@ class Data:
     """All clients' dev examples, which choose the ridge of the readout alone."""
     test: LabelledExamples
     """Examples that were not used for tuning."""
+    refit: bool = False
+    """Whether offsets and the readout alone learn from the dev examples too, once these have chosen the ridge."""
 
 
 def cost(space: PromptSpace, data: Data) -> int:
@@ -71,7 +75,7 @@ def cost(space: PromptSpace, data: Data) -> int:
     train, dev, test = len(data.train), len(data.dev), len(data.test)
     if not isinstance(space, ReadoutSpace):
         return 3 * test + train
-    plain = 0 if "" in space.views else train + test
+    plain = 0 if "" in space.views else train + data.refit * dev + test
     prompted = 0 if isinstance(space.prompt, NoPrompt) else train + 2 * test
     return len(space.views) * (train + dev + test) + plain + prompted
 
@@ -160,7 +164,7 @@ class _WithReadout:
             prompt = _with_offsets(train_own, train, own, test)
         return Comparison(
             without=Measured.of_scores(plain[None], test),
-            offsets=_with_offsets(train_plain, train, plain, test),
+            offsets=self._offsets(train_plain, plain, dev_columns, data),
             readout=self._readout(columns, train_columns, dev_columns, data, ridges),
             start=start,
             prompt=prompt,
@@ -189,6 +193,13 @@ class _WithReadout:
         first = self._space.views.index("") * self._space.columns
         return columns[:, first : first + self._space.classes]
 
+    def _offsets(self, train: Scores, scores: Scores, dev_columns: Scores, data: Data) -> Measured:
+        """The measurement of unprompted class scores `[B, K]` with offsets."""
+        if not data.refit:
+            return _with_offsets(train, data.train, scores, data.test)
+        whole = np.concatenate([train, self._unprompted(dev_columns, data.dev)])
+        return _with_offsets(whole, concatenate([data.train, data.dev]), scores, data.test)
+
     def _initial(self, own: Scores, data: LabelledExamples) -> Scores:
         """The class scores `[B, K]` of the prompt that the search began with, which may be the tuned one's, `own`."""
         z = np.zeros((1, self._space.prompt.dim), np.float32)
@@ -209,9 +220,11 @@ class _WithReadout:
             self._space.classes,
             ridges,
             prompts=len(self._space.views),
+            refit=data.refit,
         )
         found = read_out(columns[:, : self._fixed], readout[None]).astype(np.float32)
-        return replace(Measured.of_scores(found, data.test), queries=len(data.train))
+        queries = len(data.train) + data.refit * len(data.dev)
+        return replace(Measured.of_scores(found, data.test), queries=queries)
 
     def _result(self, parts: Sequence[Scores]) -> Scores:
         """The class scores `[1, B, K]` of the run's result, computed as `PromptScorer.ask` does."""

@@ -19,6 +19,7 @@ from fedbbpt.host.json_text import json_text
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import task_spec
+from fedbbpt.methods.fed_readout import FedReadoutConfig
 from fedbbpt.types import ModelCard, PrecisionChoice, PtmIdentity, Report, Result
 from fedbbpt.types.examples import concatenate
 
@@ -166,14 +167,23 @@ def finish_run(
         warnings: The warnings about the run's data, of `federation.run_warnings`.
     """
     job, data = splits.job, compared_data(splits)
-    ridges = job.method.readout.ridges
-    comparison = compare(ptm, task_spec(job), job.space(), result.z, data, ridges=ridges, progress=progress)
+    comparison = compare(
+        ptm,
+        task_spec(job),
+        job.space(),
+        result.z,
+        data,
+        ridges=job.method.readout.ridges,
+        progress=progress,
+    )
     return FinishedRun(job, ptm.describe(), len(data.train), result, reports, comparison, seconds, tuple(warnings))
 
 
 def compared_data(splits: Splits) -> Data:
     """Returns the examples on which a run's prompt and its baselines are measured."""
-    return Data(splits.pooled(), concatenate(splits.dev), splits.test)
+    method = splits.job.method
+    refit = isinstance(method, FedReadoutConfig) and method.refit
+    return Data(splits.pooled(), concatenate(splits.dev), splits.test, refit)
 
 
 def prompt_card(job: Job, ptm: PtmIdentity, examples: int, result: Result, queries: int) -> PromptCard:

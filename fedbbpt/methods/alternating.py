@@ -42,7 +42,7 @@ from fedbbpt.types import (
     unpack,
 )
 
-OWN = frozenset({"readout", "readouts", "turn"})
+OWN = frozenset({"readout", "readouts", "turn", "whole"})
 """The names of arrays in a broadcast that a search cannot use."""
 
 
@@ -191,9 +191,11 @@ class ThroughReadout:
         """Returns the expansion at prompts `[1 + P, n]`; the class scores are affine in the columns' scores."""
         return self._objectives.expansion(self._joined(population), draw)
 
-    def readout(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> ReadoutSums:
+    def readout(
+        self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating], *, whole: bool = False
+    ) -> ReadoutSums:
         """Returns the sums of readouts, as `Objectives.readout` does."""
-        return self._objectives.readout(z, readouts)
+        return self._objectives.readout(z, readouts, whole=whole)
 
     def _joined(self, population: Population) -> Population:
         same = np.broadcast_to(self._readout.ravel(), (len(population), self._readout.size))

@@ -4,6 +4,10 @@ Each client has the model score its examples once, B queries for each view, and 
 costs no query: the server sends readouts, the clients return the loss and its gradient as sums over their examples, and
 the server takes one step of L-BFGS. The sums are those of all examples in one place, so the result is that of a pooled
 fit, whatever the label skew (tasks/readout_fit.py).
+
+First the training examples are fitted with each of several ridges, of which the dev examples choose one. Then the
+readout is fitted again with that ridge, to both: where labelled examples are few, the dev examples are a large part of
+them. From then on the dev loss of a round is that of examples that the readout has learned from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from fedbbpt.errors import InvalidJob
 from fedbbpt.interfaces import Objectives, PromptSpace
@@ -19,7 +24,7 @@ from fedbbpt.methods import readout_rounds
 from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.readout import ReadoutSpace
-from fedbbpt.tasks.readout_fit import ReadoutFit
+from fedbbpt.tasks.readout_fit import ReadoutFit, refitted
 from fedbbpt.types import Arrays, MethodSettings, Metrics, Task, Update, unpack
 
 NO_PROMPT = NoPrompt.Z[0]
@@ -29,6 +34,11 @@ class FedReadoutConfig(MethodConfig):
     """The table `[method]` of a job. The ridges are in its table `readout`."""
 
     name: Literal["fed-readout"] = "fed-readout"
+    refit: bool = Field(
+        True,
+        description="Whether the readout is fitted again with the chosen ridge, to training and dev examples together. "
+        "Dev figures are then those of examples that it has learned from.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +46,47 @@ class FedReadoutSettings(MethodSettings):
     """Clients need no settings: a broadcast says everything."""
 
 
+@dataclass(frozen=True, slots=True)
+class FedReadoutState:
+    """The server's state between two rounds."""
+
+    since: int
+    """The number of rounds of this fit so far."""
+    fit: ReadoutFit
+    """The fits with all ridges, or the one after it with the chosen ridge."""
+
+
 class FedReadoutServer:
-    """Fits one readout for each ridge."""
+    """Fits one readout for each ridge, and then perhaps one more with the best ridge to all examples."""
 
     linear = True
 
     def __init__(self, config: FedReadoutConfig, space: PromptSpace) -> None:
-        self._config, self._space = config.readout, _readout_space(space)
+        self._config, self._space = config, _readout_space(space)
 
-    def init(self, seed: int) -> ReadoutFit:
-        return readout_rounds.start(self._config, self._space)
+    def init(self, seed: int) -> FedReadoutState:
+        return FedReadoutState(0, readout_rounds.start(self._config.readout, self._space))
 
-    def broadcast(self, state: ReadoutFit, seed: int) -> Arrays:
-        return readout_rounds.broadcast(state, self._space, NO_PROMPT)
+    def broadcast(self, state: FedReadoutState, seed: int) -> Arrays:
+        return readout_rounds.broadcast(state.fit, self._space, NO_PROMPT)
 
-    def step(self, state: ReadoutFit, updates: Sequence[Update], seed: int) -> tuple[ReadoutFit, Metrics]:
-        return readout_rounds.step(state, updates)
+    def step(self, state: FedReadoutState, updates: Sequence[Update], seed: int) -> tuple[FedReadoutState, Metrics]:
+        fit, metrics = readout_rounds.step(state.fit, updates)
+        since = state.since + 1
+        done = since == self._config.readout.rounds or readout_rounds.converged(fit)
+        if done and self._config.refit and not fit.whole:
+            return FedReadoutState(0, refitted(fit)), metrics
+        return FedReadoutState(since, fit), metrics
 
-    def prompt(self, state: ReadoutFit) -> npt.NDArray[np.float32]:
-        return self._space.join(NO_PROMPT, readout_rounds.best(state, self._space))
+    def prompt(self, state: FedReadoutState) -> npt.NDArray[np.float32]:
+        return self._space.join(NO_PROMPT, readout_rounds.best(state.fit, self._space))
 
-    def expected(self, state: ReadoutFit) -> Mapping[str, tuple[int, ...]]:
-        return readout_rounds.expected(state)
+    def expected(self, state: FedReadoutState) -> Mapping[str, tuple[int, ...]]:
+        return readout_rounds.expected(state.fit)
 
-    def restore(self, arrays: Arrays) -> ReadoutFit:
-        return unpack(ReadoutFit, arrays)
+    def restore(self, arrays: Arrays) -> FedReadoutState:
+        fit = {name.removeprefix("fit."): array for name, array in arrays.items() if name.startswith("fit.")}
+        return FedReadoutState(int(arrays["since"]), unpack(ReadoutFit, fit))
 
 
 class FedReadoutClient:

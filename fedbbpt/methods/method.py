@@ -23,9 +23,7 @@ class ReadoutConfig(Section):
         description="Penalties of the readouts. All are fitted at once, and the dev examples choose one. The larger, "
         "the closer is the readout to the plain class scores with offsets.",
     )
-    rounds: int = Field(
-        20, ge=2, le=MAX_ROUNDS, description="With a search: most rounds of a fit, which ends sooner if it converges."
-    )
+    rounds: int = Field(20, ge=2, le=MAX_ROUNDS, description="Most rounds of a fit, which ends sooner if it converges.")
     every: int = Field(5, ge=1, le=MAX_ROUNDS, description="With a search: rounds of the search between two fits.")
 
 

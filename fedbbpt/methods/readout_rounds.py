@@ -4,10 +4,12 @@ Such a round evaluates R readouts, one for each ridge, on all examples of the cl
 
 - `readouts` `[R, K, C + 1]`: the readouts to evaluate, in float64. If C is m V, they need no prompt.
 - `mean` `[n]`: z, the prompt and the best readout so far, whose prompt the readouts are evaluated under.
+- `whole` `[1]`, uint8, only in a refit: the sums are over the training and dev examples together.
 
 An update holds sums over the client's examples: `loss` `[R]`, `gradient` `[R, K, C + 1]` and `moments` `[2, C]` over
 the training examples, `dev_loss` `[R]` and `dev_weight` `[1]` over the dev examples. The server adds them up, and each
-fit takes one step (tasks/readout_fit.py). The dev examples choose between the ridges.
+fit takes one step (tasks/readout_fit.py). The dev examples choose between the ridges, and a refit with that ridge may
+then learn from them too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +56,8 @@ def best(fit: ReadoutFit, space: ReadoutSpace) -> npt.NDArray[np.float64]:
 def broadcast(fit: ReadoutFit, space: ReadoutSpace, prompt: npt.NDArray[np.floating]) -> Arrays:
     """Returns the arrays of a round's tasks, for a prompt `[n]` of the space without its readout."""
     # In float64: float32 would move the readouts by more than the last steps of a fit do.
-    return {"readouts": readout_fit.readouts(fit), "mean": space.join(prompt, best(fit, space))}
+    arrays: Arrays = {"readouts": readout_fit.readouts(fit), "mean": space.join(prompt, best(fit, space))}
+    return {**arrays, "whole": np.ones(1, np.uint8)} if fit.whole else arrays
 
 
 def fits(arrays: Arrays) -> bool:
@@ -92,7 +95,8 @@ def step(fit: ReadoutFit, updates: Sequence[Update]) -> tuple[ReadoutFit, Metric
 
 def update(objectives: Objectives, arrays: Arrays, space: ReadoutSpace) -> Update:
     """Returns a client's answer to a round's task."""
-    sums = objectives.readout(arrays["mean"][: space.prompt.dim], arrays["readouts"])
+    prompt = arrays["mean"][: space.prompt.dim]
+    sums = objectives.readout(prompt, arrays["readouts"], whole="whole" in arrays)
     found = {
         "loss": sums.loss,
         "gradient": sums.gradient,

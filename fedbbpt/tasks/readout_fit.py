@@ -18,6 +18,9 @@ The objective is convex and the sums are exact, so the result is that of all exa
 skew. Clients do not know the standardisation: they get readouts of their own columns. The first sums, those of the
 readout 0, hold the moments that it is computed from. Then each `tell` is one evaluation of L-BFGS. About 30 give the
 accuracy of the minimum, and 100 to 150 its digits.
+
+Once the dev examples have chosen the ridge, they can be learned from as well: `refitted` goes on with that ridge alone,
+for sums over the training and dev examples together.
 """
 
 from collections.abc import Sequence
@@ -51,6 +54,8 @@ class ReadoutFit:
 
     ridges: Floats
     """The penalties, `[R]`."""
+    whole: bool
+    """Whether the sums are those of the training and dev examples together, with the ridge that was chosen before."""
     standardised: bool
     """Whether `mean` and `scale` are those of the columns that the fit evaluates; false before its first sums."""
     texts: int
@@ -80,6 +85,7 @@ def init(ridges: Sequence[float], classes: int, texts: int, prompts: int = 1) ->
     start = np.zeros((len(ridges), classes * (columns + 1) + prompts))
     return ReadoutFit(
         ridges=np.array(ridges, np.float64),
+        whole=False,
         standardised=False,
         texts=texts,
         mean=np.zeros(columns),
@@ -106,6 +112,17 @@ def restarted(fit: ReadoutFit, columns: int) -> ReadoutFit:
     wider = np.insert(matrix, [len(fit.mean)] * more, 0.0, axis=2)
     mean, scale = np.pad(fit.mean, (0, more)), np.pad(fit.scale, (0, more), constant_values=1.0)
     return _moved(replace(fit, standardised=False, mean=mean, scale=scale), wider, temperatures)
+
+
+def refitted(fit: ReadoutFit) -> ReadoutFit:
+    """Returns a new fit with the ridge that the dev examples chose, for sums over the training and dev examples.
+
+    It begins with the readout of that ridge, and its dev losses are those of examples that it learns from.
+    """
+    chosen = slice(index := best(fit), index + 1)
+    matrix, temperatures = _parts(fit)
+    one = replace(fit, ridges=fit.ridges[chosen], dev_loss=fit.dev_loss[chosen], whole=True, standardised=False)
+    return _moved(one, matrix[chosen], temperatures[chosen])
 
 
 def readouts(fit: ReadoutFit) -> Floats:
@@ -149,6 +166,7 @@ def fit_readout(
     ridges: Sequence[float] = RIDGES,
     *,
     prompts: int,
+    refit: bool,
     evaluations: int = 60,
 ) -> tuple[Floats, float]:
     """Returns the readout `[K, C + 1]` of examples in one place, and the ridge that the dev examples choose.
@@ -161,13 +179,19 @@ def fit_readout(
         classes: K.
         ridges: The penalties to choose from.
         prompts: M, the number of prompts that the columns are of.
-        evaluations: The number of evaluations of the loss.
+        refit: Whether the readout is fitted with that ridge to the training and dev examples together.
+        evaluations: The number of evaluations of the loss in each fit.
     """
     fit = init(ridges, classes, columns.shape[1] // prompts, prompts)
     for _ in range(evaluations):
         asked = readouts(fit)
         dev_loss, dev_weight = losses(dev_columns, dev_labels, asked), float(len(dev_labels))
         fit = tell(fit, replace(sums(columns, labels, asked), dev_loss=dev_loss, dev_weight=dev_weight))
+    if refit:
+        fit = refitted(fit)
+        every, every_label = np.concatenate([columns, dev_columns]), np.concatenate([labels, dev_labels])
+        for _ in range(evaluations):
+            fit = tell(fit, sums(every, every_label, readouts(fit)))
     index = best(fit)
     return accepted(fit)[index], float(fit.ridges[index])
 

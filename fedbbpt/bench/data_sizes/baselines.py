@@ -1,12 +1,13 @@
 """The methods without a search, from scores that are asked once for each example.
 
-Members who learn alone fit on their own examples and choose with their own dev examples. The dev examples are the same
-for all members in distribution, so a member whose own classes are few can see that its fit is worse than none. That
-favours members who learn alone.
+Members who learn alone fit their own training examples, choose a method with their own dev examples, and then fit both
+with it, as a federation does. The dev examples are the same for all members in distribution, so a member whose own
+classes are few can see that its fit is worse than none. That favours members who learn alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -82,43 +83,45 @@ def measure(members: Sequence[Member], test: Columns, classes: int) -> tuple[Res
 
 
 def _results(members: Sequence[Member], test: Columns, classes: int) -> Iterator[Result]:
-    fits: dict[str, Callable[[Member], Floats]] = {
-        ZERO_SHOT: lambda member: np.zeros((classes, member.train.scores.shape[1] + 1)),
-        OFFSETS: lambda member: _offsets(member, classes),
-        READOUT: lambda member: _readout(member, classes),
+    fits: dict[str, Callable[[Member, bool], Floats]] = {
+        ZERO_SHOT: lambda member, refit: np.zeros((classes, member.train.scores.shape[1] + 1)),
+        OFFSETS: partial(_offsets, classes),
+        READOUT: partial(_readout, classes),
     }
     whole = Member(_joined([each.train for each in members]), _joined([each.dev for each in members]))
-    train, every = len(whole.train.labels), len(whole.train.labels) + len(whole.dev.labels)
-    queries = {ZERO_SHOT: 0, OFFSETS: train, READOUT: every}
-    alone = {name: [fit(member) for member in members] for name, fit in fits.items()}
+    every = len(whole.train.labels) + len(whole.dev.labels)
+    queries = {ZERO_SHOT: 0, OFFSETS: every, READOUT: every}
+    alone = {name: [fit(member, True) for member in members] for name, fit in fits.items()}
     for name, fit in fits.items():
         own = float(np.mean([test.accuracy(fitted) for fitted in alone[name]]))
-        pooled = test.accuracy(fit(whole))
+        pooled = test.accuracy(fit(whole, True))
         yield Result(method=name, learns="alone", accuracy=own, queries=queries[name])
         yield Result(method=name, learns="pooled", accuracy=pooled, queries=queries[name])
         if name != READOUT:
             # Zero-shot has nothing to learn, and the sums that offsets are fitted from are those of all examples.
             yield Result(method=name, learns="together", accuracy=pooled, queries=queries[name])
-    chosen = [_best(member, [alone[name][index] for name in fits]) for index, member in enumerate(members)]
+    chosen = [alone[_best(member, fits)][index] for index, member in enumerate(members)]
     best = float(np.mean([test.accuracy(fitted) for fitted in chosen]))
     yield Result(method=BEST_ALONE, learns="alone", accuracy=best, queries=every)
 
 
-def _best(member: Member, candidates: Sequence[Floats]) -> Floats:
-    """Returns the candidate with the highest accuracy on the member's dev examples, and among equals the least loss."""
-    return max(candidates, key=lambda fitted: (member.dev.accuracy(fitted), -member.dev.loss(fitted)))
+def _best(member: Member, fits: Mapping[str, Callable[[Member, bool], Floats]]) -> str:
+    """Returns the name of the fit of the training examples that is the most accurate on the member's dev examples."""
+    found = {name: fit(member, False) for name, fit in fits.items()}
+    return max(found, key=lambda name: (member.dev.accuracy(found[name]), -member.dev.loss(found[name])))
 
 
 def _joined(parts: Sequence[Columns]) -> Columns:
     return Columns(np.concatenate([part.scores for part in parts]), np.concatenate([part.labels for part in parts]))
 
 
-def _offsets(member: Member, classes: int) -> Floats:
-    fitted = np.zeros((classes, member.train.scores.shape[1] + 1))
-    fitted[:, -1] = choose_offsets(member.train.scores[:, :classes], member.train.labels)
+def _offsets(classes: int, member: Member, refit: bool) -> Floats:
+    part = _joined([member.train, member.dev]) if refit else member.train
+    fitted = np.zeros((classes, part.scores.shape[1] + 1))
+    fitted[:, -1] = choose_offsets(part.scores[:, :classes], part.labels)
     return fitted
 
 
-def _readout(member: Member, classes: int) -> Floats:
+def _readout(classes: int, member: Member, refit: bool) -> Floats:
     train, dev = member.train, member.dev
-    return fit_readout(train.scores, train.labels, dev.scores, dev.labels, classes, prompts=1)[0]
+    return fit_readout(train.scores, train.labels, dev.scores, dev.labels, classes, prompts=1, refit=refit)[0]

@@ -97,7 +97,7 @@ def test_members_that_learn_alone_choose_the_best_of_their_dev_examples(
     # Only with the examples of the others can the informative column be used.
     assert found[READOUT, "pooled"].accuracy > 0.9
     assert found[READOUT, "alone"].accuracy < 0.6
-    assert (found[ZERO_SHOT, "together"].queries, found[OFFSETS, "together"].queries) == (0, 60)
+    assert (found[ZERO_SHOT, "together"].queries, found[OFFSETS, "together"].queries) == (0, 150)
     assert found[READOUT, "pooled"].queries == found[BEST_ALONE, "alone"].queries == 150
 
 

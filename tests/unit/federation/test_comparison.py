@@ -94,7 +94,7 @@ def test_the_readout_alone_is_the_fit_of_all_examples_in_one_place(views: tuple[
         for part in (DATA.train, DATA.dev, DATA.test)
     )
     labels = DATA.train.labels, DATA.dev.labels
-    readout, _ = fit_readout(train, labels[0], dev, labels[1], 2, (0.01, 1.0), prompts=len(views))
+    readout, _ = fit_readout(train, labels[0], dev, labels[1], 2, (0.01, 1.0), prompts=len(views), refit=False)
     scores = test[:, :2] + test @ readout[:, :-1].T + readout[:, -1]
     right = Measured.of_scores(scores[None].astype(np.float32), DATA.test)
     assert found is not None and found.accuracy == right.accuracy

@@ -38,10 +38,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-def splits_of(data: Path, rounds: int, readout: dict[str, Any], views: tuple[str, ...] = ("",)) -> Splits:
+def splits_of(
+    data: Path, rounds: int, readout: dict[str, Any], views: tuple[str, ...] = ("",), *, refit: bool = False
+) -> Splits:
     """Returns examples of two classes: two clients have one class each, and the third has a few of both."""
     sections = job(data, rounds=rounds, method="fed-readout").model_dump()
-    sections["method"]["readout"] = readout
+    sections["method"] |= {"readout": readout, "refit": refit}
     sections["task"] |= {"columns": COLUMNS, "views": views}
     splits = prepare(Job.model_validate(sections))
     pool = splits.pooled()
@@ -99,8 +101,20 @@ def test_the_run_ends_with_the_pooled_fit_of_an_independent_solver(data: Path) -
     assert cross_entropy(found, labels) == pytest.approx(cross_entropy(expected, labels), abs=1e-6)
 
 
-def test_no_query_follows_the_first_pass(data: Path) -> None:
-    splits = splits_of(data, 8, {}, views=("", "In short:"))
+def test_a_refit_ends_with_the_pooled_fit_of_training_and_dev_examples(data: Path) -> None:
+    splits = splits_of(data, 80, {"ridges": (0.05, 50.0), "rounds": 20}, refit=True)
+    *_, last = Simulation(splits, fake_ptm()).rounds()
+    space = splits.job.space()
+    assert isinstance(space, ReadoutSpace)
+    parts = [columns(splits, part) for part in (splits.pooled(), concatenate(splits.dev))]
+    s, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+    found = space.shifted(s[None].astype(np.float32), last.z[None])[0].astype(np.float64)
+    np.testing.assert_allclose(found, pooled(s, labels, 0.05), atol=1e-5)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_no_query_follows_the_first_pass(data: Path, refit: bool) -> None:
+    splits = splits_of(data, 8, {"rounds": 4}, views=("", "In short:"), refit=refit)
     ptm = fake_ptm()
     examples = sum(len(part) for part in (*splits.train, *splits.dev))
     usage = []

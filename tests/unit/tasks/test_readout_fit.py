@@ -90,6 +90,21 @@ def test_the_fit_over_skewed_clients_equals_the_pooled_one(seed: int, prompts: i
         )
 
 
+def test_a_refit_is_the_pooled_fit_of_all_examples_with_the_chosen_ridge() -> None:
+    """Kills: a refit with every ridge, of the training examples only, or from the readout of another ridge."""
+    columns, labels = examples(5)
+    train, dev = (columns[:100], labels[:100]), (columns[100:], labels[100:])
+    found, ridge = readout_fit.fit_readout(*train, *dev, K, (1e-3, 0.1, 10.0), prompts=1, refit=True, evaluations=150)
+    chosen, same = readout_fit.fit_readout(*train, *dev, K, (1e-3, 0.1, 10.0), prompts=1, refit=False)
+    assert ridge == same == 0.1
+    expected = pooled(columns, labels, ridge)
+    np.testing.assert_allclose(found[:, :C] * UNITS, expected[:, :C] * UNITS, atol=1e-6)
+    assert np.abs((found - chosen)[:, :C] * UNITS).max() > 1e-2
+    fit = federated(clients(*train), readout_fit.init((0.1, 1.0), K, C), 30)
+    start = readout_fit.refitted(fit)
+    np.testing.assert_allclose(readout_fit.readouts(start)[0], readout_fit.accepted(fit)[readout_fit.best(fit)])
+
+
 def test_a_fit_goes_on_where_another_one_of_fewer_columns_ended() -> None:
     """Kills: a start at 0, a start that other moments of the columns move, a step before the first sums."""
     columns, labels = examples(3)
@@ -148,16 +163,21 @@ def test_readouts_and_gradients_survive_the_change_of_columns() -> None:
 def test_dev_examples_choose_the_ridge() -> None:
     columns, labels = examples(7, 24)
     dev = examples(8, 500)
-    found, ridge = readout_fit.fit_readout(columns, labels, *dev, K, prompts=1)
+    found, ridge = readout_fit.fit_readout(columns, labels, *dev, K, prompts=1, refit=False)
     assert 0.01 < ridge < 10.0
-    others = [readout_fit.fit_readout(columns, labels, *dev, K, (other,), prompts=1)[0] for other in readout_fit.RIDGES]
+    others = [
+        readout_fit.fit_readout(columns, labels, *dev, K, (other,), prompts=1, refit=False)[0]
+        for other in readout_fit.RIDGES
+    ]
     dev_losses = readout.losses(*dev, np.array(others))
     np.testing.assert_allclose(readout.losses(*dev, found[None])[0], dev_losses.min(), rtol=1e-6)
 
 
 def test_a_fit_without_dev_examples_takes_a_middle_ridge() -> None:
     columns, labels = examples(9)
-    _, ridge = readout_fit.fit_readout(columns, labels, columns[:0], labels[:0], K, (1e-3, 0.2, 10.0), prompts=1)
+    _, ridge = readout_fit.fit_readout(
+        columns, labels, columns[:0], labels[:0], K, (1e-3, 0.2, 10.0), prompts=1, refit=False
+    )
     assert ridge == 0.2
 
 
@@ -167,7 +187,7 @@ def test_scores_that_are_only_too_close_together_do_not_call_for_columns() -> No
     labels = draw.integers(K, size=400)
     own = 0.3 * (np.eye(K)[labels] + 0.5 * draw.normal(size=(400, K)))
     columns = np.concatenate([own, draw.normal(size=(400, 30))], axis=1)
-    _, ridge = readout_fit.fit_readout(columns[:64], labels[:64], columns[64:], labels[64:], K, prompts=1)
+    _, ridge = readout_fit.fit_readout(columns[:64], labels[:64], columns[64:], labels[64:], K, prompts=1, refit=False)
     assert ridge >= 1.0
 
 
