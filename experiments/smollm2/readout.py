@@ -21,10 +21,12 @@ from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import task_spec
+from fedbbpt.methods.fed_readout import FedReadoutConfig
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.tasks.criterion import accuracy
 from fedbbpt.tasks.offsets import choose_offsets
 from fedbbpt.types import LabelledExamples, Scores
+from fedbbpt.types.examples import concatenate
 
 Row = dict[str, float]
 
@@ -50,7 +52,10 @@ def measure(splits: Splits, test: LabelledExamples, ptm: Ptm) -> Callable[[], Ro
         found: Scores = plain.scores(data, NoPrompt.Z)[:, :, :classes]
         return found
 
-    offsets = choose_offsets(scores(train)[0], train.labels).astype(np.float32)
+    labelled = (
+        concatenate([train, *splits.dev]) if isinstance(job.method, FedReadoutConfig) and job.method.refit else train
+    )
+    offsets = choose_offsets(scores(labelled)[0], labelled.labels).astype(np.float32)
     result, _ = simulate(splits, ptm)
 
     def on_test() -> Row:
