@@ -2,11 +2,11 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedbbpt.cli.terminal.bundles import Listening, with_bundles
+from fedbbpt.cli.terminal.bundles import Listening, MetricsPage, with_bundles
 from fedbbpt.cli.terminal.logs import Logging
 from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
@@ -19,11 +19,15 @@ from fedbbpt.server.service import serve
 from fedbbpt.types import NewRun
 from fedbbpt.wire.addresses import parse_address
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
 
 @with_bundles
 def coordinator_serve(
     listening: Listening,
     logs: Logging,
+    page: MetricsPage,
     job_file: Annotated[
         Path | None,
         typer.Argument(
@@ -68,7 +72,7 @@ def coordinator_serve(
         if ptm or ptm_revision or auxiliary:
             what = "each of many runs has its own"
             raise InvalidInput(what, where="--ptm, --ptm-revision, --auxiliary", fix="`fedbbpt runs submit` with them")
-        asyncio.run(_serve_many(state, listening))
+        asyncio.run(_serve_many(state, listening, page))
         return
     assert job_file is not None, "there is a folder otherwise"
     job = complete_job(read_job(job_file), str(job_file))
@@ -77,36 +81,48 @@ def coordinator_serve(
         fix = "the file that `fedbbpt owner auxiliary` wrote" if auxiliary is None else "leave the option out"
         raise InvalidInput(what, where="--auxiliary", fix=fix)
     request = NewRun(job.run.name, "", ptm, ptm_revision)
-    asyncio.run(_serve_job(job, store, request, auxiliary, listening))
+    asyncio.run(_serve_job(job, store, request, auxiliary, listening, page))
 
 
-async def _serve_job(job: Job, store: Path, request: NewRun, auxiliary: Path | None, listening: Listening) -> None:
+async def _serve_job(
+    job: Job, store: Path, request: NewRun, auxiliary: Path | None, listening: Listening, page: MetricsPage
+) -> None:
     opened = open_run(job, store, request, auxiliary=auxiliary)
     try:
         run_id = opened.live.coordinator.settings.run_id
-        await _serve(Runs([opened.live]), listening, f"coordinator of {run_id}", ends=True)
+        await _serve(Runs([opened.live]), listening, page, f"coordinator of {run_id}", ends=True)
     finally:
         opened.store.close()
 
 
-async def _serve_many(folder: Path, listening: Listening) -> None:
+async def _serve_many(folder: Path, listening: Listening, page: MetricsPage) -> None:
     folders = RunFolders(folder)
     try:
         runs = Runs(folders.runs, folders, folders.broken)
-        await _serve(runs, listening, f"coordinator of {len(folders.runs)} runs", ends=False)
+        await _serve(runs, listening, page, f"coordinator of {len(folders.runs)} runs", ends=False)
     finally:
         folders.close()
 
 
-async def _serve(runs: Runs, listening: Listening, role: str, *, ends: bool) -> None:
+async def _serve(runs: Runs, listening: Listening, page: MetricsPage, role: str, *, ends: bool) -> None:
     """Serves the runs until a signal comes; with `ends`, until the only one has ended."""
     watched = Reloading(listening.files())
     tls, tokens = listening.tls(), listening.tokens()
     serving = await serve(runs, listening.host, listening.port, tls=tls, tokens=tokens, insecure=listening.insecure)
+
+    def registry() -> "CollectorRegistry":
+        from fedbbpt.server.metrics import coordinator_registry  # most coordinators have no page of metrics
+
+        return coordinator_registry(runs)
+
+    stop_metrics = page.serve(registry)
     announce(role, listening.host, serving.port, listening.address_file)
 
     async def reload() -> None:
         serving.reload(listening.tokens())
 
-    with watched.by(on_loop(reload)):
-        await until_done(serving.stop, serving.ended if ends else None)
+    try:
+        with watched.by(on_loop(reload)):
+            await until_done(serving.stop, serving.ended if ends else None)
+    finally:
+        await asyncio.to_thread(stop_metrics)  # a reader may wait for this event loop

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedbbpt.cli.terminal.bundles import Listening, with_bundles
+from fedbbpt.cli.terminal.bundles import Listening, MetricsPage, with_bundles
 from fedbbpt.cli.terminal.console import err
 from fedbbpt.cli.terminal.logs import Logging
 from fedbbpt.cli.terminal.model_options import ModelOptions
@@ -28,7 +28,7 @@ from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.tenant import ANYONE
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import PrecisionChoice, Runtime
-from fedbbpt.wire.addresses import check_host, parse_address
+from fedbbpt.wire.addresses import parse_address
 
 
 class Compute(StrEnum):
@@ -102,14 +102,6 @@ class ProviderOptions:
         Path | None,
         typer.Option(help="The audit log. With it, usage outlives this process.", show_default=False),
     ] = None
-    metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port of the metrics for Prometheus; 0 means none.")
-    ] = 0
-    metrics_host: Annotated[str, typer.Option(help="The address of the metrics for Prometheus.")] = "127.0.0.1"
-
-    def __post_init__(self) -> None:
-        """Raises InvalidInput if the host is neither a name nor an address."""
-        object.__setattr__(self, "metrics_host", check_host(self.metrics_host, "--metrics-host"))
 
 
 @with_bundles
@@ -118,6 +110,7 @@ def ptm_serve(
     options: ModelOptions,
     ray: RayOptions,
     provider: ProviderOptions,
+    page: MetricsPage,
     listening: Listening,
     logs: Logging,
 ) -> None:
@@ -129,7 +122,7 @@ def ptm_serve(
     watched = Reloading([*listening.files(), provider.tenants])
     tenants = _tenants(provider, listening)
     if model.engine is Compute.RAY:
-        _serve_on_ray(model, _ray_options(options), ray, provider, listening, tenants, watched)
+        _serve_on_ray(model, _ray_options(options), ray, provider, page, listening, tenants, watched)
         return
     if ray.ray_address or ray.replicas != "1":
         what = "replicas and a cluster need Ray"
@@ -144,7 +137,7 @@ def ptm_serve(
         )
     engine = Engine(backend, time.monotonic, tenants=tenants, audit_file=provider.audit)
     try:
-        asyncio.run(_serve(backend.describe().model, engine, provider, listening, tenants, watched))
+        asyncio.run(_serve(backend.describe().model, engine, provider, page, listening, tenants, watched))
     finally:
         engine.close()
 
@@ -153,14 +146,14 @@ async def _serve(
     name: str,
     engine: Engine,
     provider: ProviderOptions,
+    page: MetricsPage,
     listening: Listening,
     tenants: Tenants,
     watched: Reloading,
 ) -> None:
     host, tls = listening.host, listening.tls()
     serving = await serve(engine, host, listening.port, tls=tls, tenants=tenants, insecure=listening.insecure)
-    port = provider.metrics_port
-    stop_metrics = serving.service.metrics.serve(provider.metrics_host, port) if port else lambda: None
+    stop_metrics = page.serve(lambda: serving.service.metrics.registry)
     announce(f"PTM {name}", host, serving.port, listening.address_file)
 
     async def reload() -> None:
@@ -188,11 +181,12 @@ def _serve_on_ray(
     options: dict[str, Any],
     ray: RayOptions,
     provider: ProviderOptions,
+    page: MetricsPage,
     listening: Listening,
     tenants: Tenants,
     watched: Reloading,
 ) -> None:
-    _check_ray(model, ray, provider, listening)
+    _check_ray(model, ray, provider, page, listening)
     size = cluster.Size(*_replicas(ray.replicas), model.threads or 1)
     with err.status(f"starting {model.model} on Ray"):
         serving = cluster.serve(
@@ -204,7 +198,7 @@ def _serve_on_ray(
             address=ray.ray_address,
             insecure=listening.insecure,
             audit=provider.audit,
-            metrics=(provider.metrics_host, provider.metrics_port) if provider.metrics_port else None,
+            metrics=(page.metrics_host, page.metrics_port) if page.metrics_port else None,
         )
     announce(f"PTM {serving.card.model}", listening.host, serving.port, listening.address_file)
     with watched.by(_refuse_reload):
@@ -215,7 +209,9 @@ def _refuse_reload() -> None:
     raise InvalidInput("a service on Ray reads no file again", where="--engine ray", fix="start the service again")
 
 
-def _check_ray(model: ServedModel, ray: RayOptions, provider: ProviderOptions, listening: Listening) -> None:
+def _check_ray(
+    model: ServedModel, ray: RayOptions, provider: ProviderOptions, page: MetricsPage, listening: Listening
+) -> None:
     if listening.tls() is not None:
         raise InvalidInput("Ray has no TLS", where="--tls-cert", fix="a TLS proxy on the same machine")
     if model.model.startswith(("openai:", "openai-chat:")):
@@ -223,7 +219,7 @@ def _check_ray(model: ServedModel, ray: RayOptions, provider: ProviderOptions, l
         raise InvalidInput(what, where="--engine ray", fix=fix)
     if ray.ray_address not in ("", "auto"):
         parse_address(ray.ray_address.removeprefix("ray://"), "--ray-address", several=False)
-    if ray.ray_address and (provider.audit or provider.metrics_port or not listening.port):
+    if ray.ray_address and (provider.audit or page.metrics_port or not listening.port):
         what = "with --ray-address the service may run on another machine, whose files and ports these would be"
         raise InvalidInput(what, where="--audit, --metrics-port, --port 0", fix="--port alone, or no --ray-address")
 

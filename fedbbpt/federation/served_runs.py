@@ -38,6 +38,7 @@ from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.stores.rows import RunRecord
 from fedbbpt.server.stores.sqlite import SqliteStore
+from fedbbpt.server.timed_store import TimedStore
 from fedbbpt.types import NewRun
 from fedbbpt.wire.addresses import parse_address
 from fedbbpt.wire.traffic import TrafficMeter
@@ -98,7 +99,8 @@ def open_run(
         settings = run_settings(job, store.run.run_id, address, request.ptm_revision, model)
         if rounds is not None:
             settings = replace(settings, rounds=rounds)
-        coordinator = assemble.coordinator(job, settings, store, traffic.read)
+        timed = TimedStore(store)
+        coordinator = assemble.coordinator(job, settings, timed, traffic.read)
     except BaseException:
         store.close()
         raise
@@ -111,6 +113,7 @@ def open_run(
         tokens=request.token_sha256,
         card=lambda: card_of(job, coordinator).model_dump_json(),
         follow=RunRecords(store_path.parent, job).follow,
+        writes=timed.writes,
     )
     return OpenRun(live, store)
 

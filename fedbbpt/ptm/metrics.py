@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from fedbbpt.errors import PortTaken
+from fedbbpt.host.metrics_page import serve_metrics
 from fedbbpt.types import Usage
 from fedbbpt.wire.descriptors import open_descriptors
 
@@ -62,14 +62,4 @@ class PtmMetrics:
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Serves http://host:port/metrics and returns a function that stops it. Raises PortTaken."""
-        try:
-            server, _ = start_http_server(port, host, self.registry)
-        except OSError as error:
-            what = error.strerror or str(error)
-            raise PortTaken(what, where=f"{host}:{port}", fix="another --metrics-port") from None
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-
-        return stop
+        return serve_metrics(self.registry, host, port)

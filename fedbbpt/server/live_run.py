@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from fedbbpt.methods.replay import Told
 from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.coordinator import Coordinator, Submission
+from fedbbpt.server.timed_store import Durations
 from fedbbpt.types import Arrays, Receipt, Task
 from fedbbpt.wire.messages.coordinator_messages import SharedTask
 from fedbbpt.wire.traffic import TrafficMeter
@@ -38,6 +41,7 @@ class LiveRun:
         tokens: Collection[str] = (),
         card: Callable[[], str] = no_card,
         follow: Callable[[Coordinator], None] = lambda coordinator: None,
+        writes: Mapping[str, Durations] = MappingProxyType({}),
     ) -> None:
         """
         Args:
@@ -48,11 +52,14 @@ class LiveRun:
             backups: the folder for the backups of its store.
             tokens: the SHA-256 of the tokens that admit its clients; none: those of the process do.
             card: returns the card of the best prompt so far, as JSON.
+            writes: how long writes to its store took, by their kind.
             follow: called at the start, after each round and at the end of the run, and must not raise.
         """
         self.coordinator, self.traffic = coordinator, traffic
         self.name, self.auxiliary, self.tokens, self.card = name, auxiliary, frozenset(tokens), card
-        self._follow, self.backups = follow, backups
+        self._follow, self.backups, self.writes = follow, backups, writes
+        self.answers = Counter[str]()
+        """The number of updates since the start by their receipts, or by the names of their errors."""
         self.status_changed = asyncio.Event()
         """Set at the next change of the status, and then replaced. Take it before you read the status."""
         self.tasks_changed = asyncio.Event()
@@ -113,6 +120,7 @@ class LiveRun:
                 answers = coordinator.submit_all([submission for submission, _ in arrived], self.now())
         except Exception as error:
             answers = [error] * len(arrived)
+        self.answers.update(str(a) if isinstance(a, Receipt) else type(a).__name__ for a in answers)
         for (_, waiting), answer in zip(arrived, answers, strict=True):
             if waiting.done():
                 continue  # the call was cancelled

@@ -20,14 +20,19 @@ import typer
 from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token, read_tokens
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.metrics_page import serve_metrics
 from fedbbpt.wire.addresses import check_host, parse_address
 from fedbbpt.wire.channel import Channel, connect
 from fedbbpt.wire.peers import COORDINATOR, PTM
 from fedbbpt.wire.renewed_channel import RenewedChannel
 from fedbbpt.wire.tls import ClientTls, ServerTls
 
-if TYPE_CHECKING:  # a command that takes no job should not wait for what describes one
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from fedbbpt.job.config import Job
+
+# a command that takes no job should not wait for what describes one
 
 
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
@@ -109,6 +114,24 @@ class Listening:
     def files(self) -> list[Path | None]:
         """Returns the files that a service reads again while it runs."""
         return [self.tls_cert, self.tls_key, self.tls_client_ca, self.token_file]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsPage:
+    """Where Prometheus reads a service's metrics."""
+
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port of the metrics for Prometheus; 0 means none.")
+    ] = 0
+    metrics_host: Annotated[str, typer.Option(help="The address of the metrics for Prometheus.")] = "127.0.0.1"
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput if the host is neither a name nor an address."""
+        object.__setattr__(self, "metrics_host", check_host(self.metrics_host, "--metrics-host"))
+
+    def serve(self, registry: Callable[[], "CollectorRegistry"]) -> Callable[[], None]:
+        """Serves the metrics, if a port is given, and returns a function that stops that. Raises PortTaken."""
+        return serve_metrics(registry(), self.metrics_host, self.metrics_port) if self.metrics_port else lambda: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.job_file import job_text
 from fedbbpt.limits import MAX_RUN_TOKENS
 from fedbbpt.server.live_run import LiveRun
+from fedbbpt.server.metrics import families
 from fedbbpt.server.runs import Runs
 from fedbbpt.types import NewRun, PtmIdentity
 from tests.tiny_run import fake_ptm, job
@@ -149,6 +150,25 @@ def test_a_continued_run_has_its_records_without_gaps_or_doubles(hub: Hub, data:
     assert found == [0, 1, 2, 3, 4, 5, 6]
     with pytest.raises(InvalidInput, match="rounds: 0; from 1 to 100000"):
         hub.runs.continue_run("tiny", 0)
+
+
+def test_metrics_tell_rounds_members_updates_and_the_store(hub: Hub, data: Path) -> None:
+    splits = prepare(job(data, rounds=2, clients=1))
+    hub.runs.submit(NewRun("waiting", job_text(splits.job)))
+    play(hub.runs.submit(NewRun("", job_text(splits.job))), splits)
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in families(hub.runs)
+        for sample in family.samples
+    }
+    assert found["fedbbpt_run_round_seconds_count", "tiny"] == 3
+    assert found["fedbbpt_run_state", "finished", "tiny"] == found["fedbbpt_run_state", "waiting", "waiting"] == 1
+    assert found["fedbbpt_run_members", "all", "tiny"] == 1 and found["fedbbpt_run_members", "all", "waiting"] == 0
+    assert found["fedbbpt_run_members", "connected", "tiny"] == 0
+    assert found["fedbbpt_run_queries_total", "tiny"] == hub.runs.named("tiny").coordinator.status().queries > 0
+    # The last update of a round is stored as the state that follows from it.
+    assert found["fedbbpt_run_store_seconds_count", "commit", "tiny"] == 4
+    assert found["fedbbpt_run_store_seconds_count", "commit", "waiting"] == 0
 
 
 def test_a_damaged_run_does_not_keep_the_others_from_going_on(hub: Hub, new: NewRun, tmp_path: Path) -> None:
