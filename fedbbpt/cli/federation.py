@@ -34,6 +34,7 @@ from fedbbpt.federation.run_folder import (
     with_precision,
     with_recorded_precision,
 )
+from fedbbpt.federation.run_records import MetricsFile
 from fedbbpt.federation.run_warnings import data_warnings, model_warnings
 from fedbbpt.federation.simulation import simulate as run_simulation
 from fedbbpt.federation.splits import Splits, prepare
@@ -134,8 +135,15 @@ def simulate(
     with opened as ptm:
         splits = splits.completed_by(ptm)
         warnings += warned(model_warnings(splits, ptm))
+        metrics, closed = MetricsFile(out_folder), list[Report]()
         with _view(splits.job) as view:
-            result, reports = run_simulation(splits, ptm, lambda status: _show_last(view, status))
+
+            def watch(status: RunStatus) -> None:
+                _show_last(view, status)
+                closed.extend([status.last] if status.last else [])
+                metrics.write(lambda since: closed[since:])
+
+            result, reports = run_simulation(splits, ptm, watch)
         _finish(splits, ptm, result, reports, warnings, out_folder, started, json)
 
 

@@ -27,12 +27,10 @@ from fedbbpt.wire.peers import COORDINATOR, PTM
 from fedbbpt.wire.renewed_channel import RenewedChannel
 from fedbbpt.wire.tls import ClientTls, ServerTls
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a command that takes no job should not wait for what describes one
     from prometheus_client import CollectorRegistry
 
     from fedbbpt.job.config import Job
-
-# a command that takes no job should not wait for what describes one
 
 
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
