@@ -205,19 +205,26 @@ class Replay(Protocol[T_contra]):
     """The part of a method's search that a client can repeat. Both ends make it from the settings of the run.
 
     Law: if `news` are those of a step from state s to t, `replayed(held(s), news, seed)` is `held(t)`, bit for bit, on
-    machines that compute alike; and `broadcast(held(s))` is the broadcast of s.
+    machines that compute alike. The broadcast of s is `broadcast(held(s))`.
     """
 
-    def held(self, state: T_contra) -> Arrays:
-        """Returns the arrays of a state that a client holds in order to replay the next step."""
+    def held(self, state: T_contra, broadcast: Arrays) -> Arrays:
+        """Returns the arrays of a state, with its broadcast, that a client holds in order to replay the next step."""
         ...
 
     def broadcast(self, held: Arrays) -> Arrays:
         """Returns the arrays of a task for the half of a client that holds these."""
         ...
 
-    def news(self, after: T_contra, updates: Sequence[Update], seed: int) -> Arrays:
-        """Returns the numbers that a step needs, for the state after it, its decoded updates and its tasks' seed."""
+    def news(self, after: T_contra, broadcast: Arrays, updates: Sequence[Update], seed: int) -> Arrays:
+        """Returns the numbers that a step needs.
+
+        Args:
+            after: The state after the step.
+            broadcast: The broadcast of that state.
+            updates: The decoded updates that the step was made of.
+            seed: The seed of the tasks that they answered.
+        """
         ...
 
     def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:

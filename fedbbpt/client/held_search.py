@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Replay
 from fedbbpt.methods.replay import digest
 from fedbbpt.types import Arrays
@@ -47,7 +48,7 @@ class HeldSearch:
             if digest(held, seed) != after:
                 raise CannotReplay("this machine computes the search to other bits than the coordinator")
             broadcast = self._replay.broadcast(held)
-        except (LookupError, ValueError, TypeError, ArithmeticError, np.linalg.LinAlgError) as error:
+        except (LookupError, ValueError, TypeError, ArithmeticError, np.linalg.LinAlgError, InvalidTensor) as error:
             raise CannotReplay(f"the coordinator's search cannot be read here: {error}") from error
         self._held, self._seed, self.digest = held, seed, after
         return broadcast

@@ -39,16 +39,17 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
     Raises:
         StoreError: The store holds another run, or cannot be read.
     """
+    told = job.definition().settings(job.method)
     return Coordinator(
         method_name=job.method.name,
-        method=server_half(job.definition(), job.method, job.space()),
+        method=server_half(job.definition(), job.method, job.space(), settings.downlink),
         codec=CODECS[job.codec.uplink],
         settings=settings,
         seed=job.run.seed,
         cohort=cohort_rules(job),
         store=store,
         traffic=traffic,
-        replay=replay_of(job.definition(), job.method, job.space()),
+        replay=replay_of(job.definition(), told, job.space(), settings.downlink),
     )
 
 

@@ -23,7 +23,7 @@ _SECTIONS = {
     "method": "How the federation searches.",
     "method.readout": "The readout that tells the classes apart by the scores of the columns.",
     "cohort": "The clients that take part in a round, and how long it waits for them.",
-    "codec": "How updates are encoded.",
+    "codec": "How arrays are encoded on their way.",
 }
 
 

@@ -231,6 +231,11 @@ class CodecSection(Section):
     """`[codec]`: the encoding of what travels."""
 
     uplink: CodecName = Field("float32", description="Encoding of the updates that clients send.")
+    downlink: Literal["auto"] | CodecName = Field(
+        "auto",
+        description="Encoding of what broadcasts change from round to round; auto: what suits the method. float32: "
+        "broadcasts travel whole, or clients replay the search.",
+    )
 
 
 assert set(CODECS) == set(get_args(CodecName)), "`CodecName` lists every codec"

@@ -9,16 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedbbpt.errors import InvalidInput, InvalidPlugin
+from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin
 from fedbbpt.host.plugins import load_plugin, plugin_names
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, Replay, ServerHalf, WhiteBox
 from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_readout, fed_sp, fedavg_bbt
 from fedbbpt.methods.alternating import AlternatingClient, AlternatingServer, alternating_space
+from fedbbpt.methods.coded_downlink import CodedReplay, CodedServer
 from fedbbpt.methods.extension import extension_settings, plugin_settings
 from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
 from fedbbpt.prompts import space_of
 from fedbbpt.types import ExtensionSettings, MethodSettings, RunSettings
 
+AUTO, WHOLE = "auto", "float32"
+"""Values of `codec.downlink`: one that leaves the choice to the method, and one for broadcasts that travel whole."""
 GROUP = "fedbbpt.methods"
 """The entry-point group of plug-in methods."""
 
@@ -72,11 +76,19 @@ def told_settings(method: AnyMethod, config: MethodConfig) -> MethodSettings:
     return settings if METHODS.get(method.name) is method else extension_settings(method, settings)
 
 
-def server_half(method: AnyMethod, config: MethodConfig, space: PromptSpace) -> ServerHalf[Any]:
-    """Returns the server's half of a run's method, which fits a readout in some rounds if the space has one."""
+def server_half(method: AnyMethod, config: MethodConfig, space: PromptSpace, downlink: str = WHOLE) -> ServerHalf[Any]:
+    """Returns the server's half of a run's method, which fits a readout in some rounds if the space has one.
+
+    Args:
+        method: The method.
+        config: Its table of the job.
+        space: The space of z.
+        downlink: The codec of the broadcasts, as `downlink_codec` gives it.
+    """
     alternating = alternating_space(space)
     if alternating is None:
-        return method.server(config, space)
+        half = method.server(config, space)
+        return half if downlink == WHOLE else CodedServer(half, method.point(method.settings(config)), CODECS[downlink])
     return AlternatingServer(method.server(config, alternating.prompt), config.readout, alternating)
 
 
@@ -87,6 +99,8 @@ class ClientMethod:
     method: AnyMethod
     settings: MethodSettings
     space: PromptSpace
+    downlink: str = WHOLE
+    """The codec of the broadcasts."""
 
     @property
     def white_box(self) -> bool:
@@ -101,7 +115,7 @@ class ClientMethod:
     @property
     def replay(self) -> Replay[Any] | None:
         """How a client replays the server's steps; None if it gets each broadcast whole."""
-        return None if alternating_space(self.space) else self.method.replay(self.settings, self.space)
+        return replay_of(self.method, self.settings, self.space, self.downlink)
 
     def half(self, objectives: Objectives) -> ClientHalf:
         """Returns the half of a client that queries the PTM. Raises InvalidInput for a white-box method."""
@@ -127,9 +141,34 @@ class ClientMethod:
         return self.method.owner(self.settings, self.space, model)
 
 
-def replay_of(method: AnyMethod, config: MethodConfig, space: PromptSpace) -> Replay[Any] | None:
+def downlink_codec(method: AnyMethod, config: MethodConfig, space: PromptSpace, chosen: str) -> str:
+    """Returns the codec of a run's broadcasts, `float32` if they travel whole.
+
+    Args:
+        method: The method.
+        config: Its table of the job.
+        space: The space of z.
+        chosen: The codec that the job names, or "auto" for the method's own.
+
+    Raises:
+        InvalidJob: The job names a codec, and the method's broadcasts cannot be encoded.
+    """
+    point = "" if alternating_space(space) else method.point(method.settings(config))
+    if chosen not in (AUTO, WHOLE) and not point:
+        what = f"broadcasts of {method.name} are not encoded with these settings"
+        raise InvalidJob(what, where="codec.downlink", fix=f'"{AUTO}"')
+    if chosen == AUTO:
+        return method.downlink if point else WHOLE
+    return chosen
+
+
+def replay_of(
+    method: AnyMethod, settings: MethodSettings, space: PromptSpace, downlink: str = WHOLE
+) -> Replay[Any] | None:
     """Returns how the clients of a run replay its steps; None for searches with a readout, which they do not."""
-    return None if alternating_space(space) else method.replay(method.settings(config), space)
+    if downlink != WHOLE:
+        return CodedReplay(method.point(settings), CODECS[downlink])
+    return None if alternating_space(space) else method.replay(settings, space)
 
 
 def client_method(settings: RunSettings, own: Sequence[AnyMethod] = ()) -> ClientMethod:
@@ -147,6 +186,6 @@ def client_method(settings: RunSettings, own: Sequence[AnyMethod] = ()) -> Clien
         found = find_method(told.name, own)
         method_settings = plugin_settings(found, told, method_names(own))
         assert found is not None, "plugin_settings raises where there is no such method"
-        return ClientMethod(found, method_settings, space_of(settings.space))
+        return ClientMethod(found, method_settings, space_of(settings.space), settings.downlink)
     method = next(method for method in METHODS.values() if isinstance(told, method.settings_type))
-    return ClientMethod(method, told, space_of(settings.space))
+    return ClientMethod(method, told, space_of(settings.space), settings.downlink)

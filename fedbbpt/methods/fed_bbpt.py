@@ -390,4 +390,7 @@ METHOD = Method(
     server=FedBbptServer,
     client=FedBbptClient,
     spaces=lambda config: frozenset({SPACES[config.generator]}),
+    # Decoded probabilities would not add up to 1.
+    point=lambda settings: "" if settings.generator == "categorical" else "theta",
+    downlink="int8",
 )

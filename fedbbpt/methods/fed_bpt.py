@@ -368,4 +368,6 @@ METHOD = Method(
     server=FedBptServer,
     client=FedBptClient,
     needs_scores=lambda settings: settings.perturb_rate > 0,
+    point=lambda settings: "mean",
+    downlink="float16",
 )

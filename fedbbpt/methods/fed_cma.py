@@ -246,14 +246,14 @@ class RanksReplay:
         # The initial step size is not used, because a replay begins at a state.
         self._search = CmaEs(settings.population, sigma=1.0, covariance="diagonal")
 
-    def held(self, state: CmaState) -> Arrays:
+    def held(self, state: CmaState, broadcast: Arrays) -> Arrays:
         return pack(state)
 
     def broadcast(self, held: Arrays) -> Arrays:
         state = unpack(CmaState, held)
         return {"mean": state.mean.astype(np.float32), "scale": self._search.scale(state).astype(np.float32)}
 
-    def news(self, after: CmaState, updates: Sequence[Update], seed: int) -> Arrays:
+    def news(self, after: CmaState, broadcast: Arrays, updates: Sequence[Update], seed: int) -> Arrays:
         total = merge(updates)
         order = np.argsort(total.arrays["losses"] / total.weight, kind="stable")
         best = order[: self._settings.population // 2]
@@ -276,7 +276,7 @@ class NewtonReplay:
     def __init__(self, settings: FedCmaSettings, offsets: int) -> None:
         self._population, self._offsets = settings.population, offsets
 
-    def held(self, state: FedNewtonState) -> Arrays:
+    def held(self, state: FedNewtonState, broadcast: Arrays) -> Arrays:
         points = {"mean": state.search.mean, "center": state.search.center, "before": state.before}
         arrays = {name: point.astype(np.float32) for name, point in points.items()}
         return {**arrays, "scale": np.array([state.scale], np.float32), "drawn": state.drawn}
@@ -284,7 +284,7 @@ class NewtonReplay:
     def broadcast(self, held: Arrays) -> Arrays:
         return {name: held[name] for name in ("mean", "center", "scale")}
 
-    def news(self, after: FedNewtonState, updates: Sequence[Update], seed: int) -> Arrays:
+    def news(self, after: FedNewtonState, broadcast: Arrays, updates: Sequence[Update], seed: int) -> Arrays:
         accepted = after.drawn[0] == _signed(seed)[0]
         return {"mixture": newton.mixture(after.search), "accepted": np.array([accepted], np.uint8)}
 

@@ -202,4 +202,6 @@ METHOD = Method(
     spaces=lambda config: frozenset({"deep"}),
     owner=FedSpOwner,
     owner_takes_part=lambda config: config.server_shard,
+    point=lambda settings: "z",
+    downlink="float16",
 )

@@ -129,4 +129,6 @@ METHOD = Method(
     settings=settings,
     server=FedavgBbtServer,
     client=FedavgBbtClient,
+    point=lambda settings: "mean",
+    downlink="float16",
 )

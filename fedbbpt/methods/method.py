@@ -80,6 +80,13 @@ class Method(Generic[C, S]):
     """Returns whether clients need a score for each class, and not only losses."""
     replay: Callable[[S, PromptSpace], Replay[Any] | None] = lambda settings, space: None
     """Returns how clients replay the server's steps; None if all of them get each broadcast whole."""
+    point: Callable[[S], str] = lambda settings: ""
+    """Returns the name of the point that clients search from: a field of the server's state and of the broadcast.
+
+    "" if there is none. Broadcasts of a point can be encoded.
+    """
+    downlink: str = "float32"
+    """The codec of broadcasts where a job leaves the choice. float32 sends them whole."""
     owner: Callable[[S, PromptSpace, WhiteBox], ClientHalf] | None = None
     """Makes the half of the model owner, for methods in which the owner takes a turn between two client rounds."""
     owner_takes_part: Callable[[C], bool] = lambda config: False

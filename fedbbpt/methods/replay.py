@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Replay
 from fedbbpt.types import Arrays, Update
 
@@ -50,13 +51,15 @@ class Told:
     """The digest of the state and the seed from which the news lead to `held`; empty if there are none."""
 
 
-def opened(replay: Replay[Any], state: Any, seed: int) -> Told:
+def opened(replay: Replay[Any], state: Any, broadcast: Arrays, seed: int) -> Told:
     """Returns what clients are told of a round without news, as after a restart. `seed` is that of its tasks."""
-    held = replay.held(state)
+    held = replay.held(state, broadcast)
     return Told(held, digest(held, seed), seed)
 
 
-def learnt(replay: Replay[Any], told: Told, following: Told, after: Any, updates: Sequence[Update]) -> Told:
+def learnt(
+    replay: Replay[Any], told: Told, following: Told, after: Any, broadcast: Arrays, updates: Sequence[Update]
+) -> Told:
     """Returns what clients are told of the round `following` that of `told`, after the step that its updates made.
 
     The server replays the step itself. If that does not lead to its own state, for example because the step failed and
@@ -64,9 +67,9 @@ def learnt(replay: Replay[Any], told: Told, following: Told, after: Any, updates
     """
     try:
         with np.errstate(all="ignore"):
-            news = replay.news(after, updates, told.seed)
+            news = replay.news(after, broadcast, updates, told.seed)
             found = digest(replay.replayed(told.held, news, told.seed), following.seed)
-    except (ArithmeticError, np.linalg.LinAlgError):
+    except (ArithmeticError, np.linalg.LinAlgError, InvalidTensor):
         found = b""
     if found != following.after:
         log.info("the step cannot be replayed; clients get the whole state")

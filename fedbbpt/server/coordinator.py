@@ -495,7 +495,7 @@ class Coordinator:
         )
         self.told = None
         if self._replay is not None and self._state is not None and FINALISTS not in self._broadcast:
-            self.told = opened(self._replay, self._state, self._task_seed)
+            self.told = opened(self._replay, self._state, self._broadcast, self._task_seed)
         self._updates = {client_id: self._decode(client_id, stored[client_id]) for client_id in received if running}
         self._opened = None
         self.status_version += 1
@@ -579,7 +579,7 @@ class Coordinator:
         told = self.told
         self._begin({})
         if self._replay is not None and told is not None and self.told is not None:
-            self.told = learnt(self._replay, told, self.told, self._state, updates)
+            self.told = learnt(self._replay, told, self.told, self._state, self._broadcast, updates)
 
     def _extend(self, missing: tuple[str, ...], following: Round) -> None:
         """Opens the round again for all clients that have a stream, also for those that joined after it was opened.

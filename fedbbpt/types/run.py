@@ -171,6 +171,8 @@ class RunSettings:
     ptm_revision: str
     """The revision with which all clients must score; empty if the run does not pin one."""
     max_update_bytes: int
+    downlink: str = "float32"
+    """The name of the codec that encodes broadcasts for clients that replay; float32 if they travel whole."""
     auxiliary: Auxiliary | None = None
     """The model that the clients of a white-box method train; None for other methods."""
     sampling: Sampling = Sampling()

@@ -179,6 +179,7 @@ class JoinResponse(_message.Message):
     AUXILIARY_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     RUN_NAME_FIELD_NUMBER: _builtins.int
+    DOWN_CODEC_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Names the session in all later calls."""
     run_id: _builtins.str
@@ -218,6 +219,10 @@ class JoinResponse(_message.Message):
     def sampling(self) -> Global___Sampling:
         """The examples that a round uses. Absent: all of them, in every round."""
 
+    @_builtins.property
+    def down_codec(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
+        """The codec of the news of broadcasts, for clients that replay. CODEC_FLOAT32: the method's own replay, or none."""
+
     def __init__(
         self,
         *,
@@ -234,10 +239,11 @@ class JoinResponse(_message.Message):
         auxiliary: Global___Auxiliary | None = ...,
         sampling: Global___Sampling | None = ...,
         run_name: _builtins.str = ...,
+        down_codec: _abc.Iterable[Global___Codec.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "sampling", b"sampling", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "down_codec", b"down_codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

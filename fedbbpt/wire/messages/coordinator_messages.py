@@ -5,7 +5,7 @@ messages raise InvalidRequest. Larger arrays travel in chunks of their own (`wir
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -116,7 +116,8 @@ def join_response(
         run_id=settings.run_id,
         task=write_task(settings.task, settings.labels, settings.space),
         method=_method_message(settings.method, methods),
-        codec=[_CODECS[link] for link in settings.codec.split("+")],
+        codec=_codec_message(settings.codec),
+        down_codec=_codec_message(settings.downlink),
         ptm_address=settings.ptm_address,
         ptm_revision=settings.ptm_revision,
         rounds=settings.rounds,
@@ -125,6 +126,14 @@ def join_response(
         auxiliary=_auxiliary_message(settings.auxiliary),
         sampling=pb.Sampling(**asdict(settings.sampling)),
     )
+
+
+def _codec_message(name: str) -> list[pb.Codec.ValueType]:
+    return [_CODECS[link] for link in name.split("+")]
+
+
+def _codec(links: Sequence[pb.Codec.ValueType], where: str) -> str:
+    return "+".join(read_code(_CODECS, link, where) for link in links)
 
 
 def _auxiliary_message(auxiliary: Auxiliary | None) -> pb.Auxiliary | None:
@@ -159,7 +168,8 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         labels=tuple(response.task.labels),
         space=space(response.task),
         method=_method(response.method, methods),
-        codec="+".join(read_code(_CODECS, link, "codec") for link in response.codec),
+        codec=_codec(response.codec, "codec"),
+        downlink=_codec(response.down_codec, "down_codec") or "float32",
         rounds=response.rounds,
         ptm_address=response.ptm_address,
         ptm_revision=response.ptm_revision,
