@@ -42,6 +42,10 @@ class PostgresServer:
         words = ["-h", "127.0.0.1", "-p", str(self._port), "-U", self.user, "-d", "postgres", "-tA", "-c", statement]
         return self._run("psql", words)
 
+    def end_sessions(self) -> None:
+        """Ends the sessions that have a store, as a broken network does once the server has noticed it."""
+        self.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+
     def start(self) -> None:
         """Starts the server, if it does not run, and waits until it answers."""
         if self._runs:

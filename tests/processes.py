@@ -70,6 +70,10 @@ class Machine:
         process.communicate(timeout=END_SECONDS)
         return process.returncode
 
+    def rename(self, name: str, to: str) -> None:
+        """Gives a process the name of one that has ended. Its log keeps the old name."""
+        self._running[to] = self._running.pop(name)
+
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 

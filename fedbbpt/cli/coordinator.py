@@ -12,10 +12,12 @@ from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.run_folder import STORE
-from fedbbpt.federation.served_runs import RunFolders, complete_job, open_run
-from fedbbpt.job.config import Job, read_job
+from fedbbpt.federation.served_runs import OpenRun, RunFolders, complete_job, open_run
+from fedbbpt.job.config import read_job
 from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import serve
+from fedbbpt.server.stores.opening import watch_store
+from fedbbpt.server.stores.sql import SqlStore
 from fedbbpt.types import NewRun
 from fedbbpt.wire.addresses import parse_address
 
@@ -43,8 +45,16 @@ def coordinator_serve(
         ),
     ] = None,
     store: Annotated[
-        Path, typer.Option(metavar="FILE", help="The job's database. An unfinished run in it continues.")
-    ] = Path(STORE),
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="The job's database, or postgresql://USER@HOST/DATABASE. An unfinished run in it continues.",
+        ),
+    ] = STORE,
+    standby: Annotated[
+        bool,
+        typer.Option("--standby", help="Wait while another coordinator has the database, and take over when it ends."),
+    ] = False,
     ptm: Annotated[
         str, typer.Option(metavar="HOST:PORT,...", help="The PTM service that the coordinator names to clients.")
     ] = "",
@@ -69,6 +79,8 @@ def coordinator_serve(
     if ptm:
         parse_address(ptm, "--ptm")
     if state is not None:
+        if standby:
+            raise InvalidInput("many runs have no standby", where="--standby, --state", fix="a job with --store")
         if ptm or ptm_revision or auxiliary:
             what = "each of many runs has its own"
             raise InvalidInput(what, where="--ptm, --ptm-revision, --auxiliary", fix="`fedbbpt runs submit` with them")
@@ -81,31 +93,29 @@ def coordinator_serve(
         fix = "the file that `fedbbpt owner auxiliary` wrote" if auxiliary is None else "leave the option out"
         raise InvalidInput(what, where="--auxiliary", fix=fix)
     request = NewRun(job.run.name, "", ptm, ptm_revision)
-    asyncio.run(_serve_job(job, store, request, auxiliary, listening, page))
-
-
-async def _serve_job(
-    job: Job, store: Path, request: NewRun, auxiliary: Path | None, listening: Listening, page: MetricsPage
-) -> None:
-    opened = open_run(job, store, request, auxiliary=auxiliary)
+    opened = open_run(job, store, request, standby=standby, auxiliary=auxiliary)
     try:
-        run_id = opened.live.coordinator.settings.run_id
-        await _serve(Runs([opened.live]), listening, page, f"coordinator of {run_id}", ends=True)
+        asyncio.run(_serve_job(opened, listening, page))
     finally:
         opened.store.close()
+
+
+async def _serve_job(opened: OpenRun, listening: Listening, page: MetricsPage) -> None:
+    role = f"coordinator of {opened.live.coordinator.settings.run_id}"
+    await _serve(Runs([opened.live]), listening, page, role, store=opened.store)
 
 
 async def _serve_many(folder: Path, listening: Listening, page: MetricsPage) -> None:
     folders = RunFolders(folder)
     try:
         runs = Runs(folders.runs, folders, folders.broken)
-        await _serve(runs, listening, page, f"coordinator of {len(folders.runs)} runs", ends=False)
+        await _serve(runs, listening, page, f"coordinator of {len(folders.runs)} runs")
     finally:
         folders.close()
 
 
-async def _serve(runs: Runs, listening: Listening, page: MetricsPage, role: str, *, ends: bool) -> None:
-    """Serves the runs until a signal comes; with `ends`, until the only one has ended."""
+async def _serve(runs: Runs, listening: Listening, page: MetricsPage, role: str, store: SqlStore | None = None) -> None:
+    """Serves the runs until a signal comes; with the store of the only one, until that has ended."""
     watched = Reloading(listening.files())
     tls, tokens = listening.tls(), listening.tokens()
     serving = await serve(runs, listening.host, listening.port, tls=tls, tokens=tokens, insecure=listening.insecure)
@@ -123,6 +133,17 @@ async def _serve(runs: Runs, listening: Listening, page: MetricsPage, role: str,
 
     try:
         with watched.by(on_loop(reload)):
-            await until_done(serving.stop, serving.ended if ends else None)
+            await until_done(serving.stop, asyncio.create_task(_first(serving.ended, store)) if store else None)
     finally:
         await asyncio.to_thread(stop_metrics)  # a reader may wait for this event loop
+
+
+async def _first(ended: "asyncio.Task[None]", store: SqlStore) -> None:
+    """Waits until the run has ended, or its store belongs to another coordinator. Raises the error of either."""
+    watching = asyncio.create_task(watch_store(store))
+    try:
+        done, _ = await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+    finally:
+        watching.cancel()

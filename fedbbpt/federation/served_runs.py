@@ -36,8 +36,9 @@ from fedbbpt.job.settings import run_settings, task_spec
 from fedbbpt.limits import MAX_JOB_BYTES, MAX_RUN_NAME_CHARACTERS, MAX_RUN_TOKENS, MAX_RUNS
 from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.live_run import LiveRun
+from fedbbpt.server.stores.opening import await_store, folder_of, open_store
 from fedbbpt.server.stores.rows import RunRecord
-from fedbbpt.server.stores.sqlite import SqliteStore
+from fedbbpt.server.stores.sql import SqlStore
 from fedbbpt.server.timed_store import TimedStore
 from fedbbpt.types import NewRun
 from fedbbpt.wire.addresses import parse_address
@@ -65,23 +66,27 @@ class OpenRun:
     """A run and its store, which must be closed."""
 
     live: LiveRun
-    store: SqliteStore
+    store: SqlStore
 
 
 def open_run(
     job: Job,
-    store_path: Path,
+    location: str | Path,
     request: NewRun,
     *,
+    standby: bool = False,
     auxiliary: Path | None = None,
     rounds: int | None = None,
 ) -> OpenRun:
-    """Begins the run of a job, or continues the one in the store. Its records go to the store's folder.
+    """Begins the run of a job, or continues the one in the store.
+
+    Its records go to the folder of the store's file, or, if the store is a database, to the current folder.
 
     Args:
         job: The job, with its task complete.
-        store_path: The file of the store.
+        location: The file of the store, or the URL of a PostgreSQL database.
         request: The run's name, the PTM service and the tokens of its clients; the job in it is not read.
+        standby: Whether to wait for the store while another coordinator has it.
         auxiliary: The auxiliary model for clients of a white-box method.
         rounds: The number of rounds; None: the job's.
 
@@ -92,7 +97,8 @@ def open_run(
     # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
     record = RunRecord(run_id, job.run.seed, job.digest(request.ptm_revision), datetime.now(UTC).isoformat())
-    store, traffic = SqliteStore(store_path, record), TrafficMeter()
+    opened = await_store(str(location), record) if standby else open_store(str(location), record)
+    store, traffic, folder = opened, TrafficMeter(), folder_of(str(location))
     try:
         model = assemble.announced_auxiliary(auxiliary) if auxiliary else None
         address = request.ptm_address or job.ptm.address
@@ -109,10 +115,10 @@ def open_run(
         traffic,
         name=request.name,
         auxiliary=auxiliary,
-        backups=BackupFolder(store_path.parent / BACKUPS),
+        backups=BackupFolder(folder / BACKUPS),
         tokens=request.token_sha256,
         card=lambda: card_of(job, coordinator).model_dump_json(),
-        follow=RunRecords(store_path.parent, job).follow,
+        follow=RunRecords(folder, job).follow,
         writes=timed.writes,
     )
     return OpenRun(live, store)

@@ -47,17 +47,6 @@ def store(url: str) -> Iterator[PostgresStore]:
         yield made
 
 
-@pytest.fixture
-def break_connections(postgres: PostgresServer) -> Callable[[], None]:
-    """Ends the sessions of all coordinators, as a broken network does once the server has noticed it."""
-    others = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-
-    def cut() -> None:
-        postgres.sql(f"{others} AND usename = '{postgres.user}' AND backend_type = 'client backend'")
-
-    return cut
-
-
 def test_a_second_coordinator_is_refused_while_the_first_is_running(store: PostgresStore, url: str) -> None:
     with pytest.raises(StoreLocked, match="another coordinator has it"):
         PostgresStore(url, RUN)
@@ -69,10 +58,8 @@ def test_runs_in_two_schemas_do_not_meet(store: PostgresStore, postgres: Postgre
         assert other.members() == {}
 
 
-def test_a_broken_connection_fails_one_call_only(
-    store: PostgresStore, url: str, break_connections: Callable[[], None]
-) -> None:
-    break_connections()
+def test_a_broken_connection_fails_one_call_only(store: PostgresStore, url: str, postgres: PostgresServer) -> None:
+    postgres.end_sessions()
     with pytest.raises(StoreError, match="does not answer"):
         store.put_updates([update("anna")])
     store.put_updates([update("anna")])
@@ -114,9 +101,9 @@ def test_a_transaction_of_unknown_end_is_made_again(url: str) -> None:
 
 
 def test_a_coordinator_that_was_replaced_writes_nothing_more(
-    store: PostgresStore, url: str, break_connections: Callable[[], None]
+    store: PostgresStore, url: str, postgres: PostgresServer
 ) -> None:
-    break_connections()
+    postgres.end_sessions()
     with closing(PostgresStore(url, RUN)) as second:
         with pytest.raises(StoreError, match="does not answer"):
             store.put_members([BERTA])
@@ -128,15 +115,13 @@ def test_a_coordinator_that_was_replaced_writes_nothing_more(
         store.put_members([BERTA])
 
 
-def test_a_standby_waits_until_the_first_has_gone(
-    store: PostgresStore, url: str, break_connections: Callable[[], None]
-) -> None:
+def test_a_standby_waits_until_the_first_has_gone(store: PostgresStore, url: str, postgres: PostgresServer) -> None:
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 3:
-            break_connections()
+            postgres.end_sessions()
 
     with closing(await_store(url, RUN, pause)) as second:
         assert second.members() == {"anna": ANNA}
@@ -163,12 +148,12 @@ def federation(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop, url: 
 
 
 def test_a_run_ends_as_undisturbed_although_its_connections_break(
-    federation: InPostgres, splits: Splits, break_connections: Callable[[], None]
+    federation: InPostgres, splits: Splits, postgres: PostgresServer
 ) -> None:
     clients = federation.clients()
     for index in range(ROUNDS):
         play(clients[: index + 1], 1)
-        break_connections()
+        postgres.end_sessions()
         play(clients[index + 1 :], 1)
     play(clients, 1)
     assert federation.course() == undisturbed(splits)

@@ -51,6 +51,11 @@ class ByHand:
             write_jsonl(machine.folder / f"{client_name(index)}.dev.jsonl", dev, job.task.labels)
         self.start_coordinator()
 
+    @property
+    def addresses(self) -> str:
+        """What clients are told."""
+        return f"127.0.0.1:{self.port}"
+
     def start_coordinator(self) -> None:
         arguments = ("--port", str(self.port), "--store", "run.db", "--ptm", self.ptm)
         self.machine.start("coordinator", "coordinator", "serve", "job.toml", *arguments)
@@ -58,7 +63,7 @@ class ByHand:
 
     def start_client(self, index: int) -> None:
         name = client_name(index)
-        places = ("--coordinator", f"127.0.0.1:{self.port}", "--data", f"{name}.jsonl", "--dev", f"{name}.dev.jsonl")
+        places = ("--coordinator", self.addresses, "--data", f"{name}.jsonl", "--dev", f"{name}.dev.jsonl")
         self.machine.start(name, "client", "join", *places, "--name", name, "--state", f"{name}.state", "--one-class")
 
     def start_clients(self) -> None:

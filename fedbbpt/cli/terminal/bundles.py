@@ -136,7 +136,13 @@ class MetricsPage:
 class CoordinatorAccess:
     """A coordinator's address, and how to identify oneself there."""
 
-    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator's address.")]
+    coordinator: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The coordinator's address, or those of it and of its standby, separated by commas.",
+        ),
+    ]
     tls_ca: Annotated[Path | None, _file("The authority that signed the coordinator's certificate (PEM).")] = None
     client_cert: Annotated[Path | None, _file("The certificate to show to the coordinator (PEM).")] = None
     client_key: Annotated[Path | None, _file("The private key of --client-cert (PEM).")] = None
@@ -144,7 +150,7 @@ class CoordinatorAccess:
 
     def __post_init__(self) -> None:
         """Raises InvalidInput if the address is not one, before a command reads any data."""
-        parse_address(self.coordinator, COORDINATOR.option, several=False)
+        parse_address(self.coordinator, COORDINATOR.option)
 
     def connect(self) -> RenewedChannel:
         """Opens a channel to the coordinator. Raises InvalidInput."""

@@ -21,6 +21,7 @@ err = Console(stderr=True, markup=False, emoji=False)
 
 EXIT_CODES: dict[type[FedbbptError], int] = {
     errors.InvalidInput: 3,
+    errors.StoreReplaced: 6,
     errors.Unavailable: 4,
     errors.DeadlineExceeded: 4,
     errors.Unauthenticated: 5,

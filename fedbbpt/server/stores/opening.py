@@ -22,11 +22,16 @@ def open_store(location: str, run: RunRecord) -> SqlStore:
 
     Raises InvalidInput for a URL of another kind, and what `SqliteStore` and `PostgresStore` raise.
     """
-    if location.startswith((SCHEME, "postgres://")):
-        return PostgresStore(location.replace("postgres://", SCHEME, 1), run)
+    if location.startswith(SCHEME):
+        return PostgresStore(location, run)
     if "://" in location:
         raise InvalidInput(f"{location.partition('://')[0]}://", where="--store", fix=f"a file, or {SCHEME}...")
     return SqliteStore(Path(location), run)
+
+
+def folder_of(location: str) -> Path:
+    """Returns the folder for what a coordinator writes next to its store; for a database, the current folder."""
+    return Path() if "://" in location else Path(location).parent
 
 
 def await_store(location: str, run: RunRecord, pause: Callable[[float], None] = time.sleep) -> SqlStore:

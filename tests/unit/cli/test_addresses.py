@@ -56,9 +56,9 @@ def test_a_client_refuses_an_address_that_is_empty_or_has_no_port(address: str, 
     assert not Path(".fedbbpt").exists()
 
 
-def test_a_run_has_one_coordinator(run: CommandLine) -> None:
-    ended = run("status", "--coordinator", "127.0.0.1:7000,127.0.0.1:7001")
-    assert ended.code == 3 and "is a list" in ended.message
+def test_the_address_of_a_standby_is_checked_too(run: CommandLine) -> None:
+    ended = run("status", "--coordinator", "127.0.0.1:7000,127.0.0.1:seven")
+    assert ended.code == 3 and "--coordinator: 'seven'" in ended.message
 
 
 def test_a_job_refuses_what_is_no_address(run: CommandLine) -> None:
