@@ -79,7 +79,7 @@ class RunRecords:
         write_prompt(path, result.z, card)
         summary = _summary(self._job, card, coordinator, result)
         atomic_write(self._folder / SUMMARY, json_text(summary, indent=2) + "\n")
-        print(f"the prompt is in {path}", flush=True)
+        log.info("the prompt is in %s", path)
 
 
 def card_of(job: Job, coordinator: Coordinator) -> PromptCard:

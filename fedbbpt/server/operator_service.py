@@ -28,8 +28,8 @@ def check_admitted(tokens: Collection[str], context: Context) -> None:
 class RunService(run_pb2_grpc.RunServiceServicer):
     """The rpcs of the operators.
 
-    If runs have tokens of their own, these admit clients, which may look at their run and fetch its result; everything
-    else needs a token of the process.
+    Clients may look at their run and fetch its result; everything else needs a token of an operator. Those are the
+    tokens of the process, unless it has others for its operators.
     """
 
     def __init__(self, runs: Runs, guard: CallInterceptor, watch_seconds: float) -> None:
@@ -37,7 +37,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 
     def _looked_at(self, name: str, context: Context) -> LiveRun:
         run = self._runs.named(name)
-        check_admitted(self._guard.operators and self._guard.operators | run.tokens, context)
+        check_admitted(self._guard.operators and self._guard.operators | (run.tokens or self._guard.tokens), context)
         return run
 
     def _operated(self, name: str, context: Context) -> LiveRun:

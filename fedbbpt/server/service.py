@@ -193,11 +193,11 @@ class CoordinatorServer:
         """Done when the only run has ended. Raises the error of a coordinator that failed."""
         return next(iter(self.runs)).time_kept
 
-    def reload(self, tokens: Collection[str]) -> None:
+    def reload(self, tokens: Collection[str], operators: Collection[str] = ()) -> None:
         """Reads the TLS files again, and accepts these tokens in place of the old. Raises InvalidInput."""
         if self.certificates is not None:
             self.certificates.reload()
-        self.guard.accept(tokens)
+        self.guard.accept(tokens, operators)
 
     async def stop(self, grace_seconds: float) -> None:
         """Accepts no more calls; open streams have `grace_seconds` to receive the end of the run."""
@@ -213,6 +213,7 @@ async def serve(
     *,
     tls: ServerTls | None = None,
     tokens: Collection[str] = (),
+    operators: Collection[str] = (),
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     watch_seconds: float = WATCH_SECONDS,
@@ -225,6 +226,7 @@ async def serve(
         port: the port to listen on; 0 takes a free one.
         tls: the server's certificate and key; None serves without TLS.
         tokens: the bearer tokens that are accepted; empty accepts every caller.
+        operators: the bearer tokens of operators; empty: `tokens` admit operators as well as clients.
         insecure: whether to serve without TLS on an address that other machines can reach.
         heartbeat_seconds: the longest silence of a stream of tasks.
         watch_seconds: the shortest time between two messages to a watcher.
@@ -235,7 +237,7 @@ async def serve(
         InsecureAddress: other machines can reach the address, there is no TLS, and `insecure` is false.
     """
     certificates = ServerCertificates(tls) if tls else None
-    guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.tokens)
+    guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.tokens, operators)
     server = create_server(host, guard)
     service = CoordinatorService(runs, heartbeat_seconds)
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)

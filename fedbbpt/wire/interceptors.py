@@ -76,15 +76,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limit: int,
         tokens: Collection[str] = (),
         others: Callable[[], Collection[str]] = frozenset,
+        operators: Collection[str] = (),
     ) -> None:
         """
         Args:
             limit: the number of open calls.
             tokens: the tokens that are accepted; none: every caller.
             others: returns the SHA-256 of further tokens. The services decide what these admit to.
+            operators: the tokens of operators, which are accepted too; none: `tokens` admit operators.
         """
         self._limit, self._open, self._others = limit, 0, others
-        self.accept(tokens)
+        self.accept(tokens, operators)
         self._guarded: dict[str, Handler] = {}
         """The wrapped handlers by method. A server's handlers never change."""
 
@@ -94,9 +96,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # A handler of request streams neither waits for the message nor parses it unless it asks for it.
         self._rejecting = self._guard(grpc.stream_unary_rpc_method_handler(reject))
 
-    def accept(self, tokens: Collection[str]) -> None:
+    def accept(self, tokens: Collection[str], operators: Collection[str] = ()) -> None:
         """Accepts these tokens from now on, and no others; without any, every caller. Calls that are open go on."""
-        self.operators = frozenset(map(token_digest, tokens))
+        self.tokens = frozenset(map(token_digest, tokens))
+        self.operators = frozenset(map(token_digest, operators)) or self.tokens
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         guarded = self._guarded.get(details.method)
@@ -148,7 +151,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
         shown = shown_token(details.invocation_metadata)
-        return shown in self.operators or shown in self._others()
+        return shown in self.operators or shown in self.tokens or shown in self._others()
 
 
 def _read(data: bytes, parse: Callable[[bytes], Any]) -> Any:

@@ -36,11 +36,13 @@ from tests.tiny_run import CLIENTS, fake_ptm
 class Hub:
     """A coordinator with two runs, one of which has a token of its own."""
 
-    def __init__(self, folder: Path, splits: Splits, loop: asyncio.AbstractEventLoop, tokens: list[str]) -> None:
+    def __init__(
+        self, folder: Path, splits: Splits, loop: asyncio.AbstractEventLoop, tokens: list[str], operators: list[str]
+    ) -> None:
         self._loop, self.splits = loop, splits
         self._folders = RunFolders(folder)
         self._serving: CoordinatorServer = asyncio.run_coroutine_threadsafe(
-            serve(Runs(self._folders.runs, self._folders), tokens=tokens), loop
+            serve(Runs(self._folders.runs, self._folders), tokens=tokens, operators=operators), loop
         ).result()
         text = job_text(splits.job)
         self.runs("operator").submit(NewRun("open", text))
@@ -64,11 +66,11 @@ class Hub:
         self._folders.close()
 
 
-@pytest.fixture(params=[["operator"]])
+@pytest.fixture(params=[(["operator"], [])])
 def hub(
     request: pytest.FixtureRequest, tmp_path: Path, splits: Splits, server_loop: asyncio.AbstractEventLoop
 ) -> Iterator[Hub]:
-    hub = Hub(tmp_path / "runs", splits, server_loop, request.param)
+    hub = Hub(tmp_path / "runs", splits, server_loop, *request.param)
     yield hub
     hub.close()
 
@@ -100,12 +102,28 @@ def test_a_runs_own_token_admits_its_clients_and_nothing_else(hub: Hub) -> None:
     member.hang_up()
 
 
-@pytest.mark.parametrize("hub", [[]], indirect=True)
+@pytest.mark.parametrize("hub", [([], [])], indirect=True)
 def test_without_tokens_everybody_operates_but_a_runs_own_token_is_needed_to_join(hub: Hub) -> None:
     assert [run.name for run in hub.runs("").list()] == ["open", "private"]
     with pytest.raises(Unauthenticated):
         hub.client(0, "private", token="")
     hub.client(0, "private", token="member").hang_up()
+
+
+@pytest.mark.parametrize("hub", [(["client"], ["operator"])], indirect=True)
+def test_tokens_of_operators_leave_those_of_clients_to_clients(hub: Hub) -> None:
+    client = hub.client(0, "open", token="client")
+    run = hub.run("open", "client")
+    assert run.status().state == "waiting"
+    with pytest.raises(NoResultYet):
+        run.result()
+    for call in (run.stop, run.members, lambda: run.remove("client-0000"), hub.runs("client").list):
+        with pytest.raises(Unauthenticated, match="as their client only"):
+            call()
+    with pytest.raises(Unauthenticated):
+        hub.run("private", "client").status()
+    assert len(hub.run("open").members()) == 1
+    client.hang_up()
 
 
 def test_members_are_listed_with_their_troubles_and_removed(hub: Hub) -> None:
