@@ -3,13 +3,16 @@
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from fedbbpt.bench.page import Page, circumstances, table_line
+from fedbbpt.bench.rounds import flower
 from fedbbpt.bench.rounds.measuring import flush_seconds
 from fedbbpt.bench.rounds.suite import COLUMNS, Rounds, measure
 from fedbbpt.bench.rounds.zero_compute import METHODS
@@ -20,6 +23,7 @@ from fedbbpt.host.json_text import json_text
 
 BENCHMARK = "fedbbpt bench rounds"
 MOST_CLIENTS = 2000
+FLOWER_ROUNDS = 3
 
 
 def rounds(
@@ -31,6 +35,13 @@ def rounds(
     ] = "fed-cma,fed-bpt",
     dim: Annotated[int, typer.Option(min=1, help="The length of z.")] = 500,
     watchers: Annotated[int, typer.Option(min=0, help="The number of operators that watch each run.")] = 0,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Another framework to measure with 2 clients, installed into an environment of its own: flower.",
+        ),
+    ] = "",
     page: Annotated[
         Path | None,
         typer.Option(help="The Markdown page to write the figures into, between its marks.", show_default=False),
@@ -47,17 +58,30 @@ def rounds(
     place = None if page is None else Page.read(page, BENCHMARK)
     found = circumstances(shlex.join(["fedbbpt", *sys.argv[1:]]), "grpcio")
     numbers, names = _numbers(counts), _names(methods)
+    if against not in ("", "flower"):
+        raise InvalidInput(f"unknown framework {against!r}", where="--against", fix="flower")
     with err.status("") as status, tempfile.TemporaryDirectory(prefix="fedbbpt-bench-") as folder:
         flush = 1000 * flush_seconds(Path(folder))
         measured = tuple(measure(Path(folder), names, numbers, dim, watchers, status.update))
+        others = flower.measure(Path(folder), dim, FLOWER_ROUNDS, status.update) if against else []
+    notes = [f"A flush of this disk took {flush:.2f} ms.", *_comparison(others, measured)]
     if place is not None:
-        place.write(found, [*_lines(measured), "", f"A flush of this disk took {flush:.2f} ms.", ""])
+        place.write(found, [*_lines(measured), "", *notes, ""])
     if json:
         records = [each.record() for each in measured]
-        sys.stdout.write(json_text(found | {"flush": flush, "rounds": records}) + "\n")
+        sys.stdout.write(json_text(found | {"flush": flush, "rounds": records, "flower_seconds": others}) + "\n")
     else:
         out.print(_table(measured))
-        out.print(f"A flush of this disk took {flush:.2f} ms.", style="dim")
+        out.print(*notes, sep="\n", style="dim")
+
+
+def _comparison(others: Sequence[float], measured: Sequence[Rounds]) -> list[str]:
+    if not others:
+        return []
+    other = median(others)
+    text = f"A round of Flower {flower.VERSION}'s deployment engine with {flower.NODES} nodes took {other:.1f} s"
+    ours = [each.median for each in measured if each.clients == flower.NODES]
+    return [f"{text}, {1000 * other / min(ours):,.0f} times as long as here." if ours else f"{text}."]
 
 
 def _numbers(counts: str) -> list[int]:

@@ -32,7 +32,9 @@ def test_bench_rounds_measures_and_writes_its_page(
     assert "fed-bpt, 17 lean" in text
 
 
-@pytest.mark.parametrize("option", [("--counts", "2,x"), ("--counts", "0"), ("--methods", "fed-sp")])
+@pytest.mark.parametrize(
+    "option", [("--counts", "2,x"), ("--counts", "0"), ("--methods", "fed-sp"), ("--against", "x")]
+)
 def test_unknown_choices_are_refused(
     option: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,9 @@ FLUSHES = 30
 ANSWER_SECONDS = 120.0
 """How long a measurement may take to say something."""
 
+Progress = Callable[[str], None]
+"""Receives what is measured next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:

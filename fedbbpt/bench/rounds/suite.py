@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
@@ -16,6 +16,7 @@ from fedbbpt.bench.rounds.measuring import (
     WARM_ROUNDS,
     Certificate,
     Crew,
+    Progress,
     cpu_seconds,
     crew,
     make_certificate,
@@ -33,8 +34,6 @@ MOST_OWN_CLIENTS = 16
 SHORTEST_ROUNDS, LONGEST_ROUNDS, CLIENT_ROUNDS = 12, 200, 3000
 """The fewest and the most rounds of a measurement, and the number of rounds times clients between them."""
 START_SECONDS = 60.0
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
