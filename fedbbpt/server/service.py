@@ -26,7 +26,7 @@ from fedbbpt.server.runs import Runs
 from fedbbpt.types import PtmIdentity, Receipt, RunState, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
-from fedbbpt.wire.channel import bind, create_server
+from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import CallInterceptor
 from fedbbpt.wire.messages import coordinator_messages
 from fedbbpt.wire.tensors import Assembler, chunk
@@ -240,13 +240,14 @@ async def serve(
     guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.tokens, operators)
     server = create_server(host, guard)
     service = CoordinatorService(runs, heartbeat_seconds)
-    coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
-    # Replaces the generated handler, which would serialise the messages that StreamTasks has serialised.
+    # Comes before the generated handler, which would serialise the messages that StreamTasks has serialised.
     stream_tasks: Any = grpc.unary_stream_rpc_method_handler(service.StreamTasks, pb.StreamTasksRequest.FromString)
-    server.add_registered_method_handlers(COORDINATOR_SERVICE, {"StreamTasks": stream_tasks})
-    run_pb2_grpc.add_RunServiceServicer_to_server(RunService(runs, guard, watch_seconds), server)
+    handler = grpc.method_handlers_generic_handler(COORDINATOR_SERVICE, {"StreamTasks": stream_tasks})
+    server.add_generic_rpc_handlers((handler,))
+    coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, by_name(server))
+    run_pb2_grpc.add_RunServiceServicer_to_server(RunService(runs, guard, watch_seconds), by_name(server))
     servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, by_name(server))
     names = (COORDINATOR_SERVICE, RUN_SERVICE)
     for name in names:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
