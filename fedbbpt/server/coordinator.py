@@ -658,9 +658,12 @@ class Coordinator:
         self._store.backup(path)
 
     def status(self) -> RunStatus:
-        """Returns the progress of the run, and the clients that take part."""
+        """Returns the progress of the run, and the clients that take part, or would if they were not in trouble."""
         snapshot, traffic = self._store.snapshot, self._traffic()
-        members = sorted(filter(self._takes_part, self._store.members.values()), key=lambda member: member.client_id)
+        members = sorted(
+            (m for m in self._store.members.values() if self._takes_part(m) or m.client_id in self._trouble),
+            key=lambda member: member.client_id,
+        )
         return RunStatus(
             run_id=self.settings.run_id,
             method=self._method_name,

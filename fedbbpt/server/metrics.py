@@ -74,5 +74,7 @@ def _conditions(run: LiveRun) -> Counter[str]:
     """Counts the clients that take part by what they are; one may be several things."""
     counts = Counter(all=0, connected=0, answered=0, troubled=0)
     for member in run.coordinator.status().members:
-        counts.update(all=1, connected=member.connected, answered=member.submitted, troubled=bool(member.trouble))
+        counts.update(
+            all=member.takes_part, connected=member.connected, answered=member.submitted, troubled=bool(member.trouble)
+        )
     return counts
