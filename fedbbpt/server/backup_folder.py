@@ -7,7 +7,7 @@ from pathlib import Path
 from fedbbpt.errors import InvalidRequest, Overloaded, StoreError
 
 MOST_BACKUPS = 100
-"""Whoever has the coordinator's token may ask for backups, and they must not fill the disk."""
+"""Unless operators have tokens of their own, every client may ask for backups, which must not fill the disk."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -185,7 +185,8 @@ class RunServiceServicer(object):
     def BackupRun(self, request, context):
         """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
         folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
-        clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+        clients, and unless operators have tokens of their own, every client may ask for it. Effect: the file. Not
+        idempotent.
         Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
         (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
         """

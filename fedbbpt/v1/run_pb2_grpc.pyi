@@ -79,7 +79,8 @@ class RunServiceStub:
     BackupRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.BackupRunRequest, _run_pb2.BackupRunResponse]
     """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
     folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
-    clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+    clients, and unless operators have tokens of their own, every client may ask for it. Effect: the file. Not
+    idempotent.
     Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
     (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
     """
@@ -135,7 +136,8 @@ class RunServiceAsyncStub(RunServiceStub):
     BackupRun: _aio.UnaryUnaryMultiCallable[_run_pb2.BackupRunRequest, _run_pb2.BackupRunResponse]  # type: ignore[assignment]
     """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
     folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
-    clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+    clients, and unless operators have tokens of their own, every client may ask for it. Effect: the file. Not
+    idempotent.
     Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
     (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
     """
@@ -254,7 +256,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_pb2.BackupRunResponse, _abc.Awaitable[_run_pb2.BackupRunResponse]]:
         """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
         folder for backups next to its store. The file does not travel, because it holds the keys and the updates of all
-        clients, and any caller with the coordinator's token may ask for it. Effect: the file. Not idempotent.
+        clients, and unless operators have tokens of their own, every client may ask for it. Effect: the file. Not
+        idempotent.
         Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
         (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
         """

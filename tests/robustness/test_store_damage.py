@@ -155,11 +155,13 @@ def test_a_flipped_bit_never_leads_to_another_state(damage: Damage) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("closed", [False, True], ids=["killed", "closed"])
-@pytest.mark.parametrize("name", ["run.db", "run.db-wal"])
+@pytest.mark.parametrize(
+    ("closed", "name"), [(False, "run.db"), (True, "run.db"), (False, "run.db-wal")], ids=["killed", "closed", "log"]
+)
 def test_no_bit_of_the_structure_leads_to_another_state(damage: Damage, name: str, closed: bool) -> None:
     state = damage.states[closed]
-    counted = Counter(damage.flip(state, name, bit) for bit in structure(name, state.get(name, b"")))
+    bits = structure(name, state[name])
+    counted = Counter(damage.flip(state, name, bit) for bit in random.Random(0).sample(bits, 500))
     assert refused_or_undisturbed(counted), counted
 
 
