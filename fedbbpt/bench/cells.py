@@ -4,7 +4,6 @@ A cell's record is kept in a JSON file, which is named by what decides the recor
 that was interrupted.
 """
 
-import math
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -24,11 +23,8 @@ from fedbbpt.job.sections import PtmSection
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.loading import load
-from fedbbpt.ptm.tenants.state import Quotas
+from fedbbpt.ptm.tenants.state import NO_LIMITS
 from fedbbpt.ptm.tenants.tenant import IN_PROCESS
-
-NO_LIMITS = Quotas(handles=1_000_000, bytes=1 << 40, time_to_live_seconds=math.inf)
-"""The quotas of a PTM that only this process uses."""
 
 
 class Cell(Protocol):

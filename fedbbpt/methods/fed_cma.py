@@ -29,6 +29,7 @@ Above 300 lines, because the config, the settings, both halves and the replays o
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -223,18 +224,24 @@ class FedCmaClient:
             "loss": np.array([mean]),
             "decrease": np.array([center - mean]),  # a codec would round the difference of two losses away
             "gradient": np.nan_to_num(found.gradient),  # a candidate without finite scores does not move the mean
-            "hessian": found.hessian[np.triu_indices(len(found.gradient))],
+            "hessian": found.hessian[_upper(len(found.gradient))],
         }
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         return arrays["mean"].astype(np.float32)
 
 
+@lru_cache(maxsize=4)
+def _upper(number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns the indices of the upper triangle of a matrix `[N, N]`, row by row."""
+    return np.triu_indices(number)
+
+
 def _symmetric(upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Returns the symmetric matrix `[N, N]` of an upper triangle `[N (N + 1) / 2]`, given row by row."""
     number = math.isqrt(2 * len(upper))
     matrix = np.zeros((number, number))
-    matrix[np.triu_indices(number)] = upper
+    matrix[_upper(number)] = upper
     return np.asarray(matrix + np.triu(matrix, 1).T)
 
 

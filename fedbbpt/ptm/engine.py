@@ -271,7 +271,8 @@ class Engine:
         usage = scoring.usage()
         # Pairs for which an earlier attempt was charged, and which are cached since then, are not charged again.
         charged = min(call.charged_queries, usage.cached_queries)
-        usage = replace(usage, queries=usage.queries - charged, cached_queries=usage.cached_queries - charged)
+        if charged:
+            usage = replace(usage, queries=usage.queries - charged, cached_queries=usage.cached_queries - charged)
         usage = state.account.priced(usage)
         task_id = scoring.examples.task_id
         try:

@@ -48,8 +48,14 @@ class LocalPtm:
         """Runs a call from `Engine.begin` to `Engine.finish`. Raises the errors of both, and those of the backend."""
         call = self.engine.begin(examples_id, prompts, tenant=self.tenant)
         try:
-            for _ in self._pool.map(call.scoring.run, call.scoring.batches):
-                pass
+            batches = call.scoring.batches
+            # Handing a batch to another thread takes longer than a small one takes to compute.
+            if len(batches) == 1 or self.engine.threads == 1:
+                for batch in batches:
+                    call.scoring.run(batch)
+            else:
+                for _ in self._pool.map(call.scoring.run, batches):
+                    pass
         except BaseException:
             self.engine.cancel(call)
             raise

@@ -62,6 +62,7 @@ class Registration:
             InvalidExamples: The model cannot take the examples, or they exceed the tenant's quota.
             PromptTooLong: An example leaves no room for the prompt.
             PolicyForbids: The tenant's policy forbids the examples.
+            Overloaded: Examples in use fill the tenant's quota.
             StoreError: The audit log cannot be written.
         """
         task, output = state.task(task_id), state.tenant.output
@@ -86,7 +87,7 @@ class Registration:
         registered = RegisteredExamples(
             examples_id, task_id, task, rows, row_digests, examples.labels, tokens, _truncation(rows)
         )
-        state.handles.check_size(registered)
+        state.handles.make_room(registered, self._clock())
         self._audit.append(
             "examples", state.tenant.name, task=task_id, examples=examples_id, count=len(rows), tokens=tokens
         )

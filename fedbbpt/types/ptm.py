@@ -1,7 +1,7 @@
 """The model card of a PTM service, and its answers, usage and prices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -47,7 +47,15 @@ class Usage:
 
     def __add__(self, other: "Usage") -> "Usage":
         """Returns the sum of both, field by field."""
-        return Usage(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return Usage(
+            self.queries + other.queries,
+            self.tokens + other.tokens,
+            self.compute_seconds + other.compute_seconds,
+            self.cached_queries + other.cached_queries,
+            self.queue_seconds + other.queue_seconds,
+            self.cost_micros + other.cost_micros,
+            self.bounded_scores + other.bounded_scores,
+        )
 
 
 @dataclass(frozen=True, slots=True)

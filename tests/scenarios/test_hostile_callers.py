@@ -20,7 +20,7 @@ from fedbbpt.errors import (
     Unauthenticated,
 )
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.fake import Fake, FakeRow
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.service import ServiceLimits
@@ -101,7 +101,7 @@ def test_strangers_occupy_no_calls(
     strangers = unsent(port)
     for call in [strangers.open() for _ in range(16)]:
         assert isinstance(error_of(call), Unauthenticated)
-    assert remote(port, "one").describe().revision == "fake-1"
+    assert remote(port, "one").describe().revision == "fake-2"
 
 
 def test_call_beyond_the_limit_may_be_retried(
@@ -136,7 +136,7 @@ def test_calls_of_a_caller_and_their_time_are_limited(ptm_servers: Any, unsent: 
     calls = {token: [unsent(port, token).open(path) for _ in range(3)] for token, path in callers.items()}
     for opened in calls.values():
         assert Counter(type(error_of(call)) for call in opened) == {DeadlineExceeded: 2, Overloaded: 1}
-    assert remote(port, "two").describe().revision == "fake-1"
+    assert remote(port, "two").describe().revision == "fake-2"
 
 
 class Slow(Fake):
@@ -148,7 +148,7 @@ class Slow(Fake):
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[tuple[int, ...]]:
+    ) -> Sequence[FakeRow]:
         self.entered.set()
         assert self.gate.wait(200.0)
         self.prepared += 1
@@ -213,7 +213,7 @@ class Busy(Slow):
         self.begun, self.computed, self._left = threading.Event(), threading.Event(), pairs
 
     def job(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[FakeRow], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         planned = super().job(task, prompts, rows, wanted)
 

@@ -30,7 +30,7 @@ from fedbbpt.errors import (
     UnsupportedPrompt,
 )
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.fake import Fake, FakeRow
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.service import ServiceLimits
@@ -57,7 +57,7 @@ class Gated(Fake):
         self.gate, self.entered, self.ran = threading.Event(), threading.Event(), 0
 
     def job(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[FakeRow], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         planned = super().job(task, prompts, rows, wanted)
 
@@ -163,7 +163,7 @@ def test_service_restarted_with_another_model_is_an_error(ptm_servers: Any) -> N
         with pytest.raises(RevisionChanged, match="fake-2"):
             call()
     with pytest.raises(RevisionChanged, match="fake-2"):
-        remote(port, revision="fake-1")
+        remote(port, revision="fake-2")
     assert remote(port, revision="fake-2").describe().revision == "fake-2"
 
 
@@ -189,7 +189,7 @@ def test_client_waits_for_a_service_that_restarts(ptm_servers: Any) -> None:
             started.append(ptm_servers.start(Engine(Fake(), time.monotonic), port=port))
 
     started: list[int] = []
-    assert remote(port, pause=pause).describe().revision == "fake-1" and started == [port]
+    assert remote(port, pause=pause).describe().revision == "fake-2" and started == [port]
 
 
 def test_tokens_are_required_and_separate_the_callers(ptm_servers: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fedbbpt.errors import DeadlineExceeded, FedbbptError, PtmUnavailable, RevisionChanged
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.ptm.engine import Engine
-from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.fake import Fake, FakeRow
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.types import MicroBatch, ModelCard, Prompts, Scores, TaskSpec
@@ -31,7 +31,7 @@ class Hanging(Fake):
         self.let_go = threading.Event()
 
     def job(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[FakeRow], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         planned = super().job(task, prompts, rows, wanted)
 

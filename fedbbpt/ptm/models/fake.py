@@ -7,11 +7,15 @@ for class k. A prompt V `[L, D]` is a map that turns texts towards classes:
 
 Scores are linear in V, so the cross-entropy is smooth and convex in z, and a search can lower it. The model has neither
 positions nor a LayerNorm, so all injections into the text are the same.
+
+The products c_k . x and A x belong to an input, and V c_k to a prompt. Both are kept, because a simulation asks about
+the same inputs in every round, and about the same prompts for every client. A pair then costs K x L multiplications.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +28,7 @@ from fedbbpt.limits import MAX_EXAMPLES, MAX_MESSAGE_BYTES, MAX_PROMPTS
 from fedbbpt.prompts.projection import project
 from fedbbpt.ptm.models.template import check_pairs, forbid_mask, parse
 from fedbbpt.ptm.models.text.truncation import perturb, truncate
-from fedbbpt.ptm.scheduling.planner import PlannedJob, plan
+from fedbbpt.ptm.scheduling.planner import PlannedJob, pair_lengths
 from fedbbpt.types import (
     TEXT_MODEL_PROMPTS,
     Examples,
@@ -75,6 +79,22 @@ class FakeRow(tuple[int, ...]):
 
     cut_tokens = 0
     """Number of words that were cut off."""
+    seen: Vector | None = None
+    """A x `[max_tokens]`; None until it is needed."""
+    plain: tuple[TaskSpec, Vector] | None = None
+    """c x `[K]` with the classes of the task that was asked last."""
+
+    def turns(self, tokens: int) -> Vector:
+        """Returns the first `tokens` entries of A x."""
+        if self.seen is None:
+            self.seen = (_tables()[1] * _bag(self)).sum(axis=1)
+        return self.seen[:tokens]
+
+    def scores(self, task: TaskSpec, classes: Vector) -> Vector:
+        """Returns c x `[K]`, the scores without a prompt, for classes c `[K, D]`."""
+        if self.plain is None or self.plain[0] != task:
+            self.plain = task, (classes * _bag(self)).sum(axis=1)
+        return self.plain[1]
 
 
 class Fake:
@@ -83,14 +103,15 @@ class Fake:
     threads = 1
     hidden_size = 0
 
-    def __init__(self, *, token_budget: int = 1024) -> None:
+    def __init__(self, *, token_budget: int = 1 << 16) -> None:
         """`token_budget`: most tokens of a micro-batch."""
         self._token_budget = token_budget
+        self._sides = lru_cache(maxsize=4)(_class_sides)
 
     def describe(self) -> ModelCard:
         return ModelCard(
             model="fake",
-            revision="fake-1",
+            revision="fake-2",
             family="fake",
             prompt_kinds=TEXT_MODEL_PROMPTS,
             injections=frozenset(Injection) - {Injection.CLASS},
@@ -111,7 +132,7 @@ class Fake:
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[tuple[int, ...]]:
+    ) -> Sequence[FakeRow]:
         check_pairs(task, examples)
         rows = []
         for index, text in enumerate(examples.texts):
@@ -127,39 +148,77 @@ class Fake:
             rows.append(row)
         return rows
 
-    def tokens(self, row: tuple[int, ...]) -> int:
+    def tokens(self, row: FakeRow) -> int:
         return len(row)
 
-    def identity(self, row: tuple[int, ...]) -> bytes:
+    def identity(self, row: FakeRow) -> bytes:
         return digest(*row)
 
     def job(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[FakeRow], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
-        vectors = _prompts(prompts)
-        batches = plan(
-            [len(v) for v in vectors],
-            [len(row) for row in rows],
-            wanted,
-            max_tokens=MAX_TOKENS,
-            token_budget=self._token_budget,
-        )
-        classes = np.stack([_bag(_words(text)) for text in task.classes])  # [K, D]
-        bags = [_bag(row) for row in rows]
+        known = self._sides(task, _Content(prompts))
+        totals = pair_lengths(known.lengths, [len(row) for row in rows], wanted, max_tokens=MAX_TOKENS)
+        of_rows, of_prompts = np.nonzero(wanted.T)
+        tokens = totals[of_prompts, of_rows]
+        number = -(-int(tokens.sum()) // self._token_budget)
+        each = np.array_split(np.arange(len(tokens)), number) if number > 1 else [slice(None)]
+        batches = [MicroBatch(of_prompts[part], of_rows[part], int(tokens[part].sum())) for part in each]
 
         def run(batch: MicroBatch) -> Scores:
-            pairs = zip(batch.prompts, batch.rows, strict=True)
-            return np.stack([_scores(vectors[p], bags[b], classes) for p, b in pairs])
+            longest = max(known.groups)
+            plain = np.zeros((len(rows), len(known.classes)), np.float32)
+            seen = np.zeros((len(rows), longest), np.float32)
+            for row in set(batch.rows.tolist()):
+                plain[row], seen[row] = rows[row].scores(task, known.classes), rows[row].turns(longest)
+            scores: Scores = plain[batch.rows]
+            for length, sides in known.groups.items():
+                pairs = np.flatnonzero((known.lengths == length)[batch.prompts])
+                turned = sides[known.places[batch.prompts[pairs]]] * seen[batch.rows[pairs], None, :length]
+                scores[pairs] += turned.sum(axis=2) / np.float32(np.sqrt(max(1, length)))
+            return np.float32(LOGIT_SCALE) * scores
 
-        return PlannedJob(batches, run)
+        return PlannedJob(tuple(batches), run)
 
 
-def _scores(v: Vector, x: Vector, classes: Vector) -> Scores:
-    """Returns the scores `[K]` of a prompt `[L, D]` and a text `[D]` with classes `[K, D]`."""
-    along = (_tables()[1][: len(v)] * x).sum(axis=1, keepdims=True)  # A x, [L, 1]
-    turned = x + (v * along).sum(axis=0) / np.float32(np.sqrt(max(1, len(v))))
-    scores: Scores = np.float32(LOGIT_SCALE) * (classes * turned).sum(axis=1)
-    return scores
+class _Content:
+    """Prompts as a key: equal where the prompts are."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.prompts, self._key = prompts, tuple(prompts.digests().ravel().tolist())
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self._key == other._key
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """What the scores need of P prompts, grouped by length, so that no sum depends on the other prompts of a call."""
+
+    classes: Vector
+    """c `[K, D]`"""
+    lengths: npt.NDArray[np.int64]
+    """L of each prompt `[P]`."""
+    groups: Mapping[int, Vector]
+    """V c `[prompts, K, L]` by L."""
+    places: npt.NDArray[np.int64]
+    """The place of each prompt in its group `[P]`."""
+
+
+def _class_sides(task: TaskSpec, content: _Content) -> _Sides:
+    classes = np.stack([_bag(_words(text)) for text in task.classes])
+    sides = [(classes[:, None] * v).sum(axis=2) for v in _prompts(content.prompts)]
+    groups: dict[int, list[Vector]] = {}
+    places = []
+    for side in sides:
+        group = groups.setdefault(side.shape[1], [])
+        places.append(len(group))
+        group.append(side)
+    lengths = np.array([side.shape[1] for side in sides])
+    return _Sides(classes, lengths, {length: np.stack(group) for length, group in groups.items()}, np.array(places))
 
 
 def _prompts(prompts: Prompts) -> Sequence[Vector]:

@@ -20,18 +20,19 @@ class PlannedJob:
 
 
 def pair_lengths(
-    prompt_lengths: Sequence[int], row_lengths: Sequence[int], wanted: npt.NDArray[np.bool_], *, max_tokens: int
+    prompt_lengths: npt.ArrayLike, row_lengths: npt.ArrayLike, wanted: npt.NDArray[np.bool_], *, max_tokens: int
 ) -> npt.NDArray[np.int64]:
     """Returns the tokens of each pair `[P, B]`.
 
     Raises:
         PromptTooLong: A wanted pair exceeds `max_tokens`.
     """
-    totals = np.add.outer(np.asarray(prompt_lengths, np.int64), np.asarray(row_lengths, np.int64))
+    of_prompts, of_rows = np.asarray(prompt_lengths, np.int64), np.asarray(row_lengths, np.int64)
+    totals = np.add.outer(of_prompts, of_rows)
     if (totals * wanted).max(initial=0) > max_tokens:
-        prompt, row = divmod(int((totals * wanted).argmax()), len(row_lengths))
+        prompt, row = divmod(int((totals * wanted).argmax()), len(of_rows))
         raise PromptTooLong(
-            f"{prompt_lengths[prompt]} prompt tokens and {row_lengths[row]} input tokens",
+            f"{of_prompts[prompt]} prompt tokens and {of_rows[row]} input tokens",
             where=f"prompts[{prompt}], examples[{row}]",
             fix=f"at most {max_tokens} together; register the examples with room for the prompt",
         )

@@ -110,7 +110,8 @@ class Account:
 
     def priced(self, usage: Usage) -> Usage:
         """Returns the usage with its cost at the tenant's prices."""
-        return replace(usage, cost_micros=self._tenant.price.cost_micros(usage))
+        cost = self._tenant.price.cost_micros(usage)
+        return replace(usage, cost_micros=cost) if cost != usage.cost_micros else usage
 
     def settle(self, reservation: Reservation, task_id: str, usage: Usage) -> None:
         """Counts a call's usage, and frees the rest of its reservation."""

@@ -1,4 +1,9 @@
-"""One tenant's registered examples: tokenised, in memory only, within a quota, and dropped when long unused."""
+"""One tenant's registered examples: tokenised, in memory only, within a quota, and dropped when long unused.
+
+The quota counts bytes and nothing else, so that it holds a few sets of many examples or many sets of a few. If it is
+full, examples that nobody has used for a while make room. Examples in use never do: a tenant whose clients need more
+than the quota would otherwise tokenise the same examples at every call, for ever.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -8,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import InvalidExamples, UnknownExamples
+from fedbbpt.errors import InvalidExamples, Overloaded, UnknownExamples
 from fedbbpt.types import TaskSpec, Truncation
 
-TOKEN_BYTES, ROW_BYTES = 40, 300
-"""Estimated memory of a token and of a row, as Python objects."""
+TOKEN_BYTES, ROW_BYTES, SET_BYTES = 40, 300, 2000
+"""Estimated memory of a token, of a row and of a set of rows, as Python objects."""
+IN_USE_SECONDS = 60.0
+"""Examples that were used within this time never make room for others."""
 
 
 @dataclass(slots=True)
@@ -37,18 +44,18 @@ class RegisteredExamples:
     registrations: int = 1
     """Number of registrations that were not released yet."""
     bytes: int = field(init=False)
-    """Estimated memory of the rows."""
+    """Estimated memory."""
 
     def __post_init__(self) -> None:
-        known = [row.nbytes for row in self.rows if hasattr(row, "nbytes")]
-        self.bytes = sum(known) or TOKEN_BYTES * self.tokens + ROW_BYTES * len(self.rows)
+        known = sum(row.nbytes for row in self.rows if hasattr(row, "nbytes"))
+        self.bytes = SET_BYTES + (known or TOKEN_BYTES * self.tokens + ROW_BYTES * len(self.rows))
 
 
 class Handles:
     """The registered examples by handle. Evicts the least recently used ones. Callers pass the time, in seconds."""
 
-    def __init__(self, *, max_handles: int, max_bytes: int, time_to_live_seconds: float) -> None:
-        self._max_handles, self._max_bytes = max_handles, max_bytes
+    def __init__(self, *, max_bytes: int, time_to_live_seconds: float) -> None:
+        self._max_bytes = max_bytes
         self._time_to_live_seconds = time_to_live_seconds
         self._registered: OrderedDict[str, RegisteredExamples] = OrderedDict()  # least recently used first
         self.bytes = 0
@@ -57,21 +64,38 @@ class Handles:
     def __len__(self) -> int:
         return len(self._registered)
 
-    def check_size(self, examples: RegisteredExamples) -> None:
-        """Raises InvalidExamples if these examples alone exceed the quota."""
+    def make_room(self, examples: RegisteredExamples, now: float) -> None:
+        """Evicts examples that are not in use until these ones fit the quota.
+
+        Raises:
+            InvalidExamples: These examples alone exceed the quota.
+            Overloaded: Too many others are in use. None is evicted then.
+        """
         if examples.bytes > self._max_bytes:
             raise InvalidExamples(f"{examples.bytes} bytes", where="examples", fix=f"at most {self._max_bytes}")
+        self.drop_expired(now)
+        evicted, room = [], self._max_bytes - self.bytes
+        for oldest in self._registered.values():
+            if room >= examples.bytes:
+                break
+            if now - oldest.used_at < IN_USE_SECONDS:
+                what = f"{len(self._registered)} sets of examples in use fill this tenant's quota"
+                fix = "release some, ask again when others were not used for a minute, or ask the provider for more"
+                raise Overloaded(
+                    f"{what} of {self._max_bytes} bytes", where="examples", fix=f"{fix} (max_example_bytes)"
+                )
+            room += oldest.bytes
+            evicted.append(oldest.id)
+        for examples_id in evicted:
+            self._drop(examples_id)
 
     def put(self, examples: RegisteredExamples, now: float) -> None:
-        """Keeps the examples under their id. Raises InvalidExamples if they alone exceed the quota."""
-        self.check_size(examples)
-        examples.used_at = now
+        """Keeps the examples under their id. Raises what `make_room` raises."""
         self._drop(examples.id)
+        self.make_room(examples, now)
+        examples.used_at = now
         self._registered[examples.id] = examples
         self.bytes += examples.bytes
-        self.drop_expired(now)
-        while len(self._registered) > self._max_handles or self.bytes > self._max_bytes:
-            self._drop(next(iter(self._registered)))
 
     def __contains__(self, examples_id: str) -> bool:
         return examples_id in self._registered

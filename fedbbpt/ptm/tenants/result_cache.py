@@ -16,6 +16,11 @@ class ResultCache:
         self._max_bytes, self._bytes = max_bytes, 0
         self._entries: OrderedDict[bytes, bytes] = OrderedDict()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps anything at all."""
+        return self._max_bytes > 0
+
     def get(self, key: bytes) -> npt.NDArray[np.float32] | None:
         """Returns the cached scores, or None."""
         found = self._entries.get(key)

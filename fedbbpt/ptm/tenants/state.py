@@ -1,5 +1,6 @@
 """Everything that the service keeps in memory for one tenant."""
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -19,14 +20,16 @@ class Quotas:
     """Limits of the state that the service keeps for each tenant. It evicts the least recently used entries."""
 
     tasks: int = 1024
-    handles: int = 1024
-    """Sets of registered examples."""
-    bytes: int = 1 << 30
-    """Estimated size of the registered examples."""
+    bytes: int | None = None
+    """Estimated size of the registered examples; None for what the tenant's agreement says."""
     time_to_live_seconds: float = 3600.0
     """Seconds that a handle is kept after its last use."""
     cache_bytes: int = 1 << 26
     """Size of the cached scores."""
+
+
+NO_LIMITS = Quotas(bytes=1 << 62, time_to_live_seconds=math.inf)
+"""The quotas of a PTM that only this process uses."""
 
 
 @dataclass(slots=True)
@@ -50,9 +53,8 @@ class TenantState:
     @staticmethod
     def create(tenant: Tenant, card: ModelCard, hidden_size: int, quotas: Quotas) -> "TenantState":
         """Returns the state of a tenant that has used nothing. `card` and `hidden_size` are the backend's."""
-        handles = Handles(
-            max_handles=quotas.handles, max_bytes=quotas.bytes, time_to_live_seconds=quotas.time_to_live_seconds
-        )
+        max_bytes = tenant.max_example_bytes if quotas.bytes is None else quotas.bytes
+        handles = Handles(max_bytes=max_bytes, time_to_live_seconds=quotas.time_to_live_seconds)
         path, max_label_tokens = PurePath(card.model), tenant.max_label_tokens(hidden_size)
         own = replace(
             card if max_label_tokens is None else _without_class_prompts(card),

@@ -27,6 +27,9 @@ class Tenant(Section):
     max_tokens: int | None = Field(
         None, ge=0, le=MAX_BUDGET, description="Tokens that the model computes, for the tenant's lifetime."
     )
+    max_example_bytes: int = Field(
+        1 << 30, ge=1 << 20, le=1 << 40, description="Estimated memory of the examples that are registered at a time."
+    )
     queries_per_second: float | None = Field(None, gt=0, description="Long-term rate limit.")
     burst_queries: int | None = Field(None, ge=1, description="Queries that may come at once after a pause.")
     currency: str = Field("", pattern=r"^([A-Z]{3})?$", description="ISO 4217 code of the prices' currency.")

@@ -17,7 +17,7 @@ CARD = PromptCard(
     run="r",
     method="fed-cma",
     ptm="fake",
-    ptm_revision="fake-1",
+    ptm_revision="fake-2",
     template="{prompt} {text}",
     labels=("visits", "billing"),
     classes=("visiting hours", "charges | payments"),
@@ -45,7 +45,7 @@ def test_z_and_card_are_read_back(tmp_path: Path) -> None:
 def test_page_names_the_model_that_the_prompt_fits(tmp_path: Path) -> None:
     write_prompt(tmp_path / "prompt.safetensors", Z, CARD)
     page = (tmp_path / "prompt.md").read_text()
-    for fact in ("fake", "fake-1", "round 8", "0.875", "{prompt} {text}", "**visits**: visiting hours"):
+    for fact in ("fake", "fake-2", "round 8", "0.875", "{prompt} {text}", "**visits**: visiting hours"):
         assert fact in page
 
 

@@ -57,7 +57,7 @@ def test_summary_has_the_documented_keys() -> None:
         "tested": True,
         "method": "fed-cma",
         "ptm": "fake",
-        "ptm_revision": "fake-1",
+        "ptm_revision": "fake-2",
         "task": "questions.csv",
         "seed": 5,
         "rounds": 1,

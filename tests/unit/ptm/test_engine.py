@@ -12,14 +12,16 @@ from fedbbpt.errors import (
     InvalidTask,
     InvalidTensor,
     MessageTooLarge,
+    Overloaded,
     UnknownExamples,
     UnknownTask,
 )
 from fedbbpt.interfaces import ScoringJob
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
-from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.fake import Fake, FakeRow
 from fedbbpt.ptm.scheduling.planner import PlannedJob
+from fedbbpt.ptm.tenants.handles import IN_USE_SECONDS
 from fedbbpt.ptm.tenants.state import Quotas
 from fedbbpt.ptm.tenants.tenant import IN_PROCESS, Tenant
 from fedbbpt.types import (
@@ -55,7 +57,7 @@ class Changed(Fake):
         return job.run(batch)
 
     def job(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[FakeRow], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         planned = super().job(task, prompts, rows, wanted)
         return PlannedJob(planned.batches, lambda batch: self.run(planned, batch))
@@ -99,24 +101,43 @@ def test_handle_expires_when_it_is_not_used(clock: Clock) -> None:
     assert ptm.engine.handles(tenant=IN_PROCESS) == 1  # the idle one is gone
 
 
-def test_least_recently_used_handle_is_evicted(clock: Clock) -> None:
-    ptm, task_id = registered_task(clock, Quotas(handles=2))
+def test_least_recently_used_handle_makes_room(clock: Clock) -> None:
+    ptm, task_id = registered_task(clock, Quotas(bytes=6000))
     first, second = (ptm.register_examples(task_id, EXAMPLES, room).id for room in (4, 5))
+    clock.now = IN_USE_SECONDS
     ptm.score(first, PROMPTS)
     third = ptm.register_examples(task_id, EXAMPLES, 6).id
     for kept in (first, third):
         ptm.score(kept, PROMPTS)
     with pytest.raises(UnknownExamples):
         ptm.score(second, PROMPTS)
+    assert 0 < ptm.engine.kept_bytes <= 6000
 
 
-def test_bytes_of_examples_are_limited(clock: Clock) -> None:
+def test_examples_in_use_never_make_room(clock: Clock) -> None:
+    """Kills: clients of one tenant that evict each other's examples at every call, for ever."""
+    ptm, task_id = registered_task(clock, Quotas(bytes=6000))
+    handles = [ptm.register_examples(task_id, EXAMPLES, room).id for room in (4, 5)]
+    clock.now = IN_USE_SECONDS - 1
+    with pytest.raises(Overloaded, match="2 sets of examples in use fill this tenant's quota of 6000 bytes"):
+        ptm.register_examples(task_id, EXAMPLES, 6)
+    for handle in handles:
+        ptm.score(handle, PROMPTS)
+    ptm.release(handles[0])
+    assert ptm.register_examples(task_id, EXAMPLES, 6).id
+
+
+def test_examples_that_alone_exceed_the_quota_are_refused(clock: Clock) -> None:
     ptm, task_id = registered_task(clock, Quotas(bytes=1000))
-    ptm.register_examples(task_id, EXAMPLES, 4)
-    ptm.register_examples(task_id, EXAMPLES, 5)
-    assert ptm.engine.handles(tenant=IN_PROCESS) == 1 and 0 < ptm.engine.kept_bytes <= 1000
     with pytest.raises(InvalidExamples, match="at most 1000"):
-        ptm.register_examples(task_id, Examples(tuple(f"{text} {i}" for i in range(2) for text in EXAMPLES.texts)), 4)
+        ptm.register_examples(task_id, EXAMPLES, 4)
+    assert ptm.engine.kept_bytes == 0
+
+
+def test_tenant_keeps_several_thousand_small_sets_of_examples(clock: Clock) -> None:
+    ptm, task_id = registered_task(clock)
+    handles = [ptm.register_examples(task_id, Examples((f"text {i}",)), 4).id for i in range(3000)]
+    assert ptm.score(handles[0], PROMPTS).answer.shape[1] == 1
 
 
 def test_handle_lives_until_every_registration_is_released(clock: Clock) -> None:
@@ -139,7 +160,7 @@ def test_number_of_tasks_is_limited(clock: Clock) -> None:
 
 
 def test_tenants_share_neither_tasks_nor_handles_nor_usage(clock: Clock) -> None:
-    engine = Engine(Fake(), clock, Quotas(handles=1))
+    engine = Engine(Fake(), clock, Quotas(bytes=3000))
     a, b = (LocalPtm(engine, Tenant(name=name)) for name in "ab")
     task_id = a.register_task(TASK)
     with pytest.raises(UnknownTask):

@@ -22,7 +22,7 @@ from fedbbpt.errors import (
 )
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
-from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.ptm.models.fake import Fake, FakeRow
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.tenants import accounts
@@ -58,7 +58,7 @@ class Counting(Fake):
     planned = 0
 
     def job(
-        self, task: TaskSpec, prompts: Prompts, rows: Sequence[tuple[int, ...]], wanted: npt.NDArray[np.bool_]
+        self, task: TaskSpec, prompts: Prompts, rows: Sequence[FakeRow], wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
         self.planned += 1
         return super().job(task, prompts, rows, wanted)

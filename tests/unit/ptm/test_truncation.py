@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedbbpt.interfaces import Ptm
-from fedbbpt.ptm.models.fake import MAX_TOKENS, Fake
+from fedbbpt.ptm.models.fake import MAX_TOKENS, Fake, FakeRow
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import Examples, Perturbation, TaskSpec, Truncation
 from tests.tenants import local_ptm
@@ -20,8 +20,9 @@ class Silent(Fake):
 
     def prepare(
         self, task: TaskSpec, examples: Examples, prompt_tokens: int, perturbation: Perturbation | None
-    ) -> Sequence[tuple[int, ...]]:
-        return [tuple(row) for row in super().prepare(task, examples, prompt_tokens, perturbation)]
+    ) -> Sequence[FakeRow]:
+        rows = super().prepare(task, examples, prompt_tokens, perturbation)
+        return [tuple(row) for row in rows]  # type: ignore[misc]  # a plain tuple tells nothing of truncation
 
 
 def truncation(ptm: Ptm, *texts: str, task: TaskSpec = TASK) -> Truncation | None:

@@ -112,14 +112,14 @@ def test_errors_of_a_replica_reach_the_caller(server_loop: asyncio.AbstractEvent
 
 class Newer(Fake):
     def describe(self) -> ModelCard:
-        return replace(super().describe(), revision="fake-2")
+        return replace(super().describe(), revision="fake-3")
 
 
 def test_replicas_with_different_revisions_are_an_error(server_loop: asyncio.AbstractEventLoop) -> None:
     there = ReplicatedBackend(InTurn(server_loop, Replica(Fake), Replica(Newer)), threads=1)
     rows = there.prepare(TASK, EXAMPLES, 4, None)
     there.columns(TASK)
-    with pytest.raises(RevisionChanged, match="fake-2"):
+    with pytest.raises(RevisionChanged, match="fake-3"):
         jobs.score(there, TASK, soft(there, 2), rows)
 
 
