@@ -511,7 +511,7 @@ class Store(Protocol):
         ...
 
     def updates(self, round: int) -> Mapping[str, Update]:
-        """Returns the stored updates of a round by client id."""
+        """Returns the stored updates of a round by client id, sorted. Each may be read when it is asked for."""
         ...
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:

@@ -21,8 +21,9 @@ MAX_STATUS_CHARACTERS = 300
 """Characters of a text in a status. Metadata is limited to 8 KiB, and texts may quote the caller's input."""
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """The largest answer of an OpenAI-compatible server that is read."""
-MAX_CONCURRENT_CALLS = 4096
-"""Open calls of a server. A client of a run holds one stream open. gRPC itself rejects calls beyond twice this."""
+MAX_CONCURRENT_CALLS = 24_000
+"""Open calls of a server. Each of a run's 10,000 clients holds one stream open, and submits. gRPC itself rejects calls
+beyond twice this."""
 
 # Runs
 

@@ -2,8 +2,10 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +26,11 @@ from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import launch
 from fedbbpt.federation.comparison import cost
+from fedbbpt.federation.crew import Crew, CrewPlan, LocalCrew
 from fedbbpt.federation.processes import ProcessGroup
+from fedbbpt.federation.ray_crew import over_ray
 from fedbbpt.federation.run_folder import (
+    JOB,
     PROMPT,
     SUMMARY,
     compared_data,
@@ -36,15 +41,24 @@ from fedbbpt.federation.run_folder import (
 )
 from fedbbpt.federation.run_records import MetricsFile
 from fedbbpt.federation.run_warnings import data_warnings, model_warnings
-from fedbbpt.federation.simulation import simulate as run_simulation
+from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.federation.spread_crew import over_processes
 from fedbbpt.federation.task_completion import check_prompt
+from fedbbpt.host.files import atomic_write
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.recommended import DEFAULT_METHOD, recommended
 from fedbbpt.methods import METHODS, find_method, method_names
-from fedbbpt.types import ExampleKind, Report, Result, RunStatus
+from fedbbpt.types import ExampleKind, PrecisionChoice, Report, Result, RunStatus
+
+
+class SimulationEngine(StrEnum):
+    """Where the clients of a simulation work."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 def init(
@@ -112,39 +126,67 @@ def simulate(
     changes: JobChanges,
     model: ModelOptions,
     out_folder: options.RunFolder = Path("simulation"),
+    engine: Annotated[
+        SimulationEngine,
+        typer.Option(help="Where the clients work: in processes of this machine, or of a Ray cluster."),
+    ] = SimulationEngine.LOCAL,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="The number of processes with clients, each of which loads the model. 0: this process, or 2 on Ray.",
+        ),
+    ] = 0,
+    ray_address: Annotated[
+        str,
+        typer.Option(help="The running Ray cluster, such as ray://HOST:10001. By default the command starts one."),
+    ] = "",
     json: options.Json = False,
 ) -> None:
     """Run the same federation in one process without a network. It ends with the same prompt, bit for bit.
 
+    An interrupted simulation continues when you give the same command again.
+
     Example: fedbbpt simulate job.toml
     """
     log_to_stderr(logging.WARNING)
+    if ray_address and engine is not SimulationEngine.RAY:
+        raise InvalidInput("a cluster needs Ray", where="--ray-address", fix="--engine ray")
     job = model.apply(changes.apply(read_job(job_file)))
     prepare_folder(out_folder)
     started = time.monotonic()
-    splits = _prepared(job, json)
+    splits = _prepared(with_recorded_precision(job, out_folder), json)
     warnings = [*warned(data_warnings(splits))]
     section = splits.job.ptm
-    opened = open_ptm(
-        section.model,
-        address=section.address,
-        revision=section.revision,
-        threads=section.threads,
-        **section.options(),
-    )
-    with opened as ptm:
-        splits = splits.completed_by(ptm)
+    loading = {"address": section.address, "threads": section.threads, **section.options()}
+    with open_ptm(section.model, revision=section.revision, **loading) as ptm:
+        splits = replace(splits, job=with_precision(splits.job, ptm.describe().precision)).completed_by(ptm)
         warnings += warned(model_warnings(splits, ptm))
-        metrics, closed = MetricsFile(out_folder), list[Report]()
-        with _view(splits.job) as view:
-
-            def watch(status: RunStatus) -> None:
-                _show_last(view, status)
-                closed.extend([status.last] if status.last else [])
-                metrics.write(lambda since: closed[since:])
-
-            result, reports = run_simulation(splits, ptm, watch)
+        atomic_write(out_folder / JOB, job_text(splits.job))
+        card = ptm.describe()
+        # Workers must load the same model, and neither measure its precision again nor accept another revision.
+        loading |= {"precision": PrecisionChoice(card.precision)} if card.precision and not section.address else {}
+        crew = _crew(
+            engine, processes, ray_address, partial(open_ptm, section.model, revision=card.revision, **loading)
+        )
+        with _view(splits.job) as view, closing(Simulation(splits, ptm, out_folder, crew)) as simulation:
+            metrics = MetricsFile(out_folder)
+            metrics.write(simulation.reports_since)
+            view.add(simulation.reports_since(0))
+            for closed in simulation.rounds():
+                metrics.write(simulation.reports_since)
+                view.note(str(closed.status.state))
+                view.add([closed.report])
+            result, reports = simulation.result(), simulation.reports_since(0)
         _finish(splits, ptm, result, reports, warnings, out_folder, started, json)
+
+
+def _crew(
+    engine: SimulationEngine, processes: int, ray_address: str, open_worker: Callable[[], AbstractContextManager[Ptm]]
+) -> Callable[[CrewPlan, Ptm], Crew]:
+    if engine is SimulationEngine.RAY:
+        return over_ray(open_worker, processes or 2, ray_address)
+    return over_processes(open_worker, processes) if processes else LocalCrew
 
 
 def _prepared(job: Job, as_json: bool) -> Splits:
@@ -187,12 +229,6 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
 def _view(job: Job) -> RunView:
     title = f"{job.run.name}: {job.method.name}, {job.cohort.clients} clients, {job.ptm.model}"
     return RunView(err, title, job.run.rounds)
-
-
-def _show_last(view: RunView, status: RunStatus) -> None:
-    view.note(str(status.state))
-    if status.last is not None:
-        view.add([status.last])
 
 
 def _finish(

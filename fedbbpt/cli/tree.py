@@ -176,6 +176,11 @@ TREE: Mapping[str, Node] = {
                 "rounds",
                 "Measure rounds of clients that compute nothing, next to a bare gRPC barrier, on this machine.",
             ),
+            "scale": Leaf(
+                "bench_scale",
+                "scale",
+                "Measure a coordinator with thousands of connected clients that compute nothing, on this machine.",
+            ),
             "ptm": Leaf(
                 "bench_ptm",
                 "ptm",

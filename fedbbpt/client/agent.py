@@ -76,6 +76,7 @@ class Agent:
         codec: Codec,
         keepsake: Keepsake | None = None,
         sampling: Sampling = ALL_EXAMPLES,
+        private: Arrays | None = None,
     ) -> None:
         """
         Args:
@@ -84,10 +85,11 @@ class Agent:
             codec: the codec of the run.
             keepsake: the client's files; without them a restarted client computes its last update again.
             sampling: the rounds that measure the broadcast prompt.
+            private: the method's private arrays after the last answer, if they are not in the keepsake.
         """
         self._sampling = sampling
         self._half, self._dev, self._codec, self._keepsake = half, dev, codec, keepsake
-        self._private: Arrays | None = None
+        self._private = private
         """The method's private arrays after the last answer, counted or not; None until they are loaded."""
 
     def answer(self, task: Task) -> Update:
@@ -130,6 +132,11 @@ class Agent:
     def truncation(self) -> Truncation | None:
         """The client's examples whose texts the PTM truncates; None if it does not tell."""
         return self._dev.truncation
+
+    @property
+    def private(self) -> Arrays:
+        """The method's private arrays after the last answer; empty before the first one."""
+        return self._private or {}
 
     def _private_arrays(self, task: Task) -> Arrays:
         if self._private is None:

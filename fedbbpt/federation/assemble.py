@@ -24,7 +24,7 @@ from fedbbpt.methods.method import AnyMethod
 from fedbbpt.prompts import space_of
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
-from fedbbpt.types import Auxiliary, Hello, LabelledExamples, RunSettings
+from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, RunSettings
 
 
 def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic = lambda: None) -> Coordinator:
@@ -58,7 +58,9 @@ def cohort_rules(job: Job) -> CohortRules:
     section = job.cohort
     quorum = math.ceil(section.quorum * (section.size or section.clients))
     owner = job.definition().owner_takes_part(job.method)
-    return CohortRules(section.clients, quorum, section.deadline_seconds, section.size or None, owner=owner)
+    return CohortRules(
+        section.clients, quorum, section.deadline_seconds, section.size or None, section.over_sample, owner
+    )
 
 
 def client_name(index: int) -> str:
@@ -107,6 +109,7 @@ def client(
     keepsake: Keepsake | None = None,
     fetch_auxiliary: Callable[[Auxiliary], Path] | None = None,
     methods: Sequence[AnyMethod] = (),
+    private: Arrays | None = None,
 ) -> Agent:
     """Returns a client of a run, with its examples registered with the PTM.
 
@@ -118,6 +121,7 @@ def client(
         keepsake: The client's folder, from which it recovers after a crash; None keeps nothing.
         fetch_auxiliary: Returns the path of the run's auxiliary model. Called for a white-box method only.
         methods: Methods that the caller defines itself, without installing them.
+        private: The method's private arrays, if they are not in the keepsake.
 
     Raises:
         PluginMissing: The run's method is a plug-in that is not installed here, or another version of it.
@@ -137,7 +141,7 @@ def client(
         half = method.white_box_half(_auxiliary_model(settings, train, fetch_auxiliary(settings.auxiliary)))
     else:
         half = method.half(objectives)
-    return Agent(half, objectives, CODECS[settings.codec], keepsake, settings.sampling)
+    return Agent(half, objectives, CODECS[settings.codec], keepsake, settings.sampling, private)
 
 
 def owner(
@@ -147,6 +151,7 @@ def owner(
     *,
     keepsake: Keepsake | None = None,
     methods: Sequence[AnyMethod] = (),
+    private: Arrays | None = None,
 ) -> Agent:
     """Returns the agent of the model's owner, which tunes the prompt through the whole model between two client rounds.
 
@@ -156,6 +161,7 @@ def owner(
         model: The full model: a local folder, or a Hugging Face name.
         keepsake: The owner's folder, from which it recovers after a crash; None keeps nothing.
         methods: Methods that the caller defines itself, without installing them.
+        private: The method's private arrays, if they are not in the keepsake.
 
     Raises:
         InvalidInput: The run's method has no turn for the owner, the model cannot be loaded, or torch is missing.
@@ -166,7 +172,7 @@ def owner(
     half = client_method(settings, methods).owner_half(
         roles.owner_white_box(model, space_of(settings.space), settings.task, train)
     )
-    return Agent(half, NoDevExamples(len(train)), CODECS[settings.codec], keepsake)
+    return Agent(half, NoDevExamples(len(train)), CODECS[settings.codec], keepsake, private=private)
 
 
 def _auxiliary_model(settings: RunSettings, train: LabelledExamples, path: Path) -> WhiteBox:

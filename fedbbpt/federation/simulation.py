@@ -5,21 +5,31 @@ seed it ends with the same prompt, bit for bit.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.client.agent import Agent
+from fedbbpt import seeds
 from fedbbpt.federation import assemble
-from fedbbpt.federation.run_folder import AUXILIARY
+from fedbbpt.federation.crew import Crew, CrewPlan, LocalCrew
+from fedbbpt.federation.private_files import PrivateFiles
+from fedbbpt.federation.run_folder import AUXILIARY, STORE
 from fedbbpt.federation.splits import Splits
-from fedbbpt.interfaces import Ptm
+from fedbbpt.interfaces import Ptm, Store
+from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
+from fedbbpt.server.coordinator import Submission
 from fedbbpt.server.memory_store import MemoryStore
-from fedbbpt.types import OWNER, Report, Result, RunStatus, Task, Update
+from fedbbpt.server.round_store import RoundStore
+from fedbbpt.types import Report, Result, RunStatus, Snapshot, Task, Update
+
+RUN_ID = "simulation"
+CLIENT_KEY = "simulated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,74 +49,128 @@ class SimulatedRound:
 class Simulation:
     """A run that advances by one round whenever the next is asked for.
 
-    No time passes, so no deadline expires: every client that is asked answers.
+    No time passes, so no deadline expires: every client that is asked answers. If more are asked than a round needs,
+    their order is drawn by the run's seed.
     """
 
-    def __init__(self, splits: Splits, ptm: Ptm) -> None:
+    def __init__(
+        self,
+        splits: Splits,
+        ptm: Ptm,
+        folder: Path | None = None,
+        crew: Callable[[CrewPlan, Ptm], Crew] = LocalCrew,
+    ) -> None:
         """Lets every client join, and registers its examples with `ptm`.
+
+        Args:
+            splits: The job and its data.
+            ptm: The model to query.
+            folder: Where each round is stored as it closes. A simulation that is interrupted, even in the middle of a
+                round, continues from there, and ends with the same bits. None stores nothing.
+            crew: Makes the clients.
 
         Raises:
             InvalidJob: The model's owner is to train, and `splits.server` has no examples.
+            StoreError: The folder holds another job's run, or cannot be written.
             FedbbptError: A client cannot take part, for the reasons that `assemble.client` gives.
         """
         job = splits.job
         assemble.check_owner_has_data(job, splits.server)
-        methods = [job.definition()]
-        with TemporaryDirectory() as folder:
-            path, auxiliary = Path(folder, AUXILIARY), None
+        with ExitStack() as resources, ExitStack() as temporary:
+            path, announced = None, None
             if job.definition().white_box:
-                assemble.make_auxiliary(job, splits.server, path)
-                auxiliary = assemble.announced_auxiliary(path)
-            settings = run_settings(job, "simulation", auxiliary=auxiliary)
-            self._coordinator = assemble.coordinator(job, settings, MemoryStore())
-            self._agents: dict[str, Agent] = {}
-            for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True)):
-                agent = assemble.client(
-                    settings, train, dev, ptm, fetch_auxiliary=lambda announced: path, methods=methods
-                )
-                self._join(assemble.client_name(index), len(train), agent)
-        if job.definition().owner_takes_part(job.method):
-            owner = assemble.owner(settings, splits.server, job.ptm.model, methods=methods)
-            self._join(OWNER, len(splits.server), owner)
+                path = Path(folder or temporary.enter_context(TemporaryDirectory()), AUXILIARY)
+                if not path.exists():
+                    assemble.make_auxiliary(job, splits.server, path)
+                announced = assemble.announced_auxiliary(path)
+            self._seed = job.run.seed
+            settings = run_settings(job, RUN_ID, auxiliary=announced)
+            self._private = PrivateFiles(folder) if folder else None
+            store = RoundStore(_durable(job, ptm, folder), self._keep_private) if folder else MemoryStore()
+            resources.callback(store.close)
+            self._coordinator = assemble.coordinator(job, settings, store)
+            kept = self._private.load(len(self.reports_since(0))) if self._private else {}
+            plan = CrewPlan(splits, settings, path, kept)
+            self._crew = crew(plan, ptm)
+            resources.callback(self._crew.close)
+            self._sessions = [self._join(name, examples) for name, examples in plan.examples.items()]
+            self._resources = resources.pop_all()
 
-    def _join(self, name: str, examples: int, agent: Agent) -> None:
-        session, _ = self._coordinator.join(assemble.hello(name, "simulated", examples), now=0.0)
-        self._agents[session] = agent
+    def _join(self, name: str, examples: int) -> str:
+        hello = assemble.hello(name, CLIENT_KEY, examples)
+        return "" if self._coordinator.state.ended else self._coordinator.join(hello, now=0.0)[0]
+
+    def _keep_private(self, snapshot: Snapshot) -> None:
+        if self._private is not None and snapshot.round:
+            self._private.save(snapshot.round, self._crew.private())
 
     def rounds(self) -> Iterator[SimulatedRound]:
-        """Yields each round as it closes, until the run has ended."""
+        """Yields each further round as it closes, until the run has ended."""
+        coordinator, shown = self._coordinator, len(self.reports_since(0))
         exchanges: list[tuple[Task, Update]] = []
-        shown = 0
-        while not self._coordinator.state.ended:
-            for session, agent in self._agents.items():
-                task = self._coordinator.task_for(session)
-                if task is not None:
-                    update = agent.answer(task)
-                    exchanges.append((task, update))
-                    self._coordinator.submit(session, task.id, update, now=0.0)
-                if reports := self._coordinator.reports(shown):
-                    shown += 1
-                    z = agent.prompt(exchanges[-1][0])
-                    finalists = self._coordinator.finalists
-                    yield SimulatedRound(self._coordinator.status(), reports[0], z, tuple(exchanges), finalists)
-                    exchanges = []
+        while not coordinator.state.ended:
+            found = [(session, coordinator.task_for(session)) for session in self._sessions]
+            asked = [(session, task) for session, task in found if task is not None]
+            if coordinator.enough is not None:
+                asked = sorted(asked, key=lambda each: self._arrival(each[1]))[: coordinator.enough]
+            assert asked, "an open round has clients that it asks"
+            z, waiting = coordinator.prompt, iter(asked)
+            for updates in self._crew.answers([task for _, task in asked]):
+                answered = [(session, task, update) for update, (session, task) in zip(updates, waiting, strict=False)]
+                exchanges += [(task, update) for _, task, update in answered]
+                submissions = [Submission(session, task.id, update) for session, task, update in answered]
+                for answer in coordinator.submit_all(submissions, now=0.0):
+                    if isinstance(answer, Exception):
+                        raise answer
+            if reports := coordinator.reports(shown):
+                shown += 1
+                yield SimulatedRound(coordinator.status(), reports[0], z, tuple(exchanges), coordinator.finalists)
+                exchanges = []
+
+    def _arrival(self, task: Task) -> int:
+        """The place of an answer in the order in which a round's answers arrive."""
+        return seeds.derive(self._seed, "arrival", task.id.round, task.id.client_id)
+
+    def reports_since(self, round: int) -> tuple[Report, ...]:
+        """Returns the reports of the closed rounds from a round on, with those before an interruption."""
+        return self._coordinator.reports(round)
 
     def result(self) -> Result:
         """Returns the best prompt so far. Raises NoResultYet before the first round has closed."""
         return self._coordinator.result()
 
+    def close(self) -> None:
+        """Closes the store, and ends the clients."""
+        self._resources.close()
+
+
+def _durable(job: Job, ptm: Ptm, folder: Path) -> Store:
+    # SQLAlchemy would slow the start of every other command.
+    from fedbbpt.server.stores.rows import RunRecord
+    from fedbbpt.server.stores.sqlite import SqliteStore
+
+    digest, created = job.digest(ptm.describe().revision), datetime.now(UTC).isoformat()
+    return SqliteStore(folder / STORE, RunRecord(RUN_ID, job.run.seed, digest, created))
+
 
 def simulate(
-    splits: Splits, ptm: Ptm, watch: Callable[[RunStatus], None] = lambda status: None
+    splits: Splits,
+    ptm: Ptm,
+    watch: Callable[[RunStatus], None] = lambda status: None,
+    folder: Path | None = None,
+    crew: Callable[[CrewPlan, Ptm], Crew] = LocalCrew,
 ) -> tuple[Result, tuple[Report, ...]]:
     """Simulates a run to its end; `watch` receives the status after each round.
+
+    `folder` and `crew` are those of `Simulation`.
 
     Returns:
         The best prompt, and the report of each round.
     """
-    simulation = Simulation(splits, ptm)
-    reports: list[Report] = []
-    for closed in simulation.rounds():
-        watch(closed.status)
-        reports.append(closed.report)
-    return simulation.result(), tuple(reports)
+    simulation = Simulation(splits, ptm, folder, crew)
+    try:
+        for closed in simulation.rounds():
+            watch(closed.status)
+        return simulation.result(), simulation.reports_since(0)
+    finally:
+        simulation.close()

@@ -1,6 +1,7 @@
 """The sections of a job file except `[method]`, which belongs to the method, and `[task.prompt]`."""
 
 import json
+import math
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -206,6 +207,12 @@ class CohortSection(Section):
 
     clients: int = Field(4, ge=1, le=10_000, description="The run starts when this many clients have joined.")
     size: int = Field(0, ge=0, description="Number of clients that take part in each round. 0: all.")
+    over_sample: float = Field(
+        1.0,
+        ge=1,
+        le=10,
+        description="With a size: how many times as many clients are asked. The round closes when size have answered.",
+    )
     quorum: float = Field(
         0.5, gt=0, le=1, description="Share of a round's clients that must answer before its deadline."
     )
@@ -221,6 +228,11 @@ class CohortSection(Section):
         if self.size > self.clients:
             what = f"{self.size} is more than cohort.clients = {self.clients}"
             raise contradiction("size", what, f"at most {self.clients}, or 0 for all")
+        if self.over_sample > 1 and not self.size:
+            raise contradiction("over_sample", "without a size, all clients are asked", "cohort.size as well")
+        if math.ceil(self.size * self.over_sample) > self.clients:
+            what = f"{self.over_sample:g} times cohort.size = {self.size} is more than cohort.clients = {self.clients}"
+            raise contradiction("over_sample", what, f"at most {self.clients / self.size:g}")
         return self
 
 

@@ -35,6 +35,7 @@ def aggregate(
     snapshot: Snapshot,
     updates: Sequence[Update],
     *,
+    clients: int,
     phase: Phase,
     seed: int,
     seconds: float,
@@ -53,7 +54,8 @@ def aggregate(
         method: the server's half of the run's method.
         state: the method's state before the round, restored from `snapshot.state`.
         snapshot: the committed state of the run before the round.
-        updates: the counted updates, decoded, sorted by client id.
+        updates: the counted updates, decoded, sorted by client id; or, for a linear method, their sum alone.
+        clients: the number of counted updates.
         phase: the phase of the round's tasks; only an UPDATE changes the method's state.
         seed: the seed of the round's tasks.
         seconds: the duration of the round.
@@ -69,7 +71,7 @@ def aggregate(
         next_state, metrics = _step(method, state, snapshot, updates, seed)
     report = Report(
         round=snapshot.round,
-        clients=len(updates),
+        clients=clients,
         dev_loss=None,
         dev_accuracy=None,
         train_loss=metrics.get("train_loss"),

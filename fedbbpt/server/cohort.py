@@ -22,6 +22,8 @@ class CohortRules:
     """The time after which a round with a quorum closes without the missing clients."""
     size: int | None = None
     """The number of clients in a round; None or 0 takes all."""
+    over_sample: float = 1.0
+    """How many times as many clients are asked as a round of `size` needs. It closes when `size` have answered."""
     owner: bool = False
     """Whether the model's owner has a turn between two rounds of the clients. The run then waits for the owner too."""
 
@@ -29,6 +31,16 @@ class CohortRules:
     def window(self) -> int:
         """The number of rounds in which as many clients are sampled as take part in the run."""
         return math.ceil(self.clients / self.size) if self.size else 1
+
+    @property
+    def asked(self) -> int | None:
+        """The number of clients that are asked in a round; None asks all."""
+        return math.ceil(self.size * self.over_sample) if self.size else None
+
+    @property
+    def enough(self) -> int | None:
+        """The number of answers with which a round closes at once; None if it waits for all that it has asked."""
+        return self.size if self.size and self.over_sample > 1 else None
 
     def __post_init__(self) -> None:
         if self.clients < 1:

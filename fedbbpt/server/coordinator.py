@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import (
@@ -36,6 +37,7 @@ from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
+from fedbbpt.server.answers import Answers
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, decode_update, updates_add
 from fedbbpt.server.cohort import CohortRules, Eligible
@@ -152,8 +154,8 @@ class Coordinator:
         """The method's state before the open round."""
         self._eligible: Eligible
         """The members that the open round may ask."""
-        self._updates: dict[str, Update]
-        """The decoded updates of the open round by client id; the store holds the same ones, encoded."""
+        self._decoded: Answers
+        """The decoded updates of the open round; the store holds the same ones, encoded."""
         self._opened: float | None
         self._begin(self._store.updates(snapshot.round) if snapshot else {})
 
@@ -266,14 +268,16 @@ class Coordinator:
         saves a commit, and most rounds with few clients have no other.
         """
         before, snapshot = self._round, self._store.snapshot
-        self._round, self._updates = following, {**self._updates, **decoded}
+        self._round = following
+        self._decoded.add(decoded)
         try:
             if not self._closes(now):
                 self._store.put_updates(stored)
+                self._decoded.trim(decoded)
         except BaseException:
             if self._store.snapshot is snapshot:
                 self._round = before
-                self._updates = {name: update for name, update in self._updates.items() if name not in decoded}
+                self._decoded.remove(decoded)
             raise
 
     def _closes(self, now: float) -> bool:
@@ -411,9 +415,13 @@ class Coordinator:
 
     def _eligible_in(self, number: int, owners_turn: bool) -> Eligible:
         members = [m for m in self._store.members.values() if self._is_owner(m.client_id) == owners_turn]
-        # The final choice on all dev examples needs all clients.
-        everybody = self._samples and self._phase(number, owners_turn) is Phase.EVALUATE
-        return Eligible(members, self._seed, number, None if everybody else self._cohort.size)
+        return Eligible(
+            members, self._seed, number, None if self._asks_all(number, owners_turn) else self._cohort.asked
+        )
+
+    def _asks_all(self, number: int, owners_turn: bool) -> bool:
+        """Returns whether a round needs everybody: the final choice on all dev examples does."""
+        return self._samples and self._phase(number, owners_turn) is Phase.EVALUATE
 
     def _is_owner(self, client_id: str) -> bool:
         return self._cohort.owner and client_id == OWNER
@@ -492,11 +500,13 @@ class Coordinator:
             deadline_seconds=self._cohort.deadline_seconds,
             received=received,
             closed=not running,
+            enough=None if owners_turn or self._asks_all(number, owners_turn) else self._cohort.enough,
         )
         self.told = None
         if self._replay is not None and self._state is not None and FINALISTS not in self._broadcast:
             self.told = opened(self._replay, self._state, self._broadcast, self._task_seed)
-        self._updates = {client_id: self._decode(client_id, stored[client_id]) for client_id in received if running}
+        counted = (each for each in stored.items() if each[0] in received and running)
+        self._decoded = Answers(counted, self._decode, linear=self._method.linear)
         self._opened = None
         self.status_version += 1
         self.tasks_version += 1
@@ -542,7 +552,7 @@ class Coordinator:
     def _close(self, close: CloseRound, seconds: float) -> None:
         snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
         assert snapshot is not None, "a round is open"
-        updates = [self._updates[client_id] for client_id in close.clients]
+        updates = self._decoded.counted(close.clients, lambda: self._store.updates(number))
         counted = [replace(members[client_id], counted=number) for client_id in close.clients]
         if self._round.phase is Phase.TUNE:
             tuned = apply_owner_update(self._method, self._state, snapshot, updates, self._task_seed)
@@ -558,6 +568,7 @@ class Coordinator:
             self._state,
             snapshot,
             updates,
+            clients=len(close.clients),
             phase=self._round.phase,
             seed=self._task_seed,
             seconds=seconds,
@@ -677,6 +688,16 @@ class Coordinator:
             bytes_up=traffic[0] if traffic else None,
             bytes_down=traffic[1] if traffic else None,
         )
+
+    @property
+    def enough(self) -> int | None:
+        """The number of answers with which the open round closes at once; None if it waits for all."""
+        return self._round.enough
+
+    @property
+    def prompt(self) -> npt.NDArray[np.float32]:
+        """The prompt z `[n]` that the open round began with."""
+        return self._method.prompt(self._state)
 
     def reports(self, since_round: int) -> tuple[Report, ...]:
         """Returns the reports of the closed rounds, from round `since_round` on."""

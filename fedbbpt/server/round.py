@@ -27,6 +27,8 @@ class Round:
     deadline: float | None = None
     """On the caller's clock, in seconds; None until the first tick."""
     closed: bool = False
+    enough: int | None = None
+    """The round closes as soon as so many clients have answered; None waits for all of the cohort."""
     excused: frozenset[str] = frozenset()
     """Clients that the round does not wait for: they reported trouble, or missed a round and have not answered since.
 
@@ -145,8 +147,11 @@ def _pass_time(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
     assert round.deadline is not None
     due = now >= round.deadline
     answered = len(round.received) == len(round.cohort) or _only_excused_miss(round)
-    if len(round.received) >= round.quorum and (due or answered):
-        return replace(round, closed=True), (CloseRound(tuple(sorted(round.received)), tuple(sorted(round.missing))),)
+    overtaken = not due and round.enough is not None and len(round.received) >= round.enough
+    if len(round.received) >= round.quorum and (due or answered or overtaken):
+        # Clients that others have overtaken do not lapse, since nobody waited for them.
+        missing = () if overtaken else tuple(sorted(round.missing))
+        return replace(round, closed=True), (CloseRound(tuple(sorted(round.received)), missing),)
     if due:
         return replace(round, deadline=now + round.deadline_seconds), (ExtendRound(tuple(sorted(round.missing))),)
     return round, ()

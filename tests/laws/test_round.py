@@ -1,6 +1,7 @@
 """Laws of `server.round.step`, checked against a model that counts updates stored, receipts sent and rounds closed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,6 +93,8 @@ class Rounds(RuleBasedStateMachine):
             assert self.round.received == before.received
             assert not self.round.closed
             assert effects == ((ExtendRound(tuple(sorted(before.missing))),) if due else ())
+        elif not due and before.enough is not None and len(before.received) >= before.enough:
+            assert effects == (CloseRound(tuple(sorted(before.received)), ()),)
         elif due or not before.missing:
             assert effects == (CloseRound(tuple(sorted(before.received)), tuple(sorted(before.missing))),)
         else:
@@ -115,7 +118,20 @@ class Rounds(RuleBasedStateMachine):
             assert set(close.clients) == set(self.kept)
 
 
+class OverSampledRounds(Rounds):
+    """A round that asks more clients than it needs.
+
+    Kills: waiting for a client that others have overtaken, or ending its membership; closing below the quorum.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.round = replace(self.round, cohort=frozenset(CLIENTS), enough=3)
+
+
 TestRounds = Rounds.TestCase
+TestOverSampledRounds = OverSampledRounds.TestCase
+TestOverSampledRounds.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestRounds.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
 

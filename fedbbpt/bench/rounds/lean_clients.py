@@ -26,7 +26,7 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     """Runs the clients: tells when they are warm, and at the end their CPU seconds and their rounds since then."""
     credentials = channel_credentials(certificate.client)
     target = address.replace("127.0.0.1", "localhost")
-    templates = {pb.PHASE_UPDATE: _template(arrays(job)), pb.PHASE_EVALUATE: _template({})}
+    templates = {pb.PHASE_UPDATE: template(arrays(job)), pb.PHASE_EVALUATE: template({})}
 
     async def run() -> tuple[float, int]:
         begun, rounds = 0.0, 0
@@ -66,7 +66,7 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     connection.poll(None)
 
 
-def _template(found: Arrays) -> pb.SubmitUpdateRequest:
+def template(found: Arrays) -> pb.SubmitUpdateRequest:
     """Returns an update, in which only the session and the id of the task are missing."""
     update = Update(CODECS["float32"].encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
     task_id = TaskId("", 0, "", Phase.UPDATE)

@@ -108,14 +108,14 @@ def _run(work: Callable[..., None], connection: Connection, arguments: tuple[Any
     work(connection, *arguments)
 
 
-def told(connection: Connection, who: str) -> Any:
+def told(connection: Connection, who: str, seconds: float = ANSWER_SECONDS) -> Any:
     """Waits for the next message of a process. Raises ChildFailed if it has died or says nothing."""
     try:
-        if connection.poll(ANSWER_SECONDS):
+        if connection.poll(seconds):
             return connection.recv()
     except EOFError:
         raise ChildFailed(f"{who} ended before its measurement", where="bench rounds") from None
-    raise ChildFailed(f"{who} said nothing for {ANSWER_SECONDS:g} s", where="bench rounds")
+    raise ChildFailed(f"{who} said nothing for {seconds:g} s", where="bench rounds")
 
 
 def flush_seconds(folder: Path) -> float:

@@ -169,7 +169,7 @@ def _measure_run(
     place: Path, helpers: Crew, certificate: Certificate, keys: dict[str, Any], clients: int, watchers: int
 ) -> _Found:
     job = Job.model_validate(keys)
-    with _coordinator(place, certificate, keys) as (address, pid):
+    with coordinator(place, certificate, keys) as (address, pid):
         if _kind(clients) == "own":
             ends = [
                 helpers.start(own_clients.take_part, certificate, address, job, index, place)
@@ -201,7 +201,7 @@ def watch(connection: Any, certificate: Certificate, address: str) -> None:
 
 
 @contextmanager
-def _coordinator(place: Path, certificate: Certificate, keys: dict[str, Any]) -> Iterator[tuple[str, int]]:
+def coordinator(place: Path, certificate: Certificate, keys: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """Runs `fedbbpt coordinator serve` for the block; yields its address and its process id."""
     file, listening = place / "job.toml", place / "address"
     file.write_text(tomlkit.dumps(keys))

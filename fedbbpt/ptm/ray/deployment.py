@@ -1,4 +1,4 @@
-"""Deploys the front and the replicas on Ray Serve. The only module that imports Ray; `cluster` imports it late."""
+"""Deploys the front and the replicas on Ray Serve. `cluster` imports this module, and Ray, late."""
 
 import logging
 import sys

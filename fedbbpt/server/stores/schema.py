@@ -58,8 +58,10 @@ class Statements:
     """By table: adds rows, or replaces those with the same key."""
     read: Mapping[str, sa.Executable]
     """By table: reads all rows in the order of their keys."""
-    read_updates: sa.Executable
-    """Reads the updates of `round`."""
+    answered: sa.Executable
+    """Reads the ids of the clients with an update of `round`, in order."""
+    read_update: sa.Executable
+    """Reads the update of `client_id` in `round`."""
     forget_updates: sa.Executable
     """Deletes the updates of the rounds before `round`."""
 
@@ -70,7 +72,12 @@ def statements(insert: Callable[[sa.Table], Any]) -> Statements:
     return Statements(
         put={table.name: _upsert(insert(table), table) for table in tables},
         read={table.name: _select(table) for table in tables},
-        read_updates=_select(UPDATE).where(UPDATE.c.round == sa.bindparam("round")),
+        answered=sa.select(UPDATE.c.client_id)
+        .where(UPDATE.c.round == sa.bindparam("round"))
+        .order_by(UPDATE.c.client_id),
+        read_update=_select(UPDATE).where(
+            UPDATE.c.round == sa.bindparam("round"), UPDATE.c.client_id == sa.bindparam("client_id")
+        ),
         forget_updates=sa.delete(UPDATE).where(UPDATE.c.round < sa.bindparam("round")),
     )
 

@@ -3,7 +3,7 @@
 Every transaction rewrites the seal, so that opening finds any row that is not what the last transaction left.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import takewhile
@@ -110,12 +110,17 @@ class SqlStore:
         return {row["client_id"]: rows.member_of(row) for row in stored}
 
     def updates(self, round: int) -> Mapping[str, Update]:
-        def work(connection: sa.Connection) -> list[Row]:
-            found = connection.execute(self._statements.read_updates, {"round": round})
-            return self._checked(UPDATE.name, found)
-
         self._ready()
-        return {row["client_id"]: rows.update_of(row) for row in self._transact(work)}
+        found = self._transact(lambda connection: connection.execute(self._statements.answered, {"round": round}).all())
+        return _StoredUpdates([client_id for (client_id,) in found], lambda client_id: self._update(round, client_id))
+
+    def _update(self, round: int, client_id: str) -> Update:
+        key = {"round": round, "client_id": client_id}
+        self._ready()
+        (row,) = self._transact(
+            lambda connection: self._checked(UPDATE.name, connection.execute(self._statements.read_update, key))
+        )
+        return rows.update_of(row)
 
     def _read(self, connection: sa.Connection, table: str) -> list[Row]:
         return self._checked(table, connection.execute(self._statements.read[table]))
@@ -206,3 +211,21 @@ def new_run(run: RunRecord) -> Mapping[str, list[Row]]:
 
 def _key(table: str, row: Row) -> Key:
     return (table, *(row[name] for name in _KEYS[table]))
+
+
+class _StoredUpdates(Mapping[str, Update]):
+    """The updates of a round, each of which is read when it is asked for: together they may exceed the memory."""
+
+    def __init__(self, client_ids: Sequence[str], read: Callable[[str], Update]) -> None:
+        self._client_ids, self._read = dict.fromkeys(client_ids), read
+
+    def __getitem__(self, client_id: str) -> Update:
+        if client_id not in self._client_ids:
+            raise KeyError(client_id)
+        return self._read(client_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._client_ids)
+
+    def __len__(self) -> int:
+        return len(self._client_ids)

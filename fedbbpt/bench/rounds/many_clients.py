@@ -1,0 +1,95 @@
+"""Thousands of lean clients in one process: each with a connection, a session and a stream of its own."""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import grpc
+
+from fedbbpt.bench.rounds.barrier import CHANNEL_OPTIONS
+from fedbbpt.bench.rounds.lean_clients import template
+from fedbbpt.bench.rounds.measuring import Certificate
+from fedbbpt.bench.rounds.zero_compute import arrays
+from fedbbpt.federation import assemble
+from fedbbpt.job.config import Job
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from fedbbpt.wire.messages import coordinator_messages
+from fedbbpt.wire.tls import channel_credentials
+
+AT_A_TIME = 64
+"""Clients of one process that connect, or join, at a time."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the clients of one process saw."""
+
+    joined: tuple[float, float] = (0.0, 0.0)
+    """When the first client began to join, and when the last one had joined: seconds of the machine's clock."""
+    tasks: list[int] = field(default_factory=list)
+    """The number of tasks that each client received."""
+    receipts: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    """Streams that ended with an error, by its code."""
+
+
+def take_part(
+    connection: Connection, certificate: Certificate, address: str, job: Job, first: int, clients: int
+) -> None:
+    """Runs clients number `first` to `first + clients` - 1 to the end of the run.
+
+    Sends "connected", waits for a message, joins, sends "joined", and at the end the `Tally`.
+    """
+    credentials = channel_credentials(certificate.client)
+    target = address.replace("127.0.0.1", "localhost")
+    templates = {pb.PHASE_UPDATE: template(arrays(job)), pb.PHASE_EVALUATE: template({})}
+    # Without it, all channels of a process to one address would share a connection.
+    options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+
+    async def run() -> Tally:
+        gate, tally = asyncio.Semaphore(AT_A_TIME), Tally(tasks=[0] * clients)
+        channels = [grpc.aio.secure_channel(target, credentials, options) for _ in range(clients)]
+
+        async def connect(channel: grpc.aio.Channel) -> None:
+            async with gate:
+                await channel.channel_ready()
+
+        async def join(index: int, stub: Any) -> str:
+            hello = assemble.hello(assemble.client_name(first + index), "key", 8)
+            async with gate:
+                session: str = (await stub.Join(coordinator_messages.join_request(hello))).session
+                return session
+
+        async def answer(index: int, stub: Any, session: str) -> None:
+            try:
+                async for response in stub.StreamTasks(pb.StreamTasksRequest(session=session)):
+                    if response.WhichOneof("event") == "task":
+                        tally.tasks[index] += 1
+                        request = pb.SubmitUpdateRequest()
+                        request.CopyFrom(templates[response.task.id.phase])
+                        request.header.session = session
+                        request.header.id.CopyFrom(response.task.id)
+                        receipt = (await stub.SubmitUpdate(request)).receipt
+                        tally.receipts[pb.Receipt.Name(receipt).removeprefix("RECEIPT_")] += 1
+            except grpc.aio.AioRpcError as error:
+                tally.lost[error.code().name] += 1
+
+        await asyncio.gather(*map(connect, channels))
+        connection.send("connected")
+        connection.recv()
+        stubs = [CoordinatorServiceStub(channel) for channel in channels]
+        begun = time.monotonic()
+        sessions = await asyncio.gather(*(join(index, stub) for index, stub in enumerate(stubs)))
+        tally.joined = begun, time.monotonic()
+        connection.send("joined")
+        await asyncio.gather(*(answer(i, *each) for i, each in enumerate(zip(stubs, sessions, strict=True))))
+        for channel in channels:
+            await channel.close(None)
+        return tally
+
+    connection.send(asyncio.run(run()))
+    connection.poll(None)
