@@ -62,6 +62,7 @@ class SqliteStore(SqliteFile):
             raise
 
     def _open(self, run: RunRecord, logged: bool) -> None:
+        self._identity = _identity(self._where_path)
         try:
             self.check(run)
             if self._seal.open and not logged:
@@ -95,6 +96,10 @@ class SqliteStore(SqliteFile):
     def _write(
         self, changed: Mapping[str, list[Row]], *, forget_before: int = 0, open: bool = True, create: bool = False
     ) -> None:
+        if _identity(self._where_path) != self._identity:
+            # SQLite would go on with a file that has no name any more, and everything would be lost in the end.
+            what, fix = "the file was moved, deleted or replaced", "the file as it was; the run then continues"
+            raise StoreError(what, where=self._where, fix=fix)
         super()._write(changed, forget_before=forget_before, open=open, create=create)
         if not self._tidy:
             self._checkpoint()
@@ -127,6 +132,15 @@ class SqliteStore(SqliteFile):
         except StoreError as error:
             log.warning("the store was not closed cleanly: keep its write-ahead log, too. %s", error)
         super().close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another of the same name; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_access(part: Path, path: Path) -> None:

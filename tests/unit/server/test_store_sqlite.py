@@ -123,3 +123,17 @@ def test_a_full_disk_loses_nothing_and_the_store_continues(path: Path) -> None:
         loaded = store.load()
         assert loaded is not None
         assert (loaded.round, store.members(), list(store.updates(1))) == (2, {"a": replace(MEMBER, counted=1)}, [])
+
+
+def test_a_file_that_was_moved_or_replaced_takes_no_writes(path: Path) -> None:
+    """Kills: writing on into a file that has no name any more."""
+    with closing(SqliteStore(path, RUN)) as store:
+        moved = path.rename(path.with_name("moved.db"))
+        for replaced in (False, True):
+            if replaced:
+                path.touch()
+            with pytest.raises(StoreError, match="moved, deleted or replaced"):
+                store.put_members([replace(MEMBER, client_id="b")])
+        moved.replace(path)
+        store.put_members([replace(MEMBER, client_id="b")])
+        assert sorted(store.members()) == ["a", "b"]
