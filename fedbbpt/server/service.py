@@ -10,14 +10,14 @@ import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import InvalidRequest, SessionUnknown
-from fedbbpt.limits import CHUNK_BYTES, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
+from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import SETTINGS
 from fedbbpt.server.coordinator import Submission
 from fedbbpt.server.live_run import LiveRun, set_within
@@ -39,6 +39,13 @@ WATCH_SECONDS = 0.25
 """The shortest time between two messages to a watcher, so that watching costs little however fast the rounds are."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+def _part(file: BinaryIO) -> bytes:
+    """Returns the next part of an auxiliary model as a serialised GetAuxiliaryResponse; b"" at the end."""
+    offset = file.tell()
+    data = file.read(AUXILIARY_CHUNK_BYTES)
+    return pb.GetAuxiliaryResponse(chunk=chunk(data, offset)).SerializeToString() if data else b""
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -63,9 +70,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             self._runs.session(run, own), run.name, settings, self._heartbeat_seconds, SETTINGS
         )
 
-    async def GetAuxiliary(
+    async def GetAuxiliary(  # type: ignore[override]  # yields messages that a thread has serialised
         self, request: pb.GetAuxiliaryRequest, context: Context
-    ) -> AsyncIterator[pb.GetAuxiliaryResponse]:
+    ) -> AsyncIterator[bytes]:
         run, session = self._run(request.session, context)
         run.coordinator.client_of(session)
         announced, offset = run.coordinator.settings.auxiliary, request.offset
@@ -75,9 +82,11 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             raise InvalidRequest(f"{offset}", where="offset", fix=f"from 0 to {announced.size_bytes}")
         with run.auxiliary.open("rb") as file:
             file.seek(offset)
-            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield pb.GetAuxiliaryResponse(chunk=chunk(data, offset))
-                offset += len(data)
+            # The next part is read and serialised while gRPC sends this one.
+            coming = asyncio.create_task(asyncio.to_thread(_part, file))
+            while part := await coming:
+                coming = asyncio.create_task(asyncio.to_thread(_part, file))
+                yield part
 
     async def StreamTasks(  # type: ignore[override]  # yields messages that are serialised already, for all clients at once
         self, request: pb.StreamTasksRequest, context: Context
@@ -240,10 +249,12 @@ async def serve(
     guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.tokens, operators)
     server = create_server(host, guard)
     service = CoordinatorService(runs, heartbeat_seconds)
-    # Comes before the generated handler, which would serialise the messages that StreamTasks has serialised.
-    stream_tasks: Any = grpc.unary_stream_rpc_method_handler(service.StreamTasks, pb.StreamTasksRequest.FromString)
-    handler = grpc.method_handlers_generic_handler(COORDINATOR_SERVICE, {"StreamTasks": stream_tasks})
-    server.add_generic_rpc_handlers((handler,))
+    # Come before the generated handlers, which would serialise messages that have been serialised.
+    serialised: dict[str, Any] = {
+        "StreamTasks": grpc.unary_stream_rpc_method_handler(service.StreamTasks, pb.StreamTasksRequest.FromString),
+        "GetAuxiliary": grpc.unary_stream_rpc_method_handler(service.GetAuxiliary, pb.GetAuxiliaryRequest.FromString),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(COORDINATOR_SERVICE, serialised),))
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, by_name(server))
     run_pb2_grpc.add_RunServiceServicer_to_server(RunService(runs, guard, watch_seconds), by_name(server))
     servicer = health.aio.HealthServicer()
