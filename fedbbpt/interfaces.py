@@ -65,6 +65,7 @@ from fedbbpt.types import (
     Examples,
     ExamplesHandle,
     Expansion,
+    Forms,
     Hello,
     Losses,
     Member,
@@ -348,6 +349,10 @@ class Codec(Protocol):
 
         Raises InvalidTensor if a number is not finite or too large.
         """
+        ...
+
+    def forms(self, shapes: Mapping[str, tuple[int, ...]]) -> Forms:
+        """Returns the types and the shapes that arrays of numbers of these shapes are encoded to."""
         ...
 
     def decode(self, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:

@@ -78,6 +78,9 @@ def play(clients: Sequence[Client], rounds: int) -> None:
 class Federation(ABC):
     """A coordinator with its database in a file, and the clients that a test lets join."""
 
+    max_update_bytes = 10_000
+    """A limit that a test can reach."""
+
     def __init__(self, splits: Splits, path: Path) -> None:
         self.splits, self._path, self._ptm = splits, path, fake_ptm()
 
@@ -117,7 +120,7 @@ class Federation(ABC):
     def _open(self, traffic: TrafficMeter) -> Coordinator:
         """Opens the database, and returns the coordinator of the run in it."""
         self._store = self._open_store()
-        settings = replace(run_settings(self.splits.job, RUN_ID), max_update_bytes=10_000)
+        settings = replace(run_settings(self.splits.job, RUN_ID), max_update_bytes=self.max_update_bytes)
         return assemble.coordinator(self.splits.job, settings, self._store, traffic.read)
 
     @abstractmethod

@@ -48,7 +48,7 @@ from fedbbpt.wire.messages.durations import seconds_of
 from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.peers import line_of
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
-from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks
+from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks, unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -249,9 +249,12 @@ class RemoteCoordinator:
 
     def submit(self, task_id: TaskId, update: Update) -> Receipt:
         announced, data = bundle(update.arrays)
+        short = unlabelled(update.arrays) if announced.data else announced
 
         def send() -> Receipt:
-            header = coordinator_messages.update_header(self._session, task_id, update, announced)
+            nonlocal short
+            header = coordinator_messages.update_header(self._session, task_id, update, short)
+            short = announced  # if it is not understood, it is sent with the descriptions of its arrays
             if data:
                 return self._stream(header, data)
             response = self._stub.SubmitUpdate(pb.SubmitUpdateRequest(header=header), timeout=self._call_seconds)

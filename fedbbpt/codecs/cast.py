@@ -1,6 +1,8 @@
 """Codecs that round numbers to a narrower floating-point type, to the nearest."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,9 @@ class Cast:
             )
         return cast
 
+    def form(self, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        return np.dtype(self.name), shape
+
     def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
         return numbers(typed(shaped(encoded, shape, where), self.name, where), where)
 
@@ -56,9 +61,12 @@ class Bfloat16:
             )
         return upper.view(np.int8)
 
+    def form(self, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        return np.dtype(np.int8), (2 * math.prod(shape),)
+
     def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
-        count = int(np.prod(shape, dtype=np.int64))
-        upper = np.ascontiguousarray(typed(shaped(encoded, (2 * count,), where), "int8", where)).view("<u2")
+        data = typed(shaped(encoded, self.form(shape)[1], where), "int8", where)
+        upper = np.ascontiguousarray(data).view("<u2")
         return numbers(_widened(upper), where).reshape(shape)
 
 

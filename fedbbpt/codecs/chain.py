@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.codecs.rotation import Rotation
 from fedbbpt.codecs.tensors import numbers, numeric
-from fedbbpt.types import Array, Arrays
+from fedbbpt.types import Array, Arrays, Forms
 
 
 class Format(Protocol):
@@ -27,6 +27,10 @@ class Format(Protocol):
 
     def encode(self, array: npt.NDArray[np.float64], where: str, rng: np.random.Generator) -> Array:
         """Returns the array as it travels. Raises InvalidTensor if a number is too large."""
+        ...
+
+    def form(self, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Returns the type and the shape that an array of that shape is encoded to."""
         ...
 
     def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
@@ -60,13 +64,21 @@ class Chain:
             plain = rotation.forward(plain, where)
         return self.format.encode(plain, where, rng)
 
+    def forms(self, shapes: Mapping[str, tuple[int, ...]]) -> Forms:
+        return {name: self.format.form(self._between(shape)[-1]) for name, shape in shapes.items()}
+
+    def _between(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Returns the shapes of an array before and after each rotation."""
+        found = [shape]
+        for rotation in self.rotations:
+            found.append(rotation.shape(found[-1]))
+        return found
+
     def decode(self, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
         return {name: self._decoded(array, shapes, name) if numeric(array) else array for name, array in arrays.items()}
 
     def _decoded(self, encoded: Array, shapes: Mapping[str, tuple[int, ...]], where: str) -> Array:
-        between = [shapes[where]]
-        for rotation in self.rotations:
-            between.append(rotation.shape(between[-1]))
+        between = self._between(shapes[where])
         plain = self.format.decode(encoded, between[-1], where)
         for rotation, shape in zip(reversed(self.rotations), reversed(between[:-1]), strict=True):
             plain = rotation.backward(plain, shape, where)

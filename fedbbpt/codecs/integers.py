@@ -1,6 +1,8 @@
 """Codecs of a few bits for each number: integers times one scale for each array, with unbiased random rounding."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +39,17 @@ class Integers:
         steps = np.floor(flat / float(scale) + rng.random(flat.shape)) if scale > 0 else np.zeros(flat.shape)
         return np.concatenate([np.array([scale], "<f4").view(np.int8), self._packed(steps.astype(np.int8))])
 
-    def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
-        count = int(np.prod(shape, dtype=np.int64))
+    def form(self, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        count = math.prod(shape)
         if count < SHORT:
-            return numbers(typed(shaped(encoded, shape, where), "float32", where), where)
-        size = SCALE_BYTES + (count if self.levels > 7 else -(-count // 2))
-        data = typed(shaped(encoded, (size,), where), "int8", where)
+            return np.dtype(np.float32), shape
+        return np.dtype(np.int8), (SCALE_BYTES + (count if self.levels > 7 else -(-count // 2)),)
+
+    def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
+        dtype, travelling = self.form(shape)
+        data, count = typed(shaped(encoded, travelling, where), dtype.name, where), math.prod(shape)
+        if count < SHORT:
+            return numbers(data, where)
         scale = numbers(np.frombuffer(data[:SCALE_BYTES].tobytes(), "<f4"), where)
         return np.asarray(scale[0] * self._unpacked(data[SCALE_BYTES:], count)).reshape(shape)
 

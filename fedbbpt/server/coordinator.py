@@ -59,9 +59,11 @@ from fedbbpt.types import (
     FINALISTS,
     OWNER,
     Arrays,
+    Forms,
     Hello,
     Member,
     MemberStatus,
+    Orders,
     Phase,
     PtmIdentity,
     Receipt,
@@ -213,6 +215,22 @@ class Coordinator:
             return None
         task_id = TaskId(self.settings.run_id, self._round.number, client_id, self._round.phase)
         return Task(task_id, self._task_seed, self._broadcast, self._cohort.deadline_seconds)
+
+    @property
+    def round(self) -> int:
+        """The open round, counted from 0."""
+        return self._round.number
+
+    @property
+    def forms(self) -> Forms:
+        """The types and the shapes of the encoded arrays of an update of the open round."""
+        if self._round.closed or self._round.phase is Phase.EVALUATE:
+            return {}
+        expected = self._method.expected(self._state)
+        orders = {name: form for name, form in expected.items() if isinstance(form, Orders)}
+        shapes = {name: form for name, form in expected.items() if isinstance(form, tuple)}
+        indices = {name: (np.dtype(np.uint8), (form.rows, form.places)) for name, form in orders.items()}
+        return {**self._codec.forms(shapes), **indices}
 
     def submit(self, session: str, task_id: TaskId, update: Update, now: float) -> Receipt:
         """Takes a client's update, encoded as it came. A receipt COUNTED survives a crash of this process.

@@ -16,20 +16,20 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedbbpt.errors import InvalidRequest, SessionUnknown
+from fedbbpt.errors import ChecksumMismatch, InvalidRequest, InvalidTensor, SessionUnknown
 from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import SETTINGS
-from fedbbpt.server.coordinator import Submission
+from fedbbpt.server.coordinator import Coordinator, Submission
 from fedbbpt.server.live_run import LiveRun, set_within
 from fedbbpt.server.operator_service import RunService, check_admitted
 from fedbbpt.server.runs import Runs
-from fedbbpt.types import PtmIdentity, Receipt, RunState, TaskId, Update
+from fedbbpt.types import Arrays, PtmIdentity, Receipt, RunState, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import CallInterceptor
 from fedbbpt.wire.messages import coordinator_messages
-from fedbbpt.wire.tensors import Assembler, chunk
+from fedbbpt.wire.tensors import Assembler, chunk, labelled
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -39,6 +39,16 @@ WATCH_SECONDS = 0.25
 """The shortest time between two messages to a watcher, so that watching costs little however fast the rounds are."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+def _labelled(coordinator: Coordinator, header: pb.UpdateHeader) -> Arrays:
+    """Returns the arrays of an update without descriptions. Raises InvalidTensor, ChecksumMismatch."""
+    try:
+        return labelled(header.arrays, coordinator.forms)
+    except (InvalidTensor, ChecksumMismatch):
+        if header.id.round == coordinator.round:
+            raise
+        return {}  # another round may have had other arrays, and the receipt says that it is over
 
 
 def _part(file: BinaryIO) -> bytes:
@@ -120,7 +130,10 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         header = request.header
         run, session = self._run(header.session, context)
         run.coordinator.client_of(session)
-        arrays = Assembler(header.arrays, run.coordinator.settings.max_update_bytes).arrays()
+        if header.arrays.data and not header.arrays.tensors:
+            arrays = _labelled(run.coordinator, header)
+        else:
+            arrays = Assembler(header.arrays, run.coordinator.settings.max_update_bytes).arrays()
         receipt = await _submit(run, session, header, coordinator_messages.update(header, arrays))
         return pb.SubmitUpdateResponse(receipt=coordinator_messages.receipt_code(receipt))
 

@@ -6,8 +6,8 @@ from collections import Counter
 from fedbbpt.errors import SessionEvicted, SessionUnknown
 from fedbbpt.limits import MAX_EVICTED_SESSIONS
 
-TOKEN_BYTES = 15
-"""120 bits cannot be guessed, and make 20 characters, which travel with every update."""
+TOKEN_BYTES = 12
+"""96 bits cannot be guessed, and make 16 characters, which travel with every update."""
 
 
 class SessionTable:

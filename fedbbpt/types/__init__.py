@@ -4,7 +4,7 @@ Shapes are written with P candidates or prompts, n length of z, B examples, L pr
 K classes.
 """
 
-from fedbbpt.types.arrays import Array, Arrays, Expansion, Losses, Metrics, Population, Scores, pack, unpack
+from fedbbpt.types.arrays import Array, Arrays, Expansion, Forms, Losses, Metrics, Population, Scores, pack, unpack
 from fedbbpt.types.computation import Precision, PrecisionChoice, Runtime
 from fedbbpt.types.examples import ExampleKind, Examples, ExampleSet, LabelledExamples, Perturbation, TaskSpec
 from fedbbpt.types.prompt_kinds import TEXT_MODEL_PROMPTS, Injection, Projection, ProjectionKind, PromptKind
@@ -93,6 +93,7 @@ __all__ = [
     "ExamplesHandle",
     "Expansion",
     "ExtensionSettings",
+    "Forms",
     "Hello",
     "ImagePrompts",
     "ImageSpaceSettings",

@@ -10,6 +10,8 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = Mapping[str, Array]
 """Named arrays. Clients and coordinator exchange these and nothing else."""
+Forms: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""The type and the shape of named arrays."""
 Metrics: TypeAlias = Mapping[str, float]
 """Measurements of a round by name."""
 Population: TypeAlias = npt.NDArray[np.float64]

@@ -129,7 +129,9 @@ class TensorBundle(_message.Message):
     """All bytes, if there are at most 256 KiB; then no chunk follows. Empty if chunks follow, or if total_bytes is 0."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
-        """At most 1024."""
+        """At most 1024. They may be left out in an update whose arrays are in `data`: docs/protocol.md, "Arrays without
+        descriptions".
+        """
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedbbpt.errors import ChecksumMismatch, InvalidTensor, MessageTooLarge
 from fedbbpt.limits import CHUNK_BYTES, MAX_RANK, MAX_TENSORS
-from fedbbpt.types import Array, Arrays
+from fedbbpt.types import Array, Arrays, Forms
 from fedbbpt.v1 import tensor_pb2 as pb
 
 _DTYPES: Mapping["pb.DType.ValueType", np.dtype[Any]] = {
@@ -84,6 +84,38 @@ def bundle(arrays: Arrays) -> tuple[pb.TensorBundle, bytes]:
         return announced, data
     announced.data = data
     return announced, b""
+
+
+def unlabelled(arrays: Arrays) -> pb.TensorBundle:
+    """Returns a bundle without descriptions of its arrays, for a receiver that knows them. It holds their bytes.
+
+    The checksum covers the descriptions, so that a receiver with others notices.
+    """
+    ordered = {name: arrays[name] for name in sorted(arrays)}
+    data = b"".join(_bytes(array) for array in ordered.values())
+    labels = _labels({name: (_DTYPES[_code(array)], array.shape) for name, array in ordered.items()})
+    return pb.TensorBundle(data=data, crc32c=google_crc32c.value(labels + data))
+
+
+def labelled(sent: pb.TensorBundle, forms: Forms) -> dict[str, Array]:
+    """Returns the arrays of a bundle without descriptions. Raises InvalidTensor, ChecksumMismatch."""
+    ordered = {name: forms[name] for name in sorted(forms)}
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, (dtype, shape) in ordered.items()}
+    if len(sent.data) != sum(sizes.values()):
+        fix = f"{sum(sizes.values())} bytes, of {', '.join(ordered) or 'no arrays'}"
+        raise InvalidTensor(f"{len(sent.data)} bytes of arrays", where="arrays.data", fix=fix)
+    if google_crc32c.value(_labels(ordered) + sent.data) != sent.crc32c:
+        raise ChecksumMismatch("the arrays were corrupted in transit, or are others", where="arrays.crc32c")
+    arrays: dict[str, Array] = {}
+    offset = 0
+    for name, (dtype, shape) in ordered.items():
+        arrays[name] = _array(sent.data[offset : offset + sizes[name]], dtype, shape, name)
+        offset += sizes[name]
+    return arrays
+
+
+def _labels(forms: Forms) -> bytes:
+    return "".join(f"{name} {dtype.str} {shape}\n" for name, (dtype, shape) in forms.items()).encode()
 
 
 def chunks(data: bytes) -> Iterator[pb.TensorChunk]:

@@ -48,6 +48,13 @@ def test_an_encoded_array_has_the_bits_in_the_codecs_name(codec: Codec) -> None:
 
 
 @each_codec
+def test_forms_are_those_of_encoded_arrays(codec: Codec) -> None:
+    arrays = some_arrays()
+    encoded = codec.encode(arrays, np.random.default_rng(1))
+    assert codec.forms(shapes(arrays)) == {name: (array.dtype, array.shape) for name, array in encoded.items()}
+
+
+@each_codec
 def test_the_same_generator_gives_the_same_bytes(codec: Codec) -> None:
     one = codec.encode(some_arrays(), np.random.default_rng(1))
     other = codec.encode(some_arrays(), np.random.default_rng(1))

@@ -8,7 +8,7 @@ from fedbbpt.wire.messages import coordinator_messages
 from fedbbpt.wire.messages.coordinator_messages import SharedTask
 from fedbbpt.wire.tensors import bundle, chunks
 
-SESSION = "s" * 20
+SESSION = "s" * 16
 """A session id of the usual length."""
 
 

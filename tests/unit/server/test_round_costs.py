@@ -16,6 +16,7 @@ from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.types import (
     Arrays,
+    Forms,
     Hello,
     Measurement,
     Metrics,
@@ -46,6 +47,9 @@ class CountingCodec:
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         return self._inner.encode(arrays, rng)
+
+    def forms(self, shapes: Mapping[str, tuple[int, ...]]) -> Forms:
+        return self._inner.forms(shapes)
 
     def decode(self, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
         self.decoded += 1

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from fedbbpt.errors import ChecksumMismatch, InvalidTensor, MessageTooLarge
 from fedbbpt.limits import CHUNK_BYTES
 from fedbbpt.v1 import tensor_pb2 as pb
-from fedbbpt.wire.tensors import Assembler, bundle, chunks, from_message, to_message
+from fedbbpt.wire.tensors import Assembler, bundle, chunks, from_message, labelled, to_message, unlabelled
 
 DTYPES = [np.float16, np.float32, np.float64, np.int8, np.int32, np.int64, np.uint8]
 finite_arrays = st.sampled_from(DTYPES).flatmap(
@@ -123,3 +123,28 @@ def test_too_large_bundle_is_rejected_before_a_byte_is_received() -> None:
     announced, _ = _long_bundle()
     with pytest.raises(MessageTooLarge, match="at most 1000"):
         Assembler(announced, limit_bytes=1000)
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=5), finite_arrays, max_size=4))
+def test_arrays_without_descriptions_survive_the_round_trip(arrays: dict[str, np.ndarray]) -> None:
+    forms = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    sent = unlabelled(dict(reversed(arrays.items())))
+    assert not sent.tensors
+    back = labelled(sent, forms)
+    assert {k: (v.dtype, v.shape, v.tobytes()) for k, v in back.items()} == {
+        k: (v.dtype, v.shape, v.tobytes()) for k, v in arrays.items()
+    }
+
+
+def test_arrays_without_descriptions_are_no_others() -> None:
+    """Kills: reading the bytes of one array as those of another of the same length."""
+    sent = unlabelled({"mean": np.ones(4, np.float32)})
+    float32, int32 = np.dtype("<f4"), np.dtype("<i4")
+    for forms in ({"theta": (float32, (4,))}, {"mean": (int32, (4,))}, {"mean": (float32, (2, 2))}):
+        with pytest.raises(ChecksumMismatch, match="corrupted in transit, or are others"):
+            labelled(sent, forms)
+    with pytest.raises(InvalidTensor, match=r"arrays\.data: 16 bytes of arrays; 20 bytes, of mean"):
+        labelled(sent, {"mean": (float32, (5,))})
+    sent.data = sent.data[:-1] + b"\0"
+    with pytest.raises(ChecksumMismatch):
+        labelled(sent, {"mean": (float32, (4,))})

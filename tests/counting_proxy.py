@@ -50,11 +50,12 @@ class CountingProxy:
         return ByteCount(*self._counts)
 
     async def _serve(self) -> int:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        port: int = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def _end(self) -> None:
+        self._server.close()
         for writer in self._writers:
             writer.close()
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
