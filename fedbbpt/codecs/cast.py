@@ -35,6 +35,7 @@ class Cast:
         return cast
 
     def form(self, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Returns the type and the shape that an array of that shape is encoded to."""
         return np.dtype(self.name), shape
 
     def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:
@@ -62,6 +63,7 @@ class Bfloat16:
         return upper.view(np.int8)
 
     def form(self, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Returns the type and the shape that an array of that shape is encoded to."""
         return np.dtype(np.int8), (2 * math.prod(shape),)
 
     def decode(self, encoded: Array, shape: tuple[int, ...], where: str) -> npt.NDArray[np.float64]:

@@ -40,6 +40,7 @@ class Integers:
         return np.concatenate([np.array([scale], "<f4").view(np.int8), self._packed(steps.astype(np.int8))])
 
     def form(self, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Returns the type and the shape that an array of that shape is encoded to."""
         count = math.prod(shape)
         if count < SHORT:
             return np.dtype(np.float32), shape
