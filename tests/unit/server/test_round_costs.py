@@ -62,7 +62,7 @@ class CountingServer:
     def __init__(self, inner: ServerHalf[Any]) -> None:
         self._inner = inner
         self.linear = inner.linear
-        self.restored = 0
+        self.restored = self.steps = 0
 
     def init(self, seed: int) -> Any:
         return self._inner.init(seed)
@@ -71,6 +71,7 @@ class CountingServer:
         return self._inner.broadcast(state, seed)
 
     def step(self, state: Any, updates: Sequence[Update], seed: int) -> tuple[Any, Metrics]:
+        self.steps += 1
         return self._inner.step(state, updates, seed)
 
     def prompt(self, state: Any) -> npt.NDArray[np.float32]:
@@ -87,14 +88,16 @@ class CountingServer:
 class Run:
     """A coordinator on a store in memory, with a codec and a method that count."""
 
-    def __init__(self) -> None:
-        self.store = MemoryStore()
+    def __init__(self, rounds: int = ROUNDS) -> None:
+        self.store, self.rounds = MemoryStore(), rounds
         self.start()
 
     def start(self) -> None:
         self.codec, self.method = CountingCodec(CODECS["int8"]), CountingServer(METHOD.server(CONFIG, SPACE))
         task = TaskSpec("{prompt} {text}", ("bad", "good"))
-        settings = RunSettings("run-1", task, ("0", "1"), SPACE, METHOD.settings(CONFIG), "int8", ROUNDS, "", "", 2**20)
+        settings = RunSettings(
+            "run-1", task, ("0", "1"), SPACE, METHOD.settings(CONFIG), "int8", self.rounds, "", "", 2**20
+        )
         self.coordinator = Coordinator(
             method_name=METHOD.name,
             method=self.method,
@@ -167,3 +170,16 @@ def test_a_duplicate_is_not_decoded(run: Run) -> None:
     again = Update({}, 4.0)
     assert run.coordinator.submit(run.sessions["anna"], task.id, again, 0.0) is Receipt.DUPLICATE
     assert run.counts == (1, 1)
+
+
+def test_a_restart_after_a_thousand_rounds_repeats_none_of_them() -> None:
+    """Kills: a recovery that takes longer the more rounds it looks back on."""
+    run = Run(rounds=1000)
+    run.join()
+    for _ in range(1000):
+        for client in CLIENTS:
+            run.answer(client)
+    assert run.method.steps == 1000
+    run.start()
+    assert len(run.coordinator.reports(0)) == 1000
+    assert (run.counts, run.method.steps) == ((0, 1), 0)
