@@ -13,7 +13,7 @@ from fedbbpt import seeds
 from fedbbpt.client.batches import ALL_EXAMPLES
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.codecs.travelling import packed
-from fedbbpt.errors import Overloaded, RateLimited, StoreError, Unavailable
+from fedbbpt.errors import ChecksumMismatch, DeadlineExceeded, Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.methods import readout_rounds
 from fedbbpt.types import FINALISTS, Arrays, Measurement, Phase, Receipt, Sampling, Task, Truncation, Update
@@ -159,7 +159,7 @@ class Agent:
         for attempt in count(1):
             try:
                 return self.answer(task)
-            except (Unavailable, Overloaded, RateLimited, StoreError) as error:
+            except (Unavailable, Overloaded, RateLimited, StoreError, DeadlineExceeded, ChecksumMismatch) as error:
                 if attempt.bit_count() == 1:  # the first, the second, the fourth, the eighth, ...
                     log.warning("round %d: %s; trying again", task.id.round, error)
                     link.report_trouble(f"{type(error).__name__}: {error}")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from google.protobuf.message import Message
 
 from fedbbpt.errors import (
+    ChecksumMismatch,
     Overloaded,
     PtmUnavailable,
     RateLimited,
@@ -71,7 +72,7 @@ class RemotePtm:
     """Implements `interfaces.Ptm` over a channel.
 
     Every call may raise RevisionChanged, DeadlineExceeded, any error of the service, and, after retries,
-    PtmUnavailable, Overloaded, RateLimited or StoreError.
+    PtmUnavailable, Overloaded, RateLimited, StoreError or ChecksumMismatch.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class RemotePtm:
         """
         self._stub = PtmServiceStub(channel)
         self._call_seconds = call_seconds
-        retried = (Unavailable, Overloaded, RateLimited, StoreError)
+        retried = (Unavailable, Overloaded, RateLimited, StoreError, ChecksumMismatch)
         self._patience = Patience(patience_seconds, PtmUnavailable, retried, line_of(channel), clock, pause)
         self._tasks: dict[str, TaskSpec] = {}
         self._registered: dict[str, _Registered] = {}

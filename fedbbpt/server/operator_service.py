@@ -32,8 +32,9 @@ class RunService(run_pb2_grpc.RunServiceServicer):
     tokens of the process, unless it has others for its operators.
     """
 
-    def __init__(self, runs: Runs, guard: CallInterceptor, watch_seconds: float) -> None:
-        self._runs, self._guard, self._watch_seconds = runs, guard, watch_seconds
+    def __init__(self, runs: Runs, guard: CallInterceptor, watch_seconds: float, heartbeat_seconds: float) -> None:
+        self._runs, self._guard = runs, guard
+        self._watch_seconds, self._heartbeat_seconds = watch_seconds, heartbeat_seconds
 
     def _looked_at(self, name: str, context: Context) -> LiveRun:
         run = self._runs.named(name)
@@ -58,7 +59,8 @@ class RunService(run_pb2_grpc.RunServiceServicer):
             if ended:
                 return
             await set_within(run.ended, self._watch_seconds)
-            await status_changed.wait()
+            # A message without news, so that no proxy takes a quiet run for a dead connection.
+            await set_within(status_changed, self._heartbeat_seconds)
 
     async def GetResult(self, request: pb.GetResultRequest, context: Context) -> pb.GetResultResponse:
         run = self._looked_at(request.run, context)

@@ -250,7 +250,7 @@ async def serve(
         tokens: the bearer tokens that are accepted; empty accepts every caller.
         operators: the bearer tokens of operators; empty: `tokens` admit operators as well as clients.
         insecure: whether to serve without TLS on an address that other machines can reach.
-        heartbeat_seconds: the longest silence of a stream of tasks.
+        heartbeat_seconds: the longest silence of a stream of tasks, and of one to a watcher.
         watch_seconds: the shortest time between two messages to a watcher.
 
     Raises:
@@ -269,7 +269,8 @@ async def serve(
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(COORDINATOR_SERVICE, serialised),))
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, by_name(server))
-    run_pb2_grpc.add_RunServiceServicer_to_server(RunService(runs, guard, watch_seconds), by_name(server))
+    run_service = RunService(runs, guard, watch_seconds, heartbeat_seconds)
+    run_pb2_grpc.add_RunServiceServicer_to_server(run_service, by_name(server))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, by_name(server))
     names = (COORDINATOR_SERVICE, RUN_SERVICE)

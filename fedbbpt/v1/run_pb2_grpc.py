@@ -159,7 +159,8 @@ class RunServiceServicer(object):
 
     def WatchRun(self, request, context):
         """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
-        four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
+        four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
+        ended. Effect: none. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,7 +65,8 @@ class RunServiceStub:
     """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]
     """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
-    four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
+    four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
+    ended. Effect: none. Idempotent.
     """
     StopRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]
     """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
@@ -122,7 +123,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """GetRun returns the current state of the run. Effect: none. Idempotent."""
     WatchRun: _aio.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]  # type: ignore[assignment]
     """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
-    four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
+    four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
+    ended. Effect: none. Idempotent.
     """
     StopRun: _aio.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]  # type: ignore[assignment]
     """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
@@ -224,7 +226,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.WatchRunResponse], _abc.AsyncIterator[_run_pb2.WatchRunResponse]]:
         """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
-        four times a second. The stream ends when the run has ended. Effect: none. Idempotent.
+        four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
+        ended. Effect: none. Idempotent.
         """
 
     @_abc_1.abstractmethod

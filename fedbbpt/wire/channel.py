@@ -15,6 +15,7 @@ from fedbbpt.errors import InsecureAddress, PortTaken
 from fedbbpt.limits import MAX_CONCURRENT_CALLS, MAX_MESSAGE_BYTES
 from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback, parse_address
 from fedbbpt.wire.balancing import target
+from fedbbpt.wire.checksummed_channel import ChecksummedChannel
 from fedbbpt.wire.descriptors import connection_limit
 from fedbbpt.wire.diagnosis import find_cause
 from fedbbpt.wire.interceptors import CallInterceptor
@@ -104,8 +105,9 @@ def connect(
         ("grpc.enable_retries", 0),
         *found.options,
     ]
+    channel: grpc.Channel
     if tls is None:
-        channel = grpc.insecure_channel(found.name, options)
+        channel = ChecksummedChannel(lambda: grpc.insecure_channel(found.name, options))
     else:
         channel = grpc.secure_channel(found.name, channel_credentials(tls), options)
     if token:

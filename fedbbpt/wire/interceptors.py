@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from fedbbpt.errors import FedbbptError, InvalidRequest, Overloaded, Unauthenticated, WrongService
+from fedbbpt.wire.checksums import METADATA, sealed, unsealed
 from fedbbpt.wire.status import logged, to_status
 from fedbbpt.wire.tokens import shown_token, token_digest
 
@@ -87,8 +88,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """
         self._limit, self._open, self._others = limit, 0, others
         self.accept(tokens, operators)
-        self._guarded: dict[str, Handler] = {}
-        """The wrapped handlers by method. A server's handlers never change."""
+        self._guarded: dict[tuple[str, bool], Handler] = {}
+        """The wrapped handlers by method, and whether its messages have checksums. A server's handlers never change."""
 
         async def reject(requests: AsyncIterator[bytes], context: Context) -> None:
             raise Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")
@@ -102,12 +103,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self.operators = frozenset(map(token_digest, operators)) or self.tokens
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        guarded = self._guarded.get(details.method)
+        # Only links without TLS have checksums, and few of those who care for speed do without TLS.
+        key = details.method, METADATA in (details.invocation_metadata or ())
+        guarded = self._guarded.get(key)
         if guarded is None:
             handler = await continuation(details)
             if handler is None:
                 return None
-            guarded = self._guarded[details.method] = self._guard(handler)
+            guarded = self._guarded[key] = self._guard(_with_checksums(handler) if key[1] else handler)
         if self.operators and not details.method.startswith(OPEN_SERVICES) and not self._shows_token(details):
             return self._rejecting
         return guarded
@@ -152,6 +155,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
         shown = shown_token(details.invocation_metadata)
         return shown in self.operators or shown in self.tokens or shown in self._others()
+
+
+def _with_checksums(handler: Handler) -> Handler:
+    """Returns a handler whose requests and responses end with their checksums."""
+    parse, serialise = handler.request_deserializer, handler.response_serializer
+
+    def read(data: bytes) -> Any:
+        return parse(unsealed(data)) if parse else unsealed(data)
+
+    def write(response: Any) -> bytes:
+        return sealed(serialise(response) if serialise else response)
+
+    return handler._replace(request_deserializer=read, response_serializer=write)
 
 
 def _read(data: bytes, parse: Callable[[bytes], Any]) -> Any:

@@ -10,13 +10,14 @@ from math import ceil
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError, Unavailable
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
+from fedbbpt.wire.checksums import UNREADABLE
 from fedbbpt.wire.http_answers import http_problem
 from fedbbpt.wire.messages.durations import seconds_of
 
@@ -121,6 +122,9 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
             return _CLASSES[info.reason](status.message, where=info.metadata["where"], fix=info.metadata["fix"])
     code, text = error.code(), error.details() or ""
+    if text == UNREADABLE:
+        fix = "the same call again; with TLS no bit can change on the way"
+        return errors.ChecksumMismatch("an answer was corrupted in transit", fix=fix)
     if problem := http_problem(text, unavailable):
         return problem
     if code is Code.DEADLINE_EXCEEDED:
@@ -152,8 +156,11 @@ def connection_failed(error: grpc.RpcError) -> bool:
 
 
 def _status(call: grpc.Call) -> status_pb2.Status:
-    """Returns the google.rpc status of an ended call; an empty one if the server sent none."""
-    return rpc_status.from_call(call) or status_pb2.Status()
+    """Returns the google.rpc status of an ended call; an empty one if the server sent none that can be read."""
+    try:
+        return rpc_status.from_call(call) or status_pb2.Status()
+    except (DecodeError, ValueError):  # damaged on the way, or of something in between
+        return status_pb2.Status()
 
 
 def retry_seconds(error: grpc.RpcError) -> float:

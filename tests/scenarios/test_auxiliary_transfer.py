@@ -27,7 +27,7 @@ from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.traffic import TrafficMeter
 from tests.federation import AdvancingLoop
-from tests.robustness.test_wire_faults import At, Proxy, Then, Way
+from tests.robustness.proxy import At, Proxy, Then, Way
 
 T = TypeVar("T")
 
