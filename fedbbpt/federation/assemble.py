@@ -43,7 +43,7 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
     return Coordinator(
         method_name=job.method.name,
         method=server_half(job.definition(), job.method, job.space(), settings.downlink),
-        codec=CODECS[job.codec.uplink],
+        codec=CODECS[settings.codec],
         settings=settings,
         seed=job.run.seed,
         cohort=cohort_rules(job),

@@ -98,7 +98,7 @@ class Job(Section):
         if self.definition().white_box:
             what = f"clients of {method.name} train a model of their own, which has no readout"
             raise contradiction("task.views", what, "no views and no columns, or another method")
-        if self.codec.uplink != "float32":
+        if self.codec.uplink not in ("auto", "float32"):
             what = "the sums that a readout is fitted from need more digits"
             raise contradiction("codec.uplink", what, '"float32"')
         before = 2 * method.readout.rounds

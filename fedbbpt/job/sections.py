@@ -242,8 +242,12 @@ CodecName: TypeAlias = Literal["float32", "float16", "bfloat16", "int8", "int4",
 class CodecSection(Section):
     """`[codec]`: the encoding of what travels."""
 
-    uplink: CodecName = Field("float32", description="Encoding of the updates that clients send.")
-    downlink: Literal["auto"] | CodecName = Field(
+    uplink: Literal["auto", CodecName] = Field(
+        "auto",
+        description="Encoding of the updates that clients send; auto: float16 for Newton steps without a readout, "
+        "float32 otherwise.",
+    )
+    downlink: Literal["auto", CodecName] = Field(
         "auto",
         description="Encoding of what broadcasts change from round to round; auto: what suits the method. float32: "
         "broadcasts travel whole, or clients replay the search.",

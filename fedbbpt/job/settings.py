@@ -4,7 +4,7 @@ from fedbbpt import seeds
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job
 from fedbbpt.limits import MAX_CLASSES, MAX_UPDATE_BYTES
-from fedbbpt.methods import downlink_codec, told_settings
+from fedbbpt.methods import downlink_codec, told_settings, uplink_codec
 from fedbbpt.types import Auxiliary, RunSettings, Sampling, TaskSpec
 
 DEFAULT_TEMPLATE = "{prompt} {text}"
@@ -56,7 +56,7 @@ def run_settings(
         labels=job.task.labels,
         space=job.space(),
         method=told_settings(job.definition(), job.method),
-        codec=job.codec.uplink,
+        codec=uplink_codec(job.definition(), job.method, job.space(), job.codec.uplink),
         downlink=downlink_codec(job.definition(), job.method, job.space(), job.codec.downlink),
         rounds=job.run.rounds,
         ptm_address=ptm_address,

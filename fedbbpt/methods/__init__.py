@@ -22,7 +22,7 @@ from fedbbpt.prompts import space_of
 from fedbbpt.types import ExtensionSettings, MethodSettings, RunSettings
 
 AUTO, WHOLE = "auto", "float32"
-"""Values of `codec.downlink`: one that leaves the choice to the method, and one for broadcasts that travel whole."""
+"""Names of codecs in a job: one that leaves the choice to the method, and one with which broadcasts travel whole."""
 GROUP = "fedbbpt.methods"
 """The entry-point group of plug-in methods."""
 
@@ -139,6 +139,20 @@ class ClientMethod:
             what = f"the model owner takes no part in {self.method.name}"
             raise InvalidInput(what, where="method", fix="fed-sp")
         return self.method.owner(self.settings, self.space, model)
+
+
+def uplink_codec(method: AnyMethod, config: MethodConfig, space: PromptSpace, chosen: str) -> str:
+    """Returns the codec of a run's updates.
+
+    Args:
+        method: The method.
+        config: Its table of the job.
+        space: The space of z.
+        chosen: The codec that the job names, or "auto" for the method's own.
+    """
+    if chosen != AUTO:
+        return chosen
+    return WHOLE if space.views else method.uplink(method.settings(config))
 
 
 def downlink_codec(method: AnyMethod, config: MethodConfig, space: PromptSpace, chosen: str) -> str:

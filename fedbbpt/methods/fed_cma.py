@@ -335,4 +335,6 @@ METHOD = Method(
     client=FedCmaClient,
     needs_scores=lambda settings: settings.expansion_sent,
     replay=replay,
+    # An expansion has N^2 / 2 numbers, and float16 moves its steps by less than their candidates do.
+    uplink=lambda settings: "float16" if settings.expansion_sent else "float32",
 )

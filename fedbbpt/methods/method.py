@@ -85,6 +85,8 @@ class Method(Generic[C, S]):
 
     "" if there is none. Broadcasts of a point can be encoded.
     """
+    uplink: Callable[[S], str] = lambda settings: "float32"
+    """Returns the codec of updates where a job leaves the choice, for runs without a readout."""
     downlink: str = "float32"
     """The codec of broadcasts where a job leaves the choice. float32 sends them whole."""
     owner: Callable[[S, PromptSpace, WhiteBox], ClientHalf] | None = None

@@ -1,6 +1,7 @@
 """Bytes of a client and round, counted at a proxy, with TLS, a token and all framing, at n = 500.
 
-Clients that answer one after the other take some 60 bytes more than those that answer at the same time.
+Clients that answer one after the other take 60 to 100 bytes more than those that answer at the same time, because more
+of gRPC's flow control travels in records of its own.
 """
 
 from pathlib import Path
@@ -27,13 +28,13 @@ class Roomy(OverGrpc):
 @pytest.mark.parametrize(
     ("method", "uplink", "most_up", "most_down"),
     [
-        ({"name": "fed-cma", "step": "ranks"}, "float32", 300, 600),
+        ({"name": "fed-cma", "step": "ranks"}, "float32", 400, 600),
         ({"name": "fed-cma", "step": "newton"}, "float16", 1_000, 600),
-        ({"name": "fed-bpt", "local_covariance": "identity", "perturb_rate": 0.0}, "int8", 780, 1_300),
+        ({"name": "fed-bpt", "local_covariance": "identity", "perturb_rate": 0.0}, "int8", 850, 1_300),
         (
             {"name": "fed-bpt", "local_covariance": "identity", "perturb_rate": 0.0, "uplink": "ranks"},
             "float32",
-            300,
+            400,
             1_300,
         ),
         ({"name": "fed-bbpt", "uplink": "scalars"}, "float32", 1_000, 9_500),

@@ -1,4 +1,4 @@
-"""`codec.downlink`: the method's choice, and codecs that its broadcasts cannot have."""
+"""The codecs of a job: the method's choice, and codecs that its broadcasts cannot have."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job
+from fedbbpt.job.sections import CodecSection
 from fedbbpt.job.settings import run_settings
 
 LABELS = {"labels": ["a", "b"]}
@@ -32,6 +33,21 @@ def test_a_method_chooses_the_codec_of_its_broadcasts(method: dict[str, Any], ch
 
 def test_a_search_with_a_readout_sends_broadcasts_whole() -> None:
     assert downlink({"name": "fed-bpt"}, {"columns": ["c"]}) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "chosen"),
+    [
+        ({"name": "fed-cma"}, {}, "float16"),
+        ({"name": "fed-cma"}, {"columns": ["c"]}, "float32"),
+        ({"name": "fed-cma", "step": "ranks"}, {}, "float32"),
+        ({"name": "fed-bpt"}, {}, "float32"),
+    ],
+)
+def test_a_method_chooses_the_codec_of_its_updates(method: dict[str, Any], task: dict[str, Any], chosen: str) -> None:
+    job = Job.model_validate({"method": method, "task": LABELS | task})
+    assert run_settings(job, "run-1").codec == chosen
+    assert run_settings(job.model_copy(update={"codec": CodecSection(uplink="int4")}), "run-1").codec == "int4"
 
 
 @pytest.mark.parametrize("task", [{}, {"columns": ["c"]}])
