@@ -57,7 +57,7 @@ def _table(found: Scale) -> Table:
         ("its peak", f"{found.memory_peak:,.0f}"),
         ("tasks of a client", f"{found.fewest_tasks:,} to {found.most_tasks:,}"),
         ("receipts", ", ".join(f"{kind} {number:,}" for kind, number in sorted(found.receipts.items())) or "none"),
-        ("streams lost", ", ".join(f"{kind} {number:,}" for kind, number in sorted(found.lost.items())) or "none"),
+        ("calls lost", ", ".join(f"{kind} {number:,}" for kind, number in sorted(found.lost.items())) or "none"),
     ):
         table.add_row(name, value)
     return table

@@ -426,7 +426,7 @@ class Coordinator:
         """
         before, owners_turn = self._round, self._round.phase is Phase.TUNE
         asked = [member for member in changed if self._is_owner(member.client_id) == owners_turn]
-        if any([self._eligible.put(member) for member in asked]):
+        if any([self._eligible.put(member) for member in asked]) and not before.closed:
             self._round, _ = step(before, CohortChanged(self._eligible.cohort()))
             self.tasks_version += self._round.cohort != before.cohort
         self.status_version += 1

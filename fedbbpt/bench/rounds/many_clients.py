@@ -22,6 +22,8 @@ from fedbbpt.wire.tls import channel_credentials
 
 AT_A_TIME = 64
 """Clients of one process that connect, or join, at a time."""
+LONGEST_REASON = 120
+"""Characters."""
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Tally:
     """The number of tasks that each client received."""
     receipts: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
-    """Streams that ended with an error, by its code."""
+    """Calls that ended with an error, by its code and reason. Their clients open another stream."""
 
 
 def take_part(
@@ -64,19 +66,24 @@ def take_part(
                 session: str = (await stub.Join(coordinator_messages.join_request(hello))).session
                 return session
 
+        async def stay(index: int, stub: Any, session: str) -> None:
+            while True:
+                try:
+                    return await answer(index, stub, session)
+                except grpc.aio.AioRpcError as error:
+                    tally.lost[f"{error.code().name}: {error.details()}"[:LONGEST_REASON]] += 1
+                    await asyncio.sleep(1.0)
+
         async def answer(index: int, stub: Any, session: str) -> None:
-            try:
-                async for response in stub.StreamTasks(pb.StreamTasksRequest(session=session)):
-                    if response.WhichOneof("event") == "task":
-                        tally.tasks[index] += 1
-                        request = pb.SubmitUpdateRequest()
-                        request.CopyFrom(templates[response.task.id.phase])
-                        request.header.session = session
-                        request.header.id.CopyFrom(response.task.id)
-                        receipt = (await stub.SubmitUpdate(request)).receipt
-                        tally.receipts[pb.Receipt.Name(receipt).removeprefix("RECEIPT_")] += 1
-            except grpc.aio.AioRpcError as error:
-                tally.lost[error.code().name] += 1
+            async for response in stub.StreamTasks(pb.StreamTasksRequest(session=session)):
+                if response.WhichOneof("event") == "task":
+                    tally.tasks[index] += 1
+                    request = pb.SubmitUpdateRequest()
+                    request.CopyFrom(templates[response.task.id.phase])
+                    request.header.session = session
+                    request.header.id.CopyFrom(response.task.id)
+                    receipt = (await stub.SubmitUpdate(request)).receipt
+                    tally.receipts[pb.Receipt.Name(receipt).removeprefix("RECEIPT_")] += 1
 
         await asyncio.gather(*map(connect, channels))
         connection.send("connected")
@@ -86,7 +93,7 @@ def take_part(
         sessions = await asyncio.gather(*(join(index, stub) for index, stub in enumerate(stubs)))
         tally.joined = begun, time.monotonic()
         connection.send("joined")
-        await asyncio.gather(*(answer(i, *each) for i, each in enumerate(zip(stubs, sessions, strict=True))))
+        await asyncio.gather(*(stay(i, *each) for i, each in enumerate(zip(stubs, sessions, strict=True))))
         for channel in channels:
             await channel.close(None)
         return tally

@@ -55,7 +55,7 @@ class Scale:
     receipts: dict[str, int]
     """Receipts by kind."""
     lost: dict[str, int]
-    """Streams that ended with an error, by its code."""
+    """Calls that ended with an error, by its code and reason."""
 
     def record(self) -> dict[str, Any]:
         """Returns the measurement as JSON values."""
