@@ -45,6 +45,8 @@ MAX_RUN_NAME_CHARACTERS = 64
 """Characters of a run's name, which names its folder."""
 MAX_JOB_BYTES = 2**20
 """The text of a submitted job."""
+MAX_START_BYTES = 2**21
+"""The file of the prompt that a submitted run begins at."""
 MAX_RUN_TOKENS = 1024
 """Tokens of a run of its own."""
 

@@ -16,6 +16,7 @@ from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.options import read_tokens
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.fetched_result import save_result
+from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.server.remote import RemoteRun, RemoteRuns
 from fedbbpt.types import NewRun
 from fedbbpt.wire.tokens import token_digest
@@ -23,24 +24,31 @@ from fedbbpt.wire.tokens import token_digest
 Run = Annotated[str, typer.Argument(metavar="NAME", help="The name of the run.")]
 
 
+NewName = Annotated[str, typer.Option("--name", help="The run's name. By default the job's own.")]
+NamedPtm = Annotated[
+    str, typer.Option("--ptm", metavar="HOST:PORT,...", help="The PTM service that the coordinator names to clients.")
+]
+Revision = Annotated[str, typer.Option("--ptm-revision", help="The only revision of the PTM that clients may use.")]
+RunTokens = Annotated[
+    Path | None,
+    typer.Option(
+        "--run-token-file",
+        metavar="FILE",
+        help="Tokens that admit clients to this run only, one on each line. By default the coordinator's own do.",
+        rich_help_panel=options.SECURITY,
+        show_default=False,
+    ),
+]
+
+
 @with_bundles
 def submit(
     job_file: options.JobFile,
     access: CoordinatorAccess,
-    name: Annotated[str, typer.Option(help="The run's name. By default the job's own.")] = "",
-    ptm: Annotated[
-        str, typer.Option(metavar="HOST:PORT,...", help="The PTM service that the coordinator names to clients.")
-    ] = "",
-    ptm_revision: Annotated[str, typer.Option(help="The only revision of the PTM that clients may use.")] = "",
-    run_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Tokens that admit clients to this run only, one on each line. By default the coordinator's own do.",
-            rich_help_panel=options.SECURITY,
-            show_default=False,
-        ),
-    ] = None,
+    name: NewName = "",
+    ptm: NamedPtm = "",
+    ptm_revision: Revision = "",
+    run_token_file: RunTokens = None,
     json: options.Json = False,
 ) -> None:
     """Begin a run on a coordinator that serves many. Its clients may join at once.
@@ -48,13 +56,44 @@ def submit(
     Example: fedbbpt runs submit job.toml --coordinator hub.example.org:7000 --tls-ca ca.pem --token-file token
     """
     log_to_stderr(logging.WARNING)
+    _submit(access, NewRun(name, _read(job_file), ptm, ptm_revision, _digests(run_token_file)), json)
+
+
+@with_bundles
+def start_from(
+    prompt: Annotated[Path, typer.Argument(metavar="PROMPT", help="The prompt.safetensors of another run.")],
+    job_file: options.JobFile,
+    access: CoordinatorAccess,
+    name: NewName = "",
+    ptm: NamedPtm = "",
+    ptm_revision: Revision = "",
+    run_token_file: RunTokens = None,
+    json: options.Json = False,
+) -> None:
+    """Begin a run at the prompt that another run has found. A readout is fitted anew.
+
+    Example: fedbbpt runs start-from prompt.safetensors job.toml --coordinator 127.0.0.1:7000
+    """
+    log_to_stderr(logging.WARNING)
+    read_prompt(prompt)  # so that a file that is no prompt is refused here
+    new = NewRun(name, _read(job_file), ptm, ptm_revision, _digests(run_token_file), prompt.read_bytes())
+    _submit(access, new, json)
+
+
+def _submit(access: CoordinatorAccess, new: NewRun, json: bool) -> None:
+    with access.connect() as channel:
+        print_status(RemoteRuns(channel).submit(new), json)
+
+
+def _read(job_file: Path) -> str:
     try:
-        text = job_file.read_text(encoding="utf-8")
+        return job_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(str(error), where=str(job_file), fix="a job file; `fedbbpt init` writes one") from None
-    digests = tuple(map(token_digest, read_tokens(run_token_file)))
-    with access.connect() as channel:
-        print_status(RemoteRuns(channel).submit(NewRun(name, text, ptm, ptm_revision, digests)), json)
+
+
+def _digests(token_file: Path | None) -> tuple[str, ...]:
+    return tuple(map(token_digest, read_tokens(token_file)))
 
 
 @with_bundles

@@ -84,6 +84,9 @@ TREE: Mapping[str, Node] = {
             "submit": Leaf(
                 "runs", "submit", "Begin a run on a coordinator that serves many. Its clients may join at once."
             ),
+            "start-from": Leaf(
+                "runs", "start_from", "Begin a run at the prompt that another run has found. A readout is fitted anew."
+            ),
             "list": Leaf("runs", "list_runs", "List the runs of a coordinator, those that have ended included."),
             "show": Leaf(
                 "runs", "show_run", "Show the state of a run, its clients and its cost, as `fedbbpt status` does."

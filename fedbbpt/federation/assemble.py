@@ -8,6 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from fedbbpt.client.agent import Agent, NoDevExamples
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
@@ -27,7 +30,13 @@ from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, RunSettings
 
 
-def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic = lambda: None) -> Coordinator:
+def coordinator(
+    job: Job,
+    settings: RunSettings,
+    store: Store,
+    traffic: Traffic = lambda: None,
+    start: npt.NDArray[np.float32] | None = None,
+) -> Coordinator:
     """Returns the coordinator of a job's run: of a new run, or of the unfinished one in the store.
 
     Args:
@@ -35,8 +44,10 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
         settings: The settings that clients are told when they join.
         store: The run's durable state.
         traffic: Returns the bytes that clients have sent and received so far, or None if they are not counted.
+        start: The prompt `[n]` that a new run begins at, if not at the prompt 0.
 
     Raises:
+        InvalidInput: The method cannot begin at `start`.
         StoreError: The store holds another run, or cannot be read.
     """
     told = job.definition().settings(job.method)
@@ -50,6 +61,7 @@ def coordinator(job: Job, settings: RunSettings, store: Store, traffic: Traffic 
         store=store,
         traffic=traffic,
         replay=replay_of(job.definition(), told, job.space(), settings.downlink),
+        start=start,
     )
 
 

@@ -29,11 +29,12 @@ from fedbbpt.errors import (
 from fedbbpt.federation import assemble
 from fedbbpt.federation.run_folder import BACKUPS, JOB, STORE, SUMMARY
 from fedbbpt.federation.run_records import RunRecords, card_of
+from fedbbpt.federation.starting_prompt import starting_prompt
 from fedbbpt.federation.task_completion import with_preset
 from fedbbpt.host.files import atomic_write, sync_folder
 from fedbbpt.job.config import Job, parse_job, read_job
 from fedbbpt.job.settings import run_settings, task_spec
-from fedbbpt.limits import MAX_JOB_BYTES, MAX_RUN_NAME_CHARACTERS, MAX_RUN_TOKENS, MAX_RUNS
+from fedbbpt.limits import MAX_JOB_BYTES, MAX_RUN_NAME_CHARACTERS, MAX_RUN_TOKENS, MAX_RUNS, MAX_START_BYTES
 from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.stores.opening import await_store, folder_of, open_store
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 REQUEST = "run.json"
 """What a request for a run says besides its job."""
+START = "start.safetensors"
+"""The prompt that a run begins at, if a request gave one."""
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME_CHARACTERS - 1}}}")
 
 
@@ -77,6 +80,7 @@ def open_run(
     standby: bool = False,
     auxiliary: Path | None = None,
     rounds: int | None = None,
+    start: Path | None = None,
 ) -> OpenRun:
     """Begins the run of a job, or continues the one in the store.
 
@@ -89,10 +93,11 @@ def open_run(
         standby: Whether to wait for the store while another coordinator has it.
         auxiliary: The auxiliary model for clients of a white-box method.
         rounds: The number of rounds; None: the job's.
+        start: The file of the prompt that a new run begins at; None: the method's own.
 
     Raises:
         StoreError: The store cannot be opened, or holds another run.
-        InvalidInput: The auxiliary model cannot be read.
+        InvalidInput: The auxiliary model cannot be read, or the run cannot begin at `start`.
     """
     # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
@@ -106,7 +111,8 @@ def open_run(
         if rounds is not None:
             settings = replace(settings, rounds=rounds)
         timed = TimedStore(store)
-        coordinator = assemble.coordinator(job, settings, timed, traffic.read)
+        first = None if start is None else starting_prompt(start, job)
+        coordinator = assemble.coordinator(job, settings, timed, traffic.read, first)
     except BaseException:
         store.close()
         raise
@@ -170,9 +176,11 @@ class RunFolders:
         try:
             path.mkdir()
             atomic_write(path / JOB, request.job)
+            if request.start:
+                atomic_write(path / START, request.start)
             self._write_request(request)
             sync_folder(self._folder)
-            self._open[request.name] = open_run(job, path / STORE, request)
+            self._open[request.name] = open_run(job, path / STORE, request, start=_start(path))
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise StoreError(error.strerror or str(error), where=str(path), fix="a disk with space") from None
@@ -213,11 +221,15 @@ class RunFolders:
     def _reopen(self, name: str) -> LiveRun:
         path, request = self._folder / name, self._read_request(name)
         job = complete_job(read_job(path / JOB), str(path / JOB))
-        self._open[name] = open_run(job, path / STORE, request, rounds=self._read(name).get("rounds"))
+        self._open[name] = open_run(
+            job, path / STORE, request, rounds=self._read(name).get("rounds"), start=_start(path)
+        )
         return self._open[name].live
 
     def _write_request(self, request: NewRun, rounds: int | None = None) -> None:
-        content = {key: value for key, value in asdict(request).items() if key != "job"} | {"rounds": rounds}
+        content = {key: value for key, value in asdict(request).items() if key not in ("job", "start")} | {
+            "rounds": rounds
+        }
         atomic_write(self._folder / request.name / REQUEST, json.dumps(content, indent=2) + "\n")
 
     def _read(self, name: str) -> Mapping[str, Any]:
@@ -239,15 +251,23 @@ class RunFolders:
 
     def _same(self, path: Path, request: NewRun) -> bool:
         return (
-            self._read_request(request.name) == replace(request, job="")
+            self._read_request(request.name) == replace(request, job="", start=b"")
+            and (path.joinpath(START).read_bytes() if _start(path) else b"") == request.start
             and path.joinpath(JOB).read_text(encoding="utf-8") == request.job
         )
+
+
+def _start(folder: Path) -> Path | None:
+    """Returns the file of the prompt that a run begins at, if it has one."""
+    return path if (path := folder / START).exists() else None
 
 
 def _checked(new: NewRun) -> tuple[Job, NewRun]:
     """Returns the job of a request, and the request with its name. Raises InvalidJob, InvalidInput."""
     if len(new.job.encode()) > MAX_JOB_BYTES:
         raise InvalidInput("the job is too large", where="job", fix=f"at most {MAX_JOB_BYTES} bytes")
+    if len(new.start) > MAX_START_BYTES:
+        raise InvalidInput("the prompt is too large", where="start", fix=f"at most {MAX_START_BYTES} bytes")
     job = complete_job(parse_job(new.job, "the job"), "the job")
     name = new.name or job.run.name
     if not _NAME.fullmatch(name):

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from fedbbpt.errors import InvalidPlugin
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, ServerHalf
-from fedbbpt.methods import readout_rounds
+from fedbbpt.methods import readout_rounds, starting
 from fedbbpt.methods.method import ReadoutConfig
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.readout import ReadoutSpace
@@ -90,6 +90,11 @@ class AlternatingServer:
     def init(self, seed: int) -> AlternatingState:
         fit = readout_rounds.start(self._config, self._space)
         return AlternatingState(fitting=True, since=0, turn=0, fit=fit, search=self._search.init(seed))
+
+    def started(self, state: AlternatingState, z: npt.NDArray[np.float32]) -> AlternatingState:
+        """Returns the state whose search begins at the prompt of z. Its readout is fitted anew, from zeros."""
+        search = starting.started(self._search, type(self._search).__name__, state.search, z[: self._space.prompt.dim])
+        return replace(state, search=search)
 
     def broadcast(self, state: AlternatingState, seed: int) -> Arrays:
         if state.fitting:

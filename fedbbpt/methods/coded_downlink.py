@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Codec, ServerHalf
+from fedbbpt.methods import starting
 from fedbbpt.types import Array, Arrays, Metrics, Orders, Update, pack
 
 STEP = "step"
@@ -44,6 +45,10 @@ class CodedServer:
     def init(self, seed: int) -> CodedState:
         search = self._inner.init(seed)
         return CodedState(search, np.zeros(getattr(search, self._point).shape), np.zeros(0, np.int8))
+
+    def started(self, state: CodedState, z: npt.NDArray[np.float32]) -> CodedState:
+        search = starting.started(self._inner, type(self._inner).__name__, state.search, z)
+        return replace(state, search=search)
 
     def broadcast(self, state: CodedState, seed: int) -> Arrays:
         return self._inner.broadcast(state.search, seed)

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedbbpt import seeds
-from fedbbpt.errors import InvalidJob
+from fedbbpt.errors import InvalidInput, InvalidJob
 from fedbbpt.interfaces import Objectives, Optimizer, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
 from fedbbpt.optim.adamw import AdamWState
@@ -290,6 +290,13 @@ class FedBbptServer:
 
     def init(self, seed: int) -> FedBbptState:
         return FedBbptState(self._tunable.init(), round=0)
+
+    def started(self, state: FedBbptState, z: npt.NDArray[np.float32]) -> FedBbptState:
+        """Returns the state at z, which only the visual generator has as its parameters. Raises InvalidInput."""
+        if self._settings.generator != "visual":
+            what = f"the {self._settings.generator} generator cannot begin at a given prompt"
+            raise InvalidInput(what, where="start", fix="another method")
+        return FedBbptState(z.astype(np.float64), round=0)
 
     def broadcast(self, state: FedBbptState, seed: int) -> Arrays:
         arrays: Arrays = {"theta": state.theta.astype(np.float32)}

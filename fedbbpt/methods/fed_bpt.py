@@ -217,6 +217,9 @@ class FedBptServer:
         """Returns the first state. Between rounds, the state's sigma is the clients' step size."""
         return self._search.init(np.zeros(self._dim))
 
+    def started(self, state: CmaState, z: npt.NDArray[np.float32]) -> CmaState:
+        return self._search.init(z.astype(np.float64))
+
     def broadcast(self, state: CmaState, seed: int) -> Arrays:
         arrays = {"mean": self.prompt(state), "sigma": np.array([state.sigma], np.float32)}
         first, top = self._config.norm_limit, self._config.norm_limit_top

@@ -115,6 +115,9 @@ class FedCmaServer:
     def init(self, seed: int) -> CmaState:
         return self._search.init(np.zeros(self._dim))
 
+    def started(self, state: CmaState, z: npt.NDArray[np.float32]) -> CmaState:
+        return self._search.init(z.astype(np.float64))
+
     def broadcast(self, state: CmaState, seed: int) -> Arrays:
         if self._settings.candidates_sent:
             return {"mean": self.prompt(state), "candidates": self._search.ask(state, seed).astype(np.float32)}
@@ -164,7 +167,12 @@ class FedNewtonServer:
         self._dim = space.dim
 
     def init(self, seed: int) -> FedNewtonState:
-        start = np.zeros(self._dim)
+        return self._at(np.zeros(self._dim))
+
+    def started(self, state: FedNewtonState, z: npt.NDArray[np.float32]) -> FedNewtonState:
+        return self._at(z.astype(np.float64))
+
+    def _at(self, start: npt.NDArray[np.float64]) -> FedNewtonState:
         return FedNewtonState(self._search.init(start), start, np.zeros(1, np.int64), self._search.scale)
 
     def broadcast(self, state: FedNewtonState, seed: int) -> Arrays:

@@ -123,6 +123,9 @@ class FedSpServer:
     def init(self, seed: int) -> FedSpState:
         return FedSpState(np.zeros(self._dim, np.float32))
 
+    def started(self, state: FedSpState, z: npt.NDArray[np.float32]) -> FedSpState:
+        return FedSpState(z)
+
     def broadcast(self, state: FedSpState, seed: int) -> Arrays:
         return {"z": state.z}
 

@@ -69,6 +69,9 @@ class FedavgBbtServer:
     def init(self, seed: int) -> FedavgBbtState:
         return FedavgBbtState(np.zeros(self._dim), self._config.sigma)
 
+    def started(self, state: FedavgBbtState, z: npt.NDArray[np.float32]) -> FedavgBbtState:
+        return FedavgBbtState(z.astype(np.float64), state.sigma)
+
     def broadcast(self, state: FedavgBbtState, seed: int) -> Arrays:
         return {"mean": self.prompt(state), "sigma": np.array([state.sigma], np.float32)}
 

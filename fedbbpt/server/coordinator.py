@@ -36,6 +36,7 @@ from fedbbpt.errors import (
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods.replay import Told, learnt, opened
+from fedbbpt.methods.starting import started
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
 from fedbbpt.server.cached_store import CachedStore
@@ -123,10 +124,12 @@ class Coordinator:
         store: Store,
         traffic: Traffic = lambda: None,
         replay: Replay[Any] | None = None,
+        start: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        """Begins a run, or continues the run in the store.
+        """Begins a run, or continues the run in the store. A new run begins at the prompt `start` `[n]`, if any.
 
         Raises:
+            InvalidInput: the method cannot begin at `start`.
             StoreError: the store cannot be read.
             InvalidTensor, InvalidUpdate: an update in the store does not fit the method.
             InvalidPlugin: the method contradicts itself.
@@ -141,7 +144,9 @@ class Coordinator:
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
-        self._replay = replay
+        self._replay, self._start = replay, start
+        if start is not None:  # refused here, and not when the clients have come
+            started(method, method_name, method.init(0), start)
         self.told: Told | None = None
         """The open round's broadcast for clients that replay; None if all clients get it whole."""
         self._retry_at: float | None = None
@@ -489,7 +494,10 @@ class Coordinator:
         self._begin({})
 
     def _first_snapshot(self) -> Snapshot:
-        return Snapshot(0, pack(self._method.init(seeds.derive(self._seed, "server"))))
+        state = self._method.init(seeds.derive(self._seed, "server"))
+        if self._start is not None:
+            state = started(self._method, self._method_name, state, self._start)
+        return Snapshot(0, pack(state))
 
     def _begin(self, stored: Mapping[str, Update]) -> None:
         """Opens the round that follows from the store, with the updates that the store holds of it.

@@ -76,7 +76,14 @@ class RunService(run_pb2_grpc.RunServiceServicer):
     async def SubmitRun(self, request: pb.SubmitRunRequest, context: Context) -> pb.SubmitRunResponse:
         check_admitted(self._guard.operators, context)
         run = self._runs.submit(
-            NewRun(request.name, request.job, request.ptm_address, request.ptm_revision, tuple(request.token_sha256))
+            NewRun(
+                request.name,
+                request.job,
+                request.ptm_address,
+                request.ptm_revision,
+                tuple(request.token_sha256),
+                request.start,
+            )
         )
         run.start()
         return pb.SubmitRunResponse(run=_status(run))

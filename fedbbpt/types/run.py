@@ -251,3 +251,4 @@ class NewRun:
     ptm_address: str = ""
     ptm_revision: str = ""
     token_sha256: tuple[str, ...] = ()
+    start: bytes = b""

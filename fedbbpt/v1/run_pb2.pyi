@@ -535,6 +535,7 @@ class SubmitRunRequest(_message.Message):
     PTM_ADDRESS_FIELD_NUMBER: _builtins.int
     PTM_REVISION_FIELD_NUMBER: _builtins.int
     TOKEN_SHA256_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 64 letters, digits, dots, underscores and hyphens, the first of them a letter or a digit. Empty: the job's own
     name.
@@ -545,6 +546,10 @@ class SubmitRunRequest(_message.Message):
     """JoinResponse.ptm_address. Empty: the job's."""
     ptm_revision: _builtins.str
     """JoinResponse.ptm_revision."""
+    start: _builtins.bytes
+    """The file of a tuned prompt, as GetResult's callers write it: safetensors with z, and a card in its metadata; at most
+    2 MiB. The run begins at its z, whose space must be the job's. Empty: it begins at the method's own prompt.
+    """
     @_builtins.property
     def token_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The SHA-256 of each token that admits clients to this run, hexadecimal, at most 1024. None: the coordinator's own
@@ -559,10 +564,11 @@ class SubmitRunRequest(_message.Message):
         ptm_address: _builtins.str = ...,
         ptm_revision: _builtins.str = ...,
         token_sha256: _abc.Iterable[_builtins.str] | None = ...,
+        start: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "name", b"name", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "token_sha256", b"token_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "name", b"name", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "start", b"start", "token_sha256", b"token_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

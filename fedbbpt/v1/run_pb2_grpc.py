@@ -101,7 +101,7 @@ class RunServiceServicer(object):
     def SubmitRun(self, request, context):
         """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
         with the run that it began.
-        Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+        Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
         FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
         RetryInfo).
         """

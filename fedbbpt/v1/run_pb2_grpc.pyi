@@ -38,7 +38,7 @@ class RunServiceStub:
     SubmitRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.SubmitRunResponse]
     """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
     with the run that it began.
-    Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+    Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
     FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
     RetryInfo).
     """
@@ -96,7 +96,7 @@ class RunServiceAsyncStub(RunServiceStub):
     SubmitRun: _aio.UnaryUnaryMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.SubmitRunResponse]  # type: ignore[assignment]
     """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
     with the run that it began.
-    Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+    Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
     FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
     RetryInfo).
     """
@@ -157,7 +157,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_pb2.SubmitRunResponse, _abc.Awaitable[_run_pb2.SubmitRunResponse]]:
         """SubmitRun begins a run: its clients may join. Effect: stored. Idempotent: the same job under the same name answers
         with the run that it began.
-        Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name), ALREADY_EXISTS (RunNameTaken: by another job),
+        Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
         FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
         RetryInfo).
         """

@@ -10,8 +10,10 @@ from examples import own_method
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
 from fedbbpt.codecs.travelling import packed
+from fedbbpt.errors import InvalidInput
 from fedbbpt.interfaces import ClientHalf, PromptSpace, ServerHalf
 from fedbbpt.methods import METHODS, ClientMethod, server_half
+from fedbbpt.methods.starting import started
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.none import NoPrompt
@@ -176,6 +178,24 @@ def test_a_run_starts_with_z_at_zero(variant: str) -> None:
     server = federation(variant).server
     prompt = server.prompt(server.init(0))
     np.testing.assert_array_equal(prompt, np.zeros_like(prompt))
+
+
+@each_variant
+def test_a_search_can_begin_at_another_prompt_or_refuses_to(variant: str) -> None:
+    """Kills: a state whose broadcast still holds the first prompt."""
+    run = federation(variant)
+    first = run.server.init(0)
+    z = run.server.prompt(first)
+    z[: run.space.prompt.dim if isinstance(run.space, ReadoutSpace) else None] = 0.25
+    try:
+        state = started(run.server, variant, first, z)
+    except InvalidInput as error:
+        assert variant.startswith(("fed-bbpt", "fed-readout", "fed-cem")) and "cannot begin at a given prompt" in str(
+            error
+        )
+        return
+    np.testing.assert_array_equal(run.halves[0].prompt(run.task(state, 0, 0).arrays), z)
+    np.testing.assert_array_equal(run.server.prompt(run.server.restore(pack(state))), z)
 
 
 @each_variant

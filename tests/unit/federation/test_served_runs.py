@@ -5,20 +5,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedbbpt.errors import Conflict, InvalidInput, InvalidJob, RunNameTaken, StoreLocked, TooManyRuns, UnknownRun
 from fedbbpt.federation import assemble, served_runs
 from fedbbpt.federation.assemble import hello
-from fedbbpt.federation.prompt_file import PromptCard
+from fedbbpt.federation.prompt_file import PromptCard, write_prompt
+from fedbbpt.federation.run_folder import prompt_card
 from fedbbpt.federation.served_runs import RunFolders
 from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
-from fedbbpt.limits import MAX_RUN_TOKENS
+from fedbbpt.limits import MAX_RUN_TOKENS, MAX_START_BYTES
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.metrics import families
 from fedbbpt.server.runs import Runs
-from fedbbpt.types import NewRun, PtmIdentity
+from fedbbpt.types import NewRun, PtmIdentity, Report, Result
 from tests.tiny_run import fake_ptm, job
 
 
@@ -198,3 +202,50 @@ def test_a_single_run_takes_no_others(hub: Hub, new: NewRun) -> None:
         Conflict, match="this coordinator serves a single run; a coordinator that was started with --state"
     ):
         single(replace(new, name="second"))
+
+
+def prompt_of(splits: Splits, folder: Path, z: npt.NDArray[np.float32]) -> bytes:
+    """Returns the file of a prompt in the space of the job."""
+    finished = Result(z, Report(3, 3, 0.5, 0.9, 0.4, 100, 1.0))
+    write_prompt(
+        folder / "found.safetensors", z, prompt_card(splits.job, PtmIdentity("fake", "r1", ""), 9, finished, 7)
+    )
+    return (folder / "found.safetensors").read_bytes()
+
+
+def test_a_run_begins_at_the_prompt_of_another_also_after_a_restart(
+    hub: Hub, new: NewRun, splits: Splits, tmp_path: Path
+) -> None:
+    z = np.linspace(-1, 1, splits.job.space().dim, dtype=np.float32)
+    new = replace(new, start=prompt_of(splits, tmp_path, z))
+    first = hub.runs.submit(new)
+    assert hub.runs.submit(new) is first
+    with pytest.raises(RunNameTaken):
+        hub.runs.submit(replace(new, start=b""))
+    hub.restart()
+    coordinator = hub.runs.named("tiny").coordinator
+    sessions = [coordinator.join(hello(f"client-{k}", f"key-{k}", 9), 0.0)[0] for k in range(3)]
+    task = coordinator.task_for(sessions[0])
+    assert task is not None
+    np.testing.assert_array_equal(task.arrays["mean"], z)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [(b"no prompt", "not a prompt"), (bytes(MAX_START_BYTES + 1), "too large")],
+    ids=["no prompt", "too large"],
+)
+def test_what_no_run_can_begin_at_is_refused(hub: Hub, new: NewRun, start: bytes, what: str) -> None:
+    with pytest.raises(InvalidInput, match=what):
+        hub.runs.submit(replace(new, start=start))
+    assert hub.names == []
+
+
+def test_a_prompt_of_another_space_is_refused(hub: Hub, new: NewRun, splits: Splits, tmp_path: Path) -> None:
+    start = prompt_of(splits, tmp_path, np.zeros(splits.job.space().dim, np.float32))
+    job = splits.job.model_copy(deep=True)
+    sections = job.model_dump()
+    sections["task"]["prompt"]["dim"] = 8
+    with pytest.raises(InvalidInput, match="a prompt in another space"):
+        hub.runs.submit(replace(new, job=job_text(Job.model_validate(sections)), start=start))
+    assert hub.names == []
