@@ -55,7 +55,7 @@ True
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -237,6 +237,11 @@ class Replay(Protocol[T_contra]):
             seed: The seed of the tasks that the step's updates answered.
         """
         ...
+
+
+@runtime_checkable
+class StartsAnywhere(Protocol[S]):
+    """A server's half whose search can begin at any prompt. Every other one begins at its own."""
 
 
 class ClientHalf(Protocol):

@@ -1,26 +1,20 @@
 """Searches that begin at a prompt that another run has found, in place of the prompt 0."""
 
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidInput
-from fedbbpt.interfaces import ServerHalf
-
-S = TypeVar("S")
+from fedbbpt.interfaces import ServerHalf, StartsAnywhere
 
 
-@runtime_checkable
-class StartsAnywhere(Protocol[S]):
-    """A server's half whose search can begin at any prompt. Every other one begins at its own."""
+def started(self, state: S, z: npt.NDArray[np.float32]) -> S:
+    """Returns the state before the first round of a search that begins at z `[n]`, which is then its prompt.
 
-    def started(self, state: S, z: npt.NDArray[np.float32]) -> S:
-        """Returns the state before the first round of a search that begins at z `[n]`, which is then its prompt.
-
-        `state` is what `init` returned.
-        """
-        ...
+    `state` is what `init` returned.
+    """
+    ...
 
 
 def started(half: ServerHalf[Any], name: str, state: Any, z: npt.NDArray[np.float32]) -> Any:
