@@ -243,6 +243,13 @@ class Replay(Protocol[T_contra]):
 class StartsAnywhere(Protocol[S]):
     """A server's half whose search can begin at any prompt. Every other one begins at its own."""
 
+    def started(self, state: S, z: npt.NDArray[np.float32]) -> S:
+        """Returns the state before the first round of a search that begins at z `[n]`, which is then its prompt.
+
+        `state` is what `init` returned.
+        """
+        ...
+
 
 class ClientHalf(Protocol):
     """The client's half of a method. Its constructor takes the objectives; between tasks it keeps no state.

@@ -9,14 +9,6 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.interfaces import ServerHalf, StartsAnywhere
 
 
-def started(self, state: S, z: npt.NDArray[np.float32]) -> S:
-    """Returns the state before the first round of a search that begins at z `[n]`, which is then its prompt.
-
-    `state` is what `init` returned.
-    """
-    ...
-
-
 def started(half: ServerHalf[Any], name: str, state: Any, z: npt.NDArray[np.float32]) -> Any:
     """Returns a method's first state at z `[n]`. Raises InvalidInput if the method `name` cannot begin there."""
     if not isinstance(half, StartsAnywhere):
