@@ -42,9 +42,9 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 def _labelled(coordinator: Coordinator, header: pb.UpdateHeader) -> Arrays:
-    """Returns the arrays of an update without descriptions. Raises InvalidTensor, ChecksumMismatch."""
+    """Returns the arrays of an update without descriptions. Raises MessageTooLarge, InvalidTensor, ChecksumMismatch."""
     try:
-        return labelled(header.arrays, coordinator.forms)
+        return labelled(header.arrays, coordinator.forms, coordinator.settings.max_update_bytes)
     except (InvalidTensor, ChecksumMismatch):
         if header.id.round == coordinator.round:
             raise

@@ -97,8 +97,10 @@ def unlabelled(arrays: Arrays) -> pb.TensorBundle:
     return pb.TensorBundle(data=data, crc32c=google_crc32c.value(labels + data))
 
 
-def labelled(sent: pb.TensorBundle, forms: Forms) -> dict[str, Array]:
-    """Returns the arrays of a bundle without descriptions. Raises InvalidTensor, ChecksumMismatch."""
+def labelled(sent: pb.TensorBundle, forms: Forms, limit_bytes: int) -> dict[str, Array]:
+    """Returns the arrays of a bundle without descriptions. Raises MessageTooLarge, InvalidTensor, ChecksumMismatch."""
+    if len(sent.data) > limit_bytes:
+        raise MessageTooLarge(f"{len(sent.data)} bytes of arrays", where="arrays", fix=f"at most {limit_bytes}")
     ordered = {name: forms[name] for name in sorted(forms)}
     sizes = {name: math.prod(shape) * dtype.itemsize for name, (dtype, shape) in ordered.items()}
     if len(sent.data) != sum(sizes.values()):

@@ -202,7 +202,8 @@ def test_a_search_can_begin_at_another_prompt_or_refuses_to(variant: str) -> Non
 def test_broadcasts_are_float32(variant: str) -> None:
     run = federation(variant)
     arrays = run.task(run.server.init(0), 0, 0).arrays
-    types = {name: np.dtype(np.float64 if name == "readouts" else np.float32) for name in arrays}
+    others = {"readouts": np.float64, "round": np.int32}
+    types = {name: np.dtype(others.get(name, np.float32)) for name in arrays}
     assert {name: array.dtype for name, array in arrays.items()} == types
 
 

@@ -221,8 +221,9 @@ def test_the_undisturbed_run_changes_the_state(undisturbed_run: tuple[str, Snaps
     names = {
         "fed-bbpt": "theta",
         "fed-sp": "z",
-        "fed-readout": "search.point",
-        "fed-cma with a readout": "search.mean",
+        "fed-readout": "fit.search.point",
+        "fed-cma": "search.mean",
+        "fed-cma with a readout": "search.search.mean",
     }
     name = names.get(method.removesuffix(ON_SAMPLES), "mean")
     assert not np.array_equal(snapshot.state[name], pack(initial)[name])

@@ -130,7 +130,7 @@ def test_arrays_without_descriptions_survive_the_round_trip(arrays: dict[str, np
     forms = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     sent = unlabelled(dict(reversed(arrays.items())))
     assert not sent.tensors
-    back = labelled(sent, forms)
+    back = labelled(sent, forms, 10**6)
     assert {k: (v.dtype, v.shape, v.tobytes()) for k, v in back.items()} == {
         k: (v.dtype, v.shape, v.tobytes()) for k, v in arrays.items()
     }
@@ -142,9 +142,11 @@ def test_arrays_without_descriptions_are_no_others() -> None:
     float32, int32 = np.dtype("<f4"), np.dtype("<i4")
     for forms in ({"theta": (float32, (4,))}, {"mean": (int32, (4,))}, {"mean": (float32, (2, 2))}):
         with pytest.raises(ChecksumMismatch, match="corrupted in transit, or are others"):
-            labelled(sent, forms)
+            labelled(sent, forms, 10**6)
     with pytest.raises(InvalidTensor, match=r"arrays\.data: 16 bytes of arrays; 20 bytes, of mean"):
-        labelled(sent, {"mean": (float32, (5,))})
+        labelled(sent, {"mean": (float32, (5,))}, 16)
     sent.data = sent.data[:-1] + b"\0"
     with pytest.raises(ChecksumMismatch):
-        labelled(sent, {"mean": (float32, (4,))})
+        labelled(sent, {"mean": (float32, (4,))}, 16)
+    with pytest.raises(MessageTooLarge, match="16 bytes of arrays; at most 15"):
+        labelled(sent, {"mean": (float32, (4,))}, 15)
