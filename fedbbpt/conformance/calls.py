@@ -36,8 +36,9 @@ def _make_call(call: Call, message: Any, trial: Trial, where: str) -> None:
     target = trial.callers.get(call.caller)
     if target is None:
         raise Skipped("needs --other-token-file")
-    if message.ByteSize() > trial.card.max_message_bytes:
-        raise Skipped(f"the message of {message.ByteSize()} bytes exceeds the card's max_message_bytes")
+    size = message.ByteSize() + target.added_bytes
+    if size > trial.card.max_message_bytes:
+        raise Skipped(f"the message of {size} bytes exceeds the card's max_message_bytes")
     try:
         response = target.call(call.rpc, message)
     except Refused as refused:

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from fedbbpt.errors import PtmUnavailable
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
 from fedbbpt.wire.channel import connect
+from fedbbpt.wire.checksums import CHECKSUM_BYTES
 from fedbbpt.wire.messages.durations import seconds_of
 from fedbbpt.wire.peers import PTM, line_of
 from fedbbpt.wire.status import DOMAIN
@@ -41,6 +42,8 @@ class Target:
     ) -> None:
         """Opens a channel without waiting for the service."""
         self._channel = connect(address, tls, token, peer=PTM, max_message_bytes=UNLIMITED)
+        self.added_bytes = CHECKSUM_BYTES if tls is None else 0
+        """What the channel adds to each message on the wire."""
         self._stub = PtmServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._call_seconds, self._address, self._pause = call_seconds, address, pause

@@ -12,7 +12,8 @@ from fedbbpt.errors import ChecksumMismatch
 METADATA = ("fedbbpt-crc32c", "1")
 _TAG = b"\xc5\x3e"
 """The tag of field 1000 with four bytes (fixed32)."""
-_LENGTH = len(_TAG) + 4
+CHECKSUM_BYTES = len(_TAG) + 4
+"""What a checksum adds to a message."""
 UNREADABLE = "Exception deserializing response!"
 """What grpc says of an answer that cannot be read."""
 
@@ -25,12 +26,12 @@ def sealed(data: bytes) -> bytes:
 
 def is_sealed(data: bytes) -> bool:
     """Returns whether a message ends with its checksum."""
-    return data[-_LENGTH:] == sealed(data[:-_LENGTH])[-_LENGTH:]
+    return data[-CHECKSUM_BYTES:] == sealed(data[:-CHECKSUM_BYTES])[-CHECKSUM_BYTES:]
 
 
 def looks_sealed(data: bytes) -> bool:
     """Returns whether a message seems to end with a checksum, right or wrong."""
-    return data[-_LENGTH:].startswith(_TAG)
+    return data[-CHECKSUM_BYTES:].startswith(_TAG)
 
 
 def unsealed(data: bytes) -> bytes:
@@ -38,4 +39,4 @@ def unsealed(data: bytes) -> bytes:
     if not is_sealed(data):
         fix = "the same call again, or TLS"
         raise ChecksumMismatch("the message was corrupted in transit", where="message", fix=fix)
-    return data[:-_LENGTH]
+    return data[:-CHECKSUM_BYTES]

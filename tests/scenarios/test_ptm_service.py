@@ -72,7 +72,7 @@ class Gated(Fake):
 
 class Other(Fake):
     def describe(self) -> ModelCard:
-        return replace(super().describe(), revision="fake-2")
+        return replace(super().describe(), revision="fake-3")
 
 
 def remote(port: int, **options: Any) -> RemotePtm:
@@ -160,11 +160,11 @@ def test_service_restarted_with_another_model_is_an_error(ptm_servers: Any) -> N
     ptm_servers.stop(port)
     ptm_servers.start(Engine(Other(), time.monotonic), port=port)
     for call in (lambda: ptm.score(handle, PROMPTS), ptm.describe):
-        with pytest.raises(RevisionChanged, match="fake-2"):
+        with pytest.raises(RevisionChanged, match="fake-3"):
             call()
-    with pytest.raises(RevisionChanged, match="fake-2"):
+    with pytest.raises(RevisionChanged, match="fake-3"):
         remote(port, revision="fake-2")
-    assert remote(port, revision="fake-2").describe().revision == "fake-2"
+    assert remote(port, revision="fake-3").describe().revision == "fake-3"
 
 
 def test_service_that_stays_down_is_unavailable_in_the_end() -> None:

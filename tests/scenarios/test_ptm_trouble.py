@@ -44,7 +44,7 @@ class Hanging(Fake):
 
 class Other(Fake):
     def describe(self) -> ModelCard:
-        return replace(super().describe(), revision="fake-2")
+        return replace(super().describe(), revision="fake-3")
 
 
 class Provider:

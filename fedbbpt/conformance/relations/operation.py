@@ -72,9 +72,10 @@ def message_limit(trial: Trial) -> None:
     limit = trial.card.max_message_bytes
     if limit > GREATEST_MESSAGE:
         raise Skipped(f"the kit does not send messages of {limit} bytes")
-    trial.call("Release", _release_of(limit))
+    added = trial.me.target.added_bytes
+    trial.call("Release", _release_of(limit - added))
     try:
-        trial.call("Release", _release_of(limit + 1))
+        trial.call("Release", _release_of(limit + 1 - added))
     except Refused as refused:
         if refused.code == "RESOURCE_EXHAUSTED":
             return
@@ -83,7 +84,7 @@ def message_limit(trial: Trial) -> None:
 
 
 def _release_of(size: int) -> pb.ReleaseRequest:
-    """Returns a message of `size` bytes on the wire."""
+    """Returns a message of `size` bytes, without what the channel adds."""
     message = pb.ReleaseRequest(examples_id="x" * size)
     message.examples_id = "x" * (size - (message.ByteSize() - size))
     assert message.ByteSize() == size

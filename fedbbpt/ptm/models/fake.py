@@ -104,7 +104,7 @@ class Fake:
     hidden_size = 0
 
     def __init__(self, *, token_budget: int = 1 << 16) -> None:
-        """`token_budget`: most tokens of a micro-batch."""
+        """`token_budget`: most tokens of a micro-batch; a single pair may exceed it."""
         self._token_budget = token_budget
         self._sides = lru_cache(maxsize=4)(_class_sides)
 
@@ -161,7 +161,8 @@ class Fake:
         totals = pair_lengths(known.lengths, [len(row) for row in rows], wanted, max_tokens=MAX_TOKENS)
         of_rows, of_prompts = np.nonzero(wanted.T)
         tokens = totals[of_prompts, of_rows]
-        number = -(-int(tokens.sum()) // self._token_budget)
+        together = max(1, self._token_budget // int(tokens.max(initial=1)))
+        number = -(-len(tokens) // together)
         each = np.array_split(np.arange(len(tokens)), number) if number > 1 else [slice(None)]
         batches = [MicroBatch(of_prompts[part], of_rows[part], int(tokens[part].sum())) for part in each]
 
