@@ -253,7 +253,9 @@ class RemoteCoordinator:
 
         def send() -> Receipt:
             nonlocal short
-            header = coordinator_messages.update_header(self._session, task_id, update, short)
+            assert self._hello is not None, "join comes first"
+            own = {"run_id": self._run_id, "client_id": self._hello.client_id}
+            header = coordinator_messages.update_header(self._session, task_id, update, short, **own)
             short = announced  # if it is not understood, it is sent with the descriptions of its arrays
             if data:
                 return self._stream(header, data)

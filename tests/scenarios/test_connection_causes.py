@@ -200,7 +200,7 @@ def test_a_client_ends_when_a_proxy_refuses_its_calls(
     address = f"127.0.0.1:{listen(answers)}"
     ended = command_line("client", "join", "--coordinator", address, "--data", "questions.csv")
     assert ended.code == code and message in ended.message and "hint: " in ended.message
-    assert answers.calls == 1
+    assert answers.calls <= 2  # the second one on a new connection, since a damaged one may look like this
 
 
 def test_status_names_the_cause(command_line: CommandLine, files: Files, ptm_servers: Any) -> None:

@@ -19,7 +19,9 @@ def message_bytes(exchanges: Sequence[tuple[Task, Update]]) -> tuple[int, int]:
     for task, update in exchanges:
         down += sum(map(len, SharedTask(task).messages(task.id.client_id))) + receipt
         announced, data = bundle(update.arrays)
-        header = coordinator_messages.update_header(SESSION, task.id, update, announced)
+        header = coordinator_messages.update_header(
+            SESSION, task.id, update, announced, run_id=task.id.run_id, client_id=task.id.client_id
+        )
         up += pb.SubmitUpdateRequest(header=header).ByteSize()
         up += sum(pb.StreamUpdateRequest(chunk=chunk).ByteSize() for chunk in chunks(data))
     return up, down

@@ -71,5 +71,7 @@ def template(found: Arrays) -> pb.SubmitUpdateRequest:
     update = Update(CODECS["float32"].encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
     task_id = TaskId("", 0, "", Phase.UPDATE)
     return pb.SubmitUpdateRequest(
-        header=coordinator_messages.update_header("", task_id, update, bundle(update.arrays)[0])
+        header=coordinator_messages.update_header(
+            "", task_id, update, bundle(update.arrays)[0], run_id=task_id.run_id, client_id=task_id.client_id
+        )
     )

@@ -69,7 +69,7 @@ class SqliteFile(SqlStore):
         with self._translated(), self._connection.begin():
             version = self._connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             names = sa.inspect(self._connection).get_table_names()
-            if not names:
+            if not names and version <= SCHEMA_VERSION:
                 raise damaged("the file has no tables", self._where)
             if SEAL.name not in names and version == 0:
                 raise StoreMismatch("a database of another program", where=self._where, fix="another file")

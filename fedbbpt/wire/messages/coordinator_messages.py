@@ -260,12 +260,27 @@ def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
     return Task(task_id(header.id), header.seed, arrays, seconds_of(header.deadline))
 
 
-def update_header(session: str, task_id: TaskId, update: Update, announced: tensor_pb2.TensorBundle) -> pb.UpdateHeader:
-    """Writes an update; `announced` describes its arrays."""
+def update_header(
+    session: str,
+    task_id: TaskId,
+    update: Update,
+    announced: tensor_pb2.TensorBundle,
+    *,
+    run_id: str = "",
+    client_id: str = "",
+) -> pb.UpdateHeader:
+    """Writes an update; `announced` describes its arrays.
+
+    `run_id` and `client_id` are those of the session. An id that names the same ones is sent without them.
+    """
+    shown = pb.TaskId(round=task_id.round, phase=_PHASES[task_id.phase])
+    if task_id.run_id != run_id:
+        shown.run_id = task_id.run_id
+    if task_id.client_id != client_id:
+        shown.client_id = task_id.client_id
     return pb.UpdateHeader(
         session=session,
-        # The session names run and client.
-        id=pb.TaskId(round=task_id.round, phase=_PHASES[task_id.phase]),
+        id=shown,
         weight=update.weight,
         measurement=_measurement_message(update.measurement),
         arrays=announced,

@@ -143,7 +143,8 @@ def test_tasks_and_updates_survive_the_round_trip() -> None:
         finalists = (Measurement(1 / 3, dev_examples=5, dev_correct=correct), Measurement(7.0, 5, 0))
         measured = Measurement(0.1 + 0.2, dev_examples=5, dev_correct=correct, queries=20)
         update = Update({}, 0.1, measured, finalists=finalists)
-        sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0])
+        own = {"run_id": task.id.run_id, "client_id": task.id.client_id}
+        sent = coordinator_messages.update_header("session", task.id, update, bundle({})[0], **own)
         assert coordinator_messages.update(sent, {}) == update
     assert coordinator_messages.task_id(sent.id) == replace(task.id, run_id="", client_id="")  # the session's
     sent.id.phase = pb.PHASE_UNSPECIFIED
