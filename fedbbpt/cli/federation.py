@@ -55,7 +55,7 @@ from fedbbpt.types import ExampleKind, PrecisionChoice, Report, Result, RunStatu
 
 
 class SimulationEngine(StrEnum):
-    """Where the clients of a simulation work."""
+    """The processes in which the clients of a simulation compute."""
 
     LOCAL = "local"
     RAY = "ray"

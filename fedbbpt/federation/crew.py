@@ -83,21 +83,29 @@ class CrewPlan:
         return self.auxiliary
 
 
-class LocalCrew:
-    """A crew in this process."""
+class CrewPart:
+    """Some or all of the clients, in one process."""
 
-    def __init__(self, plan: CrewPlan, ptm: Ptm) -> None:
-        """Registers the examples of every client with `ptm`. Raises what `CrewPlan.agents` raises."""
-        self._agents = plan.agents(ptm)
+    def __init__(self, plan: CrewPlan, ptm: Ptm, first: int = 0, step: int = 1) -> None:
+        """Registers the examples with `ptm` of the members that `CrewPlan.agents` chooses. Raises what it raises."""
+        self._agents = plan.agents(ptm, first, step)
+
+    def answer(self, tasks: Sequence[Task]) -> list[Update]:
+        """Returns the updates of tasks of this part's clients, in order."""
+        return [self._agents[task.id.client_id].answer(task) for task in tasks]
+
+    def private(self) -> Mapping[str, Arrays]:
+        """Returns the private arrays of this part's clients, without empty ones."""
+        return {name: agent.private for name, agent in self._agents.items() if agent.private}
+
+
+class LocalCrew(CrewPart):
+    """A crew in this process."""
 
     def answers(self, tasks: Sequence[Task]) -> Iterator[Sequence[Update]]:
         """Yields the updates in order, computed when they are asked for."""
         for start in range(0, len(tasks), TASKS_AT_A_TIME):
-            yield [self._agents[task.id.client_id].answer(task) for task in tasks[start : start + TASKS_AT_A_TIME]]
-
-    def private(self) -> Mapping[str, Arrays]:
-        """Returns the private arrays of all clients."""
-        return {name: agent.private for name, agent in self._agents.items() if agent.private}
+            yield self.answer(tasks[start : start + TASKS_AT_A_TIME])
 
     def close(self) -> None:
         """Does nothing: there is no resource to release."""

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable
 
 from fedbbpt.federation.crew import CrewPlan
-from fedbbpt.federation.spread_crew import CrewPart, OpenPtm, SpreadCrew, ended
+from fedbbpt.federation.spread_crew import OpenPtm, SpreadCrew, WorkerPart, ended
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.interfaces import Ptm
 from fedbbpt.ptm.ray.cluster import OWN_CLUSTER_ENVIRONMENT
@@ -33,7 +33,7 @@ def over_ray(open_ptm: OpenPtm, processes: int, address: str = "") -> Callable[[
         cluster = actors.Cluster(address, processes)
         try:
             workers = [
-                cluster.start(CrewPart, plan, open_ptm, index, processes, gone=ended) for index in range(processes)
+                cluster.start(WorkerPart, plan, open_ptm, index, processes, gone=ended) for index in range(processes)
             ]
             for started in [worker.call("private") for worker in workers]:
                 started()

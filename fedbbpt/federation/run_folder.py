@@ -134,9 +134,13 @@ class FinishedRun:
         """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
         folder = Path(path)
         write_prompt(folder / PROMPT, self.result.z, self.card())
-        lines = [json_text(dataclasses.asdict(report)) for report in self.reports]
-        atomic_write(folder / METRICS, "\n".join(lines) + "\n")
+        atomic_write(folder / METRICS, "".join(map(metrics_line, self.reports)))
         atomic_write(folder / SUMMARY, json_text(self.summary(), indent=2) + "\n")
+
+
+def metrics_line(report: Report) -> str:
+    """Returns the line of a round in metrics.jsonl."""
+    return json_text(dataclasses.asdict(report)) + "\n"
 
 
 def per_client_round(reports: Sequence[Report], counts: Sequence[int | None]) -> int | None:

@@ -1,6 +1,5 @@
 """What a coordinator leaves in the folder of a run for people and scripts: metrics round by round, then the result."""
 
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from fedbbpt.errors import NoResultYet
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
-from fedbbpt.federation.run_folder import METRICS, PROMPT, SUMMARY, per_client_round, prompt_card
+from fedbbpt.federation.run_folder import METRICS, PROMPT, SUMMARY, metrics_line, per_client_round, prompt_card
 from fedbbpt.host.files import atomic_write
 from fedbbpt.host.json_text import json_text
 from fedbbpt.job.config import Job
@@ -16,11 +15,6 @@ from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.types import OWNER, PrecisionChoice, PtmIdentity, Report, Result
 
 log = logging.getLogger(__name__)
-
-
-def metrics_line(report: Report) -> str:
-    """Returns the line of a round in metrics.jsonl."""
-    return json_text(dataclasses.asdict(report)) + "\n"
 
 
 class MetricsFile:

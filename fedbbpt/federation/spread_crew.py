@@ -13,9 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
-from fedbbpt.client.agent import Agent
 from fedbbpt.errors import ChildFailed, FedbbptError
-from fedbbpt.federation.crew import TASKS_AT_A_TIME, CrewPlan
+from fedbbpt.federation.crew import TASKS_AT_A_TIME, CrewPart, CrewPlan
 from fedbbpt.interfaces import Ptm
 from fedbbpt.types import Arrays, Task, Update
 
@@ -25,25 +24,17 @@ PARTS_AHEAD = 4
 """Parts of a round's tasks that workers may have begun before the updates of the first are wanted."""
 
 
-class CrewPart:
-    """A worker's share of the clients."""
+class WorkerPart(CrewPart):
+    """A worker's share of the clients, and the model, which stays open as long as the process lives."""
 
     def __init__(self, plan: CrewPlan, open_ptm: OpenPtm, first: int, step: int) -> None:
         """Opens the model and registers the examples. Raises what `CrewPlan.agents` raises."""
         self._resources = ExitStack()
-        self._agents: dict[str, Agent] = plan.agents(self._resources.enter_context(open_ptm()), first, step)
-
-    def answer(self, tasks: Sequence[Task]) -> list[Update]:
-        """Returns the updates of tasks of this part's clients, in order."""
-        return [self._agents[task.id.client_id].answer(task) for task in tasks]
-
-    def private(self) -> Mapping[str, Arrays]:
-        """Returns the private arrays of this part's clients, without empty ones."""
-        return {name: agent.private for name, agent in self._agents.items() if agent.private}
+        super().__init__(plan, self._resources.enter_context(open_ptm()), first, step)
 
 
 class Worker(Protocol):
-    """A process that holds a `CrewPart`."""
+    """A process that holds a `WorkerPart`."""
 
     def call(self, method: str, *arguments: Any) -> Callable[[], Any]:
         """Starts a call of a method of the part. Returns a function that waits for its result, or raises its error."""
@@ -126,14 +117,14 @@ class _Process:
         self._pool.shutdown(cancel_futures=True)
 
 
-_made: CrewPart | FedbbptError
+_made: WorkerPart | FedbbptError
 """The part of this process, or why there is none."""
 
 
 def _make(*arguments: Any) -> None:
     global _made
     try:
-        _made = CrewPart(*arguments)
+        _made = WorkerPart(*arguments)
     except FedbbptError as error:
         _made = error
 

@@ -18,11 +18,12 @@ class CachedStore:
         self.members = dict(store.members())
         self.snapshot = store.load()
 
-    def put_member(self, member: Member) -> None:
-        """Stores a member; a member that is stored already is not written again."""
-        if self.members.get(member.client_id) != member:
-            self._store.put_members([member])
-            self.members[member.client_id] = member
+    def put_members(self, members: Sequence[Member]) -> None:
+        """Stores members in one transaction; a member that is stored already is not written again."""
+        changed = [member for member in members if self.members.get(member.client_id) != member]
+        if changed:
+            self._store.put_members(changed)
+            self.members |= {member.client_id: member for member in changed}
 
     def put_updates(self, updates: Sequence[tuple[TaskId, Update]]) -> None:
         """Stores updates, encoded as the clients sent them, in one transaction. Updates are not cached."""

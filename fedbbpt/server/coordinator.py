@@ -372,7 +372,8 @@ class Coordinator:
 
     def _answers(self, client_id: str) -> None:
         """Waits for the client again: it has answered, or joined."""
-        if self._trouble.pop(client_id, None) or self._silent.pop(client_id, None) is not None:
+        if client_id in self._trouble or client_id in self._silent:
+            self._trouble.pop(client_id, None)
             self._silent.pop(client_id, None)
             self._excuse()
             self.status_version += 1
@@ -389,8 +390,7 @@ class Coordinator:
             if at <= now and free and not self._takes_part(member):
                 asked.append(replace(member, since=number, until=None))
         if asked:
-            for member in asked:
-                self._store.put_member(member)
+            self._store.put_members(asked)
             self._enrol(asked)
 
     def _decode(self, client_id: str, update: Update) -> Update:
@@ -421,7 +421,7 @@ class Coordinator:
         return number + (self.state is RunState.RUNNING and len(self._round.cohort) >= self._round.quorum)
 
     def _admit(self, member: Member) -> None:
-        self._store.put_member(member)
+        self._store.put_members([member])
         self._enrol([member])
 
     def _enrol(self, changed: Sequence[Member]) -> None:

@@ -1,9 +1,9 @@
 """The rpcs of a coordinator's operators; run.proto documents them."""
 
 from collections.abc import AsyncIterator, Collection
-from hashlib import sha256
 
 from fedbbpt.errors import StoreError, Unauthenticated
+from fedbbpt.host.files import sha256_of_file
 from fedbbpt.server.live_run import LiveRun, set_within
 from fedbbpt.server.runs import Runs
 from fedbbpt.types import NewRun
@@ -118,11 +118,10 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         if run.backups is None:
             raise StoreError("this run has no folder for backups", fix="a coordinator with a store")
         path = run.backups.write(request.file, run.coordinator.backup)
-        data = path.read_bytes()
         return pb.BackupRunResponse(
             file=f"{path.parent.name}/{path.name}",
-            size_bytes=len(data),
-            sha256=sha256(data).digest(),
+            size_bytes=path.stat().st_size,
+            sha256=bytes.fromhex(sha256_of_file(path)),
             round=run.coordinator.status().round,
         )
 

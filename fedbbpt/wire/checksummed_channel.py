@@ -17,7 +17,7 @@ _UNREADABLE_LOGGED = "Exception deserializing message!"
 """What grpc logs about an answer that cannot be read, with a traceback."""
 
 
-class ChecksummedChannel(grpc.Channel):
+class ChecksummedChannel(RenewedChannel):
     """Sends a checksum with each message, and checks those of the answers if the service sends any.
 
     Headers have no checksums, and both ends remember them for a whole connection. So a call that gRPC refuses, and not
@@ -25,10 +25,14 @@ class ChecksummedChannel(grpc.Channel):
     """
 
     def __init__(self, open_channel: Callable[[], grpc.Channel]) -> None:
-        self._channel = RenewedChannel(open_channel)
         self._answers_sealed: bool | None = None
         """Whether the service sends checksums, since one in another language need not; None before its first answer."""
         logging.getLogger("grpc._common").addFilter(_is_worth_a_traceback)
+        super().__init__(open_channel)
+
+    def renew(self) -> None:
+        """Opens the channel anew. What is known about the other end stays known, since it is the same one."""
+        self._channel = self._open_channel()
 
     def _unseal(self, data: bytes) -> bytes:
         if is_sealed(data):
@@ -38,23 +42,10 @@ class ChecksummedChannel(grpc.Channel):
         self._answers_sealed = bool(self._answers_sealed)
         return unsealed(data) if self._answers_sealed else data
 
-    def unary_unary(self, *arguments: Any, **options: Any) -> Any:
-        """Returns the function of an rpc, as the generated stubs ask for it."""
-        return self._of("unary_unary", *arguments, **options)
+    def _multicallable(self, kind: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        return self._checked(kind, *arguments, **options)
 
-    def unary_stream(self, *arguments: Any, **options: Any) -> Any:
-        """Returns the function of an rpc that answers with a stream."""
-        return self._of("unary_stream", *arguments, **options)
-
-    def stream_unary(self, *arguments: Any, **options: Any) -> Any:
-        """Returns the function of an rpc that takes a stream."""
-        return self._of("stream_unary", *arguments, **options)
-
-    def stream_stream(self, *arguments: Any, **options: Any) -> Any:
-        """Returns the function of an rpc that takes and answers with streams."""
-        return self._of("stream_stream", *arguments, **options)
-
-    def _of(
+    def _checked(
         self,
         kind: str,
         method: str,
@@ -63,30 +54,11 @@ class ChecksummedChannel(grpc.Channel):
         *rest: Any,
         **options: Any,
     ) -> Any:
-        make: Callable[..., Any] = getattr(self._channel, kind)
-        write, read = request_serializer, response_deserializer
+        make, write, read = super()._multicallable, request_serializer, response_deserializer
         if write is None or read is None:  # the caller sends bytes as they are
-            return make(method, write, read, *rest, **options)
-        made = make(method, lambda sent: sealed(write(sent)), lambda data: read(self._unseal(data)), *rest, **options)
-        return _Announcing(made, self._channel.renew)
-
-    def subscribe(self, callback: Any, try_to_connect: Any = False) -> None:
-        """Calls back when the state of the channel changes."""
-        self._channel.subscribe(callback, try_to_connect)
-
-    def unsubscribe(self, callback: Any) -> None:
-        """Ends what `subscribe` began."""
-        self._channel.unsubscribe(callback)
-
-    def close(self) -> None:
-        """Closes the channel."""
-        self._channel.close()
-
-    def __enter__(self) -> "ChecksummedChannel":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+            return make(kind, (method, write, read, *rest), options)
+        seal, unseal = lambda sent: sealed(write(sent)), lambda data: read(self._unseal(data))
+        return _Announcing(make(kind, (method, seal, unseal, *rest), options), self.renew)
 
 
 class _Announcing:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,7 +27,7 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     """Runs the clients: tells when they are warm, and at the end their CPU seconds and their rounds since then."""
     credentials = channel_credentials(certificate.client)
     target = address.replace("127.0.0.1", "localhost")
-    templates = {pb.PHASE_UPDATE: template(arrays(job)), pb.PHASE_EVALUATE: template({})}
+    updates = templates(job)
 
     async def run() -> tuple[float, int]:
         begun, rounds = 0.0, 0
@@ -46,11 +47,7 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
                 if first and task.round == WARM_ROUNDS:
                     connection.send("warm")
                     begun = time.process_time()
-                request = pb.SubmitUpdateRequest()
-                request.CopyFrom(templates[task.phase])
-                request.header.session = session
-                request.header.id.CopyFrom(task)
-                receipt = (await stub.SubmitUpdate(request)).receipt
+                receipt = (await stub.SubmitUpdate(answer_to(task, session, updates))).receipt
                 assert receipt == pb.RECEIPT_COUNTED, f"a client's receipt is {receipt}"
                 rounds += first and task.round >= WARM_ROUNDS
 
@@ -66,12 +63,23 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     connection.poll(None)
 
 
-def template(found: Arrays) -> pb.SubmitUpdateRequest:
-    """Returns an update, in which only the session and the id of the task are missing."""
+def templates(job: Job) -> Mapping[int, pb.SubmitUpdateRequest]:
+    """Returns the updates of a job's clients by phase, in which only the session and the id of the task are missing."""
+    return {pb.PHASE_UPDATE: _template(arrays(job)), pb.PHASE_EVALUATE: _template({})}
+
+
+def answer_to(task: pb.TaskId, session: str, updates: Mapping[int, pb.SubmitUpdateRequest]) -> pb.SubmitUpdateRequest:
+    """Returns a client's update to a task, from the updates by phase."""
+    request = pb.SubmitUpdateRequest()
+    request.CopyFrom(updates[task.phase])
+    request.header.session = session
+    request.header.id.CopyFrom(task)
+    return request
+
+
+def _template(found: Arrays) -> pb.SubmitUpdateRequest:
     update = Update(CODECS["float32"].encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
     task_id = TaskId("", 0, "", Phase.UPDATE)
     return pb.SubmitUpdateRequest(
-        header=coordinator_messages.update_header(
-            "", task_id, update, bundle(update.arrays)[0], run_id=task_id.run_id, client_id=task_id.client_id
-        )
+        header=coordinator_messages.update_header("", task_id, update, bundle(update.arrays)[0])
     )

@@ -10,9 +10,8 @@ from typing import Any
 import grpc
 
 from fedbbpt.bench.rounds.barrier import CHANNEL_OPTIONS
-from fedbbpt.bench.rounds.lean_clients import template
+from fedbbpt.bench.rounds.lean_clients import answer_to, templates
 from fedbbpt.bench.rounds.measuring import Certificate
-from fedbbpt.bench.rounds.zero_compute import arrays
 from fedbbpt.federation import assemble
 from fedbbpt.job.config import Job
 from fedbbpt.v1 import coordinator_pb2 as pb
@@ -48,13 +47,11 @@ def take_part(
     """
     credentials = channel_credentials(certificate.client)
     target = address.replace("127.0.0.1", "localhost")
-    templates = {pb.PHASE_UPDATE: template(arrays(job)), pb.PHASE_EVALUATE: template({})}
-    # Without it, all channels of a process to one address would share a connection.
-    options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+    updates = templates(job)
 
     async def run() -> Tally:
         gate, tally = asyncio.Semaphore(AT_A_TIME), Tally(tasks=[0] * clients)
-        channels = [grpc.aio.secure_channel(target, credentials, options) for _ in range(clients)]
+        channels = [grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS) for _ in range(clients)]
 
         async def connect(channel: grpc.aio.Channel) -> None:
             async with gate:
@@ -78,11 +75,8 @@ def take_part(
             async for response in stub.StreamTasks(pb.StreamTasksRequest(session=session)):
                 if response.WhichOneof("event") == "task":
                     tally.tasks[index] += 1
-                    request = pb.SubmitUpdateRequest()
-                    request.CopyFrom(templates[response.task.id.phase])
-                    request.header.session = session
-                    request.header.id.CopyFrom(response.task.id)
-                    receipt = (await stub.SubmitUpdate(request)).receipt
+                    update = answer_to(response.task.id, session, updates)
+                    receipt = (await stub.SubmitUpdate(update)).receipt
                     tally.receipts[pb.Receipt.Name(receipt).removeprefix("RECEIPT_")] += 1
 
         await asyncio.gather(*map(connect, channels))

@@ -43,7 +43,7 @@ class Rounds:
     method: str
     clients: int
     kind: str
-    """Whose clients they are: own or lean."""
+    """`own`: clients of this project, each in a process of its own; `lean`: the least that the protocol permits."""
     rounds: int
     """The number of rounds that were measured."""
     barrier: float

@@ -116,7 +116,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class MetricsPage:
-    """Where Prometheus reads a service's metrics."""
+    """The address of a page with a service's metrics, which Prometheus reads."""
 
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port of the metrics for Prometheus; 0 means none.")

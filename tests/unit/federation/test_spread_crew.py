@@ -11,7 +11,7 @@ from fedbbpt.errors import ChildFailed
 from fedbbpt.federation.crew import CrewPlan
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import Splits, prepare
-from fedbbpt.federation.spread_crew import CrewPart, SpreadCrew, ended
+from fedbbpt.federation.spread_crew import SpreadCrew, WorkerPart, ended
 from fedbbpt.interfaces import Ptm
 from tests.tiny_run import Course, fake_ptm, job, undisturbed
 
@@ -19,7 +19,7 @@ from tests.tiny_run import Course, fake_ptm, job, undisturbed
 class Here:
     """A worker that computes when its result is waited for."""
 
-    def __init__(self, part: CrewPart) -> None:
+    def __init__(self, part: WorkerPart) -> None:
         self._part = part
 
     def call(self, method: str, *arguments: Any) -> Callable[[], Any]:
@@ -38,7 +38,7 @@ class Gone:
 
 def spread(count: int) -> Callable[[CrewPlan, Ptm], SpreadCrew]:
     def crew(plan: CrewPlan, ptm: Ptm) -> SpreadCrew:
-        parts = [CrewPart(plan, lambda: nullcontext(fake_ptm()), index, count) for index in range(count)]
+        parts = [WorkerPart(plan, lambda: nullcontext(fake_ptm()), index, count) for index in range(count)]
         return SpreadCrew(plan, [Here(part) for part in parts], lambda: None)
 
     return crew

@@ -1,4 +1,4 @@
-"""Who is a member: names have owners, and clients in trouble or without a word hold no round."""
+"""Membership: a name belongs to one key, and no round waits for clients in trouble or for silent ones."""
 
 import pytest
 
