@@ -6,7 +6,7 @@ import numpy as np
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Replay
-from fedbbpt.methods.replay import digest
+from fedbbpt.methods.replay import News, digest
 from fedbbpt.types import Arrays
 
 
@@ -24,13 +24,13 @@ class HeldSearch:
         self.digest = b""
         """The digest of the search and of its task's seed; empty before the first task."""
 
-    def broadcast(self, before: bytes, after: bytes, arrays: Arrays, seed: int) -> Arrays:
+    def broadcast(self, before: bytes, after: bytes, news: News, seed: int) -> Arrays:
         """Returns the broadcast of a task.
 
         Args:
-            before: The digest of the search that the arrays are news for; empty if they are all of a search.
+            before: The digest of the search that the news lead on from; empty if their arrays are all of a search.
             after: The digest of the task's search.
-            arrays: The news, nothing if the search is the same as before, or the whole search.
+            news: The news, without arrays if the search is the same as before, or the whole search.
             seed: The seed of the task.
 
         Raises:
@@ -39,12 +39,13 @@ class HeldSearch:
         held = self._held
         try:
             if not before:
-                held = arrays
+                held = news.arrays
             elif before != self.digest:
                 raise CannotReplay("the coordinator continues another search than this client holds")
-            elif arrays:
+            elif news.arrays:
                 with np.errstate(all="ignore"):
-                    held = self._replay.replayed(held, arrays, self._seed)
+                    for step in news.steps(self._seed):
+                        held = self._replay.replayed(held, step.news, step.seed)
             if digest(held, seed) != after:
                 raise CannotReplay("this machine computes the search to other bits than the coordinator")
             broadcast = self._replay.broadcast(held)

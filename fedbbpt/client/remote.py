@@ -29,6 +29,7 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.methods import SETTINGS, client_method
+from fedbbpt.methods.replay import News
 from fedbbpt.types import (
     Arrays,
     Auxiliary,
@@ -245,7 +246,8 @@ class RemoteCoordinator:
             return arrays
         if self._search is None:
             raise InvalidRequest("a replay for a client that does not replay", where="TaskHeader.replay")
-        return self._search.broadcast(header.replay.before, header.replay.after, arrays, header.seed)
+        news = News(arrays, tuple(header.replay.seeds))
+        return self._search.broadcast(header.replay.before, header.replay.after, news, header.seed)
 
     def submit(self, task_id: TaskId, update: Update) -> Receipt:
         announced, data = bundle(update.arrays)

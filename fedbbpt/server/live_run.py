@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from fedbbpt.methods.replay import Told
+from fedbbpt.methods.replay import News, Told
 from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.coordinator import Coordinator, Submission
 from fedbbpt.server.timed_store import Durations
 from fedbbpt.types import Arrays, Receipt, Task
-from fedbbpt.wire.messages.coordinator_messages import SharedTask
+from fedbbpt.wire.messages.coordinator_messages import Replayed, SharedTask
 from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class LiveRun:
         told = self.coordinator.told
         if told is None:
             held = None
-        elif held not in (None, told.after, told.before):
+        elif held not in (None, told.after) and held not in told.steps:
             held = b""
         if held not in self._tasks:
             self._tasks[held] = _shared_task(task, told, held)
@@ -180,8 +180,9 @@ def _shared_task(task: Task, told: Told | None, held: bytes | None) -> SharedTas
     if told is None or held is None:
         return SharedTask(task)
     if held == told.after:
-        return SharedTask(task, {}, (held, told.after))
-    return SharedTask(task, told.news if held else told.held, (held, told.after))
+        return SharedTask(task, {}, Replayed(held, told.after))
+    news = told.since(held) if held else News(told.held)
+    return SharedTask(task, news.arrays, Replayed(held, told.after, news.seeds))
 
 
 async def set_within(event: asyncio.Event, seconds: float | None) -> bool:

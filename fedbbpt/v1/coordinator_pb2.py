@@ -27,7 +27,7 @@ from fedbbpt.v1 import tensor_pb2 as fedbbpt_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x65\x64\x62\x62pt/v1/coordinator.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/method.proto\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x90\x01\n\x0bJoinRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x12\n\nclient_key\x18\x03 \x01(\t\x12!\n\x06\x63odecs\x18\x04 \x03(\x0e\x32\x11.fedbbpt.v1.Codec\x12\x10\n\x08\x65xamples\x18\x05 \x01(\x03\x12\x0b\n\x03run\x18\x06 \x01(\t\"\xb3\x03\n\x0cJoinResponse\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12&\n\x04task\x18\x03 \x01(\x0b\x32\x18.fedbbpt.v1.TaskSettings\x12*\n\x06method\x18\x04 \x01(\x0b\x32\x1a.fedbbpt.v1.MethodSettings\x12 \n\x05\x63odec\x18\x05 \x03(\x0e\x32\x11.fedbbpt.v1.Codec\x12\x13\n\x0bptm_address\x18\x06 \x01(\t\x12\x14\n\x0cptm_revision\x18\x07 \x01(\t\x12\x0e\n\x06rounds\x18\x08 \x01(\x05\x12\x18\n\x10max_update_bytes\x18\t \x01(\x03\x12,\n\theartbeat\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\tauxiliary\x18\x0b \x01(\x0b\x32\x15.fedbbpt.v1.Auxiliary\x12&\n\x08sampling\x18\x0c \x01(\x0b\x32\x14.fedbbpt.v1.Sampling\x12\x10\n\x08run_name\x18\r \x01(\t\x12%\n\ndown_codec\x18\x0e \x03(\x0e\x32\x11.fedbbpt.v1.Codec\"C\n\x08Sampling\x12\x16\n\x0e\x62\x61tch_examples\x18\x01 \x01(\x05\x12\x11\n\tdev_every\x18\x02 \x01(\x05\x12\x0c\n\x04seed\x18\x03 \x01(\x04\"0\n\tAuxiliary\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"6\n\x13GetAuxiliaryRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\">\n\x14GetAuxiliaryResponse\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.fedbbpt.v1.TensorChunk\"E\n\x12StreamTasksRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07replays\x18\x03 \x01(\x08\x12\r\n\x05state\x18\x02 \x01(\x0c\"\xc6\x01\n\x13StreamTasksResponse\x12*\n\theartbeat\x18\x01 \x01(\x0b\x32\x15.fedbbpt.v1.HeartbeatH\x00\x12&\n\x04task\x18\x02 \x01(\x0b\x32\x16.fedbbpt.v1.TaskHeaderH\x00\x12(\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x17.fedbbpt.v1.TensorChunkH\x00\x12(\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x14.fedbbpt.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tHeartbeat\"\\\n\x06TaskId\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x05\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12 \n\x05phase\x18\x04 \x01(\x0e\x32\x11.fedbbpt.v1.Phase\"\xb5\x01\n\nTaskHeader\x12\x1e\n\x02id\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.TaskId\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12+\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06\x61rrays\x18\x04 \x01(\x0b\x32\x18.fedbbpt.v1.TensorBundle\x12\"\n\x06replay\x18\x05 \x01(\x0b\x32\x12.fedbbpt.v1.Replay\"\'\n\x06Replay\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\"\x1b\n\x08\x46inished\x12\x0f\n\x07stopped\x18\x01 \x01(\x08\"?\n\x13SubmitUpdateRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.fedbbpt.v1.UpdateHeader\"s\n\x13StreamUpdateRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.fedbbpt.v1.UpdateHeaderH\x00\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.fedbbpt.v1.TensorChunkH\x00\x42\x06\n\x04part\"t\n\x0bMeasurement\x12\x14\n\x0c\x64\x65v_loss_sum\x18\x01 \x01(\x01\x12\x14\n\x0c\x64\x65v_examples\x18\x02 \x01(\x03\x12\x18\n\x0b\x64\x65v_correct\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07queries\x18\x04 \x01(\x03\x42\x0e\n\x0c_dev_correct\"\xd3\x01\n\x0cUpdateHeader\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x1e\n\x02id\x18\x02 \x01(\x0b\x32\x12.fedbbpt.v1.TaskId\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12,\n\x0bmeasurement\x18\x04 \x01(\x0b\x32\x17.fedbbpt.v1.Measurement\x12(\n\x06\x61rrays\x18\x05 \x01(\x0b\x32\x18.fedbbpt.v1.TensorBundle\x12*\n\tfinalists\x18\x06 \x03(\x0b\x32\x17.fedbbpt.v1.Measurement\"<\n\x14SubmitUpdateResponse\x12$\n\x07receipt\x18\x01 \x01(\x0e\x32\x13.fedbbpt.v1.Receipt\"<\n\x14StreamUpdateResponse\x12$\n\x07receipt\x18\x01 \x01(\x0e\x32\x13.fedbbpt.v1.Receipt\"5\n\x14ReportTroubleRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x17\n\x15ReportTroubleResponse\"W\n\x10ReportPtmRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\"\x13\n\x11ReportPtmResponse\"\x1f\n\x0cLeaveRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"\x0f\n\rLeaveResponse*\x8a\x01\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x11\n\rCODEC_FLOAT32\x10\x01\x12\x11\n\rCODEC_FLOAT16\x10\x02\x12\x0e\n\nCODEC_INT8\x10\x03\x12\x12\n\x0e\x43ODEC_BFLOAT16\x10\x04\x12\x0e\n\nCODEC_INT4\x10\x05\x12\x10\n\x0c\x43ODEC_ROTATE\x10\x06*T\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_UPDATE\x10\x01\x12\x12\n\x0ePHASE_EVALUATE\x10\x02\x12\x0e\n\nPHASE_TUNE\x10\x03*y\n\x07Receipt\x12\x17\n\x13RECEIPT_UNSPECIFIED\x10\x00\x12\x13\n\x0fRECEIPT_COUNTED\x10\x01\x12\x15\n\x11RECEIPT_DUPLICATE\x10\x02\x12\x14\n\x10RECEIPT_TOO_LATE\x10\x03\x12\x13\n\x0fRECEIPT_REFUSED\x10\x04\x32\xfc\x04\n\x12\x43oordinatorService\x12\x39\n\x04Join\x12\x17.fedbbpt.v1.JoinRequest\x1a\x18.fedbbpt.v1.JoinResponse\x12S\n\x0cGetAuxiliary\x12\x1f.fedbbpt.v1.GetAuxiliaryRequest\x1a .fedbbpt.v1.GetAuxiliaryResponse0\x01\x12P\n\x0bStreamTasks\x12\x1e.fedbbpt.v1.StreamTasksRequest\x1a\x1f.fedbbpt.v1.StreamTasksResponse0\x01\x12Q\n\x0cSubmitUpdate\x12\x1f.fedbbpt.v1.SubmitUpdateRequest\x1a .fedbbpt.v1.SubmitUpdateResponse\x12S\n\x0cStreamUpdate\x12\x1f.fedbbpt.v1.StreamUpdateRequest\x1a .fedbbpt.v1.StreamUpdateResponse(\x01\x12T\n\rReportTrouble\x12 .fedbbpt.v1.ReportTroubleRequest\x1a!.fedbbpt.v1.ReportTroubleResponse\x12H\n\tReportPtm\x12\x1c.fedbbpt.v1.ReportPtmRequest\x1a\x1d.fedbbpt.v1.ReportPtmResponse\x12<\n\x05Leave\x12\x18.fedbbpt.v1.LeaveRequest\x1a\x19.fedbbpt.v1.LeaveResponseB\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x65\x64\x62\x62pt/v1/coordinator.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/method.proto\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x90\x01\n\x0bJoinRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x12\n\nclient_key\x18\x03 \x01(\t\x12!\n\x06\x63odecs\x18\x04 \x03(\x0e\x32\x11.fedbbpt.v1.Codec\x12\x10\n\x08\x65xamples\x18\x05 \x01(\x03\x12\x0b\n\x03run\x18\x06 \x01(\t\"\xb3\x03\n\x0cJoinResponse\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12&\n\x04task\x18\x03 \x01(\x0b\x32\x18.fedbbpt.v1.TaskSettings\x12*\n\x06method\x18\x04 \x01(\x0b\x32\x1a.fedbbpt.v1.MethodSettings\x12 \n\x05\x63odec\x18\x05 \x03(\x0e\x32\x11.fedbbpt.v1.Codec\x12\x13\n\x0bptm_address\x18\x06 \x01(\t\x12\x14\n\x0cptm_revision\x18\x07 \x01(\t\x12\x0e\n\x06rounds\x18\x08 \x01(\x05\x12\x18\n\x10max_update_bytes\x18\t \x01(\x03\x12,\n\theartbeat\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\tauxiliary\x18\x0b \x01(\x0b\x32\x15.fedbbpt.v1.Auxiliary\x12&\n\x08sampling\x18\x0c \x01(\x0b\x32\x14.fedbbpt.v1.Sampling\x12\x10\n\x08run_name\x18\r \x01(\t\x12%\n\ndown_codec\x18\x0e \x03(\x0e\x32\x11.fedbbpt.v1.Codec\"C\n\x08Sampling\x12\x16\n\x0e\x62\x61tch_examples\x18\x01 \x01(\x05\x12\x11\n\tdev_every\x18\x02 \x01(\x05\x12\x0c\n\x04seed\x18\x03 \x01(\x04\"0\n\tAuxiliary\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"6\n\x13GetAuxiliaryRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\">\n\x14GetAuxiliaryResponse\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.fedbbpt.v1.TensorChunk\"E\n\x12StreamTasksRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07replays\x18\x03 \x01(\x08\x12\r\n\x05state\x18\x02 \x01(\x0c\"\xc6\x01\n\x13StreamTasksResponse\x12*\n\theartbeat\x18\x01 \x01(\x0b\x32\x15.fedbbpt.v1.HeartbeatH\x00\x12&\n\x04task\x18\x02 \x01(\x0b\x32\x16.fedbbpt.v1.TaskHeaderH\x00\x12(\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x17.fedbbpt.v1.TensorChunkH\x00\x12(\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x14.fedbbpt.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tHeartbeat\"\\\n\x06TaskId\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x05\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12 \n\x05phase\x18\x04 \x01(\x0e\x32\x11.fedbbpt.v1.Phase\"\xb5\x01\n\nTaskHeader\x12\x1e\n\x02id\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.TaskId\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12+\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06\x61rrays\x18\x04 \x01(\x0b\x32\x18.fedbbpt.v1.TensorBundle\x12\"\n\x06replay\x18\x05 \x01(\x0b\x32\x12.fedbbpt.v1.Replay\"6\n\x06Replay\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\r\n\x05seeds\x18\x03 \x03(\x06\"\x1b\n\x08\x46inished\x12\x0f\n\x07stopped\x18\x01 \x01(\x08\"?\n\x13SubmitUpdateRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.fedbbpt.v1.UpdateHeader\"s\n\x13StreamUpdateRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.fedbbpt.v1.UpdateHeaderH\x00\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.fedbbpt.v1.TensorChunkH\x00\x42\x06\n\x04part\"t\n\x0bMeasurement\x12\x14\n\x0c\x64\x65v_loss_sum\x18\x01 \x01(\x01\x12\x14\n\x0c\x64\x65v_examples\x18\x02 \x01(\x03\x12\x18\n\x0b\x64\x65v_correct\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07queries\x18\x04 \x01(\x03\x42\x0e\n\x0c_dev_correct\"\xd3\x01\n\x0cUpdateHeader\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x1e\n\x02id\x18\x02 \x01(\x0b\x32\x12.fedbbpt.v1.TaskId\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12,\n\x0bmeasurement\x18\x04 \x01(\x0b\x32\x17.fedbbpt.v1.Measurement\x12(\n\x06\x61rrays\x18\x05 \x01(\x0b\x32\x18.fedbbpt.v1.TensorBundle\x12*\n\tfinalists\x18\x06 \x03(\x0b\x32\x17.fedbbpt.v1.Measurement\"<\n\x14SubmitUpdateResponse\x12$\n\x07receipt\x18\x01 \x01(\x0e\x32\x13.fedbbpt.v1.Receipt\"<\n\x14StreamUpdateResponse\x12$\n\x07receipt\x18\x01 \x01(\x0e\x32\x13.fedbbpt.v1.Receipt\"5\n\x14ReportTroubleRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x17\n\x15ReportTroubleResponse\"W\n\x10ReportPtmRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\"\x13\n\x11ReportPtmResponse\"\x1f\n\x0cLeaveRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"\x0f\n\rLeaveResponse*\x8a\x01\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x11\n\rCODEC_FLOAT32\x10\x01\x12\x11\n\rCODEC_FLOAT16\x10\x02\x12\x0e\n\nCODEC_INT8\x10\x03\x12\x12\n\x0e\x43ODEC_BFLOAT16\x10\x04\x12\x0e\n\nCODEC_INT4\x10\x05\x12\x10\n\x0c\x43ODEC_ROTATE\x10\x06*T\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_UPDATE\x10\x01\x12\x12\n\x0ePHASE_EVALUATE\x10\x02\x12\x0e\n\nPHASE_TUNE\x10\x03*y\n\x07Receipt\x12\x17\n\x13RECEIPT_UNSPECIFIED\x10\x00\x12\x13\n\x0fRECEIPT_COUNTED\x10\x01\x12\x15\n\x11RECEIPT_DUPLICATE\x10\x02\x12\x14\n\x10RECEIPT_TOO_LATE\x10\x03\x12\x13\n\x0fRECEIPT_REFUSED\x10\x04\x32\xfc\x04\n\x12\x43oordinatorService\x12\x39\n\x04Join\x12\x17.fedbbpt.v1.JoinRequest\x1a\x18.fedbbpt.v1.JoinResponse\x12S\n\x0cGetAuxiliary\x12\x1f.fedbbpt.v1.GetAuxiliaryRequest\x1a .fedbbpt.v1.GetAuxiliaryResponse0\x01\x12P\n\x0bStreamTasks\x12\x1e.fedbbpt.v1.StreamTasksRequest\x1a\x1f.fedbbpt.v1.StreamTasksResponse0\x01\x12Q\n\x0cSubmitUpdate\x12\x1f.fedbbpt.v1.SubmitUpdateRequest\x1a .fedbbpt.v1.SubmitUpdateResponse\x12S\n\x0cStreamUpdate\x12\x1f.fedbbpt.v1.StreamUpdateRequest\x1a .fedbbpt.v1.StreamUpdateResponse(\x01\x12T\n\rReportTrouble\x12 .fedbbpt.v1.ReportTroubleRequest\x1a!.fedbbpt.v1.ReportTroubleResponse\x12H\n\tReportPtm\x12\x1c.fedbbpt.v1.ReportPtmRequest\x1a\x1d.fedbbpt.v1.ReportPtmResponse\x12<\n\x05Leave\x12\x18.fedbbpt.v1.LeaveRequest\x1a\x19.fedbbpt.v1.LeaveResponseB\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.v1.coordinator_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z fedbbpt.org/fedbbpt/v1;fedbbptv1'
-  _globals['_CODEC']._serialized_start=2462
-  _globals['_CODEC']._serialized_end=2600
-  _globals['_PHASE']._serialized_start=2602
-  _globals['_PHASE']._serialized_end=2686
-  _globals['_RECEIPT']._serialized_start=2688
-  _globals['_RECEIPT']._serialized_end=2809
+  _globals['_CODEC']._serialized_start=2477
+  _globals['_CODEC']._serialized_end=2615
+  _globals['_PHASE']._serialized_start=2617
+  _globals['_PHASE']._serialized_end=2701
+  _globals['_RECEIPT']._serialized_start=2703
+  _globals['_RECEIPT']._serialized_end=2824
   _globals['_JOINREQUEST']._serialized_start=127
   _globals['_JOINREQUEST']._serialized_end=271
   _globals['_JOINRESPONSE']._serialized_start=274
@@ -64,33 +64,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKHEADER']._serialized_start=1330
   _globals['_TASKHEADER']._serialized_end=1511
   _globals['_REPLAY']._serialized_start=1513
-  _globals['_REPLAY']._serialized_end=1552
-  _globals['_FINISHED']._serialized_start=1554
-  _globals['_FINISHED']._serialized_end=1581
-  _globals['_SUBMITUPDATEREQUEST']._serialized_start=1583
-  _globals['_SUBMITUPDATEREQUEST']._serialized_end=1646
-  _globals['_STREAMUPDATEREQUEST']._serialized_start=1648
-  _globals['_STREAMUPDATEREQUEST']._serialized_end=1763
-  _globals['_MEASUREMENT']._serialized_start=1765
-  _globals['_MEASUREMENT']._serialized_end=1881
-  _globals['_UPDATEHEADER']._serialized_start=1884
-  _globals['_UPDATEHEADER']._serialized_end=2095
-  _globals['_SUBMITUPDATERESPONSE']._serialized_start=2097
-  _globals['_SUBMITUPDATERESPONSE']._serialized_end=2157
-  _globals['_STREAMUPDATERESPONSE']._serialized_start=2159
-  _globals['_STREAMUPDATERESPONSE']._serialized_end=2219
-  _globals['_REPORTTROUBLEREQUEST']._serialized_start=2221
-  _globals['_REPORTTROUBLEREQUEST']._serialized_end=2274
-  _globals['_REPORTTROUBLERESPONSE']._serialized_start=2276
-  _globals['_REPORTTROUBLERESPONSE']._serialized_end=2299
-  _globals['_REPORTPTMREQUEST']._serialized_start=2301
-  _globals['_REPORTPTMREQUEST']._serialized_end=2388
-  _globals['_REPORTPTMRESPONSE']._serialized_start=2390
-  _globals['_REPORTPTMRESPONSE']._serialized_end=2409
-  _globals['_LEAVEREQUEST']._serialized_start=2411
-  _globals['_LEAVEREQUEST']._serialized_end=2442
-  _globals['_LEAVERESPONSE']._serialized_start=2444
-  _globals['_LEAVERESPONSE']._serialized_end=2459
-  _globals['_COORDINATORSERVICE']._serialized_start=2812
-  _globals['_COORDINATORSERVICE']._serialized_end=3448
+  _globals['_REPLAY']._serialized_end=1567
+  _globals['_FINISHED']._serialized_start=1569
+  _globals['_FINISHED']._serialized_end=1596
+  _globals['_SUBMITUPDATEREQUEST']._serialized_start=1598
+  _globals['_SUBMITUPDATEREQUEST']._serialized_end=1661
+  _globals['_STREAMUPDATEREQUEST']._serialized_start=1663
+  _globals['_STREAMUPDATEREQUEST']._serialized_end=1778
+  _globals['_MEASUREMENT']._serialized_start=1780
+  _globals['_MEASUREMENT']._serialized_end=1896
+  _globals['_UPDATEHEADER']._serialized_start=1899
+  _globals['_UPDATEHEADER']._serialized_end=2110
+  _globals['_SUBMITUPDATERESPONSE']._serialized_start=2112
+  _globals['_SUBMITUPDATERESPONSE']._serialized_end=2172
+  _globals['_STREAMUPDATERESPONSE']._serialized_start=2174
+  _globals['_STREAMUPDATERESPONSE']._serialized_end=2234
+  _globals['_REPORTTROUBLEREQUEST']._serialized_start=2236
+  _globals['_REPORTTROUBLEREQUEST']._serialized_end=2289
+  _globals['_REPORTTROUBLERESPONSE']._serialized_start=2291
+  _globals['_REPORTTROUBLERESPONSE']._serialized_end=2314
+  _globals['_REPORTPTMREQUEST']._serialized_start=2316
+  _globals['_REPORTPTMREQUEST']._serialized_end=2403
+  _globals['_REPORTPTMRESPONSE']._serialized_start=2405
+  _globals['_REPORTPTMRESPONSE']._serialized_end=2424
+  _globals['_LEAVEREQUEST']._serialized_start=2426
+  _globals['_LEAVEREQUEST']._serialized_end=2457
+  _globals['_LEAVERESPONSE']._serialized_start=2459
+  _globals['_LEAVERESPONSE']._serialized_end=2474
+  _globals['_COORDINATORSERVICE']._serialized_start=2827
+  _globals['_COORDINATORSERVICE']._serialized_end=3463
 # @@protoc_insertion_point(module_scope)

@@ -532,21 +532,29 @@ class Replay(_message.Message):
 
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
     before: _builtins.bytes
     """The digest of the state that the client holds. It applies the arrays, which are news, to this state; without
     arrays, it holds the state already. Empty: the arrays are the whole state.
     """
     after: _builtins.bytes
     """The digest of the state that must come out. If another one does, the client opens a new stream without `replays`."""
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The seeds of the tasks that the client missed, in order. If there are any, the arrays are the news of one step more
+        than there are seeds, and each array has a row for each step. The first step is that of the client's last task.
+        """
+
     def __init__(
         self,
         *,
         before: _builtins.bytes = ...,
         after: _builtins.bytes = ...,
+        seeds: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "seeds", b"seeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

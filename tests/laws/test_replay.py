@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from fedbbpt import seeds
 from fedbbpt.codecs import CODECS
+from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Replay, ServerHalf
 from fedbbpt.methods import METHODS, WHOLE, replay_of, server_half
-from fedbbpt.methods.replay import digest, learnt, opened
+from fedbbpt.methods.replay import News, digest, learnt, opened
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.types import Array, Arrays, Projection, ProjectionKind, Update, merge, pack
 from tests.conformance.test_method import ALL_METHODS, EVERYONE, VARIANTS, Federation, federation
@@ -51,6 +52,8 @@ class Follower:
         self.told = opened(replay, self.state, self.broadcast, self.task_seed)
         self.held = self.told.held
         self.replayed = 0
+        self.earlier: list[tuple[Arrays, int]] = []
+        """The states so far with the seeds of their tasks, as clients hold them that missed rounds since."""
 
     @property
     def task_seed(self) -> int:
@@ -63,18 +66,28 @@ class Follower:
     def step(self, updates: Sequence[Update]) -> None:
         """Makes a step, and asserts that the client that replays it has the server's broadcast."""
         replay, before, seed = self.replay, self.told, self.task_seed
+        self.earlier.append((self.held, seed))
         self.state = self.server.restore(pack(self.server.step(self.state, updates, seed)[0]))
         self.round += 1
         following = opened(replay, self.state, self.broadcast, self.task_seed)
         # Where updates add, a coordinator may keep no more than their sum.
         summed = [merge(updates)] if self.server.linear else updates
         self.told = learnt(replay, before, following, self.state, self.broadcast, summed)
-        if self.told.news:
-            assert self.told.before == before.after == digest(self.held, seed)
-            self.held = replay.replayed(self.held, self.told.news, seed)
+        if self.told.steps:
+            assert before.after == digest(self.held, seed)
+            (step,) = self.told.since(before.after).steps(seed)
+            self.held = replay.replayed(self.held, step.news, seed)
             self.replayed += 1
         else:
             self.held = self.told.held
+        for held, first in self.earlier:
+            if (missed := digest(held, first)) in self.told.steps:
+                for step in self.told.since(missed).steps(first):
+                    held = replay.replayed(held, step.news, step.seed)
+                assert digest(held, self.task_seed) == self.told.after
+        assert sum(array.nbytes for step in self.told.steps.values() for array in step.news.values()) < sum(
+            array.nbytes for array in self.told.held.values()
+        )
         assert digest(self.held, self.task_seed) == self.told.after
         assert bits(replay.broadcast(self.held)) == bits(self.broadcast)
 
@@ -174,3 +187,10 @@ def test_a_step_that_failed_is_not_told_as_one() -> None:
     first, second = (opened(replay, state, broadcast, seeds.derive(7, "task", round)) for round in (0, 1))
     assert first.after != second.after
     assert learnt(replay, first, second, state, broadcast, updates) == second
+
+
+def test_news_of_several_steps_have_a_row_for_each() -> None:
+    with pytest.raises(InvalidTensor, match=r"best: shape \(2, 3\); 3 rows, one for each step"):
+        News({"best": np.zeros((2, 3), np.uint8)}, seeds=(1, 2)).steps(0)
+    news = News({"best": np.arange(6, dtype=np.uint8).reshape(2, 3)}, seeds=(8,)).steps(7)
+    assert [(step.seed, step.news["best"].tolist()) for step in news] == [(7, [0, 1, 2]), (8, [3, 4, 5])]

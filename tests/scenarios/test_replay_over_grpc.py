@@ -11,16 +11,19 @@ import pytest
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Replay
+from fedbbpt.job.config import Job
 from fedbbpt.types import Arrays, Receipt
-from fedbbpt.v1 import coordinator_pb2 as pb
 from tests.federation import AdvancingLoop, Client, OverGrpc, play
+from tests.recording_link import RecordingLink
 from tests.tiny_run import CLIENTS, DEADLINE_SECONDS, ROUNDS, job, undisturbed
 
 
 @pytest.fixture(params=["ranks", "newton"])
 def steps(data: Path, request: pytest.FixtureRequest) -> Splits:
-    plain = job(data)
-    return prepare(plain.model_copy(update={"method": plain.method.model_copy(update={"step": request.param})}))
+    sections = job(data).model_dump()
+    sections["method"] |= {"step": request.param}
+    sections["task"]["prompt"] |= {"dim": 40}  # the news of two steps are smaller than the state
+    return prepare(Job.model_validate(sections))
 
 
 @pytest.fixture
@@ -28,32 +31,6 @@ def federation(steps: Splits, tmp_path: Path, server_loop: AdvancingLoop) -> Ite
     federation = OverGrpc(steps, tmp_path / "run.db", server_loop)
     yield federation
     federation.close()
-
-
-class Recording(RemoteCoordinator):
-    """A link that records the header of each task."""
-
-    def __init__(self, channel: Any) -> None:
-        super().__init__(channel)
-        self.headers: list[pb.TaskHeader] = []
-
-    def _broadcast(self, header: pb.TaskHeader, arrays: Arrays) -> Arrays:
-        self.headers.append(header)
-        return super()._broadcast(header, arrays)
-
-    @property
-    def kinds(self) -> str:
-        """A letter for each task: the whole broadcast, the state, news, or the same state again."""
-        return "".join(
-            "b"
-            if not header.HasField("replay")
-            else "s"
-            if not header.replay.before
-            else "n"
-            if header.arrays.tensors
-            else "="
-            for header in self.headers
-        )
 
 
 class OtherBits:
@@ -72,8 +49,8 @@ class OtherBits:
         return {**found, "mean": mean}
 
 
-def recorded(federation: OverGrpc, index: int) -> tuple[Client, Recording]:
-    link = Recording(federation.channel())
+def recorded(federation: OverGrpc, index: int) -> tuple[Client, RecordingLink]:
+    link = RecordingLink(federation.channel())
     return federation.client(index, link=link), link
 
 
@@ -101,7 +78,24 @@ def test_a_restarted_coordinator_repeats_no_state_and_tells_it_if_a_round_was_mi
     assert federation.course() == undisturbed(federation.splits)
 
 
-def test_a_client_that_missed_a_round_gets_the_state(federation: OverGrpc) -> None:
+def test_a_client_that_missed_a_round_gets_the_news_of_both(federation: OverGrpc) -> None:
+    """Kills: news of the last step only, a seed of the wrong round, rows in the wrong order."""
+    (present, _), (other, _), (slow, link) = [recorded(federation, index) for index in range(CLIENTS)]
+    play([present, other, slow], rounds=1)
+    late = slow.task()
+    for client in (present, other):
+        client.answer()
+    federation.advance(DEADLINE_SECONDS)
+    for client in (present, other):
+        client.answer()
+    assert slow.submit(late) is Receipt.TOO_LATE
+    federation.advance(DEADLINE_SECONDS)
+    play([present, other, slow], rounds=ROUNDS - 2)
+    assert link.kinds == "sn2" + "n" * (ROUNDS - 3)
+    assert all(client.finished() for client in (present, other, slow))
+
+
+def test_a_client_that_joins_again_gets_the_state(federation: OverGrpc) -> None:
     (present, _), (other, _), (missing, _) = [recorded(federation, index) for index in range(CLIENTS)]
     play([present, other, missing], rounds=1)
     missing.hang_up()

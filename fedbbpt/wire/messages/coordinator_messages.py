@@ -6,7 +6,7 @@ messages raise InvalidRequest. Larger arrays travel in chunks of their own (`wir
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -222,6 +222,18 @@ def _task_id_message(task_id: TaskId) -> pb.TaskId:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What says to a client that replays how to find the broadcast of a task."""
+
+    before: bytes
+    """The digest of the state before, empty if the task holds the whole state."""
+    after: bytes
+    """The digest of the state after."""
+    seeds: tuple[int, ...] = ()
+    """The seeds of the rounds that the client missed."""
+
+
 class SharedTask:
     """The task of a round, which is the same for all its clients except for their ids, serialised once.
 
@@ -230,12 +242,12 @@ class SharedTask:
     both.
     """
 
-    def __init__(self, task: Task, arrays: Arrays | None = None, replay: tuple[bytes, bytes] | None = None) -> None:
+    def __init__(self, task: Task, arrays: Arrays | None = None, replay: Replayed | None = None) -> None:
         """
         Args:
             task: the task of any client of the round.
             arrays: a state or news, for clients that replay; None sends the broadcast.
-            replay: the digests of the state before and after, for clients that replay.
+            replay: what the arrays are, for clients that replay.
         """
         announced, data = bundle(task.arrays if arrays is None else arrays)
         header = pb.TaskHeader(
@@ -243,7 +255,7 @@ class SharedTask:
             seed=task.seed,
             deadline=duration(task.deadline_seconds),
             arrays=announced,
-            replay=pb.Replay(before=replay[0], after=replay[1]) if replay else None,
+            replay=pb.Replay(**asdict(replay)) if replay else None,
         )
         self._task = pb.StreamTasksResponse(task=header).SerializeToString()
         self._chunks = [pb.StreamTasksResponse(chunk=chunk).SerializeToString() for chunk in chunks(data)]
