@@ -104,7 +104,7 @@ class Agent:
             prompt = self._half.prompt(task.arrays)[None]
             prompts = np.concatenate([prompt, task.arrays.get(FINALISTS, prompt[:0])])
             measured, *finalists = self._dev.measure_all(prompts)
-            update = Update({}, self._dev.weight, finalists=tuple(finalists))
+            found = Update({}, self._dev.weight, finalists=tuple(finalists))
         else:
             # A round that fits a readout asks for the columns of the dev examples anyway.
             if self._sampling.measures(task.id.round) or readout_rounds.fits(task.arrays):
@@ -112,9 +112,9 @@ class Agent:
             found, self._private = self._half.update(task, self._private_arrays(task))
             rounding = seeds.rng(task.seed, "codec", task.id.client_id)
             encoded = self._codec.encode(packed(found.arrays, found.weight, task.arrays), rounding)
-            update = Update(encoded, found.weight)
+            found = Update(encoded, found.weight)
         measured = replace(measured, queries=self._dev.queries - queries_before)
-        update = replace(update, measurement=measured)
+        update = Update(found.arrays, found.weight, measured, finalists=found.finalists)
         if self._keepsake:
             self._keepsake.save(task.id, update, self._private_arrays(task))
         return update

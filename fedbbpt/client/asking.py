@@ -163,7 +163,7 @@ class PromptScorer:
             z = population[start : start + size]
             answer = self.columns(part, z, use_labels=use_labels)
             answers.append(self._space.shifted(answer, z) if self.card.output.scores else answer)
-        return np.concatenate(answers)
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
     def columns(self, part: RegisteredPart, z: npt.NDArray[np.floating], *, use_labels: bool = True) -> Array:
         """Returns the answer for z `[P, dim]` without offsets and readouts, in one call.

@@ -12,7 +12,7 @@ from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.tasks import readout
-from fedbbpt.tasks.criterion import cross_entropies, expansion
+from fedbbpt.tasks.criterion import cross_entropies, cross_entropy, expansion
 from fedbbpt.tasks.judgement import Judgement, judge, require_scores
 from fedbbpt.types import (
     Expansion,
@@ -94,7 +94,10 @@ class LocalObjectives:
 
     def loss(self, population: Population, draw: int) -> Losses:
         """Returns the mean loss `[P]` of each candidate `[P, n]` over the drawn training examples."""
-        return self._judge(self._train.drawn(draw), population).objective
+        parts = self._train.drawn(draw)
+        if self._scorer.card.output.scores:
+            return cross_entropy(self._scores(parts, population), _labels(parts))
+        return self._judge(parts, population).objective
 
     def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
         """Returns the cross-entropy `[P, B]` of each candidate on each drawn training example.
@@ -165,11 +168,12 @@ class LocalObjectives:
 
     def _scores(self, parts: Sequence[RegisteredPart], population: Population) -> Scores:
         require_scores(self._scorer.card.output, "the method")
-        return np.concatenate([self._scorer.ask(part, population) for part in parts], axis=1)
+        answers = [self._scorer.ask(part, population) for part in parts]
+        return answers[0] if len(answers) == 1 else np.concatenate(answers, axis=1)
 
 
 def _labels(parts: Sequence[RegisteredPart]) -> npt.NDArray[np.int64]:
-    return np.concatenate([part.data.labels for part in parts])
+    return parts[0].data.labels if len(parts) == 1 else np.concatenate([part.data.labels for part in parts])
 
 
 def _measurements(found: Judgement) -> list[Measurement]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from fedbbpt.client.agent import Agent
 from fedbbpt.federation import assemble
+from fedbbpt.federation.lockstep import advance_together, lockstep
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
 from fedbbpt.types import OWNER, Arrays, RunSettings, Task, Update
@@ -88,11 +90,12 @@ class CrewPart:
 
     def __init__(self, plan: CrewPlan, ptm: Ptm, first: int = 0, step: int = 1) -> None:
         """Registers the examples with `ptm` of the members that `CrewPlan.agents` chooses. Raises what it raises."""
-        self._agents = plan.agents(ptm, first, step)
+        self._ptm = lockstep(ptm)
+        self._agents = plan.agents(self._ptm, first, step)
 
     def answer(self, tasks: Sequence[Task]) -> list[Update]:
         """Returns the updates of tasks of this part's clients, in order."""
-        return [self._agents[task.id.client_id].answer(task) for task in tasks]
+        return advance_together(self._ptm, [partial(self._agents[task.id.client_id].answer, task) for task in tasks])
 
     def private(self) -> Mapping[str, Arrays]:
         """Returns the private arrays of this part's clients, without empty ones."""

@@ -92,8 +92,17 @@ def candidates(arrays: Arrays, seed: int, settings: FedCmaSettings) -> Populatio
     """Returns a round's candidates `[P, n]`, the same in both halves: rounded to float32, as the PTM gets them."""
     if settings.candidates_sent:
         return arrays["candidates"].astype(np.float64)
-    drawn = sample(arrays["mean"], arrays["scale"], seed, settings.population)
-    return drawn.astype(np.float32).astype(np.float64)
+    mean, scale = (arrays[name].astype(np.float32).tobytes() for name in ("mean", "scale"))
+    return _drawn(mean, scale, seed, settings.population)
+
+
+@lru_cache(maxsize=4)
+def _drawn(mean: bytes, scale: bytes, seed: int, population: int) -> Population:
+    """Returns candidates `[P, n]`, read-only. Kept, because all clients of a simulation ask for the same."""
+    drawn = sample(np.frombuffer(mean, np.float32), np.frombuffer(scale, np.float32), seed, population)
+    rounded = drawn.astype(np.float32).astype(np.float64)
+    rounded.setflags(write=False)
+    return rounded
 
 
 def near(arrays: Arrays, seed: int, population: int, offsets: int) -> Population:

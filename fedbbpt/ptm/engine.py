@@ -24,6 +24,7 @@ from fedbbpt.ptm.scoring import Scoring
 from fedbbpt.ptm.tenants import policy
 from fedbbpt.ptm.tenants.accounts import Reservation
 from fedbbpt.ptm.tenants.audit import AuditLog, Record, read_audit
+from fedbbpt.ptm.tenants.handles import RegisteredExamples
 from fedbbpt.ptm.tenants.state import Quotas, TenantState
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.tasks.bounds import pessimistic
@@ -180,9 +181,13 @@ class Engine:
             registered.registrations += 1
         return ExamplesHandle(registered.id, len(registered.rows), registered.tokens, registered.truncation)
 
+    def examples(self, examples_id: str, *, tenant: Tenant) -> RegisteredExamples:
+        """Returns the examples of a handle, and counts that as a use. Raises UnknownExamples."""
+        return self._state(tenant).handles.get(examples_id, self._clock())
+
     def begin(
         self,
-        examples: str | tuple[TaskSpec, ExampleSet],
+        examples: str | RegisteredExamples | tuple[TaskSpec, ExampleSet],
         prompts: Prompts,
         *,
         tenant: Tenant,
@@ -192,7 +197,7 @@ class Engine:
         """Admits a call: checks it, plans its micro-batches, and reserves the most that they may cost.
 
         Args:
-            examples: A handle, or a task with the examples.
+            examples: A handle, what `examples` returned for it, or a task with the examples.
             prompts: The P prompts to score.
             tenant: The tenant that asks.
             fresh: Whether the model computes every pair, even cached and repeated ones.
@@ -211,6 +216,8 @@ class Engine:
         policy.check_pictures(tenant, prompts)
         if isinstance(examples, str):
             registered = state.handles.get(examples, self._clock())
+        elif isinstance(examples, RegisteredExamples):
+            registered = examples
         else:
             task_id = self._registration.register_task(state, examples[0])
             registered, _ = self._registration.register_examples(state, task_id, examples[1])

@@ -49,11 +49,11 @@ from fedbbpt.server.round import (
     CohortChanged,
     ExtendRound,
     Round,
-    SendReceipt,
-    StoreUpdate,
     TimePassed,
     UpdateSubmitted,
+    receipt_for,
     step,
+    with_received,
 )
 from fedbbpt.server.sessions import SessionTable
 from fedbbpt.types import (
@@ -253,25 +253,23 @@ class Coordinator:
         Returns the answer to each: a receipt, or the error that `submit` would raise. An error, even that of a bug in a
         method or a codec, concerns its own update only, except that a StoreError concerns all.
         """
-        following, stored, decoded = self._round, list[tuple[TaskId, Update]](), dict[str, Update]()
+        stored, decoded = list[tuple[TaskId, Update]](), dict[str, Update]()
         answers: list[Receipt | Exception] = []
         for submission in submissions:
             try:
                 client_id, task_id = self._sessions.client(submission.session), submission.task_id
                 self._check_task_id(task_id, client_id)
                 counted = self._store.members[client_id].counted
-                after, effects = step(following, UpdateSubmitted(client_id, task_id.round, counted))
-                if StoreUpdate(client_id) in effects:
+                receipt = receipt_for(self._round, UpdateSubmitted(client_id, task_id.round, counted), decoded)
+                if receipt is Receipt.COUNTED:
                     decoded[client_id] = self._decode(client_id, submission.update)
                     stored.append((task_id, submission.update))
-                (receipt,) = (effect.receipt for effect in effects if isinstance(effect, SendReceipt))
-                following = after
                 answers.append(receipt)
             except Exception as error:
                 answers.append(error)
         try:
             if stored:
-                self._keep(following, stored, decoded, now)
+                self._keep(with_received(self._round, decoded), stored, decoded, now)
             for submission, answer in zip(submissions, answers, strict=True):
                 if not isinstance(answer, Exception):
                     self._answers(submission.task_id.client_id)

@@ -5,7 +5,7 @@ wire. The caller carries out the effects in order and adopts the new round only 
 gets COUNTED only after its update is stored, and a close that failed is requested again by the next tick.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -111,8 +111,11 @@ Effect: TypeAlias = StoreUpdate | SendReceipt | CloseRound | ExtendRound
 def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
     """Returns the round after an event, and the effects that the caller must carry out before it adopts that round."""
     match event:
-        case UpdateSubmitted():
-            return _submit(round, event)
+        case UpdateSubmitted(client_id):
+            receipt = receipt_for(round, event)
+            if receipt is not Receipt.COUNTED:
+                return round, (SendReceipt(client_id, receipt),)
+            return with_received(round, [client_id]), (StoreUpdate(client_id), SendReceipt(client_id, receipt))
         case CohortChanged(cohort):
             return (round if round.closed else replace(round, cohort=frozenset(cohort) | round.received)), ()
         case ClientsExcused(clients):
@@ -121,17 +124,24 @@ def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
             return _pass_time(round, now)
 
 
-def _submit(round: Round, event: UpdateSubmitted) -> tuple[Round, tuple[Effect, ...]]:
+def receipt_for(round: Round, event: UpdateSubmitted, counted: Collection[str] = ()) -> Receipt:
+    """Returns the receipt of an update that arrives after those of the clients `counted`, and together with them.
+
+    Updates that arrive together change the round once, by `with_received`: copying its clients for each of thousands
+    would take the time of all of them squared.
+    """
     # A client answers its tasks one after another, so only the last counted update can arrive a second time.
     client, current = event.client_id, event.round == round.number
-    if event.round == event.last_counted or (current and client in round.received):
-        return round, (SendReceipt(client, Receipt.DUPLICATE),)
+    if event.round == event.last_counted or (current and (client in round.received or client in counted)):
+        return Receipt.DUPLICATE
     if not current or round.closed:
-        return round, (SendReceipt(client, Receipt.TOO_LATE),)
-    if client not in round.cohort:
-        return round, (SendReceipt(client, Receipt.REFUSED),)
-    counted = replace(round, received=round.received | {client})
-    return counted, (StoreUpdate(client), SendReceipt(client, Receipt.COUNTED))
+        return Receipt.TOO_LATE
+    return Receipt.COUNTED if client in round.cohort else Receipt.REFUSED
+
+
+def with_received(round: Round, clients: Iterable[str]) -> Round:
+    """Returns the round with the updates of these clients, whose receipt is COUNTED."""
+    return replace(round, received=round.received.union(clients))
 
 
 def _only_excused_miss(round: Round) -> bool:

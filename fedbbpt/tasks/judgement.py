@@ -42,9 +42,9 @@ def judge(output: Output, answers: Sequence[Array], labels: Sequence[Labels]) ->
     Raises:
         InvalidTensor: the shape of an answer does not fit the number of examples.
     """
-    whole = np.concatenate(labels)
+    whole = labels[0] if len(labels) == 1 else np.concatenate(labels)
     if output.scores:
-        scores = np.concatenate(answers, axis=1)
+        scores = answers[0] if len(answers) == 1 else np.concatenate(answers, axis=1)
         return Judgement(len(whole), cross_entropy(scores, whole), correct(scores, whole))
     for answer, own in zip(answers, labels, strict=True):
         if answer.shape[1:] != (() if output is Output.LOSS_ONLY else own.shape):

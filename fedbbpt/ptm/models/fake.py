@@ -79,6 +79,8 @@ class FakeRow(tuple[int, ...]):
 
     cut_tokens = 0
     """Number of words that were cut off."""
+    bag: Vector | None = None
+    """x `[D]`; None until it is needed."""
     seen: Vector | None = None
     """A x `[max_tokens]`; None until it is needed."""
     plain: tuple[TaskSpec, Vector] | None = None
@@ -87,14 +89,19 @@ class FakeRow(tuple[int, ...]):
     def turns(self, tokens: int) -> Vector:
         """Returns the first `tokens` entries of A x."""
         if self.seen is None:
-            self.seen = (_tables()[1] * _bag(self)).sum(axis=1)
+            self.seen = (_tables()[1] * self._bag()).sum(axis=1)
         return self.seen[:tokens]
 
     def scores(self, task: TaskSpec, classes: Vector) -> Vector:
         """Returns c x `[K]`, the scores without a prompt, for classes c `[K, D]`."""
         if self.plain is None or self.plain[0] != task:
-            self.plain = task, (classes * _bag(self)).sum(axis=1)
+            self.plain = task, (classes * self._bag()).sum(axis=1)
         return self.plain[1]
+
+    def _bag(self) -> Vector:
+        if self.bag is None:
+            self.bag = _bag(self)
+        return self.bag
 
 
 class Fake:

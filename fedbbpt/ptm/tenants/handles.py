@@ -51,6 +51,14 @@ class RegisteredExamples:
         self.bytes = SET_BYTES + (known or TOKEN_BYTES * self.tokens + ROW_BYTES * len(self.rows))
 
 
+def joined(sets: Sequence[RegisteredExamples]) -> RegisteredExamples:
+    """Returns the examples of several handles of one task, without labels, as one set that no handle names."""
+    rows = [row for each in sets for row in each.rows]
+    digests = [digest for each in sets for digest in each.digests]
+    tokens = sum(each.tokens for each in sets)
+    return RegisteredExamples("", sets[0].task_id, sets[0].task, rows, digests, None, tokens)
+
+
 class Handles:
     """The registered examples by handle. Evicts the least recently used ones. Callers pass the time, in seconds."""
 
