@@ -251,6 +251,22 @@ class StartsAnywhere(Protocol[S]):
         ...
 
 
+@runtime_checkable
+class MovesUpdates(Protocol[T_contra]):
+    """A server's half that can use an update to an earlier broadcast, in asynchronous runs."""
+
+    def displaced(self, update: Update, before: T_contra, after: T_contra, seed: int) -> Update:
+        """Returns an update as if its search had begun elsewhere, in the form that `step` takes.
+
+        Args:
+            update: The decoded update to the broadcast of `before`.
+            before: The state that it answers.
+            after: The state that the next step begins with.
+            seed: The seed of the task that it answers.
+        """
+        ...
+
+
 class ClientHalf(Protocol):
     """The client's half of a method. Its constructor takes the objectives; between tasks it keeps no state.
 
@@ -532,7 +548,7 @@ class Store(Protocol):
         ...
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
-        """Stores a snapshot and changed members together, and deletes the updates of earlier rounds."""
+        """Stores a snapshot and changed members together. If it begins a round, deletes the updates of earlier ones."""
         ...
 
     def backup(self, path: Path) -> None:

@@ -67,11 +67,17 @@ def coordinator(
 
 def cohort_rules(job: Job) -> CohortRules:
     """Returns the conditions for a job's run to start and for its rounds to close."""
-    section = job.cohort
-    quorum = math.ceil(section.quorum * (section.size or section.clients))
-    owner = job.definition().owner_takes_part(job.method)
+    section, owner = job.cohort, job.definition().owner_takes_part(job.method)
+    quorum, asynchronous = math.ceil(section.quorum * section.updates), section.mode == "async"
     return CohortRules(
-        section.clients, quorum, section.deadline_seconds, section.size or None, section.over_sample, owner
+        section.clients,
+        quorum,
+        section.deadline_seconds,
+        section.size or None,
+        section.over_sample,
+        owner,
+        buffer=section.updates if asynchronous else 0,
+        max_staleness=section.max_staleness if asynchronous else 0,
     )
 
 

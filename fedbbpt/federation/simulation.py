@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
+from fedbbpt.errors import InvalidJob
 from fedbbpt.federation import assemble
 from fedbbpt.federation.crew import Crew, CrewPlan, LocalCrew
 from fedbbpt.federation.private_files import PrivateFiles
@@ -76,6 +77,9 @@ class Simulation:
         """
         job = splits.job
         assemble.check_owner_has_data(job, splits.server)
+        if job.cohort.mode == "async":
+            what, fix = "a simulation, in which no time passes, has no asynchronous rounds", "`fedbbpt run` instead"
+            raise InvalidJob(what, where="cohort.mode", fix=fix)
         with ExitStack() as resources, ExitStack() as temporary:
             path, announced = None, None
             if job.definition().white_box:

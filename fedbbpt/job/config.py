@@ -107,6 +107,16 @@ class Job(Section):
             raise contradiction("run.rounds", what, f"more than {before}, or a lower method.readout.rounds")
         return self
 
+    @model_validator(mode="after")
+    def _method_takes_mode(self) -> "Job":
+        if self.cohort.mode == "async":
+            why = self.definition().stale(self.method)
+            why = why or ("a readout is fitted to all clients at one prompt" if self.task.views else "")
+            if why:
+                what = f"{self.method.name} needs all updates of a round from one broadcast: {why}"
+                raise contradiction("cohort.mode", what, '"sync", or method.name = "fedavg-bbt" or "fed-bbpt"')
+        return self
+
     def _with_task(self, **changes: Any) -> "Job":
         return self.model_copy(update={"task": self.task.model_copy(update=changes)})
 

@@ -206,6 +206,17 @@ class CohortSection(Section):
     """`[cohort]`: which clients take part in a round, and how long it waits for them."""
 
     clients: int = Field(4, ge=1, le=10_000, description="The run starts when this many clients have joined.")
+    mode: Literal["sync", "async"] = Field(
+        "sync",
+        description="sync: a round waits for its clients. async: it takes the first updates that arrive, also those of "
+        "clients that are still at work on an earlier round.",
+    )
+    buffer: int = Field(
+        0, ge=0, le=10_000, description="async: number of updates that a round closes with. 0: half the clients."
+    )
+    max_staleness: int = Field(
+        4, ge=0, le=64, description="async: an update still counts so many rounds after its own, with less weight."
+    )
     size: int = Field(0, ge=0, description="Number of clients that take part in each round. 0: all.")
     over_sample: float = Field(
         1.0,
@@ -214,7 +225,7 @@ class CohortSection(Section):
         description="With a size: how many times as many clients are asked. The round closes when size have answered.",
     )
     quorum: float = Field(
-        0.5, gt=0, le=1, description="Share of a round's clients that must answer before its deadline."
+        0.5, gt=0, le=1, description="Share of a round's clients, or of its buffer, that it needs by its deadline."
     )
     deadline_seconds: float = Field(
         300.0,
@@ -222,6 +233,29 @@ class CohortSection(Section):
         le=7 * 86_400,
         description="After this time a round closes without the missing clients, if it has its quorum.",
     )
+
+    @property
+    def updates(self) -> int:
+        """The number of updates with which a round is complete."""
+        if self.mode == "async":
+            return self.buffer or math.ceil(self.clients / 2)
+        return self.size or self.clients
+
+    @model_validator(mode="after")
+    def _mode_has_options(self) -> "CohortSection":
+        if self.mode == "sync":
+            default = type(self).model_fields["max_staleness"].default
+            for key, changed in (("buffer", self.buffer), ("max_staleness", self.max_staleness != default)):
+                if changed:
+                    raise contradiction(key, "it is for asynchronous rounds", 'cohort.mode = "async" as well')
+            return self
+        if self.buffer > self.clients:
+            what = f"{self.buffer} is more than cohort.clients = {self.clients}"
+            raise contradiction("buffer", what, f"at most {self.clients}, or 0 for half of them")
+        if self.size:
+            what = "asynchronous rounds ask every client that is free"
+            raise contradiction("size", what, 'cohort.buffer instead, or mode = "sync"')
+        return self
 
     @model_validator(mode="after")
     def _size_fits_clients(self) -> "CohortSection":

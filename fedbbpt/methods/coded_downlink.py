@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fedbbpt import seeds
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Codec, ServerHalf
-from fedbbpt.methods import starting
+from fedbbpt.methods import stale_updates, starting
 from fedbbpt.types import Array, Arrays, Metrics, Orders, Update, pack
 
 STEP = "step"
@@ -67,6 +67,9 @@ class CodedServer:
             step, told = np.zeros(0, np.int8), wanted.astype(np.float32)
         search = replace(found, **{self._point: told.astype(reached.dtype)})
         return CodedState(search, wanted - told, step), metrics
+
+    def displaced(self, update: Update, before: CodedState, after: CodedState, seed: int) -> Update:
+        return stale_updates.displaced(self._inner, update, before.search, after.search, seed)
 
     def prompt(self, state: CodedState) -> npt.NDArray[np.float32]:
         return self._inner.prompt(state.search)

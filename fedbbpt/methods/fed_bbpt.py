@@ -312,12 +312,18 @@ class FedBbptServer:
 
     def _found(self, arrays: Arrays, update: Update, seed: int) -> Update:
         """Returns the update with theta in place of the coefficients."""
-        if not self._settings.scalars_sent:
+        if "theta" in update.arrays:
             return update
         assert isinstance(self._tunable, SpsaTunable), "the config refuses scalars of other generators"
         told = update.arrays["coefficients"] / update.weight
         theta = walk(self._tunable, self._settings, arrays, seed, update.client_id, lambda step, population: told[step])
         return replace(update, arrays={"theta": update.weight * theta, "loss": update.arrays["loss"]})
+
+    def displaced(self, update: Update, before: FedBbptState, after: FedBbptState, seed: int) -> Update:
+        """Moves theta by the difference of the broadcast thetas."""
+        start, end = self.broadcast(before, seed), self.broadcast(after, seed)
+        found, way = self._found(start, update, seed), end["theta"].astype(np.float64) - start["theta"]
+        return replace(found, arrays={**found.arrays, "theta": found.arrays["theta"] + found.weight * way})
 
     def prompt(self, state: FedBbptState) -> npt.NDArray[np.float32]:
         return _prompt(self._tunable, self.broadcast(state, seed=0))
@@ -399,5 +405,6 @@ METHOD = Method(
     spaces=lambda config: frozenset({SPACES[config.generator]}),
     # Decoded probabilities would not add up to 1.
     point=lambda settings: "" if settings.generator == "categorical" else "theta",
+    stale=lambda config: "",
     downlink="int8",
 )

@@ -372,5 +372,6 @@ METHOD = Method(
     client=FedBptClient,
     needs_scores=lambda settings: settings.perturb_rate > 0,
     point=lambda settings: "mean",
+    stale=lambda config: "its server ranks the clients by their losses, which must be of searches from one mean",
     downlink="float16",
 )

@@ -343,11 +343,17 @@ def settings(config: FedCmaConfig) -> FedCmaSettings:
     )
 
 
+def _why_not_stale(config: FedCmaConfig) -> str:
+    sums = "derivatives by the mixtures" if config.step == "newton" else "losses"
+    return f"its updates are {sums} of the candidates of one round, and other rounds have other candidates"
+
+
 METHOD = Method(
     name="fed-cma",
     config=FedCmaConfig,
     settings_type=FedCmaSettings,
     settings=settings,
+    stale=_why_not_stale,
     server=server,
     client=FedCmaClient,
     needs_scores=lambda settings: settings.expansion_sent,

@@ -113,6 +113,7 @@ METHOD = Method(
     config=FedReadoutConfig,
     settings_type=FedReadoutSettings,
     settings=lambda config: FedReadoutSettings(),
+    stale=lambda config: "its updates are sums over examples at one readout, and other rounds have other readouts",
     server=FedReadoutServer,
     client=FedReadoutClient,
     spaces=lambda config: frozenset({"none"}),

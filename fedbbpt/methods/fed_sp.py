@@ -200,6 +200,7 @@ METHOD = Method(
     config=FedSpConfig,
     settings_type=FedSpSettings,
     settings=settings,
+    stale=lambda config: "the owner tunes between two rounds, and clients train the weights that they have then",
     server=FedSpServer,
     white_box_client=FedSpClient,
     spaces=lambda config: frozenset({"deep"}),

@@ -11,7 +11,7 @@ change it by about 1 %. FedOne's reference code sends the best candidate instead
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -82,6 +82,14 @@ class FedavgBbtServer:
         # A client could send a step size that is not positive.
         return FedavgBbtState(mean, max(float(sigma[0]), 1e-12)), {"train_loss": float(loss[0])}
 
+    def displaced(self, update: Update, before: FedavgBbtState, after: FedavgBbtState, seed: int) -> Update:
+        """Moves the mean by the difference of the broadcast means, and the step size by the ratio of the step sizes."""
+        start, end = self.broadcast(before, seed), self.broadcast(after, seed)
+        way = end["mean"].astype(np.float64) - start["mean"]
+        factor = float(end["sigma"][0]) / float(start["sigma"][0])
+        mean, sigma = update.arrays["mean"] + update.weight * way, update.arrays["sigma"] * factor
+        return replace(update, arrays={**update.arrays, "mean": mean, "sigma": sigma})
+
     def prompt(self, state: FedavgBbtState) -> npt.NDArray[np.float32]:
         return state.mean.astype(np.float32)
 
@@ -133,5 +141,6 @@ METHOD = Method(
     server=FedavgBbtServer,
     client=FedavgBbtClient,
     point=lambda settings: "mean",
+    stale=lambda config: "",
     downlink="float16",
 )

@@ -89,6 +89,11 @@ class Method(Generic[C, S]):
     """Returns the codec of updates where a job leaves the choice, for runs without a readout."""
     downlink: str = "float32"
     """The codec of broadcasts where a job leaves the choice. float32 sends them whole."""
+    stale: Callable[[C], str] = lambda config: "its updates are about the candidates of one round"
+    """Returns why an update cannot count in a later round than its own; "" if it can: asynchronous runs need that.
+
+    The server's half is then an `interfaces.MovesUpdates`.
+    """
     owner: Callable[[S, PromptSpace, WhiteBox], ClientHalf] | None = None
     """Makes the half of the model owner, for methods in which the owner takes a turn between two client rounds."""
     owner_takes_part: Callable[[C], bool] = lambda config: False

@@ -36,6 +36,7 @@ def aggregate(
     updates: Sequence[Update],
     *,
     clients: int,
+    staleness: float = 0.0,
     phase: Phase,
     seed: int,
     seconds: float,
@@ -56,6 +57,7 @@ def aggregate(
         snapshot: the committed state of the run before the round.
         updates: the counted updates, decoded, sorted by client id; or, for a linear method, their sum alone.
         clients: the number of counted updates.
+        staleness: their mean staleness, in rounds.
         phase: the phase of the round's tasks; only an UPDATE changes the method's state.
         seed: the seed of the round's tasks.
         seconds: the duration of the round.
@@ -79,6 +81,7 @@ def aggregate(
         seconds=seconds,
         bytes_up=None if traffic is None else traffic[0],
         bytes_down=None if traffic is None else traffic[1],
+        staleness=staleness,
     )
     reports = (*snapshot.reports, with_dev_figures(report, total))
     return replace(

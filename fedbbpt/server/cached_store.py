@@ -1,9 +1,10 @@
 """A write-through cache of the store: each write goes to the store first, and into memory once that succeeded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedbbpt.interfaces import Store
+from fedbbpt.server.round import Key
 from fedbbpt.types import Member, Snapshot, TaskId, Update
 
 
@@ -29,9 +30,9 @@ class CachedStore:
         """Stores updates, encoded as the clients sent them, in one transaction. Updates are not cached."""
         self._store.put_updates(updates)
 
-    def updates(self, round: int) -> Mapping[str, Update]:
-        """Returns the stored updates of a round by client id."""
-        return self._store.updates(round)
+    def updates(self, rounds: Iterable[int]) -> Mapping[Key, Update]:
+        """Returns the stored updates to the tasks of some rounds, each of which is read when it is asked for."""
+        return _Updates({round: self._store.updates(round) for round in rounds})
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
         """Stores the snapshot and the changed members in one transaction."""
@@ -42,3 +43,18 @@ class CachedStore:
     def backup(self, path: Path) -> None:
         """Writes all of the store into a new file. Raises FileExistsError, StoreError."""
         self._store.backup(path)
+
+
+class _Updates(Mapping[Key, Update]):
+    def __init__(self, stored: Mapping[int, Mapping[str, Update]]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, key: Key) -> Update:
+        client_id, round = key
+        return self._stored[round][client_id]
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((client_id, round) for round, updates in self._stored.items() for client_id in updates)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stored.values()))

@@ -26,6 +26,10 @@ class CohortRules:
     """How many times as many clients are asked as a round of `size` needs. It closes when `size` have answered."""
     owner: bool = False
     """Whether the model's owner has a turn between two rounds of the clients. The run then waits for the owner too."""
+    buffer: int = 0
+    """In asynchronous runs, the number of updates that a round closes with (K); 0: rounds are synchronous."""
+    max_staleness: int = 0
+    """In asynchronous runs, how many rounds after its own an update still counts (S)."""
 
     @property
     def window(self) -> int:
@@ -40,14 +44,16 @@ class CohortRules:
     @property
     def enough(self) -> int | None:
         """The number of answers with which a round closes at once; None if it waits for all that it has asked."""
-        return self.size if self.size and self.over_sample > 1 else None
+        return self.buffer or (self.size if self.size and self.over_sample > 1 else None)
 
     def __post_init__(self) -> None:
         if self.clients < 1:
             raise InvalidJob(f"{self.clients}", where="cohort.clients", fix="at least 1")
-        most = min(self.clients, self.size or self.clients)
+        most = min(self.clients, self.size or self.clients, self.buffer or self.clients)
         if not 1 <= self.quorum <= most:
             raise InvalidJob(f"{self.quorum}", where="cohort.quorum", fix=f"from 1 to {most}, the clients of a round")
+        if not 0 <= self.buffer <= self.clients:
+            raise InvalidJob(f"{self.buffer}", where="cohort.buffer", fix=f"from 1 to {self.clients}, the clients")
         if not self.deadline_seconds > 0:
             raise InvalidJob(f"{self.deadline_seconds}", where="cohort.deadline_seconds", fix="more than 0")
 

@@ -36,6 +36,7 @@ from fedbbpt.errors import (
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods.replay import Told, learnt, opened
+from fedbbpt.methods.stale_updates import check_moves_updates
 from fedbbpt.methods.starting import started
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
@@ -48,6 +49,7 @@ from fedbbpt.server.round import (
     CloseRound,
     CohortChanged,
     ExtendRound,
+    Key,
     Round,
     TimePassed,
     UpdateSubmitted,
@@ -56,12 +58,14 @@ from fedbbpt.server.round import (
     with_received,
 )
 from fedbbpt.server.sessions import SessionTable
+from fedbbpt.server.staleness import Begun, counted_late, measured
 from fedbbpt.types import (
     FINALISTS,
     OWNER,
     Arrays,
     Forms,
     Hello,
+    Measurement,
     Member,
     MemberStatus,
     Orders,
@@ -155,16 +159,24 @@ class Coordinator:
         self._silent: dict[str, float] = {}
         """Clients that missed a round and have not answered since, with the time to ask them again."""
         self._ptms: dict[str, PtmIdentity] = {}
+        self._at_work: dict[str, int] = {}
+        """The round of the last task of each client whose stream has brought it one, in an asynchronous run."""
+        self._begun: dict[int, Begun] = {}
+        """The earlier rounds whose tasks can still be answered."""
+        if cohort.buffer:
+            check_moves_updates(method, method_name)
         snapshot = self._store.snapshot
         self._round: Round
         self._state: Any
         """The method's state before the open round."""
         self._eligible: Eligible
         """The members that the open round may ask."""
-        self._decoded: Answers
+        self._decoded: Answers[Key]
         """The decoded updates of the open round; the store holds the same ones, encoded."""
+        self._measured: dict[Key, Measurement]
+        """The measurements of these updates."""
         self._opened: float | None
-        self._begin(self._store.updates(snapshot.round) if snapshot else {})
+        self._begin(self._store.updates(self._answerable(snapshot)) if snapshot else {})
 
     # Clients
 
@@ -201,7 +213,7 @@ class Coordinator:
 
     def connected(self, session: str) -> None:
         """Records that a stream of tasks began. Raises SessionUnknown, SessionEvicted."""
-        self._sessions.client(session)
+        self._at_work.pop(self._sessions.client(session), None)
         self._sessions.connected(session)
         self.status_version += 1
 
@@ -213,10 +225,15 @@ class Coordinator:
     def task_for(self, session: str) -> Task | None:
         """Returns the client's open task; None if it has answered it, or has none.
 
+        In an asynchronous run, a client that is at work on an earlier task gets another one only when it has answered
+        that, or opened another stream.
+
         Raises SessionUnknown, SessionEvicted.
         """
         client_id = self._sessions.client(session)
         if self._round.closed or client_id in self._round.received or client_id not in self._round.cohort:
+            return None
+        if self._cohort.buffer and self._at_work.setdefault(client_id, self._round.number) != self._round.number:
             return None
         task_id = TaskId(self.settings.run_id, self._round.number, client_id, self._round.phase)
         return Task(task_id, self._task_seed, self._broadcast, self._cohort.deadline_seconds)
@@ -225,6 +242,10 @@ class Coordinator:
     def round(self) -> int:
         """The open round, counted from 0."""
         return self._round.number
+
+    def counts(self, round: int) -> bool:
+        """Returns whether an update to the tasks of a round can count in the open one."""
+        return self._round.number - self._round.staleness <= round <= self._round.number
 
     @property
     def forms(self) -> Forms:
@@ -253,7 +274,7 @@ class Coordinator:
         Returns the answer to each: a receipt, or the error that `submit` would raise. An error, even that of a bug in a
         method or a codec, concerns its own update only, except that a StoreError concerns all.
         """
-        stored, decoded = list[tuple[TaskId, Update]](), dict[str, Update]()
+        stored, decoded = list[tuple[TaskId, Update]](), dict[Key, Update]()
         answers: list[Receipt | Exception] = []
         for submission in submissions:
             try:
@@ -262,7 +283,8 @@ class Coordinator:
                 counted = self._store.members[client_id].counted
                 receipt = receipt_for(self._round, UpdateSubmitted(client_id, task_id.round, counted), decoded)
                 if receipt is Receipt.COUNTED:
-                    decoded[client_id] = self._decode(client_id, submission.update)
+                    key = client_id, task_id.round
+                    decoded[key] = self._decode(key, submission.update)
                     stored.append((task_id, submission.update))
                 answers.append(receipt)
             except Exception as error:
@@ -274,6 +296,7 @@ class Coordinator:
                 if not isinstance(answer, Exception):
                     self._answers(submission.task_id.client_id)
                     self._readmit(submission.task_id.client_id)
+                    self._is_free(submission.task_id)
         except StoreError as error:
             return [answer if isinstance(answer, Exception) else error for answer in answers]
         self.status_version += 1
@@ -281,7 +304,7 @@ class Coordinator:
         return answers
 
     def _keep(
-        self, following: Round, stored: Sequence[tuple[TaskId, Update]], decoded: Mapping[str, Update], now: float
+        self, following: Round, stored: Sequence[tuple[TaskId, Update]], decoded: Mapping[Key, Update], now: float
     ) -> None:
         """Adopts a round with further updates, and makes them durable.
 
@@ -318,6 +341,12 @@ class Coordinator:
         member = self._store.members[client_id]
         if not self._takes_part(member):
             self._admit(replace(member, since=self._entry_round(), until=None))
+
+    def _is_free(self, answered: TaskId) -> None:
+        """Lets a client that answered an earlier task of an asynchronous run have the open one at once."""
+        if self._at_work.get(answered.client_id) == answered.round:
+            del self._at_work[answered.client_id]
+            self.tasks_version += answered.round < self._round.number
 
     def leave(self, session: str, now: float) -> None:
         """Ends the client's membership. Does nothing if the session is not valid. Raises StoreError."""
@@ -391,7 +420,13 @@ class Coordinator:
             self._store.put_members(asked)
             self._enrol(asked)
 
-    def _decode(self, client_id: str, update: Update) -> Update:
+    def _decode(self, key: Key, update: Update) -> Update:
+        client_id, number = key
+        self._measured[key] = update.measurement
+        if number < self._round.number:
+            begun, staleness = self._begun[number], self._round.number - number
+            decoded = decode_update(update, self._codec, self._method.expected(begun.state), begun.broadcast)
+            return counted_late(self._method, replace(decoded, client_id=client_id), begun, self._state, staleness)
         expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
         finalists = len(self._broadcast.get(FINALISTS, ())) if self._round.phase is Phase.EVALUATE else 0
         return replace(decode_update(update, self._codec, expected, self._broadcast, finalists), client_id=client_id)
@@ -414,8 +449,10 @@ class Coordinator:
         return member.until is None or member.until > self._round.number
 
     def _entry_round(self) -> int:
-        """Returns the next round, or the open one if that is short of a quorum without this client."""
+        """Returns the next round, or the open one if that is short of a quorum without this client, or asynchronous."""
         number = self._round.number
+        if self._cohort.buffer:
+            return number
         return number + (self.state is RunState.RUNNING and len(self._round.cohort) >= self._round.quorum)
 
     def _admit(self, member: Member) -> None:
@@ -442,7 +479,7 @@ class Coordinator:
 
     def _asks_all(self, number: int, owners_turn: bool) -> bool:
         """Returns whether a round needs everybody: the final choice on all dev examples does."""
-        return self._samples and self._phase(number, owners_turn) is Phase.EVALUATE
+        return self._samples and not self._cohort.buffer and self._phase(number, owners_turn) is Phase.EVALUATE
 
     def _is_owner(self, client_id: str) -> bool:
         return self._cohort.owner and client_id == OWNER
@@ -473,8 +510,10 @@ class Coordinator:
         if self._round.closed:
             return 0
         if self._round.excused:
-            return len(self._round.missing - self._round.excused)
-        return len(self._round.cohort) - len(self._round.received)
+            clients = len(self._round.missing - self._round.excused)
+        else:
+            clients = len(self._round.cohort) - len(self._round.received)
+        return clients if self._round.enough is None else min(clients, self._round.enough - self._round.updates)
 
     def next_deadline(self) -> float | None:
         """Returns the time of the next tick, if no client or operator calls before; None if no tick is due."""
@@ -497,7 +536,21 @@ class Coordinator:
             state = started(self._method, self._method_name, state, self._start)
         return Snapshot(0, pack(state))
 
-    def _begin(self, stored: Mapping[str, Update]) -> None:
+    def _answerable(self, snapshot: Snapshot) -> range:
+        """Returns the rounds whose tasks can be answered in the open one."""
+        return range(snapshot.round - len(snapshot.earlier), snapshot.round + 1)
+
+    def _reopened(self, snapshot: Snapshot) -> dict[int, Begun]:
+        """Returns the earlier rounds whose tasks can still be answered."""
+        found = dict[int, Begun]()
+        for number, earlier in zip(self._answerable(snapshot), snapshot.earlier, strict=False):
+            if number not in self._begun:
+                state, seed = self._method.restore(earlier.state), seeds.derive(self._seed, "task", number)
+                self._begun[number] = Begun(state, self._method.broadcast(state, seed), seed)
+            found[number] = self._begun[number]
+        return found
+
+    def _begin(self, stored: Mapping[Key, Update]) -> None:
         """Opens the round that follows from the store, with the updates that the store holds of it.
 
         If the run is not running, the round is a closed one, which takes no updates.
@@ -505,7 +558,9 @@ class Coordinator:
         snapshot, running = self._store.snapshot, self.state is RunState.RUNNING
         number = snapshot.round if snapshot else 0
         owners_turn = self._owners_turn(number)
-        received = frozenset(client_id for client_id in stored if self._is_owner(client_id) == owners_turn)
+        answered = [key for key in stored if self._is_owner(key[0]) == owners_turn]
+        received = frozenset(client_id for client_id, round in answered if round == number)
+        self._begun = self._reopened(snapshot) if snapshot and running else {}
         self._task_seed = seeds.derive(self._seed, "task", number)
         self._state = None
         self._broadcast: Arrays = {}
@@ -525,11 +580,14 @@ class Coordinator:
             received=received,
             closed=not running,
             enough=None if owners_turn or self._asks_all(number, owners_turn) else self._cohort.enough,
+            staleness=len(self._begun),
+            stale=frozenset(key for key in answered if key[1] < number),
         )
         self.told = None
         if self._replay is not None and self._state is not None and FINALISTS not in self._broadcast:
             self.told = opened(self._replay, self._state, self._broadcast, self._task_seed)
-        counted = (each for each in stored.items() if each[0] in received and running)
+        self._measured = {}
+        counted = ((key, stored[key]) for key in answered if running)
         self._decoded = Answers(counted, self._decode, linear=self._method.linear)
         self._opened = None
         self.status_version += 1
@@ -576,8 +634,10 @@ class Coordinator:
     def _close(self, close: CloseRound, seconds: float) -> None:
         snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
         assert snapshot is not None, "a round is open"
-        updates = self._decoded.counted(close.clients, lambda: self._store.updates(number))
-        counted = [replace(members[client_id], counted=number) for client_id in close.clients]
+        keys = sorted([*((client_id, number) for client_id in close.clients), *close.stale])
+        updates = self._decoded.counted(keys, lambda: self._store.updates(self._answerable(snapshot)))
+        # Sorted, so that the last round of a client is the one that stays.
+        counted = [replace(members[client_id], counted=round) for client_id, round in dict(keys).items()]
         if self._round.phase is Phase.TUNE:
             tuned = apply_owner_update(self._method, self._state, snapshot, updates, self._task_seed)
             self._store.commit(tuned, counted)
@@ -592,7 +652,8 @@ class Coordinator:
             self._state,
             snapshot,
             updates,
-            clients=len(close.clients),
+            clients=len(keys),
+            staleness=number - sum(round for _, round in keys) / len(keys),
             phase=self._round.phase,
             seed=self._task_seed,
             seconds=seconds,
@@ -601,13 +662,35 @@ class Coordinator:
             sampling=self.settings.sampling,
             entries=prompt_entries(self.settings.space),
         )
-        lapsed = [replace(members[client_id], until=number + 1) for client_id in close.missing]
+        if self._cohort.buffer and self._round.phase is Phase.UPDATE:
+            following = self._with_earlier(snapshot, following, keys)
+        # A client that is at work on an earlier task of an asynchronous run has missed nothing.
+        gone = [each for each in close.missing if not (self._cohort.buffer and self._sessions.live(each))]
+        lapsed = [replace(members[client_id], until=number + 1) for client_id in gone]
         self._store.commit(following, counted + lapsed)
         self._traffic_before = traffic or (0, 0)
         log.info(
             "round %d: closed with %d clients; missing: %s", number, len(counted), ", ".join(close.missing) or "none"
         )
         self._begin_after(updates)
+
+    def _with_earlier(self, before: Snapshot, after: Snapshot, keys: Sequence[Key]) -> Snapshot:
+        """Returns the snapshot after a round of an asynchronous run, with the rounds that it leaves open."""
+        found: dict[int, list[Measurement]] = {}
+        for key in keys:
+            found.setdefault(key[1], []).append(self._measured[key])
+        searches = self._phase(after.round, owner=False) is Phase.UPDATE
+        ended = state_of(after, self.settings.rounds).ended
+        return measured(
+            before,
+            after,
+            found,
+            lambda round: self._method.prompt(self._begun[round].state if round in self._begun else self._state),
+            kept=self._cohort.max_staleness if searches and not ended else 0,
+            needed=self._cohort.quorum,
+            sampling=self.settings.sampling,
+            entries=prompt_entries(self.settings.space),
+        )
 
     def _begin_after(self, updates: Sequence[Update]) -> None:
         """Opens the round after the one that these updates closed, and finds the news for clients that replay."""
@@ -624,7 +707,7 @@ class Coordinator:
         """
         snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
         assert snapshot is not None, "a round is open"
-        received, quorum = len(self._round.received), self._round.quorum
+        received, quorum = self._round.updates, self._round.quorum
         answers = f"{received} of {quorum} answers by its deadline; missing: {', '.join(missing) or 'none'}"
         if snapshot.stopped_after is not None:
             log.warning("round %d: %s; given up, since the run was stopped", number, answers)

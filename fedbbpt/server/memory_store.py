@@ -32,9 +32,10 @@ class MemoryStore:
         return {client_id: update for (at, client_id), update in sorted(self._updates.items()) if at == round}
 
     def commit(self, snapshot: Snapshot, members: Sequence[Member] = ()) -> None:
+        if self._snapshot is None or snapshot.round > self._snapshot.round:
+            self._updates = {key: update for key, update in self._updates.items() if key[0] >= snapshot.round}
         self._snapshot = snapshot
         self.put_members(members)
-        self._updates = {key: update for key, update in self._updates.items() if key[0] >= snapshot.round}
 
     def backup(self, path: Path) -> None:
         raise StoreError("a run in memory has no backup", fix="a coordinator with a store")

@@ -11,6 +11,9 @@ from typing import TypeAlias
 
 from fedbbpt.types import Phase, Receipt
 
+Key: TypeAlias = tuple[str, int]
+"""An update: its client, and the round of its task."""
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -28,12 +31,26 @@ class Round:
     """On the caller's clock, in seconds; None until the first tick."""
     closed: bool = False
     enough: int | None = None
-    """The round closes as soon as so many clients have answered; None waits for all of the cohort."""
+    """The round closes as soon as it has so many updates; None waits for all of the cohort."""
     excused: frozenset[str] = frozenset()
     """Clients that the round does not wait for: they reported trouble, or missed a round and have not answered since.
 
     Their answers count all the same.
     """
+    staleness: int = 0
+    """The number of rounds before this one whose tasks can still be answered, in asynchronous runs."""
+    stale: frozenset[Key] = frozenset()
+    """Stored updates that answer tasks of earlier rounds and count in this one."""
+
+    @property
+    def updates(self) -> int:
+        """The number of stored updates."""
+        return len(self.received) + len(self.stale)
+
+    def has(self, key: Key) -> bool:
+        """Returns whether an update is stored."""
+        client_id, number = key
+        return client_id in self.received if number == self.number else key in self.stale
 
     @property
     def missing(self) -> frozenset[str]:
@@ -48,7 +65,7 @@ class UpdateSubmitted:
     client_id: str
     round: int
     last_counted: int | None = None
-    """The last closed round that counted an update of this client."""
+    """The last round whose task this client answered with an update that a closed round counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +109,11 @@ class SendReceipt:
 
 @dataclass(frozen=True, slots=True)
 class CloseRound:
-    """Aggregate the updates of `clients`; the `missing` lapse."""
+    """Aggregate the updates of `clients`, and the `stale` ones of earlier rounds; the `missing` lapse."""
 
     clients: tuple[str, ...]
     missing: tuple[str, ...]
+    stale: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +133,8 @@ def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
             receipt = receipt_for(round, event)
             if receipt is not Receipt.COUNTED:
                 return round, (SendReceipt(client_id, receipt),)
-            return with_received(round, [client_id]), (StoreUpdate(client_id), SendReceipt(client_id, receipt))
+            counted = with_received(round, [(client_id, event.round)])
+            return counted, (StoreUpdate(client_id), SendReceipt(client_id, receipt))
         case CohortChanged(cohort):
             return (round if round.closed else replace(round, cohort=frozenset(cohort) | round.received)), ()
         case ClientsExcused(clients):
@@ -124,24 +143,32 @@ def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
             return _pass_time(round, now)
 
 
-def receipt_for(round: Round, event: UpdateSubmitted, counted: Collection[str] = ()) -> Receipt:
-    """Returns the receipt of an update that arrives after those of the clients `counted`, and together with them.
+def receipt_for(round: Round, event: UpdateSubmitted, counted: Collection[Key] = ()) -> Receipt:
+    """Returns the receipt of an update that arrives after the updates `counted`, and together with them.
 
     Updates that arrive together change the round once, by `with_received`: copying its clients for each of thousands
     would take the time of all of them squared.
     """
+
+    def answered(number: int) -> bool:
+        return round.has((event.client_id, number)) or (event.client_id, number) in counted
+
     # A client answers its tasks one after another, so only the last counted update can arrive a second time.
-    client, current = event.client_id, event.round == round.number
-    if event.round == event.last_counted or (current and (client in round.received or client in counted)):
+    if event.round == event.last_counted or answered(event.round):
         return Receipt.DUPLICATE
-    if not current or round.closed:
+    oldest = max(round.number - round.staleness, -1 if event.last_counted is None else event.last_counted)
+    if round.closed or not oldest <= event.round <= round.number:
         return Receipt.TOO_LATE
-    return Receipt.COUNTED if client in round.cohort else Receipt.REFUSED
+    if any(answered(later) for later in range(event.round + 1, round.number + 1)):
+        return Receipt.TOO_LATE
+    return Receipt.COUNTED if event.client_id in round.cohort else Receipt.REFUSED
 
 
-def with_received(round: Round, clients: Iterable[str]) -> Round:
-    """Returns the round with the updates of these clients, whose receipt is COUNTED."""
-    return replace(round, received=round.received.union(clients))
+def with_received(round: Round, keys: Collection[Key]) -> Round:
+    """Returns the round with these updates, whose receipt is COUNTED."""
+    received = round.received.union(client_id for client_id, number in keys if number == round.number)
+    stale = round.stale.union(key for key in keys if key[1] < round.number)
+    return replace(round, received=received, stale=stale)
 
 
 def _only_excused_miss(round: Round) -> bool:
@@ -157,11 +184,12 @@ def _pass_time(round: Round, now: float) -> tuple[Round, tuple[Effect, ...]]:
     assert round.deadline is not None
     due = now >= round.deadline
     answered = len(round.received) == len(round.cohort) or _only_excused_miss(round)
-    overtaken = not due and round.enough is not None and len(round.received) >= round.enough
-    if len(round.received) >= round.quorum and (due or answered or overtaken):
+    overtaken = not due and round.enough is not None and round.updates >= round.enough
+    if round.updates >= round.quorum and (due or answered or overtaken):
         # Clients that others have overtaken do not lapse, since nobody waited for them.
         missing = () if overtaken else tuple(sorted(round.missing))
-        return replace(round, closed=True), (CloseRound(tuple(sorted(round.received)), missing),)
+        close = CloseRound(tuple(sorted(round.received)), missing, tuple(sorted(round.stale)))
+        return replace(round, closed=True), (close,)
     if due:
         return replace(round, deadline=now + round.deadline_seconds), (ExtendRound(tuple(sorted(round.missing))),)
     return round, ()

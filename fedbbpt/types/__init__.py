@@ -47,6 +47,7 @@ from fedbbpt.types.rounds import (
 )
 from fedbbpt.types.run import (
     Auxiliary,
+    Earlier,
     ExtensionSettings,
     Hello,
     Member,
@@ -87,6 +88,7 @@ __all__ = [
     "Budget",
     "DeepPrompts",
     "DeepSpaceSettings",
+    "Earlier",
     "ExampleKind",
     "ExampleSet",
     "Examples",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedbbpt.types.arrays import Array, Arrays
 from fedbbpt.types.examples import TaskSpec
+from fedbbpt.types.rounds import Measurement
 from fedbbpt.types.spaces import SpaceSettings
 
 
@@ -47,7 +48,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The measurements of a closed round. They are those of the prompt with which the round began."""
+    """The measurements of a closed round. They are those of the prompt with which the round began.
+
+    In asynchronous runs they are those of the prompts that its updates began with. The report of a `Result` has all
+    measurements of its prompt.
+    """
 
     round: int
     clients: int
@@ -65,6 +70,8 @@ class Report:
     bytes_down: int | None = None
     dev_examples: int = 0
     """Number of examples on which dev_loss and dev_accuracy were measured."""
+    staleness: float = 0.0
+    """Mean number of rounds between an update's task and this round; above 0 in asynchronous runs only."""
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -84,6 +91,18 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier round of an asynchronous run, whose tasks can still be answered."""
+
+    state: Arrays
+    """The state of the method before it."""
+    measured: Measurement = field(default_factory=Measurement)
+    """The measurements of its prompt so far."""
+    updates: int = 0
+    """The number of these measurements."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The stored state of a run between two rounds."""
 
@@ -98,6 +117,8 @@ class Snapshot:
     stopped_after: int | None = None
     """The last round, if an operator stopped the run."""
     reports: tuple[Report, ...] = field(default=())
+    earlier: tuple[Earlier, ...] = ()
+    """The last rounds before the open one, oldest first, in an asynchronous run."""
 
 
 @dataclass(frozen=True, slots=True)

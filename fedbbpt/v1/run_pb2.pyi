@@ -169,7 +169,9 @@ Global___Member: _TypeAlias = Member  # noqa: Y015
 
 @_typing.final
 class RoundReport(_message.Message):
-    """RoundReport holds the measurements of a closed round. They are those of the prompt with which the round began."""
+    """RoundReport holds the measurements of a closed round. They are those of the prompt with which the round began or, in
+    an asynchronous run, of the prompts with which its clients began. `best` has all measurements of one prompt.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -183,10 +185,11 @@ class RoundReport(_message.Message):
     BYTES_UP_FIELD_NUMBER: _builtins.int
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
     DEV_EXAMPLES_FIELD_NUMBER: _builtins.int
+    STALENESS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """Rounds count from 0."""
     clients: _builtins.int
-    """Number of clients whose updates were counted."""
+    """Number of updates that were counted, one for each client except in asynchronous runs."""
     dev_loss: _builtins.float
     """Mean cross-entropy of the round's prompt on the clients' dev examples, in nats; if their PTM returns classes only,
     the share of wrong answers, 0 to 1. Absent if the round did not measure its prompt.
@@ -206,6 +209,10 @@ class RoundReport(_message.Message):
     bytes_down: _builtins.int
     dev_examples: _builtins.int
     """Number of examples on which dev_loss and dev_accuracy were measured; 0 if the round did not measure its prompt."""
+    staleness: _builtins.float
+    """Mean number of rounds between the task that an update answers and this round, at least 0. Above 0 in asynchronous
+    runs only.
+    """
     def __init__(
         self,
         *,
@@ -219,10 +226,11 @@ class RoundReport(_message.Message):
         bytes_up: _builtins.int | None = ...,
         bytes_down: _builtins.int | None = ...,
         dev_examples: _builtins.int = ...,
+        staleness: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "dev_accuracy", b"dev_accuracy", "dev_loss", b"dev_loss", "train_loss", b"train_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "staleness", b"staleness", "train_loss", b"train_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015

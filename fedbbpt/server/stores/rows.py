@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import safetensors.numpy
 
-from fedbbpt.types import Arrays, Measurement, Member, Report, Result, Snapshot, TaskId, Update
+from fedbbpt.types import Arrays, Earlier, Measurement, Member, Report, Result, Snapshot, TaskId, Update
 
 Row: TypeAlias = dict[str, Any]
 
 CHECKSUM_BYTES = 16
+EARLIER = "earlier/"
+"""Begins the names of arrays of earlier rounds among those of a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +97,35 @@ def snapshot_row(snapshot: Snapshot) -> Row:
         "finalists": [values(result.measured) for result in snapshot.finalists],
         "queries": snapshot.queries,
         "stopped_after": snapshot.stopped_after,
+        "earlier": [{"measured": values(each.measured), "updates": each.updates} for each in snapshot.earlier],
     }
+    states = {f"{EARLIER}{n}/{name}": a for n, each in enumerate(snapshot.earlier) for name, a in each.state.items()}
     prompts = {str(place): result.z for place, result in enumerate(snapshot.finalists)}
-    columns = {"id": 0, "record": json.dumps(record), "state": _save(snapshot.state), "finalists_z": _save(prompts)}
-    return _sealed("snapshot", columns)
+    arrays = {"state": _save({**snapshot.state, **states}), "finalists_z": _save(prompts)}
+    return _sealed("snapshot", {"id": 0, "record": json.dumps(record), **arrays})
 
 
 def snapshot_of(row: Row, reports: tuple[Report, ...]) -> Snapshot:
     """Returns the snapshot in a row, with the reports of its rounds."""
-    record, prompts = json.loads(row["record"]), _load(row["finalists_z"])
+    record, prompts, arrays = json.loads(row["record"]), _load(row["finalists_z"]), _load(row["state"])
     return Snapshot(
         round=record["round"],
-        state=_load(row["state"]),
+        state={name: array for name, array in arrays.items() if not name.startswith(EARLIER)},
         finalists=tuple(
             Result(prompts[str(place)], Report(**measured)) for place, measured in enumerate(record["finalists"])
         ),
         queries=record["queries"],
         stopped_after=record["stopped_after"],
         reports=reports,
+        earlier=tuple(
+            Earlier(_of(f"{EARLIER}{n}/", arrays), Measurement(**each["measured"]), each["updates"])
+            for n, each in enumerate(record["earlier"])
+        ),
     )
+
+
+def _of(prefix: str, arrays: Arrays) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _sealed(table: str, columns: Row) -> Row:

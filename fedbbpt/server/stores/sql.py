@@ -3,6 +3,7 @@
 Every transaction rewrites the seal, so that opening finds any row that is not what the last transaction left.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -44,6 +45,8 @@ class SqlStore:
         self._seal, self._ledger = Seal(0, ""), Ledger({})
         self._reported = -1
         """The last round whose report is stored."""
+        self._round = -1
+        """The round of the stored snapshot."""
 
     def _translated(self) -> AbstractContextManager[None]:
         """Translates the database's errors to StoreError."""
@@ -83,6 +86,7 @@ class SqlStore:
         if ledger.total != self._seal.total or len(stored[RUN.name]) != 1:
             raise damaged("rows are missing, or are those of another time", self._where)
         self.run = rows.run_of(stored[RUN.name][0])
+        self._round = max((json.loads(row["record"])["round"] for row in stored[SNAPSHOT.name]), default=-1)
         self._reported = max((row["round"] for row in stored[REPORT.name]), default=-1)
         if self.run.job_digest != run.job_digest:
             fix = "the job that the run began with, or another output folder"
@@ -166,7 +170,9 @@ class SqlStore:
             REPORT.name: list(map(rows.report_row, added)),
             MEMBER.name: list(map(rows.member_row, members)),
         }
-        self._write(changed, forget_before=snapshot.round)
+        # Updates of earlier rounds may count in this one, until it is over.
+        self._write(changed, forget_before=snapshot.round if snapshot.round > self._round else 0)
+        self._round = snapshot.round
         if added:
             self._reported = added[-1].round
 

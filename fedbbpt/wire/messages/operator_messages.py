@@ -40,6 +40,7 @@ def report(message: run_pb2.RoundReport) -> Report:
         bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
         bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
         dev_examples=message.dev_examples,
+        staleness=message.staleness,
     )
 
 
