@@ -42,7 +42,7 @@ class Client:
     def __init__(self, link: Link, hello: Hello, splits: Splits, index: int, ptm: Ptm) -> None:
         self.link, self.hello = link, hello
         self.settings: RunSettings = link.join(hello)
-        train, dev = splits.train[index % CLIENTS], splits.dev[index % CLIENTS]
+        train, dev = (parts[index % len(parts)] for parts in (splits.train, splits.dev))
         self.agent = assemble.client(self.settings, train, dev, ptm)
         self._tasks: Any = link.tasks()
 

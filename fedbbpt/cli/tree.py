@@ -130,6 +130,16 @@ TREE: Mapping[str, Node] = {
             ),
         },
     ),
+    "relay": Branch(
+        "A site's clients as one client of the coordinator above, which sees only their sum.",
+        {
+            "serve": Leaf(
+                "relay",
+                "relay_serve",
+                "Sum the updates of a site's clients, and take part in a run above as one client.",
+            ),
+        },
+    ),
     "owner": Branch(
         "The part of the model's owner in fed-sp: the auxiliary model and its own tuning.",
         {

@@ -1,12 +1,13 @@
 """A client's copy of the server's search, which it carries on from what the server learnt in each round."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Replay
-from fedbbpt.methods.replay import News, digest
+from fedbbpt.methods.replay import News, Step, Told, digest
 from fedbbpt.types import Arrays
 
 
@@ -19,10 +20,13 @@ class HeldSearch:
 
     def __init__(self, replay: Replay[Any]) -> None:
         self._replay = replay
-        self._held: Arrays = {}
-        self._seed = 0
-        self.digest = b""
+        self.told: Told | None = None
+        """The search, and the news that led to it, if it was not told whole; None before the first task."""
+
+    @property
+    def digest(self) -> bytes:
         """The digest of the search and of its task's seed; empty before the first task."""
+        return self.told.after if self.told is not None else b""
 
     def broadcast(self, before: bytes, after: bytes, news: News, seed: int) -> Arrays:
         """Returns the broadcast of a task.
@@ -36,20 +40,27 @@ class HeldSearch:
         Raises:
             CannotReplay: Another search came out, because machines round differently or versions differ.
         """
-        held = self._held
         try:
-            if not before:
-                held = news.arrays
-            elif before != self.digest:
-                raise CannotReplay("the coordinator continues another search than this client holds")
-            elif news.arrays:
-                with np.errstate(all="ignore"):
-                    for step in news.steps(self._seed):
-                        held = self._replay.replayed(held, step.news, step.seed)
-            if digest(held, seed) != after:
+            told = self._following(before, news, seed)
+            if told.after != after:
                 raise CannotReplay("this machine computes the search to other bits than the coordinator")
-            broadcast = self._replay.broadcast(held)
+            broadcast = self._replay.broadcast(told.held)
         except (LookupError, ValueError, TypeError, ArithmeticError, np.linalg.LinAlgError, InvalidTensor) as error:
             raise CannotReplay(f"the coordinator's search cannot be read here: {error}") from error
-        self._held, self._seed, self.digest = held, seed, after
+        self.told = told
         return broadcast
+
+    def _following(self, before: bytes, news: News, seed: int) -> Told:
+        last = self.told
+        if not before:
+            return Told(news.arrays, digest(news.arrays, seed), seed)
+        if last is None or before != last.after:
+            raise CannotReplay("the coordinator continues another search than this client holds")
+        if not news.arrays:
+            return replace(last, after=digest(last.held, seed), seed=seed)
+        held, found, steps = last.held, before, dict[bytes, Step]()
+        with np.errstate(all="ignore"):
+            for step, following in zip(news.steps(last.seed), (*news.seeds, seed), strict=True):
+                held, steps[found] = self._replay.replayed(held, step.news, step.seed), step
+                found = digest(held, following)
+        return Told(held, found, seed, steps)

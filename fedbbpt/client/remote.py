@@ -29,7 +29,7 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.methods import SETTINGS, client_method
-from fedbbpt.methods.replay import News
+from fedbbpt.methods.replay import News, Told
 from fedbbpt.types import (
     Arrays,
     Auxiliary,
@@ -65,7 +65,8 @@ RETRIED = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
 class RemoteCoordinator:
     """A coordinator at the other end of a channel, as a client sees it: an `interfaces.Link`.
 
-    Raises the error of the last attempt when a call still fails after `patience_seconds`.
+    Raises the error of the last attempt when a call still fails after `patience_seconds`. One thread may read tasks
+    while another submits.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class RemoteCoordinator:
         self._heartbeat_seconds = 0.0
         self._max_update_bytes = 0
         self._search: HeldSearch | None = None
+        self._joining = threading.Lock()
 
     def join(self, hello: Hello) -> RunSettings:
         self._hello = hello
@@ -122,6 +124,17 @@ class RemoteCoordinator:
         if self._ptm is not None:
             self.report_ptm(self._ptm)
         return settings
+
+    def _join_again(self, session: str) -> None:
+        """Replaces a session that has become invalid, unless another thread has done so."""
+        with self._joining:
+            if session == self._session:
+                self._patience.call(self._join)
+
+    @property
+    def told(self) -> Told | None:
+        """The forms in which the last task can be told to clients that replay; None if it came as a broadcast."""
+        return self._search.told if self._search is not None else None
 
     @property
     def run_name(self) -> str:
@@ -207,11 +220,10 @@ class RemoteCoordinator:
             if not (replaced or isinstance(problem, (Unavailable, SessionUnknown, ChecksumMismatch))):
                 raise problem
             log.info("the stream of tasks ended (%s); joining again", problem)
-            if session == self._session:
-                try:
-                    self._patience.call(self._join)
-                except RunFinished:
-                    return
+            try:
+                self._join_again(session)
+            except RunFinished:
+                return
 
     def _request(self, session: str) -> pb.StreamTasksRequest:
         if self._search is None:
@@ -265,13 +277,18 @@ class RemoteCoordinator:
             return coordinator_messages.receipt(response.receipt)
 
         while True:
+            session = self._session
             try:
                 return self._patience.call(send)
             except SessionUnknown:
                 try:
-                    self._patience.call(self._join)
+                    self._join_again(session)
                 except RunFinished:
                     return Receipt.TOO_LATE
+            except SessionEvicted:
+                if session == self._session:
+                    raise
+                # The thread that reads tasks has joined again meanwhile.
             except (RunFinished, UnknownRound):
                 # If the coordinator's store was restored from a backup, this round will be asked for again.
                 return Receipt.TOO_LATE

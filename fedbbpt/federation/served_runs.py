@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def open_run(
         backups=BackupFolder(folder / BACKUPS),
         tokens=request.token_sha256,
         card=lambda: card_of(job, coordinator).model_dump_json(),
-        follow=RunRecords(folder, job).follow,
+        follow=partial(RunRecords(folder, job).follow, coordinator),
         writes=timed.writes,
     )
     return OpenRun(live, store)

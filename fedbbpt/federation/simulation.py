@@ -24,7 +24,7 @@ from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm, Store
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
-from fedbbpt.server.coordinator import Submission
+from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.round_store import RoundStore
 from fedbbpt.types import Report, Result, RunStatus, Snapshot, Task, Update

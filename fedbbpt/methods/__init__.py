@@ -13,13 +13,13 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin
 from fedbbpt.host.plugins import load_plugin, plugin_names
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, Replay, ServerHalf, WhiteBox
-from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_readout, fed_sp, fedavg_bbt
+from fedbbpt.methods import fed_bbpt, fed_bpt, fed_cma, fed_readout, fed_sp, fedavg_bbt, readout_rounds
 from fedbbpt.methods.alternating import AlternatingClient, AlternatingServer, alternating_space
 from fedbbpt.methods.coded_downlink import CodedReplay, CodedServer
 from fedbbpt.methods.extension import extension_settings, plugin_settings
 from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
 from fedbbpt.prompts import space_of
-from fedbbpt.types import ExtensionSettings, MethodSettings, RunSettings
+from fedbbpt.types import Arrays, ExtensionSettings, MethodSettings, RunSettings
 
 AUTO, WHOLE = "auto", "float32"
 """Names of codecs in a job: one that leaves the choice to the method, and one with which broadcasts travel whole."""
@@ -116,6 +116,20 @@ class ClientMethod:
     def replay(self) -> Replay[Any] | None:
         """How a client replays the server's steps; None if it gets each broadcast whole."""
         return replay_of(self.method, self.settings, self.space, self.downlink)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the server needs only the sum of the updates, so that a relay can add those of its site."""
+        return self._sums is not None
+
+    def sums(self, broadcast: Arrays) -> Mapping[str, tuple[int, ...]]:
+        """Returns the shapes of the arrays of an update to a broadcast of a linear method, by name."""
+        return readout_rounds.sums(broadcast) if readout_rounds.fits(broadcast) else self._sums or {}
+
+    @property
+    def _sums(self) -> Mapping[str, tuple[int, ...]] | None:
+        alternating = alternating_space(self.space)
+        return self.method.sums(self.settings, self.space if alternating is None else alternating.prompt)
 
     def half(self, objectives: Objectives) -> ClientHalf:
         """Returns the half of a client that queries the PTM. Raises InvalidInput for a white-box method."""

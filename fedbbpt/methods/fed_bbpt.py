@@ -331,7 +331,7 @@ class FedBbptServer:
     def expected(self, state: FedBbptState) -> Mapping[str, tuple[int, ...]]:
         if self._settings.scalars_sent:
             return {"coefficients": (self._settings.local_steps, self._settings.estimates), "loss": (1,)}
-        return {"theta": self._tunable.init().shape, "loss": (1,)}
+        return _sums(self._tunable)
 
     def restore(self, arrays: Arrays) -> FedBbptState:
         return unpack(FedBbptState, arrays)
@@ -395,6 +395,15 @@ def settings(config: FedBbptConfig) -> FedBbptSettings:
     return FedBbptSettings(**config.model_dump(include=names), scalars_sent=config.uplink == "scalars")
 
 
+def _sums(tunable: Tunable) -> Mapping[str, tuple[int, ...]]:
+    return {"theta": tunable.init().shape, "loss": (1,)}
+
+
+def sums(settings: FedBbptSettings, space: PromptSpace) -> Mapping[str, tuple[int, ...]] | None:
+    """Returns the shapes of the arrays of an update; None for coefficients, whose directions differ between clients."""
+    return None if settings.scalars_sent else _sums(tunable(settings, space))
+
+
 METHOD = Method(
     name="fed-bbpt",
     config=FedBbptConfig,
@@ -403,6 +412,7 @@ METHOD = Method(
     server=FedBbptServer,
     client=FedBbptClient,
     spaces=lambda config: frozenset({SPACES[config.generator]}),
+    sums=sums,
     # Decoded probabilities would not add up to 1.
     point=lambda settings: "" if settings.generator == "categorical" else "theta",
     stale=lambda config: "",

@@ -118,11 +118,10 @@ class FedCmaServer:
 
     def __init__(self, config: FedCmaConfig, space: PromptSpace) -> None:
         self._search = CmaEs(config.population, config.first_sigma, config.covariance)
-        self._settings = settings(config)
-        self._dim = space.dim
+        self._settings, self._space = settings(config), space
 
     def init(self, seed: int) -> CmaState:
-        return self._search.init(np.zeros(self._dim))
+        return self._search.init(np.zeros(self._space.dim))
 
     def started(self, state: CmaState, z: npt.NDArray[np.float32]) -> CmaState:
         return self._search.init(z.astype(np.float64))
@@ -143,7 +142,7 @@ class FedCmaServer:
         return state.mean.astype(np.float32)
 
     def expected(self, state: CmaState) -> Mapping[str, tuple[int, ...]]:
-        return {"losses": (self._settings.population,)}
+        return sums(self._settings, self._space)
 
     def restore(self, arrays: Arrays) -> CmaState:
         return unpack(CmaState, arrays)
@@ -173,10 +172,10 @@ class FedNewtonServer:
 
     def __init__(self, config: FedCmaConfig, space: PromptSpace) -> None:
         self._search = Newton(config.population, config.first_sigma, config.ridge, space.offsets)
-        self._dim = space.dim
+        self._settings, self._space = settings(config), space
 
     def init(self, seed: int) -> FedNewtonState:
-        return self._at(np.zeros(self._dim))
+        return self._at(np.zeros(self._space.dim))
 
     def started(self, state: FedNewtonState, z: npt.NDArray[np.float32]) -> FedNewtonState:
         return self._at(z.astype(np.float64))
@@ -205,8 +204,7 @@ class FedNewtonServer:
         return state.search.mean.astype(np.float32)
 
     def expected(self, state: FedNewtonState) -> Mapping[str, tuple[int, ...]]:
-        number = self._search.population + self._search.offsets
-        return {"loss": (1,), "decrease": (1,), "gradient": (number,), "hessian": (number * (number + 1) // 2,)}
+        return sums(self._settings, self._space)
 
     def restore(self, arrays: Arrays) -> FedNewtonState:
         return unpack(FedNewtonState, arrays)
@@ -348,6 +346,14 @@ def _why_not_stale(config: FedCmaConfig) -> str:
     return f"its updates are {sums} of the candidates of one round, and other rounds have other candidates"
 
 
+def sums(settings: FedCmaSettings, space: PromptSpace) -> Mapping[str, tuple[int, ...]]:
+    """Returns the shapes of the arrays of an update."""
+    if not settings.expansion_sent:
+        return {"losses": (settings.population,)}
+    number = settings.population + space.offsets
+    return {"loss": (1,), "decrease": (1,), "gradient": (number,), "hessian": (number * (number + 1) // 2,)}
+
+
 METHOD = Method(
     name="fed-cma",
     config=FedCmaConfig,
@@ -358,6 +364,7 @@ METHOD = Method(
     client=FedCmaClient,
     needs_scores=lambda settings: settings.expansion_sent,
     replay=replay,
+    sums=sums,
     # An expansion has N^2 / 2 numbers, and float16 moves its steps by less than their candidates do.
     uplink=lambda settings: "float16" if settings.expansion_sent else "float32",
 )

@@ -118,4 +118,5 @@ METHOD = Method(
     client=FedReadoutClient,
     spaces=lambda config: frozenset({"none"}),
     needs_scores=lambda settings: True,
+    sums=lambda settings, space: {},
 )

@@ -64,10 +64,10 @@ class FedavgBbtServer:
 
     def __init__(self, config: FedavgBbtConfig, space: PromptSpace) -> None:
         self._config = config
-        self._dim = space.dim
+        self._space = space
 
     def init(self, seed: int) -> FedavgBbtState:
-        return FedavgBbtState(np.zeros(self._dim), self._config.sigma)
+        return FedavgBbtState(np.zeros(self._space.dim), self._config.sigma)
 
     def started(self, state: FedavgBbtState, z: npt.NDArray[np.float32]) -> FedavgBbtState:
         return FedavgBbtState(z.astype(np.float64), state.sigma)
@@ -94,7 +94,7 @@ class FedavgBbtServer:
         return state.mean.astype(np.float32)
 
     def expected(self, state: FedavgBbtState) -> Mapping[str, tuple[int, ...]]:
-        return {"mean": (self._dim,), "sigma": (1,), "loss": (1,)}
+        return sums(settings(self._config), self._space)
 
     def restore(self, arrays: Arrays) -> FedavgBbtState:
         return unpack(FedavgBbtState, arrays)
@@ -133,6 +133,11 @@ def settings(config: FedavgBbtConfig) -> FedavgBbtSettings:
     return FedavgBbtSettings(config.local_population, config.local_iterations, best_sent=config.sends == "best")
 
 
+def sums(settings: FedavgBbtSettings, space: PromptSpace) -> Mapping[str, tuple[int, ...]]:
+    """Returns the shapes of the arrays of an update."""
+    return {"mean": (space.dim,), "sigma": (1,), "loss": (1,)}
+
+
 METHOD = Method(
     name="fedavg-bbt",
     config=FedavgBbtConfig,
@@ -140,6 +145,7 @@ METHOD = Method(
     settings=settings,
     server=FedavgBbtServer,
     client=FedavgBbtClient,
+    sums=sums,
     point=lambda settings: "mean",
     stale=lambda config: "",
     downlink="float16",

@@ -1,6 +1,6 @@
 """The parts of a method: each paper's file defines a `Method` under the name METHOD."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
@@ -80,6 +80,11 @@ class Method(Generic[C, S]):
     """Returns whether clients need a score for each class, and not only losses."""
     replay: Callable[[S, PromptSpace], Replay[Any] | None] = lambda settings, space: None
     """Returns how clients replay the server's steps; None if all of them get each broadcast whole."""
+    sums: Callable[[S, PromptSpace], Mapping[str, tuple[int, ...]] | None] = lambda settings, space: None
+    """Returns the shapes of the arrays of an update, by name, for relays, which sum the updates of a site.
+
+    None if the server needs more than the sum. Updates of rounds that fit a readout always add, and are not meant.
+    """
     point: Callable[[S], str] = lambda settings: ""
     """Returns the name of the point that clients search from: a field of the server's state and of the broadcast.
 

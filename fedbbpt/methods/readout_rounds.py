@@ -67,7 +67,12 @@ def fits(arrays: Arrays) -> bool:
 
 def expected(fit: ReadoutFit) -> Mapping[str, tuple[int, ...]]:
     """Returns the shapes of the arrays of an update."""
-    ridges, classes, width = readout_fit.readouts(fit).shape
+    return sums({"readouts": readout_fit.readouts(fit)})
+
+
+def sums(arrays: Arrays) -> Mapping[str, tuple[int, ...]]:
+    """Returns the shapes of the arrays of an update that answers a broadcast of `arrays`."""
+    ridges, classes, width = arrays["readouts"].shape
     return {
         "loss": (ridges,),
         "gradient": (ridges, classes, width),

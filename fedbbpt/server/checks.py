@@ -1,6 +1,7 @@
 """Validation of everything that a client sends to the coordinator, before any of it is stored."""
 
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.codecs.travelling import unpacked
-from fedbbpt.errors import InvalidHello, InvalidPlugin, InvalidTensor, InvalidUpdate
+from fedbbpt.errors import ClientIdTaken, InvalidHello, InvalidPlugin, InvalidTensor, InvalidUpdate
 from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_UPDATE_COUNT
 from fedbbpt.types import Array, Arrays, Hello, Measurement, Orders, Update
@@ -37,6 +38,13 @@ def check_hello(hello: Hello, codec: str) -> None:
         raise InvalidHello(f"{hello.examples} labelled examples", where="examples", fix="at least 1")
     if not hello.codecs.issuperset(codec.split("+")):
         raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
+
+
+def check_name(hello: Hello, owner: str) -> None:
+    """Raises ClientIdTaken if the client's name belongs to another key than its own; "" says that it is free."""
+    if owner and not secrets.compare_digest(owner.encode(), hello.client_key.encode()):
+        fix = f"another --name, the --state of that client, or `fedbbpt members remove {hello.client_id}`"
+        raise ClientIdTaken("a client with another key has this name", where=hello.client_id, fix=fix)
 
 
 def decode_update(

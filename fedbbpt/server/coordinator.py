@@ -10,9 +10,8 @@ own: `round`, `cohort`, `checks`, `aggregate`.
 """
 
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import (
-    ClientIdTaken,
     InvalidPlugin,
     InvalidUpdate,
     NoResultYet,
@@ -41,9 +39,10 @@ from fedbbpt.methods.starting import started
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
 from fedbbpt.server.cached_store import CachedStore
-from fedbbpt.server.checks import check_hello, decode_update, updates_add
+from fedbbpt.server.checks import check_hello, check_name, decode_update, updates_add
 from fedbbpt.server.cohort import CohortRules, Eligible
 from fedbbpt.server.finalists import prompt_entries
+from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.round import (
     ClientsExcused,
     CloseRound,
@@ -91,15 +90,6 @@ STORE_RETRY_SECONDS = 1.0
 
 Traffic = Callable[[], tuple[int, int] | None]
 """Returns the bytes up and down since the process started; None if they are not metered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """An update of a client, encoded as it came."""
-
-    session: str
-    task_id: TaskId
-    update: Update
 
 
 class Coordinator:
@@ -189,13 +179,7 @@ class Coordinator:
         if self.state.ended:
             raise RunFinished("the run has ended", where=self.settings.run_id, fix="a new run")
         known = self._store.members.get(hello.client_id)
-        if (
-            known is not None
-            and known.client_key
-            and not secrets.compare_digest(known.client_key.encode(), hello.client_key.encode())
-        ):
-            fix = f"another --name, the --state of that client, or `fedbbpt members remove {hello.client_id}`"
-            raise ClientIdTaken("a client with another key has this name", where=hello.client_id, fix=fix)
+        check_name(hello, known.client_key if known is not None else "")
         entry = self._entry_round()
         since = min(known.since, entry) if known is not None and self._takes_part(known) else entry
         counted = known.counted if known is not None else None

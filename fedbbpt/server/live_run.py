@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from fedbbpt.methods.replay import News, Told
 from fedbbpt.server.backup_folder import BackupFolder
-from fedbbpt.server.coordinator import Coordinator, Submission
+from fedbbpt.server.hosted_run import HostedRun, Submission
 from fedbbpt.server.timed_store import Durations
 from fedbbpt.types import Arrays, Receipt, Task
 from fedbbpt.wire.messages.coordinator_messages import Replayed, SharedTask
@@ -32,7 +32,7 @@ class LiveRun:
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        coordinator: HostedRun,
         traffic: TrafficMeter,
         *,
         name: str = "",
@@ -40,12 +40,12 @@ class LiveRun:
         backups: BackupFolder | None = None,
         tokens: Collection[str] = (),
         card: Callable[[], str] = no_card,
-        follow: Callable[[Coordinator], None] = lambda coordinator: None,
+        follow: Callable[[], None] = lambda: None,
         writes: Mapping[str, Durations] = MappingProxyType({}),
     ) -> None:
         """
         Args:
-            coordinator: the run.
+            coordinator: the run, a coordinator's own or one that a relay passes on.
             traffic: the meter that the coordinator reads.
             name: the run's name among those of its process.
             auxiliary: the file of the auxiliary model that the run's settings announce.
@@ -79,7 +79,7 @@ class LiveRun:
         return asyncio.get_running_loop().time()
 
     @contextmanager
-    def notifying(self) -> Iterator[Coordinator]:
+    def notifying(self) -> Iterator[HostedRun]:
         """Gives the coordinator to call, and then sets the events of everything that the calls have changed."""
         try:
             yield self.coordinator
@@ -88,7 +88,7 @@ class LiveRun:
                 self._tasks_version = self.coordinator.tasks_version
                 self.tasks_changed.set()
                 self.tasks_changed = asyncio.Event()
-                self._follow(self.coordinator)
+                self._follow()
                 if self.coordinator.state.ended:
                     self.ended.set()
             if self._status_version != self.coordinator.status_version:
@@ -148,7 +148,7 @@ class LiveRun:
     def start(self) -> None:
         """Begins to keep time, unless it has begun already."""
         if self._time is None:
-            self._follow(self.coordinator)
+            self._follow()
             self._time = asyncio.create_task(self._keep_time())
             self._time.add_done_callback(self._report_failure)
 

@@ -90,6 +90,10 @@ class Runs:
             raise SessionUnknown("no such session", where="session", fix="join again")
         return run, own
 
+    def add(self, run: LiveRun) -> None:
+        """Adds a run that has begun elsewhere."""
+        self._runs[run.name] = run
+
     def submit(self, new: NewRun) -> LiveRun:
         """Begins a run. Raises what SubmitRun documents."""
         run = self._kept().submit(new)

@@ -7,7 +7,7 @@ heartbeats of seconds. Updates that arrive shortly after each other share one co
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
@@ -19,11 +19,11 @@ from grpc_reflection.v1alpha import reflection
 from fedbbpt.errors import ChecksumMismatch, InvalidRequest, InvalidTensor, SessionUnknown
 from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import SETTINGS
-from fedbbpt.server.coordinator import Coordinator, Submission
+from fedbbpt.server.hosted_run import HostedRun, Submission
 from fedbbpt.server.live_run import LiveRun, set_within
 from fedbbpt.server.operator_service import RunService, check_admitted
 from fedbbpt.server.runs import Runs
-from fedbbpt.types import Arrays, PtmIdentity, Receipt, RunState, TaskId, Update
+from fedbbpt.types import Arrays, Hello, PtmIdentity, Receipt, RunState, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
@@ -41,7 +41,7 @@ WATCH_SECONDS = 0.25
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-def _labelled(coordinator: Coordinator, header: pb.UpdateHeader) -> Arrays:
+def _labelled(coordinator: HostedRun, header: pb.UpdateHeader) -> Arrays:
     """Returns the arrays of an update without descriptions. Raises MessageTooLarge, InvalidTensor, ChecksumMismatch."""
     try:
         return labelled(header.arrays, coordinator.forms, coordinator.settings.max_update_bytes)
@@ -49,6 +49,10 @@ def _labelled(coordinator: Coordinator, header: pb.UpdateHeader) -> Arrays:
         if coordinator.counts(header.id.round):
             raise
         return {}  # another round may have had other arrays, and the receipt says that it is over
+
+
+async def at_once(hello: Hello) -> None:
+    """Lets a client join at once."""
 
 
 def _part(file: BinaryIO) -> bytes:
@@ -61,8 +65,10 @@ def _part(file: BinaryIO) -> bytes:
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     """The rpcs of the clients; coordinator.proto documents them."""
 
-    def __init__(self, runs: Runs, heartbeat_seconds: float) -> None:
-        self._runs, self._heartbeat_seconds = runs, heartbeat_seconds
+    def __init__(
+        self, runs: Runs, heartbeat_seconds: float, before_join: Callable[[Hello], Awaitable[None]] = at_once
+    ) -> None:
+        self._runs, self._heartbeat_seconds, self._before_join = runs, heartbeat_seconds, before_join
 
     def _run(self, session: str, context: Context) -> tuple[LiveRun, str]:
         """Returns the run of a session, whose connection counts as the run's, and the coordinator's own session."""
@@ -71,11 +77,13 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return run, own
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
+        hello = coordinator_messages.hello(request)
+        await self._before_join(hello)
         run = self._runs.named(request.run)
         check_admitted(run.tokens, context)
         run.traffic.register(context.peer())
         with run.notifying() as coordinator:
-            own, settings = coordinator.join(coordinator_messages.hello(request), run.now())
+            own, settings = coordinator.join(hello, run.now())
         return coordinator_messages.join_response(
             self._runs.session(run, own), run.name, settings, self._heartbeat_seconds, SETTINGS
         )
@@ -239,6 +247,7 @@ async def serve(
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     watch_seconds: float = WATCH_SECONDS,
+    before_join: Callable[[Hello], Awaitable[None]] = at_once,
 ) -> CoordinatorServer:
     """Starts a server for the clients and the operators of runs, with health checks and reflection.
 
@@ -252,6 +261,7 @@ async def serve(
         insecure: whether to serve without TLS on an address that other machines can reach.
         heartbeat_seconds: the longest silence of a stream of tasks, and of one to a watcher.
         watch_seconds: the shortest time between two messages to a watcher.
+        before_join: awaited before a client joins. It may wait until there is a run, and raises to refuse the client.
 
     Raises:
         InvalidInput: a TLS file is invalid.
@@ -261,7 +271,7 @@ async def serve(
     certificates = ServerCertificates(tls) if tls else None
     guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.tokens, operators)
     server = create_server(host, guard)
-    service = CoordinatorService(runs, heartbeat_seconds)
+    service = CoordinatorService(runs, heartbeat_seconds, before_join)
     # Come before the generated handlers, which would serialise messages that have been serialised.
     serialised: dict[str, Any] = {
         "StreamTasks": grpc.unary_stream_rpc_method_handler(service.StreamTasks, pb.StreamTasksRequest.FromString),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbbpt.interfaces import PromptSpace, ServerHalf
-from fedbbpt.methods import METHODS
+from fedbbpt.methods import METHODS, ClientMethod
 from fedbbpt.prompts.deep import DeepSpace
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.prompts.none import NoPrompt
@@ -31,6 +31,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fed-cma, newton": ("fed-cma", {"population": 4}),
     "fed-bpt": ("fed-bpt", {}),
     "fed-bbpt": ("fed-bbpt", {"hidden": 2, "code": 2}),
+    "fed-bbpt, scalars": ("fed-bbpt", {"hidden": 2, "code": 2, "uplink": "scalars"}),
     "fed-bbpt, categorical": ("fed-bbpt", {"generator": "categorical"}),
     "fed-sp": ("fed-sp", {}),
     "fedavg-bbt": ("fedavg-bbt", {}),
@@ -68,3 +69,17 @@ def test_a_linear_server_sees_only_the_sum(variant: str, weights: list[int], see
     for field, array in pack(apart).items():
         np.testing.assert_allclose(array, pack(merged)[field], rtol=1e-9, atol=1e-12)
     assert measured_merged == pytest.approx(measured_apart)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_relays_know_the_shapes_of_linear_methods_and_of_no_others(variant: str) -> None:
+    """Kills: a relay that sums what does not add, and one that expects other arrays than the server."""
+    name, options = VARIANTS[variant]
+    method, server = METHODS[name], server_of(variant)
+    config = method.config(name=name, **options)
+    (kind,) = method.spaces(config)
+    told = ClientMethod(method, method.settings(config), SPACES[kind])
+    assert told.linear == (server.linear and not method.white_box)
+    if told.linear:
+        state = server.init(0)
+        assert told.sums(server.broadcast(state, seed=1)) == server.expected(state)

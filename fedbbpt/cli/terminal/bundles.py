@@ -73,8 +73,8 @@ def _file(help_text: str, *names: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """The address that a service listens on, and the callers that it admits."""
+class Endpoint:
+    """The address that a service listens on, and how it identifies itself there."""
 
     host: Annotated[
         str,
@@ -87,7 +87,6 @@ class Listening:
     tls_cert: Annotated[Path | None, _file("The server's certificate chain (PEM).")] = None
     tls_key: Annotated[Path | None, _file("The server's private key (PEM).")] = None
     tls_client_ca: Annotated[Path | None, _file("The authority whose certificate a caller must have (PEM).")] = None
-    token_file: Annotated[Path | None, _file("The file with the tokens that admit a caller, one on each line.")] = None
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", rich_help_panel=SECURITY)
     ] = False
@@ -105,6 +104,13 @@ class Listening:
             raise InvalidInput("TLS needs a certificate and its key", where=where, fix="both options")
         return ServerTls(self.tls_cert, self.tls_key, self.tls_client_ca)
 
+
+@dataclass(frozen=True, slots=True)
+class Listening(Endpoint):
+    """The address that a service listens on, and the callers that it admits."""
+
+    token_file: Annotated[Path | None, _file("The file with the tokens that admit a caller, one on each line.")] = None
+
     def tokens(self) -> list[str]:
         """Returns the tokens that admit a caller. Raises InvalidInput."""
         return read_tokens(self.token_file)
@@ -112,6 +118,23 @@ class Listening:
     def files(self) -> list[Path | None]:
         """Returns the files that a service reads again while it runs."""
         return [self.tls_cert, self.tls_key, self.tls_client_ca, self.token_file]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteListening(Endpoint):
+    """The address that a relay listens on, and the clients that it admits. It has another token of its own."""
+
+    site_token_file: Annotated[
+        Path | None, _file("The file with the tokens that admit a client of the site, one on each line.")
+    ] = None
+
+    def tokens(self) -> list[str]:
+        """Returns the tokens that admit a client of the site. Raises InvalidInput."""
+        return read_tokens(self.site_token_file)
+
+    def files(self) -> list[Path | None]:
+        """Returns the files that a service reads again while it runs."""
+        return [self.tls_cert, self.tls_key, self.tls_client_ca, self.site_token_file]
 
 
 @dataclass(frozen=True, slots=True)

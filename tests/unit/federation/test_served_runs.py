@@ -19,10 +19,11 @@ from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.limits import MAX_RUN_TOKENS, MAX_START_BYTES
+from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.metrics import families
 from fedbbpt.server.runs import Runs
-from fedbbpt.types import NewRun, PtmIdentity, Report, Result
+from fedbbpt.types import NewRun, PtmIdentity, Receipt, Report, Result
 from tests.tiny_run import fake_ptm, job
 
 
@@ -133,7 +134,7 @@ def play(run: LiveRun, splits: Splits) -> None:
         with run.notifying():
             task = coordinator.task_for(session)
             assert task is not None
-            coordinator.submit(session, task.id, agent.answer(task), 0.0)
+            assert coordinator.submit_all([Submission(session, task.id, agent.answer(task))], 0.0) == [Receipt.COUNTED]
 
 
 def test_a_continued_run_has_its_records_without_gaps_or_doubles(hub: Hub, data: Path, tmp_path: Path) -> None:

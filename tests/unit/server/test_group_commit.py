@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fedbbpt.errors import FedbbptError, InvalidUpdate, SessionUnknown, StoreFull
-from fedbbpt.server.coordinator import STORE_RETRY_SECONDS, Submission
+from fedbbpt.server.coordinator import STORE_RETRY_SECONDS
+from fedbbpt.server.hosted_run import Submission
 from fedbbpt.types import Member, Receipt, Snapshot, TaskId, Update
 from tests.coordinators import Bench, FullStore, update
 
