@@ -2,6 +2,8 @@
 
 A site is synchronous and keeps nothing on disk. Its clients keep their last updates, and the coordinator above counts
 one update of the site in each round. So a relay that was killed asks again for what it had, and nothing counts twice.
+
+Above 300 lines, because clients, rounds and the operator meet here, as in `server.coordinator`.
 """
 
 import logging
