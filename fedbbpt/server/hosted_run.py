@@ -63,6 +63,10 @@ class HostedRun(Protocol):
         """The open round, counted from 0."""
         ...
 
+    def counts(self, round: int) -> bool:
+        """Returns whether an update to the tasks of a round can count in the open one."""
+        ...
+
     @property
     def forms(self) -> Forms:
         """The types and the shapes of the encoded arrays of an update of the open round."""

@@ -198,6 +198,10 @@ class Site:
         """The open round, counted from 0."""
         return self._round.number
 
+    def counts(self, round: int) -> bool:
+        """Returns whether an update to the tasks of a round can count in the open one."""
+        return round == self._round.number
+
     @property
     def forms(self) -> Forms:
         """The types and the shapes of the encoded arrays of an update of the open round."""
@@ -229,7 +233,7 @@ class Site:
         receipt = receipt_for(self._round, UpdateSubmitted(name, task_id.round))
         if receipt is Receipt.COUNTED:
             self._updates[name] = self._decode(self._task, submission.update)
-            self._round = with_received(self._round, [name])
+            self._round = with_received(self._round, [(name, task_id.round)])
         return receipt
 
     def _decode(self, task: Task, update: Update) -> Update:
