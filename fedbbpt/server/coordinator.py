@@ -175,21 +175,54 @@ class Coordinator:
 
         Raises InvalidHello, ClientIdTaken, RunFinished, StoreError.
         """
+        (answer,) = self.join_all([hello], now)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def join_all(self, hellos: Sequence[Hello], now: float) -> list[tuple[str, RunSettings] | Exception]:
+        """Lets clients join that arrived together, in one transaction. Returns what `join` returns or raises for each.
+
+        An error concerns its own client only, except that a StoreError concerns all.
+        """
+        joining, answers = dict[str, Member](), list[Exception | None]()
+        rejoined = entering = 0
+        for hello in hellos:
+            known = joining.get(hello.client_id) or self._store.members.get(hello.client_id)
+            try:
+                member = self._joining(hello, known, entering)
+            except Exception as error:
+                answers.append(error)
+            else:
+                joining[hello.client_id] = member
+                rejoined += known is not None
+                entering += member.since == self._round.number and hello.client_id not in self._round.cohort
+                answers.append(None)
+        try:
+            self._admit(list(joining.values()))
+        except StoreError as error:
+            return [answer or error for answer in answers]
+        for client_id in joining:
+            self._answers(client_id)
+        sessions = [
+            answer or (self._sessions.open(hello.client_id), self.settings)
+            for hello, answer in zip(hellos, answers, strict=True)
+        ]
+        self.status_version += 1
+        self.tasks_version += rejoined  # a stream of an evicted session may be waiting
+        self.tick(now)
+        return sessions
+
+    def _joining(self, hello: Hello, known: Member | None, entering: int) -> Member:
+        """Returns the member that a client becomes, `known` before, after others of which so many enter the round."""
         check_hello(hello, self.settings.codec)
         if self.state.ended:
             raise RunFinished("the run has ended", where=self.settings.run_id, fix="a new run")
-        known = self._store.members.get(hello.client_id)
         check_name(hello, known.client_key if known is not None else "")
-        entry = self._entry_round()
+        entry = self._entry_round(entering)
         since = min(known.since, entry) if known is not None and self._takes_part(known) else entry
         counted = known.counted if known is not None else None
-        self._admit(Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted))
-        session = self._sessions.open(hello.client_id)
-        self._answers(hello.client_id)
-        self.status_version += 1
-        self.tasks_version += known is not None  # a stream of the evicted session may be waiting
-        self.tick(now)
-        return session, self.settings
+        return Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted)
 
     def client_of(self, session: str) -> str:
         """Returns the id of the client that has this session. Raises SessionUnknown, SessionEvicted."""
@@ -324,7 +357,7 @@ class Coordinator:
         """Lets a client take part again that lapsed because it was slow: its late answer shows that it is alive."""
         member = self._store.members[client_id]
         if not self._takes_part(member):
-            self._admit(replace(member, since=self._entry_round(), until=None))
+            self._admit([replace(member, since=self._entry_round(), until=None)])
 
     def _is_free(self, answered: TaskId) -> None:
         """Lets a client that answered an earlier task of an asynchronous run have the open one at once."""
@@ -339,7 +372,7 @@ class Coordinator:
         except (SessionUnknown, SessionEvicted):
             return
         until = self._round.number + (client_id in self._round.received)
-        self._admit(replace(self._store.members[client_id], until=until))
+        self._admit([replace(self._store.members[client_id], until=until)])
         self._sessions.close(session)
         self.tasks_version += 1
         self.tick(now)
@@ -432,16 +465,19 @@ class Coordinator:
     def _takes_part(self, member: Member) -> bool:
         return member.until is None or member.until > self._round.number
 
-    def _entry_round(self) -> int:
-        """Returns the next round, or the open one if that is short of a quorum without this client, or asynchronous."""
-        number = self._round.number
+    def _entry_round(self, entering: int = 0) -> int:
+        """Returns the next round, or the open one if it is asynchronous, or short of a quorum.
+
+        `entering` clients enter the open round as well, besides those of its cohort.
+        """
+        number, there = self._round.number, len(self._round.cohort) + entering
         if self._cohort.buffer:
             return number
-        return number + (self.state is RunState.RUNNING and len(self._round.cohort) >= self._round.quorum)
+        return number + (self.state is RunState.RUNNING and there >= self._round.quorum)
 
-    def _admit(self, member: Member) -> None:
-        self._store.put_members([member])
-        self._enrol([member])
+    def _admit(self, members: Sequence[Member]) -> None:
+        self._store.put_members(members)
+        self._enrol(members)
 
     def _enrol(self, changed: Sequence[Member]) -> None:
         """Asks the changed members as well if they take part in the open round, and others in place of those that left.
@@ -718,7 +754,7 @@ class Coordinator:
         if known is None or not known.client_key:
             raise NotFound("no client has this name", where=client_id, fix="a name that `fedbbpt members list` shows")
         until = self._round.number + (client_id in self._round.received)
-        self._admit(replace(known, client_key="", until=min(until, known.until or until)))
+        self._admit([replace(known, client_key="", until=min(until, known.until or until))])
         self._sessions.close_client(client_id)
         self._answers(client_id)
         self._ptms.pop(client_id, None)

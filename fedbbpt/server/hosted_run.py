@@ -86,6 +86,10 @@ class HostedRun(Protocol):
         """Returns a new session's token and the settings of the run, and evicts the client's session before."""
         ...
 
+    def join_all(self, hellos: Sequence[Hello], now: float) -> list[tuple[str, RunSettings] | Exception]:
+        """Returns for each client what `join` returns, or the error that concerns it alone."""
+        ...
+
     def client_of(self, session: str) -> str:
         """Returns the id of the client that has this session."""
         ...

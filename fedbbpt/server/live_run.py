@@ -10,16 +10,14 @@ from types import MappingProxyType
 
 from fedbbpt.methods.replay import News, Told
 from fedbbpt.server.backup_folder import BackupFolder
+from fedbbpt.server.group_commit import GroupCommit
 from fedbbpt.server.hosted_run import HostedRun, Submission
 from fedbbpt.server.timed_store import Durations
-from fedbbpt.types import Arrays, Receipt, Task
+from fedbbpt.types import Arrays, Hello, Receipt, RunSettings, Task
 from fedbbpt.wire.messages.coordinator_messages import Replayed, SharedTask
 from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
-
-GATHER_SECONDS = 0.01
-"""How long an update may wait for others to share its commit. It delays no round: the last update waits for none."""
 
 
 def no_card() -> str:
@@ -67,8 +65,8 @@ class LiveRun:
         self.ended = asyncio.Event()
         """Set when the run has ended."""
         self._status_version, self._tasks_version = coordinator.status_version, coordinator.tasks_version
-        self._arrived: list[tuple[Submission, asyncio.Future[Receipt]]] = []
-        self._gathering: asyncio.TimerHandle | None = None
+        self._updates = GroupCommit(self._submit_all, lambda: self.coordinator.missing)
+        self._joins = GroupCommit(self._join_all)
         self._broadcast: Arrays = {}
         self._tasks: dict[bytes | None, SharedTask] = {}
         self._time: asyncio.Task[None] | None = None
@@ -97,37 +95,29 @@ class LiveRun:
                 self.status_changed = asyncio.Event()
 
     async def submit(self, submission: Submission) -> Receipt:
-        """Submits an update together with others that arrive within GATHER_SECONDS, or at once if the round has all.
+        """Submits an update together with others that arrive within a moment, or at once if the round has all.
 
         Raises what `Coordinator.submit` raises.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Receipt] = loop.create_future()
-        self._arrived.append((submission, answer))
-        if len(self._arrived) >= self.coordinator.missing:
-            self._submit_all()
-        elif self._gathering is None:
-            self._gathering = loop.call_later(GATHER_SECONDS, self._submit_all)
-        return await answer
+        return await self._updates.put(submission)
 
-    def _submit_all(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-        arrived, self._arrived, self._gathering = self._arrived, [], None
+    def _submit_all(self, submissions: Sequence[Submission]) -> Sequence[Receipt | Exception]:
         answers: Sequence[Receipt | Exception]
         try:
             with self.notifying() as coordinator:
-                answers = coordinator.submit_all([submission for submission, _ in arrived], self.now())
+                answers = coordinator.submit_all(submissions, self.now())
         except Exception as error:
-            answers = [error] * len(arrived)
+            answers = [error] * len(submissions)
         self.answers.update(str(a) if isinstance(a, Receipt) else type(a).__name__ for a in answers)
-        for (_, waiting), answer in zip(arrived, answers, strict=True):
-            if waiting.done():
-                continue  # the call was cancelled
-            if isinstance(answer, Exception):
-                waiting.set_exception(answer)
-            else:
-                waiting.set_result(answer)
+        return answers
+
+    async def join(self, hello: Hello) -> tuple[str, RunSettings]:
+        """Lets a client join together with others that arrive within a moment. Raises what `Coordinator.join` does."""
+        return await self._joins.put(hello)
+
+    def _join_all(self, hellos: Sequence[Hello]) -> Sequence[tuple[str, RunSettings] | Exception]:
+        with self.notifying() as coordinator:
+            return coordinator.join_all(hellos, self.now())
 
     def task_messages(self, task: Task, held: bytes | None) -> Iterator[bytes]:
         """Yields the messages of a client's task, of which all but its id is serialised once for all clients.

@@ -82,8 +82,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         run = self._runs.named(request.run)
         check_admitted(run.tokens, context)
         run.traffic.register(context.peer())
-        with run.notifying() as coordinator:
-            own, settings = coordinator.join(hello, run.now())
+        own, settings = await run.join(hello)
         return coordinator_messages.join_response(
             self._runs.session(run, own), run.name, settings, self._heartbeat_seconds, SETTINGS
         )

@@ -41,6 +41,13 @@ _CONNECTION = [
     ("grpc.max_connection_idle_ms", 600_000),
     ("grpc.server_handshake_timeout_ms", 20_000),
 ]
+# By default gRPC ends calls with CANCELLED: at random if over a thousand of them wait for the event loop, and any that
+# has waited for half a minute. Thousands of clients that come back together would lose their streams.
+_BACKLOG = [
+    ("grpc.server.max_pending_requests", MAX_CONCURRENT_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_CONCURRENT_CALLS),
+    ("grpc.server_max_unrequested_time_in_server", 300),
+]
 # A restarted service is back within seconds, but gRPC's default backoff grows to two minutes.
 _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
 
@@ -129,6 +136,7 @@ def create_server(host: str, guard: CallInterceptor | None = None, interceptors:
         ("grpc.keepalive_time_ms", COORDINATOR.keepalive_seconds * 1000),
         *_KEEPALIVE,
         *_CONNECTION,
+        *_BACKLOG,
         *_sizes(MAX_MESSAGE_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", COORDINATOR.keepalive_seconds * 500),
         # Linux's default would let a second server share the port without an error.

@@ -164,6 +164,16 @@ class Site:
         self._enrol(now)
         return session, self.settings
 
+    def join_all(self, hellos: Sequence[Hello], now: float) -> list[tuple[str, RunSettings] | Exception]:
+        """Returns for each client what `join` returns or raises."""
+        answers: list[tuple[str, RunSettings] | Exception] = []
+        for hello in hellos:
+            try:
+                answers.append(self.join(hello, now))
+            except Exception as error:
+                answers.append(error)
+        return answers
+
     def client_of(self, session: str) -> str:
         """Returns the id of the client that has this session. Raises SessionUnknown, SessionEvicted."""
         return self._sessions.client(session)
