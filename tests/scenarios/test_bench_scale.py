@@ -11,12 +11,14 @@ from tests.command_line import run_command
 def test_bench_scale_measures_a_coordinator(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--clients", "30", "--size", "10", "--minutes", "0.1", "--json")
+    words = ("--clients", "30", "--size", "10", "--rounds", "20", "--json")
     ended = run_command(("bench", "scale", *words), monkeypatch, capsys)
     assert ended.code == 0, ended.message
     found = json.loads(ended.out)
-    assert found["receipts"] == {"COUNTED": 10 * found["rounds"]} and found["lost"] == {}
-    assert found["fewest_tasks"] <= 10 * found["rounds"] / 30 <= found["most_tasks"]
+    assert found["rounds"] == 20
+    assert found["receipts"] == {"COUNTED": 200} and found["lost"] == {}
+    assert found["fewest_tasks"] <= found["tasks_expected"] <= found["most_tasks"]
+    assert found["tasks_expected"] == pytest.approx(20 / 3) and found["starved"] == 0
     assert 0 < found["memory_joined"] <= found["memory_peak"] and found["joins_per_second"] > 0
 
 

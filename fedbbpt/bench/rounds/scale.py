@@ -1,6 +1,8 @@
 """Measures a coordinator with thousands of connected clients, of which each round asks some."""
 
 import itertools
+import json
+import math
 import os
 import resource
 import statistics
@@ -17,6 +19,7 @@ from fedbbpt.bench.rounds.measuring import ANSWER_SECONDS, cpu_seconds, crew, ma
 from fedbbpt.bench.rounds.suite import coordinator
 from fedbbpt.bench.rounds.zero_compute import job_keys
 from fedbbpt.errors import InvalidInput
+from fedbbpt.federation.run_folder import METRICS
 from fedbbpt.job.config import Job
 from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.server.remote import RemoteRun
@@ -26,6 +29,12 @@ MEBIBYTE = 1 << 20
 SPARE_DESCRIPTORS = 512
 """File descriptors of a process besides those of its connections."""
 SAMPLE_SECONDS = 1.0
+COURSE = 10
+"""Parts of the time whose memory is told."""
+FLAT = 1.05
+"""The most that memory may grow from the second quarter of the time to the last."""
+STARVED_DEVIATIONS = 5.0
+"""A client has starved if it got so many standard deviations fewer tasks than a fair draw gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +53,57 @@ class Scale:
     """Milliseconds of a round."""
     memory_joined: float
     """When all clients had joined."""
+    memory: tuple[float, ...]
+    """The medians of equal parts of the time in which rounds ran."""
     memory_early: float
-    """The median of the second quarter of the time, in which rounds run."""
+    """The median of the second quarter of that time."""
     memory_late: float
     """The median of the last quarter."""
     memory_peak: float
     fewest_tasks: int
     """The fewest tasks that a client received."""
     most_tasks: int
+    starved: int
+    """Clients that received far fewer tasks than a fair draw gives, see STARVED_DEVIATIONS."""
     receipts: dict[str, int]
     """Receipts by kind."""
     lost: dict[str, int]
     """Calls that ended with an error, by its code and reason."""
 
+    @property
+    def tasks_expected(self) -> float:
+        """The mean number of tasks of a client."""
+        return self.rounds * self.size / self.clients
+
+    @property
+    def flat(self) -> bool:
+        """Whether memory did not grow while rounds ran."""
+        return self.memory_late <= FLAT * self.memory_early
+
     def record(self) -> dict[str, Any]:
         """Returns the measurement as JSON values."""
-        return asdict(self)
+        return asdict(self) | {"tasks_expected": self.tasks_expected, "flat": self.flat}
 
 
 def measure(
     folder: Path,
     clients: int,
     size: int,
+    rounds: int,
     minutes: float,
     processes: int,
     method: str,
     dim: int,
     progress: Callable[[str], None],
 ) -> Scale:
-    """Lets clients connect and join, plays rounds for some minutes, and stops the run.
+    """Lets clients connect and join, and plays rounds.
 
     Args:
         folder: An empty folder on the disk that a run would use.
         clients: The number of clients.
         size: The number of clients in a round.
-        minutes: How long rounds are played.
+        rounds: The number of rounds; 0 plays as many as `minutes` allow.
+        minutes: How long rounds are played at most, without `rounds`.
         processes: The number of processes that hold the clients.
         method: A name from `zero_compute.METHODS`.
         dim: The length of z.
@@ -89,7 +114,7 @@ def measure(
         ChildFailed: A process has died.
     """
     _allow_descriptors(clients + SPARE_DESCRIPTORS)
-    certificate, keys = make_certificate(folder), job_keys(method, dim, clients, MAX_ROUNDS)
+    certificate, keys = make_certificate(folder), job_keys(method, dim, clients, rounds or MAX_ROUNDS)
     keys["cohort"] |= {"size": size, "quorum": 1.0}
     job, shares = Job.model_validate(keys), _shares(clients, processes)
     patience = ANSWER_SECONDS + clients / 10
@@ -104,38 +129,50 @@ def measure(
         for end in ends:
             told(end, "a process with clients", patience)
         joined, used, begun = memory(pid), cpu_seconds(pid), time.monotonic()
+        until = begun + (math.inf if rounds else 60 * minutes)
         samples: list[float] = []
-        while time.monotonic() < begun + 60 * minutes:
-            progress(f"rounds are played; the coordinator takes {memory(pid):,.0f} MiB")
-            time.sleep(SAMPLE_SECONDS)
+        while True:
             samples.append(memory(pid))
-        with connect(address, certificate.client) as channel:
-            run = RemoteRun(channel)
-            run.stop()
-            tallies: list[Tally] = [told(end, "a process with clients", patience) for end in ends]
-            (_, reports), *_ = run.watch()
+            progress(f"rounds are played; the coordinator takes {samples[-1]:,.0f} MiB")
+            if ends[0].poll(SAMPLE_SECONDS):  # the run has ended
+                break
+            if time.monotonic() >= until:
+                with connect(address, certificate.client) as channel:
+                    RemoteRun(channel).stop()
+                until = math.inf
+        tallies: list[Tally] = [told(end, "a process with clients", patience) for end in ends]
         seconds, used = time.monotonic() - begun, cpu_seconds(pid) - used
-    quarter = max(1, len(samples) // 4)
+    reports = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     tasks = [number for tally in tallies for number in tally.tasks]
     spans = [tally.joined for tally in tallies]
+    share = size / clients
+    fair = len(reports) * share - STARVED_DEVIATIONS * math.sqrt(len(reports) * share * (1 - share))
     return Scale(
         clients=clients,
         size=size,
         rounds=len(reports),
         seconds=seconds,
         joins_per_second=clients / (max(end for _, end in spans) - min(start for start, _ in spans)),
-        updates_per_second=sum(report.clients for report in reports) / seconds,
-        round_median=1000 * statistics.median(report.seconds for report in reports),
+        updates_per_second=sum(report["clients"] for report in reports) / seconds,
+        round_median=1000 * statistics.median(report["seconds"] for report in reports),
         coordinator_cpu=1000 * used / len(reports),
         memory_joined=joined,
-        memory_early=statistics.median(samples[quarter : 2 * quarter] or samples),
-        memory_late=statistics.median(samples[-quarter:]),
+        memory=tuple(statistics.median(part) for part in _parts(samples, COURSE)),
+        memory_early=statistics.median(_parts(samples, 4)[min(1, len(samples) - 1)]),
+        memory_late=statistics.median(_parts(samples, 4)[-1]),
         memory_peak=max(joined, *samples),
         fewest_tasks=min(tasks),
         most_tasks=max(tasks),
+        starved=sum(number < fair for number in tasks),
         receipts=dict(sum((tally.receipts for tally in tallies), Counter[str]())),
         lost=dict(sum((tally.lost for tally in tallies), Counter[str]())),
     )
+
+
+def _parts(samples: Sequence[float], number: int) -> list[Sequence[float]]:
+    """Returns the samples in parts of about equal length: so many, or one for each sample."""
+    bounds = [len(samples) * i // number for i in range(number + 1)]
+    return [samples[start:end] for start, end in itertools.pairwise(bounds) if end > start]
 
 
 def memory(pid: int) -> float:
