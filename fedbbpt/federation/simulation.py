@@ -15,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt import seeds
-from fedbbpt.errors import InvalidJob
+from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import assemble
 from fedbbpt.federation.crew import Crew, CrewPlan, LocalCrew
 from fedbbpt.federation.private_files import PrivateFiles
 from fedbbpt.federation.run_folder import AUXILIARY, STORE
 from fedbbpt.federation.splits import Splits
+from fedbbpt.federation.virtual_time import Pace, VirtualTime, drawn_pace
 from fedbbpt.interfaces import Ptm, Store
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.round_store import RoundStore
-from fedbbpt.types import Report, Result, RunStatus, Snapshot, Task, Update
+from fedbbpt.types import Report, Result, RunState, RunStatus, Snapshot, Task, Update
 
 RUN_ID = "simulation"
 CLIENT_KEY = "simulated"
@@ -51,7 +52,7 @@ class Simulation:
     """A run that advances by one round whenever the next is asked for.
 
     No time passes, so no deadline expires: every client that is asked answers. If more are asked than a round needs,
-    their order is drawn by the run's seed.
+    their order is drawn by the run's seed. With a `pace`, clients take virtual time, and deadlines expire in it.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Simulation:
         ptm: Ptm,
         folder: Path | None = None,
         crew: Callable[[CrewPlan, Ptm], Crew] = LocalCrew,
+        pace: Pace | None = None,
     ) -> None:
         """Lets every client join, and registers its examples with `ptm`.
 
@@ -69,17 +71,19 @@ class Simulation:
             folder: Where each round is stored as it closes. A simulation that is interrupted, even in the middle of a
                 round, continues from there, and ends with the same bits. None stores nothing.
             crew: Makes the clients.
+            pace: How long clients take for a task, in virtual seconds. None: `drawn_pace` in an asynchronous run, and
+                no time in others.
 
         Raises:
+            InvalidInput: The folder holds an unfinished run in virtual time, which cannot continue.
             InvalidJob: The model's owner is to train, and `splits.server` has no examples.
             StoreError: The folder holds another job's run, or cannot be written.
             FedbbptError: A client cannot take part, for the reasons that `assemble.client` gives.
         """
         job = splits.job
         assemble.check_owner_has_data(job, splits.server)
-        if job.cohort.mode == "async":
-            what, fix = "a simulation, in which no time passes, has no asynchronous rounds", "`fedbbpt run` instead"
-            raise InvalidJob(what, where="cohort.mode", fix=fix)
+        if pace is None and job.cohort.mode == "async":
+            pace = drawn_pace(job.run.seed)
         with ExitStack() as resources, ExitStack() as temporary:
             path, announced = None, None
             if job.definition().white_box:
@@ -93,11 +97,15 @@ class Simulation:
             store = RoundStore(_durable(job, ptm, folder), self._keep_private) if folder else MemoryStore()
             resources.callback(store.close)
             self._coordinator = assemble.coordinator(job, settings, store)
+            if pace is not None and self._coordinator.state is RunState.RUNNING:
+                what = "an unfinished simulation of asynchronous rounds, whose clients were at work on earlier tasks"
+                raise InvalidInput(what, where=str(folder), fix="another folder, to begin anew")
             kept = self._private.load(len(self.reports_since(0))) if self._private else {}
             plan = CrewPlan(splits, settings, path, kept)
             self._crew = crew(plan, ptm)
             resources.callback(self._crew.close)
-            self._sessions = [self._join(name, examples) for name, examples in plan.examples.items()]
+            self._sessions = {name: self._join(name, examples) for name, examples in plan.examples.items()}
+            self._pace = pace
             self._resources = resources.pop_all()
 
     def _join(self, name: str, examples: int) -> str:
@@ -112,13 +120,28 @@ class Simulation:
         """Yields each further round as it closes, until the run has ended."""
         coordinator, shown = self._coordinator, len(self.reports_since(0))
         exchanges: list[tuple[Task, Update]] = []
+        if self._pace is None or coordinator.state.ended:
+            steps = self._steps()
+        else:
+            steps = VirtualTime(coordinator, self._crew, self._sessions, self._pace).steps()
         while not coordinator.state.ended:
-            found = [(session, coordinator.task_for(session)) for session in self._sessions]
+            z = coordinator.prompt
+            exchanges += next(steps)
+            if reports := coordinator.reports(shown):
+                shown += 1
+                yield SimulatedRound(coordinator.status(), reports[0], z, tuple(exchanges), coordinator.finalists)
+                exchanges = []
+
+    def _steps(self) -> Iterator[list[tuple[Task, Update]]]:
+        """Yields all answers of one round at a time, which take no time."""
+        coordinator = self._coordinator
+        while not coordinator.state.ended:
+            found = [(session, coordinator.task_for(session)) for session in self._sessions.values()]
             asked = [(session, task) for session, task in found if task is not None]
             if coordinator.enough is not None:
                 asked = sorted(asked, key=lambda each: self._arrival(each[1]))[: coordinator.enough]
             assert asked, "an open round has clients that it asks"
-            z, waiting = coordinator.prompt, iter(asked)
+            waiting, exchanges = iter(asked), list[tuple[Task, Update]]()
             for updates in self._crew.answers([task for _, task in asked]):
                 answered = [(session, task, update) for update, (session, task) in zip(updates, waiting, strict=False)]
                 exchanges += [(task, update) for _, task, update in answered]
@@ -126,10 +149,7 @@ class Simulation:
                 for answer in coordinator.submit_all(submissions, now=0.0):
                     if isinstance(answer, Exception):
                         raise answer
-            if reports := coordinator.reports(shown):
-                shown += 1
-                yield SimulatedRound(coordinator.status(), reports[0], z, tuple(exchanges), coordinator.finalists)
-                exchanges = []
+            yield exchanges
 
     def _arrival(self, task: Task) -> int:
         """The place of an answer in the order in which a round's answers arrive."""
@@ -163,15 +183,16 @@ def simulate(
     watch: Callable[[RunStatus], None] = lambda status: None,
     folder: Path | None = None,
     crew: Callable[[CrewPlan, Ptm], Crew] = LocalCrew,
+    pace: Pace | None = None,
 ) -> tuple[Result, tuple[Report, ...]]:
     """Simulates a run to its end; `watch` receives the status after each round.
 
-    `folder` and `crew` are those of `Simulation`.
+    `folder`, `crew` and `pace` are those of `Simulation`.
 
     Returns:
         The best prompt, and the report of each round.
     """
-    simulation = Simulation(splits, ptm, folder, crew)
+    simulation = Simulation(splits, ptm, folder, crew, pace)
     try:
         for closed in simulation.rounds():
             watch(closed.status)

@@ -108,6 +108,8 @@ class FragileStore:
 class Federation:
     """Clients that answer any coordinator, and send an update again until they have a receipt for it."""
 
+    cohort = CohortRules(clients=3, quorum=2, deadline_seconds=60.0)
+
     def __init__(self, run: str) -> None:
         method = run.removesuffix(ON_SAMPLES)
         self.sampling = Sampling(batch_examples=5 if run.endswith(ON_SAMPLES) else 0)
@@ -138,7 +140,7 @@ class Federation:
             codec=CODEC,
             settings=settings,
             seed=SEED,
-            cohort=CohortRules(clients=3, quorum=2, deadline_seconds=60.0),
+            cohort=self.cohort,
             store=store,
         )
 
