@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from fedbbpt import seeds
 from fedbbpt.federation.crew import Crew
-from fedbbpt.server.coordinator import Coordinator, Submission
+from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.server.hosted_run import Submission
 from fedbbpt.types import Task, Update
 
 SPREAD = 0.5

@@ -673,7 +673,7 @@ class Coordinator:
             snapshot,
             updates,
             clients=len(keys),
-            staleness=number - sum(round for _, round in keys) / len(keys),
+            staleness=sum(number - round for _, round in keys) / len(keys),
             phase=self._round.phase,
             seed=self._task_seed,
             seconds=seconds,
