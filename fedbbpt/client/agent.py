@@ -12,7 +12,8 @@ import numpy.typing as npt
 from fedbbpt import seeds
 from fedbbpt.client.batches import ALL_EXAMPLES
 from fedbbpt.client.keepsake import Keepsake
-from fedbbpt.codecs.travelling import packed
+from fedbbpt.codecs.top_k import encoded_with_feedback
+from fedbbpt.codecs.travelling import packed, unit
 from fedbbpt.errors import ChecksumMismatch, DeadlineExceeded, Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.methods import readout_rounds
@@ -46,6 +47,16 @@ class DevObjective(Protocol):
     def measure_all(self, prompts: npt.NDArray[np.float32]) -> Sequence[Measurement]:
         """Returns the measurements of prompts `[F, n]` on all dev examples, without the number of queries."""
         ...
+
+
+_LOST = "codec lost "
+"""What the names of the private arrays begin with that the codec keeps. They are not the method's."""
+
+
+def _divided(private: Arrays) -> tuple[Arrays, Arrays]:
+    """Returns the private arrays of the codec and those of the method."""
+    lost = {name.removeprefix(_LOST): array for name, array in private.items() if name.startswith(_LOST)}
+    return lost, {name: array for name, array in private.items() if not name.startswith(_LOST)}
 
 
 class NoDevExamples:
@@ -85,12 +96,12 @@ class Agent:
             codec: the codec of the run.
             keepsake: the client's files; without them a restarted client computes its last update again.
             sampling: the rounds that measure the broadcast prompt.
-            private: the method's private arrays after the last answer, if they are not in the keepsake.
+            private: the private arrays after the last answer, if they are not in the keepsake.
         """
         self._sampling = sampling
         self._half, self._dev, self._codec, self._keepsake = half, dev, codec, keepsake
         self._private = private
-        """The method's private arrays after the last answer, counted or not; None until they are loaded."""
+        """The client's private arrays after the last answer, counted or not; None until they are loaded."""
 
     def answer(self, task: Task) -> Update:
         """Returns the encoded update: a pure function of the task, the local data and the method's private arrays."""
@@ -98,7 +109,7 @@ class Agent:
         if saved is not None:
             log.info("round %d: answered before; sending the same update again", task.id.round)
             return saved
-        queries_before = self._dev.queries
+        queries_before, private = self._dev.queries, self._private_arrays(task)
         measured = Measurement()
         if task.id.phase is Phase.EVALUATE:
             prompt = self._half.prompt(task.arrays)[None]
@@ -109,14 +120,17 @@ class Agent:
             # A round that fits a readout asks for the columns of the dev examples anyway.
             if self._sampling.measures(task.id.round) or readout_rounds.fits(task.arrays):
                 measured = self._dev.measure(self._half.prompt(task.arrays))
-            found, self._private = self._half.update(task, self._private_arrays(task))
-            rounding = seeds.rng(task.seed, "codec", task.id.client_id)
-            encoded = self._codec.encode(packed(found.arrays, found.weight, task.arrays), rounding)
-            found = Update(encoded, found.weight)
+            lost, own = _divided(private)
+            found, own = self._half.update(task, own)
+            travelling = packed(found.arrays, found.weight, task.arrays)
+            rounding, scale = seeds.rng(task.seed, "codec", task.id.client_id), found.weight / unit(found.weight)
+            encoded, lost = encoded_with_feedback(self._codec, travelling, lost, scale, rounding)
+            found, private = Update(encoded, found.weight), {**own, **{_LOST + name: lost[name] for name in lost}}
         measured = replace(measured, queries=self._dev.queries - queries_before)
         update = Update(found.arrays, found.weight, measured, finalists=found.finalists)
         if self._keepsake:
-            self._keepsake.save(task.id, update, self._private_arrays(task))
+            self._keepsake.save(task.id, update, private)
+        self._private = private
         return update
 
     def prompt(self, task: Task) -> npt.NDArray[np.float32]:
@@ -135,7 +149,7 @@ class Agent:
 
     @property
     def private(self) -> Arrays:
-        """The method's private arrays after the last answer; empty before the first one."""
+        """What the client keeps after the last answer: the method's private arrays, and what the codec lost."""
         return self._private or {}
 
     def _private_arrays(self, task: Task) -> Arrays:

@@ -6,6 +6,7 @@ from fedbbpt.codecs.cast import Bfloat16, Cast
 from fedbbpt.codecs.chain import Chain, Format
 from fedbbpt.codecs.integers import Integers
 from fedbbpt.codecs.rotation import Rotation
+from fedbbpt.codecs.top_k import LINK, TopK
 from fedbbpt.interfaces import Codec
 
 FORMATS: Mapping[str, Format] = {
@@ -17,7 +18,7 @@ FORMATS: Mapping[str, Format] = {
     "int4": Integers("int4", 7),
 }
 """The formats of numbers by their names in a job. A codec's name ends with one of them."""
-LINKS = frozenset({*FORMATS, Rotation().name})
+LINKS = frozenset({*FORMATS, Rotation().name, LINK})
 """The names of everything that a chain can have."""
 CODECS: Mapping[str, Codec] = {
     chain.name: chain
@@ -26,4 +27,17 @@ CODECS: Mapping[str, Codec] = {
         *(Chain((Rotation(),), each) for each in FORMATS.values() if isinstance(each, Integers)),
     ]
 }
-"""Every codec by its name in a job: its links in the order in which they encode, joined by "+"."""
+"""The codecs without options by their names in a job: their links in the order in which they encode, joined by "+"."""
+SPARSE: Mapping[str, Format] = {f"{LINK}+{name}": FORMATS[name] for name in ("float16", "int8")}
+"""The formats of the numbers that travel, by the names of the codecs that send only the largest ones."""
+
+
+def codec_of(name: str, *, kept: float, point: str) -> Codec:
+    """Returns the codec of a run.
+
+    Args:
+        name: Its name in a job.
+        kept: The share of the point's numbers that travel with a codec of `SPARSE`.
+        point: The name of the array that moves from round to round; "" if there is none.
+    """
+    return TopK(kept, SPARSE[name], point) if name in SPARSE else CODECS[name]

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from fedbbpt.client.agent import Agent, NoDevExamples
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.codecs import CODECS, LINKS
+from fedbbpt.codecs import LINKS, codec_of
 from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin, PluginMissing
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.files import atomic_write, sha256_of_file
 from fedbbpt.interfaces import Link, Ptm, Store, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.methods import client_method, replay_of, server_half
+from fedbbpt.methods import client_method, point_of, replay_of, server_half
 from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.method import AnyMethod
 from fedbbpt.prompts import space_of
@@ -53,14 +53,14 @@ def coordinator(
     told = job.definition().settings(job.method)
     return Coordinator(
         method_name=job.method.name,
-        method=server_half(job.definition(), job.method, job.space(), settings.downlink),
-        codec=CODECS[settings.codec],
+        method=server_half(job.definition(), job.method, job.space(), settings.downlink, settings.kept),
+        codec=codec_of(settings.codec, kept=settings.kept, point=point_of(job.definition(), told, job.space())),
         settings=settings,
         seed=job.run.seed,
         cohort=cohort_rules(job),
         store=store,
         traffic=traffic,
-        replay=replay_of(job.definition(), told, job.space(), settings.downlink),
+        replay=replay_of(job.definition(), told, job.space(), settings.downlink, settings.kept),
         start=start,
     )
 
@@ -159,7 +159,8 @@ def client(
         half = method.white_box_half(_auxiliary_model(settings, train, fetch_auxiliary(settings.auxiliary)))
     else:
         half = method.half(objectives)
-    return Agent(half, objectives, CODECS[settings.codec], keepsake, settings.sampling, private)
+    codec = codec_of(settings.codec, kept=settings.kept, point=method.point)
+    return Agent(half, objectives, codec, keepsake, settings.sampling, private)
 
 
 def owner(
@@ -187,10 +188,10 @@ def owner(
     """
     with needs_extra("ptm", where="method fed-sp"):
         from fedbbpt.whitebox import roles
-    half = client_method(settings, methods).owner_half(
-        roles.owner_white_box(model, space_of(settings.space), settings.task, train)
-    )
-    return Agent(half, NoDevExamples(len(train)), CODECS[settings.codec], keepsake, private=private)
+    method = client_method(settings, methods)
+    half = method.owner_half(roles.owner_white_box(model, space_of(settings.space), settings.task, train))
+    codec = codec_of(settings.codec, kept=settings.kept, point=method.point)
+    return Agent(half, NoDevExamples(len(train)), codec, keepsake, private=private)
 
 
 def _auxiliary_model(settings: RunSettings, train: LabelledExamples, path: Path) -> WhiteBox:

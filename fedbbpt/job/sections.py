@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, SPARSE
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
@@ -270,7 +270,9 @@ class CohortSection(Section):
         return self
 
 
-CodecName: TypeAlias = Literal["float32", "float16", "bfloat16", "int8", "int4", "rotate+int8", "rotate+int4"]
+CodecName: TypeAlias = Literal[
+    "float32", "float16", "bfloat16", "int8", "int4", "rotate+int8", "rotate+int4", "topk+float16", "topk+int8"
+]
 
 
 class CodecSection(Section):
@@ -286,6 +288,12 @@ class CodecSection(Section):
         description="Encoding of what broadcasts change from round to round; auto: what suits the method. float32: "
         "broadcasts travel whole, or clients replay the search.",
     )
+    kept: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="With topk: share of the numbers that travel, the largest ones; the rest follows in later rounds.",
+    )
 
 
-assert set(CODECS) == set(get_args(CodecName)), "`CodecName` lists every codec"
+assert {*CODECS, *SPARSE} == set(get_args(CodecName)), "`CodecName` lists every codec"

@@ -58,6 +58,7 @@ def run_settings(
         method=told_settings(job.definition(), job.method),
         codec=uplink_codec(job.definition(), job.method, job.space(), job.codec.uplink),
         downlink=downlink_codec(job.definition(), job.method, job.space(), job.codec.downlink),
+        kept=job.codec.kept,
         rounds=job.run.rounds,
         ptm_address=ptm_address,
         ptm_revision=ptm_revision or job.ptm.revision,

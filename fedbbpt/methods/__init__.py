@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import SPARSE, codec_of
 from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin
 from fedbbpt.host.plugins import load_plugin, plugin_names
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, Replay, ServerHalf, WhiteBox
@@ -76,7 +76,9 @@ def told_settings(method: AnyMethod, config: MethodConfig) -> MethodSettings:
     return settings if METHODS.get(method.name) is method else extension_settings(method, settings)
 
 
-def server_half(method: AnyMethod, config: MethodConfig, space: PromptSpace, downlink: str = WHOLE) -> ServerHalf[Any]:
+def server_half(
+    method: AnyMethod, config: MethodConfig, space: PromptSpace, downlink: str = WHOLE, kept: float = 1.0
+) -> ServerHalf[Any]:
     """Returns the server's half of a run's method, which fits a readout in some rounds if the space has one.
 
     Args:
@@ -84,11 +86,15 @@ def server_half(method: AnyMethod, config: MethodConfig, space: PromptSpace, dow
         config: Its table of the job.
         space: The space of z.
         downlink: The codec of the broadcasts, as `downlink_codec` gives it.
+        kept: The share of the numbers that a sparse codec sends.
     """
     alternating = alternating_space(space)
     if alternating is None:
         half = method.server(config, space)
-        return half if downlink == WHOLE else CodedServer(half, method.point(method.settings(config)), CODECS[downlink])
+        if downlink == WHOLE:
+            return half
+        point = method.point(method.settings(config))
+        return CodedServer(half, point, codec_of(downlink, kept=kept, point=point))
     return AlternatingServer(method.server(config, alternating.prompt), config.readout, alternating)
 
 
@@ -101,6 +107,8 @@ class ClientMethod:
     space: PromptSpace
     downlink: str = WHOLE
     """The codec of the broadcasts."""
+    kept: float = 1.0
+    """The share of the numbers that sparse codecs send."""
 
     @property
     def white_box(self) -> bool:
@@ -115,7 +123,12 @@ class ClientMethod:
     @property
     def replay(self) -> Replay[Any] | None:
         """How a client replays the server's steps; None if it gets each broadcast whole."""
-        return replay_of(self.method, self.settings, self.space, self.downlink)
+        return replay_of(self.method, self.settings, self.space, self.downlink, self.kept)
+
+    @property
+    def point(self) -> str:
+        """The name of the point that clients search from; "" if there is none."""
+        return point_of(self.method, self.settings, self.space)
 
     @property
     def linear(self) -> bool:
@@ -163,7 +176,15 @@ def uplink_codec(method: AnyMethod, config: MethodConfig, space: PromptSpace, ch
         config: Its table of the job.
         space: The space of z.
         chosen: The codec that the job names, or "auto" for the method's own.
+
+    Raises:
+        InvalidJob: The job names a codec that the method's updates do not suit.
     """
+    if chosen in SPARSE:
+        point, half = point_of(method, method.settings(config), space), method.server(config, space)
+        if not point or point not in half.expected(half.init(0)):
+            what = f"updates of {method.name} are new in each round, so numbers that do not travel would be lost"
+            raise InvalidJob(what, where="codec.uplink", fix=f'"{AUTO}", or "rotate+int8"')
     if chosen != AUTO:
         return chosen
     return WHOLE if space.views else method.uplink(method.settings(config))
@@ -181,7 +202,7 @@ def downlink_codec(method: AnyMethod, config: MethodConfig, space: PromptSpace, 
     Raises:
         InvalidJob: The job names a codec, and the method's broadcasts cannot be encoded.
     """
-    point = "" if alternating_space(space) else method.point(method.settings(config))
+    point = point_of(method, method.settings(config), space)
     if chosen not in (AUTO, WHOLE) and not point:
         what = f"broadcasts of {method.name} are not encoded with these settings"
         raise InvalidJob(what, where="codec.downlink", fix=f'"{AUTO}"')
@@ -190,12 +211,18 @@ def downlink_codec(method: AnyMethod, config: MethodConfig, space: PromptSpace, 
     return chosen
 
 
+def point_of(method: AnyMethod, settings: MethodSettings, space: PromptSpace) -> str:
+    """Returns the name of the point that the clients of a run search from; "" if there is none."""
+    return "" if alternating_space(space) else method.point(settings)
+
+
 def replay_of(
-    method: AnyMethod, settings: MethodSettings, space: PromptSpace, downlink: str = WHOLE
+    method: AnyMethod, settings: MethodSettings, space: PromptSpace, downlink: str = WHOLE, kept: float = 1.0
 ) -> Replay[Any] | None:
     """Returns how the clients of a run replay its steps; None for searches with a readout, which they do not."""
     if downlink != WHOLE:
-        return CodedReplay(method.point(settings), CODECS[downlink])
+        point = method.point(settings)
+        return CodedReplay(point, codec_of(downlink, kept=kept, point=point))
     return None if alternating_space(space) else method.replay(settings, space)
 
 
@@ -214,6 +241,6 @@ def client_method(settings: RunSettings, own: Sequence[AnyMethod] = ()) -> Clien
         found = find_method(told.name, own)
         method_settings = plugin_settings(found, told, method_names(own))
         assert found is not None, "plugin_settings raises where there is no such method"
-        return ClientMethod(found, method_settings, space_of(settings.space), settings.downlink)
+        return ClientMethod(found, method_settings, space_of(settings.space), settings.downlink, settings.kept)
     method = next(method for method in METHODS.values() if isinstance(told, method.settings_type))
-    return ClientMethod(method, told, space_of(settings.space), settings.downlink)
+    return ClientMethod(method, told, space_of(settings.space), settings.downlink, settings.kept)

@@ -194,6 +194,8 @@ class RunSettings:
     max_update_bytes: int
     downlink: str = "float32"
     """The name of the codec that encodes broadcasts for clients that replay; float32 if they travel whole."""
+    kept: float = 1.0
+    """The share of the point's numbers that travel with codecs that send the largest ones only."""
     auxiliary: Auxiliary | None = None
     """The model that the clients of a white-box method train; None for other methods."""
     sampling: Sampling = Sampling()

@@ -36,6 +36,8 @@ class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType
     CODEC_INT4: _Codec.ValueType  # 5
     CODEC_ROTATE: _Codec.ValueType  # 6
     """A rotation, before CODEC_INT8 or CODEC_INT4."""
+    CODEC_TOP_K: _Codec.ValueType  # 7
+    """Only the largest numbers of the point that clients search from, before CODEC_FLOAT16 or CODEC_INT8."""
 
 class Codec(_Codec, metaclass=_CodecEnumTypeWrapper):
     """Codec names a link of a codec, which makes arrays smaller. A codec is a chain of links in the order in which they
@@ -50,6 +52,8 @@ CODEC_BFLOAT16: Codec.ValueType  # 4
 CODEC_INT4: Codec.ValueType  # 5
 CODEC_ROTATE: Codec.ValueType  # 6
 """A rotation, before CODEC_INT8 or CODEC_INT4."""
+CODEC_TOP_K: Codec.ValueType  # 7
+"""Only the largest numbers of the point that clients search from, before CODEC_FLOAT16 or CODEC_INT8."""
 Global___Codec: _TypeAlias = Codec  # noqa: Y015
 
 class _Phase:
@@ -180,6 +184,7 @@ class JoinResponse(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     RUN_NAME_FIELD_NUMBER: _builtins.int
     DOWN_CODEC_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Names the session in all later calls."""
     run_id: _builtins.str
@@ -197,6 +202,8 @@ class JoinResponse(_message.Message):
     """The largest TensorBundle.total_bytes of an update, in bytes."""
     run_name: _builtins.str
     """The run's name at this coordinator."""
+    kept: _builtins.float
+    """With CODEC_TOP_K, the share of the point's numbers that travel: above 0, at most 1."""
     @_builtins.property
     def task(self) -> _method_pb2.TaskSettings:
         """The task of the PTM, and how a vector z becomes a prompt."""
@@ -240,10 +247,11 @@ class JoinResponse(_message.Message):
         sampling: Global___Sampling | None = ...,
         run_name: _builtins.str = ...,
         down_codec: _abc.Iterable[Global___Codec.ValueType] | None = ...,
+        kept: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "sampling", b"sampling", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "down_codec", b"down_codec", "heartbeat", b"heartbeat", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "down_codec", b"down_codec", "heartbeat", b"heartbeat", "kept", b"kept", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, SPARSE, codec_of
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Codec
 from fedbbpt.types import Arrays
 
-each_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+ALL = {**CODECS, **{name: codec_of(name, kept=0.4, point="x") for name in SPARSE}}
+each_codec = pytest.mark.parametrize("codec", ALL.values(), ids=ALL.keys())
 
 
 def some_arrays() -> Arrays:
@@ -39,7 +40,7 @@ def test_names_and_shapes_come_back_as_finite_float64(codec: Codec) -> None:
         np.testing.assert_allclose(decoded[name], array, atol=np.abs(array).max(initial=0.0) / 2)
 
 
-@each_codec
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
 def test_an_encoded_array_has_the_bits_in_the_codecs_name(codec: Codec) -> None:
     encoded = codec.encode({"x": np.linspace(-1, 1, 1024)}, np.random.default_rng(1))
     bits = int("".join(filter(str.isdigit, codec.name)))
@@ -124,6 +125,22 @@ def test_decode_answers_any_bytes_with_finite_numbers_or_invalid_tensor(
         return
     assert decoded.shape == (count,)
     assert np.isfinite(decoded).all()
+
+
+@pytest.mark.parametrize(("name", "bits"), [("topk+float16", 16), ("topk+int8", 8)])
+def test_a_sparse_codec_sends_a_bit_for_each_number_and_those_that_are_kept(name: str, bits: int) -> None:
+    encoded = ALL[name].encode({"x": np.linspace(-1, 1, 1024)}, np.random.default_rng(1))["x"]
+    assert 0 <= encoded.nbytes - 1024 // 8 - 410 * bits // 8 <= 4
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_a_sparse_codec_refuses_other_marks_than_it_makes(name: str) -> None:
+    encoded = ALL[name].encode({"x": np.linspace(-1, 1, 20)}, np.random.default_rng(1))["x"]
+    for byte, bits in ((0, 0), (2, -128)):
+        wrong = encoded.copy()
+        wrong[byte] = bits
+        with pytest.raises(InvalidTensor, match=r"x: \d+ numbers are marked; 8 of the first 20"):
+            ALL[name].decode({"x": wrong}, {"x": (20,)})
 
 
 def test_float16_refuses_a_number_that_float32_takes() -> None:

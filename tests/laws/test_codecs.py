@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, SPARSE, codec_of
+from fedbbpt.codecs.top_k import encoded_with_feedback
 from fedbbpt.codecs.travelling import packed, unit, unpacked
 from fedbbpt.types import Arrays
 
@@ -84,6 +85,48 @@ def test_a_rotation_spreads_one_large_number() -> None:
     x[7] = 300.0
     plain, rotated = (np.linalg.norm(there_and_back(name, x, 1) - x) for name in ("int8", "rotate+int8"))
     assert rotated < plain / 4
+
+
+@pytest.mark.parametrize(("name", "unit_error"), [("topk+float16", 2.0**-11), ("topk+int8", 1.001 / 127)])
+@given(x=numbers, kept=st.floats(0.01, 1), seed=seeds)
+def test_the_largest_numbers_travel_and_the_others_are_lost(
+    name: str, unit_error: float, x: Vector, kept: float, seed: int
+) -> None:
+    """Kills: the smallest numbers, the largest without their signs, numbers in the order of their size."""
+    codec = codec_of(name, kept=kept, point="x")
+    back = codec.decode(codec.encode({"x": x}, np.random.default_rng(seed)), {"x": x.shape})["x"]
+    largest = np.sort(np.abs(x))[::-1][: math.ceil(kept * len(x))]
+    error = float(np.abs(x).max(initial=0.0)) * unit_error + 2.0**-25
+    lost = np.sort(np.abs(x))[::-1][len(largest) :]
+    np.testing.assert_allclose(np.sort(np.abs(back))[::-1][: len(largest)], largest, rtol=0, atol=error)
+    assert np.linalg.norm(back - x) <= np.linalg.norm(lost) + math.sqrt(len(x)) * error
+    assert (np.abs(back - x)[np.abs(x) > largest.min(initial=np.inf)] <= error).all()
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@given(kept=st.floats(0.02, 1), seed=seeds)
+def test_what_a_sparse_codec_loses_travels_later(name: str, kept: float, seed: int) -> None:
+    """All that arrived and what is still lost add up to all that was sent, whatever the weights of the rounds.
+
+    Kills: a lost part that is added twice or never, or with another round's weight; losses, which are no point, summed.
+    """
+    codec, draw = codec_of(name, kept=kept, point="x"), np.random.default_rng(seed)
+    sent, arrived, lost = np.zeros(60), np.zeros(60), dict[str, Vector]()
+    for _ in range(10):
+        weight, x, loss = float(draw.uniform(1, 100)), draw.normal(size=60), draw.normal(size=9)
+        scale, shapes = weight / unit(weight), {"x": (60,), "loss": (9,)}
+        encoded, lost = encoded_with_feedback(codec, {"x": scale * x, "loss": loss}, lost, scale, draw)
+        decoded = codec.decode(encoded, shapes)
+        sent, arrived = sent + x, arrived + decoded["x"] / scale
+        np.testing.assert_allclose(sent, arrived + lost["x"], atol=1e-12)
+        assert lost.keys() == {"x"} and np.abs(decoded["loss"] - loss).max() < step("int8", loss) + 1e-3
+
+
+def test_codecs_that_lose_no_numbers_keep_nothing() -> None:
+    arrays: Arrays = {"x": np.arange(20.0)}
+    encoded, lost = encoded_with_feedback(CODECS["int8"], arrays, {}, 1.0, np.random.default_rng(0))
+    assert lost == {}
+    assert encoded["x"].tobytes() == CODECS["int8"].encode(arrays, np.random.default_rng(0))["x"].tobytes()
 
 
 @given(x=numbers, weight=st.floats(1e-9, 1e9), here=st.floats(-1, 1))

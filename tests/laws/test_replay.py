@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbbpt import seeds
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, SPARSE
 from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Replay, ServerHalf
 from fedbbpt.methods import METHODS, WHOLE, replay_of, server_half
@@ -114,10 +114,11 @@ POINTS: dict[str, dict[str, Any]] = {
     "fedavg-bbt": {},
 }
 """Methods with a point, and their options."""
+ENCODED = [*(codec for codec in CODECS if codec != WHOLE), *SPARSE]
 WIDE = LatentSpace(40, Projection(ProjectionKind.RADEMACHER, seed=1, tokens=2, scale=1.0, initial_text=""))
 
 
-@pytest.mark.parametrize("downlink", [codec for codec in CODECS if codec != WHOLE])
+@pytest.mark.parametrize("downlink", ENCODED)
 @pytest.mark.parametrize("name", POINTS)
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**64 - 1))
@@ -125,8 +126,8 @@ def test_an_encoded_broadcast_is_the_sent_broadcast(name: str, downlink: str, se
     """Kills: errors of the codec that add up, a server that computes from a point that no client has."""
     method = METHODS[name]
     config = method.config(name=name, **POINTS[name])
-    server = server_half(method, config, WIDE, downlink)
-    follower = Follower(server, replay_of(method, method.settings(config), WIDE, downlink), seed)
+    server = server_half(method, config, WIDE, downlink, kept=0.3)
+    follower = Follower(server, replay_of(method, method.settings(config), WIDE, downlink, kept=0.3), seed)
     draw = np.random.default_rng(seed)
     for _ in range(6):
         forms = {n: form for n, form in server.expected(follower.state).items() if isinstance(form, tuple)}
@@ -137,11 +138,11 @@ def test_an_encoded_broadcast_is_the_sent_broadcast(name: str, downlink: str, se
     assert follower.broadcast[point].tobytes() == getattr(follower.state.search, point).astype(np.float32).tobytes()
 
 
-@pytest.mark.parametrize("downlink", [codec for codec in CODECS if codec != WHOLE])
+@pytest.mark.parametrize("downlink", ENCODED)
 def test_what_a_codec_loses_of_a_broadcast_is_made_up_for(downlink: str) -> None:
     """With the same target in every round, clients get there, however coarse the codec is."""
     method = METHODS["fedavg-bbt"]
-    server = server_half(method, method.config(), WIDE, downlink)
+    server = server_half(method, method.config(), WIDE, downlink, kept=0.3)
     target = np.random.default_rng(0).normal(size=WIDE.dim)
     update = Update({"mean": target, "sigma": np.ones(1), "loss": np.ones(1)}, 1.0, client_id="a")
     state = server.init(0)

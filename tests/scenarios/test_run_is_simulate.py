@@ -41,6 +41,15 @@ def test_clients_over_grpc_end_with_the_simulated_prompt(
     assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
 
 
+@pytest.mark.parametrize(("method", "codec"), [("fed-bpt", "topk+int8"), ("fedavg-bbt", "topk+float16")])
+def test_sparse_updates_and_broadcasts_over_grpc_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, method: str, codec: str
+) -> None:
+    sections = job(data, method=method).model_dump() | {"codec": {"uplink": codec, "downlink": codec, "kept": 0.4}}
+    splits = prepare(Job.model_validate(sections))
+    assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
+
+
 @pytest.mark.parametrize("codec", slow_except(CODECS, "int8"))
 def test_orders_over_grpc_lead_to_the_simulated_prompt(
     data: Path, tmp_path: Path, server_loop: AdvancingLoop, codec: str

@@ -45,6 +45,7 @@ _CODECS = {
     "int8": pb.CODEC_INT8,
     "int4": pb.CODEC_INT4,
     "rotate": pb.CODEC_ROTATE,
+    "topk": pb.CODEC_TOP_K,
 }
 """The links of codecs by their names in a job."""
 _PHASES = {
@@ -118,6 +119,7 @@ def join_response(
         method=_method_message(settings.method, methods),
         codec=_codec_message(settings.codec),
         down_codec=_codec_message(settings.downlink),
+        kept=settings.kept,
         ptm_address=settings.ptm_address,
         ptm_revision=settings.ptm_revision,
         rounds=settings.rounds,
@@ -170,6 +172,7 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         method=_method(response.method, methods),
         codec=_codec(response.codec, "codec"),
         downlink=_codec(response.down_codec, "down_codec") or "float32",
+        kept=_kept(response.kept),
         rounds=response.rounds,
         ptm_address=response.ptm_address,
         ptm_revision=response.ptm_revision,
@@ -177,6 +180,12 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         auxiliary=_auxiliary(response.auxiliary) if response.HasField("auxiliary") else None,
         sampling=_sampling(response.sampling) if response.HasField("sampling") else Sampling(),
     )
+
+
+def _kept(sent: float) -> float:
+    if not 0 <= sent <= 1:
+        raise InvalidRequest(f"{sent}", where="kept", fix="above 0 and at most 1")
+    return sent or 1.0
 
 
 def _auxiliary(sent: pb.Auxiliary) -> Auxiliary:

@@ -10,9 +10,10 @@ import pytest
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, codec_of
 from fedbbpt.errors import InvalidTensor, PtmUnavailable
 from fedbbpt.federation.splits import Splits
+from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.methods import client_method
 from fedbbpt.prompts import space_of
@@ -141,3 +142,22 @@ def test_a_permanent_error_ends_the_agent(splits: Splits) -> None:
     asked = Broken(fake_ptm(), settings.task, space_of(settings.space), splits.train[0], splits.dev[0])
     with pytest.raises(InvalidTensor):
         agent(splits, asked).run(Script(task(0), receipts=[]), lambda: pytest.fail("the agent waited"))
+
+
+def test_what_a_sparse_codec_lost_survives_a_restart(splits: Splits, tmp_path: Path) -> None:
+    """Kills: a lost part that a method sees among its private arrays, or that a restart forgets."""
+    sections = splits.job.model_dump() | {"method": {"name": "fed-bpt", "local_iterations": 2}}
+    settings = run_settings(Job.model_validate(sections | {"codec": {"uplink": "topk+int8", "kept": 0.3}}), "run-1")
+
+    def started(folder: Path) -> Agent:
+        method, asked = client_method(settings), objectives(splits)
+        codec = codec_of(settings.codec, kept=settings.kept, point=method.point)
+        return Agent(method.half(asked), asked, codec, Keepsake(folder))
+
+    arrays = {"mean": np.zeros(DIM, np.float32), "sigma": np.ones(1, np.float32)}
+    rounds = [replace(task(round), arrays=arrays) for round in range(3)]
+    steady = started(tmp_path / "steady")
+    expected = [steady.answer(each) for each in rounds]
+    found = [started(tmp_path / "restarted").answer(each) for each in rounds]
+    assert all(map(same, expected, found))
+    assert not same(found[1], started(tmp_path / "new").answer(rounds[1]))
