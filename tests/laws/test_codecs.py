@@ -111,7 +111,8 @@ def test_what_a_sparse_codec_loses_travels_later(name: str, kept: float, seed: i
     Kills: a lost part that is added twice or never, or with another round's weight; losses, which are no point, summed.
     """
     codec, draw = codec_of(name, kept=kept, point="x"), np.random.default_rng(seed)
-    sent, arrived, lost = np.zeros(60), np.zeros(60), dict[str, Vector]()
+    sent, arrived = np.zeros(60), np.zeros(60)
+    lost: Arrays = {}
     for _ in range(10):
         weight, x, loss = float(draw.uniform(1, 100)), draw.normal(size=60), draw.normal(size=9)
         scale, shapes = weight / unit(weight), {"x": (60,), "loss": (9,)}
