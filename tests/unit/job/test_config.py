@@ -20,7 +20,7 @@ REFUSED = {
     ),
     "unknown key like none": (
         "[codec]\nzip = true\n",
-        "job.toml:2: unknown key 'codec.zip'; known are uplink, downlink",
+        "job.toml:2: unknown key 'codec.zip'; known are uplink, downlink, kept",
     ),
     "unknown section": (
         "[cohrt]\nclients = 3\n",
