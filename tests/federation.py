@@ -51,6 +51,10 @@ class Client:
         task: Task = next(self._tasks)
         return task
 
+    def tasks(self) -> Iterator[Task]:
+        """Waits for each further task and yields it, until the run ends."""
+        yield from self._tasks
+
     def finished(self) -> bool:
         """Waits for the next task, and returns true if the run ended instead."""
         return next(self._tasks, None) is None
