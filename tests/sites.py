@@ -62,6 +62,15 @@ class SiteOverGrpc:
         with ThreadPoolExecutor(len(indices)) as pool:
             return list(pool.map(lambda index: self.join(splits, index), indices))
 
+    def until_come(self, number: int) -> None:
+        """Waits until so many clients have come to a relay that still waits for others."""
+
+        async def waiting() -> None:
+            while len(self.relay.hellos) < number:
+                await asyncio.sleep(0.01)
+
+        self._run(waiting())
+
     def restart(self) -> None:
         """Ends the relay without a word to anybody, as its death does, and starts another one on the same port."""
         self.close()

@@ -14,6 +14,7 @@ from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.federation.relay.relay import Relay
+from fedbbpt.federation.relay.site import check_site_name
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.server.service import serve
 from fedbbpt.wire.renewed_channel import RenewedChannel
@@ -42,6 +43,7 @@ def relay_serve(
     Example: fedbbpt relay serve --coordinator hub.example.org:7000 --name north --min-clients 4 --port 7000
     """
     logs.start()
+    check_site_name(name, "--name")
     keepsake = Keepsake(state or Path(".fedbbpt") / (name or "relay"))
     with access.connect() as channel:
         site = name or keepsake.client_name("relay")
@@ -68,6 +70,7 @@ async def _serve(
         insecure=listening.insecure,
         before_join=relay.admit,
     )
+    relay.look_above()
     announce(f"relay {site}", listening.host, serving.port, listening.address_file)
 
     async def reload() -> None:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from fedbbpt.client.remote import RemoteCoordinator
-from fedbbpt.errors import InvalidJob
+from fedbbpt.errors import CoordinatorUnavailable, InvalidJob
 from fedbbpt.federation import assemble
+from fedbbpt.federation.relay.relay import HOLD_SECONDS
 from fedbbpt.federation.relay.site import DEADLINE_SHARE
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job
@@ -188,6 +189,38 @@ def test_the_site_learns_the_result_and_how_the_run_ended(sites: Sites) -> None:
         below = RemoteRun(connect(f"127.0.0.1:{relay.port}"))
         assert below.status().state is RunState.STOPPED
         assert below.result().z.tobytes() == sites.top.result().z.tobytes()
+
+
+def test_an_asynchronous_run_takes_sums_as_they_come(data: Path, tmp_path: Path, server_loop: AdvancingLoop) -> None:
+    """One site answers each round; the other one answers its first task after two rounds, and is counted then."""
+    sections = splits_of(data, "fedavg-bbt").job.model_dump()
+    sections["cohort"] |= {"mode": "async", "buffer": 1, "quorum": 0.5, "max_staleness": 8}
+    sites = Sites(prepare(Job.model_validate(sections)), tmp_path, server_loop)
+    north, south = sites.clients[:2], sites.clients[2:]
+    slow = [client.task() for client in south]
+    play(north, rounds=2)
+    for client, task in zip(south, slow, strict=True):
+        assert client.submit(task) is Receipt.COUNTED
+    sites.top.until(lambda status: status.round == 3)
+    found = RemoteRun(sites.top.channel()).status()
+    assert found.last is not None and found.last.staleness == 2.0
+    sites.close()
+
+
+def test_a_relay_that_lacks_clients_says_so(data: Path, tmp_path: Path, server_loop: AdvancingLoop) -> None:
+    splits = splits_of(data)
+    top = OverGrpc(above(splits, 1), tmp_path / "run.db", server_loop)
+    relay = SiteOverGrpc(server_loop, top.port, "north", 2)
+    hello = assemble.hello("anna", "key", 4)
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(relay.link(patience_seconds=0.0).join, hello)
+        relay.until_come(1)
+        top.advance(HOLD_SECONDS)
+        with pytest.raises(CoordinatorUnavailable, match="the relay waits for 1 more of 2 clients"):
+            joining.result()
+    assert not RemoteRun(top.channel()).status().members, "it joins when enough have come"
+    relay.close()
+    top.close()
 
 
 def test_a_relay_below_a_relay_sends_the_sum_of_sums(data: Path, tmp_path: Path, server_loop: AdvancingLoop) -> None:

@@ -14,10 +14,10 @@ from fedbbpt import seeds
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.codecs import CODECS
 from fedbbpt.codecs.travelling import packed
-from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, InvalidJob
+from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, InvalidJob, Unavailable
 from fedbbpt.federation import assemble
 from fedbbpt.federation.relay.site import Site, check_site_name
-from fedbbpt.methods import ClientMethod, client_method
+from fedbbpt.methods import METHODS, ClientMethod, client_method
 from fedbbpt.methods.replay import Told
 from fedbbpt.server.checks import check_name
 from fedbbpt.server.live_run import LiveRun, no_card, set_within
@@ -45,15 +45,11 @@ class Relay:
             name: The site's name in the run.
             key: The secret with which the site joins.
             clients: The number of clients to wait for.
-
-        Raises:
-            InvalidHello: The name has the character that separates it from those of clients.
         """
-        check_site_name(name, "--name")
         self.runs = Runs()
         self._link, self._above, self._name, self._key, self._clients = link, above, name, key, clients
         self._loop = asyncio.get_running_loop()
-        self._hellos: dict[str, Hello] = {}
+        self.hellos: dict[str, Hello] = {}
         """The clients that have come before the relay has joined."""
         self._joined = asyncio.Event()
         self._joining = False
@@ -62,6 +58,10 @@ class Relay:
         self.ended: asyncio.Future[None] = self._loop.create_future()
         """Done when the run has ended. Raises the error of a relay that failed."""
 
+    def look_above(self) -> None:
+        """Looks at the run above, so that a wrong address, token or method ends the relay before any client comes."""
+        self._start(self._look)
+
     async def admit(self, hello: Hello) -> None:
         """Waits until the relay has joined, for which it needs enough clients.
 
@@ -69,27 +69,27 @@ class Relay:
         """
         if not self._joined.is_set():
             check_site_name(hello.client_id, "client_id")
-            if hello.client_id in self._hellos:
-                check_name(hello, self._hellos[hello.client_id].client_key)
+            if hello.client_id in self.hellos:
+                check_name(hello, self.hellos[hello.client_id].client_key)
             if hello.examples > 0:
-                self._hellos[hello.client_id] = hello
-            if len(self._hellos) >= self._clients and not self._joining:
+                self.hellos[hello.client_id] = hello
+            if len(self.hellos) >= self._clients and not self._joining:
                 self._joining = True
-                examples = sum(each.examples for each in self._hellos.values())
-                log.info("%d clients with %d examples have come", len(self._hellos), examples)
+                examples = sum(each.examples for each in self.hellos.values())
+                log.info("%d clients with %d examples have come", len(self.hellos), examples)
                 self._start(lambda: self._follow(examples))
             await set_within(self._joined, HOLD_SECONDS)
         if self.ended.done() and (error := self.ended.exception()) is not None:
             raise error
         if not self._joined.is_set():
-            missing = self._clients - len(self._hellos)
+            missing = self._clients - len(self.hellos)
             what = f"the relay waits for {missing} more of {self._clients} clients"
             raise CoordinatorUnavailable(what if missing > 0 else "the relay has not reached the coordinator above yet")
 
     # On the event loop
 
     def _begin(self, settings: RunSettings, method: ClientMethod) -> None:
-        site = Site(settings, method, self._hellos.values(), self)
+        site = Site(settings, method, self.hellos.values(), self)
         run = LiveRun(site, TrafficMeter(), name=self._link.run_name, card=lambda: self._card)
         self._site, self._run = site, run
         self.runs.add(run)
@@ -147,6 +147,17 @@ class Relay:
         # The process may end while they wait for the network.
         threading.Thread(target=run, daemon=True, name="relay").start()
 
+    def _look(self) -> None:
+        try:
+            status = self._above(self._link.run_name).status()
+        except Unavailable as error:
+            log.warning("%s; it is tried again when clients have come", error)
+            return
+        method = METHODS.get(status.method)
+        if method is not None and method.white_box:
+            raise _white_box(method.name)
+        log.info("the run above is %s", status.run_id)
+
     def _follow(self, examples: int) -> None:
         """Joins the coordinator above, and hands its tasks to the site until the run ends."""
         settings = assemble.join(self._link, assemble.hello(self._name, self._key, examples))
@@ -180,9 +191,13 @@ def check_linear(method: ClientMethod) -> None:
     """Raises InvalidJob if the site's updates cannot be summed."""
     name = method.method.name
     if method.white_box:
-        what = f"{name} sends its clients a model that they train, which relays do not pass on"
-        raise InvalidJob(what, where="method.name", fix="clients that join the coordinator itself")
+        raise _white_box(name)
     if not method.linear:
         what = f"a relay sums its clients' updates, and those of {name} with these settings do not add"
         fix = 'fed-cma, fed-readout, fedavg-bbt, or fed-bbpt with uplink = "theta"; or clients without a relay'
         raise InvalidJob(what, where="method", fix=fix)
+
+
+def _white_box(name: str) -> InvalidJob:
+    what = f"{name} sends its clients a model that they train, which relays do not pass on"
+    return InvalidJob(what, where="method.name", fix="clients that join the coordinator itself")

@@ -237,6 +237,8 @@ class Site:
             fix = "wait for the next task, which may be this one again"
             raise UnknownRound(f"{task_id.round}: the relay has not got this task", where="id.round", fix=fix)
         own = self._id(self._task, name)
+        if task_id.client_id == name:  # left out, because the session names the client
+            task_id = replace(task_id, client_id=own.client_id)
         if task_id.round == own.round and task_id != own:
             raise InvalidUpdate(f"{task_id}", where="id", fix=f"{own}")
         self._answers(name)

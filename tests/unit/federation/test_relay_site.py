@@ -292,6 +292,12 @@ def test_an_update_for_another_client_is_refused(bench: Bench) -> None:
         bench.send("anna", TaskId("run-1", 0, "north/bert", Phase.UPDATE), encoded(2, (1, 1, 1)))
 
 
+def test_an_update_may_leave_out_the_id_that_the_session_names(bench: Bench) -> None:
+    """Kills: a relay that refuses clients which do not repeat the site's name."""
+    bench.open(task())
+    assert bench.send("anna", TaskId("run-1", 0, "anna", Phase.UPDATE), encoded(2, (1, 1, 1))) is Receipt.COUNTED
+
+
 def test_names_have_owners_and_no_separator(bench: Bench) -> None:
     with pytest.raises(ClientIdTaken):
         bench.site.join(hello("anna", key="another"), bench.now)
