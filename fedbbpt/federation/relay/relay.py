@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 from fedbbpt import seeds
 from fedbbpt.client.remote import RemoteCoordinator
-from fedbbpt.codecs import CODECS
+from fedbbpt.codecs import CODECS, SPARSE
 from fedbbpt.codecs.travelling import packed
 from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, InvalidJob, Unavailable
 from fedbbpt.federation import assemble
@@ -163,7 +163,7 @@ class Relay:
         settings = assemble.join(self._link, assemble.hello(self._name, self._key, examples))
         method = client_method(settings)
         try:
-            check_linear(method)
+            check_adds(method, settings.codec)
         except InvalidJob:
             self._link.leave()
             raise
@@ -187,7 +187,7 @@ class Relay:
             self._work.get()()
 
 
-def check_linear(method: ClientMethod) -> None:
+def check_adds(method: ClientMethod, codec: str) -> None:
     """Raises InvalidJob if the site's updates cannot be summed."""
     name = method.method.name
     if method.white_box:
@@ -196,6 +196,9 @@ def check_linear(method: ClientMethod) -> None:
         what = f"a relay sums its clients' updates, and those of {name} with these settings do not add"
         fix = 'fed-cma, fed-readout, fedavg-bbt, or fed-bbpt with uplink = "theta"; or clients without a relay'
         raise InvalidJob(what, where="method", fix=fix)
+    if codec in SPARSE:
+        what = f"with {codec}, what an update leaves out follows in later ones, and a relay keeps nothing of its sums"
+        raise InvalidJob(what, where="codec.uplink", fix="a codec without topk; or clients without a relay")
 
 
 def _white_box(name: str) -> InvalidJob:

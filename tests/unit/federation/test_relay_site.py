@@ -18,7 +18,7 @@ from fedbbpt.errors import (
     NoResultYet,
     UnknownRound,
 )
-from fedbbpt.federation.relay.relay import check_linear
+from fedbbpt.federation.relay.relay import check_adds
 from fedbbpt.federation.relay.site import DEADLINE_SHARE, Site
 from fedbbpt.methods import METHODS, ClientMethod, client_method
 from fedbbpt.methods.fed_cma import FedCmaSettings
@@ -345,4 +345,11 @@ def test_methods_that_do_not_add_are_refused_with_the_reason(name: str, options:
     settings, space = method.settings(method.config(name=name, **options)), SETTINGS.space
     assert isinstance(space, LatentSpace)
     with pytest.raises(InvalidJob, match=reason):
-        check_linear(ClientMethod(method, settings, space))
+        check_adds(ClientMethod(method, settings, space), "float32")
+
+
+def test_a_codec_that_sends_the_rest_later_is_refused_with_the_reason() -> None:
+    """Kills: a relay that drops most of each sum in silence."""
+    check_adds(client_method(RUN), "int8")
+    with pytest.raises(InvalidJob, match="what an update leaves out follows in later ones"):
+        check_adds(client_method(RUN), "topk+int8")
