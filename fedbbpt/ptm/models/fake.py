@@ -82,14 +82,14 @@ class FakeRow(tuple[int, ...]):
     bag: Vector | None = None
     """x `[D]`; None until it is needed."""
     seen: Vector | None = None
-    """A x `[max_tokens]`; None until it is needed."""
+    """The first entries of A x, as many as the longest prompt so far has tokens; None before the first prompt."""
     plain: tuple[TaskSpec, Vector] | None = None
     """c x `[K]` with the classes of the task that was asked last."""
 
     def turns(self, tokens: int) -> Vector:
         """Returns the first `tokens` entries of A x."""
-        if self.seen is None:
-            self.seen = (_tables()[1] * self._bag()).sum(axis=1)
+        if self.seen is None or len(self.seen) < tokens:
+            self.seen = (_tables()[1][:tokens] * self._bag()).sum(axis=1)
         return self.seen[:tokens]
 
     def scores(self, task: TaskSpec, classes: Vector) -> Vector:
