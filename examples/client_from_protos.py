@@ -8,9 +8,11 @@ To stay small, it fails where a real client would retry, and it stores nothing o
 import hashlib
 import json
 import math
+import queue
 import secrets
 import struct
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import google_crc32c
@@ -93,14 +95,41 @@ class BlackBox:
         return found
 
 
-def tasks(stream: Iterable[pb.StreamTasksResponse]) -> Iterator[tuple[pb.TaskHeader, dict[str, Vector]]]:
+class TaskStream:
+    """A call of TakePart, with a thread that sends heartbeats."""
+
+    def __init__(self, stub: CoordinatorServiceStub, run: pb.JoinResponse) -> None:
+        self._requests: queue.SimpleQueue[pb.TakePartRequest | None] = queue.SimpleQueue()
+        self._requests.put(pb.TakePartRequest(opening=pb.Opening(session=run.session)))
+        self._responses = stub.TakePart(iter(self._requests.get, None))
+        self._seconds = run.heartbeat.ToTimedelta().total_seconds()
+        self._finished = threading.Event()
+        self.counted = 0
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._finished.wait(self._seconds):
+            self._requests.put(pb.TakePartRequest(heartbeat=pb.Heartbeat()))
+
+    def __iter__(self) -> Iterator[pb.TakePartResponse]:
+        for response in self._responses:
+            self.counted += response.receipt == pb.RECEIPT_COUNTED
+            if response.HasField("finished"):
+                self._finished.set()
+                self._requests.put(None)
+            yield response
+
+    def submit(self, header: pb.UpdateHeader) -> None:
+        """Sends an update; its receipt comes with one of the next responses."""
+        self._requests.put(pb.TakePartRequest(update=header))
+
+
+def tasks(stream: Iterable[pb.TakePartResponse]) -> Iterator[tuple[pb.TaskHeader, dict[str, Vector]]]:
     """Yields each task with its arrays, flat."""
     header, data = pb.TaskHeader(), b""
     for response in stream:
         kind = response.WhichOneof("event")
-        if kind == "finished":
-            return
-        if kind == "heartbeat":
+        if kind not in ("task", "chunk"):
             continue
         if kind == "task":
             header, data = response.task, response.task.arrays.data
@@ -145,8 +174,8 @@ def main(address: str, path: str) -> int:
     examples = [(line["text"], list(run.task.labels).index(line["label"])) for line in lines]
     dev, train = examples[::DEV], [one for index, one in enumerate(examples) if index % DEV]
     on_dev, on_train = (BlackBox(run.ptm_address, run.task, part) for part in (dev, train))
-    population, counted = run.method.fed_cma.population, 0
-    for task, arrays in tasks(coordinator.StreamTasks(pb.StreamTasksRequest(session=run.session))):
+    population, stream = run.method.fed_cma.population, TaskStream(coordinator, run)
+    for task, arrays in tasks(stream):
         mean = arrays["mean"]
         ((dev_loss, dev_correct),) = on_dev.losses([mean])
         losses: list[float] = []
@@ -156,14 +185,14 @@ def main(address: str, path: str) -> int:
             candidates = [[m + s * x for m, s, x in zip(mean, arrays["scale"], row, strict=True)] for row in rows]
             unit = 2.0 ** (math.frexp(len(train))[1] - 1)  # the largest power of two that is at most the weight
             losses = [loss / unit for loss, _ in on_train.losses(candidates)]
-        header = pb.UpdateHeader(session=run.session, id=task.id, weight=len(train))
+        header = pb.UpdateHeader(id=task.id, weight=len(train))
         header.measurement.dev_loss_sum, header.measurement.dev_correct = dev_loss, int(dev_correct)
         header.measurement.dev_examples = len(dev)
         header.measurement.queries = len(dev) + len(losses) * len(train)
         if losses:
             add_losses(header.arrays, losses)
-        counted += coordinator.SubmitUpdate(pb.SubmitUpdateRequest(header=header)).receipt == pb.RECEIPT_COUNTED
-    return counted
+        stream.submit(header)
+    return stream.counted
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class SiteOverGrpc:
     def _start(self, port: int) -> None:
         async def start() -> Any:
             self.channel = connect(f"127.0.0.1:{self._above}")
-            self.link_above = RemoteCoordinator(self.channel, patience_seconds=20.0)
+            self.link_above = RemoteCoordinator(self.channel, submits_apart=True, patience_seconds=20.0)
             relay = Relay(
                 self.link_above, lambda run: RemoteRun(self.channel, run), self.name, "key of the site", self._clients
             )

@@ -59,7 +59,8 @@ async def _serve(
     key: str,
     min_clients: int,
 ) -> None:
-    relay = Relay(RemoteCoordinator(channel, run=run), lambda found: RemoteRun(channel, found), site, key, min_clients)
+    link = RemoteCoordinator(channel, run=run, submits_apart=True)
+    relay = Relay(link, lambda found: RemoteRun(channel, found), site, key, min_clients)
     watched = Reloading([*access.files(), *listening.files()])
     serving = await serve(
         relay.runs,

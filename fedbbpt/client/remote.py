@@ -1,20 +1,21 @@
 """A client's link to the coordinator over gRPC: it joins, keeps one stream of tasks open, and submits updates.
 
 When the connection breaks, the link joins again and continues. It repeats only calls that are idempotent by the
-protocol; Join, StreamTasks, SubmitUpdate and StreamUpdate all are.
+protocol; Join, TakePart and StreamUpdate all are.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 
 from fedbbpt.client.auxiliary_download import AuxiliaryDownload
 from fedbbpt.client.held_search import CannotReplay, HeldSearch
+from fedbbpt.client.task_stream import SilenceTimer, TaskStream
 from fedbbpt.errors import (
     ChecksumMismatch,
     CoordinatorUnavailable,
@@ -53,8 +54,6 @@ from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks, unlabelled
 
 log = logging.getLogger(__name__)
 
-SILENT_HEARTBEATS = 3
-"""The number of heartbeat intervals after which a silent stream is cancelled."""
 DOWNLOAD_ATTEMPTS = 3
 """How many complete downloads of the auxiliary model may have a wrong digest before the client gives up."""
 
@@ -65,8 +64,7 @@ RETRIED = (*RETRYABLE, ChecksumMismatch, DeadlineExceeded)
 class RemoteCoordinator:
     """A coordinator at the other end of a channel, as a client sees it: an `interfaces.Link`.
 
-    Raises the error of the last attempt when a call still fails after `patience_seconds`. One thread may read tasks
-    while another submits.
+    Raises the error of the last attempt when a call still fails after `patience_seconds`.
     """
 
     def __init__(
@@ -74,6 +72,7 @@ class RemoteCoordinator:
         channel: grpc.Channel,
         *,
         run: str = "",
+        submits_apart: bool = False,
         call_seconds: float = 30.0,
         patience_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
@@ -83,6 +82,8 @@ class RemoteCoordinator:
         Args:
             channel: the connection to the coordinator.
             run: the name of the run to join; empty: the coordinator's only one.
+            submits_apart: sends each update in a call of its own, so that one thread may read tasks while another
+                submits.
             call_seconds: the timeout of one attempt of a call.
             patience_seconds: how long a call is repeated after its first failure.
             clock: returns the time in seconds.
@@ -99,6 +100,14 @@ class RemoteCoordinator:
         self._max_update_bytes = 0
         self._search: HeldSearch | None = None
         self._joining = threading.Lock()
+        self._submits_apart = submits_apart
+        self._stream: TaskStream | None = None
+        self._session_of_stream = ""
+        self._arrived: deque[tuple[pb.TaskHeader, Arrays]] = deque()
+        """Tasks that the stream has brought and nobody has taken yet."""
+        self._incomplete: tuple[pb.TaskHeader, Assembler] | None = None
+        """A task whose chunks are still to come."""
+        self._finished = False
 
     def join(self, hello: Hello) -> RunSettings:
         self._hello = hello
@@ -182,12 +191,14 @@ class RemoteCoordinator:
         before = download.fetched_bytes
         request = pb.GetAuxiliaryRequest(session=self._session, offset=before)
         stream = self._stub.GetAuxiliary(request)
+        silence = SilenceTimer(stream, self._heartbeat_seconds)
         try:
-            with _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds) as timer:
-                for response in stream:
-                    timer.stop()
-                    download.add(checked(response.chunk, download.fetched_bytes))
-                    timer.start()
+            while True:
+                with silence:
+                    response = next(stream, None)
+                if response is None:
+                    break
+                download.add(checked(response.chunk, download.fetched_bytes))
         except (grpc.RpcError, ChecksumMismatch) as error:
             if download.fetched_bytes == before and isinstance(error, grpc.RpcError):
                 raise
@@ -196,25 +207,40 @@ class RemoteCoordinator:
             if download.fetched_bytes == before:
                 raise CoordinatorUnavailable(f"the auxiliary model ends at byte {before}", where="auxiliary")
         finally:
+            silence.end()
             stream.cancel()
 
     def tasks(self) -> Iterator[Task]:
+        try:
+            while (task := self._next_task()) is not None:
+                yield task
+        finally:
+            self._close()
+
+    def _next_task(self) -> Task | None:
+        """Returns the next task, or None if the run has ended. Joins again if the stream was lost."""
         while True:
-            session = self._session
             problem: FedbbptError
             try:
-                yield from self._read(self._stub.StreamTasks(self._request(session)))
-                return
+                while not self._arrived and not self._finished:
+                    self._receive()
+                if not self._arrived:
+                    return None
+                header, arrays = self._arrived.popleft()
+                return coordinator_messages.task(header, self._broadcast(header, arrays))
             except CannotReplay as reason:
                 log.warning("%s; it gets each broadcast whole from now on", reason)
                 self._search = None
+                self._close()
                 continue
             except grpc.RpcError as error:
                 problem = from_rpc_error(error, CoordinatorUnavailable)
             except (CoordinatorUnavailable, ChecksumMismatch) as error:
                 problem = error
+            session = self._session_of_stream
+            self._close()
             if isinstance(problem, RunFinished):
-                return
+                return None
             # The link itself may have evicted the stream's session, by joining again during a submit.
             replaced = isinstance(problem, SessionEvicted) and session != self._session
             if not (replaced or isinstance(problem, (Unavailable, SessionUnknown, ChecksumMismatch))):
@@ -223,34 +249,45 @@ class RemoteCoordinator:
             try:
                 self._join_again(session)
             except RunFinished:
-                return
+                return None
 
-    def _request(self, session: str) -> pb.StreamTasksRequest:
-        if self._search is None:
-            return pb.StreamTasksRequest(session=session)
-        return pb.StreamTasksRequest(session=session, replays=True, state=self._search.digest)
+    def _receive(self) -> Receipt | None:
+        """Reads one response of the stream, which it opens if there is none. Returns the receipt in it, if any."""
+        response = self._opened().read()
+        if response is None:
+            raise CoordinatorUnavailable("the stream ended before the run did")
+        kind = response.WhichOneof("event")
+        if kind == "finished":
+            self._finished = True
+        elif kind == "task":
+            assembler = Assembler(response.task.arrays, self._max_update_bytes)
+            self._incomplete = response.task, assembler
+        elif kind == "chunk":
+            if self._incomplete is None:
+                raise InvalidRequest("a chunk without a task", where="TakePartResponse.chunk")
+            self._incomplete[1].add(response.chunk)
+        if self._incomplete is not None and self._incomplete[1].complete:
+            header, assembler = self._incomplete
+            self._incomplete = None
+            self._arrived.append((header, assembler.arrays()))
+        return coordinator_messages.receipt(response.receipt) if response.receipt else None
 
-    def _read(self, stream: Iterator[pb.StreamTasksResponse]) -> Iterator[Task]:
-        """Yields the tasks of one stream, up to `finished`."""
-        header: pb.TaskHeader | None = None
-        assembler: Assembler | None = None
-        with _SilenceTimer(stream, SILENT_HEARTBEATS * self._heartbeat_seconds) as timer:
-            for response in stream:
-                timer.stop()
-                kind = response.WhichOneof("event")
-                if kind == "finished":
-                    return
-                if kind == "task":
-                    header, assembler = response.task, Assembler(response.task.arrays, self._max_update_bytes)
-                elif kind == "chunk":
-                    if assembler is None:
-                        raise InvalidRequest("a chunk without a task", where="StreamTasksResponse.chunk")
-                    assembler.add(response.chunk)
-                if header is not None and assembler is not None and assembler.complete:
-                    yield coordinator_messages.task(header, self._broadcast(header, assembler.arrays()))
-                    header, assembler = None, None
-                timer.start()
-        raise CoordinatorUnavailable("the stream ended before the run did")
+    def _opened(self) -> TaskStream:
+        """Returns the stream, which it opens if there is none."""
+        if self._stream is None:
+            opening = pb.Opening(session=self._session)
+            if self._search is not None:
+                opening.replays, opening.state = True, self._search.digest
+            self._session_of_stream = opening.session
+            self._stream = TaskStream(self._stub, opening, self._heartbeat_seconds)
+        return self._stream
+
+    def _close(self) -> None:
+        """Closes the stream, if there is one. The next one repeats what it has brought in vain."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._incomplete = None, None
+        self._arrived.clear()
 
     def _broadcast(self, header: pb.TaskHeader, arrays: Arrays) -> Arrays:
         """Returns the broadcast of a task. Raises CannotReplay."""
@@ -263,23 +300,22 @@ class RemoteCoordinator:
 
     def submit(self, task_id: TaskId, update: Update) -> Receipt:
         announced, data = bundle(update.arrays)
-        short = unlabelled(update.arrays) if announced.data else announced
+        apart = self._submits_apart or bool(data)
+        short = announced if apart else unlabelled(update.arrays)
 
         def send() -> Receipt:
             nonlocal short
             assert self._hello is not None, "join comes first"
             own = {"run_id": self._run_id, "client_id": self._hello.client_id}
-            header = coordinator_messages.update_header(self._session, task_id, update, short, **own)
+            session = self._session if apart else ""
+            header = coordinator_messages.update_header(session, task_id, update, short, **own)
             short = announced  # if it is not understood, it is sent with the descriptions of its arrays
-            if data:
-                return self._stream(header, data)
-            response = self._stub.SubmitUpdate(pb.SubmitUpdateRequest(header=header), timeout=self._call_seconds)
-            return coordinator_messages.receipt(response.receipt)
+            return self._send_chunks(header, data) if apart else self._exchange(header)
 
         while True:
             session = self._session
             try:
-                return self._patience.call(send)
+                receipt = self._patience.call(send)
             except SessionUnknown:
                 try:
                     self._join_again(session)
@@ -292,8 +328,31 @@ class RemoteCoordinator:
             except (RunFinished, UnknownRound):
                 # If the coordinator's store was restored from a backup, this round will be asked for again.
                 return Receipt.TOO_LATE
+            else:
+                if not apart:
+                    self._forget(task_id)
+                return receipt
 
-    def _stream(self, header: pb.UpdateHeader, data: bytes) -> Receipt:
+    def _forget(self, task_id: TaskId) -> None:
+        """Drops an answered task that a stream has repeated, because it was opened to answer it."""
+        waiting = [each for each in self._arrived if coordinator_messages.task_id(each[0].id) != task_id]
+        self._arrived = deque(waiting)
+
+    def _exchange(self, header: pb.UpdateHeader) -> Receipt:
+        """Sends an update on the stream, and reads up to its receipt."""
+        if self._finished:
+            return Receipt.TOO_LATE
+        try:
+            self._opened().submit(header)
+            while (receipt := self._receive()) is None:
+                if self._finished:
+                    return Receipt.TOO_LATE
+            return receipt
+        except BaseException:
+            self._close()
+            raise
+
+    def _send_chunks(self, header: pb.UpdateHeader, data: bytes) -> Receipt:
         def parts() -> Iterator[pb.StreamUpdateRequest]:
             yield pb.StreamUpdateRequest(header=header)
             for chunk in chunks(data):
@@ -302,45 +361,7 @@ class RemoteCoordinator:
         return coordinator_messages.receipt(self._stub.StreamUpdate(parts(), timeout=self._call_seconds).receipt)
 
     def leave(self) -> None:
+        self._close()
         self._patience.call(
             lambda: self._stub.Leave(pb.LeaveRequest(session=self._session), timeout=self._call_seconds)
         )
-
-
-class _SilenceTimer:
-    """Cancels a stream after a silence of `limit_seconds`, in a `with` block.
-
-    The transport's own keepalive is not enough: a coordinator that hangs still answers pings.
-    """
-
-    def __init__(self, stream: Any, limit_seconds: float) -> None:
-        self._stream, self._limit_seconds = stream, limit_seconds
-        self._over = threading.Event()
-        self._heard: float | None = None
-        """When the stream was heard last; None while the caller works on a task, which is no silence of the stream."""
-
-    def __enter__(self) -> "_SilenceTimer":
-        self.start()
-        # One thread for the whole stream: it looks again when the silence could be over, not at each message.
-        threading.Thread(target=self._watch, daemon=True, name="silence").start()
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self._over.set()
-
-    def start(self) -> None:
-        """Begins a silence."""
-        self._heard = time.monotonic()
-
-    def stop(self) -> None:
-        """Ends a silence."""
-        self._heard = None
-
-    def _watch(self) -> None:
-        left = self._limit_seconds
-        while not self._over.wait(left):
-            heard = self._heard
-            left = self._limit_seconds if heard is None else heard + self._limit_seconds - time.monotonic()
-            if left <= 0:
-                self._stream.cancel()
-                return

@@ -24,19 +24,32 @@ class GroupCommit(Generic[T, R]):
             enough: Returns with how many items nothing is gained by waiting for more; None if that is unknown.
         """
         self._work, self._enough = work, enough
-        self._arrived: list[tuple[T, asyncio.Future[R]]] = []
+        self._arrived: list[tuple[T, Callable[[R | Exception], None]]] = []
         self._gathering: asyncio.TimerHandle | None = None
 
     async def put(self, item: T) -> R:
         """Returns the item's result, once it was carried out with those that arrived with it. Raises its error."""
-        loop, enough = asyncio.get_running_loop(), self._enough()
-        answer: asyncio.Future[R] = loop.create_future()
+        waiting: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+
+        def answer(result: R | Exception) -> None:
+            if waiting.done():
+                return  # the call was cancelled
+            if isinstance(result, Exception):
+                waiting.set_exception(result)
+            else:
+                waiting.set_result(result)
+
+        self.add(item, answer)
+        return await waiting
+
+    def add(self, item: T, answer: Callable[[R | Exception], None]) -> None:
+        """Carries an item out with those that arrive with it, and then calls `answer` with its result or its error."""
         self._arrived.append((item, answer))
+        enough = self._enough()
         if enough is not None and len(self._arrived) >= enough:
             self._carry_out()
         elif self._gathering is None:
-            self._gathering = loop.call_later(GATHER_SECONDS, self._carry_out)
-        return await answer
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._carry_out)
 
     def _carry_out(self) -> None:
         if self._gathering is not None:
@@ -47,10 +60,5 @@ class GroupCommit(Generic[T, R]):
             results = self._work([item for item, _ in arrived])
         except Exception as error:
             results = [error] * len(arrived)
-        for (_, waiting), result in zip(arrived, results, strict=True):
-            if waiting.done():
-                continue  # the call was cancelled
-            if isinstance(result, Exception):
-                waiting.set_exception(result)
-            else:
-                waiting.set_result(result)
+        for (_, answer), result in zip(arrived, results, strict=True):
+            answer(result)

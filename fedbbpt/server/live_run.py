@@ -60,13 +60,12 @@ class LiveRun:
         """The number of updates since the start by their receipts, or by the names of their errors."""
         self.status_changed = asyncio.Event()
         """Set at the next change of the status, and then replaced. Take it before you read the status."""
-        self.tasks_changed = asyncio.Event()
-        """Set at the next change of a client's task, and then replaced. Take it before you read the task."""
         self.ended = asyncio.Event()
         """Set when the run has ended."""
         self._status_version, self._tasks_version = coordinator.status_version, coordinator.tasks_version
         self._updates = GroupCommit(self._submit_all, lambda: self.coordinator.missing)
         self._joins = GroupCommit(self._join_all)
+        self._awaiting_tasks: dict[Callable[[], None], None] = {}
         self._broadcast: Arrays = {}
         self._tasks: dict[bytes | None, SharedTask] = {}
         self._time: asyncio.Task[None] | None = None
@@ -84,8 +83,8 @@ class LiveRun:
         finally:
             if self._tasks_version != self.coordinator.tasks_version:
                 self._tasks_version = self.coordinator.tasks_version
-                self.tasks_changed.set()
-                self.tasks_changed = asyncio.Event()
+                for wake in self._awaiting_tasks:
+                    wake()
                 self._follow()
                 if self.coordinator.state.ended:
                     self.ended.set()
@@ -94,12 +93,25 @@ class LiveRun:
                 self.status_changed.set()
                 self.status_changed = asyncio.Event()
 
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Calls `wake` after each change of a client's task, inside the block."""
+        self._awaiting_tasks[wake] = None
+        try:
+            yield
+        finally:
+            del self._awaiting_tasks[wake]
+
     async def submit(self, submission: Submission) -> Receipt:
         """Submits an update together with others that arrive within a moment, or at once if the round has all.
 
         Raises what `Coordinator.submit` raises.
         """
         return await self._updates.put(submission)
+
+    def submit_then(self, submission: Submission, answer: Callable[[Receipt | Exception], None]) -> None:
+        """Submits an update as `submit` does, and calls `answer` with the receipt or the error."""
+        self._updates.add(submission, answer)
 
     def _submit_all(self, submissions: Sequence[Submission]) -> Sequence[Receipt | Exception]:
         answers: Sequence[Receipt | Exception]
@@ -119,10 +131,13 @@ class LiveRun:
         with self.notifying() as coordinator:
             return coordinator.join_all(hellos, self.now())
 
-    def task_messages(self, task: Task, held: bytes | None) -> Iterator[bytes]:
-        """Yields the messages of a client's task, of which all but its id is serialised once for all clients.
+    def task_messages(self, task: Task, held: bytes | None, own: bytes) -> list[bytes]:
+        """Returns the messages of a client's task, of which all but its id is serialised once for all clients.
 
-        `held` is the digest of the state that the client holds, empty if it has none, or None if it does not replay.
+        Args:
+            task: the client's task.
+            held: the digest of the state that the client holds, empty if it has none, or None if it does not replay.
+            own: what is the client's own in its task, `coordinator_messages.own_part`.
         """
         if self._broadcast is not task.arrays:
             self._broadcast, self._tasks = task.arrays, {}
@@ -133,7 +148,7 @@ class LiveRun:
             held = b""
         if held not in self._tasks:
             self._tasks[held] = _shared_task(task, told, held)
-        return self._tasks[held].messages(task.id.client_id)
+        return self._tasks[held].messages(own)
 
     def start(self) -> None:
         """Begins to keep time, unless it has begun already."""

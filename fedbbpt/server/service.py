@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
 import grpc
@@ -19,11 +18,12 @@ from grpc_reflection.v1alpha import reflection
 from fedbbpt.errors import ChecksumMismatch, InvalidRequest, InvalidTensor, SessionUnknown
 from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import SETTINGS
+from fedbbpt.server.client_stream import ClientStream
 from fedbbpt.server.hosted_run import HostedRun, Submission
-from fedbbpt.server.live_run import LiveRun, set_within
+from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.operator_service import RunService, check_admitted
 from fedbbpt.server.runs import Runs
-from fedbbpt.types import Arrays, Hello, PtmIdentity, Receipt, RunState, TaskId, Update
+from fedbbpt.types import Arrays, Hello, PtmIdentity
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
@@ -69,6 +69,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, runs: Runs, heartbeat_seconds: float, before_join: Callable[[Hello], Awaitable[None]] = at_once
     ) -> None:
         self._runs, self._heartbeat_seconds, self._before_join = runs, heartbeat_seconds, before_join
+        self._reading: set[asyncio.Task[None]] = set()
 
     def _run(self, session: str, context: Context) -> tuple[LiveRun, str]:
         """Returns the run of a session, whose connection counts as the run's, and the coordinator's own session."""
@@ -105,44 +106,27 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 coming = asyncio.create_task(asyncio.to_thread(_part, file))
                 yield part
 
-    async def StreamTasks(  # type: ignore[override]  # yields messages that are serialised already, for all clients at once
-        self, request: pb.StreamTasksRequest, context: Context
-    ) -> AsyncIterator[bytes]:
-        run, session = self._run(request.session, context)
+    async def TakePart(  # type: ignore[override]  # writes messages that are serialised already, for all clients at once
+        self, request_iterator: AsyncIterator[pb.TakePartRequest], context: Context
+    ) -> None:
+        first = await anext(aiter(request_iterator), pb.TakePartRequest())
+        if first.WhichOneof("part") != "opening":
+            raise InvalidRequest("a stream without an opening", where="part", fix="an opening first")
+        run, session = self._run(first.opening.session, context)
+        held = first.opening.state if first.opening.replays else None
+        stream = ClientStream(run, session, held, self._heartbeat_seconds)
         with run.notifying() as coordinator:
             coordinator.connected(session)
-        # Not `finally`: a generator that is no longer read runs it only when it is garbage-collected.
-        gone = partial(_disconnected, run, session)
-        context.add_done_callback(gone)  # type: ignore[arg-type]  # the stubs ask for a class that grpc does not have
-        sent: TaskId | None = None
-        held = request.state if request.replays else None
-        spoken_at = run.now()
-        while not coordinator.state.ended:
-            tasks_changed, task = run.tasks_changed, coordinator.task_for(session)
-            if task is not None and task.id != sent:
-                told = coordinator.told
-                for message in run.task_messages(task, held):
-                    yield message
-                sent, spoken_at = task.id, run.now()
-                if held is not None and told is not None:
-                    held = told.after
-            # Wait for the rest of the interval only: other clients' tasks must not delay this client's heartbeat.
-            elif not await set_within(tasks_changed, spoken_at + self._heartbeat_seconds - run.now()):
-                yield pb.StreamTasksResponse(heartbeat=pb.Heartbeat()).SerializeToString()
-                spoken_at = run.now()
-        finished = pb.Finished(stopped=coordinator.state is RunState.STOPPED)
-        yield pb.StreamTasksResponse(finished=finished).SerializeToString()
-
-    async def SubmitUpdate(self, request: pb.SubmitUpdateRequest, context: Context) -> pb.SubmitUpdateResponse:
-        header = request.header
-        run, session = self._run(header.session, context)
-        run.coordinator.client_of(session)
-        if header.arrays.data and not header.arrays.tensors:
-            arrays = _labelled(run.coordinator, header)
-        else:
-            arrays = Assembler(header.arrays, run.coordinator.settings.max_update_bytes).arrays()
-        receipt = await _submit(run, session, header, coordinator_messages.update(header, arrays))
-        return pb.SubmitUpdateResponse(receipt=coordinator_messages.receipt_code(receipt))
+        # Never cancelled: gRPC would write the message that is being read into memory that is free by then. It ends
+        # with the call, as reading does then.
+        reading = asyncio.create_task(_read_updates(run, session, request_iterator, stream))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        try:
+            await stream.send(context.write)
+        finally:
+            with run.notifying() as coordinator:
+                coordinator.disconnected(session)
 
     async def StreamUpdate(
         self, request_iterator: AsyncIterator[pb.StreamUpdateRequest], context: Context
@@ -164,7 +148,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 raise InvalidRequest(f"part {part!r}", where="part", fix="one header first, and then chunks")
         if run is None or header is None or assembler is None:
             raise InvalidRequest("an empty stream", where="header", fix="one header first, and then chunks")
-        receipt = await _submit(run, session, header, coordinator_messages.update(header, assembler.arrays()))
+        receipt = await run.submit(_submission(run, session, header, assembler.arrays()))
         return pb.StreamUpdateResponse(receipt=coordinator_messages.receipt_code(receipt))
 
     async def ReportTrouble(self, request: pb.ReportTroubleRequest, context: Context) -> pb.ReportTroubleResponse:
@@ -192,19 +176,38 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return pb.LeaveResponse()
 
 
-def _disconnected(run: LiveRun, session: str, context: Context) -> None:
-    with run.notifying() as coordinator:
-        coordinator.disconnected(session)
+async def _read_updates(
+    run: LiveRun, session: str, requests: AsyncIterator[pb.TakePartRequest], stream: ClientStream
+) -> None:
+    """Submits each update of a stream, until the client sends no more."""
+    try:
+        async for request in requests:
+            part = request.WhichOneof("part")
+            if part == "update":
+                run.coordinator.client_of(session)
+                arrays = _arrays(run.coordinator, request.update)
+                run.submit_then(_submission(run, session, request.update, arrays), stream.answer)
+            elif part != "heartbeat":
+                raise InvalidRequest(f"part {part!r}", where="part", fix="an update or a heartbeat")
+    except Exception as error:
+        stream.answer(error)
 
 
-async def _submit(run: LiveRun, session: str, header: pb.UpdateHeader, update: Update) -> Receipt:
+def _arrays(coordinator: HostedRun, header: pb.UpdateHeader) -> Arrays:
+    """Returns the arrays of an update that holds them. Raises MessageTooLarge, InvalidTensor, ChecksumMismatch."""
+    if header.arrays.data and not header.arrays.tensors:
+        return _labelled(coordinator, header)
+    return Assembler(header.arrays, coordinator.settings.max_update_bytes).arrays()
+
+
+def _submission(run: LiveRun, session: str, header: pb.UpdateHeader, arrays: Arrays) -> Submission:
     task_id, coordinator = coordinator_messages.task_id(header.id), run.coordinator
     task_id = replace(
         task_id,
         run_id=task_id.run_id or coordinator.settings.run_id,
         client_id=task_id.client_id or coordinator.client_of(session),
     )
-    return await run.submit(Submission(session, task_id, update))
+    return Submission(session, task_id, coordinator_messages.update(header, arrays))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +276,7 @@ async def serve(
     service = CoordinatorService(runs, heartbeat_seconds, before_join)
     # Come before the generated handlers, which would serialise messages that have been serialised.
     serialised: dict[str, Any] = {
-        "StreamTasks": grpc.unary_stream_rpc_method_handler(service.StreamTasks, pb.StreamTasksRequest.FromString),
+        "TakePart": grpc.stream_stream_rpc_method_handler(service.TakePart, pb.TakePartRequest.FromString),
         "GetAuxiliary": grpc.unary_stream_rpc_method_handler(service.GetAuxiliary, pb.GetAuxiliaryRequest.FromString),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(COORDINATOR_SERVICE, serialised),))

@@ -368,27 +368,61 @@ class GetAuxiliaryResponse(_message.Message):
 Global___GetAuxiliaryResponse: _TypeAlias = GetAuxiliaryResponse  # noqa: Y015
 
 @_typing.final
-class StreamTasksRequest(_message.Message):
-    """StreamTasksRequest opens the stream of a session."""
+class TakePartRequest(_message.Message):
+    """TakePartRequest opens the stream of a session, and then answers its tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opening(self) -> Global___Opening: ...
+    @_builtins.property
+    def update(self) -> Global___UpdateHeader:
+        """An update with all of its arrays in `arrays.data`, and without `session`."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat: ...
+    def __init__(
+        self,
+        *,
+        opening: Global___Opening | None = ...,
+        update: Global___UpdateHeader | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "opening", b"opening", "part", b"part", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "opening", b"opening", "part", b"part", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["opening", "update", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___TakePartRequest: _TypeAlias = TakePartRequest  # noqa: Y015
+
+@_typing.final
+class Opening(_message.Message):
+    """Opening says whose stream this is."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
-    REPLAYS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    REPLAYS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    replays: _builtins.bool
-    """Whether the client replays the steps of this run's method, so that tasks need not hold the broadcast."""
     state: _builtins.bytes
     """Only with `replays`: the digest of the state that the client holds, `after` of its last task. Empty if it holds
     none.
     """
+    replays: _builtins.bool
+    """Whether the client replays the steps of this run's method, so that tasks need not hold the broadcast."""
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
-        replays: _builtins.bool = ...,
         state: _builtins.bytes = ...,
+        replays: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -396,11 +430,11 @@ class StreamTasksRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StreamTasksRequest: _TypeAlias = StreamTasksRequest  # noqa: Y015
+Global___Opening: _TypeAlias = Opening  # noqa: Y015
 
 @_typing.final
-class StreamTasksResponse(_message.Message):
-    """StreamTasksResponse is the next event of a session."""
+class TakePartResponse(_message.Message):
+    """TakePartResponse is a receipt, the next event of a session, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -408,6 +442,9 @@ class StreamTasksResponse(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    receipt: Global___Receipt.ValueType
+    """Answers the update that was sent on this stream. Unspecified: this message answers none."""
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
     @_builtins.property
@@ -425,16 +462,17 @@ class StreamTasksResponse(_message.Message):
         task: Global___TaskHeader | None = ...,
         chunk: _tensor_pb2.TensorChunk | None = ...,
         finished: Global___Finished | None = ...,
+        receipt: Global___Receipt.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "receipt", b"receipt", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["heartbeat", "task", "chunk", "finished"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
-Global___StreamTasksResponse: _TypeAlias = StreamTasksResponse  # noqa: Y015
+Global___TakePartResponse: _TypeAlias = TakePartResponse  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -591,28 +629,6 @@ class Finished(_message.Message):
 Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
 @_typing.final
-class SubmitUpdateRequest(_message.Message):
-    """SubmitUpdateRequest is a whole update."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HEADER_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def header(self) -> Global___UpdateHeader: ...
-    def __init__(
-        self,
-        *,
-        header: Global___UpdateHeader | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
-
-@_typing.final
 class StreamUpdateRequest(_message.Message):
     """StreamUpdateRequest is the next part of an update."""
 
@@ -693,6 +709,7 @@ class UpdateHeader(_message.Message):
     ARRAYS_FIELD_NUMBER: _builtins.int
     FINALISTS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
+    """Only in StreamUpdate."""
     weight: _builtins.float
     """A finite number above 0, by which the arrays are already multiplied, so updates can be summed."""
     @_builtins.property
@@ -732,27 +749,6 @@ class UpdateHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateHeader: _TypeAlias = UpdateHeader  # noqa: Y015
-
-@_typing.final
-class SubmitUpdateResponse(_message.Message):
-    """SubmitUpdateResponse acknowledges an update."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RECEIPT_FIELD_NUMBER: _builtins.int
-    receipt: Global___Receipt.ValueType
-    def __init__(
-        self,
-        *,
-        receipt: Global___Receipt.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SubmitUpdateResponse: _TypeAlias = SubmitUpdateResponse  # noqa: Y015
 
 @_typing.final
 class StreamUpdateResponse(_message.Message):

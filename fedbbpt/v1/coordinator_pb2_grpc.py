@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class CoordinatorServiceStub(object):
-    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
-    large. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join and keep one
+    TakePart open, which brings tasks and takes their updates, or one StreamUpdate takes an update whose arrays are large.
+    docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -51,15 +51,10 @@ class CoordinatorServiceStub(object):
                 request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryRequest.SerializeToString,
                 response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryResponse.FromString,
                 _registered_method=True)
-        self.StreamTasks = channel.unary_stream(
-                '/fedbbpt.v1.CoordinatorService/StreamTasks',
-                request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksRequest.SerializeToString,
-                response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksResponse.FromString,
-                _registered_method=True)
-        self.SubmitUpdate = channel.unary_unary(
-                '/fedbbpt.v1.CoordinatorService/SubmitUpdate',
-                request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateRequest.SerializeToString,
-                response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateResponse.FromString,
+        self.TakePart = channel.stream_stream(
+                '/fedbbpt.v1.CoordinatorService/TakePart',
+                request_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.TakePartRequest.SerializeToString,
+                response_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.TakePartResponse.FromString,
                 _registered_method=True)
         self.StreamUpdate = channel.stream_unary(
                 '/fedbbpt.v1.CoordinatorService/StreamUpdate',
@@ -84,9 +79,9 @@ class CoordinatorServiceStub(object):
 
 
 class CoordinatorServiceServicer(object):
-    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
-    large. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join and keep one
+    TakePart open, which brings tasks and takes their updates, or one StreamUpdate takes an update whose arrays are large.
+    docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -116,20 +111,14 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def StreamTasks(self, request, context):
-        """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
-        between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
-        the run; the client counts as connected while its stream is open. Idempotent.
-        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def SubmitUpdate(self, request, context):
-        """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
-        update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
-        and changes nothing.
+    def TakePart(self, request_iterator, context):
+        """TakePart streams the session's tasks as they arise, each one complete before the next, and takes their updates. The
+        first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
+        a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
+        the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
+        The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+        again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
+        stream with its error.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
         UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
         DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
@@ -140,7 +129,7 @@ class CoordinatorServiceServicer(object):
 
     def StreamUpdate(self, request_iterator, context):
         """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
-        arrays. Effect, idempotency and errors are those of SubmitUpdate.
+        arrays. Effect, idempotency and errors are those of an update in TakePart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,15 +177,10 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryRequest.FromString,
                     response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.GetAuxiliaryResponse.SerializeToString,
             ),
-            'StreamTasks': grpc.unary_stream_rpc_method_handler(
-                    servicer.StreamTasks,
-                    request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksRequest.FromString,
-                    response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksResponse.SerializeToString,
-            ),
-            'SubmitUpdate': grpc.unary_unary_rpc_method_handler(
-                    servicer.SubmitUpdate,
-                    request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateRequest.FromString,
-                    response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateResponse.SerializeToString,
+            'TakePart': grpc.stream_stream_rpc_method_handler(
+                    servicer.TakePart,
+                    request_deserializer=fedbbpt_dot_v1_dot_coordinator__pb2.TakePartRequest.FromString,
+                    response_serializer=fedbbpt_dot_v1_dot_coordinator__pb2.TakePartResponse.SerializeToString,
             ),
             'StreamUpdate': grpc.stream_unary_rpc_method_handler(
                     servicer.StreamUpdate,
@@ -227,9 +211,9 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService(object):
-    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
-    large. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join and keep one
+    TakePart open, which brings tasks and takes their updates, or one StreamUpdate takes an update whose arrays are large.
+    docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -291,7 +275,7 @@ class CoordinatorService(object):
             _registered_method=True)
 
     @staticmethod
-    def StreamTasks(request,
+    def TakePart(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -301,39 +285,12 @@ class CoordinatorService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
-            '/fedbbpt.v1.CoordinatorService/StreamTasks',
-            fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksRequest.SerializeToString,
-            fedbbpt_dot_v1_dot_coordinator__pb2.StreamTasksResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SubmitUpdate(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/fedbbpt.v1.CoordinatorService/SubmitUpdate',
-            fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateRequest.SerializeToString,
-            fedbbpt_dot_v1_dot_coordinator__pb2.SubmitUpdateResponse.FromString,
+            '/fedbbpt.v1.CoordinatorService/TakePart',
+            fedbbpt_dot_v1_dot_coordinator__pb2.TakePartRequest.SerializeToString,
+            fedbbpt_dot_v1_dot_coordinator__pb2.TakePartResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CoordinatorServiceStub:
-    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
-    large. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join and keep one
+    TakePart open, which brings tasks and takes their updates, or one StreamUpdate takes an update whose arrays are large.
+    docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -55,23 +55,21 @@ class CoordinatorServiceStub:
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
     """
-    StreamTasks: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]
-    """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
-    between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
-    the run; the client counts as connected while its stream is open. Idempotent.
-    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
-    """
-    SubmitUpdate: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]
-    """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
-    update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
-    and changes nothing.
+    TakePart: _grpc.StreamStreamMultiCallable[_coordinator_pb2.TakePartRequest, _coordinator_pb2.TakePartResponse]
+    """TakePart streams the session's tasks as they arise, each one complete before the next, and takes their updates. The
+    first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
+    a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
+    the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
+    The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+    again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
+    stream with its error.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
     UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
     DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     StreamUpdate: _grpc.StreamUnaryMultiCallable[_coordinator_pb2.StreamUpdateRequest, _coordinator_pb2.StreamUpdateResponse]
     """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
-    arrays. Effect, idempotency and errors are those of SubmitUpdate.
+    arrays. Effect, idempotency and errors are those of an update in TakePart.
     """
     ReportTrouble: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportTroubleRequest, _coordinator_pb2.ReportTroubleResponse]
     """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
@@ -93,9 +91,9 @@ class CoordinatorServiceStub:
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
-    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
-    large. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join and keep one
+    TakePart open, which brings tasks and takes their updates, or one StreamUpdate takes an update whose arrays are large.
+    docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -118,23 +116,21 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
     """
-    StreamTasks: _aio.UnaryStreamMultiCallable[_coordinator_pb2.StreamTasksRequest, _coordinator_pb2.StreamTasksResponse]  # type: ignore[assignment]
-    """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
-    between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
-    the run; the client counts as connected while its stream is open. Idempotent.
-    Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
-    """
-    SubmitUpdate: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.SubmitUpdateRequest, _coordinator_pb2.SubmitUpdateResponse]  # type: ignore[assignment]
-    """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
-    update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
-    and changes nothing.
+    TakePart: _aio.StreamStreamMultiCallable[_coordinator_pb2.TakePartRequest, _coordinator_pb2.TakePartResponse]  # type: ignore[assignment]
+    """TakePart streams the session's tasks as they arise, each one complete before the next, and takes their updates. The
+    first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
+    a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
+    the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
+    The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+    again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
+    stream with its error.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
     UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
     DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
     """
     StreamUpdate: _aio.StreamUnaryMultiCallable[_coordinator_pb2.StreamUpdateRequest, _coordinator_pb2.StreamUpdateResponse]  # type: ignore[assignment]
     """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
-    arrays. Effect, idempotency and errors are those of SubmitUpdate.
+    arrays. Effect, idempotency and errors are those of an update in TakePart.
     """
     ReportTrouble: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportTroubleRequest, _coordinator_pb2.ReportTroubleResponse]  # type: ignore[assignment]
     """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
@@ -155,9 +151,9 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join, keep one
-    StreamTasks open, and answer each task that it brings with one SubmitUpdate, or one StreamUpdate if its arrays are
-    large. docs/protocol.md draws the client's state machine.
+    """CoordinatorService is where the clients of a run meet. Clients only connect outward: they call Join and keep one
+    TakePart open, which brings tasks and takes their updates, or one StreamUpdate takes an update whose arrays are large.
+    docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
     the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
@@ -192,26 +188,18 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def StreamTasks(
+    def TakePart(
         self,
-        request: _coordinator_pb2.StreamTasksRequest,
+        request_iterator: _MaybeAsyncIterator[_coordinator_pb2.TakePartRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.StreamTasksResponse], _abc.AsyncIterator[_coordinator_pb2.StreamTasksResponse]]:
-        """StreamTasks streams the session's tasks as they arise, each one complete before the next, with heartbeats in
-        between. The stream ends after `finished`. A new stream repeats a task that has not been answered. Effect: none on
-        the run; the client counts as connected while its stream is open. Idempotent.
-        Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
-        """
-
-    @_abc_1.abstractmethod
-    def SubmitUpdate(
-        self,
-        request: _coordinator_pb2.SubmitUpdateRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_coordinator_pb2.SubmitUpdateResponse, _abc.Awaitable[_coordinator_pb2.SubmitUpdateResponse]]:
-        """SubmitUpdate answers one task with an update whose arrays are in `arrays.data`. Effect: the coordinator stores the
-        update before it acknowledges it. Idempotent by task id: an update that was counted before gets RECEIPT_DUPLICATE
-        and changes nothing.
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.TakePartResponse], _abc.AsyncIterator[_coordinator_pb2.TakePartResponse]]:
+        """TakePart streams the session's tasks as they arise, each one complete before the next, and takes their updates. The
+        first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
+        a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
+        the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
+        The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+        again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
+        stream with its error.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
         UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
         DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
@@ -224,7 +212,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.StreamUpdateResponse, _abc.Awaitable[_coordinator_pb2.StreamUpdateResponse]]:
         """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
-        arrays. Effect, idempotency and errors are those of SubmitUpdate.
+        arrays. Effect, idempotency and errors are those of an update in TakePart.
         """
 
     @_abc_1.abstractmethod

@@ -56,7 +56,12 @@ def _sizes(max_bytes: int) -> list[tuple[str, int]]:
     return [("grpc.max_receive_message_length", max_bytes), ("grpc.max_send_message_length", max_bytes)]
 
 
-class _AddToken(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
+class _AddToken(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
     """Adds the bearer token to the metadata of every call."""
 
     def __init__(self, token: str) -> None:
@@ -72,6 +77,9 @@ class _AddToken(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
         return continuation(self._with_token(client_call_details), request)
 
     def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request_iterator)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return continuation(self._with_token(client_call_details), request_iterator)
 
 
@@ -114,6 +122,7 @@ def connect(
     ]
     channel: grpc.Channel
     if tls is None:
+        options.append(("grpc.use_local_subchannel_pool", 1))  # so that a channel opened anew has a new connection
         channel = ChecksummedChannel(lambda: grpc.insecure_channel(found.name, options))
     else:
         channel = grpc.secure_channel(found.name, channel_credentials(tls), options)

@@ -77,7 +77,7 @@ class _Announcing:
         call = partial(function, request, timeout=timeout, metadata=(*(metadata or ()), METADATA), **options)
         try:
             if _has_answer(found := call()):
-                return found
+                return _Answers(found, self._renew) if isinstance(found, grpc.Call) else found
             self._renew()
         except grpc.RpcError as raised:
             error: Any = raised  # grpc raises the call itself as its error
@@ -92,6 +92,28 @@ class _Announcing:
 
     def future(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
         return self._function.future(request, timeout=timeout, metadata=(*(metadata or ()), METADATA), **options)
+
+
+class _Answers:
+    """The answers of a call that streams them."""
+
+    def __init__(self, call: Any, renew: Callable[[], None]) -> None:
+        self._call, self._renew = call, renew
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            if _is_of_grpc(error):
+                self._renew()
+            raise
+
+    def cancel(self) -> None:
+        """Ends the call."""
+        self._call.cancel()
 
 
 def _has_answer(found: Any) -> bool:

@@ -66,6 +66,8 @@ class Patience:
             except grpc.RpcError as error:
                 problem, asked_seconds = self._line.problem(error, self._unavailable), retry_seconds(error)
                 again = isinstance(problem, self._retried) or (self._known and connection_failed(error))
+            except self._retried as error:  # found by the caller of the service, in its answer
+                problem, asked_seconds, again = error, 0.0, True
             else:
                 self._answered()
                 return answer

@@ -77,18 +77,18 @@ SCORED = Scored(
 )
 
 
-def read_task(response: coordinator_pb2.StreamTasksResponse) -> Task:
+def read_task(response: coordinator_pb2.TakePartResponse) -> Task:
     assembler = Assembler(response.task.arrays, 10_000)
     return coordinator_messages.task(response.task, assembler.arrays())
 
 
-def read_update(request: coordinator_pb2.SubmitUpdateRequest) -> tuple[TaskId, Update]:
-    arrays = Assembler(request.header.arrays, 10_000).arrays()
-    return coordinator_messages.task_id(request.header.id), coordinator_messages.update(request.header, arrays)
+def read_update(request: coordinator_pb2.TakePartRequest) -> tuple[TaskId, Update]:
+    arrays = Assembler(request.update.arrays, 10_000).arrays()
+    return coordinator_messages.task_id(request.update.id), coordinator_messages.update(request.update, arrays)
 
 
 UPDATE = Update(ARRAYS, 4.0, Measurement(2.0, 4, 3, 10))
-(TASK_BYTES,) = SharedTask(Task(TASK_ID, 3, ARRAYS, 60.0)).messages("anna")
+(TASK_BYTES,) = SharedTask(Task(TASK_ID, 3, ARRAYS, 60.0)).messages(coordinator_messages.own_part("anna"))
 
 READERS: Mapping[str, tuple[list[Message], Callable[[Any], object]]] = {
     "JoinRequest": (
@@ -99,11 +99,11 @@ READERS: Mapping[str, tuple[list[Message], Callable[[Any], object]]] = {
         [coordinator_messages.join_response("session", "tiny", SETTINGS_OF_RUN, 10.0, SETTINGS)],
         lambda response: coordinator_messages.run_settings(response, SETTINGS),
     ),
-    "StreamTasksResponse": ([coordinator_pb2.StreamTasksResponse.FromString(TASK_BYTES)], read_task),
-    "SubmitUpdateRequest": (
+    "TakePartResponse": ([coordinator_pb2.TakePartResponse.FromString(TASK_BYTES)], read_task),
+    "TakePartRequest": (
         [
-            coordinator_pb2.SubmitUpdateRequest(
-                header=coordinator_messages.update_header("session", TASK_ID, UPDATE, bundle(ARRAYS)[0])
+            coordinator_pb2.TakePartRequest(
+                update=coordinator_messages.update_header("", TASK_ID, UPDATE, bundle(ARRAYS)[0])
             )
         ],
         read_update,

@@ -39,6 +39,7 @@ from tests.scenarios.test_coordinator_service import new_coordinator, update_of
 WRONG = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 CALL_SECONDS = 60.0
 _OWN_ERROR = "Internal error from Core"
+_ENDLESS = ("Stream", "Watch", "TakePart")
 """What grpc.aio says to a caller that is still writing when the service has answered already."""
 
 
@@ -107,8 +108,7 @@ class Coordinator:
                 pb.DESCRIPTOR.services_by_name["CoordinatorService"],
                 Join=coordinator_messages.join_request(hello),
                 GetAuxiliary=pb.GetAuxiliaryRequest(session=session),
-                StreamTasks=pb.StreamTasksRequest(session=session),
-                SubmitUpdate=pb.SubmitUpdateRequest(header=header),
+                TakePart=pb.TakePartRequest(opening=pb.Opening(session=session)),
                 StreamUpdate=pb.StreamUpdateRequest(header=header),
                 ReportTrouble=pb.ReportTroubleRequest(session=session, text="no answer"),
                 ReportPtm=pb.ReportPtmRequest(session=session, model="fake", revision="r1"),
@@ -167,7 +167,7 @@ async def _outcome(channel: grpc.aio.Channel, path: str, sent: tuple[bytes, ...]
     rpc: Any = channel.stream_stream(path)
     call = rpc(iter(sent), timeout=CALL_SECONDS)
     try:
-        if await call.read() is not grpc.aio.EOF and "Stream" not in path and "Watch" not in path:
+        if await call.read() is not grpc.aio.EOF and not any(word in path for word in _ENDLESS):
             await call.read()
     except grpc.aio.AioRpcError as error:
         if error.details() == _OWN_ERROR:

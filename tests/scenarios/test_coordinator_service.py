@@ -1,6 +1,7 @@
 """The coordinator's services, called as a client in any language calls them: with stubs, over a socket."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -63,8 +64,57 @@ def new_coordinator(traffic: TrafficMeter, clients: int, rounds: int) -> Coordin
     )
 
 
+class Stream:
+    """An open TakePart, whose receipts and events can be read apart from each other."""
+
+    def __init__(self, stub: CoordinatorServiceStub, session: str) -> None:
+        untyped: Any = stub  # whose type asks for the requests at once
+        self._call: Any = untyped.TakePart()
+        self._opening: pb.TakePartRequest | None = pb.TakePartRequest(opening=pb.Opening(session=session))
+        self._receipts, self._events = deque[Receipt](), deque[Any]()
+        self.broken = False
+        self.together = False
+        """Whether a receipt came in one message with an event."""
+
+    async def _send(self, request: pb.TakePartRequest | None) -> None:
+        if self._opening is not None:
+            opening, self._opening = self._opening, None
+            await self._send(opening)
+        if request is not None:
+            await self._call.write(request)
+
+    async def _receive(self) -> None:
+        try:
+            await self._send(None)
+            response = await self._call.read()
+        except grpc.aio.AioRpcError:
+            self.broken = True
+            raise
+        if response is grpc.aio.EOF or response.WhichOneof("event"):
+            self._events.append(response)
+        if response is not grpc.aio.EOF and response.receipt:
+            self._receipts.append(coordinator_messages.receipt(response.receipt))
+            self.together |= bool(response.WhichOneof("event"))
+
+    async def read(self) -> Any:
+        while not self._events:
+            await self._receive()
+        return self._events.popleft()
+
+    async def submit(self, header: pb.UpdateHeader) -> Receipt:
+        await self._send(pb.TakePartRequest(update=header))
+        while not self._receipts:
+            await self._receive()
+        return self._receipts.popleft()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
 class Client:
     """A client that uses only stubs and messages, as one in another language does."""
+
+    _stream: Stream | None = None
 
     def __init__(self, channel: grpc.aio.Channel, client_id: str = "anna") -> None:
         self.stub, self.id, self.session = CoordinatorServiceStub(channel), client_id, ""
@@ -75,14 +125,15 @@ class Client:
         self.session = response.session
         return response
 
-    def stream(self) -> Any:
-        return self.stub.StreamTasks(pb.StreamTasksRequest(session=self.session))
+    def stream(self) -> Stream:
+        self._stream = Stream(self.stub, self.session)
+        return self._stream
 
     async def submit(self, task: Task, update: Update, spoil: Callable[[pb.UpdateHeader], object]) -> Receipt:
-        header = coordinator_messages.update_header(self.session, task.id, update, bundle(update.arrays)[0])
+        header = coordinator_messages.update_header("", task.id, update, bundle(update.arrays)[0])
         spoil(header)
-        response = await self.stub.SubmitUpdate(pb.SubmitUpdateRequest(header=header))
-        return coordinator_messages.receipt(response.receipt)
+        stream = self.stream() if self._stream is None or self._stream.broken else self._stream
+        return await stream.submit(header)
 
     async def stream_update(self, task: Task, spoil: Spoil) -> Receipt:
         """Sends the update in chunks of eight bytes, though it is small."""
@@ -166,6 +217,7 @@ def test_a_run_goes_from_join_to_finished() -> None:
             last = await next_task(stream)
             assert (last.id.round, last.id.phase) == (1, Phase.EVALUATE)
             assert not np.array_equal(last.arrays["mean"], first.arrays["mean"])
+            assert stream.together, "the receipt came with the next task"
             assert await client.answer(last) is Receipt.COUNTED
             finished = await stream.read()
             assert finished.HasField("finished") and not finished.finished.stopped
@@ -284,7 +336,6 @@ SPOILS: Iterable[tuple[Callable[[pb.UpdateHeader], object], str]] = (
     (lambda header: setattr(header.id, "round", 1), "UnknownRound"),
     (lambda header: setattr(header.id, "client_id", "berta"), "InvalidUpdate"),
     (lambda header: setattr(header.id, "phase", 7), "InvalidRequest"),
-    (lambda header: setattr(header, "session", "stale"), "SessionUnknown"),
 )
 
 
@@ -332,6 +383,32 @@ def test_bad_streams_of_an_update_are_refused_and_lose_nothing(spoil: Spoil, exp
             task = await next_task(client.stream())
             assert await failure(client.stream_update(task, spoil)) == expected
             assert await client.stream_update(task, lambda part: None) is Receipt.COUNTED
+
+    asyncio.run(scenario())
+
+
+WRONG_PARTS: Iterable[tuple[list[pb.TakePartRequest], str]] = (
+    ([], "a stream without an opening"),
+    ([pb.TakePartRequest(heartbeat=pb.Heartbeat())], "a stream without an opening"),
+    ([pb.TakePartRequest(opening=pb.Opening()), pb.TakePartRequest(opening=pb.Opening())], "part 'opening'"),
+    ([pb.TakePartRequest(opening=pb.Opening()), pb.TakePartRequest()], "part None"),
+)
+
+
+@pytest.mark.parametrize(("parts", "expected"), WRONG_PARTS)
+def test_a_stream_without_order_is_refused(parts: list[pb.TakePartRequest], expected: str) -> None:
+    async def scenario() -> None:
+        async with serving() as (_, channel):
+            client = Client(channel)
+            await client.join()
+            for part in parts[:1]:
+                if part.HasField("opening"):
+                    part.opening.session = client.session
+            call: Any = client.stub.TakePart(iter(parts))
+            with pytest.raises(grpc.aio.AioRpcError, match=expected) as caught:
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
     asyncio.run(scenario())
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -88,16 +89,21 @@ def nginx(tmp_path: Path) -> Iterator[Any]:
 def test_a_quiet_run_is_not_cut(splits: Splits, tmp_path: Path, server_loop: AdvancingLoop, nginx: Any) -> None:
     federation = OverGrpc(splits, tmp_path / "run.db", server_loop, heartbeat_seconds=HEARTBEAT_SECONDS)
     try:
-        port = nginx(federation.port, f"grpc_read_timeout {IDLE_SECONDS}s; grpc_send_timeout {IDLE_SECONDS}s;")
+        limits = ("grpc_read_timeout", "grpc_send_timeout", "client_body_timeout", "send_timeout")
+        port = nginx(federation.port, " ".join(f"{limit} {IDLE_SECONDS}s;" for limit in limits))
         links = [RemoteCoordinator(federation.channel(port)) for _ in range(CLIENTS)]
         watching = RemoteRun(federation.channel(port)).watch()
         next(watching)
         clients = [federation.client(index, link=links[index]) for index in range(CLIENTS)]
         # Its own stream tells how often a heartbeat has come, without any pause of the test's own.
-        stream = CoordinatorServiceStub(federation.channel(port)).StreamTasks(
-            pb.StreamTasksRequest(session=links[0]._session)
-        )
-        kinds = [next(stream).WhichOneof("event") for _ in range(1 + QUIET_HEARTBEATS)]
+        opening = pb.TakePartRequest(opening=pb.Opening(session=links[0]._session))
+        sent: SimpleQueue[pb.TakePartRequest] = SimpleQueue()
+        sent.put(opening)
+        stream = CoordinatorServiceStub(federation.channel(port)).TakePart(iter(sent.get, None))
+        kinds = []
+        for _ in range(1 + QUIET_HEARTBEATS):
+            kinds.append(next(stream).WhichOneof("event"))
+            sent.put(pb.TakePartRequest(heartbeat=pb.Heartbeat()))
         assert kinds == ["task"] + ["heartbeat"] * QUIET_HEARTBEATS
         for _ in range(splits.job.run.rounds + 1):
             for client in clients:

@@ -29,6 +29,7 @@ from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import LatentPrompts, LatentSpaceSettings, Orders, Report
+from fedbbpt.v1 import coordinator_pb2
 from fedbbpt.v1.coordinator_pb2 import Measurement
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.messages.coordinator_messages import run_settings
@@ -271,11 +272,11 @@ def messages() -> list[tuple[str, Any]]:
 
 def test_the_documented_messages_make_up_a_round() -> None:
     shown = messages()
-    by_name = {name: message for name, message in shown}
+    by_name = {name: message for name, message in shown if name != "TakePartResponse"}
+    header, acknowledged = (message for name, message in shown if name == "TakePartResponse")
     settings = run_settings(by_name["JoinResponse"], SETTINGS)
     assert isinstance(settings.method, FedCmaSettings)
 
-    header = by_name["StreamTasksResponse"]
     arrays = Assembler(header.task.arrays, settings.max_update_bytes).arrays()
     assert {name: array.tolist() for name, array in arrays.items()} == {"mean": [0, 0], "scale": [1, 1]}
     drawn = candidates(arrays, header.task.seed, settings.method)
@@ -288,7 +289,8 @@ def test_the_documented_messages_make_up_a_round() -> None:
     printed = table(PROTOCOL, "candidate").values()
     assert [[np.float32(cell) for cell in row] for row in printed] == drawn.tolist()
 
-    sent = by_name["SubmitUpdateRequest"].header
+    assert acknowledged.receipt == coordinator_pb2.RECEIPT_COUNTED
+    sent = by_name["TakePartRequest"].update
     losses, weight, measured = Assembler(sent.arrays, 16).arrays()["losses"], sent.weight, sent.measurement
     assert (losses * unit(weight) / weight).tolist() == [1.5, 1.25, 1, 0.75]
     assert {field.name for field, _ in measured.ListFields()} == {f.name for f in measured.DESCRIPTOR.fields}

@@ -40,15 +40,17 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
 
         async def answer(stub: Any, session: str, first: bool) -> None:
             nonlocal begun, rounds
-            async for response in stub.StreamTasks(pb.StreamTasksRequest(session=session)):
+            call = stub.TakePart()
+            await call.write(pb.TakePartRequest(opening=pb.Opening(session=session)))
+            async for response in call:
+                assert response.receipt in (0, pb.RECEIPT_COUNTED), f"a client's receipt is {response.receipt}"
                 if response.WhichOneof("event") != "task":
                     continue
                 task = response.task.id
                 if first and task.round == WARM_ROUNDS:
                     connection.send("warm")
                     begun = time.process_time()
-                receipt = (await stub.SubmitUpdate(answer_to(task, session, updates))).receipt
-                assert receipt == pb.RECEIPT_COUNTED, f"a client's receipt is {receipt}"
+                await call.write(answer_to(task, updates))
                 rounds += first and task.round >= WARM_ROUNDS
 
         async with asyncio.TaskGroup() as group:
@@ -63,23 +65,20 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     connection.poll(None)
 
 
-def templates(job: Job) -> Mapping[int, pb.SubmitUpdateRequest]:
-    """Returns the updates of a job's clients by phase, in which only the session and the id of the task are missing."""
+def templates(job: Job) -> Mapping[int, pb.TakePartRequest]:
+    """Returns the updates of a job's clients by phase, in which only the id of the task is missing."""
     return {pb.PHASE_UPDATE: _template(arrays(job)), pb.PHASE_EVALUATE: _template({})}
 
 
-def answer_to(task: pb.TaskId, session: str, updates: Mapping[int, pb.SubmitUpdateRequest]) -> pb.SubmitUpdateRequest:
+def answer_to(task: pb.TaskId, updates: Mapping[int, pb.TakePartRequest]) -> pb.TakePartRequest:
     """Returns a client's update to a task, from the updates by phase."""
-    request = pb.SubmitUpdateRequest()
+    request = pb.TakePartRequest()
     request.CopyFrom(updates[task.phase])
-    request.header.session = session
-    request.header.id.CopyFrom(task)
+    request.update.id.CopyFrom(task)
     return request
 
 
-def _template(found: Arrays) -> pb.SubmitUpdateRequest:
+def _template(found: Arrays) -> pb.TakePartRequest:
     update = Update(CODECS["float32"].encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
     task_id = TaskId("", 0, "", Phase.UPDATE)
-    return pb.SubmitUpdateRequest(
-        header=coordinator_messages.update_header("", task_id, update, bundle(update.arrays)[0])
-    )
+    return pb.TakePartRequest(update=coordinator_messages.update_header("", task_id, update, bundle(update.arrays)[0]))

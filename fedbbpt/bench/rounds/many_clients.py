@@ -72,12 +72,14 @@ def take_part(
                     await asyncio.sleep(1.0)
 
         async def answer(index: int, stub: Any, session: str) -> None:
-            async for response in stub.StreamTasks(pb.StreamTasksRequest(session=session)):
+            call = stub.TakePart()
+            await call.write(pb.TakePartRequest(opening=pb.Opening(session=session)))
+            async for response in call:
+                if response.receipt:
+                    tally.receipts[pb.Receipt.Name(response.receipt).removeprefix("RECEIPT_")] += 1
                 if response.WhichOneof("event") == "task":
                     tally.tasks[index] += 1
-                    update = answer_to(response.task.id, session, updates)
-                    receipt = (await stub.SubmitUpdate(update)).receipt
-                    tally.receipts[pb.Receipt.Name(receipt).removeprefix("RECEIPT_")] += 1
+                    await call.write(answer_to(response.task.id, updates))
 
         await asyncio.gather(*map(connect, channels))
         connection.send("connected")

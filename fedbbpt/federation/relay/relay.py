@@ -40,7 +40,7 @@ class Relay:
     ) -> None:
         """
         Args:
-            link: The link to the coordinator above.
+            link: The link to the coordinator above, which submits apart.
             above: Returns the run of a name there, as its operator sees it.
             name: The site's name in the run.
             key: The secret with which the site joins.

@@ -5,7 +5,7 @@ messages raise InvalidRequest. Larger arrays travel in chunks of their own (`wir
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -266,14 +266,22 @@ class SharedTask:
             arrays=announced,
             replay=pb.Replay(**asdict(replay)) if replay else None,
         )
-        self._task = pb.StreamTasksResponse(task=header).SerializeToString()
-        self._chunks = [pb.StreamTasksResponse(chunk=chunk).SerializeToString() for chunk in chunks(data)]
+        self._task = pb.TakePartResponse(task=header).SerializeToString()
+        self._chunks = [pb.TakePartResponse(chunk=chunk).SerializeToString() for chunk in chunks(data)]
 
-    def messages(self, client_id: str) -> Iterator[bytes]:
-        """Yields the messages for a client, each a serialised StreamTasksResponse."""
-        own = pb.StreamTasksResponse(task=pb.TaskHeader(id=pb.TaskId(client_id=client_id)))
-        yield self._task + own.SerializeToString()
-        yield from self._chunks
+    def messages(self, own: bytes) -> list[bytes]:
+        """Returns the messages for a client, each a serialised TakePartResponse. `own` is its `own_part`."""
+        return [self._task + own, *self._chunks]
+
+
+def own_part(client_id: str) -> bytes:
+    """Returns what a client's task has besides the task that all clients share."""
+    return pb.TakePartResponse(task=pb.TaskHeader(id=pb.TaskId(client_id=client_id))).SerializeToString()
+
+
+def receipt_part(receipt: Receipt) -> bytes:
+    """Returns a receipt as a serialised TakePartResponse, which may follow another one in the same message."""
+    return pb.TakePartResponse(receipt=_RECEIPTS[receipt]).SerializeToString()
 
 
 def task(header: pb.TaskHeader, arrays: Arrays) -> Task:

@@ -133,8 +133,10 @@ def test_hello_survives_the_round_trip() -> None:
 def test_tasks_and_updates_survive_the_round_trip() -> None:
     task = Task(TaskId("run-1", 3, "client-1", Phase.UPDATE), 2**64 - 1, {"mean": np.ones(3, np.float32)}, 0.5)
     shared = coordinator_messages.SharedTask(replace(task, id=replace(task.id, client_id="client-2")))
-    (message,) = shared.messages("client-1")
-    header = pb.StreamTasksResponse.FromString(message).task
+    (message,) = shared.messages(coordinator_messages.own_part("client-1"))
+    response = pb.TakePartResponse.FromString(message + coordinator_messages.receipt_part(Receipt.COUNTED))
+    assert response.receipt == pb.RECEIPT_COUNTED
+    header = response.task
     read = coordinator_messages.task(header, Assembler(header.arrays, 12).arrays())
     assert (read.id, read.seed, read.deadline_seconds) == (task.id, task.seed, task.deadline_seconds)
     assert np.array_equal(read.arrays["mean"], task.arrays["mean"])
