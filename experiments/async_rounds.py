@@ -1,14 +1,14 @@
 """Compares synchronous with asynchronous rounds in virtual time: ten clients, two of which take ten times as long.
 
-For each method and mode it prints the virtual time at which a round began with a prompt whose dev loss, over the dev
-examples of all clients, was low enough, as the median over seeds. The model is the closed-form one.
+For each mode it prints the virtual time at which a round began with a prompt whose dev loss, over the dev examples of
+all clients, was low enough, for each seed. The model is the closed-form one.
 
-Usage: python experiments/async_rounds.py [SEEDS]
+Usage: python experiments/async_rounds.py METHOD SEEDS SECONDS...
 """
 
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.client.asking import PromptScorer
@@ -20,7 +20,7 @@ from fedbbpt.job.config import parse_job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.types import Task
 
-CLIENTS, SLOW, SECONDS = 10, 2, 100.0
+CLIENTS, SLOW = 10, 2
 METHODS = {"fedavg-bbt": "sigma = 0.5", "fed-bbpt": ""}
 MODES = {
     "sync": "",
@@ -50,7 +50,7 @@ def pace(task: Task) -> float:
     return 10.0 if int(task.id.client_id.removeprefix("client-")) >= CLIENTS - SLOW else 1.0
 
 
-def losses(ptm: Ptm, method: str, cohort: str, seed: int) -> Iterator[tuple[float, float]]:
+def losses(ptm: Ptm, method: str, cohort: str, seed: int, seconds: float) -> Iterator[tuple[float, float]]:
     """Yields the virtual time at which each round began, and the dev loss of its prompt."""
     text = JOB.format(seed=seed, clients=CLIENTS, cohort=cohort, method=method, options=METHODS[method])
     splits = prepare(parse_job(text))
@@ -60,28 +60,26 @@ def losses(ptm: Ptm, method: str, cohort: str, seed: int) -> Iterator[tuple[floa
         measured = [(evaluate(scorer, closed.z, dev, len(job.task.labels)).loss or 0.0, len(dev)) for dev in splits.dev]
         yield now, sum(loss * count for loss, count in measured) / sum(count for _, count in measured)
         now += closed.report.seconds
-        if now > SECONDS:
+        if now > seconds:
             return
 
 
-def main(seeds: int) -> None:
-    """Prints a table."""
+def main(method: str, seeds: int, marks: Sequence[float]) -> None:
+    """Prints how long each mode takes to the lowest loss that synchronous rounds had reached at each mark."""
     with open_ptm("fake") as ptm:
-        for method in METHODS:
-            found = {mode: [list(losses(ptm, method, MODES[mode], seed)) for seed in range(seeds)] for mode in MODES}
-            # How long each mode takes to what the synchronous run reaches early, halfway and at the end.
-            for share in (0.2, 0.5, 1.0):
-                targets = [min(loss for at, loss in course if at <= share * SECONDS) for course in found["sync"]]
-                print(f"{method}: sync at {share * SECONDS:g} s, median loss {statistics.median(targets):.4f}")
-                for mode, courses in found.items():
-                    times = [
-                        next((at for at, loss in course if loss <= target), float("inf"))
-                        for course, target in zip(courses, targets, strict=True)
-                    ]
-                    last = statistics.median(course[-1][1] for course in courses)
-                    shown = statistics.median(times), min(times), max(times), len(courses[0]), last
-                    print("  {:20} {:6g} s (from {:g} to {:g}); {} rounds, last loss {:.4f}".format(mode, *shown))
+        found = {
+            mode: [list(losses(ptm, method, MODES[mode], seed, marks[-1])) for seed in range(seeds)] for mode in MODES
+        }
+    for mark in marks:
+        targets = [min(loss for at, loss in course if at <= mark) for course in found["sync"]]
+        print(f"{method}: sync after {mark:g} s, median loss {statistics.median(targets):.4f}")
+        for mode, courses in found.items():
+            times = [
+                next((f"{at:g}" for at, loss in course if loss <= target), "-")
+                for course, target in zip(courses, targets, strict=True)
+            ]
+            print(f"  {mode:20} {' and '.join(times)} s")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main(sys.argv[1], int(sys.argv[2]), [float(mark) for mark in sys.argv[3:]])
