@@ -315,7 +315,7 @@ class RemoteCoordinator:
         while True:
             session = self._session
             try:
-                receipt = self._patience.call(send)
+                receipt = self._patience.call(send, (CoordinatorUnavailable, ChecksumMismatch))
             except SessionUnknown:
                 try:
                     self._join_again(session)

@@ -57,8 +57,11 @@ class Patience:
         # These outlive a call that fails in the end, since most callers make it again.
         self._next_notice, self._notice_seconds = -math.inf, 0.0
 
-    def call(self, call: Callable[[], T]) -> T:
-        """Returns the result of `call`. Raises the last error once it is not retried."""
+    def call(self, call: Callable[[], T], raised: tuple[type[FedbbptError], ...] = ()) -> T:
+        """Returns the result of `call`. Raises the last error once it is not retried.
+
+        `raised`: errors that `call` itself raises about what it read, after which it is retried, too.
+        """
         deadline, pause_seconds = None, FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -66,7 +69,7 @@ class Patience:
             except grpc.RpcError as error:
                 problem, asked_seconds = self._line.problem(error, self._unavailable), retry_seconds(error)
                 again = isinstance(problem, self._retried) or (self._known and connection_failed(error))
-            except self._retried as error:  # found by the caller of the service, in its answer
+            except raised as error:
                 problem, asked_seconds, again = error, 0.0, True
             else:
                 self._answered()
