@@ -11,9 +11,10 @@ ENVELOPE_BYTES = 4096
 """More than a message of prompts or scores holds besides their numbers and texts."""
 CHUNK_BYTES = 256 * 1024
 """The chunks in which this implementation sends arrays and files."""
-AUXILIARY_CHUNK_BYTES = 112 * 1024
-"""Bytes of an auxiliary model in one message. The C library takes larger blocks from the system anew for each copy of a
-message, which costs more than all else."""
+AUXILIARY_CHUNK_BYTES = 512 * 1024
+"""Bytes of an auxiliary model in one message."""
+AUXILIARY_CHUNKS_READ = 8
+"""Messages of an auxiliary model that are read and serialised at a time."""
 MAX_TENSORS = 1024
 """Arrays in one bundle."""
 MAX_RANK = 8

@@ -194,6 +194,11 @@ TREE: Mapping[str, Node] = {
                 "scale",
                 "Measure a coordinator with thousands of connected clients that compute nothing, on this machine.",
             ),
+            "download": Leaf(
+                "bench_download",
+                "download",
+                "Measure the download of an auxiliary model, next to a bare gRPC stream of as many bytes, here.",
+            ),
             "ptm": Leaf(
                 "bench_ptm",
                 "ptm",

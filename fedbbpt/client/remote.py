@@ -29,6 +29,7 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
+from fedbbpt.host.allocator import keep_freed_memory
 from fedbbpt.methods import SETTINGS, client_method
 from fedbbpt.methods.replay import News, Told
 from fedbbpt.types import (
@@ -50,7 +51,7 @@ from fedbbpt.wire.messages.durations import seconds_of
 from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.peers import line_of
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
-from fedbbpt.wire.tensors import Assembler, bundle, checked, chunks, unlabelled
+from fedbbpt.wire.tensors import Assembler, bundle, chunks, unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -173,17 +174,18 @@ class RemoteCoordinator:
 
         Raises ChecksumMismatch if the coordinator keeps sending a file with another digest than it announced.
         """
-        download = AuxiliaryDownload(folder, announced)
-        for _ in range(DOWNLOAD_ATTEMPTS):
-            while not download.done and download.fetched_bytes < announced.size_bytes:
+        keep_freed_memory()
+        with AuxiliaryDownload(folder, announced) as download:
+            for _ in range(DOWNLOAD_ATTEMPTS):
+                while not download.done and download.fetched_bytes < announced.size_bytes:
+                    try:
+                        self._patience.call(lambda: self._pull(download))
+                    except (SessionUnknown, SessionEvicted):
+                        self._patience.call(self._join)
                 try:
-                    self._patience.call(lambda: self._pull(download))
-                except (SessionUnknown, SessionEvicted):
-                    self._patience.call(self._join)
-            try:
-                return download.path if download.done else download.finish()
-            except ChecksumMismatch as error:
-                log.warning("%s; downloading it again", error)
+                    return download.path if download.done else download.finish()
+                except ChecksumMismatch as error:
+                    log.warning("%s; downloading it again", error)
         raise ChecksumMismatch("the auxiliary model is not the announced one", where="auxiliary", fix="a new run")
 
     def _pull(self, download: AuxiliaryDownload) -> None:
@@ -198,7 +200,10 @@ class RemoteCoordinator:
                     response = next(stream, None)
                 if response is None:
                     break
-                download.add(checked(response.chunk, download.fetched_bytes))
+                if response.offset != download.fetched_bytes or not response.data:
+                    what, fix = f"a part at byte {response.offset}", f"{download.fetched_bytes}"
+                    raise InvalidRequest(what, where="GetAuxiliaryResponse.offset", fix=fix)
+                download.add(response.data)
         except (grpc.RpcError, ChecksumMismatch) as error:
             if download.fetched_bytes == before and isinstance(error, grpc.RpcError):
                 raise

@@ -16,7 +16,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import ChecksumMismatch, InvalidRequest, InvalidTensor, SessionUnknown
-from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
+from fedbbpt.host.allocator import keep_freed_memory
+from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, AUXILIARY_CHUNKS_READ, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import SETTINGS
 from fedbbpt.server.client_stream import ClientStream
 from fedbbpt.server.hosted_run import HostedRun, Submission
@@ -29,7 +30,7 @@ from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import CallInterceptor
 from fedbbpt.wire.messages import coordinator_messages
-from fedbbpt.wire.tensors import Assembler, chunk, labelled
+from fedbbpt.wire.tensors import Assembler, labelled
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -55,11 +56,15 @@ async def at_once(hello: Hello) -> None:
     """Lets a client join at once."""
 
 
-def _part(file: BinaryIO) -> bytes:
-    """Returns the next part of an auxiliary model as a serialised GetAuxiliaryResponse; b"" at the end."""
-    offset = file.tell()
-    data = file.read(AUXILIARY_CHUNK_BYTES)
-    return pb.GetAuxiliaryResponse(chunk=chunk(data, offset)).SerializeToString() if data else b""
+def _parts(file: BinaryIO) -> list[bytes]:
+    """Returns the next parts of an auxiliary model, each a serialised GetAuxiliaryResponse; none at the end."""
+    parts = []
+    for _ in range(AUXILIARY_CHUNKS_READ):
+        offset = file.tell()
+        if not (data := file.read(AUXILIARY_CHUNK_BYTES)):
+            break
+        parts.append(pb.GetAuxiliaryResponse(offset=offset, data=data).SerializeToString())
+    return parts
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -98,13 +103,15 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             raise InvalidRequest("this run has no auxiliary model", where="session", fix="what Join announced")
         if not 0 <= offset <= announced.size_bytes:
             raise InvalidRequest(f"{offset}", where="offset", fix=f"from 0 to {announced.size_bytes}")
+        keep_freed_memory()
         with run.auxiliary.open("rb") as file:
             file.seek(offset)
-            # The next part is read and serialised while gRPC sends this one.
-            coming = asyncio.create_task(asyncio.to_thread(_part, file))
-            while part := await coming:
-                coming = asyncio.create_task(asyncio.to_thread(_part, file))
-                yield part
+            # The next parts are read and serialised while gRPC sends these. A thread for each part costs more than it.
+            coming = asyncio.create_task(asyncio.to_thread(_parts, file))
+            while parts := await coming:
+                coming = asyncio.create_task(asyncio.to_thread(_parts, file))
+                for part in parts:
+                    yield part
 
     async def TakePart(  # type: ignore[override]  # writes messages that are serialised already, for all clients at once
         self, request_iterator: AsyncIterator[pb.TakePartRequest], context: Context

@@ -347,21 +347,25 @@ Global___GetAuxiliaryRequest: _TypeAlias = GetAuxiliaryRequest  # noqa: Y015
 
 @_typing.final
 class GetAuxiliaryResponse(_message.Message):
-    """GetAuxiliaryResponse is the next part of the file."""
+    """GetAuxiliaryResponse is the next part of the file. It has no checksum of its own: Auxiliary.sha256 covers all parts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CHUNK_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def chunk(self) -> _tensor_pb2.TensorChunk: ...
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Number of bytes of the file before this part."""
+    data: _builtins.bytes
+    """At least one byte."""
     def __init__(
         self,
         *,
-        chunk: _tensor_pb2.TensorChunk | None = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,7 +102,7 @@ class CoordinatorServiceServicer(object):
 
     def GetAuxiliary(self, request, context):
         """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
-        beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+        beginning asks only for the rest. Effect: none.
         Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
         (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).

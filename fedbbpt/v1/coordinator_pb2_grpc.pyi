@@ -50,7 +50,7 @@ class CoordinatorServiceStub:
     """
     GetAuxiliary: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]
     """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
-    beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+    beginning asks only for the rest. Effect: none.
     Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
@@ -111,7 +111,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """
     GetAuxiliary: _aio.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]  # type: ignore[assignment]
     """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
-    beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+    beginning asks only for the rest. Effect: none.
     Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
@@ -181,7 +181,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.GetAuxiliaryResponse], _abc.AsyncIterator[_coordinator_pb2.GetAuxiliaryResponse]]:
         """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
-        beginning asks only for the rest. The chunks' offsets count from the first byte of the file. Effect: none.
+        beginning asks only for the rest. Effect: none.
         Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
         (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
