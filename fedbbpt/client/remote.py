@@ -21,6 +21,7 @@ from fedbbpt.errors import (
     CoordinatorUnavailable,
     DeadlineExceeded,
     FedbbptError,
+    InvalidInput,
     InvalidRequest,
     RunFinished,
     SessionEvicted,
@@ -210,7 +211,10 @@ class RemoteCoordinator:
             log.info("the auxiliary model stopped at byte %d", download.fetched_bytes)
         else:
             if download.fetched_bytes == before:
-                raise CoordinatorUnavailable(f"the auxiliary model ends at byte {before}", where="auxiliary")
+                what = f"the coordinator's auxiliary model ends at byte {before}"
+                raise InvalidInput(
+                    what, where="auxiliary", fix="the file that the coordinator announced when it started"
+                )
         finally:
             silence.end()
             stream.cancel()

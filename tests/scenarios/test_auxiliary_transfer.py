@@ -13,7 +13,7 @@ import pytest
 
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.codecs import LINKS
-from fedbbpt.errors import ChecksumMismatch, CoordinatorUnavailable
+from fedbbpt.errors import ChecksumMismatch, InvalidInput
 from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.settings import run_settings
@@ -116,7 +116,9 @@ def test_a_file_with_another_digest_is_refused(line: Line, tmp_path: Path) -> No
 def test_a_file_that_ends_too_early_is_an_error(line: Line, file: Path, tmp_path: Path) -> None:
     link = line.link()
     file.write_bytes(CONTENT[:1_000_000])
-    with pytest.raises(CoordinatorUnavailable, match="1000000"):
+    with pytest.raises(
+        InvalidInput, match="auxiliary: the coordinator's auxiliary model ends at byte 1000000; the file"
+    ):
         link.fetch_auxiliary(ANNOUNCED, tmp_path / "state")
 
 
