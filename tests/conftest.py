@@ -29,7 +29,7 @@ from tests.tiny_run import job, write_data
 
 # Examples for each law in `make test` and `make test-all`. Without a deadline, a busy machine fails no test.
 settings.register_profile("brief", max_examples=30, deadline=None)
-settings.register_profile("thorough", max_examples=200, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("brief")
 
 # If a shell starts the tests in the background, they ignore Ctrl-C, and so would all processes that they start.

@@ -85,12 +85,12 @@ def test_runs_are_submitted_joined_continued_and_deleted(hub: Hub) -> None:
     for path in (hub.folder / "runs/tiny/prompt.safetensors", hub.folder / "tiny.0.safetensors"):
         z, card = read_prompt(path)
         assert z.tobytes() == expected.z
-        assert (card.ptm, card.ptm_revision, card.ptm_precision) == ("fake", "fake-1", "float32")
+        assert (card.ptm, card.ptm_revision, card.ptm_precision) == ("fake", "fake-2", "float32")
     folder = hub.folder / "runs/tiny"
     rounds = hub.splits.job.run.rounds
     assert [row.round for row in metrics(folder)] == list(range(rounds + 1))
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["tested"] is False and summary["state"] == "finished" and summary["ptm_revision"] == "fake-1"
+    assert summary["tested"] is False and summary["state"] == "finished" and summary["ptm_revision"] == "fake-2"
 
     assert "other: the run is waiting" in hub.refused("runs", "delete", "other")
     assert hub.ask("runs", "continue", "tiny", "--rounds", "2")["rounds"] == rounds + 3
@@ -102,7 +102,7 @@ def test_runs_are_submitted_joined_continued_and_deleted(hub: Hub) -> None:
     assert [row.round for row in metrics(folder)] == list(range(rounds + 4))
     states = {run["name"]: run["state"] for run in hub.ask("runs", "list")["runs"]}
     assert states == {"other": "waiting", "tiny": "finished"}
-    assert hub.ask("result", "--run", "tiny", "--out", "fetched.safetensors")["ptm_revision"] == "fake-1"
+    assert hub.ask("result", "--run", "tiny", "--out", "fetched.safetensors")["ptm_revision"] == "fake-2"
 
     hub.ask("runs", "stop", "other")
     hub.ask("runs", "delete", "other")

@@ -137,7 +137,7 @@ def test_call_past_its_deadline_pays_for_the_computed_pairs(service: Service) ->
     name = patient.register_examples(patient.register_task(TASK), examples, 8).id
     stub = PtmServiceStub(connect(f"127.0.0.1:{service.port}", token=TOKENS[1]))
     with pytest.raises(grpc.RpcError) as raised:
-        stub.Score(ptm_messages.score_request(name, soft(0, 100)), timeout=0.4)
+        stub.Score(ptm_messages.score_request(name, soft(0, 100)), timeout=0.05)
     assert isinstance(from_rpc_error(raised.value, PtmUnavailable), DeadlineExceeded)
     prompts = soft(1)
     assert patient.score(handle(patient), prompts).scores.tobytes() == expected(prompts).tobytes()
