@@ -69,7 +69,7 @@ def _serve(connection: Connection, certificate: Certificate, clients: int, round
         barrier = _Barrier(clients, rounds)
         handler: Any = grpc.stream_stream_rpc_method_handler(barrier.take_part)
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        server.add_registered_method_handlers("barrier", {"Round": handler})
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("barrier", {"Round": handler}),))
         connection.send(server.add_secure_port("127.0.0.1:0", ServerCertificates(certificate.server).credentials()))
         await server.start()
         await barrier.done.wait()
