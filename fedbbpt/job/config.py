@@ -21,6 +21,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fedbbpt.errors import InvalidJob
+from fedbbpt.job.privacy_checks import check_privacy
+from fedbbpt.job.privacy_section import PrivacySection
 from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, NoPromptSection
 from fedbbpt.job.sections import CodecSection, CohortSection, DataSection, PtmSection, RunSection, TaskSection
 from fedbbpt.methods import find_method, method_names
@@ -67,6 +69,7 @@ class Job(Section):
     method: MethodSection = FedCmaConfig()
     cohort: CohortSection = CohortSection()
     codec: CodecSection = CodecSection()
+    privacy: PrivacySection = PrivacySection()
     _own_methods: tuple[AnyMethod, ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: Any, /) -> None:
@@ -115,6 +118,11 @@ class Job(Section):
             if why:
                 what = f"{self.method.name} needs all updates of a round from one broadcast: {why}"
                 raise contradiction("cohort.mode", what, '"sync", or method.name = "fedavg-bbt" or "fed-bbpt"')
+        return self
+
+    @model_validator(mode="after")
+    def _privacy_holds(self) -> "Job":
+        check_privacy(self, self.definition())
         return self
 
     def _with_task(self, **changes: Any) -> "Job":

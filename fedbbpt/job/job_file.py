@@ -24,6 +24,7 @@ _SECTIONS = {
     "method.readout": "The readout that tells the classes apart by the scores of the columns.",
     "cohort": "The clients that take part in a round, and how long it waits for them.",
     "codec": "How arrays are encoded on their way.",
+    "privacy": "How much the run may reveal about one client, or about one example.",
 }
 
 
@@ -54,6 +55,7 @@ def _tables(job: Job) -> list[tuple[str, BaseModel]]:
         *readout,
         ("cohort", job.cohort),
         ("codec", job.codec),
+        ("privacy", job.privacy),
     ]
 
 
