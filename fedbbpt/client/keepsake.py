@@ -2,8 +2,8 @@
 
 A client that dies between its search and the receipt submits the same bytes after its restart, without any new query.
 
-Two files take turns. The older one is overwritten in place, which costs one flush of the disk; a new file that replaces
-another costs several. A crash in between damages that file alone, and its checksum shows it.
+Two files take turns. The older one is overwritten in place, which costs at most one flush of the disk; a new file that
+replaces another costs several. A crash in between damages that file alone, and its checksum shows it.
 """
 
 import json
@@ -58,7 +58,11 @@ class Keepsake:
         return self._name.read_text(encoding="utf-8")
 
     def save(self, task_id: TaskId, update: Update, private: Arrays) -> None:
-        """Replaces the saved update and the private arrays. Both are on disk when this returns."""
+        """Replaces the saved update and the private arrays, so that both survive the end of this process.
+
+        With private arrays, both are on disk when this returns. An update alone may be lost when the machine fails: it
+        would be computed again, with the same result.
+        """
         about = {
             "run_id": task_id.run_id,
             "round": task_id.round,
@@ -73,7 +77,8 @@ class Keepsake:
         if self._number is None:
             self._read_newest()
         following = (self._number or 0) + 1
-        _overwrite(self._files[following % 2], following, json.dumps(about).encode(), save(arrays))
+        content = json.dumps(about).encode(), save(arrays)
+        _overwrite(self._files[following % 2], following, *content, flush=bool(private))
         self._number, self._last = following, (task_id, update)
 
     def load(self, task_id: TaskId) -> Update | None:
@@ -109,17 +114,21 @@ def _numbers(measured: Measurement) -> dict[str, float | None]:
     return {name: getattr(measured, name) for name in Measurement.__slots__}  # asdict would copy each number deeply
 
 
-def _overwrite(path: Path, number: int, about: bytes, arrays: bytes) -> None:
-    """Writes a save over the beginning of a file, which keeps the rest of its bytes and thus its place on the disk."""
+def _overwrite(path: Path, number: int, about: bytes, arrays: bytes, *, flush: bool) -> None:
+    """Writes a save over the beginning of a file, which keeps the rest of its bytes and thus its place on the disk.
+
+    `flush` waits until it is on the disk.
+    """
     content = b"".join((_HEADER.pack(number, len(about) + len(arrays), len(about)), about, arrays))
     new = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, _OWNER_ONLY)
     try:
         _write([_CHECKSUM.pack(google_crc32c.value(content)), content], descriptor)
-        _flush(descriptor)
+        if flush:
+            _flush(descriptor)
     finally:
         os.close(descriptor)
-    if new:
+    if new and flush:
         sync_folder(path.parent)
 
 

@@ -19,6 +19,9 @@ from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
 
+_FOLLOW_SECONDS = 0.01
+"""The files of a run are written after its next tasks have been sent, since nobody waits for them."""
+
 
 def no_card() -> str:
     """Returns the card of a run whose coordinator knows no job, as in a test."""
@@ -51,7 +54,7 @@ class LiveRun:
             tokens: the SHA-256 of the tokens that admit its clients; none: those of the process do.
             card: returns the card of the best prompt so far, as JSON.
             writes: how long writes to its store took, by their kind.
-            follow: called at the start, after each round and at the end of the run, and must not raise.
+            follow: called at the start, soon after each round, and at the end of the run, and must not raise.
         """
         self.coordinator, self.traffic = coordinator, traffic
         self.name, self.auxiliary, self.tokens, self.card = name, auxiliary, frozenset(tokens), card
@@ -69,6 +72,7 @@ class LiveRun:
         self._broadcast: Arrays = {}
         self._tasks: dict[bytes | None, SharedTask] = {}
         self._time: asyncio.Task[None] | None = None
+        self._following: asyncio.TimerHandle | None = None
 
     @staticmethod
     def now() -> float:
@@ -85,13 +89,21 @@ class LiveRun:
                 self._tasks_version = self.coordinator.tasks_version
                 for wake in self._awaiting_tasks:
                     wake()
-                self._follow()
                 if self.coordinator.state.ended:
+                    self._follow_now()
                     self.ended.set()
+                elif self._following is None:
+                    self._following = asyncio.get_running_loop().call_later(_FOLLOW_SECONDS, self._follow_now)
             if self._status_version != self.coordinator.status_version:
                 self._status_version = self.coordinator.status_version
                 self.status_changed.set()
                 self.status_changed = asyncio.Event()
+
+    def _follow_now(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+        self._follow()
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:

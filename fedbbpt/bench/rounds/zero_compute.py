@@ -14,20 +14,32 @@ from fedbbpt.types import Array, Arrays, Measurement, Orders, Task, Truncation, 
 METHODS: Mapping[str, Mapping[str, object]] = {
     "fed-cma": {"name": "fed-cma", "step": "ranks"},
     "newton": {"name": "fed-cma"},
+    "fed-readout": {"name": "fed-readout", "readout": {"ridges": [0.1]}},
     "fed-bpt": {"name": "fed-bpt"},
+    "fed-bpt-ranks": {"name": "fed-bpt", "uplink": "ranks", "local_covariance": "diagonal"},
     "fed-bbpt": {"name": "fed-bbpt"},
+    "fed-bbpt-scalars": {"name": "fed-bbpt", "uplink": "scalars"},
     "fedavg-bbt": {"name": "fedavg-bbt"},
 }
-"""The method's section of the job by the name that the benchmark gives it."""
+"""The method's section of the job by the name that the benchmark gives it.
+
+With one ridge, the updates of a readout have the same shape in all rounds.
+"""
 WEIGHT = 8.0
 MEASURED = Measurement(dev_loss_sum=4.0, dev_examples=8, dev_correct=5, queries=100)
 
 
 def job_keys(method: str, dim: int, clients: int, rounds: int) -> dict[str, Any]:
-    """Returns the keys of a measurement's job: all clients take part in each of `rounds`, the last one included."""
+    """Returns the keys of a measurement's job: all clients take part in each of `rounds`, the last one included.
+
+    A readout of two classes has two numbers for each column, so that it has about as many as z has entries.
+    """
+    reads = METHODS[method]["name"] == "fed-readout"
+    columns = [f"column {number}" for number in range(dim // 2 - 3)]
+    searched = {"prompt": {"kind": "none"}, "columns": columns} if reads else {"prompt": {"dim": dim}}
     return {
         "run": {"rounds": rounds - 1, "seed": 1},
-        "task": {"labels": ["no", "yes"], "prompt": {"dim": dim}},
+        "task": {"labels": ["no", "yes"], **searched},
         "method": dict(METHODS[method]),
         "cohort": {"clients": clients, "deadline_seconds": 600.0},
     }
