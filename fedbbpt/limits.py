@@ -7,6 +7,8 @@ A model card repeats the limits that callers must know (`types.ModelCard`), and 
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest gRPC message, in either direction. A deep prompt of GPT2-XL with 40 tokens has 24,576,000 bytes."""
+MAX_STRANGER_BYTES = 64 * 1024
+"""The largest message of a caller that shows no token, such as a health probe."""
 ENVELOPE_BYTES = 4096
 """More than a message of prompts or scores holds besides their numbers and texts."""
 CHUNK_BYTES = 256 * 1024

@@ -110,8 +110,8 @@ async def serve(
     limits = limits or ServiceLimits()
     certificates = ServerCertificates(tls) if tls else None
     service = PtmService(engine, tenants or Tenants.anyone(), limits)
-    admission = AdmissionInterceptor(service.identify, limits.tenant_calls, limits.anonymous_calls)
-    server = create_server(host, interceptors=[admission])
+    admission = AdmissionInterceptor(service.identify, limits.tenant_calls)
+    server = create_server(host, interceptors=[admission], strangers=limits.strangers)
     server.add_generic_rpc_handlers((handlers(service, admission.caller),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -26,8 +26,9 @@ from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Scored
-from fedbbpt.wire.admission import ANONYMOUS_LIMITS, IDENTIFIED_LIMITS, CallerLimits
+from fedbbpt.wire.admission import IDENTIFIED_LIMITS, CallerLimits
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
+from fedbbpt.wire.strangers import STRANGER_LIMITS, StrangerLimits
 
 T = TypeVar("T")
 
@@ -43,8 +44,8 @@ class ServiceLimits:
     planned_calls: int = 16
     """Calls whose prompts are in memory; further calls wait."""
     tenant_calls: CallerLimits = IDENTIFIED_LIMITS
-    anonymous_calls: CallerLimits = ANONYMOUS_LIMITS
-    """Limits of all calls of health and reflection together."""
+    strangers: StrangerLimits = STRANGER_LIMITS
+    """Limits of all calls that need no token."""
     quantum: int = 1024
     """Tokens that a tenant may compute before it is another tenant's turn."""
     reply_seconds: float = 600.0

@@ -16,9 +16,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from fedbbpt.errors import DeadlineExceeded, InvalidRequest, Overloaded
-from fedbbpt.wire.interceptors import OPEN_SERVICES, Context, Continuation, Handler, behaviour_of, responses
-
-REFLECTION = "/grpc.reflection."
+from fedbbpt.wire.interceptors import Context, Continuation, Handler, behaviour_of, responses
+from fedbbpt.wire.strangers import OPEN_SERVICES
 
 
 class Caller(Protocol):
@@ -50,8 +49,6 @@ class CallerLimits:
 
 IDENTIFIED_LIMITS = CallerLimits(calls=1024, arriving=8, seconds=120.0)
 """Default limits of each identified caller."""
-ANONYMOUS_LIMITS = CallerLimits(calls=1024, arriving=64, seconds=10.0)
-"""Default limits that all calls of health and reflection share, as those services need no token."""
 
 
 class _CallerLoad:
@@ -91,20 +88,18 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
     Comes after `CallInterceptor`. For one event loop.
     """
 
-    def __init__(self, identify: Callable[[Context], C], limits: CallerLimits, anonymous: CallerLimits) -> None:
+    def __init__(self, identify: Callable[[Context], C], limits: CallerLimits) -> None:
         """Creates the interceptor of one server.
 
         Args:
             identify: Returns the caller, or raises Unauthenticated; called once for each call.
             limits: Limits of each identified caller.
-            anonymous: Limits of all calls of health and reflection together.
         """
         self._identify, self._limits = identify, limits
         self._loads: dict[str, _CallerLoad] = {}
-        self._anonymous = _CallerLoad(anonymous)
 
     def caller(self) -> C:
-        """Returns the caller of the rpc that the current task serves. Not for health and reflection."""
+        """Returns the caller of the rpc that the current task serves. Not for health."""
         caller: C = _CALLER.get()
         return caller
 
@@ -117,13 +112,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         handler = await continuation(details)
-        if handler is None:
-            return None
-        behaviour, anonymous = behaviour_of(handler), details.method.startswith((*OPEN_SERVICES, REFLECTION))
+        if handler is None or details.method.startswith(OPEN_SERVICES):
+            return handler
+        behaviour = behaviour_of(handler)
 
         @asynccontextmanager
         async def admitted(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            load = self._anonymous if anonymous else self._identified(context)
+            load = self._identified(context)
             async with load.call():
                 if handler.request_streaming:
                     yield requests

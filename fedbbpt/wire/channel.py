@@ -20,6 +20,7 @@ from fedbbpt.wire.descriptors import connection_limit
 from fedbbpt.wire.diagnosis import find_cause
 from fedbbpt.wire.interceptors import CallInterceptor
 from fedbbpt.wire.peers import COORDINATOR, Line, Peer, set_line
+from fedbbpt.wire.strangers import STRANGER_LIMITS, StrangerLimits
 from fedbbpt.wire.tls import ClientTls, ServerCertificates, channel_credentials
 
 Channel: TypeAlias = grpc.Channel
@@ -132,13 +133,19 @@ def connect(
     return channel
 
 
-def create_server(host: str, guard: CallInterceptor | None = None, interceptors: Sequence[Any] = ()) -> grpc.aio.Server:
+def create_server(
+    host: str,
+    guard: CallInterceptor | None = None,
+    interceptors: Sequence[Any] = (),
+    strangers: StrangerLimits = STRANGER_LIMITS,
+) -> grpc.aio.Server:
     """Returns an asyncio server with this project's limits. Bind it to `host` before starting it.
 
     Args:
         host: The address to listen on.
         guard: Limits open calls, and may require a token. By default it does not.
         interceptors: Those that follow it.
+        strangers: Limits of calls that need no token, for the guard that stands there by default.
     """
     limit = connection_limit(host)
     options = [
@@ -147,13 +154,15 @@ def create_server(host: str, guard: CallInterceptor | None = None, interceptors:
         *_CONNECTION,
         *_BACKLOG,
         *_sizes(MAX_MESSAGE_BYTES),
+        # Kilobytes that become megabytes would cost their sender nothing. Bit 0 stands for messages as they are.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", COORDINATOR.keepalive_seconds * 500),
         # Linux's default would let a second server share the port without an error.
         ("grpc.so_reuseport", 0),
         *([] if limit is None else [("grpc.max_allowed_incoming_connections", limit)]),
     ]
     return grpc.aio.server(
-        interceptors=[guard or CallInterceptor(MAX_CONCURRENT_CALLS), *interceptors],
+        interceptors=[guard or CallInterceptor(MAX_CONCURRENT_CALLS, strangers=strangers), *interceptors],
         options=options,
         maximum_concurrent_rpcs=2 * MAX_CONCURRENT_CALLS,
     )

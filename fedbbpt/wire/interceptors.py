@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from fedbbpt.errors import FedbbptError, InvalidRequest, Overloaded, Unauthenticated, WrongService
 from fedbbpt.wire.checksums import METADATA, sealed, unsealed
 from fedbbpt.wire.status import logged, to_status
+from fedbbpt.wire.strangers import OPEN_SERVICES, STRANGER_LIMITS, StrangerLimits, Strangers
 from fedbbpt.wire.tokens import shown_token, token_digest
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,6 @@ Handler = Any
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = Any
 Status = Any
-
-OPEN_SERVICES = ("/grpc.health.v1.Health/",)
-"""Prefixes of the methods that need no token, since health probes carry none."""
 
 
 def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
@@ -67,7 +65,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     - Rejects a call that does not show one of the tokens as `authorization: Bearer TOKEN`, if there are tokens.
     - Rejects a call while `limit` others are open. gRPC has such a limit as well, but its rejection does not tell the
-      client that it may retry.
+      client that it may retry. Calls that need no token are counted and limited apart (`wire.strangers`).
     - Ends a call that raises a FedbbptError with that error's status. Any other exception is a bug: its traceback goes
       to the log, and the caller gets INTERNAL without details.
     """
@@ -78,6 +76,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         tokens: Collection[str] = (),
         others: Callable[[], Collection[str]] = frozenset,
         operators: Collection[str] = (),
+        strangers: StrangerLimits = STRANGER_LIMITS,
     ) -> None:
         """
         Args:
@@ -85,8 +84,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             tokens: the tokens that are accepted; none: every caller.
             others: returns the SHA-256 of further tokens. The services decide what these admit to.
             operators: the tokens of operators, which are accepted too; none: `tokens` admit operators.
+            strangers: limits of the calls that need no token.
         """
         self._limit, self._open, self._others = limit, 0, others
+        self._strangers = Strangers(strangers)
         self.accept(tokens, operators)
         self._guarded: dict[tuple[str, bool], Handler] = {}
         """The wrapped handlers by method, and whether its messages have checksums. A server's handlers never change."""
@@ -104,18 +105,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         # Only links without TLS have checksums, and few of those who care for speed do without TLS.
+        is_open = details.method.startswith(OPEN_SERVICES)
         key = details.method, METADATA in (details.invocation_metadata or ())
         guarded = self._guarded.get(key)
         if guarded is None:
             handler = await continuation(details)
             if handler is None:
                 return None
-            guarded = self._guarded[key] = self._guard(_with_checksums(handler) if key[1] else handler)
-        if self.operators and not details.method.startswith(OPEN_SERVICES) and not self._shows_token(details):
+            handler = _with_checksums(handler) if key[1] else handler
+            if is_open:
+                handler = self._strangers.guard(handler, behaviour_of(handler))
+            guarded = self._guarded[key] = self._guard(handler, counted=not is_open)
+        if self.operators and not is_open and not self._shows_token(details):
             return self._rejecting
         return guarded
 
-    def _guard(self, handler: Handler) -> Handler:
+    def _guard(self, handler: Handler, *, counted: bool = True) -> Handler:
         behaviour, parse = behaviour_of(handler), handler.request_deserializer
 
         # gRPC would answer a message that cannot be parsed with UNKNOWN, before any of this is called.
@@ -126,31 +131,31 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                self._begin_call()
+                self._begin_call(counted)
                 try:
                     async for response in behaviour(read(request), context):
                         yield response
                 finally:
-                    self._open -= 1
+                    self._open -= counted
             except Exception as error:
                 await _abort(context, error)
 
         async def call(request: Any, context: Context) -> Any:
             try:
-                self._begin_call()
+                self._begin_call(counted)
                 try:
                     return await behaviour(read(request), context)
                 finally:
-                    self._open -= 1
+                    self._open -= counted
             except Exception as error:
                 await _abort(context, error)
 
         return _with_behaviour(handler, stream if inspect.isasyncgenfunction(behaviour) else call)
 
-    def _begin_call(self) -> None:
-        if self._open >= self._limit:
+    def _begin_call(self, counted: bool) -> None:
+        if counted and self._open >= self._limit:
             raise Overloaded(f"{self._open} calls are open", where="calls", fix="try again")
-        self._open += 1
+        self._open += counted
 
     def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
         shown = shown_token(details.invocation_metadata)

@@ -15,6 +15,7 @@ import pytest
 from fedbbpt.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    MessageTooLarge,
     Overloaded,
     PtmUnavailable,
     Unauthenticated,
@@ -34,6 +35,7 @@ from fedbbpt.wire.admission import CallerLimits
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error, retry_seconds
+from fedbbpt.wire.strangers import StrangerLimits
 from tests.scenarios.test_ptm_service import Gated, health
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
@@ -130,13 +132,42 @@ def test_message_of_a_stranger_is_not_parsed(ptm_servers: Any) -> None:
 
 def test_calls_of_a_caller_and_their_time_are_limited(ptm_servers: Any, unsent: Callable[..., Unsent]) -> None:
     each = CallerLimits(calls=2, arriving=2, seconds=3.0)
-    tenants, limits = Tenants.of_tokens(["one", "two"]), ServiceLimits(tenant_calls=each, anonymous_calls=each)
+    strangers = StrangerLimits(calls=2, seconds=3.0)
+    tenants, limits = Tenants.of_tokens(["one", "two"]), ServiceLimits(tenant_calls=each, strangers=strangers)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, limits=limits)
     callers = {"one": SCORE, "": HEALTH}
     calls = {token: [unsent(port, token).open(path) for _ in range(3)] for token, path in callers.items()}
     for opened in calls.values():
         assert Counter(type(error_of(call)) for call in opened) == {DeadlineExceeded: 2, Overloaded: 1}
     assert remote(port, "two").describe().revision == "fake-2"
+
+
+def test_compressed_message_of_a_stranger_is_refused_unread(ptm_servers: Any) -> None:
+    """Kills: kilobytes on the wire that become megabytes in memory, before anybody knows who sent them."""
+    port = ptm_servers.start(Engine(Fake(), time.monotonic))
+    line: Any
+    with connect(f"127.0.0.1:{port}") as line:
+        call = line.unary_unary(HEALTH).future(b"\0" * 100_000, timeout=60.0, compression=grpc.Compression.Gzip)
+        with pytest.raises(grpc.RpcError, match="Compression algorithm 'gzip' is disabled"):
+            call.result()
+        assert isinstance(error_of(line.unary_unary(HEALTH).future(b"\0" * 100_000, timeout=60.0)), MessageTooLarge)
+
+
+def test_client_of_several_services_connects_beside_watches_of_strangers(ptm_servers: Any) -> None:
+    """Kills: a room for watches that strangers fill, so that a channel that watches health first never connects."""
+    limits = ServiceLimits(strangers=StrangerLimits(calls_of_a_peer=2))
+    tenants = Tenants.of_tokens(["one"])
+    ports = [ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, limits=limits) for _ in range(2)]
+    lines: list[Any] = [connect(f"127.0.0.1:{port}") for port in ports for _ in range(2)]
+    watches = [line.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=300.0) for line in lines]
+    for watch in watches:
+        next(watch)
+    with connect(",".join(f"127.0.0.1:{port}" for port in ports), token="one") as known:
+        ptm = RemotePtm(known, call_seconds=60.0, patience_seconds=0.0)
+        assert [ptm.describe().revision for _ in range(4)] == ["fake-2"] * 4
+    assert all(watch.is_active() for watch in watches)
+    for line in lines:
+        line.close()
 
 
 class Slow(Fake):
