@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedbbpt.errors import InvalidInput, StoreError, StoreLocked
-from fedbbpt.server.stores.postgres import SCHEME, PostgresStore
 from fedbbpt.server.stores.rows import RunRecord
 from fedbbpt.server.stores.sql import SqlStore
 from fedbbpt.server.stores.sqlite import SqliteStore
@@ -15,6 +14,7 @@ from fedbbpt.server.stores.sqlite import SqliteStore
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+SCHEME = "postgresql://"
 
 
 def open_store(location: str, run: RunRecord) -> SqlStore:
@@ -23,6 +23,8 @@ def open_store(location: str, run: RunRecord) -> SqlStore:
     Raises InvalidInput for a URL of another kind, and what `SqliteStore` and `PostgresStore` raise.
     """
     if location.startswith(SCHEME):
+        from fedbbpt.server.stores.postgres import PostgresStore  # its driver takes long to import
+
         return PostgresStore(location, run)
     if "://" in location:
         raise InvalidInput(f"{location.partition('://')[0]}://", where="--store", fix=f"a file, or {SCHEME}...")
@@ -55,7 +57,7 @@ async def watch_store(store: SqlStore) -> None:
     A coordinator without work would otherwise not notice that it has been replaced, and would keep its clients.
     """
     silent = False
-    while isinstance(store, PostgresStore):
+    while store.replaceable:
         await asyncio.sleep(POLL_SECONDS)
         try:
             store.check()

@@ -22,7 +22,6 @@ from fedbbpt.server.stores.seal import seal_of
 from fedbbpt.server.stores.sql import SqlStore, new_run
 from fedbbpt.server.stores.sqlite_file import write_file
 
-SCHEME = "postgresql://"
 CONNECT_SECONDS, SILENCE_SECONDS = 2, 10
 """How long a connection may take, and how long the other side may be silent. The coordinator waits meanwhile."""
 
@@ -59,6 +58,8 @@ _DAMAGE = ("XX001", "XX002", "42P01", "42703")
 class PostgresStore(SqlStore):
     """A `Store` in the schema that is the first of the connection's search path."""
 
+    replaceable = True
+
     def __init__(self, url: str, run: RunRecord) -> None:
         """Opens the store, or creates its tables for `run`.
 
@@ -74,7 +75,7 @@ class PostgresStore(SqlStore):
         try:
             parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
         except (sa.exc.ArgumentError, ValueError):
-            raise InvalidInput("not a URL", where="--store", fix=f"{SCHEME}USER@HOST/DATABASE") from None
+            raise InvalidInput("not a URL", where="--store", fix="postgresql://USER@HOST/DATABASE") from None
         self._where = parsed.set(drivername="postgresql").render_as_string(hide_password=True)
         self._engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=_CLIENT)
         self._expected = run
@@ -159,11 +160,6 @@ class PostgresStore(SqlStore):
         if seal_of(row).writer != self._writer:
             fix = "its clients find the other one, if they have its address"
             raise StoreReplaced("another coordinator has taken over", where=self._where, fix=fix)
-
-    def check(self) -> None:
-        """Asks the database for a sign of life. Raises StoreReplaced, StoreError."""
-        self._ready()
-        self._transact(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def backup(self, path: Path) -> None:
         write_file(path, self.rows())

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 
@@ -32,6 +32,8 @@ class SqlStore:
     """
 
     run: RunRecord
+    replaceable: ClassVar[bool] = False
+    """Whether another coordinator may take the store while this one lives."""
 
     def __init__(self, connection: sa.Connection, statements: Statements, where: str, writer: str = "") -> None:
         """
@@ -47,6 +49,11 @@ class SqlStore:
         """The last round whose report is stored."""
         self._round = -1
         """The round of the stored snapshot."""
+
+    def check(self) -> None:
+        """Asks the database for a sign of life. Raises StoreReplaced, StoreError."""
+        self._ready()
+        self._transact(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def _translated(self) -> AbstractContextManager[None]:
         """Translates the database's errors to StoreError."""
@@ -70,7 +77,7 @@ class SqlStore:
         self._write(contents, open=False, create=True)
 
     def _verify(self, connection: sa.Connection, run: RunRecord) -> None:
-        """Reads every row, and adopts what the store holds.
+        """Reads every row, one after another, and adopts what the store holds.
 
         Raises:
             StoreDamaged: the rows are not those that the last transaction left.
@@ -80,14 +87,21 @@ class SqlStore:
         if len(sealed) != 1:
             raise damaged("the seal of its last transaction is missing", self._where)
         check_version(version_of(sealed[0]), self._where)
-        stored = {table.name: self._read(connection, table.name) for table in SEALED}
-        ledger = Ledger({_key(table, row): row["checksum"] for table in stored for row in stored[table]})
-        self._seal, self._ledger = seal_of(sealed[0]), ledger
-        if ledger.total != self._seal.total or len(stored[RUN.name]) != 1:
+        checksums: dict[Key, bytes] = {}
+        runs: list[Row] = []
+        for table in SEALED:
+            for row in self._checked(table.name, connection.execute(self._statements.read[table.name])):
+                checksums[_key(table.name, row)] = row["checksum"]
+                if table is RUN:
+                    runs.append(row)
+                elif table is SNAPSHOT:
+                    self._round = max(self._round, json.loads(row["record"])["round"])
+                elif table is REPORT:
+                    self._reported = max(self._reported, row["round"])
+        self._seal, self._ledger = seal_of(sealed[0]), Ledger(checksums)
+        if self._ledger.total != self._seal.total or len(runs) != 1:
             raise damaged("rows are missing, or are those of another time", self._where)
-        self.run = rows.run_of(stored[RUN.name][0])
-        self._round = max((json.loads(row["record"])["round"] for row in stored[SNAPSHOT.name]), default=-1)
-        self._reported = max((row["round"] for row in stored[REPORT.name]), default=-1)
+        self.run = rows.run_of(runs[0])
         if self.run.job_digest != run.job_digest:
             fix = "the job that the run began with, or another output folder"
             raise StoreMismatch(f"holds run {self.run.run_id} of another job", where=self._where, fix=fix)
@@ -122,23 +136,21 @@ class SqlStore:
         key = {"round": round, "client_id": client_id}
         self._ready()
         (row,) = self._transact(
-            lambda connection: self._checked(UPDATE.name, connection.execute(self._statements.read_update, key))
+            lambda connection: list(self._checked(UPDATE.name, connection.execute(self._statements.read_update, key)))
         )
         return rows.update_of(row)
 
     def _read(self, connection: sa.Connection, table: str) -> list[Row]:
-        return self._checked(table, connection.execute(self._statements.read[table]))
+        return list(self._checked(table, connection.execute(self._statements.read[table])))
 
-    def _checked(self, table: str, found: sa.CursorResult[Any]) -> list[Row]:
-        checked = []
+    def _checked(self, table: str, found: sa.CursorResult[Any]) -> Iterator[Row]:
         for each in found.mappings():
             row = dict(each)
             columns = {name: value for name, value in row.items() if name != "checksum"}
             if row["checksum"] != rows.checksum(table, columns):
                 key = ", ".join(f"{name} {row[name]!r}" for name in _KEYS[table])
                 raise damaged(f"the row of {table} with {key} does not match its checksum", self._where)
-            checked.append(row)
-        return checked
+            yield row
 
     # Writing
 
