@@ -14,6 +14,7 @@ from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.run_folder import STORE
 from fedbbpt.federation.served_runs import OpenRun, RunFolders, complete_job, open_run
+from fedbbpt.host.allocator import share_one_arena
 from fedbbpt.job.config import read_job
 from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import serve
@@ -82,6 +83,7 @@ def coordinator_serve(
     Example: fedbbpt coordinator serve job.toml --port 7000 --ptm ptm.example.org:7001
     """
     logs.start()
+    share_one_arena()
     if (job_file is None) == (state is None):
         what = "a job, or a folder of many runs" + ("" if job_file is None else ", and not both")
         raise InvalidInput(what, where="JOB.toml, --state", fix="one of them")

@@ -86,7 +86,7 @@ class RemoteCoordinator:
             run: the name of the run to join; empty: the coordinator's only one.
             submits_apart: sends each update in a call of its own, so that one thread may read tasks while another
                 submits.
-            call_seconds: the timeout of one attempt of a call.
+            call_seconds: the timeout of one attempt of a call, and of a receipt.
             patience_seconds: how long a call is repeated after its first failure.
             clock: returns the time in seconds.
             pause: sleeps for a number of seconds.
@@ -288,7 +288,7 @@ class RemoteCoordinator:
             if self._search is not None:
                 opening.replays, opening.state = True, self._search.digest
             self._session_of_stream = opening.session
-            self._stream = TaskStream(self._stub, opening, self._heartbeat_seconds)
+            self._stream = TaskStream(self._stub, opening, self._heartbeat_seconds, self._call_seconds)
         return self._stream
 
     def _close(self) -> None:

@@ -16,7 +16,16 @@ _HEARTBEAT = pb.TakePartRequest(heartbeat=pb.Heartbeat())
 class TaskStream:
     """One call of TakePart. It sends a heartbeat in each interval, also while nobody reads."""
 
-    def __init__(self, stub: Any, opening: pb.Opening, heartbeat_seconds: float) -> None:
+    def __init__(self, stub: Any, opening: pb.Opening, heartbeat_seconds: float, receipt_seconds: float) -> None:
+        """
+        Args:
+            stub: the coordinator's stub.
+            opening: what the call begins with.
+            heartbeat_seconds: the interval of heartbeats, in both directions.
+            receipt_seconds: how long an update may wait for its receipt. A connection can be lost in one direction
+                alone, and then heartbeats still arrive.
+        """
+        self._receipt_seconds = receipt_seconds
         self._requests: queue.SimpleQueue[pb.TakePartRequest | None] = queue.SimpleQueue()
         self._requests.put(pb.TakePartRequest(opening=opening))
         self._call: Iterator[pb.TakePartResponse] = stub.TakePart(iter(self._requests.get, None))
@@ -24,12 +33,19 @@ class TaskStream:
 
     def submit(self, header: pb.UpdateHeader) -> None:
         """Sends an update."""
+        self._silence.due = time.monotonic() + self._receipt_seconds
         self._requests.put(pb.TakePartRequest(update=header))
 
     def read(self) -> pb.TakePartResponse | None:
-        """Waits for the next response; None at the end. Raises grpc.RpcError, also after a long silence."""
+        """Waits for the next response; None at the end.
+
+        Raises grpc.RpcError, also after a long silence, or if the receipt of an update is overdue.
+        """
         with self._silence:
-            return next(self._call, None)
+            response = next(self._call, None)
+        if response is not None and response.receipt:
+            self._silence.due = None
+        return response
 
     def close(self) -> None:
         """Ends the call."""
@@ -51,6 +67,8 @@ class SilenceTimer:
         self._over = threading.Event()
         self._since: float | None = None
         """When the block began; None outside of blocks: a caller that works on a task is no silence of the stream."""
+        self.due: float | None = None
+        """When the call is cancelled whatever else arrives, on `time.monotonic`; None: never."""
         # One thread for the whole stream: it looks again when an interval is over, not at each message.
         threading.Thread(target=self._watch, daemon=True, name="silence").start()
 
@@ -67,7 +85,8 @@ class SilenceTimer:
     def _watch(self) -> None:
         while not self._over.wait(self._heartbeat_seconds):
             self._beat()
-            since = self._since
-            if since is not None and time.monotonic() - since >= SILENT_HEARTBEATS * self._heartbeat_seconds:
+            since, due, now = self._since, self.due, time.monotonic()
+            silent = since is not None and now - since >= SILENT_HEARTBEATS * self._heartbeat_seconds
+            if silent or (due is not None and now >= due):
                 self._call.cancel()
                 return
