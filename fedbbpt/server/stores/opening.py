@@ -60,7 +60,7 @@ async def watch_store(store: SqlStore) -> None:
     while store.replaceable:
         await asyncio.sleep(POLL_SECONDS)
         try:
-            store.check()
+            store.ask()
         except StoreError as error:
             if not silent:
                 log.warning("%s", error)

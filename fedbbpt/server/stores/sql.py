@@ -50,7 +50,7 @@ class SqlStore:
         self._round = -1
         """The round of the stored snapshot."""
 
-    def check(self) -> None:
+    def ask(self) -> None:
         """Asks the database for a sign of life. Raises StoreReplaced, StoreError."""
         self._ready()
         self._transact(lambda connection: connection.execute(sa.text("SELECT 1")))
