@@ -201,6 +201,14 @@ class OutputWithheld(Conflict):
     """The PTM returns less than the method needs."""
 
 
+class PtmNotAccepted(Conflict):
+    """The coordinator names a PTM service to which its client was not told to send inputs."""
+
+
+class LabelsWithheld(Conflict):
+    """The PTM service needs labels, and its caller was not told to send it any."""
+
+
 class ScoreUnavailable(Conflict):
     """The PTM service's own model server did not return a class's score."""
 

@@ -40,6 +40,7 @@ def open_ptm(
     tls: "ClientTls | None" = None,
     token: str = "",
     patience_seconds: float = 60.0,
+    send_labels: bool = False,
 ) -> Iterator[Ptm]:
     """Opens a PTM for the duration of a `with` block: a model in this process or, with an address, a running service.
 
@@ -60,6 +61,7 @@ def open_ptm(
         tls: The certificates to connect to a service with.
         token: The tenant's token.
         patience_seconds: How long to repeat calls to a service that does not answer.
+        send_labels: Whether labels may go to a service. Only one that returns losses needs them.
 
     Raises:
         PtmUnavailable: The service does not answer.
@@ -85,7 +87,7 @@ def open_ptm(
 
     with connect(address, tls, token, peer=PTM, where="address") as channel:
         try:
-            service = RemotePtm(channel, revision, patience_seconds=patience_seconds)
+            service = RemotePtm(channel, revision, patience_seconds=patience_seconds, send_labels=send_labels)
         except PtmUnavailable as error:
             fix = error.fix or "the address that `fedbbpt ptm serve` printed"
             raise PtmUnavailable(f"no answer ({error.what})", where=address, fix=fix) from None

@@ -127,7 +127,12 @@ def simulate(job: Job, ptm: Ptm | None = None) -> SimulatedRun:
         if ptm is None:
             own = splits.job.ptm
             opened = open_ptm(
-                own.model, address=own.address, revision=own.revision, threads=own.threads, **own.options()
+                own.model,
+                address=own.address,
+                revision=own.revision,
+                threads=own.threads,
+                send_labels=own.send_labels,
+                **own.options(),
             )
             ptm = resources.enter_context(opened)
         return SimulatedRun(splits.completed_by(ptm), ptm, resources.pop_all())

@@ -19,13 +19,22 @@ from fedbbpt.cli.terminal.reloading import Reloading
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.data.quality import cut_texts, review
-from fedbbpt.errors import DeadlineExceeded, InvalidInput, Unauthenticated, Unavailable
+from fedbbpt.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LabelsWithheld,
+    PtmNotAccepted,
+    Unauthenticated,
+    Unavailable,
+)
 from fedbbpt.federation import assemble
 from fedbbpt.federation.client_data import ClientData
 from fedbbpt.federation.fetched_result import save_result
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import PtmIdentity
+from fedbbpt.wire.addresses import is_loopback, parse_address
+from fedbbpt.wire.peers import PTM
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +71,25 @@ def client_join(
             "--out", metavar="FILE", help="The file for the tuned prompt when the run has ended.", show_default=False
         ),
     ] = None,
+    accept_ptm: Annotated[
+        bool,
+        typer.Option(
+            "--accept-ptm",
+            help="Send the inputs to the PTM service that the coordinator names, wherever it is.",
+            rich_help_panel=options.SECURITY,
+        ),
+    ] = False,
+    send_labels: options.SendLabels = False,
     one_class: Annotated[
         bool, typer.Option("--one-class", help="Accept data of a single class, which is usually a mistake.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Take part in a run with private data. Labels stay here; inputs go to the PTM service.
+    """Take part in a run with private data. Inputs go to the PTM service at --ptm; labels stay here.
 
     A client that was killed continues when you give the same command again.
 
-    Example: fedbbpt client join --coordinator hub.example.org:7000 --data ours.jsonl --tls-ca ca.pem
+    Example: fedbbpt client join --coordinator hub.example.org:7000 --data ours.jsonl --ptm ptm.example.org:7001
     """
     logs.start()
     watched = Reloading([*access.files(), *service.files()])
@@ -83,9 +101,11 @@ def client_join(
         link = RemoteCoordinator(channel, run=run)
         local = ClientData(data, dev, names.columns())
         settings = assemble.join(link, assemble.hello(name, keepsake.client_key(), local.train_size))
+        with _told(link):
+            address = service.ptm or announced_ptm(settings.ptm_address, access.coordinator, accepted=accept_ptm)
         train, dev_examples = local.labelled(settings.labels, one_class=one_class)
-        with service.connect(_ptm_address(service, settings.ptm_address)) as ptm_channel:
-            ptm = RemotePtm(ptm_channel, settings.ptm_revision)
+        with service.connect(address) as ptm_channel:
+            ptm = RemotePtm(ptm_channel, settings.ptm_revision, send_labels=send_labels)
             fetch = partial(link.fetch_auxiliary, folder=folder)
             with _told(link):
                 agent = assemble.client(settings, train, dev_examples, ptm, keepsake=keepsake, fetch_auxiliary=fetch)
@@ -118,14 +138,32 @@ def _told(link: RemoteCoordinator) -> Iterator[None]:
     """Tells the coordinator why this client cannot begin, if the PTM service is the reason."""
     try:
         yield
-    except (Unavailable, Unauthenticated, DeadlineExceeded) as error:
+    except (Unavailable, Unauthenticated, DeadlineExceeded, LabelsWithheld, PtmNotAccepted) as error:
         link.report_trouble(f"{type(error).__name__}: {error}")
         raise
 
 
-def _ptm_address(service: PtmAccess, announced: str) -> str:
-    address = service.ptm or announced
-    if not address:
+def announced_ptm(announced: str, coordinator: str, *, accepted: bool) -> str:
+    """Returns the address of the PTM service that the coordinator names, if this client's inputs may go there.
+
+    They may if the user says so, or if coordinator and service are both on this machine.
+
+    Args:
+        announced: The address that the coordinator names, or "".
+        coordinator: The coordinator's address.
+        accepted: Whether the user accepts whatever address the coordinator names.
+
+    Raises:
+        InvalidInput: The coordinator names no address, or something else.
+        PtmNotAccepted: The inputs may not go there.
+    """
+    if not announced:
         what = "neither the coordinator nor this client knows the address of the PTM"
-        raise InvalidInput(what, where="--ptm", fix="--ptm HOST:PORT")
-    return address
+        raise InvalidInput(what, where=PTM.option, fix=f"{PTM.option} HOST:PORT")
+    servers = [*parse_address(announced, "the coordinator's address of the PTM service").servers]
+    local = all(is_loopback(server.host) for server in [*servers, *parse_address(coordinator).servers])
+    if not accepted and not local:
+        what = f"the coordinator wants this client's inputs at {announced}"
+        fix = f"{PTM.option} {announced} if you know this service, or --accept-ptm for any that the coordinator names"
+        raise PtmNotAccepted(what, where=PTM.option, fix=fix)
+    return announced

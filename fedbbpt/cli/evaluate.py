@@ -85,6 +85,7 @@ def evaluate(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Measure --prompt, and the same model without a prompt too.")
     ] = False,
+    send_labels: options.SendLabels = False,
     json: options.Json = False,
 ) -> None:
     """Measure a tuned prompt, or a model without a prompt, on labelled examples.
@@ -101,9 +102,9 @@ def evaluate(
         raise InvalidInput(what, where="--prompt, --job", fix="one of the two options")
     with err.status("reading the data"):
         subject = (
-            _of_prompt(prompt, data, baseline, service, model, names)
+            _of_prompt(prompt, data, baseline, service, model, names, send_labels)
             if prompt
-            else _of_job(job_file, data, service, model, names)
+            else _of_job(job_file, data, service, model, names, send_labels)
         )
     found: dict[str, Measured] = {}
     with subject.model as ptm, Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -130,7 +131,13 @@ def evaluate(
 
 
 def _of_prompt(
-    path: Path, data: str, baseline: bool, service: PtmAccess, options: ModelOptions, names: ColumnNames
+    path: Path,
+    data: str,
+    baseline: bool,
+    service: PtmAccess,
+    options: ModelOptions,
+    names: ColumnNames,
+    send_labels: bool,
 ) -> _Subject:
     if not data:
         raise InvalidInput("no examples to measure the prompt on", where="--data", fix="--data PATH")
@@ -139,13 +146,16 @@ def _of_prompt(
     if baseline:
         conditions.append((WITHOUT, NoPrompt(card.space.prompt_tokens), NoPrompt.Z[0]))
     examples = read(data, card.labels, names.columns())
-    return _Subject(open_card(card, service, options), lambda ptm: card.task(), card.labels, examples, conditions)
+    opened = open_card(card, service, options, send_labels=send_labels)
+    return _Subject(opened, lambda ptm: card.task(), card.labels, examples, conditions)
 
 
-def _of_job(path: Path | None, data: str, service: PtmAccess, options: ModelOptions, names: ColumnNames) -> _Subject:
+def _of_job(
+    path: Path | None, data: str, service: PtmAccess, options: ModelOptions, names: ColumnNames, send_labels: bool
+) -> _Subject:
     assert path is not None, "the caller has checked it"
     job = with_preset(JobChanges(**asdict(names)).apply(read_job(path)))
-    model = open_job(job, service, options)
+    model = open_job(job, service, options, send_labels=send_labels)
     if data:
         if job.task.mapping != "given":
             what = 'task.mapping = "frequency" is found on the job\'s own data'

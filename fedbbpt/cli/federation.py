@@ -158,7 +158,8 @@ def simulate(
     splits = _prepared(with_recorded_precision(job, out_folder), json)
     warnings = [*warned(data_warnings(splits))]
     section = splits.job.ptm
-    loading = {"address": section.address, "threads": section.threads, **section.options()}
+    served = {"address": section.address, "send_labels": section.send_labels}
+    loading = {**served, "threads": section.threads, **section.options()}
     with open_ptm(section.model, revision=section.revision, **loading) as ptm:
         splits = replace(splits, job=with_precision(splits.job, ptm.describe().precision)).completed_by(ptm)
         warnings += warned(model_warnings(splits, ptm))
@@ -209,7 +210,8 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
     with ProcessGroup(folder / "logs") as group:
         with _view(splits.job) as view:
             address = launch.start_ptm(group, splits.job, folder, view.note)
-            with open_ptm(address=address, revision=splits.job.ptm.revision) as ptm:
+            may = splits.job.ptm.send_labels
+            with open_ptm(address=address, revision=splits.job.ptm.revision, send_labels=may) as ptm:
                 card = ptm.describe()
                 revision = card.revision
                 view.note(f"the model computes in {card.precision}" if card.precision else "the service answers")
@@ -222,7 +224,7 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                     view.add(news)
 
                 result, reports = launch.run_federation(group, splits, folder, address, revision, view.note, watch)
-        with open_ptm(address=address, revision=revision) as ptm:
+        with open_ptm(address=address, revision=revision, send_labels=may) as ptm:
             _finish(splits, ptm, result, reports, warnings, folder, started, as_json)
 
 

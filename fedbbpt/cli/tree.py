@@ -126,7 +126,7 @@ TREE: Mapping[str, Node] = {
             "join": Leaf(
                 "client",
                 "client_join",
-                "Take part in a run with private data. Labels stay here; inputs go to the PTM service.",
+                "Take part in a run with private data. Inputs go to the PTM service at --ptm; labels stay here.",
             ),
         },
     ),

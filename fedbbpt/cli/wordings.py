@@ -59,6 +59,7 @@ def wordings(
     write: Annotated[
         bool, typer.Option("--write", help="Write the best template and class texts into the job file.")
     ] = False,
+    send_labels: options.SendLabels = False,
     json: options.Json = False,
 ) -> None:
     """Compare templates and class texts for a job on its training examples, without tuning. Test examples are not used.
@@ -71,7 +72,7 @@ def wordings(
         splits = prepare(job)
     data = splits.pooled()
     with err.status("loading the model"):
-        opened = open_job(splits.job, service, model)
+        opened = open_job(splits.job, service, model, send_labels=send_labels)
     with opened as ptm:
         own = _own(template or [], classes or [], file, splits)
         listed = [task_spec(splits.job.with_columns(())), *own]

@@ -94,7 +94,7 @@ def run_federation(
     if job.definition().white_box:
         options += ["--auxiliary", str(_make_auxiliary(group, out, shard, note))]
     address = _start_coordinator(group, out, options, note)
-    names = _start_clients(group, splits, out, address, note)
+    names = _start_clients(group, splits, out, address, ptm_address, note)
     if job.definition().owner_takes_part(job.method):
         own = ["--model", job.ptm.model, *shard, "--state", str(out / "clients" / OWNER)]
         group.start(OWNER, ["owner", "join", "--coordinator", address, *own])
@@ -122,17 +122,18 @@ def _start_coordinator(group: ProcessGroup, out: Path, options: list[str], note:
     return group.address("coordinator", file, START_SECONDS)
 
 
-def _start_clients(group: ProcessGroup, splits: Splits, out: Path, coordinator: str, note: Note) -> list[str]:
+def _start_clients(group: ProcessGroup, splits: Splits, out: Path, coordinator: str, ptm: str, note: Note) -> list[str]:
     """Starts each client with its own data, and returns their names."""
     note(f"starting {len(splits.train)} clients")
     labels = splits.job.task.labels
+    service = ["--ptm", ptm, *(["--send-labels-to-ptm"] if splits.job.ptm.send_labels else [])]
     names = [assemble.client_name(index) for index in range(len(splits.train))]
     for name, train, dev in zip(names, splits.train, splits.dev, strict=True):
         train_file = write(out / "data" / f"{name}.train", train, labels)
         dev_file = write(out / "data" / f"{name}.dev", dev, labels)
         own = ["--name", name, "--data", str(train_file), "--dev", str(dev_file), "--one-class"]
         state = ["--state", str(out / "clients" / name)]
-        group.start(name, ["client", "join", "--coordinator", coordinator, *own, *state])
+        group.start(name, ["client", "join", "--coordinator", coordinator, *service, *own, *state])
     return names
 
 

@@ -179,7 +179,7 @@ class Job(Section):
 
         A store that was created with another digest belongs to another run.
         """
-        parts = self.model_dump_json(exclude={"ptm": {"address", "threads"}})
+        parts = self.model_dump_json(exclude={"ptm": {"address", "threads", "send_labels"}})
         return hashlib.sha256(f"{parts}\n{ptm_revision}".encode()).hexdigest()
 
 

@@ -54,6 +54,11 @@ class PtmSection(Section):
         0, ge=0, description="Most tokens of an input, prompt included. 0: as many as the model takes."
     )
     threads: int = Field(0, ge=0, description="Threads that compute the model. 0: one for each core.")
+    send_labels: bool = Field(
+        False,
+        description="Whether commands of this job may send labels to the service at ptm.address. One that returns "
+        "losses only needs them.",
+    )
 
     @model_validator(mode="after")
     def _model_has_options(self) -> "PtmSection":

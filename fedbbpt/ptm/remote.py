@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from fedbbpt.errors import (
     ChecksumMismatch,
+    LabelsWithheld,
     Overloaded,
     PtmUnavailable,
     RateLimited,
@@ -82,6 +83,7 @@ class RemotePtm:
         *,
         call_seconds: float = 600.0,
         patience_seconds: float = 60.0,
+        send_labels: bool = False,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -92,10 +94,11 @@ class RemotePtm:
             revision: The model that must answer; empty accepts the current one, and no other afterwards.
             call_seconds: Deadline of each attempt at a call.
             patience_seconds: How long to retry after the first error.
+            send_labels: Whether labels may leave this process. Only a service that returns losses needs them.
             clock: Returns seconds, from any origin.
             pause: Waits for a number of seconds.
         """
-        self._stub = PtmServiceStub(channel)
+        self._stub, self._name, self._send_labels = PtmServiceStub(channel), line_of(channel).name, send_labels
         self._call_seconds = call_seconds
         retried = (Unavailable, Overloaded, RateLimited, StoreError, ChecksumMismatch)
         self._patience = Patience(patience_seconds, PtmUnavailable, retried, line_of(channel), clock, pause)
@@ -144,13 +147,21 @@ class RemotePtm:
         perturbation: Perturbation | None = None,
         labels: npt.NDArray[np.int64] | None = None,
     ) -> ExamplesHandle:
-        """Checks the examples before it sends them, so that labels never go to a service that returns scores."""
+        """Checks the examples before it sends them: labels go only to a service that needs them, and only if they may.
+
+        Raises:
+            LabelsWithheld: The service returns losses only, and this process may not send labels.
+        """
         task = self._tasks.get(task_id)
         if task is None:
             raise UnknownTask(f"no task {task_id!r}", where="task_id", fix="register the task first")
         wanted = ExampleSet(examples, prompt_tokens, perturbation, labels)
         wanted.check(self._card)
         check_labels(self._card.output, labels, len(task.classes))
+        if labels is not None and not self._send_labels:
+            what = f"{self._name} returns losses only, so it needs every example's label"
+            fix = "--send-labels-to-ptm or ptm.send_labels = true, if it may have the labels, or a service with scores"
+            raise LabelsWithheld(what, where="labels", fix=fix)
         handle = self._register(task_id, wanted)
         self._registered[handle.id] = _Registered(handle.id, task, wanted)
         return handle

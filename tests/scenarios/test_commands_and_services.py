@@ -59,7 +59,7 @@ class LossOnly(Tenants):
 
 def test_a_summary_has_null_for_values_that_a_loss_only_ptm_hides(run: CommandLine, ptm_servers: Any) -> None:
     port = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=LossOnly())
-    address = f'[ptm]\naddress = "127.0.0.1:{port}"'
+    address = f'[ptm]\nsend_labels = true\naddress = "127.0.0.1:{port}"'
     ranks = '[method]\nname = "fed-cma"\nstep = "ranks"\n'  # Newton steps need scores
     Path("job.toml").write_text(JOB.replace("[ptm]", address).replace("[data]", '[data]\npartition = "iid"') + ranks)
     ended = run("simulate", "job.toml", "--out", "out")
@@ -75,9 +75,10 @@ def test_a_summary_has_null_for_values_that_a_loss_only_ptm_hides(run: CommandLi
     assert summary["loss_after"] < summary["loss_before"]
     assert re.search(r"accuracy after tuning +- *\n", ended.out) and "gained" not in ended.out
     assert len(re.findall(r"^round \d: dev accuracy -, dev loss \d", ended.err, re.M)) == 4
-    ended = run(
-        "evaluate", "--prompt", "out/prompt.safetensors", "--data", "questions.csv", "--ptm", f"127.0.0.1:{port}"
-    )
+    asked = ("evaluate", "--prompt", "out/prompt.safetensors", "--data", "questions.csv", "--ptm", f"127.0.0.1:{port}")
+    withheld = run(*asked)
+    assert withheld.code == 8 and "so it needs every example's label hint: --send-labels-to-ptm" in withheld.message
+    ended = run(*asked, "--send-labels-to-ptm")
     assert ended.code == 0 and re.search(r"accuracy +- *\n", ended.out), ended.out
 
 

@@ -63,7 +63,7 @@ def start(ptm_servers: Any, tmp_path: Path) -> Iterator[Callable[..., int]]:
 
 
 def remote(port: int, token: str, **options: Any) -> RemotePtm:
-    return RemotePtm(connect(f"127.0.0.1:{port}", token=token), call_seconds=60.0, **options)
+    return RemotePtm(connect(f"127.0.0.1:{port}", token=token), call_seconds=60.0, send_labels=True, **options)
 
 
 def register(ptm: RemotePtm, labels: np.ndarray | None = None) -> str:

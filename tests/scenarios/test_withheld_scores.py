@@ -51,7 +51,7 @@ def test_loss_falls_though_the_service_sends_no_scores(
     output: Output, answer: str, ptm_servers: Any, data: Path, tmp_path: Path
 ) -> None:
     port, seen = ptm_servers.start(Engine(Fake(), lambda: 0.0), tenants=tenants(tmp_path, output)), Seen()
-    ptm = RemotePtm(grpc.intercept_channel(connect(f"127.0.0.1:{port}", token=TOKEN), seen))
+    ptm = RemotePtm(grpc.intercept_channel(connect(f"127.0.0.1:{port}", token=TOKEN), seen), send_labels=True)
     result, reports = simulate(prepare(job(data, rounds=10)), ptm, lambda status: None)
     assert seen.answers == {answer}
     assert dev_losses([result.measured])[0] < 0.9 * dev_losses(reports)[0]

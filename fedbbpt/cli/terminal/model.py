@@ -18,7 +18,9 @@ PATIENCE_SECONDS = 5.0
 
 
 @contextmanager
-def open_card(card: PromptCard, service: PtmAccess, options: ModelOptions) -> Iterator[Ptm]:
+def open_card(
+    card: PromptCard, service: PtmAccess, options: ModelOptions, *, send_labels: bool = False
+) -> Iterator[Ptm]:
     """Opens the service, or the card's model loaded as the run had it, except for the options that are given."""
     options.check_loaded_here(service)
     given = options.given()
@@ -29,6 +31,7 @@ def open_card(card: PromptCard, service: PtmAccess, options: ModelOptions) -> It
         tls=service.tls(),
         token=service.token(),
         patience_seconds=PATIENCE_SECONDS,
+        send_labels=send_labels,
         **{**card.model_options(), **given},
     )
     with opened as ptm:
@@ -45,7 +48,9 @@ def open_card(card: PromptCard, service: PtmAccess, options: ModelOptions) -> It
         yield ptm
 
 
-def open_job(job: Job, service: PtmAccess, options: ModelOptions) -> AbstractContextManager[Ptm]:
+def open_job(
+    job: Job, service: PtmAccess, options: ModelOptions, *, send_labels: bool = False
+) -> AbstractContextManager[Ptm]:
     """Opens the service, or the job's own, or its model loaded into this process with the given options."""
     options.check_loaded_here(service)
     section = options.apply(job).ptm
@@ -57,5 +62,6 @@ def open_job(job: Job, service: PtmAccess, options: ModelOptions) -> AbstractCon
         tls=service.tls(),
         token=service.token(),
         patience_seconds=PATIENCE_SECONDS,
+        send_labels=section.send_labels or send_labels,
         **section.options(),
     )

@@ -18,6 +18,14 @@ RunName = Annotated[
         "--run", metavar="NAME", help="The name of the run, if the coordinator has several.", show_default=False
     ),
 ]
+SendLabels = Annotated[
+    bool,
+    typer.Option(
+        "--send-labels-to-ptm",
+        help="Send the labels to the PTM service if it returns losses only, for which it needs them.",
+        rich_help_panel=SECURITY,
+    ),
+]
 RunFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for all files of the run.")]
 
 
