@@ -80,7 +80,8 @@ class Registration:
             try:
                 columns = digest(*sorted(self._columns(task)))
                 classes = [task.classes[label] for label in examples.labels]
-                state.labels.enter(columns, [self._backend.identity(row) for row in rows], classes)
+                read = [self._backend.identity(row) for row in rows]
+                state.labels.enter(columns, policy.Row.of(task, examples.examples, read), classes)
             except PolicyForbids as error:
                 self._audit.record_refusal(state.tenant.name, error, task=task_id, examples=examples_id)
                 raise

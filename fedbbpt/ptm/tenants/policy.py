@@ -5,7 +5,10 @@ log-probabilities, and two handles that differ in one example or label reveal it
 
 - a handle must hold several inputs that differ for the model, none of which weighs much more than the others;
 - an input keeps the label with which it was registered first;
-- if the tenant's `overlaps` is false, two handles differ in no input or in several.
+- if the tenant's `overlaps` is false, two handles differ in no input or in several, and an input keeps its label in
+  every task.
+
+An input is its text, whatever the template around it: one that is known under one task is known under all.
 
 docs/threat-model.md lists what these rules cannot prevent.
 """
@@ -21,7 +24,7 @@ import numpy.typing as npt
 from fedbbpt.errors import InvalidExamples, PolicyForbids
 from fedbbpt.limits import MAX_LABELLED_INPUTS
 from fedbbpt.ptm.tenants.tenant import Tenant
-from fedbbpt.types import Array, Output, Prompts, Scores
+from fedbbpt.types import Array, ExampleKind, Examples, Output, Prompts, Scores, TaskSpec
 from fedbbpt.types.digests import digest
 
 
@@ -84,6 +87,31 @@ def check_pictures(tenant: Tenant, prompts: Prompts) -> None:
         raise PolicyForbids(what, where="image.deltas", fix=fix)
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What identifies an input of a handle: rows that share one of these are the same input."""
+
+    read: bytes
+    """A digest of the tokens that the model reads, as `Backend.identity` returns it."""
+    contents: tuple[bytes, ...]
+    """Digests of the text, and of the text with the template's own words: a word may stand in either. Of a picture."""
+
+    @staticmethod
+    def of(task: TaskSpec, examples: Examples, read: Sequence[bytes]) -> "list[Row]":
+        """Returns the rows of a handle. Texts that differ in case or white space only have the same contents."""
+        if examples.kind is not ExampleKind.TEXTS:
+            return [Row(each, (content,)) for each, content in zip(read, examples.digests(), strict=True)]
+        blank = task.template.replace("{prompt}", " ").replace("{mask}", " ")
+        filled = [blank.replace("{text}", text).replace("{text_pair}", second) for text, second in examples.text_pairs]
+        plain = [f"{text} {second}" for text, second in examples.text_pairs]
+        contents = [tuple(digest(_spelled(text)) for text in each) for each in zip(plain, filled, strict=True)]
+        return [Row(*each) for each in zip(read, contents, strict=True)]
+
+
+def _spelled(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
 @dataclass(slots=True)
 class _Input:
     label: str
@@ -96,7 +124,7 @@ class _Input:
 class LabelBook:
     """The inputs that a LOSS_ONLY tenant has registered, with their labels.
 
-    Texts that the model reads alike are one input.
+    Texts that the model reads alike are one input, and so is a text that it reads differently under another task.
 
     Inputs that occur in the same handles, and equally often in each, form a group. A loss is a mean over whole groups,
     and any linear combination of losses weighs all inputs of a group alike. While every group is large enough, no
@@ -107,22 +135,24 @@ class LabelBook:
         """`min_examples` is the smallest group, `overlaps` whether smaller groups are allowed after all."""
         self._min_examples, self._overlaps, self._max_inputs = min_examples, overlaps, max_inputs
         self._known: dict[bytes, _Input] = {}
+        self._names: dict[bytes, bytes] = {}
+        """The name in `_known` of each content, and of what the model read."""
         self._sizes: Counter[int] = Counter()
         self._groups = count()
 
-    def enter(self, columns: bytes, rows: Sequence[bytes], labels: Sequence[str]) -> None:
+    def enter(self, columns: bytes, rows: Sequence[Row], labels: Sequence[str]) -> None:
         """Enters all rows of a handle, or none.
 
         Args:
-            columns: A digest of the task's columns in the model's output layer. Rows of tasks with the same columns are
-                the same inputs.
-            rows: The identities of the rows `[B]`, as `Backend.identity` returns them.
+            columns: A digest of the task's columns in the model's output layer. If handles may overlap, an input may
+                have another label in a task with other columns.
+            rows: The rows `[B]`.
             labels: The class of each row `[B]`.
 
         Raises:
             PolicyForbids: The handle breaks a rule. Nothing is entered then.
         """
-        names = [digest(columns, row) for row in rows]
+        names, found = self._named(columns if self._overlaps else b"", rows)
         times = Counter(names)
         # New groups, by how often the handle holds their inputs.
         new: dict[int, int] = defaultdict(lambda: next(self._groups))
@@ -147,6 +177,21 @@ class LabelBook:
         if not self._overlaps:
             self._check_groups(names, entries, new.values())
         self._split_groups(entries, new.values())
+        self._names |= found
+
+    def _named(self, scope: bytes, rows: Sequence[Row]) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """Returns the name of each row's input, and the names that were not known."""
+        names: list[bytes] = []
+        new: dict[bytes, bytes] = {}
+        for index, row in enumerate(rows):
+            keys = digest(scope, "read", row.read), *(digest(scope, "content", content) for content in row.contents)
+            known = [name for key in keys if (name := self._names.get(key) or new.get(key))]
+            if len(set(known)) > 1 and not self._overlaps:
+                what = "an input that the model reads like another one, from which it was told apart before"
+                raise PolicyForbids(what, where=f"examples[{index}]", fix="one of both, or as many tokens for prompts")
+            names.append(known[0] if known else keys[1])
+            new |= {key: names[-1] for key in keys if key not in self._names}
+        return names, new
 
     def _check_groups(self, names: Sequence[bytes], entries: Mapping[bytes, _Input], new: Collection[int]) -> None:
         """Raises PolicyForbids if the handle would create a group of fewer than `min_examples` inputs."""

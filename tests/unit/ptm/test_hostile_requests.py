@@ -209,6 +209,29 @@ def test_no_loss_of_a_single_input_follows_by_subtraction() -> None:
         register_labelled(ptm, texts, [0] * 9)
 
 
+def test_known_is_a_text_whatever_the_task_around_it() -> None:
+    """Kills: the loss of one input to nine digits, from 9 inputs of which 8 are known under another template."""
+    texts = [f"who is {i}" for i in range(9)]
+    shorter = [text.removeprefix("who ") for text in texts]
+    others = {
+        "{text} {prompt}": texts,
+        "{prompt} {text} ?": texts,
+        " {text}  {prompt} ": [text.upper() for text in texts],
+        "who {text} {prompt}": shorter,
+    }
+    for template, nine in others.items():
+        ptm = loss_only(overlaps=False)
+        register_labelled(ptm, texts[:8], [0] * 8)
+        task = TaskSpec(template, TASK.classes)
+        with pytest.raises(PolicyForbids, match="1 new inputs"):
+            register_labelled(ptm, nine, [0] * 9, task)
+        with pytest.raises(PolicyForbids, match="another label"):
+            register_labelled(ptm, nine[:8], [1] * 8, task)
+        with pytest.raises(PolicyForbids, match="another label"):
+            register_labelled(ptm, nine[:8], [1] * 8, TaskSpec(template, ("other", "words")))
+        register_labelled(ptm, nine[:8], [0] * 8, task)
+
+
 # Errors and logs
 
 

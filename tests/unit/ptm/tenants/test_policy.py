@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidExamples, PolicyForbids
-from fedbbpt.ptm.tenants.policy import LabelBook, answer, check_labels
+from fedbbpt.ptm.tenants.policy import LabelBook, Row, answer, check_labels
 from fedbbpt.tasks.criterion import cross_entropy
 from fedbbpt.types import Output
 
@@ -44,7 +44,12 @@ def book(**options: Any) -> LabelBook:
 
 
 def enter(book: LabelBook, rows: Sequence[int], label: str = "a", columns: bytes = b"words") -> None:
-    book.enter(columns, [bytes([row]) for row in rows], [label] * len(rows))
+    book.enter(columns, [same(row) for row in rows], [label] * len(rows))
+
+
+def same(number: int) -> Row:
+    """Returns a row whose text nobody else has."""
+    return Row(bytes([number]), (bytes([number]),))
 
 
 def test_loss_needs_several_different_examples() -> None:
@@ -59,9 +64,31 @@ def test_input_keeps_its_label() -> None:
     with pytest.raises(PolicyForbids, match=r"examples\[0\].label"):
         enter(labels, [3, *range(8, 20)], "b")
     enter(labels, range(8, 20))  # nothing of the refused handle was entered
-    enter(labels, range(8), "b", b"other words")
     with pytest.raises(PolicyForbids, match=r"examples\[15\].label"):
-        book().enter(b"words", [bytes([row % 8]) for row in range(16)], ["a"] * 15 + ["b"])
+        book().enter(b"words", [same(row % 8) for row in range(16)], ["a"] * 15 + ["b"])
+
+
+def test_label_of_another_task_may_differ_only_if_handles_may_overlap() -> None:
+    """Kills: other class words, under which known inputs are new and take any label."""
+    for overlaps in (True, False):
+        labels = book(overlaps=overlaps)
+        enter(labels, range(8))
+        if overlaps:
+            enter(labels, range(8), "b", b"other words")
+            continue
+        with pytest.raises(PolicyForbids, match=r"examples\[0\].label"):
+            enter(labels, range(8), "b", b"other words")
+        enter(labels, range(8), "a", b"other words")
+        with pytest.raises(PolicyForbids, match="1 new inputs"):
+            enter(labels, range(9), "a", b"other words")
+
+
+def test_inputs_that_were_told_apart_cannot_become_one() -> None:
+    labels = book()
+    enter(labels, range(16))
+    alike = [Row(b"cut", (bytes([number]),)) for number in range(16)]
+    with pytest.raises(PolicyForbids, match="from which it was told apart before"):
+        labels.enter(b"words", alike, ["a"] * 16)
 
 
 @pytest.mark.parametrize("overlaps", [True, False])
