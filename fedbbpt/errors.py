@@ -30,6 +30,7 @@ FedbbptError
 │   ├── OutputWithheld
 │   ├── ScoreUnavailable
 │   ├── PluginMissing
+│   ├── NotPrivate
 │   └── WrongService
 ├── SessionEvicted
 ├── Unauthenticated
@@ -215,6 +216,10 @@ class ScoreUnavailable(Conflict):
 
 class PluginMissing(Conflict):
     """The run uses a plug-in method that is not installed here, or another version of it."""
+
+
+class NotPrivate(Conflict):
+    """What the coordinator asks would show the values of a client, which secure aggregation hides."""
 
 
 class WrongService(Conflict):
