@@ -63,6 +63,11 @@ def job(
     )
 
 
+def secure(job: Job) -> Job:
+    """Returns the same job with secure aggregation."""
+    return Job.model_validate(job.model_dump() | {"privacy": {"aggregation": "secure"}})
+
+
 def job_of_prefixes(job: Job, model: Path) -> Job:
     """Returns the same job with the method fed-sp on a tiny Llama, whose owner has examples, too."""
     sections = job.model_dump()

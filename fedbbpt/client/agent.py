@@ -17,6 +17,7 @@ from fedbbpt.codecs.travelling import packed, unit
 from fedbbpt.errors import ChecksumMismatch, DeadlineExceeded, Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.methods import readout_rounds
+from fedbbpt.secure import fixed_point
 from fedbbpt.types import FINALISTS, Arrays, Measurement, Phase, Receipt, Sampling, Task, Truncation, Update
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class Agent:
         keepsake: Keepsake | None = None,
         sampling: Sampling = ALL_EXAMPLES,
         private: Arrays | None = None,
+        *,
+        secure: bool = False,
     ) -> None:
         """
         Args:
@@ -97,7 +100,9 @@ class Agent:
             keepsake: the client's files; without them a restarted client computes its last update again.
             sampling: the rounds that measure the broadcast prompt.
             private: the private arrays after the last answer, if they are not in the keepsake.
+            secure: whether the run sums its updates by secure aggregation, as numbers of fixed point.
         """
+        self._secure = secure
         self._sampling = sampling
         self._half, self._dev, self._codec, self._keepsake = half, dev, codec, keepsake
         self._private = private
@@ -122,12 +127,22 @@ class Agent:
                 measured = self._dev.measure(self._half.prompt(task.arrays))
             lost, own = _divided(private)
             found, own = self._half.update(task, own)
+            if self._secure:
+                return self._answered(task, found, measured, queries_before, own)
             travelling = packed(found.arrays, found.weight, task.arrays)
             rounding, scale = seeds.rng(task.seed, "codec", task.id.client_id), found.weight / unit(found.weight)
             encoded, lost = encoded_with_feedback(self._codec, travelling, lost, scale, rounding)
             found, private = Update(encoded, found.weight), {**own, **{_LOST + name: lost[name] for name in lost}}
+        return self._answered(task, found, measured, queries_before, private)
+
+    def _answered(
+        self, task: Task, found: Update, measured: Measurement, queries_before: int, private: Arrays
+    ) -> Update:
+        """Returns the update with its measurement, after it is saved with the private arrays."""
         measured = replace(measured, queries=self._dev.queries - queries_before)
         update = Update(found.arrays, found.weight, measured, finalists=found.finalists)
+        if self._secure:
+            update = replace(update, arrays={fixed_point.VALUES: fixed_point.encoded(update).view(np.int64)})
         if self._keepsake:
             self._keepsake.save(task.id, update, private)
         self._private = private

@@ -9,9 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import grpc
+import numpy as np
 
 from fedbbpt.client.auxiliary_download import AuxiliaryDownload
 from fedbbpt.client.held_search import CannotReplay, HeldSearch
@@ -33,6 +35,9 @@ from fedbbpt.errors import (
 from fedbbpt.host.allocator import keep_freed_memory
 from fedbbpt.methods import SETTINGS, client_method
 from fedbbpt.methods.replay import News, Told
+from fedbbpt.secure.client import SecureClient
+from fedbbpt.secure.fixed_point import VALUES
+from fedbbpt.secure.messages import FromServer, Waiting
 from fedbbpt.types import (
     Arrays,
     Auxiliary,
@@ -47,7 +52,7 @@ from fedbbpt.types import (
 )
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
-from fedbbpt.wire.messages import coordinator_messages
+from fedbbpt.wire.messages import coordinator_messages, secure_messages
 from fedbbpt.wire.messages.durations import seconds_of
 from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.peers import line_of
@@ -101,6 +106,8 @@ class RemoteCoordinator:
         self._heartbeat_seconds = 0.0
         self._max_update_bytes = 0
         self._search: HeldSearch | None = None
+        self._secure: SecureClient | None = None
+        """The client's secrets in a run with secure aggregation, for as long as this process lives."""
         self._joining = threading.Lock()
         self._submits_apart = submits_apart
         self._stream: TaskStream | None = None
@@ -116,6 +123,8 @@ class RemoteCoordinator:
         settings = self._patience.call(self._join)
         if not isinstance(settings.method, ExtensionSettings) and (replay := client_method(settings).replay):
             self._search = HeldSearch(replay)
+        if settings.secure_threshold is not None:
+            self._secure = SecureClient(hello.client_id, settings.secure_threshold)
         return settings
 
     def _join(self) -> RunSettings:
@@ -265,6 +274,8 @@ class RemoteCoordinator:
         response = self._opened().read()
         if response is None:
             raise CoordinatorUnavailable("the stream ended before the run did")
+        if response.HasField("secure"):
+            self._take_secure(secure_messages.from_server(response.secure))
         kind = response.WhichOneof("event")
         if kind == "finished":
             self._finished = True
@@ -289,7 +300,16 @@ class RemoteCoordinator:
                 opening.replays, opening.state = True, self._search.digest
             self._session_of_stream = opening.session
             self._stream = TaskStream(self._stub, opening, self._heartbeat_seconds, self._call_seconds)
+            if self._secure is not None:
+                self._stream.say(secure_messages.secure_request(self._secure.keys))
         return self._stream
+
+    def _take_secure(self, message: FromServer) -> None:
+        if self._secure is None or self._stream is None:
+            what = "secure aggregation in a run without it"
+            raise InvalidRequest(what, where="TakePartResponse.secure", fix="JoinResponse.secure")
+        for reply in self._secure.take(message):
+            self._stream.say(secure_messages.secure_request(reply))
 
     def _close(self) -> None:
         """Closes the stream, if there is one. The next one repeats what it has brought in vain."""
@@ -321,6 +341,10 @@ class RemoteCoordinator:
             short = announced  # if it is not understood, it is sent with the descriptions of its arrays
             return self._send_chunks(header, data) if apart else self._exchange(header)
 
+        if self._secure is not None:
+            send = partial(self._exchange_masked, self._secure, task_id.round, update)
+            apart = False
+
         while True:
             session = self._session
             try:
@@ -349,10 +373,24 @@ class RemoteCoordinator:
 
     def _exchange(self, header: pb.UpdateHeader) -> Receipt:
         """Sends an update on the stream, and reads up to its receipt."""
+        return self._awaited(lambda stream: stream.submit(header))
+
+    def _exchange_masked(self, secure: SecureClient, round: int, update: Update) -> Receipt:
+        """Takes part in the sum of a round with this answer, and reads up to its receipt."""
+
+        def say(stream: TaskStream) -> None:
+            replies = secure.answer(round, update.arrays[VALUES].view(np.uint64)) or [Waiting(round)]
+            for reply in replies:
+                stream.say(secure_messages.secure_request(reply))
+
+        return self._awaited(say)
+
+    def _awaited(self, send: Callable[[TaskStream], None]) -> Receipt:
+        """Sends an answer on the stream, and reads up to its receipt."""
         if self._finished:
             return Receipt.TOO_LATE
         try:
-            self._opened().submit(header)
+            send(self._opened())
             while (receipt := self._receive()) is None:
                 if self._finished:
                     return Receipt.TOO_LATE

@@ -36,6 +36,10 @@ class TaskStream:
         self._silence.due = time.monotonic() + self._receipt_seconds
         self._requests.put(pb.TakePartRequest(update=header))
 
+    def say(self, request: pb.SecureRequest) -> None:
+        """Sends what the client says in secure aggregation."""
+        self._requests.put(pb.TakePartRequest(secure=request))
+
     def read(self) -> pb.TakePartResponse | None:
         """Waits for the next response; None at the end.
 

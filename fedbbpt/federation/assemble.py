@@ -160,7 +160,8 @@ def client(
     else:
         half = method.half(objectives)
     codec = codec_of(settings.codec, kept=settings.kept, point=method.point)
-    return Agent(half, objectives, codec, keepsake, settings.sampling, private)
+    secure = settings.secure_threshold is not None
+    return Agent(half, objectives, codec, keepsake, settings.sampling, private, secure=secure)
 
 
 def owner(

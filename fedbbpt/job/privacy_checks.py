@@ -3,8 +3,12 @@
 import json
 from typing import TYPE_CHECKING
 
+from fedbbpt.codecs import SPARSE
+from fedbbpt.errors import InvalidJob
 from fedbbpt.job.privacy_section import PrivacySection
 from fedbbpt.methods.method import AnyMethod
+from fedbbpt.secure.fixed_point import MOST_CLIENTS
+from fedbbpt.secure.graph import LEAST_CLIENTS
 from fedbbpt.toml.section import contradiction
 
 if TYPE_CHECKING:
@@ -19,12 +23,57 @@ def check_privacy(job: "Job", method: AnyMethod) -> None:
         method: Its method.
     """
     if job.privacy.aggregation == "secure":
-        what = "this version has no secure aggregation"
-        raise contradiction("privacy.aggregation", what, '"plain"')
+        _check_secure(job, method)
     if job.privacy.epsilon:
         _check_noise(job, method)
     else:
         _check_unused(job.privacy)
+
+
+def _check_secure(job: "Job", method: AnyMethod) -> None:
+    """Raises the error of a job whose rounds secure aggregation cannot sum."""
+    key, cohort, codec = "privacy.aggregation", job.cohort, job.codec
+    if not _linear(job, method):
+        why = _NEEDS.get(method.name, "its server needs each client's update, and not only their sum")
+        fix = '"plain", or method.name = "fed-cma" or "fed-readout"'
+        raise contradiction(key, f"{method.name} cannot use secure aggregation: {why}", fix)
+    if cohort.mode == "async":
+        what = "all clients of a sum answer the same round, and asynchronous rounds mix several"
+        raise contradiction("cohort.mode", what, '"sync", or privacy.aggregation = "plain"')
+    for name in ("uplink", "downlink"):
+        if getattr(codec, name) in SPARSE:
+            what = "sums need the same numbers from all clients, and a sparse codec sends each client's largest"
+            raise contradiction(f"codec.{name}", what, '"auto", or privacy.aggregation = "plain"')
+    if codec.uplink not in ("auto", "float32"):
+        what = f"{json.dumps(codec.uplink)} has no effect: masked updates are numbers of fixed point of 64 bits"
+        raise contradiction("codec.uplink", what, '"auto", or privacy.aggregation = "plain"')
+    least, most = min(cohort.clients, cohort.size or cohort.clients), cohort.clients
+    if least < LEAST_CLIENTS:
+        where = "cohort.size" if cohort.size and cohort.size < LEAST_CLIENTS else "cohort.clients"
+        what = f"a sum of {least} client(s) tells what one of them sent"
+        raise contradiction(where, what, f'at least {LEAST_CLIENTS}, or privacy.aggregation = "plain"')
+    if most > MOST_CLIENTS:
+        what = f"{most} times the largest number of one client exceeds the 63 bits of a sum"
+        raise contradiction("cohort.clients", what, f'at most {MOST_CLIENTS}, or privacy.aggregation = "plain"')
+    if cohort.over_sample > 1:
+        what = "clients whose answers a round does not need would count as dropped, which takes two more steps a round"
+        raise contradiction("cohort.over_sample", what, '1, or privacy.aggregation = "plain"')
+
+
+_NEEDS = {
+    "fed-bpt": "its server needs each client's mean and losses, to weigh them one by one",
+    "fed-bbpt": "with these settings its server needs each client's scores, and not only their sum",
+    "fed-sp": "the model's owner takes turns of its own, whose update is no sum",
+}
+
+
+def _linear(job: "Job", method: AnyMethod) -> bool:
+    """Returns whether the method's server needs no more than a sum, or whether that depends on data, here unread."""
+    try:
+        space = job.task.prompt.space(job.run.seed, len(job.task.labels) or 2)
+    except InvalidJob:
+        return True
+    return method.sums(method.settings(job.method), space) is not None
 
 
 def _check_unused(privacy: PrivacySection) -> None:

@@ -4,7 +4,7 @@ from fedbbpt import seeds
 from fedbbpt.errors import InvalidJob
 from fedbbpt.job.config import Job
 from fedbbpt.limits import MAX_CLASSES, MAX_UPDATE_BYTES
-from fedbbpt.methods import downlink_codec, told_settings, uplink_codec
+from fedbbpt.methods import WHOLE, downlink_codec, told_settings, uplink_codec
 from fedbbpt.types import Auxiliary, RunSettings, Sampling, TaskSpec
 
 DEFAULT_TEMPLATE = "{prompt} {text}"
@@ -50,13 +50,14 @@ def run_settings(
     Raises:
         InvalidJob: The job's task is not complete.
     """
+    secure = job.privacy.aggregation == "secure"
     return RunSettings(
         run_id=run_id,
         task=task_spec(job),
         labels=job.task.labels,
         space=job.space(),
         method=told_settings(job.definition(), job.method),
-        codec=uplink_codec(job.definition(), job.method, job.space(), job.codec.uplink),
+        codec=WHOLE if secure else uplink_codec(job.definition(), job.method, job.space(), job.codec.uplink),
         downlink=downlink_codec(job.definition(), job.method, job.space(), job.codec.downlink),
         kept=job.codec.kept,
         rounds=job.run.rounds,
@@ -65,4 +66,5 @@ def run_settings(
         max_update_bytes=MAX_UPDATE_BYTES,
         auxiliary=auxiliary,
         sampling=Sampling(job.method.batch_examples, job.method.dev_every, seeds.derive(job.run.seed, "batches")),
+        secure_threshold=job.privacy.threshold if secure else None,
     )

@@ -35,6 +35,7 @@ from fedbbpt.secure.messages import (
     Inbox,
     Keys,
     Masked,
+    Refusal,
     Reveal,
     Roster,
     Shares,
@@ -143,7 +144,7 @@ class SecureClient:
                 round,
                 ", ".join(sorted(self._revealed[1])),
             )
-            return []
+            return [Refusal(message.epoch, message.attempt, tuple(sorted(self._revealed[1])))]
         return [epoch.consent()] if message.dropped else [self._reveal(epoch)]
 
     def _reveal(self, epoch: "_Epoch") -> Reveal:

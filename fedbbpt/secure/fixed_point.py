@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidUpdate
-from fedbbpt.types import Arrays, Measurement, Update
+from fedbbpt.types import Measurement, Update
 
 SCALE = 2.0**24
 LARGEST = 2**51
@@ -76,7 +76,7 @@ def _fixed(array: npt.NDArray[np.generic], where: str) -> npt.NDArray[np.int64]:
 def decoded(total: npt.NDArray[np.uint64], layout: Layout) -> tuple[Update, int]:
     """Returns the sum of updates and the number of clients in it."""
     numbers = total.view(np.int64)
-    arrays: Arrays = {}
+    arrays: dict[str, npt.NDArray[np.float64]] = {}
     at = 0
     for name in sorted(layout.shapes):
         size = math.prod(layout.shapes[name])

@@ -118,7 +118,24 @@ class Reveal:
     """None where the neighbour's box could not be read."""
 
 
-FromClient: TypeAlias = Keys | Shares | Masked | Consent | Reveal
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The client has revealed for this round already, for other survivors."""
+
+    epoch: int
+    attempt: int
+    survivors: tuple[str, ...]
+    """Those that it has revealed for, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The client has an answer to the task of a round, and no attempt asks for it."""
+
+    round: int
+
+
+FromClient: TypeAlias = Keys | Shares | Masked | Consent | Reveal | Refusal | Waiting
 FromServer: TypeAlias = Roster | Inbox | Attempt | Survivors | Signatures
 
 

@@ -24,15 +24,18 @@ from fedbbpt.secure.messages import (
     ATTEMPTS,
     Attempt,
     Consent,
+    FromClient,
     FromServer,
     Inbox,
     Keys,
     Masked,
+    Refusal,
     Reveal,
     Roster,
     Shares,
     Signatures,
     Survivors,
+    Waiting,
     signed_text,
 )
 
@@ -121,6 +124,12 @@ class SecureServer:
         found = set(answered)
         return frozenset(name for name, index in self._index.items() if index not in found)
 
+    @property
+    def dropped(self) -> frozenset[str]:
+        """The clients whose answers the open attempt does not sum."""
+        gone = self._attempt.dropped if self._attempt is not None else ()
+        return frozenset(self.roster.members[index][0] for index in gone)
+
     def begin(self, round: int, length: int) -> None:
         """Begins the next attempt, for the round's answers of `length` numbers, in place of an open one, if any."""
         assert self.attempts_left and self.step is not Step.SHARES, "the epoch is ready, and has an attempt left"
@@ -130,7 +139,7 @@ class SecureServer:
         for messages in self.sent.values():
             messages[2:] = [attempt]
 
-    def take(self, client_id: str, message: Shares | Masked | Consent | Reveal) -> bool:
+    def take(self, client_id: str, message: FromClient) -> bool:
         """Takes what a client sends, and goes on if the step is complete. Returns whether it was of use.
 
         A message that came before, or belongs to another epoch, attempt or step, is of no use and does nothing.
@@ -139,6 +148,8 @@ class SecureServer:
             InvalidRequest: The message is of the open step, and wrong.
         """
         index = self._index.get(client_id)
+        if isinstance(message, Keys | Refusal | Waiting):
+            return False  # for whoever chooses the clients of the next epoch
         if index is None or message.epoch != self.roster.epoch:
             return False
         if isinstance(message, Shares):

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from fedbbpt.secure.messages import FromServer
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.types import Receipt, RunState, TaskId
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.wire.messages.coordinator_messages import own_part, receipt_part
+from fedbbpt.wire.messages.secure_messages import secure_part
 
 _HEARTBEAT = pb.TakePartResponse(heartbeat=pb.Heartbeat()).SerializeToString()
 _RECEIPTS = {receipt: receipt_part(receipt) for receipt in Receipt}
@@ -31,6 +33,10 @@ class ClientStream:
         self._named, self._own = "", b""
         self._sent: TaskId | None = None
         self._receipts: list[Receipt] = []
+        self._asked: list[FromServer] = []
+        """What this stream has sent of secure aggregation's epoch and its open attempt."""
+        self._masked: int | None = None
+        """The round of the masked answer that has no receipt yet."""
         self._problem: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._spoken_at = run.now()
@@ -43,6 +49,11 @@ class ClientStream:
             self._receipts.append(answer)
         else:
             self._problem = answer
+        self.wake()
+
+    def masked(self, round: int) -> None:
+        """Sends the receipt of a masked answer when its round has ended."""
+        self._masked = round
         self.wake()
 
     def wake(self) -> None:
@@ -84,13 +95,36 @@ class ClientStream:
             timer.cancel()
 
     def _due(self) -> list[bytes]:
+        self._find_receipt()
         receipts, self._receipts = [_RECEIPTS[receipt] for receipt in self._receipts], []
         messages = [] if self._problem else self._events()
+        parts = [] if self._problem or self._ended else self._secure_parts()
+        if parts and messages:
+            messages[0] += parts.pop(0)
+        messages += parts
         if receipts and messages:
             messages[0] += receipts.pop()
         if self._problem and not receipts:
             raise self._problem
         return receipts + messages
+
+    def _find_receipt(self) -> None:
+        coordinator = self._run.coordinator
+        if self._masked is not None:
+            receipt = coordinator.receipt(coordinator.client_of(self._session), self._masked)
+            if receipt is not None:
+                self._receipts.append(receipt)
+                self._masked = None
+
+    def _secure_parts(self) -> list[bytes]:
+        """Returns what is due of secure aggregation, each a serialised TakePartResponse."""
+        coordinator = self._run.coordinator
+        if coordinator.secure is None:
+            return []
+        due = coordinator.secure.due(coordinator.client_of(self._session))
+        new = [message for message in due if not any(message is sent for sent in self._asked)]
+        self._asked = list(due)
+        return [secure_part(message) for message in new]
 
     def _events(self) -> list[bytes]:
         coordinator = self._run.coordinator

@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import (
+    InvalidJob,
     InvalidPlugin,
+    InvalidRequest,
     InvalidUpdate,
     NoResultYet,
     NotFound,
@@ -36,6 +38,8 @@ from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.methods.stale_updates import check_moves_updates
 from fedbbpt.methods.starting import started
+from fedbbpt.secure import fixed_point
+from fedbbpt.secure.messages import FromClient, Keys, Masked, Waiting
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
 from fedbbpt.server.cached_store import CachedStore
@@ -52,10 +56,12 @@ from fedbbpt.server.round import (
     Round,
     TimePassed,
     UpdateSubmitted,
+    closed_by_sum,
     receipt_for,
     step,
     with_received,
 )
+from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.server.sessions import SessionTable
 from fedbbpt.server.staleness import Begun, counted_late, measured
 from fedbbpt.types import (
@@ -127,6 +133,7 @@ class Coordinator:
             StoreError: the store cannot be read.
             InvalidTensor, InvalidUpdate: an update in the store does not fit the method.
             InvalidPlugin: the method contradicts itself.
+            InvalidJob: the method's updates cannot be summed by secure aggregation.
         """
         self.settings = settings
         self.status_version = 0
@@ -153,6 +160,12 @@ class Coordinator:
         """The round of the last task of each client whose stream has brought it one, in an asynchronous run."""
         self._begun: dict[int, Begun] = {}
         """The earlier rounds whose tasks can still be answered."""
+        threshold = settings.secure_threshold
+        if threshold is not None and not method.linear:
+            what = f"{method_name} cannot use secure aggregation: its server needs more than the sum of the updates"
+            raise InvalidJob(what, where="privacy.aggregation", fix='"plain", or a linear method')
+        self.secure = None if threshold is None else SecureRounds(threshold, cohort.quorum)
+        """The sums of a run with secure aggregation; None if updates come in the clear."""
         if cohort.buffer:
             check_moves_updates(method, method_name)
         snapshot = self._store.snapshot
@@ -320,6 +333,32 @@ class Coordinator:
         self.tick(now)
         return answers
 
+    def take_secure(self, session: str, message: FromClient, now: float) -> None:
+        """Takes what a client says in secure aggregation. The sum of a round is stored before anybody has a receipt.
+
+        Raises SessionUnknown, SessionEvicted, InvalidRequest.
+        """
+        client_id = self._sessions.client(session)
+        if self.secure is None:
+            raise InvalidRequest("this run has no secure aggregation", where="secure", fix="an update in the clear")
+        version = self.secure.version
+        if isinstance(message, Masked | Waiting):
+            self._answers(client_id)
+            if message.round < self._round.number:
+                self._readmit(client_id)
+        self.secure.take(client_id, message)
+        self.tasks_version += self.secure.version != version
+        if isinstance(message, Keys) or self.secure.version != version:
+            self.tick(now)
+
+    def receipt(self, client_id: str, round: int) -> Receipt | None:
+        """Returns what became of a client's masked answer to a round; None while the round is open."""
+        if not self.state.ended and round >= self._round.number:
+            return None
+        member = self._store.members.get(client_id)
+        counted = member is not None and member.counted is not None and member.counted >= round
+        return Receipt.COUNTED if counted else Receipt.TOO_LATE
+
     def _keep(
         self, following: Round, stored: Sequence[tuple[TaskId, Update]], decoded: Mapping[Key, Update], now: float
     ) -> None:
@@ -437,9 +476,27 @@ class Coordinator:
             self._store.put_members(asked)
             self._enrol(asked)
 
+    def _layout(self) -> fixed_point.Layout:
+        """Returns the form of the open round's vectors in secure aggregation."""
+        searches = self._round.phase is not Phase.EVALUATE
+        expected = self._method.expected(self._state) if searches and self._state is not None else {}
+        shapes = {name: form for name, form in expected.items() if isinstance(form, tuple)}
+        return fixed_point.Layout(shapes, 0 if searches else len(self._broadcast.get(FINALISTS, ())))
+
+    def _summed(self, keys: Sequence[Key]) -> Update:
+        """Returns the sum of the open round in secure aggregation: that of masked answers, or that of a simulation."""
+        assert self.secure is not None, "secure aggregation"
+        if (total := self.secure.total) is not None:
+            return fixed_point.decoded(total.values, self._layout())[0]
+        stored = lambda: self._store.updates(range(self._round.number, self._round.number + 1))  # noqa: E731
+        vectors = [each.arrays[fixed_point.VALUES].view(np.uint64) for each in self._decoded.counted(keys, stored)]
+        return fixed_point.decoded(fixed_point.summed(vectors), self._layout())[0]
+
     def _decode(self, key: Key, update: Update) -> Update:
         client_id, number = key
         self._measured[key] = update.measurement
+        if self.secure is not None:
+            return replace(update, client_id=client_id)
         if number < self._round.number:
             begun, staleness = self._begun[number], self._round.number - number
             decoded = decode_update(update, self._codec, self._method.expected(begun.state), begun.broadcast)
@@ -520,9 +577,18 @@ class Coordinator:
             self._start_when_enough()
             self._advance(now)
             self._ask_again(now)
+            if self.secure is not None:
+                self._see_secure()
         except StoreError as error:
             log.error("%s; trying again in %g s", error, STORE_RETRY_SECONDS)
             self._retry_at = now + STORE_RETRY_SECONDS
+
+    def _see_secure(self) -> None:
+        """Lets secure aggregation go on with the clients of the open round."""
+        assert self.secure is not None, "secure aggregation"
+        version = self.secure.version
+        self.secure.see(self._round.cohort, self._round.excused)
+        self.tasks_version += self.secure.version != version
 
     @property
     def missing(self) -> int:
@@ -610,6 +676,8 @@ class Coordinator:
         counted = ((key, stored[key]) for key in answered if running)
         self._decoded = Answers(counted, self._decode, linear=self._method.linear)
         self._opened = None
+        if self.secure is not None:
+            self.secure.open(number if running and snapshot else None, self._layout().length)
         self.status_version += 1
         self.tasks_version += 1
 
@@ -638,7 +706,10 @@ class Coordinator:
     def _advance(self, now: float) -> None:
         while True:
             self._opened = now if self._opened is None else self._opened
-            following, effects = step(self._round, TimePassed(now))
+            if self.secure is not None and (total := self.secure.total) is not None:
+                following, effects = closed_by_sum(self._round, total.clients)
+            else:
+                following, effects = step(self._round, TimePassed(now))
             match effects:
                 case (CloseRound() as close,):
                     self._close(close, now - self._opened)
@@ -646,7 +717,10 @@ class Coordinator:
                     self._silent |= dict.fromkeys(close.missing, again)
                     self._excuse()
                 case (ExtendRound(missing),):
-                    self._extend(missing, following)
+                    if self.secure is not None and self.secure.time_is_up():
+                        self._round = following
+                    else:
+                        self._extend(missing, following)
                 case _:
                     self._round = following
                     return
@@ -655,7 +729,11 @@ class Coordinator:
         snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
         assert snapshot is not None, "a round is open"
         keys = sorted([*((client_id, number) for client_id in close.clients), *close.stale])
-        updates = self._decoded.counted(keys, lambda: self._store.updates(self._answerable(snapshot)))
+        updates: Sequence[Update]
+        if self.secure is not None:
+            updates = [self._summed(keys)]
+        else:
+            updates = self._decoded.counted(keys, lambda: self._store.updates(self._answerable(snapshot)))
         # Sorted, so that the last round of a client is the one that stays.
         counted = [replace(members[client_id], counted=round) for client_id, round in dict(keys).items()]
         if self._round.phase is Phase.TUNE:
@@ -758,6 +836,8 @@ class Coordinator:
         self._sessions.close_client(client_id)
         self._answers(client_id)
         self._ptms.pop(client_id, None)
+        if self.secure is not None:
+            self.secure.forget(client_id)
         self.tasks_version += 1  # its stream ends
         self.tick(now)
 

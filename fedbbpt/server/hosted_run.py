@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fedbbpt.methods.replay import Told
+from fedbbpt.secure.messages import FromClient
+from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.types import (
     Forms,
     Hello,
@@ -56,6 +58,19 @@ class HostedRun(Protocol):
     @property
     def told(self) -> Told | None:
         """The open round's broadcast for clients that replay; None if all clients get it whole."""
+        ...
+
+    @property
+    def secure(self) -> SecureRounds | None:
+        """The sums of a run with secure aggregation; None if updates come in the clear."""
+        ...
+
+    def take_secure(self, session: str, message: FromClient, now: float) -> None:
+        """Takes what a client says in secure aggregation."""
+        ...
+
+    def receipt(self, client_id: str, round: int) -> Receipt | None:
+        """Returns what became of a client's masked answer to a round; None while the round is open."""
         ...
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fedbbpt.methods.replay import News, Told
+from fedbbpt.secure.messages import FromClient
 from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.group_commit import GroupCommit
 from fedbbpt.server.hosted_run import HostedRun, Submission
@@ -120,6 +121,11 @@ class LiveRun:
         Raises what `Coordinator.submit` raises.
         """
         return await self._updates.put(submission)
+
+    def take_secure(self, session: str, message: FromClient) -> None:
+        """Takes what a client says in secure aggregation. Raises what `Coordinator.take_secure` raises."""
+        with self.notifying() as coordinator:
+            coordinator.take_secure(session, message, self.now())
 
     def submit_then(self, submission: Submission, answer: Callable[[Receipt | Exception], None]) -> None:
         """Submits an update as `submit` does, and calls `answer` with the receipt or the error."""

@@ -171,6 +171,15 @@ def with_received(round: Round, keys: Collection[Key]) -> Round:
     return replace(round, received=received, stale=stale)
 
 
+def closed_by_sum(round: Round, clients: Collection[str]) -> tuple[Round, tuple[Effect, ...]]:
+    """Returns the round after secure aggregation has summed the answers of these clients, and how it closes.
+
+    Those that it did not wait for lapse, as after a deadline.
+    """
+    missing = tuple(sorted(round.cohort - set(clients)))
+    return replace(round, closed=True), (CloseRound(tuple(sorted(clients)), missing),)
+
+
 def _only_excused_miss(round: Round) -> bool:
     # Counted first, because it is asked at each update.
     return len(round.received) + len(round.excused) >= len(round.cohort) and round.missing <= round.excused

@@ -19,6 +19,7 @@ from fedbbpt.errors import ChecksumMismatch, InvalidRequest, InvalidTensor, Sess
 from fedbbpt.host.allocator import keep_freed_memory
 from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, AUXILIARY_CHUNKS_READ, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import SETTINGS
+from fedbbpt.secure.messages import Masked, Waiting
 from fedbbpt.server.client_stream import ClientStream
 from fedbbpt.server.hosted_run import HostedRun, Submission
 from fedbbpt.server.live_run import LiveRun
@@ -29,7 +30,7 @@ from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import CallInterceptor
-from fedbbpt.wire.messages import coordinator_messages
+from fedbbpt.wire.messages import coordinator_messages, secure_messages
 from fedbbpt.wire.tensors import Assembler, labelled
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
 
@@ -148,6 +149,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 header = request.header
                 run, session = self._run(header.session, context)
                 run.coordinator.client_of(session)  # before any bytes of a stranger are buffered
+                _check_in_the_clear(run)
                 assembler = Assembler(header.arrays, run.coordinator.settings.max_update_bytes)
             elif part == "chunk" and assembler is not None:
                 assembler.add(request.chunk)
@@ -192,12 +194,24 @@ async def _read_updates(
             part = request.WhichOneof("part")
             if part == "update":
                 run.coordinator.client_of(session)
+                _check_in_the_clear(run)
                 arrays = _arrays(run.coordinator, request.update)
                 run.submit_then(_submission(run, session, request.update, arrays), stream.answer)
+            elif part == "secure":
+                message = secure_messages.from_client(request.secure)
+                run.take_secure(session, message)
+                if isinstance(message, Masked | Waiting):
+                    stream.masked(message.round)
             elif part != "heartbeat":
                 raise InvalidRequest(f"part {part!r}", where="part", fix="an update or a heartbeat")
     except Exception as error:
         stream.answer(error)
+
+
+def _check_in_the_clear(run: LiveRun) -> None:
+    if run.coordinator.secure is not None:
+        what, fix = "an update in the clear in a run with secure aggregation", "a masked answer, in `secure`"
+        raise InvalidRequest(what, where="update", fix=fix)
 
 
 def _arrays(coordinator: HostedRun, header: pb.UpdateHeader) -> Arrays:

@@ -199,6 +199,8 @@ class RunSettings:
     auxiliary: Auxiliary | None = None
     """The model that the clients of a white-box method train; None for other methods."""
     sampling: Sampling = Sampling()
+    secure_threshold: float | None = None
+    """The share of a client's neighbours that secure aggregation needs; None if updates travel in the clear."""
 
 
 class RunState(StrEnum):

@@ -185,6 +185,7 @@ class JoinResponse(_message.Message):
     RUN_NAME_FIELD_NUMBER: _builtins.int
     DOWN_CODEC_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
+    SECURE_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Names the session in all later calls."""
     run_id: _builtins.str
@@ -230,6 +231,12 @@ class JoinResponse(_message.Message):
     def down_codec(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
         """The codec of the news of broadcasts, for clients that replay. CODEC_FLOAT32: the method's own replay, or none."""
 
+    @_builtins.property
+    def secure(self) -> Global___SecureAggregation:
+        """Present if the run's updates are summed by secure aggregation. The client then sends no `update`, but its answers
+        masked, in `secure`.
+        """
+
     def __init__(
         self,
         *,
@@ -248,14 +255,39 @@ class JoinResponse(_message.Message):
         run_name: _builtins.str = ...,
         down_codec: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         kept: _builtins.float = ...,
+        secure: Global___SecureAggregation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "sampling", b"sampling", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "sampling", b"sampling", "secure", b"secure", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "down_codec", b"down_codec", "heartbeat", b"heartbeat", "kept", b"kept", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "session", b"session", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "down_codec", b"down_codec", "heartbeat", b"heartbeat", "kept", b"kept", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "secure", b"secure", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
+
+@_typing.final
+class SecureAggregation(_message.Message):
+    """SecureAggregation says how the updates of a run are summed. docs/protocol.md, "Secure aggregation", defines keys,
+    masks and what a client must refuse.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """The share of a client's neighbours that must stay until its round ends: above 0.5, at most 1."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureAggregation: _TypeAlias = SecureAggregation  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
@@ -380,6 +412,7 @@ class TakePartRequest(_message.Message):
     OPENING_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    SECURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opening(self) -> Global___Opening: ...
     @_builtins.property
@@ -388,18 +421,23 @@ class TakePartRequest(_message.Message):
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def secure(self) -> Global___SecureRequest:
+        """Only in runs with secure aggregation: first the client's keys, right after the opening, and then its replies."""
+
     def __init__(
         self,
         *,
         opening: Global___Opening | None = ...,
         update: Global___UpdateHeader | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        secure: Global___SecureRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "opening", b"opening", "part", b"part", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "opening", b"opening", "part", b"part", "secure", b"secure", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "opening", b"opening", "part", b"part", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "opening", b"opening", "part", b"part", "secure", b"secure", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["opening", "update", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["opening", "update", "heartbeat", "secure"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -447,8 +485,11 @@ class TakePartResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    SECURE_FIELD_NUMBER: _builtins.int
     receipt: Global___Receipt.ValueType
-    """Answers the update that was sent on this stream. Unspecified: this message answers none."""
+    """Answers the update that was sent on this stream, or, in runs with secure aggregation, says what became of the
+    client's masked answer once its round has ended. Unspecified: this message answers none.
+    """
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
     @_builtins.property
@@ -459,6 +500,10 @@ class TakePartResponse(_message.Message):
 
     @_builtins.property
     def finished(self) -> Global___Finished: ...
+    @_builtins.property
+    def secure(self) -> Global___SecureResponse:
+        """Only in runs with secure aggregation. May come with a task, and belongs before it."""
+
     def __init__(
         self,
         *,
@@ -467,16 +512,503 @@ class TakePartResponse(_message.Message):
         chunk: _tensor_pb2.TensorChunk | None = ...,
         finished: Global___Finished | None = ...,
         receipt: Global___Receipt.ValueType = ...,
+        secure: Global___SecureResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "secure", b"secure", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "receipt", b"receipt", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "receipt", b"receipt", "secure", b"secure", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["heartbeat", "task", "chunk", "finished"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___TakePartResponse: _TypeAlias = TakePartResponse  # noqa: Y015
+
+@_typing.final
+class SecureRequest(_message.Message):
+    """SecureRequest is what a client says in secure aggregation. A new stream repeats what has been sent before, and so
+    may the client: whatever the coordinator has already, it ignores.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    REVEAL_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> Global___SecureKeys: ...
+    @_builtins.property
+    def shares(self) -> Global___SecureShares: ...
+    @_builtins.property
+    def masked(self) -> Global___SecureMasked: ...
+    @_builtins.property
+    def consent(self) -> Global___SecureConsent: ...
+    @_builtins.property
+    def reveal(self) -> Global___SecureReveal: ...
+    @_builtins.property
+    def refusal(self) -> Global___SecureRefusal: ...
+    @_builtins.property
+    def waiting(self) -> Global___SecureWaiting: ...
+    def __init__(
+        self,
+        *,
+        keys: Global___SecureKeys | None = ...,
+        shares: Global___SecureShares | None = ...,
+        masked: Global___SecureMasked | None = ...,
+        consent: Global___SecureConsent | None = ...,
+        reveal: Global___SecureReveal | None = ...,
+        refusal: Global___SecureRefusal | None = ...,
+        waiting: Global___SecureWaiting | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "keys", b"keys", "masked", b"masked", "part", b"part", "refusal", b"refusal", "reveal", b"reveal", "shares", b"shares", "waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "keys", b"keys", "masked", b"masked", "part", b"part", "refusal", b"refusal", "reveal", b"reveal", "shares", b"shares", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["keys", "shares", "masked", "consent", "reveal", "refusal", "waiting"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___SecureRequest: _TypeAlias = SecureRequest  # noqa: Y015
+
+@_typing.final
+class SecureResponse(_message.Message):
+    """SecureResponse is what the coordinator asks of a client in secure aggregation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROSTER_FIELD_NUMBER: _builtins.int
+    INBOX_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SURVIVORS_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def roster(self) -> Global___SecureRoster: ...
+    @_builtins.property
+    def inbox(self) -> Global___SecureInbox: ...
+    @_builtins.property
+    def attempt(self) -> Global___SecureAttempt: ...
+    @_builtins.property
+    def survivors(self) -> Global___SecureSurvivors: ...
+    @_builtins.property
+    def signatures(self) -> Global___SecureSignatures: ...
+    def __init__(
+        self,
+        *,
+        roster: Global___SecureRoster | None = ...,
+        inbox: Global___SecureInbox | None = ...,
+        attempt: Global___SecureAttempt | None = ...,
+        survivors: Global___SecureSurvivors | None = ...,
+        signatures: Global___SecureSignatures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "inbox", b"inbox", "part", b"part", "roster", b"roster", "signatures", b"signatures", "survivors", b"survivors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "inbox", b"inbox", "part", b"part", "roster", b"roster", "signatures", b"signatures", "survivors", b"survivors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["roster", "inbox", "attempt", "survivors", "signatures"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___SecureResponse: _TypeAlias = SecureResponse  # noqa: Y015
+
+@_typing.final
+class SecureKeys(_message.Message):
+    """SecureKeys are the public keys of a client's session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FIELD_NUMBER: _builtins.int
+    agreement: _builtins.bytes
+    """X25519, 32 bytes: for the keys that two clients share."""
+    verification: _builtins.bytes
+    """Ed25519, 32 bytes: of the client's signatures."""
+    def __init__(
+        self,
+        *,
+        agreement: _builtins.bytes = ...,
+        verification: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "verification", b"verification"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureKeys: _TypeAlias = SecureKeys  # noqa: Y015
+
+@_typing.final
+class SecureRoster(_message.Message):
+    """SecureRoster begins an epoch: 16 attempts of the same clients. All of them get the same roster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """A number that was not used before, 0 to 2^63 - 1."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecureMember]:
+        """At least 3, sorted by the bytes of their ids. The index of a client is its place, from 0."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        members: _abc.Iterable[Global___SecureMember] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureRoster: _TypeAlias = SecureRoster  # noqa: Y015
+
+@_typing.final
+class SecureMember(_message.Message):
+    """SecureMember is a client of an epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    client_id: _builtins.str
+    @_builtins.property
+    def keys(self) -> Global___SecureKeys: ...
+    def __init__(
+        self,
+        *,
+        client_id: _builtins.str = ...,
+        keys: Global___SecureKeys | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureMember: _TypeAlias = SecureMember  # noqa: Y015
+
+@_typing.final
+class SecureShares(_message.Message):
+    """SecureShares answers a roster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    BOXES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    @_builtins.property
+    def boxes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """For each neighbour, in the order of their indices: the client's shares for it, sealed, 272 bytes."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        boxes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureShares: _TypeAlias = SecureShares  # noqa: Y015
+
+@_typing.final
+class SecureInbox(_message.Message):
+    """SecureInbox gives a client what its neighbours sealed for it. The epoch is complete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    BOXES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    @_builtins.property
+    def boxes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """From each neighbour, in the order of their indices."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        boxes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureInbox: _TypeAlias = SecureInbox  # noqa: Y015
+
+@_typing.final
+class SecureAttempt(_message.Message):
+    """SecureAttempt asks for the client's masked answer to the task of a round."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    attempt: _builtins.int
+    """0 to 15, and higher than that of the last attempt of the epoch."""
+    round: _builtins.int
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureAttempt: _TypeAlias = SecureAttempt  # noqa: Y015
+
+@_typing.final
+class SecureMasked(_message.Message):
+    """SecureMasked is a client's masked answer to its task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    attempt: _builtins.int
+    round: _builtins.int
+    values: _builtins.bytes
+    """The vector, 8 bytes for each number, least significant byte first."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        round: _builtins.int = ...,
+        values: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "round", b"round", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureMasked: _TypeAlias = SecureMasked  # noqa: Y015
+
+@_typing.final
+class SecureSurvivors(_message.Message):
+    """SecureSurvivors says whose answers an attempt will sum: those of all clients of the epoch except the dropped ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    attempt: _builtins.int
+    @_builtins.property
+    def dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Indices in ascending order. Empty: the client answers with `reveal`; otherwise with `consent`."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        dropped: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "dropped", b"dropped", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureSurvivors: _TypeAlias = SecureSurvivors  # noqa: Y015
+
+@_typing.final
+class SecureWaiting(_message.Message):
+    """SecureWaiting says that the client has an answer to the task of a round, and that no attempt asks for it. The client
+    gets its receipt when the round has ended.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    round: _builtins.int
+    def __init__(
+        self,
+        *,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureWaiting: _TypeAlias = SecureWaiting  # noqa: Y015
+
+@_typing.final
+class SecureConsent(_message.Message):
+    """SecureConsent signs the survivors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    attempt: _builtins.int
+    signature: _builtins.bytes
+    """Ed25519, 64 bytes."""
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """For each dropped neighbour, in the order of their indices: the seed of the common mask of this attempt, 32 bytes."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+        seeds: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "seeds", b"seeds", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureConsent: _TypeAlias = SecureConsent  # noqa: Y015
+
+@_typing.final
+class SecureSignatures(_message.Message):
+    """SecureSignatures shows a client that its neighbours have signed the survivors. It answers with `reveal`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    attempt: _builtins.int
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecureSignature]: ...
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        signatures: _abc.Iterable[Global___SecureSignature] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "signatures", b"signatures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureSignatures: _TypeAlias = SecureSignatures  # noqa: Y015
+
+@_typing.final
+class SecureSignature(_message.Message):
+    """SecureSignature is the signature of one neighbour."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The neighbour's index."""
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureSignature: _TypeAlias = SecureSignature  # noqa: Y015
+
+@_typing.final
+class SecureReveal(_message.Message):
+    """SecureReveal gives the coordinator what unmasks the sum."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    attempt: _builtins.int
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """For each surviving neighbour, in the order of their indices: the share of its secret of this attempt, 16 bytes,
+        least significant byte first; empty if the neighbour's box could not be opened.
+        """
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        shares: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureReveal: _TypeAlias = SecureReveal  # noqa: Y015
+
+@_typing.final
+class SecureRefusal(_message.Message):
+    """SecureRefusal says that the client has revealed for this round already, for other survivors. Only a sum over those
+    can end the round.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SURVIVORS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    attempt: _builtins.int
+    @_builtins.property
+    def survivors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the survivors that the client has revealed for, sorted."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        survivors: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "survivors", b"survivors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureRefusal: _TypeAlias = SecureRefusal  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

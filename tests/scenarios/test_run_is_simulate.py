@@ -20,7 +20,7 @@ from fedbbpt.methods.fed_bpt import FedBptConfig
 from fedbbpt.methods.fed_cma import FedCmaConfig
 from tests.federation import AdvancingLoop, OverGrpc
 from tests.slow import slow_except
-from tests.tiny_run import CLIENTS, Course, fake_ptm, job, job_of_prefixes, job_of_words, undisturbed
+from tests.tiny_run import CLIENTS, Course, fake_ptm, job, job_of_prefixes, job_of_words, secure, undisturbed
 
 BLACK_BOX = [name for name, method in METHODS.items() if not method.white_box]
 COMBINATIONS = [(m, c) for m in BLACK_BOX for c in CODECS if m != "fed-readout" or c == "float32"]
@@ -39,6 +39,19 @@ def test_clients_over_grpc_end_with_the_simulated_prompt(
 ) -> None:
     splits = prepare(job(data, method=method, codec=codec))
     assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
+
+
+@pytest.mark.parametrize("method", ["fed-cma", "fed-readout"])
+def test_sums_of_masked_updates_over_grpc_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, method: str
+) -> None:
+    splits = prepare(secure(job(data, method=method)))
+    course = course_over_grpc(splits, tmp_path, server_loop)
+    assert course == undisturbed(splits)
+    plain = undisturbed(prepare(job(data, method=method)))
+    for report, other in zip(course.reports, plain.reports, strict=True):
+        assert report.train_loss == pytest.approx(other.train_loss, abs=1e-6)
+        assert (report.queries, report.dev_examples) == (other.queries, other.dev_examples)
 
 
 @pytest.mark.parametrize(("method", "codec"), [("fed-bpt", "topk+int8"), ("fedavg-bbt", "topk+float16")])

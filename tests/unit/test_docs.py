@@ -200,7 +200,7 @@ def test_errors_have_the_documented_codes() -> None:
     told = {reason for _, reasons in rows for reason in re.findall(r"[A-Z]\w+", reasons)}
     leaves = {c.__name__ for c in vars(errors).values() if isinstance(c, type) and not c.__subclasses__()}
     elsewhere = {"InvalidJob", "InvalidData", "NoResultYet", "OutputWithheld", "AuditBroken"}
-    elsewhere |= {"PortTaken", "InsecureAddress", "InvalidPlugin", "PluginMissing", "TlsFailed"}
+    elsewhere |= {"PortTaken", "InsecureAddress", "InvalidPlugin", "NotPrivate", "PluginMissing", "TlsFailed"}
     elsewhere |= {"LabelsWithheld", "PtmNotAccepted"}
     unavailable = {name for name in leaves if code_of(getattr(errors, name)("")).name == "UNAVAILABLE"}
     assert leaves - elsewhere - unavailable <= told

@@ -164,6 +164,7 @@ class Relay:
         method = client_method(settings)
         try:
             check_adds(method, settings.codec)
+            check_in_the_clear(settings)
         except InvalidJob:
             self._link.leave()
             raise
@@ -199,6 +200,14 @@ def check_adds(method: ClientMethod, codec: str) -> None:
     if codec in SPARSE:
         what = f"with {codec}, what an update leaves out follows in later ones, and a relay keeps nothing of its sums"
         raise InvalidJob(what, where="codec.uplink", fix="a codec without topk; or clients without a relay")
+
+
+def check_in_the_clear(settings: RunSettings) -> None:
+    """Raises InvalidJob if the run has secure aggregation, whose clients must not trust a relay with their updates."""
+    if settings.secure_threshold is not None:
+        what = "a relay reads its clients' updates to sum them, which secure aggregation hides from everybody"
+        fix = 'privacy.aggregation = "plain"; or clients that join the coordinator itself'
+        raise InvalidJob(what, where="privacy.aggregation", fix=fix)
 
 
 def _white_box(name: str) -> InvalidJob:

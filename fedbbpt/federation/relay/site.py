@@ -16,6 +16,7 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import (
     Conflict,
     InvalidHello,
+    InvalidRequest,
     InvalidUpdate,
     NoResultYet,
     NotFound,
@@ -27,6 +28,7 @@ from fedbbpt.errors import (
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods import ClientMethod
 from fedbbpt.methods.replay import Told
+from fedbbpt.secure.messages import FromClient
 from fedbbpt.server.checks import check_hello, check_name, decode_update
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.round import (
@@ -41,6 +43,7 @@ from fedbbpt.server.round import (
     step,
     with_received,
 )
+from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.server.sessions import SessionTable
 from fedbbpt.types import (
     FINALISTS,
@@ -147,6 +150,17 @@ class Site:
         self._changed(tasks=True)
 
     # Clients
+
+    secure: SecureRounds | None = None
+    """Runs with secure aggregation have no relays."""
+
+    def take_secure(self, session: str, message: FromClient, now: float) -> None:
+        """Refuses what belongs to secure aggregation. Raises InvalidRequest."""
+        raise InvalidRequest("this run has no secure aggregation", where="secure", fix="an update in the clear")
+
+    def receipt(self, client_id: str, round: int) -> Receipt | None:
+        """Returns None: nobody sends masked answers."""
+        return None
 
     def join(self, hello: Hello, now: float) -> tuple[str, RunSettings]:
         """Returns a new session's token and the settings of the run, and evicts the client's session before.

@@ -127,6 +127,7 @@ def join_response(
         heartbeat=duration(heartbeat_seconds),
         auxiliary=_auxiliary_message(settings.auxiliary),
         sampling=pb.Sampling(**asdict(settings.sampling)),
+        secure=None if settings.secure_threshold is None else pb.SecureAggregation(threshold=settings.secure_threshold),
     )
 
 
@@ -179,6 +180,7 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         max_update_bytes=response.max_update_bytes,
         auxiliary=_auxiliary(response.auxiliary) if response.HasField("auxiliary") else None,
         sampling=_sampling(response.sampling) if response.HasField("sampling") else Sampling(),
+        secure_threshold=response.secure.threshold if response.HasField("secure") else None,
     )
 
 
