@@ -88,7 +88,7 @@ class TunedPrompt:
             yield ptm
             return
         card = self.card
-        with open_ptm(card.ptm, revision=card.ptm_revision, **card.model_options()) as opened:
+        with open_ptm(card.model(), revision=card.ptm_revision, **card.model_options()) as opened:
             yield opened
 
 

@@ -85,6 +85,7 @@ def evaluate(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Measure --prompt, and the same model without a prompt too.")
     ] = False,
+    model_name: options.CardModel = "",
     send_labels: options.SendLabels = False,
     json: options.Json = False,
 ) -> None:
@@ -102,7 +103,7 @@ def evaluate(
         raise InvalidInput(what, where="--prompt, --job", fix="one of the two options")
     with err.status("reading the data"):
         subject = (
-            _of_prompt(prompt, data, baseline, service, model, names, send_labels)
+            _of_prompt(prompt, data, baseline, service, model, names, model_name, send_labels)
             if prompt
             else _of_job(job_file, data, service, model, names, send_labels)
         )
@@ -137,6 +138,7 @@ def _of_prompt(
     service: PtmAccess,
     options: ModelOptions,
     names: ColumnNames,
+    named: str,
     send_labels: bool,
 ) -> _Subject:
     if not data:
@@ -146,7 +148,7 @@ def _of_prompt(
     if baseline:
         conditions.append((WITHOUT, NoPrompt(card.space.prompt_tokens), NoPrompt.Z[0]))
     examples = read(data, card.labels, names.columns())
-    opened = open_card(card, service, options, send_labels=send_labels)
+    opened = open_card(card, service, options, named, send_labels=send_labels)
     return _Subject(opened, lambda ptm: card.task(), card.labels, examples, conditions)
 
 

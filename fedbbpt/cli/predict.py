@@ -78,6 +78,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    model_name: options.CardModel = "",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -95,7 +96,7 @@ def predict(
         if out_file is not None:
             write = resources.enter_context(prediction_file(out_file, card.labels, force=force))
         with err.status("loading the model"):
-            ptm = resources.enter_context(open_card(card, service, model))
+            ptm = resources.enter_context(open_card(card, service, model, model_name))
             scorer = PromptScorer(ptm, card.task(), card.space)
         # A bar would be torn apart by the tables, and must not redirect them to standard error.
         hidden = not (err.is_terminal and (out_file or json))

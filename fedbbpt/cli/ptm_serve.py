@@ -62,7 +62,7 @@ class ServedModel:
         Path | None,
         typer.Option(
             help="The file with the key for an openai: or openai-chat: server. "
-            "By default the variable OPENAI_API_KEY holds the key.",
+            "By default the variable OPENAI_API_KEY holds the key, for the server at OPENAI_BASE_URL.",
             show_default=False,
         ),
     ] = None

@@ -14,6 +14,7 @@ from fedbbpt.host.files import atomic_write
 from fedbbpt.prompts import Space
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
+from fedbbpt.ptm.models.loading import is_elsewhere
 from fedbbpt.types import Examples, Precision, PrecisionChoice, TaskSpec
 
 RAISING = 3
@@ -58,6 +59,18 @@ class PromptCard(BaseModel):
         known = set(PrecisionChoice)
         precision = PrecisionChoice(self.ptm_precision if self.ptm_precision in known else PrecisionChoice.AUTO)
         return {"family": self.ptm_family, "precision": precision, "max_length": self.ptm_max_length}
+
+    def model(self, named: str = "") -> str:
+        """Returns the model to load: the one that the user has named, or else the card's.
+
+        Raises:
+            InvalidInput: The user has named none, and the card's is on another server. The texts would go there.
+        """
+        if not named and is_elsewhere(self.ptm):
+            what = f"the prompt's card names a model on another server, {self.ptm}, which would get the texts"
+            fix = "the model by name, if you know its server, or a PTM service in its place"
+            raise InvalidInput(what, where="the prompt's card", fix=fix)
+        return named or self.ptm
 
     def task(self) -> TaskSpec:
         """Returns the task that the PTM scores."""

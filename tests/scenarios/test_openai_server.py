@@ -85,6 +85,7 @@ def running(folder: Path) -> Iterator[OpenAIServer]:
 @pytest.fixture
 def server(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     running.behaviour = Behaviour()
     running.requests.clear()
     return running
@@ -556,6 +557,7 @@ def test_key_is_in_one_header_and_in_no_text(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment\n")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     server.behaviour.refusals = [refusal(503, "sk-environment is busy")]
     ask(start())
     assert {headers["Authorization"] for _, headers, _ in server.requests} == {"Bearer sk-environment"}
@@ -566,6 +568,18 @@ def test_key_is_in_one_header_and_in_no_text(
     with pytest.raises(FedbbptError, match=r"\*\*\* may not"):
         ask(backend)
     assert "sk-" not in caplog.text and "*** is busy" in caplog.text
+
+
+@pytest.mark.parametrize("meant", ["", "https://models.example.org/v1", "http://127.0.0.1:9/v1"])
+def test_key_of_the_environment_goes_to_its_own_server_only(
+    meant: str, start: Start, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kills: a model's name in somebody else's file that sends the user's key to that somebody."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", meant)
+    ask(start())
+    assert not any("Authorization" in headers for _, headers, _ in server.requests)
+    assert "OPENAI_BASE_URL says which server gets it" in caplog.text and "sk-" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.terminal.bundles import PtmAccess
 from fedbbpt.cli.terminal.model_options import ModelOptions
+from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.prompt_file import PromptCard
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
@@ -19,13 +20,28 @@ PATIENCE_SECONDS = 5.0
 
 @contextmanager
 def open_card(
-    card: PromptCard, service: PtmAccess, options: ModelOptions, *, send_labels: bool = False
+    card: PromptCard, service: PtmAccess, options: ModelOptions, named: str = "", *, send_labels: bool = False
 ) -> Iterator[Ptm]:
-    """Opens the service, or the card's model loaded as the run had it, except for the options that are given."""
+    """Opens the service, or the card's model loaded as the run had it, except for the options that are given.
+
+    Args:
+        card: The card of a prompt.
+        service: The service to ask in place of a model that is loaded here.
+        options: How to load the model.
+        named: The model that the user names; "" takes the card's, if it is on this machine.
+        send_labels: Whether labels may go to the service.
+
+    Raises:
+        InvalidInput: The card's model is on another server, and the user has not named it.
+    """
     options.check_loaded_here(service)
     given = options.given()
+    try:
+        model = "" if service.ptm else card.model(named)
+    except InvalidInput as error:
+        raise InvalidInput(error.what, where="--model, --ptm", fix=error.fix) from None
     opened = open_ptm(
-        card.ptm,
+        model,
         address=service.ptm,
         revision="" if given else card.ptm_revision,
         tls=service.tls(),

@@ -18,6 +18,16 @@ RunName = Annotated[
         "--run", metavar="NAME", help="The name of the run, if the coordinator has several.", show_default=False
     ),
 ]
+CardModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="The model to load in place of the one on the prompt's card. A model on another server must be named.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
 SendLabels = Annotated[
     bool,
     typer.Option(

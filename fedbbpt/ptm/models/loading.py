@@ -110,6 +110,11 @@ _SERVERS = ("openai:", "openai-chat:")
 """Beginnings of the names of models behind another server."""
 
 
+def is_elsewhere(model: str) -> bool:
+    """Returns whether a model's name leads to another server, or to a plug-in, which may use any."""
+    return model.startswith(_SERVERS) or _kind(model) is _Kind.PLUGIN
+
+
 class _Kind(Enum):
     """What a model's name says about it, without looking for the model."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedbbpt.federation.prompt_file import read_prompt, write_prompt
 from tests.command_line import CommandLine, Ended, write_job
 
 TEXTS = ["where is parking", "my invoice, please", "the lab\nresult", "naïve ☕"]
@@ -114,6 +115,15 @@ def test_wrong_options_say_what_would_be_right(words: tuple[str, ...], said: str
     write_csv(Path("q.csv"), TEXTS)
     ended = predict(*words)
     assert ended.code == 3 and said in ended.message
+
+
+def test_address_on_a_card_is_not_dialled(predict: CommandLine) -> None:
+    path = Path("out/prompt.safetensors")
+    z, card = read_prompt(path)
+    write_prompt(path, z, card.model_copy(update={"ptm": "openai:m@http://elsewhere.invalid/v1"}))
+    ended = predict("--text", "my invoice")
+    assert ended.code == 3 and "--model, --ptm: the prompt's card names a model on another server" in ended.message
+    assert predict("--text", "my invoice", "--model", "fake").code == 0
 
 
 def test_tables_of_many_batches_have_one_header(predict: CommandLine) -> None:

@@ -42,6 +42,15 @@ def test_z_and_card_are_read_back(tmp_path: Path) -> None:
     assert isinstance(card.space, LatentSpace) and card.space.projection.seed == 2**64 - 1
 
 
+@pytest.mark.parametrize("ptm", ["openai:m@http://elsewhere.org", "openai-chat:m@https://a.org/v1", "plug-in:m"])
+def test_model_on_another_server_is_used_only_if_the_user_names_it(ptm: str) -> None:
+    """Kills: a prompt file whose card sends the user's texts to its author."""
+    card = CARD.model_copy(update={"ptm": ptm})
+    with pytest.raises(InvalidInput, match=r"names a model on another server, .* would get the texts"):
+        card.model()
+    assert card.model(ptm) == ptm and card.model("fake") == "fake" and CARD.model() == "fake"
+
+
 def test_page_names_the_model_that_the_prompt_fits(tmp_path: Path) -> None:
     write_prompt(tmp_path / "prompt.safetensors", Z, CARD)
     page = (tmp_path / "prompt.md").read_text()

@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +60,10 @@ log = logging.getLogger(__name__)
 SPELLING = "openai:MODEL@http://HOST:PORT/v1, or openai-chat: in place of openai:"
 ENDPOINTS: Mapping[str, type[Endpoint[Any]]] = {"openai": Completions, "openai-chat": Chat}
 """The kind of requests, by the prefix of the model's name."""
-KEY_VARIABLE = "OPENAI_API_KEY"
-"""The environment variable with the API key."""
+KEY_VARIABLE, URL_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
+"""The environment variables with the API key, and with the server that it is for."""
+DEFAULT_URL = "https://api.openai.com/v1"
+"""The server that the API key of the environment is for, unless the environment names another."""
 CONCURRENT_REQUESTS = 8
 """Default number of requests at a time."""
 MAX_TOKENS = 2048
@@ -84,7 +87,7 @@ def connect(
 
     Args:
         model: A model in the form SPELLING.
-        key: The API key; empty: that of the environment, if there is one.
+        key: The API key; empty: that of the environment, if there is one and it is for this server.
         threads: Requests at a time; 0: CONCURRENT_REQUESTS.
         pause: Waits for a number of seconds before a retry.
 
@@ -98,12 +101,44 @@ def connect(
             f"{model.partition('//')[0]!r} does not name a model of a server", where="model", fix=SPELLING
         )
     threads = threads or CONCURRENT_REQUESTS
-    server = Server(found[3], key or os.environ.get(KEY_VARIABLE, "").strip(), connections=threads, pause=pause)
+    server = Server(found[3], key or _key_for(found[3]), connections=threads, pause=pause)
     try:
         return OpenAICompatible(server, found[2], ENDPOINTS[found[1]], threads=threads)
     except BaseException:
         server.close()
         raise
+
+
+def _key_for(url: str) -> str:
+    """Returns the API key of the environment if it is for the server at `url`, otherwise "".
+
+    A model's name may come from a file of somebody else, and must not decide who gets the key.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    meant = os.environ.get(URL_VARIABLE, "").strip() or DEFAULT_URL
+    if not key or _origin(url) == _origin(meant):
+        return key
+    log.warning(
+        "%s is for %s and not sent to %s; %s says which server gets it",
+        KEY_VARIABLE,
+        *map(_host, (meant, url)),
+        URL_VARIABLE,
+    )
+    return ""
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Returns scheme, host and port: a key is for one server, and not for another port of its host."""
+    found = urlsplit(url)
+    try:
+        port = found.port
+    except ValueError:
+        port = None  # `Server` says what is wrong with it
+    return found.scheme, found.hostname or "", port or {"http": 80, "https": 443}.get(found.scheme)
+
+
+def _host(url: str) -> str:
+    return _origin(url)[1]
 
 
 class OpenAICompatible:
