@@ -36,6 +36,7 @@ FedbbptError
 ├── Unauthenticated
 │   └── TlsFailed
 ├── PolicyForbids
+├── NotPermitted
 ├── Exhausted
 │   ├── MessageTooLarge
 │   ├── Overloaded
@@ -240,6 +241,10 @@ class TlsFailed(Unauthenticated):
 
 class PolicyForbids(FedbbptError):
     """The provider's policy does not allow the call."""
+
+
+class NotPermitted(FedbbptError):
+    """The caller is known, but its role or its name does not allow the call."""
 
 
 class Exhausted(FedbbptError):

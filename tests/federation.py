@@ -15,6 +15,8 @@ from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.errors import SessionUnknown, UnknownRound
 from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
+from fedbbpt.identity.roles import Role
+from fedbbpt.identity.tokens_file import Token, token_digest
 from fedbbpt.interfaces import Link, Ptm, Store
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.backup_folder import BackupFolder
@@ -91,7 +93,7 @@ class Federation(ABC):
     def client(self, index: int, key: str = "key", link: Link | None = None, ptm: Ptm | None = None) -> Client:
         """Returns a client that has joined."""
         hello = assemble.hello(assemble.client_name(index), key, len(self.splits.train[index % CLIENTS]))
-        return Client(link or self.link(), hello, self.splits, index, ptm or self._ptm)
+        return Client(link or self.link(index), hello, self.splits, index, ptm or self._ptm)
 
     def clients(self) -> list[Client]:
         """Returns as many clients as the run waits for."""
@@ -128,8 +130,8 @@ class Federation(ABC):
         return assemble.coordinator(self.splits.job, settings, self._store, traffic.read)
 
     @abstractmethod
-    def link(self) -> Link:
-        """Returns a new link to the coordinator."""
+    def link(self, index: int = 0) -> Link:
+        """Returns a new link to the coordinator, of the client with this number."""
 
     @abstractmethod
     def advance(self, seconds: float) -> None:
@@ -164,7 +166,7 @@ class InProcess(Federation):
         self.coordinator = self._open(TrafficMeter())
         self.coordinator.tick(self.now)
 
-    def link(self) -> "FunctionLink":
+    def link(self, index: int = 0) -> "FunctionLink":
         return FunctionLink(self)
 
     def advance(self, seconds: float) -> None:
@@ -246,13 +248,29 @@ class AdvancingLoop(asyncio.SelectorEventLoop):
         self._ahead_seconds += seconds
 
 
+MAX_CLIENTS = 100
+"""How many clients have tokens."""
+
+
 @dataclass(frozen=True)
 class Security:
-    """The TLS settings of both ends, and the token that clients send."""
+    """The TLS settings of both ends, and the token of the operator. Each client has one of its own."""
 
     server: ServerTls
     client: ClientTls
     token: str
+
+    def token_of(self, index: int) -> str:
+        """Returns the token of a client."""
+        return f"{self.token}-{index}"
+
+    def tokens(self) -> list[Token]:
+        """Returns all tokens, as the coordinator knows them."""
+        clients = [
+            Token(assemble.client_name(index), Role.CLIENT, token_digest(self.token_of(index)))
+            for index in range(MAX_CLIENTS)
+        ]
+        return [*clients, Token("operator", Role.OPERATOR, token_digest(self.token))]
 
 
 class OverGrpc(Federation):
@@ -273,7 +291,7 @@ class OverGrpc(Federation):
     def _start(self, port: int) -> None:
         traffic = TrafficMeter()
         coordinator = self._open(traffic)
-        tls, tokens = (self._security.server, [self._security.token]) if self._security else (None, [])
+        tls, tokens = (self._security.server, self._security.tokens()) if self._security else (None, None)
         self._serving: CoordinatorServer = self._run(
             serve(
                 Runs([LiveRun(coordinator, traffic, backups=BackupFolder(self._path.parent / "backups"))]),
@@ -289,15 +307,17 @@ class OverGrpc(Federation):
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def channel(self, port: int | None = None, token: str | None = None) -> Any:
-        """Returns a channel to the coordinator, or to a proxy's `port`, with its token or another."""
+    def channel(self, port: int | None = None, token: str | None = None, client: int | None = None) -> Any:
+        """Returns a channel to the coordinator, or to a proxy's `port`, of an operator or of a client."""
+        if self._security is not None and client is not None:
+            token = self._security.token_of(client)
         address = f"127.0.0.1:{port or self.port}"
         if self._security is None:
             return connect(address, token=token or "")
         return connect(address, self._security.client, self._security.token if token is None else token)
 
-    def link(self) -> RemoteCoordinator:
-        return RemoteCoordinator(self.channel())
+    def link(self, index: int = 0) -> RemoteCoordinator:
+        return RemoteCoordinator(self.channel(client=index))
 
     def advance(self, seconds: float) -> None:
         self._run(self._loop.advance(seconds))

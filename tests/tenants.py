@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from fedbbpt.identity.roles import Role
+from fedbbpt.identity.tokens_file import Token, token_digest
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
@@ -17,3 +19,8 @@ def ptm_of(backend: Backend[Any], **agreed: Any) -> LocalPtm:
 def local_ptm(backend: Backend[Any], clock: Callable[[], float] = lambda: 0.0) -> LocalPtm:
     """Returns a PTM around the backend for callers in this process, who have no limits."""
     return LocalPtm(Engine(backend, clock), IN_PROCESS)
+
+
+def tokens(*texts: str) -> list[Token]:
+    """Returns these tokens of clients, each with its own text as its member's name."""
+    return [Token(text, Role.CLIENT, token_digest(text)) for text in texts]

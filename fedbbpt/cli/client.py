@@ -30,6 +30,7 @@ from fedbbpt.errors import (
 from fedbbpt.federation import assemble
 from fedbbpt.federation.client_data import ClientData
 from fedbbpt.federation.fetched_result import save_result
+from fedbbpt.identity.names import name_from
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import PtmIdentity
@@ -93,7 +94,7 @@ def client_join(
     """
     logs.start()
     watched = Reloading([*access.files(), *service.files()])
-    stem = Path(data).name.split(".")[0]
+    stem = name_from(Path(data).name.split(".")[0])
     folder = state or Path(".fedbbpt") / (name or stem)
     keepsake = Keepsake(folder)
     name = name or keepsake.client_name(stem)

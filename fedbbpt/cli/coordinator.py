@@ -8,7 +8,6 @@ import typer
 
 from fedbbpt.cli.terminal.bundles import Listening, MetricsPage, with_bundles
 from fedbbpt.cli.terminal.logs import Logging
-from fedbbpt.cli.terminal.options import SECURITY, read_tokens
 from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
@@ -60,14 +59,6 @@ def coordinator_serve(
     ptm: Annotated[
         str, typer.Option(metavar="HOST:PORT,...", help="The PTM service that the coordinator names to clients.")
     ] = "",
-    operator_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="The file with the tokens that admit operators. By default those of --token-file do.",
-            rich_help_panel=SECURITY,
-            show_default=False,
-        ),
-    ] = None,
     ptm_revision: Annotated[str, typer.Option(help="The only revision of the PTM that clients may use.")] = "",
     auxiliary: Annotated[
         Path | None,
@@ -95,7 +86,7 @@ def coordinator_serve(
         if ptm or ptm_revision or auxiliary:
             what = "each of many runs has its own"
             raise InvalidInput(what, where="--ptm, --ptm-revision, --auxiliary", fix="`fedbbpt runs submit` with them")
-        asyncio.run(_serve_many(state, listening, operator_token_file, page))
+        asyncio.run(_serve_many(state, listening, page))
         return
     assert job_file is not None, "there is a folder otherwise"
     job = complete_job(read_job(job_file), str(job_file))
@@ -106,21 +97,21 @@ def coordinator_serve(
     request = NewRun(job.run.name, "", ptm, ptm_revision)
     opened = open_run(job, store, request, standby=standby, auxiliary=auxiliary)
     try:
-        asyncio.run(_serve_job(opened, listening, operator_token_file, page))
+        asyncio.run(_serve_job(opened, listening, page))
     finally:
         opened.store.close()
 
 
-async def _serve_job(opened: OpenRun, listening: Listening, operators: Path | None, page: MetricsPage) -> None:
+async def _serve_job(opened: OpenRun, listening: Listening, page: MetricsPage) -> None:
     role = f"coordinator of {opened.live.coordinator.settings.run_id}"
-    await _serve(Runs([opened.live]), listening, operators, page, role, store=opened.store)
+    await _serve(Runs([opened.live]), listening, page, role, store=opened.store)
 
 
-async def _serve_many(folder: Path, listening: Listening, operators: Path | None, page: MetricsPage) -> None:
+async def _serve_many(folder: Path, listening: Listening, page: MetricsPage) -> None:
     folders = RunFolders(folder)
     try:
         runs = Runs(folders.runs, folders, folders.broken)
-        await _serve(runs, listening, operators, page, f"coordinator of {len(folders.runs)} runs")
+        await _serve(runs, listening, page, f"coordinator of {len(folders.runs)} runs")
     finally:
         folders.close()
 
@@ -128,21 +119,18 @@ async def _serve_many(folder: Path, listening: Listening, operators: Path | None
 async def _serve(
     runs: Runs,
     listening: Listening,
-    operators: Path | None,
     page: MetricsPage,
     role: str,
     store: SqlStore | None = None,
 ) -> None:
     """Serves the runs until a signal comes; with the store of the only one, until that has ended."""
-    watched = Reloading([*listening.files(), operators])
-    tls, tokens = listening.tls(), listening.tokens()
+    watched = Reloading(listening.files())
     serving = await serve(
         runs,
         listening.host,
         listening.port,
-        tls=tls,
-        tokens=tokens,
-        operators=read_tokens(operators),
+        tls=listening.tls(),
+        tokens=listening.members(),
         insecure=listening.insecure,
     )
 
@@ -155,7 +143,7 @@ async def _serve(
     announce(role, listening.host, serving.port, listening.address_file)
 
     async def reload() -> None:
-        serving.reload(listening.tokens(), read_tokens(operators))
+        serving.reload(listening.members())
 
     try:
         with watched.by(on_loop(reload)):

@@ -235,16 +235,17 @@ def _replicas(text: str) -> tuple[int, int]:
 
 
 def _tenants(provider: ProviderOptions, listening: Listening) -> Tenants:
-    if provider.tenants is not None and listening.token_file is not None:
+    if provider.tenants is not None and listening.tokens is not None:
         what = "both options say which callers are admitted"
-        raise InvalidInput(what, where="--tenants, --token-file", fix="one of them")
+        raise InvalidInput(what, where="--tenants, --tokens", fix="one of them")
     if provider.tenants is not None and provider.label_tokens:
         what = "both options say how many label tokens a tenant may have"
         raise InvalidInput(what, where="--tenants, --label-tokens", fix="the key label_tokens in the file alone")
     if provider.tenants is not None:
         return read_tenants(provider.tenants)
     agreement = ANYONE.model_copy(update={"label_tokens": _label_tokens(provider.label_tokens)})
-    return Tenants.of_tokens(listening.tokens(), agreement) if listening.token_file else Tenants.anyone(agreement)
+    members = listening.members()
+    return Tenants.anyone(agreement) if members is None else Tenants.of_tokens(members, agreement)
 
 
 def _label_tokens(text: str) -> int | str | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedbbpt.cli.terminal import options
-from fedbbpt.cli.terminal.bundles import CoordinatorAccess, SiteListening, with_bundles
+from fedbbpt.cli.terminal.bundles import CoordinatorAccess, Listening, with_bundles
 from fedbbpt.cli.terminal.logs import Logging
 from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
@@ -23,7 +23,7 @@ from fedbbpt.wire.renewed_channel import RenewedChannel
 @with_bundles
 def relay_serve(
     access: CoordinatorAccess,
-    listening: SiteListening,
+    listening: Listening,
     logs: Logging,
     min_clients: Annotated[
         int, typer.Option(min=1, help="The number of clients to wait for before the relay joins the run above.")
@@ -53,7 +53,7 @@ def relay_serve(
 async def _serve(
     access: CoordinatorAccess,
     channel: RenewedChannel,
-    listening: SiteListening,
+    listening: Listening,
     run: str,
     site: str,
     key: str,
@@ -67,7 +67,7 @@ async def _serve(
         listening.host,
         listening.port,
         tls=listening.tls(),
-        tokens=listening.tokens(),
+        tokens=listening.members(),
         insecure=listening.insecure,
         before_join=relay.admit,
     )
@@ -76,7 +76,7 @@ async def _serve(
 
     async def reload() -> None:
         channel.renew()
-        serving.reload(listening.tokens())
+        serving.reload(listening.members())
 
     async def ended() -> None:
         await relay.ended

@@ -13,13 +13,12 @@ from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import CoordinatorAccess, with_bundles
 from fedbbpt.cli.terminal.console import out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
-from fedbbpt.cli.terminal.options import read_tokens
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.fetched_result import save_result
 from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.identity.tokens_file import read_tokens
 from fedbbpt.server.remote import RemoteRun, RemoteRuns
 from fedbbpt.types import NewRun
-from fedbbpt.wire.tokens import token_digest
 
 Run = Annotated[str, typer.Argument(metavar="NAME", help="The name of the run.")]
 
@@ -32,9 +31,9 @@ Revision = Annotated[str, typer.Option("--ptm-revision", help="The only revision
 RunTokens = Annotated[
     Path | None,
     typer.Option(
-        "--run-token-file",
+        "--tokens",
         metavar="FILE",
-        help="Tokens that admit clients to this run only, one on each line. By default the coordinator's own do.",
+        help="The file of the tokens that admit clients to this run only. By default the coordinator's own do.",
         rich_help_panel=options.SECURITY,
         show_default=False,
     ),
@@ -48,7 +47,7 @@ def submit(
     name: NewName = "",
     ptm: NamedPtm = "",
     ptm_revision: Revision = "",
-    run_token_file: RunTokens = None,
+    tokens: RunTokens = None,
     json: options.Json = False,
 ) -> None:
     """Begin a run on a coordinator that serves many. Its clients may join at once.
@@ -56,7 +55,7 @@ def submit(
     Example: fedbbpt runs submit job.toml --coordinator hub.example.org:7000 --tls-ca ca.pem --token-file token
     """
     log_to_stderr(logging.WARNING)
-    _submit(access, NewRun(name, _read(job_file), ptm, ptm_revision, _digests(run_token_file)), json)
+    _submit(access, NewRun(name, _read(job_file), ptm, ptm_revision, _lines(tokens)), json)
 
 
 @with_bundles
@@ -67,7 +66,7 @@ def start_from(
     name: NewName = "",
     ptm: NamedPtm = "",
     ptm_revision: Revision = "",
-    run_token_file: RunTokens = None,
+    tokens: RunTokens = None,
     json: options.Json = False,
 ) -> None:
     """Begin a run at the prompt that another run has found. A readout is fitted anew.
@@ -76,7 +75,7 @@ def start_from(
     """
     log_to_stderr(logging.WARNING)
     read_prompt(prompt)  # so that a file that is no prompt is refused here
-    new = NewRun(name, _read(job_file), ptm, ptm_revision, _digests(run_token_file), prompt.read_bytes())
+    new = NewRun(name, _read(job_file), ptm, ptm_revision, _lines(tokens), prompt.read_bytes())
     _submit(access, new, json)
 
 
@@ -92,8 +91,8 @@ def _read(job_file: Path) -> str:
         raise InvalidInput(str(error), where=str(job_file), fix="a job file; `fedbbpt init` writes one") from None
 
 
-def _digests(token_file: Path | None) -> tuple[str, ...]:
-    return tuple(map(token_digest, read_tokens(token_file)))
+def _lines(tokens: Path | None) -> tuple[str, ...]:
+    return tuple(map(str, read_tokens(tokens))) if tokens else ()
 
 
 @with_bundles

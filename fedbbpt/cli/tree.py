@@ -120,6 +120,21 @@ TREE: Mapping[str, Node] = {
             ),
         },
     ),
+    "admin": Branch(
+        "The members of a federation: who they are and what they may do.",
+        {
+            "token": Leaf(
+                "admin",
+                "token",
+                "Make a bearer token for a member, and add its digest to a tokens file.",
+            ),
+            "revoke": Leaf(
+                "admin",
+                "revoke",
+                "Take a member's tokens out of a tokens file. Its open streams end within seconds.",
+            ),
+        },
+    ),
     "client": Branch(
         "An organisation's part of a run: private data and a local search.",
         {

@@ -33,6 +33,8 @@ from fedbbpt.federation.run_records import RunRecords, card_of
 from fedbbpt.federation.starting_prompt import starting_prompt
 from fedbbpt.federation.task_completion import with_preset
 from fedbbpt.host.files import atomic_write, sync_folder
+from fedbbpt.identity.roles import PARTICIPANTS
+from fedbbpt.identity.tokens_file import parse_tokens
 from fedbbpt.job.config import Job, parse_job, read_job
 from fedbbpt.job.settings import run_settings, task_spec
 from fedbbpt.limits import MAX_JOB_BYTES, MAX_RUN_NAME_CHARACTERS, MAX_RUN_TOKENS, MAX_RUNS, MAX_START_BYTES
@@ -123,7 +125,7 @@ def open_run(
         name=request.name,
         auxiliary=auxiliary,
         backups=BackupFolder(folder / BACKUPS),
-        tokens=request.token_sha256,
+        tokens=parse_tokens(request.tokens, "tokens"),
         card=lambda: card_of(job, coordinator).model_dump_json(),
         follow=partial(RunRecords(folder, job).follow, coordinator),
         writes=timed.writes,
@@ -244,7 +246,7 @@ class RunFolders:
     def _read_request(self, name: str) -> NewRun:
         content = self._read(name)
         try:
-            tokens = tuple(content["token_sha256"])
+            tokens = tuple(content["tokens"])
             return NewRun(name, "", content["ptm_address"], content["ptm_revision"], tokens)
         except (KeyError, TypeError):
             where, fix = str(self._folder / name / REQUEST), "the file as the coordinator wrote it"
@@ -281,9 +283,9 @@ def _checked(new: NewRun) -> tuple[Job, NewRun]:
         raise InvalidJob(what, where="method.name", fix=fix)
     if new.ptm_address:
         parse_address(new.ptm_address, "ptm_address")
-    if len(new.token_sha256) > MAX_RUN_TOKENS or not all(
-        re.fullmatch("[0-9a-f]{64}", digest) for digest in new.token_sha256
-    ):
-        fix = f"at most {MAX_RUN_TOKENS} digests of 64 hexadecimal digits"
-        raise InvalidInput("not the SHA-256 of tokens", where="token_sha256", fix=fix)
+    if len(new.tokens) > MAX_RUN_TOKENS:
+        raise InvalidInput(f"{len(new.tokens)} tokens", where="tokens", fix=f"at most {MAX_RUN_TOKENS}")
+    if others := {token.role for token in parse_tokens(new.tokens, "tokens")} - PARTICIPANTS:
+        what = f"a token of the role {min(others)}"
+        raise InvalidInput(what, where="tokens", fix="a run's own tokens are those of clients and of the model's owner")
     return job, replace(new, name=name)

@@ -29,6 +29,7 @@ from fedbbpt.types import Scored
 from fedbbpt.wire.admission import IDENTIFIED_LIMITS, CallerLimits
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.strangers import STRANGER_LIMITS, StrangerLimits
+from fedbbpt.wire.tokens import shown_token
 
 T = TypeVar("T")
 
@@ -92,11 +93,11 @@ class PtmService:
 
     def identify(self, context: Any) -> Tenant:
         """Returns the tenant of a call, by its token and certificate in the gRPC context. Raises Unauthenticated."""
-        authorizations = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
         proven = context.auth_context()
         names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
         try:
-            return self._tenants.identify(authorizations, [name.decode(errors="replace") for name in names])
+            shown = shown_token(context.invocation_metadata())
+            return self._tenants.identify(shown, [name.decode(errors="replace") for name in names])
         except Unauthenticated as error:
             self.metrics.ended("any", type(error).__name__)
             raise

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedbbpt.codecs.travelling import unpacked
 from fedbbpt.errors import ClientIdTaken, InvalidHello, InvalidPlugin, InvalidTensor, InvalidUpdate
+from fedbbpt.identity import names
 from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_UPDATE_COUNT
 from fedbbpt.types import Array, Arrays, Hello, Measurement, Orders, Update
@@ -30,12 +31,13 @@ def updates_add(method: ServerHalf[Any], codec: Codec) -> bool:
 
 def check_hello(hello: Hello, codec: str) -> None:
     """Raises InvalidHello unless the client may join a run that uses `codec`."""
-    for name, value in (("client_id", hello.client_id), ("client_key", hello.client_key)):
-        if not 0 < len(value) <= MAX_CLIENT_ID_CHARACTERS or not value.isprintable():
-            fix = f"1 to {MAX_CLIENT_ID_CHARACTERS} printable characters"
-            raise InvalidHello(f"{value[:MAX_CLIENT_ID_CHARACTERS]!r}", where=name, fix=fix)
-    if hello.examples < 1:
-        raise InvalidHello(f"{hello.examples} labelled examples", where="examples", fix="at least 1")
+    names.check_name(hello.client_id, "client_id", InvalidHello)
+    if not 0 < len(hello.client_key) <= MAX_CLIENT_ID_CHARACTERS or not hello.client_key.isprintable():
+        fix = f"1 to {MAX_CLIENT_ID_CHARACTERS} printable characters"
+        raise InvalidHello("not a client's key", where="client_key", fix=fix)
+    if not 1 <= hello.examples <= MAX_UPDATE_COUNT:
+        fix = f"from 1 to {MAX_UPDATE_COUNT}"
+        raise InvalidHello(f"{hello.examples} labelled examples", where="examples", fix=fix)
     if not hello.codecs.issuperset(codec.split("+")):
         raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
 

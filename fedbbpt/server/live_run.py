@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from fedbbpt.identity.tokens_file import Token
 from fedbbpt.methods.replay import News, Told
 from fedbbpt.secure.messages import FromClient
 from fedbbpt.server.backup_folder import BackupFolder
@@ -40,7 +41,7 @@ class LiveRun:
         name: str = "",
         auxiliary: Path | None = None,
         backups: BackupFolder | None = None,
-        tokens: Collection[str] = (),
+        tokens: Collection[Token] = (),
         card: Callable[[], str] = no_card,
         follow: Callable[[], None] = lambda: None,
         writes: Mapping[str, Durations] = MappingProxyType({}),
@@ -52,13 +53,15 @@ class LiveRun:
             name: the run's name among those of its process.
             auxiliary: the file of the auxiliary model that the run's settings announce.
             backups: the folder for the backups of its store.
-            tokens: the SHA-256 of the tokens that admit its clients; none: those of the process do.
+            tokens: the tokens that admit its clients; none: those of the process do.
             card: returns the card of the best prompt so far, as JSON.
             writes: how long writes to its store took, by their kind.
             follow: called at the start, soon after each round, and at the end of the run, and must not raise.
         """
         self.coordinator, self.traffic = coordinator, traffic
-        self.name, self.auxiliary, self.tokens, self.card = name, auxiliary, frozenset(tokens), card
+        self.name, self.auxiliary, self.card = name, auxiliary, card
+        self.tokens = {token.sha256: token for token in tokens}
+        """The run's own tokens, by their SHA-256."""
         self._follow, self.backups, self.writes = follow, backups, writes
         self.answers = Counter[str]()
         """The number of updates since the start by their receipts, or by the names of their errors."""

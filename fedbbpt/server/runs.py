@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from fedbbpt.errors import Conflict, FedbbptError, InvalidInput, SessionUnknown, UnknownRun
+from fedbbpt.errors import Conflict, FedbbptError, InvalidInput, SessionUnknown, Unauthenticated, UnknownRun
+from fedbbpt.identity.callers import Caller
 from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.types import NewRun
@@ -49,9 +50,15 @@ class Runs:
     def __iter__(self) -> Iterator[LiveRun]:
         return (self._runs[name] for name in sorted(self._runs))
 
-    def tokens(self) -> frozenset[str]:
-        """Returns the SHA-256 of all tokens that admit clients to one of the runs."""
-        return frozenset[str]().union(*(run.tokens for run in self._runs.values()))
+    def caller(self, digest: str) -> Caller | None:
+        """Returns the caller with a token of this SHA-256 that is one of the runs' own, or None."""
+        found = {run.name: run.tokens[digest] for run in self._runs.values() if digest in run.tokens}
+        if not found:
+            return None
+        names, roles = {token.name for token in found.values()}, frozenset(token.role for token in found.values())
+        if len(names) > 1:
+            raise Unauthenticated("two runs give the token to two members", where="authorization", fix="a new token")
+        return Caller(names.pop(), roles, frozenset(found), proof=digest)
 
     def named(self, name: str) -> LiveRun:
         """Returns the run of this name; without one the only run, or the only one that has not ended.

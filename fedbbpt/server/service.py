@@ -7,7 +7,7 @@ heartbeats of seconds. Updates that arrive shortly after each other share one co
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, TypeAlias
 
@@ -15,21 +15,30 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedbbpt.errors import ChecksumMismatch, InvalidRequest, InvalidTensor, SessionUnknown
+from fedbbpt.errors import (
+    ChecksumMismatch,
+    InvalidRequest,
+    InvalidTensor,
+    NotPermitted,
+    SessionUnknown,
+)
 from fedbbpt.host.allocator import keep_freed_memory
+from fedbbpt.identity.callers import Caller
+from fedbbpt.identity.roles import Role
+from fedbbpt.identity.tokens_file import Token
 from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, AUXILIARY_CHUNKS_READ, MAX_CONCURRENT_CALLS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import SETTINGS
 from fedbbpt.secure.messages import Masked, Waiting
 from fedbbpt.server.client_stream import ClientStream
 from fedbbpt.server.hosted_run import HostedRun, Submission
 from fedbbpt.server.live_run import LiveRun
-from fedbbpt.server.operator_service import RunService, check_admitted
+from fedbbpt.server.operator_service import RunService, check_joins
 from fedbbpt.server.runs import Runs
-from fedbbpt.types import Arrays, Hello, PtmIdentity
+from fedbbpt.types import OWNER, Arrays, Hello, PtmIdentity
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
-from fedbbpt.wire.interceptors import CallInterceptor
+from fedbbpt.wire.interceptors import CallInterceptor, current_caller
 from fedbbpt.wire.messages import coordinator_messages, secure_messages
 from fedbbpt.wire.tensors import Assembler, labelled
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
@@ -51,6 +60,16 @@ def _labelled(coordinator: HostedRun, header: pb.UpdateHeader) -> Arrays:
         if coordinator.counts(header.id.round):
             raise
         return {}  # another round may have had other arrays, and the receipt says that it is over
+
+
+def _check_own_name(hello: Hello, caller: Caller) -> None:
+    """Raises NotPermitted if the client joins under another name than its credentials have."""
+    if hello.client_id == OWNER and Role.OWNER not in caller.roles:
+        raise NotPermitted("the name of the model's owner", where=OWNER, fix="credentials of the role owner")
+    own = OWNER if caller.roles == {Role.OWNER} else caller.name
+    if own and hello.client_id != own:
+        what = f"these credentials belong to {own}"
+        raise NotPermitted(what, where=hello.client_id, fix=f"--name {own}, or that client's own credentials")
 
 
 async def at_once(hello: Hello) -> None:
@@ -76,6 +95,14 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> None:
         self._runs, self._heartbeat_seconds, self._before_join = runs, heartbeat_seconds, before_join
         self._reading: set[asyncio.Task[None]] = set()
+        self._streams: dict[ClientStream, Caller] = {}
+
+    def end_streams(self, admits: Callable[[Caller], bool]) -> None:
+        """Ends streams of tasks whose credentials are no longer valid. A client with new ones joins again."""
+        for stream, caller in self._streams.items():
+            if not admits(caller):
+                what = f"the credentials of {caller.name} are no longer valid"
+                stream.answer(SessionUnknown(what, where="session", fix="join again with valid ones"))
 
     def _run(self, session: str, context: Context) -> tuple[LiveRun, str]:
         """Returns the run of a session, whose connection counts as the run's, and the coordinator's own session."""
@@ -85,9 +112,10 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         hello = coordinator_messages.hello(request)
+        _check_own_name(hello, current_caller())
         await self._before_join(hello)
         run = self._runs.named(request.run)
-        check_admitted(run.tokens, context)
+        check_joins(run, current_caller())
         run.traffic.register(context.peer())
         own, settings = await run.join(hello)
         return coordinator_messages.join_response(
@@ -130,9 +158,11 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         reading = asyncio.create_task(_read_updates(run, session, request_iterator, stream))
         self._reading.add(reading)
         reading.add_done_callback(self._reading.discard)
+        self._streams[stream] = current_caller()
         try:
             await stream.send(context.write)
         finally:
+            del self._streams[stream]
             with run.notifying() as coordinator:
                 coordinator.disconnected(session)
 
@@ -240,17 +270,22 @@ class CoordinatorServer:
     runs: Runs
     guard: CallInterceptor
     certificates: ServerCertificates | None
+    clients: CoordinatorService
 
     @property
     def ended(self) -> "asyncio.Task[None]":
         """Done when the only run has ended. Raises the error of a coordinator that failed."""
         return next(iter(self.runs)).time_kept
 
-    def reload(self, tokens: Collection[str], operators: Collection[str] = ()) -> None:
-        """Reads the TLS files again, and accepts these tokens in place of the old. Raises InvalidInput."""
+    def reload(self, tokens: Sequence[Token] | None) -> None:
+        """Reads the TLS files again, and accepts these tokens in place of the old, whose streams end.
+
+        Raises InvalidInput.
+        """
         if self.certificates is not None:
             self.certificates.reload()
-        self.guard.accept(tokens, operators)
+        self.guard.accept(tokens)
+        self.clients.end_streams(self.guard.admits)
 
     async def stop(self, grace_seconds: float) -> None:
         """Accepts no more calls; open streams have `grace_seconds` to receive the end of the run."""
@@ -265,8 +300,7 @@ async def serve(
     port: int = 0,
     *,
     tls: ServerTls | None = None,
-    tokens: Collection[str] = (),
-    operators: Collection[str] = (),
+    tokens: Sequence[Token] | None = None,
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     watch_seconds: float = WATCH_SECONDS,
@@ -279,8 +313,7 @@ async def serve(
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
         tls: the server's certificate and key; None serves without TLS.
-        tokens: the bearer tokens that are accepted; empty accepts every caller.
-        operators: the bearer tokens of operators; empty: `tokens` admit operators as well as clients.
+        tokens: the members' bearer tokens; with None and without a client authority, everybody may call everything.
         insecure: whether to serve without TLS on an address that other machines can reach.
         heartbeat_seconds: the longest silence of a stream of tasks, and of one to a watcher.
         watch_seconds: the shortest time between two messages to a watcher.
@@ -292,7 +325,8 @@ async def serve(
         InsecureAddress: other machines can reach the address, there is no TLS, and `insecure` is false.
     """
     certificates = ServerCertificates(tls) if tls else None
-    guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.tokens, operators)
+    certified = tls is not None and tls.client_ca is not None
+    guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.caller, certificates=certified)
     server = create_server(host, guard)
     service = CoordinatorService(runs, heartbeat_seconds, before_join)
     # Come before the generated handlers, which would serialise messages that have been serialised.
@@ -302,7 +336,7 @@ async def serve(
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(COORDINATOR_SERVICE, serialised),))
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, by_name(server))
-    run_service = RunService(runs, guard, watch_seconds, heartbeat_seconds)
+    run_service = RunService(runs, watch_seconds, heartbeat_seconds)
     run_pb2_grpc.add_RunServiceServicer_to_server(run_service, by_name(server))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, by_name(server))
@@ -314,4 +348,4 @@ async def serve(
     await server.start()
     for run in runs:
         run.start()
-    return CoordinatorServer(server, bound, runs, guard, certificates)
+    return CoordinatorServer(server, bound, runs, guard, certificates, service)

@@ -275,5 +275,6 @@ class NewRun:
     job: str
     ptm_address: str = ""
     ptm_revision: str = ""
-    token_sha256: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    """Lines of a tokens file: the tokens that admit clients to this run."""
     start: bytes = b""

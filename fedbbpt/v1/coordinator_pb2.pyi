@@ -133,13 +133,15 @@ class JoinRequest(_message.Message):
     protocol_version: _builtins.int
     """1."""
     client_id: _builtins.str
-    """1 to 128 printable characters. In runs where the model's owner has a turn, its id is "owner"."""
+    """1 to 128 letters, digits, dots, underscores, hyphens and @, a letter or digit first. It is the name in the caller's
+    token or certificate, if it has one. In runs where the model's owner has a turn, its id is "owner".
+    """
     client_key: _builtins.str
     """1 to 128 printable characters, random, made once by the client and kept. It tells a returning client from another
     that uses the same id.
     """
     examples: _builtins.int
-    """Number of labelled examples that the client trains on, at least 1."""
+    """Number of labelled examples that the client trains on, 1 to 2^32."""
     run: _builtins.str
     """The name of the run to join. Empty: the coordinator's only run that has not ended."""
     @_builtins.property

@@ -31,8 +31,9 @@ class CoordinatorServiceStub(object):
     docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
-    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
-    UNAVAILABLE (the coordinator is restarting: try again).
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong),
+    PERMISSION_DENIED (NotPermitted: the caller's role, or the name in its credentials, does not allow it) and
+    UNAVAILABLE (the coordinator is restarting: try again). docs/protocol.md, "Roles", explains roles.
     """
 
     def __init__(self, channel):
@@ -84,8 +85,9 @@ class CoordinatorServiceServicer(object):
     docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
-    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
-    UNAVAILABLE (the coordinator is restarting: try again).
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong),
+    PERMISSION_DENIED (NotPermitted: the caller's role, or the name in its credentials, does not allow it) and
+    UNAVAILABLE (the coordinator is restarting: try again). docs/protocol.md, "Roles", explains roles.
     """
 
     def Join(self, request, context):
@@ -95,6 +97,7 @@ class CoordinatorServiceServicer(object):
         Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
         removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
         (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: client, owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,6 +109,7 @@ class CoordinatorServiceServicer(object):
         Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
         (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
+        Roles: client, owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +126,7 @@ class CoordinatorServiceServicer(object):
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
         UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
         DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        Roles: client, owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +135,7 @@ class CoordinatorServiceServicer(object):
     def StreamUpdate(self, request_iterator, context):
         """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
         arrays. Effect, idempotency and errors are those of an update in TakePart.
+        Roles: client, owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +146,7 @@ class CoordinatorServiceServicer(object):
         Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
         until it reports an empty text. Not stored. Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+        Roles: client, owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +157,7 @@ class CoordinatorServiceServicer(object):
         for the session's client until the coordinator restarts. Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
         (InvalidRequest: a text is too long).
+        Roles: client, owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +167,7 @@ class CoordinatorServiceServicer(object):
         """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
         valid is no error.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: client, owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,8 +225,9 @@ class CoordinatorService(object):
     docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
-    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
-    UNAVAILABLE (the coordinator is restarting: try again).
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong),
+    PERMISSION_DENIED (NotPermitted: the caller's role, or the name in its credentials, does not allow it) and
+    UNAVAILABLE (the coordinator is restarting: try again). docs/protocol.md, "Roles", explains roles.
     """
 
     @staticmethod

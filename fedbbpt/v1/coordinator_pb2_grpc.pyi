@@ -32,8 +32,9 @@ class CoordinatorServiceStub:
     docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
-    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
-    UNAVAILABLE (the coordinator is restarting: try again).
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong),
+    PERMISSION_DENIED (NotPermitted: the caller's role, or the name in its credentials, does not allow it) and
+    UNAVAILABLE (the coordinator is restarting: try again). docs/protocol.md, "Roles", explains roles.
     """
 
     @_typing.overload
@@ -47,6 +48,7 @@ class CoordinatorServiceStub:
     Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
     removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
     (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: client, owner.
     """
     GetAuxiliary: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]
     """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
@@ -54,6 +56,7 @@ class CoordinatorServiceStub:
     Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
+    Roles: client, owner.
     """
     TakePart: _grpc.StreamStreamMultiCallable[_coordinator_pb2.TakePartRequest, _coordinator_pb2.TakePartResponse]
     """TakePart streams the session's tasks as they arise, each one complete before the next, and takes their updates. The
@@ -66,27 +69,32 @@ class CoordinatorServiceStub:
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
     UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
     DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    Roles: client, owner.
     """
     StreamUpdate: _grpc.StreamUnaryMultiCallable[_coordinator_pb2.StreamUpdateRequest, _coordinator_pb2.StreamUpdateResponse]
     """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
     arrays. Effect, idempotency and errors are those of an update in TakePart.
+    Roles: client, owner.
     """
     ReportTrouble: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportTroubleRequest, _coordinator_pb2.ReportTroubleResponse]
     """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
     Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
     until it reports an empty text. Not stored. Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+    Roles: client, owner.
     """
     ReportPtm: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportPtmRequest, _coordinator_pb2.ReportPtmResponse]
     """ReportPtm says which PTM the client asks, as the PTM describes itself, for the card of the run's prompt. Effect: kept
     for the session's client until the coordinator restarts. Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: a text is too long).
+    Roles: client, owner.
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]
     """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
     valid is no error.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: client, owner.
     """
 
 @_typing.type_check_only
@@ -96,8 +104,9 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
-    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
-    UNAVAILABLE (the coordinator is restarting: try again).
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong),
+    PERMISSION_DENIED (NotPermitted: the caller's role, or the name in its credentials, does not allow it) and
+    UNAVAILABLE (the coordinator is restarting: try again). docs/protocol.md, "Roles", explains roles.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -108,6 +117,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
     removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
     (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: client, owner.
     """
     GetAuxiliary: _aio.UnaryStreamMultiCallable[_coordinator_pb2.GetAuxiliaryRequest, _coordinator_pb2.GetAuxiliaryResponse]  # type: ignore[assignment]
     """GetAuxiliary streams the auxiliary model that Join announced, from byte `offset` on, so that a client that has the
@@ -115,6 +125,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
+    Roles: client, owner.
     """
     TakePart: _aio.StreamStreamMultiCallable[_coordinator_pb2.TakePartRequest, _coordinator_pb2.TakePartResponse]  # type: ignore[assignment]
     """TakePart streams the session's tasks as they arise, each one complete before the next, and takes their updates. The
@@ -127,27 +138,32 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
     UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
     DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+    Roles: client, owner.
     """
     StreamUpdate: _aio.StreamUnaryMultiCallable[_coordinator_pb2.StreamUpdateRequest, _coordinator_pb2.StreamUpdateResponse]  # type: ignore[assignment]
     """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
     arrays. Effect, idempotency and errors are those of an update in TakePart.
+    Roles: client, owner.
     """
     ReportTrouble: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportTroubleRequest, _coordinator_pb2.ReportTroubleResponse]  # type: ignore[assignment]
     """ReportTrouble says that the client cannot work on its task, for example because its PTM service does not answer.
     Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
     until it reports an empty text. Not stored. Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+    Roles: client, owner.
     """
     ReportPtm: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportPtmRequest, _coordinator_pb2.ReportPtmResponse]  # type: ignore[assignment]
     """ReportPtm says which PTM the client asks, as the PTM describes itself, for the card of the run's prompt. Effect: kept
     for the session's client until the coordinator restarts. Idempotent.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
     (InvalidRequest: a text is too long).
+    Roles: client, owner.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]  # type: ignore[assignment]
     """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
     valid is no error.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: client, owner.
     """
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -156,8 +172,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     docs/protocol.md draws the client's state machine.
 
     Every failure carries google.rpc.ErrorInfo with domain "fedbbpt" and the reason given below in parentheses. Besides
-    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong) and
-    UNAVAILABLE (the coordinator is restarting: try again).
+    the reasons of each rpc, any may fail with UNAUTHENTICATED (Unauthenticated: the token is missing or wrong),
+    PERMISSION_DENIED (NotPermitted: the caller's role, or the name in its credentials, does not allow it) and
+    UNAVAILABLE (the coordinator is restarting: try again). docs/protocol.md, "Roles", explains roles.
     """
 
     @_abc_1.abstractmethod
@@ -172,6 +189,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: ALREADY_EXISTS (ClientIdTaken: a client with another key has this id, connected or not, until an operator
         removes it), NOT_FOUND (UnknownRun: no run of that name, or several runs and no name), FAILED_PRECONDITION
         (VersionMismatch, RunFinished), INVALID_ARGUMENT (InvalidHello), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: client, owner.
         """
 
     @_abc_1.abstractmethod
@@ -185,6 +203,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
         (InvalidRequest: this run has no auxiliary model, or the offset is beyond its end).
+        Roles: client, owner.
         """
 
     @_abc_1.abstractmethod
@@ -203,6 +222,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
         UnknownRound), INVALID_ARGUMENT (InvalidTensor: NaN, infinite or of a wrong shape; InvalidUpdate; InvalidRequest),
         DATA_LOSS (ChecksumMismatch), RESOURCE_EXHAUSTED (MessageTooLarge; StoreFull with RetryInfo).
+        Roles: client, owner.
         """
 
     @_abc_1.abstractmethod
@@ -213,6 +233,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_coordinator_pb2.StreamUpdateResponse, _abc.Awaitable[_coordinator_pb2.StreamUpdateResponse]]:
         """StreamUpdate answers one task with an update of more than 256 KiB of arrays: a header first, then the chunks of its
         arrays. Effect, idempotency and errors are those of an update in TakePart.
+        Roles: client, owner.
         """
 
     @_abc_1.abstractmethod
@@ -225,6 +246,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         Effect: the operator sees the text, and an open round no longer waits for this client until it answers a task, or
         until it reports an empty text. Not stored. Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted).
+        Roles: client, owner.
         """
 
     @_abc_1.abstractmethod
@@ -237,6 +259,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         for the session's client until the coordinator restarts. Idempotent.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), INVALID_ARGUMENT
         (InvalidRequest: a text is too long).
+        Roles: client, owner.
         """
 
     @_abc_1.abstractmethod
@@ -248,6 +271,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
         valid is no error.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: client, owner.
         """
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

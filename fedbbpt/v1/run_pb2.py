@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedbbpt.v1 import tensor_pb2 as fedbbpt_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65\x64\x62\x62pt/v1/run.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\"\xc7\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.fedbbpt.v1.RunState\x12\r\n\x05round\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12#\n\x07members\x18\x06 \x03(\x0b\x32\x12.fedbbpt.v1.Member\x12%\n\x04last\x18\x07 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12%\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x0f\n\x07queries\x18\t \x01(\x03\x12\x15\n\x08\x62ytes_up\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nbytes_down\x18\x0b \x01(\x03H\x01\x88\x01\x01\x12\x0c\n\x04name\x18\x0c \x01(\tB\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"\x8f\x01\n\x06Member\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x11\n\tsubmitted\x18\x03 \x01(\x08\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x03\x12\x0f\n\x07trouble\x18\x05 \x01(\t\x12\x15\n\rtrouble_since\x18\x06 \x01(\x01\x12\x12\n\ntakes_part\x18\x07 \x01(\x08\"\xbc\x02\n\x0bRoundReport\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x0f\n\x07\x63lients\x18\x02 \x01(\x05\x12\x15\n\x08\x64\x65v_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x64\x65v_accuracy\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ntrain_loss\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07queries\x18\x06 \x01(\x03\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x15\n\x08\x62ytes_up\x18\x08 \x01(\x03H\x03\x88\x01\x01\x12\x17\n\nbytes_down\x18\t \x01(\x03H\x04\x88\x01\x01\x12\x14\n\x0c\x64\x65v_examples\x18\n \x01(\x03\x12\x11\n\tstaleness\x18\x0b \x01(\x01\x42\x0b\n\t_dev_lossB\x0f\n\r_dev_accuracyB\r\n\x0b_train_lossB\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"\x1c\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\".\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"3\n\x0fWatchRunRequest\x12\x13\n\x0bsince_round\x18\x01 \x01(\x05\x12\x0b\n\x03run\x18\x02 \x01(\t\"\x8d\x01\n\x10WatchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\x12(\n\x07reports\x18\x02 \x03(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12#\n\x07members\x18\x03 \x03(\x0b\x32\x12.fedbbpt.v1.Member\x12\x0c\n\x04left\x18\x04 \x03(\t\"\x1d\n\x0eStopRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"/\n\x0fStopRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"\x1f\n\x10GetResultRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x89\x01\n\x11GetResultResponse\x12\x1d\n\x01z\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12)\n\x08measured\x18\x02 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x1c\n\x03run\x18\x03 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\x12\x0c\n\x04\x63\x61rd\x18\x04 \x01(\t\"-\n\x10\x42\x61\x63kupRunRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\"T\n\x11\x42\x61\x63kupRunResponse\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\x05\"}\n\x10SubmitRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x13\n\x0bptm_address\x18\x03 \x01(\t\x12\x14\n\x0cptm_revision\x18\x04 \x01(\t\x12\x14\n\x0ctoken_sha256\x18\x05 \x03(\t\x12\r\n\x05start\x18\x06 \x01(\x0c\"1\n\x11SubmitRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"\x11\n\x0fListRunsRequest\"1\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.fedbbpt.v1.Run\"\x1f\n\x10\x44\x65leteRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"1\n\x12\x43ontinueRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\x05\"3\n\x13\x43ontinueRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"!\n\x12ListMembersRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\":\n\x13ListMembersResponse\x12#\n\x07members\x18\x01 \x03(\x0b\x32\x12.fedbbpt.v1.Member\"5\n\x13RemoveMemberRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\"\x16\n\x14RemoveMemberResponse*\x82\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_WAITING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x16\n\x12RUN_STATE_FINISHED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x32\xbc\x06\n\nRunService\x12H\n\tSubmitRun\x12\x1c.fedbbpt.v1.SubmitRunRequest\x1a\x1d.fedbbpt.v1.SubmitRunResponse\x12\x45\n\x08ListRuns\x12\x1b.fedbbpt.v1.ListRunsRequest\x1a\x1c.fedbbpt.v1.ListRunsResponse\x12H\n\tDeleteRun\x12\x1c.fedbbpt.v1.DeleteRunRequest\x1a\x1d.fedbbpt.v1.DeleteRunResponse\x12N\n\x0b\x43ontinueRun\x12\x1e.fedbbpt.v1.ContinueRunRequest\x1a\x1f.fedbbpt.v1.ContinueRunResponse\x12N\n\x0bListMembers\x12\x1e.fedbbpt.v1.ListMembersRequest\x1a\x1f.fedbbpt.v1.ListMembersResponse\x12Q\n\x0cRemoveMember\x12\x1f.fedbbpt.v1.RemoveMemberRequest\x1a .fedbbpt.v1.RemoveMemberResponse\x12?\n\x06GetRun\x12\x19.fedbbpt.v1.GetRunRequest\x1a\x1a.fedbbpt.v1.GetRunResponse\x12G\n\x08WatchRun\x12\x1b.fedbbpt.v1.WatchRunRequest\x1a\x1c.fedbbpt.v1.WatchRunResponse0\x01\x12\x42\n\x07StopRun\x12\x1a.fedbbpt.v1.StopRunRequest\x1a\x1b.fedbbpt.v1.StopRunResponse\x12H\n\tGetResult\x12\x1c.fedbbpt.v1.GetResultRequest\x1a\x1d.fedbbpt.v1.GetResultResponse\x12H\n\tBackupRun\x12\x1c.fedbbpt.v1.BackupRunRequest\x1a\x1d.fedbbpt.v1.BackupRunResponseB\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65\x64\x62\x62pt/v1/run.proto\x12\nfedbbpt.v1\x1a\x17\x66\x65\x64\x62\x62pt/v1/tensor.proto\"\xc7\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.fedbbpt.v1.RunState\x12\r\n\x05round\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12#\n\x07members\x18\x06 \x03(\x0b\x32\x12.fedbbpt.v1.Member\x12%\n\x04last\x18\x07 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12%\n\x04\x62\x65st\x18\x08 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x0f\n\x07queries\x18\t \x01(\x03\x12\x15\n\x08\x62ytes_up\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nbytes_down\x18\x0b \x01(\x03H\x01\x88\x01\x01\x12\x0c\n\x04name\x18\x0c \x01(\tB\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"\x8f\x01\n\x06Member\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x11\n\tsubmitted\x18\x03 \x01(\x08\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x03\x12\x0f\n\x07trouble\x18\x05 \x01(\t\x12\x15\n\rtrouble_since\x18\x06 \x01(\x01\x12\x12\n\ntakes_part\x18\x07 \x01(\x08\"\xbc\x02\n\x0bRoundReport\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x0f\n\x07\x63lients\x18\x02 \x01(\x05\x12\x15\n\x08\x64\x65v_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x64\x65v_accuracy\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ntrain_loss\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07queries\x18\x06 \x01(\x03\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x15\n\x08\x62ytes_up\x18\x08 \x01(\x03H\x03\x88\x01\x01\x12\x17\n\nbytes_down\x18\t \x01(\x03H\x04\x88\x01\x01\x12\x14\n\x0c\x64\x65v_examples\x18\n \x01(\x03\x12\x11\n\tstaleness\x18\x0b \x01(\x01\x42\x0b\n\t_dev_lossB\x0f\n\r_dev_accuracyB\r\n\x0b_train_lossB\x0b\n\t_bytes_upB\r\n\x0b_bytes_down\"\x1c\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\".\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"3\n\x0fWatchRunRequest\x12\x13\n\x0bsince_round\x18\x01 \x01(\x05\x12\x0b\n\x03run\x18\x02 \x01(\t\"\x8d\x01\n\x10WatchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\x12(\n\x07reports\x18\x02 \x03(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12#\n\x07members\x18\x03 \x03(\x0b\x32\x12.fedbbpt.v1.Member\x12\x0c\n\x04left\x18\x04 \x03(\t\"\x1d\n\x0eStopRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"/\n\x0fStopRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"\x1f\n\x10GetResultRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x89\x01\n\x11GetResultResponse\x12\x1d\n\x01z\x18\x01 \x01(\x0b\x32\x12.fedbbpt.v1.Tensor\x12)\n\x08measured\x18\x02 \x01(\x0b\x32\x17.fedbbpt.v1.RoundReport\x12\x1c\n\x03run\x18\x03 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\x12\x0c\n\x04\x63\x61rd\x18\x04 \x01(\t\"-\n\x10\x42\x61\x63kupRunRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\"T\n\x11\x42\x61\x63kupRunResponse\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\x05\"w\n\x10SubmitRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x13\n\x0bptm_address\x18\x03 \x01(\t\x12\x14\n\x0cptm_revision\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x03(\t\x12\r\n\x05start\x18\x06 \x01(\x0c\"1\n\x11SubmitRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"\x11\n\x0fListRunsRequest\"1\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.fedbbpt.v1.Run\"\x1f\n\x10\x44\x65leteRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"1\n\x12\x43ontinueRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\x05\"3\n\x13\x43ontinueRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.fedbbpt.v1.Run\"!\n\x12ListMembersRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\":\n\x13ListMembersResponse\x12#\n\x07members\x18\x01 \x03(\x0b\x32\x12.fedbbpt.v1.Member\"5\n\x13RemoveMemberRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\"\x16\n\x14RemoveMemberResponse*\x82\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_WAITING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x16\n\x12RUN_STATE_FINISHED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x32\xbc\x06\n\nRunService\x12H\n\tSubmitRun\x12\x1c.fedbbpt.v1.SubmitRunRequest\x1a\x1d.fedbbpt.v1.SubmitRunResponse\x12\x45\n\x08ListRuns\x12\x1b.fedbbpt.v1.ListRunsRequest\x1a\x1c.fedbbpt.v1.ListRunsResponse\x12H\n\tDeleteRun\x12\x1c.fedbbpt.v1.DeleteRunRequest\x1a\x1d.fedbbpt.v1.DeleteRunResponse\x12N\n\x0b\x43ontinueRun\x12\x1e.fedbbpt.v1.ContinueRunRequest\x1a\x1f.fedbbpt.v1.ContinueRunResponse\x12N\n\x0bListMembers\x12\x1e.fedbbpt.v1.ListMembersRequest\x1a\x1f.fedbbpt.v1.ListMembersResponse\x12Q\n\x0cRemoveMember\x12\x1f.fedbbpt.v1.RemoveMemberRequest\x1a .fedbbpt.v1.RemoveMemberResponse\x12?\n\x06GetRun\x12\x19.fedbbpt.v1.GetRunRequest\x1a\x1a.fedbbpt.v1.GetRunResponse\x12G\n\x08WatchRun\x12\x1b.fedbbpt.v1.WatchRunRequest\x1a\x1c.fedbbpt.v1.WatchRunResponse0\x01\x12\x42\n\x07StopRun\x12\x1a.fedbbpt.v1.StopRunRequest\x1a\x1b.fedbbpt.v1.StopRunResponse\x12H\n\tGetResult\x12\x1c.fedbbpt.v1.GetResultRequest\x1a\x1d.fedbbpt.v1.GetResultResponse\x12H\n\tBackupRun\x12\x1c.fedbbpt.v1.BackupRunRequest\x1a\x1d.fedbbpt.v1.BackupRunResponseB\"Z fedbbpt.org/fedbbpt/v1;fedbbptv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedbbpt.v1.run_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z fedbbpt.org/fedbbpt/v1;fedbbptv1'
-  _globals['_RUNSTATE']._serialized_start=2098
-  _globals['_RUNSTATE']._serialized_end=2228
+  _globals['_RUNSTATE']._serialized_start=2092
+  _globals['_RUNSTATE']._serialized_end=2222
   _globals['_RUN']._serialized_start=62
   _globals['_RUN']._serialized_end=389
   _globals['_MEMBER']._serialized_start=392
@@ -62,29 +62,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BACKUPRUNRESPONSE']._serialized_start=1431
   _globals['_BACKUPRUNRESPONSE']._serialized_end=1515
   _globals['_SUBMITRUNREQUEST']._serialized_start=1517
-  _globals['_SUBMITRUNREQUEST']._serialized_end=1642
-  _globals['_SUBMITRUNRESPONSE']._serialized_start=1644
-  _globals['_SUBMITRUNRESPONSE']._serialized_end=1693
-  _globals['_LISTRUNSREQUEST']._serialized_start=1695
-  _globals['_LISTRUNSREQUEST']._serialized_end=1712
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1714
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1763
-  _globals['_DELETERUNREQUEST']._serialized_start=1765
-  _globals['_DELETERUNREQUEST']._serialized_end=1796
-  _globals['_DELETERUNRESPONSE']._serialized_start=1798
-  _globals['_DELETERUNRESPONSE']._serialized_end=1817
-  _globals['_CONTINUERUNREQUEST']._serialized_start=1819
-  _globals['_CONTINUERUNREQUEST']._serialized_end=1868
-  _globals['_CONTINUERUNRESPONSE']._serialized_start=1870
-  _globals['_CONTINUERUNRESPONSE']._serialized_end=1921
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1923
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1956
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1958
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2016
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=2018
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=2071
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=2073
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=2095
-  _globals['_RUNSERVICE']._serialized_start=2231
-  _globals['_RUNSERVICE']._serialized_end=3059
+  _globals['_SUBMITRUNREQUEST']._serialized_end=1636
+  _globals['_SUBMITRUNRESPONSE']._serialized_start=1638
+  _globals['_SUBMITRUNRESPONSE']._serialized_end=1687
+  _globals['_LISTRUNSREQUEST']._serialized_start=1689
+  _globals['_LISTRUNSREQUEST']._serialized_end=1706
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1708
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1757
+  _globals['_DELETERUNREQUEST']._serialized_start=1759
+  _globals['_DELETERUNREQUEST']._serialized_end=1790
+  _globals['_DELETERUNRESPONSE']._serialized_start=1792
+  _globals['_DELETERUNRESPONSE']._serialized_end=1811
+  _globals['_CONTINUERUNREQUEST']._serialized_start=1813
+  _globals['_CONTINUERUNREQUEST']._serialized_end=1862
+  _globals['_CONTINUERUNRESPONSE']._serialized_start=1864
+  _globals['_CONTINUERUNRESPONSE']._serialized_end=1915
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1917
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1950
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1952
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2010
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=2012
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=2065
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=2067
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=2089
+  _globals['_RUNSERVICE']._serialized_start=2225
+  _globals['_RUNSERVICE']._serialized_end=3053
 # @@protoc_insertion_point(module_scope)

@@ -542,7 +542,7 @@ class SubmitRunRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     PTM_ADDRESS_FIELD_NUMBER: _builtins.int
     PTM_REVISION_FIELD_NUMBER: _builtins.int
-    TOKEN_SHA256_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 64 letters, digits, dots, underscores and hyphens, the first of them a letter or a digit. Empty: the job's own
@@ -559,9 +559,9 @@ class SubmitRunRequest(_message.Message):
     2 MiB. The run begins at its z, whose space must be the job's. Empty: it begins at the method's own prompt.
     """
     @_builtins.property
-    def token_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The SHA-256 of each token that admits clients to this run, hexadecimal, at most 1024. None: the coordinator's own
-        tokens admit them.
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tokens that admit clients to this run, at most 1024. Each is a line NAME ROLE SHA256, with the role client or
+        owner and the digest of the token, hexadecimal. None: the coordinator's own tokens admit them.
         """
 
     def __init__(
@@ -571,12 +571,12 @@ class SubmitRunRequest(_message.Message):
         job: _builtins.str = ...,
         ptm_address: _builtins.str = ...,
         ptm_revision: _builtins.str = ...,
-        token_sha256: _abc.Iterable[_builtins.str] | None = ...,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
         start: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "name", b"name", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "start", b"start", "token_sha256", b"token_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "name", b"name", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "start", b"start", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,6 +104,7 @@ class RunServiceServicer(object):
         Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
         FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
         RetryInfo).
+        Roles: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +112,7 @@ class RunServiceServicer(object):
 
     def ListRuns(self, request, context):
         """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent.
+        Roles: operator, observer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +121,7 @@ class RunServiceServicer(object):
     def DeleteRun(self, request, context):
         """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
         Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+        Roles: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +132,7 @@ class RunServiceServicer(object):
         must join again. Not idempotent.
         Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
         ended; or the coordinator serves a single run).
+        Roles: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +140,7 @@ class RunServiceServicer(object):
 
     def ListMembers(self, request, context):
         """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent.
+        Roles: operator, observer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +150,7 @@ class RunServiceServicer(object):
         """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
         Effect: stored; its session ends. Idempotent until another client takes the name.
         Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +158,7 @@ class RunServiceServicer(object):
 
     def GetRun(self, request, context):
         """GetRun returns the current state of the run. Effect: none. Idempotent.
+        Roles: every.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,6 +168,7 @@ class RunServiceServicer(object):
         """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
         four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
         ended. Effect: none. Idempotent.
+        Roles: every.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +178,7 @@ class RunServiceServicer(object):
         """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
         measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +187,7 @@ class RunServiceServicer(object):
     def GetResult(self, request, context):
         """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
         Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
+        Roles: every.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +200,7 @@ class RunServiceServicer(object):
         idempotent.
         Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
         (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
+        Roles: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,41 +41,54 @@ class RunServiceStub:
     Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
     FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
     RetryInfo).
+    Roles: operator.
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]
-    """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent."""
+    """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent.
+    Roles: operator, observer.
+    """
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.DeleteRunRequest, _run_pb2.DeleteRunResponse]
     """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
     Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+    Roles: operator.
     """
     ContinueRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.ContinueRunRequest, _run_pb2.ContinueRunResponse]
     """ContinueRun lets a run that has ended play more rounds, from the state that it ended with. Effect: stored; clients
     must join again. Not idempotent.
     Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
     ended; or the coordinator serves a single run).
+    Roles: operator.
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListMembersRequest, _run_pb2.ListMembersResponse]
-    """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent."""
+    """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent.
+    Roles: operator, observer.
+    """
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_run_pb2.RemoveMemberRequest, _run_pb2.RemoveMemberResponse]
     """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
     Effect: stored; its session ends. Idempotent until another client takes the name.
     Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: operator.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]
-    """GetRun returns the current state of the run. Effect: none. Idempotent."""
+    """GetRun returns the current state of the run. Effect: none. Idempotent.
+    Roles: every.
+    """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]
     """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
     four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
     ended. Effect: none. Idempotent.
+    Roles: every.
     """
     StopRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]
     """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
     measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: operator.
     """
     GetResult: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetResultRequest, _run_pb2.GetResultResponse]
     """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
     Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
+    Roles: every.
     """
     BackupRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.BackupRunRequest, _run_pb2.BackupRunResponse]
     """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
@@ -84,6 +97,7 @@ class RunServiceStub:
     idempotent.
     Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
     (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
+    Roles: operator.
     """
 
 @_typing.type_check_only
@@ -99,41 +113,54 @@ class RunServiceAsyncStub(RunServiceStub):
     Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
     FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
     RetryInfo).
+    Roles: operator.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent."""
+    """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent.
+    Roles: operator, observer.
+    """
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_pb2.DeleteRunRequest, _run_pb2.DeleteRunResponse]  # type: ignore[assignment]
     """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
     Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+    Roles: operator.
     """
     ContinueRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ContinueRunRequest, _run_pb2.ContinueRunResponse]  # type: ignore[assignment]
     """ContinueRun lets a run that has ended play more rounds, from the state that it ended with. Effect: stored; clients
     must join again. Not idempotent.
     Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
     ended; or the coordinator serves a single run).
+    Roles: operator.
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_run_pb2.ListMembersRequest, _run_pb2.ListMembersResponse]  # type: ignore[assignment]
-    """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent."""
+    """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent.
+    Roles: operator, observer.
+    """
     RemoveMember: _aio.UnaryUnaryMultiCallable[_run_pb2.RemoveMemberRequest, _run_pb2.RemoveMemberResponse]  # type: ignore[assignment]
     """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
     Effect: stored; its session ends. Idempotent until another client takes the name.
     Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: operator.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.GetRunResponse]  # type: ignore[assignment]
-    """GetRun returns the current state of the run. Effect: none. Idempotent."""
+    """GetRun returns the current state of the run. Effect: none. Idempotent.
+    Roles: every.
+    """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.WatchRunResponse]  # type: ignore[assignment]
     """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
     four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
     ended. Effect: none. Idempotent.
+    Roles: every.
     """
     StopRun: _aio.UnaryUnaryMultiCallable[_run_pb2.StopRunRequest, _run_pb2.StopRunResponse]  # type: ignore[assignment]
     """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
     measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+    Roles: operator.
     """
     GetResult: _aio.UnaryUnaryMultiCallable[_run_pb2.GetResultRequest, _run_pb2.GetResultResponse]  # type: ignore[assignment]
     """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
     Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
+    Roles: every.
     """
     BackupRun: _aio.UnaryUnaryMultiCallable[_run_pb2.BackupRunRequest, _run_pb2.BackupRunResponse]  # type: ignore[assignment]
     """BackupRun writes the stored run, as it is between two changes, into a new file on the coordinator's machine, in the
@@ -142,6 +169,7 @@ class RunServiceAsyncStub(RunServiceStub):
     idempotent.
     Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
     (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
+    Roles: operator.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -160,6 +188,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT (InvalidJob; InvalidInput: not a name, or not a prompt to begin at), ALREADY_EXISTS (RunNameTaken: by another job),
         FAILED_PRECONDITION (Conflict: the coordinator serves a single run), RESOURCE_EXHAUSTED (TooManyRuns; StoreFull with
         RetryInfo).
+        Roles: operator.
         """
 
     @_abc_1.abstractmethod
@@ -168,7 +197,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.ListRunsResponse, _abc.Awaitable[_run_pb2.ListRunsResponse]]:
-        """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent."""
+        """ListRuns returns the state of every run, without members, in the order of names. Effect: none. Idempotent.
+        Roles: operator, observer.
+        """
 
     @_abc_1.abstractmethod
     def DeleteRun(
@@ -178,6 +209,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_pb2.DeleteRunResponse, _abc.Awaitable[_run_pb2.DeleteRunResponse]]:
         """DeleteRun deletes a run that has ended, with all its files. Effect: stored. Not idempotent: a second call fails.
         Errors: FAILED_PRECONDITION (Conflict: the run has not ended; or the coordinator serves a single run).
+        Roles: operator.
         """
 
     @_abc_1.abstractmethod
@@ -190,6 +222,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         must join again. Not idempotent.
         Errors: INVALID_ARGUMENT (InvalidInput: not a number of rounds), FAILED_PRECONDITION (Conflict: the run has not
         ended; or the coordinator serves a single run).
+        Roles: operator.
         """
 
     @_abc_1.abstractmethod
@@ -198,7 +231,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.ListMembersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.ListMembersResponse, _abc.Awaitable[_run_pb2.ListMembersResponse]]:
-        """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent."""
+        """ListMembers returns all clients whose names are taken, also those that no longer take part. Effect: none. Idempotent.
+        Roles: operator, observer.
+        """
 
     @_abc_1.abstractmethod
     def RemoveMember(
@@ -209,6 +244,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """RemoveMember takes a client out of the run and frees its name for another one. Its counted updates stay counted.
         Effect: stored; its session ends. Idempotent until another client takes the name.
         Errors: NOT_FOUND (NotFound: no client has this name), RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: operator.
         """
 
     @_abc_1.abstractmethod
@@ -217,7 +253,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.GetRunResponse, _abc.Awaitable[_run_pb2.GetRunResponse]]:
-        """GetRun returns the current state of the run. Effect: none. Idempotent."""
+        """GetRun returns the current state of the run. Effect: none. Idempotent.
+        Roles: every.
+        """
 
     @_abc_1.abstractmethod
     def WatchRun(
@@ -228,6 +266,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchRun streams the state of the run: all of it at once, then what has changed since the previous message, at most
         four times a second, and at least as often as a stream of tasks has heartbeats. The stream ends when the run has
         ended. Effect: none. Idempotent.
+        Roles: every.
         """
 
     @_abc_1.abstractmethod
@@ -239,6 +278,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """StopRun ends the run after the open round; if rounds measure on samples of the dev examples, after one more, which
         measures the best prompts on all of them. The best prompt so far is the run's result. Effect: stored. Idempotent.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
+        Roles: operator.
         """
 
     @_abc_1.abstractmethod
@@ -249,6 +289,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_pb2.GetResultResponse, _abc.Awaitable[_run_pb2.GetResultResponse]]:
         """GetResult returns the best prompt so far, measured on dev data. Effect: none. Idempotent.
         Errors: FAILED_PRECONDITION (NoResultYet: no round has been measured yet).
+        Roles: every.
         """
 
     @_abc_1.abstractmethod
@@ -263,6 +304,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         idempotent.
         Errors: INVALID_ARGUMENT (InvalidRequest: the name is not one, or there is such a file), RESOURCE_EXHAUSTED
         (StoreFull; Overloaded: there are too many backups), UNAVAILABLE (StoreError).
+        Roles: operator.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -16,8 +16,9 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from fedbbpt.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from fedbbpt.identity.callers import check_role
+from fedbbpt.identity.roles import Role, is_open
 from fedbbpt.wire.interceptors import Context, Continuation, Handler, behaviour_of, responses
-from fedbbpt.wire.strangers import OPEN_SERVICES
 
 
 class Caller(Protocol):
@@ -26,6 +27,11 @@ class Caller(Protocol):
     @property
     def name(self) -> str:
         """The caller's unique name."""
+        ...
+
+    @property
+    def role(self) -> Role:
+        """What the caller may do."""
         ...
 
 
@@ -92,7 +98,8 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
         """Creates the interceptor of one server.
 
         Args:
-            identify: Returns the caller, or raises Unauthenticated; called once for each call.
+            identify: Returns the caller, or raises Unauthenticated; called once for each call. Its role decides
+                which rpcs it may call.
             limits: Limits of each identified caller.
         """
         self._identify, self._limits = identify, limits
@@ -103,8 +110,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
         caller: C = _CALLER.get()
         return caller
 
-    def _identified(self, context: Context) -> _CallerLoad:
+    def _identified(self, context: Context, method: str) -> _CallerLoad:
         caller = self._identify(context)
+        check_role(caller.name, frozenset({caller.role}), method)
         _CALLER.set(caller)
         if caller.name not in self._loads:
             self._loads[caller.name] = _CallerLoad(self._limits)
@@ -112,13 +120,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         handler = await continuation(details)
-        if handler is None or details.method.startswith(OPEN_SERVICES):
+        if handler is None or is_open(details.method):
             return handler
         behaviour = behaviour_of(handler)
 
         @asynccontextmanager
         async def admitted(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            load = self._identified(context)
+            load = self._identified(context, details.method)
             async with load.call():
                 if handler.request_streaming:
                     yield requests

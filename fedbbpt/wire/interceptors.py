@@ -1,4 +1,4 @@
-"""The interceptor of every server: it translates errors into statuses, limits open calls and checks tokens.
+"""The interceptor of every server: it translates errors into statuses, limits open calls, and checks who may call.
 
 Servicers raise this package's errors and never call `context.abort`, because that raises a bare Exception, which cannot
 be told from a bug.
@@ -6,18 +6,23 @@ be told from a bug.
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from fedbbpt.errors import FedbbptError, InvalidRequest, Overloaded, Unauthenticated, WrongService
+from fedbbpt.errors import FedbbptError, InvalidRequest, NotPermitted, Overloaded, Unauthenticated, WrongService
+from fedbbpt.identity.callers import EVERYBODY, Caller
+from fedbbpt.identity.certificates import identity_of
+from fedbbpt.identity.roles import is_open
+from fedbbpt.identity.tokens_file import Token
 from fedbbpt.wire.checksums import METADATA, sealed, unsealed
 from fedbbpt.wire.status import logged, to_status
-from fedbbpt.wire.strangers import OPEN_SERVICES, STRANGER_LIMITS, StrangerLimits, Strangers
-from fedbbpt.wire.tokens import shown_token, token_digest
+from fedbbpt.wire.strangers import STRANGER_LIMITS, StrangerLimits, Strangers
+from fedbbpt.wire.tokens import shown_token
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +31,17 @@ Handler = Any
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = Any
 Status = Any
+
+_SERIAL = "certificate "
+"""What the proof of a caller that is known by its certificate begins with."""
+
+_CALLER: ContextVar[Caller] = ContextVar("coordinator's caller", default=EVERYBODY)
+"""The caller of the rpc that the current asyncio task serves; gRPC serves each rpc in a task of its own."""
+
+
+def current_caller() -> Caller:
+    """Returns the caller of the rpc that the current task serves."""
+    return _CALLER.get()
 
 
 def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
@@ -63,7 +79,8 @@ async def responses(behaviour: Callable[[Any, Context], Any], request: Any, cont
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Guards every call of a server, in one wrapper, because each wrapper costs time in every call.
 
-    - Rejects a call that does not show one of the tokens as `authorization: Bearer TOKEN`, if there are tokens.
+    - Identifies the caller by its token, or else by its certificate, and rejects a call that its role may not make.
+      Without tokens and certificates every caller may call everything.
     - Rejects a call while `limit` others are open. gRPC has such a limit as well, but its rejection does not tell the
       client that it may retry. Calls that need no token are counted and limited apart (`wire.strangers`).
     - Ends a call that raises a FedbbptError with that error's status. Any other exception is a bug: its traceback goes
@@ -73,39 +90,52 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         limit: int,
-        tokens: Collection[str] = (),
-        others: Callable[[], Collection[str]] = frozenset,
-        operators: Collection[str] = (),
+        tokens: Sequence[Token] | None = None,
+        others: Callable[[str], Caller | None] = lambda digest: None,
+        *,
+        certificates: bool = False,
         strangers: StrangerLimits = STRANGER_LIMITS,
     ) -> None:
         """
         Args:
             limit: the number of open calls.
-            tokens: the tokens that are accepted; none: every caller.
-            others: returns the SHA-256 of further tokens. The services decide what these admit to.
-            operators: the tokens of operators, which are accepted too; none: `tokens` admit operators.
-            strangers: limits of the calls that need no token.
+            tokens: the tokens that are accepted; None: those of `others` only, and callers without a token.
+            others: returns the caller that shows a token with this SHA-256, if it is one of a run's own.
+            certificates: whether callers have certificates, which TLS has verified.
+            strangers: limits of the calls that anybody may make.
         """
-        self._limit, self._open, self._others = limit, 0, others
+        self._limit, self._open, self._others, self._certificates = limit, 0, others, certificates
         self._strangers = Strangers(strangers)
-        self.accept(tokens, operators)
+        self._change = 0
+        """How often the accepted credentials have changed."""
+        self._revoked: frozenset[str] = frozenset()
+        self._tokens: dict[str, Caller] | None
+        self.accept(tokens)
         self._guarded: dict[tuple[str, bool], Handler] = {}
         """The wrapped handlers by method, and whether its messages have checksums. A server's handlers never change."""
 
-        async def reject(requests: AsyncIterator[bytes], context: Context) -> None:
-            raise Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")
+    def accept(self, tokens: Sequence[Token] | None, revoked: Collection[str] = ()) -> None:
+        """Accepts these tokens from now on, and no others, and no certificates of these serial numbers."""
+        self._revoked = frozenset(revoked)
+        self._tokens = (
+            None
+            if tokens is None
+            else {token.sha256: Caller(token.name, frozenset({token.role}), proof=token.sha256) for token in tokens}
+        )
+        self._change += 1
 
-        # A handler of request streams neither waits for the message nor parses it unless it asks for it.
-        self._rejecting = self._guard(grpc.stream_unary_rpc_method_handler(reject))
+    def admits(self, caller: Caller) -> bool:
+        """Returns whether the credentials of an earlier call are accepted still."""
+        if caller.runs is not None:
+            return self._others(caller.proof) is not None
+        return caller is EVERYBODY or caller.proof in (self._tokens or ()) or self._by_certificate(caller)
 
-    def accept(self, tokens: Collection[str], operators: Collection[str] = ()) -> None:
-        """Accepts these tokens from now on, and no others; without any, every caller. Calls that are open go on."""
-        self.tokens = frozenset(map(token_digest, tokens))
-        self.operators = frozenset(map(token_digest, operators)) or self.tokens
+    def _by_certificate(self, caller: Caller) -> bool:
+        return caller.proof.startswith(_SERIAL) and caller.proof.removeprefix(_SERIAL) not in self._revoked
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         # Only links without TLS have checksums, and few of those who care for speed do without TLS.
-        is_open = details.method.startswith(OPEN_SERVICES)
+        anybody = is_open(details.method)
         key = details.method, METADATA in (details.invocation_metadata or ())
         guarded = self._guarded.get(key)
         if guarded is None:
@@ -113,15 +143,60 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if handler is None:
                 return None
             handler = _with_checksums(handler) if key[1] else handler
-            if is_open:
+            if anybody:
                 handler = self._strangers.guard(handler, behaviour_of(handler))
-            guarded = self._guarded[key] = self._guard(handler, counted=not is_open)
-        if self.operators and not is_open and not self._shows_token(details):
-            return self._rejecting
+            guarded = self._guarded[key] = self._guard(handler, details.method)
+        if anybody:
+            return guarded
+        try:
+            caller = self._identified(details.invocation_metadata)
+            if caller is not None:
+                caller.check_may_call(details.method)
+                _CALLER.set(caller)
+        except FedbbptError as error:
+            return self._rejecting(error)
         return guarded
 
-    def _guard(self, handler: Handler, *, counted: bool = True) -> Handler:
+    def _identified(self, metadata: Any) -> Caller | None:
+        """Returns the caller, or None if its certificate has to tell, which gRPC shows to handlers only."""
+        if self._tokens is None and not self._certificates and not any(key == "authorization" for key, _ in metadata):
+            return EVERYBODY
+        shown = shown_token(metadata)
+        if shown is not None and (found := (self._tokens or {}).get(shown) or self._others(shown)) is not None:
+            return found
+        if self._tokens is None and not self._certificates:
+            return EVERYBODY
+        if self._certificates and shown is None:
+            return None
+        raise Unauthenticated("no valid token", where="authorization", fix="--token-file with this service's token")
+
+    def _check_certificate(self, context: Context, method: str) -> None:
+        """Identifies the caller by its certificate, whose name must be that of its token if it shows one."""
+        (pem,) = context.auth_context()["x509_pem_cert"]
+        holder = identity_of(pem)
+        if holder.serial in self._revoked:
+            what, fix = f"the certificate of {holder.name} was revoked", "a new invitation from the operator"
+            raise Unauthenticated(what, where="certificate", fix=fix)
+        caller = Caller(holder.name, frozenset({holder.role}), proof=f"{_SERIAL}{holder.serial}")
+        if self._identified(context.invocation_metadata()) is None:
+            caller.check_may_call(method)
+            _CALLER.set(caller)
+        elif holder.name != current_caller().name:
+            what = f"the token belongs to {current_caller().name}, and the certificate to {holder.name}"
+            raise NotPermitted(what, where="authorization", fix="a token of the same name, or none")
+
+    def _rejecting(self, error: FedbbptError) -> Handler:
+        """Returns a handler that ends the call with the error."""
+
+        async def reject(requests: AsyncIterator[bytes], context: Context) -> None:
+            await _abort(context, error)
+
+        # A handler of request streams neither waits for the message nor parses it unless it asks for it.
+        return grpc.stream_unary_rpc_method_handler(reject)
+
+    def _guard(self, handler: Handler, method: str) -> Handler:
         behaviour, parse = behaviour_of(handler), handler.request_deserializer
+        counted = not is_open(method)
 
         # gRPC would answer a message that cannot be parsed with UNKNOWN, before any of this is called.
         def read(request: Any) -> Any:
@@ -129,11 +204,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return request
             return _read_all(request, parse) if handler.request_streaming else _read(request, parse)
 
+        certified = self._certificates and counted
+
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 self._begin_call(counted)
                 try:
+                    if certified:
+                        self._check_certificate(context, method)
+                    change = self._change
                     async for response in behaviour(read(request), context):
+                        if change != self._change and not self.admits(current_caller()):
+                            raise Unauthenticated("the credentials are no longer valid", where="authorization")
                         yield response
                 finally:
                     self._open -= counted
@@ -144,6 +226,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._begin_call(counted)
                 try:
+                    if certified:
+                        self._check_certificate(context, method)
                     return await behaviour(read(request), context)
                 finally:
                     self._open -= counted
@@ -156,10 +240,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if counted and self._open >= self._limit:
             raise Overloaded(f"{self._open} calls are open", where="calls", fix="try again")
         self._open += counted
-
-    def _shows_token(self, details: grpc.HandlerCallDetails) -> bool:
-        shown = shown_token(details.invocation_metadata)
-        return shown in self.operators or shown in self.tokens or shown in self._others()
 
 
 def _with_checksums(handler: Handler) -> Handler:

@@ -37,6 +37,7 @@ CODES: Mapping[type[FedbbptError], grpc.StatusCode] = {
     errors.SessionEvicted: Code.ABORTED,
     errors.Unauthenticated: Code.UNAUTHENTICATED,
     errors.PolicyForbids: Code.PERMISSION_DENIED,
+    errors.NotPermitted: Code.PERMISSION_DENIED,
     errors.Exhausted: Code.RESOURCE_EXHAUSTED,
     errors.Unavailable: Code.UNAVAILABLE,
     errors.DeadlineExceeded: Code.DEADLINE_EXCEEDED,

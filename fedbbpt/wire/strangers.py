@@ -18,9 +18,6 @@ from google.protobuf.message import DecodeError
 from fedbbpt.errors import DeadlineExceeded, FedbbptError, InvalidRequest, MessageTooLarge, Overloaded, WrongService
 from fedbbpt.limits import MAX_STRANGER_BYTES
 
-OPEN_SERVICES = ("/grpc.health.v1.Health/",)
-"""Prefixes of the methods that need no token."""
-
 _SITE_BITS = 64
 """Bits of an IPv6 address that name a site: one machine usually has all addresses that begin with them."""
 

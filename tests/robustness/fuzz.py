@@ -134,7 +134,7 @@ class Ptm:
         inputs = Examples(("who wrote it", "how many people", "where is it"))
         examples = ExampleSet(inputs, 4, Perturbation(0.1, 3))
         pb, rpc = ptm_pb2, self._serving.service
-        tenant = rpc._tenants.identify([], [])
+        tenant = rpc._tenants.identify(None, [])
         registered = await rpc.RegisterTask(ptm_messages.register_task_request(task), tenant)
         register = ptm_messages.register_examples_request(registered.task_id, examples)
         handle = await rpc.RegisterExamples(register, tenant)

@@ -54,7 +54,9 @@ class BadConnection:
         self._port, self._ptm_port = (self.call(proxy.start()) for proxy in (self.proxy, self.ptm_proxy))
 
     def client(self, index: int, call_seconds: float = 30.0) -> Client:
-        link = RemoteCoordinator(self.federation.channel(self._port), call_seconds=call_seconds, pause=self._pause)
+        link = RemoteCoordinator(
+            self.federation.channel(self._port, client=index), call_seconds=call_seconds, pause=self._pause
+        )
         channel = connect(f"127.0.0.1:{self._ptm_port}", peer=PTM)
         ptm = RemotePtm(channel, call_seconds=self.ptm_call_seconds, patience_seconds=60.0, pause=self._pause)
         return self.federation.client(index, link=link, ptm=ptm)

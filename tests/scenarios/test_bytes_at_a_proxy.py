@@ -58,7 +58,7 @@ def test_a_round_takes_few_bytes(
     splits = prepare(Job.model_validate(sections | {"method": method, "codec": {"uplink": uplink}}))
     federation = Roomy(splits, tmp_path / "run.db", server_loop, security)
     with CountingProxy(federation.port) as proxy:
-        links = [RecordingLink(federation.channel(proxy.port)) for _ in range(CLIENTS)]
+        links = [RecordingLink(federation.channel(proxy.port, client=index)) for index in range(CLIENTS)]
         clients = [federation.client(index, link=link) for index, link in enumerate(links)]
         play(clients, rounds=2)
         tasks = [client.task() for client in clients]
@@ -86,7 +86,7 @@ def test_clients_that_one_round_in_ten_asks_get_the_state_once(
     sections["cohort"] |= {"clients": number, "size": 1}
     federation = Roomy(prepare(Job.model_validate(sections)), tmp_path / "run.db", server_loop, security)
     with CountingProxy(federation.port) as proxy:
-        links = [RecordingLink(federation.channel(proxy.port)) for _ in range(number)]
+        links = [RecordingLink(federation.channel(proxy.port, client=index)) for index in range(number)]
         clients = [federation.client(index, link=link) for index, link in enumerate(links)]
         with ThreadPoolExecutor(number) as threads:
             list(threads.map(lambda client: client.agent.run(client.link, lambda: None), clients))

@@ -53,7 +53,7 @@ class LossOnly(Tenants):
     def __init__(self) -> None:
         super().__init__([])
 
-    def identify(self, shown: Sequence[str], certificate_names: Sequence[str]) -> Tenant:
+    def identify(self, shown: str | None, certificate_names: Sequence[str]) -> Tenant:
         return Tenant(name="anyone", output=Output.LOSS_ONLY)
 
 

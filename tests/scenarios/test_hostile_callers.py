@@ -37,6 +37,7 @@ from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error, retry_seconds
 from fedbbpt.wire.strangers import StrangerLimits
 from tests.scenarios.test_ptm_service import Gated, health
+from tests.tenants import tokens
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
 EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
@@ -99,7 +100,7 @@ def test_strangers_occupy_no_calls(
 ) -> None:
     """They are rejected before they have sent anything, so that tenants can still call."""
     monkeypatch.setattr(channel, "MAX_CONCURRENT_CALLS", 8)
-    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one"]))
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(tokens("one")))
     strangers = unsent(port)
     for call in [strangers.open() for _ in range(16)]:
         assert isinstance(error_of(call), Unauthenticated)
@@ -111,7 +112,7 @@ def test_call_beyond_the_limit_may_be_retried(
 ) -> None:
     """Kills: gRPC's own rejection, which clients would take for a spent budget."""
     monkeypatch.setattr(channel, "MAX_CONCURRENT_CALLS", 4)
-    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(tokens("one", "two")))
     caller, ended = unsent(port, "one"), SimpleQueue[Any]()
     for _ in range(6):
         caller.open().add_done_callback(ended.put)
@@ -123,7 +124,7 @@ def test_call_beyond_the_limit_may_be_retried(
 
 
 def test_message_of_a_stranger_is_not_parsed(ptm_servers: Any) -> None:
-    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one"]))
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(tokens("one")))
     for token, error in (("", Unauthenticated), ("one", InvalidRequest)):
         line: Any
         with connect(f"127.0.0.1:{port}", token=token) as line:
@@ -133,7 +134,7 @@ def test_message_of_a_stranger_is_not_parsed(ptm_servers: Any) -> None:
 def test_calls_of_a_caller_and_their_time_are_limited(ptm_servers: Any, unsent: Callable[..., Unsent]) -> None:
     each = CallerLimits(calls=2, arriving=2, seconds=3.0)
     strangers = StrangerLimits(calls=2, seconds=3.0)
-    tenants, limits = Tenants.of_tokens(["one", "two"]), ServiceLimits(tenant_calls=each, strangers=strangers)
+    tenants, limits = Tenants.of_tokens(tokens("one", "two")), ServiceLimits(tenant_calls=each, strangers=strangers)
     port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, limits=limits)
     callers = {"one": SCORE, "": HEALTH}
     calls = {token: [unsent(port, token).open(path) for _ in range(3)] for token, path in callers.items()}
@@ -156,7 +157,7 @@ def test_compressed_message_of_a_stranger_is_refused_unread(ptm_servers: Any) ->
 def test_client_of_several_services_connects_beside_watches_of_strangers(ptm_servers: Any) -> None:
     """Kills: a room for watches that strangers fill, so that a channel that watches health first never connects."""
     limits = ServiceLimits(strangers=StrangerLimits(calls_of_a_peer=2))
-    tenants = Tenants.of_tokens(["one"])
+    tenants = Tenants.of_tokens(tokens("one"))
     ports = [ptm_servers.start(Engine(Fake(), time.monotonic), tenants=tenants, limits=limits) for _ in range(2)]
     lines: list[Any] = [connect(f"127.0.0.1:{port}") for port in ports for _ in range(2)]
     watches = [line.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=300.0) for line in lines]
@@ -189,7 +190,7 @@ class Slow(Fake):
 def test_slow_work_delays_its_own_tenant_only(ptm_servers: Any) -> None:
     """A call that is cancelled before its turn is never begun."""
     backend = Slow()
-    port = ptm_servers.start(Engine(backend, time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
+    port = ptm_servers.start(Engine(backend, time.monotonic), tenants=Tenants.of_tokens(tokens("one", "two")))
     line: Any = connect(f"127.0.0.1:{port}", token="one")
     ptm, stub = remote(port, "one"), PtmServiceStub(line)
     task_id = ptm.register_task(TASK)
@@ -218,7 +219,7 @@ def test_slow_work_delays_its_own_tenant_only(ptm_servers: Any) -> None:
 
 def test_bytes_of_open_requests_are_limited(ptm_servers: Any) -> None:
     backend = Gated()
-    tenants = Tenants.of_tokens(["one", "two"])
+    tenants = Tenants.of_tokens(tokens("one", "two"))
     port = ptm_servers.start(Engine(backend, time.monotonic), tenants=tenants, limits=ServiceLimits(request_bytes=1000))
     handles = {token: register(remote(port, token)) for token in ("one", "two")}
     stubs = {token: PtmServiceStub(connect(f"127.0.0.1:{port}", token=token)) for token in handles}

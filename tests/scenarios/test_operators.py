@@ -13,6 +13,7 @@ from fedbbpt.errors import (
     Conflict,
     NoResultYet,
     NotFound,
+    NotPermitted,
     SessionEvicted,
     Unauthenticated,
     UnknownRun,
@@ -22,34 +23,44 @@ from fedbbpt.federation.fetched_result import save_result
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.federation.served_runs import RunFolders
 from fedbbpt.federation.splits import Splits
+from fedbbpt.identity.roles import Role
+from fedbbpt.identity.tokens_file import Token, token_digest
 from fedbbpt.job.job_file import job_text
 from fedbbpt.server.remote import RemoteRun, RemoteRuns
 from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import CoordinatorServer, serve
-from fedbbpt.types import NewRun, PtmIdentity
+from fedbbpt.types import NewRun, PtmIdentity, Receipt
 from fedbbpt.wire.channel import connect
-from fedbbpt.wire.tokens import token_digest
 from tests.federation import Client
 from tests.tiny_run import CLIENTS, fake_ptm
 
+NAMES = [f"client-{index:04d}" for index in range(CLIENTS)]
+
+
+def tokens() -> list[Token]:
+    """Returns a token of each role, whose text is its role, and one of each client, whose text is its name."""
+    others = [Token(f"the {role}".replace(" ", "-"), role, token_digest(role)) for role in Role if role != Role.CLIENT]
+    return [*others, *(Token(name, Role.CLIENT, token_digest(name)) for name in NAMES)]
+
 
 class Hub:
-    """A coordinator with two runs, one of which has a token of its own."""
+    """A coordinator with two runs, one of which has tokens of its own."""
 
     def __init__(
-        self, folder: Path, splits: Splits, loop: asyncio.AbstractEventLoop, tokens: list[str], operators: list[str]
+        self, folder: Path, splits: Splits, loop: asyncio.AbstractEventLoop, members: list[Token] | None
     ) -> None:
         self._loop, self.splits = loop, splits
         self._folders = RunFolders(folder)
-        self._serving: CoordinatorServer = asyncio.run_coroutine_threadsafe(
-            serve(Runs(self._folders.runs, self._folders), tokens=tokens, operators=operators), loop
+        self.serving: CoordinatorServer = asyncio.run_coroutine_threadsafe(
+            serve(Runs(self._folders.runs, self._folders), tokens=members), loop
         ).result()
         text = job_text(splits.job)
         self.runs("operator").submit(NewRun("open", text))
-        self.runs("operator").submit(NewRun("private", text, token_sha256=(token_digest("member"),)))
+        own = tuple(f"{name} client {token_digest(f'own {name}')}" for name in NAMES)
+        self.runs("operator").submit(NewRun("private", text, tokens=own))
 
     def channel(self, token: str) -> Any:
-        return connect(f"127.0.0.1:{self._serving.port}", token=token)
+        return connect(f"127.0.0.1:{self.serving.port}", token=token)
 
     def runs(self, token: str) -> RemoteRuns:
         return RemoteRuns(self.channel(token))
@@ -57,73 +68,83 @@ class Hub:
     def run(self, name: str = "", token: str = "operator") -> RemoteRun:
         return RemoteRun(self.channel(token), name)
 
-    def client(self, index: int, run: str, token: str = "operator", key: str = "key") -> Client:
+    def client(self, index: int, run: str, token: str | None = None, key: str = "key") -> Client:
+        token = NAMES[index] if token is None else token
         link = RemoteCoordinator(self.channel(token), run=run, pause=lambda seconds: None)
-        return Client(link, hello(f"client-{index:04d}", key, 10), self.splits, index, fake_ptm())
+        return Client(link, hello(NAMES[index], key, 10), self.splits, index, fake_ptm())
+
+    def reload(self, members: list[Token]) -> None:
+        self._loop.call_soon_threadsafe(self.serving.reload, members)
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._serving.stop(0.0), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self.serving.stop(0.0), self._loop).result()
         self._folders.close()
 
 
-@pytest.fixture(params=[(["operator"], [])])
+@pytest.fixture(params=[tokens()], ids=["tokens"])
 def hub(
     request: pytest.FixtureRequest, tmp_path: Path, splits: Splits, server_loop: asyncio.AbstractEventLoop
 ) -> Iterator[Hub]:
-    hub = Hub(tmp_path / "runs", splits, server_loop, *request.param)
+    hub = Hub(tmp_path / "runs", splits, server_loop, request.param)
     yield hub
     hub.close()
 
 
 def test_a_runs_own_token_admits_its_clients_and_nothing_else(hub: Hub) -> None:
-    with pytest.raises(Unauthenticated, match="another run, or to runs as their client only"):
-        hub.client(0, "private", token="operator")
-    member = hub.client(0, "private", token="member")
-    own = hub.run("private", "member")
+    with pytest.raises(NotPermitted, match="the run has tokens of its own"):
+        hub.client(0, "private")
+    own, member = hub.run("private", "own client-0000"), hub.client(0, "private", token="own client-0000")
+    hub.client(1, "private", token="own client-0001").hang_up()
     assert [one.client_id for one in own.status().members] == ["client-0000"]
     with pytest.raises(NoResultYet):
         own.result()
-    for call in (
-        hub.run("open", "member").status,
-        own.stop,
-        own.members,
-        lambda: own.remove("client-0000"),
-        own.delete,
-        lambda: own.play_on(1),
-        lambda: own.backup("x.db"),
-        hub.runs("member").list,
-        lambda: hub.runs("member").submit(NewRun("third", "")),
-    ):
-        with pytest.raises(Unauthenticated):
-            call()
+    with pytest.raises(NotPermitted, match="the token admits to another run"):
+        hub.run("open", "own client-0000").status()
+    with pytest.raises(NotPermitted, match="--name client-0001, or that client's own credentials"):
+        hub.client(0, "private", token="own client-0001")
+    with pytest.raises(NotPermitted):
+        hub.run("private", "client-0002").status()
     with pytest.raises(Unauthenticated, match="no valid token"):
         hub.run("open", "stranger").status()
     assert hub.run("private").stop().state == "stopped"
     member.hang_up()
 
 
-@pytest.mark.parametrize("hub", [([], [])], indirect=True)
+@pytest.mark.parametrize("hub", [None], indirect=True)
 def test_without_tokens_everybody_operates_but_a_runs_own_token_is_needed_to_join(hub: Hub) -> None:
     assert [run.name for run in hub.runs("").list()] == ["open", "private"]
-    with pytest.raises(Unauthenticated):
+    with pytest.raises(NotPermitted):
         hub.client(0, "private", token="")
-    hub.client(0, "private", token="member").hang_up()
+    hub.client(0, "private", token="own client-0000").hang_up()
 
 
-@pytest.mark.parametrize("hub", [(["client"], ["operator"])], indirect=True)
-def test_tokens_of_operators_leave_those_of_clients_to_clients(hub: Hub) -> None:
-    client = hub.client(0, "open", token="client")
-    run = hub.run("open", "client")
-    assert run.status().state == "waiting"
-    with pytest.raises(NoResultYet):
-        run.result()
-    for call in (run.stop, run.members, lambda: run.remove("client-0000"), hub.runs("client").list):
-        with pytest.raises(Unauthenticated, match="as their client only"):
+def test_a_client_sees_itself_and_can_neither_stop_a_run_nor_take_another_name(hub: Hub) -> None:
+    first, second = hub.client(0, "open"), hub.client(1, "open")
+    seen = hub.run("open", "client-0000")
+    assert [member.client_id for member in seen.status().members] == ["client-0000"]
+    assert [member.client_id for status, _ in [next(seen.watch())] for member in status.members] == ["client-0000"]
+    assert len(hub.run("open", "observer").status().members) == len(hub.run("open").members()) == 2
+    for call in (seen.stop, seen.members, lambda: seen.remove("client-0001"), hub.runs("client-0000").list):
+        with pytest.raises(NotPermitted, match="client-0000 has the role client, which may not call this"):
             call()
-    with pytest.raises(Unauthenticated):
-        hub.run("private", "client").status()
-    assert len(hub.run("open").members()) == 1
-    client.hang_up()
+    with pytest.raises(NotPermitted, match="client-0001: these credentials belong to client-0000"):
+        hub.client(1, "open", token="client-0000")
+    with pytest.raises(NotPermitted, match="Join: the-operator has the role operator"):
+        hub.client(1, "open", token="operator")
+    for client in (first, second):
+        client.hang_up()
+
+
+def test_a_token_that_is_taken_away_ends_its_streams_and_no_other(hub: Hub) -> None:
+    clients = [hub.client(index, "open") for index in range(CLIENTS)]
+    tasks = [client.task() for client in clients]
+    hub.reload([token for token in tokens() if token.name != "client-0000"])
+    with pytest.raises(Unauthenticated, match="no valid token"):
+        clients[0].task()
+    for client, task in zip(clients[1:], tasks[1:], strict=True):
+        assert client.submit(task) is Receipt.COUNTED
+    for client in clients:
+        client.hang_up()
 
 
 def test_members_are_listed_with_their_troubles_and_removed(hub: Hub) -> None:

@@ -17,6 +17,7 @@ from fedbbpt.cli.terminal.signals import TERMINATED
 from fedbbpt.conformance import cases
 from fedbbpt.conformance.suite import open_service, run
 from fedbbpt.errors import DeadlineExceeded, PolicyForbids, PtmUnavailable, Unauthenticated
+from fedbbpt.identity.tokens_file import write_tokens
 from fedbbpt.ptm.models.fake import WIDTH, Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.v1.ptm_pb2_grpc import PtmServiceStub
@@ -37,6 +38,7 @@ from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error
 from tests.processes import Machine, mentioning
 from tests.tenants import local_ptm
+from tests.tenants import tokens as named
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
 
@@ -70,8 +72,8 @@ def ancestors(pid: int) -> Iterator[int]:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with Machine(tmp_path_factory.mktemp("ray")) as machine:
         tokens = machine.folder / "tokens"
-        tokens.write_text("\n".join(TOKENS))
-        words = "ptm serve --engine ray --model fake --replicas 2 --audit audit.jsonl --token-file"
+        write_tokens(tokens, named(*TOKENS))
+        words = "ptm serve --engine ray --model fake --replicas 2 --audit audit.jsonl --tokens"
         machine.start("ptm", *words.split(), str(tokens))
         yield Service(int(machine.address("ptm").rpartition(":")[2]), machine.folder)
         assert machine.end("ptm") == TERMINATED, machine.log("ptm")

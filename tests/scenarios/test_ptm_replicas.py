@@ -16,7 +16,7 @@ from fedbbpt.types import Examples, Scores, TaskSpec, TextPrompts
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.tls import ClientTls
 from tests.federation import Security
-from tests.tenants import local_ptm
+from tests.tenants import local_ptm, tokens
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
 EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
@@ -121,7 +121,7 @@ def test_unhealthy_service_gets_no_calls(ports: list[int], ptm_servers: Any) -> 
 
 
 def test_services_with_tls_share_one_name(ptm_servers: Any, security: Security) -> None:
-    tenants = Tenants.of_tokens([security.token])
+    tenants = Tenants.of_tokens(tokens(security.token))
     ports = [ptm_servers.start(engine(), tls=security.server, tenants=tenants) for _ in range(2)]
     client = Client(ports, security.client, security.token)
     client.score_until_answered_by(*ports)

@@ -43,6 +43,7 @@ from fedbbpt.v1 import prompt_pb2, tensor_pb2
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.messages import ptm_messages
 from fedbbpt.wire.status import from_rpc_error
+from tests.tenants import tokens
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person"))
 EXAMPLES = Examples(("who wrote it", "how many people", "where is it"))
@@ -193,7 +194,7 @@ def test_client_waits_for_a_service_that_restarts(ptm_servers: Any) -> None:
 
 
 def test_tokens_are_required_and_separate_the_callers(ptm_servers: Any) -> None:
-    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one", "two"]))
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(tokens("one", "two")))
     for token in ("", "three"):
         with pytest.raises(Unauthenticated):
             remote(port, token=token)
@@ -207,7 +208,7 @@ def test_tokens_are_required_and_separate_the_callers(ptm_servers: Any) -> None:
 
 
 def test_call_with_an_invalid_or_a_second_token_is_rejected(ptm_servers: Any) -> None:
-    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(["one"]))
+    port = ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(tokens("one")))
     stub = PtmServiceStub(connect(f"127.0.0.1:{port}"))
     for shown in (["one"], ["Bearer mine", "Bearer one"]):
         describe = partial(stub.Describe, metadata=tuple(("authorization", value) for value in shown))
@@ -219,9 +220,9 @@ class CountingTenants(Tenants):
 
     identified = 0
 
-    def identify(self, authorizations: Sequence[str], certificate_names: Sequence[str]) -> Tenant:
+    def identify(self, shown: str | None, certificate_names: Sequence[str]) -> Tenant:
         self.identified += 1
-        return super().identify(authorizations, certificate_names)
+        return super().identify(shown, certificate_names)
 
 
 def test_tenant_of_a_call_is_identified_once(ptm_servers: Any) -> None:
@@ -237,7 +238,7 @@ def test_tenant_of_a_call_is_identified_once(ptm_servers: Any) -> None:
 
 def test_health_needs_no_token(ptm_servers: Any) -> None:
     channel = connect(
-        f"127.0.0.1:{ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(['one']))}"
+        f"127.0.0.1:{ptm_servers.start(Engine(Fake(), time.monotonic), tenants=Tenants.of_tokens(tokens('one')))}"
     )
     for name in ("", "fedbbpt.ptm.v1.PtmService"):
         assert health(channel, name) == health_pb2.HealthCheckResponse.SERVING

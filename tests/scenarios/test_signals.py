@@ -11,6 +11,8 @@ from fedbbpt.cli.terminal.signals import TERMINATED
 from fedbbpt.data.examples import write_jsonl
 from fedbbpt.errors import Unauthenticated
 from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.identity.roles import Role
+from fedbbpt.identity.tokens_file import Token, token_digest, write_tokens
 from fedbbpt.job.job_file import job_text
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.wire.channel import connect
@@ -28,17 +30,17 @@ class Roles:
     def __init__(self, machine: Machine, splits: Splits) -> None:
         self.machine, self.folder = machine, machine.folder
         self.certify()
-        (self.folder / "tokens").write_text("first\n")
+        self.admit("first")
         (self.folder / "token").write_text("first\n")
         (self.folder / "job.toml").write_text(job_text(splits.job))
         write_jsonl(self.folder / "train.jsonl", splits.train[0], splits.job.task.labels)
-        server = ("--tls-cert", "server.pem", "--tls-key", "server.key", "--token-file", "tokens")
+        server = ("--tls-cert", "server.pem", "--tls-key", "server.key", "--tokens", "tokens")
         machine.start("ptm", "ptm", "serve", "--model", "fake", *server)
         ptm = machine.address("ptm")
         machine.start("coordinator", "coordinator", "serve", "job.toml", "--ptm", ptm, *server)
         self.address = machine.address("coordinator")
         caller = ("--tls-ca", "ca.pem", "--token-file", "token", "--ptm-tls-ca", "ca.pem", "--ptm-token-file", "token")
-        places = ("--coordinator", self.address, "--data", "train.jsonl", "--one-class")
+        places = ("--coordinator", self.address, "--data", "train.jsonl", "--one-class", "--name", "north")
         machine.start("client", "client", "join", *places, *caller)
 
     def certify(self) -> None:
@@ -48,6 +50,10 @@ class Roles:
         authority.cert_pem.write_to_path(self.folder / "ca.pem")
         issued.private_key_pem.write_to_path(self.folder / "server.key")
         issued.cert_chain_pems[0].write_to_path(self.folder / "server.pem")
+
+    def admit(self, *tokens: str) -> None:
+        """Writes the tokens of the client north in place of the old ones."""
+        write_tokens(self.folder / "tokens", [Token("north", Role.CLIENT, token_digest(token)) for token in tokens])
 
     def ask(self, token: str) -> str:
         """Asks the coordinator over a new connection, and returns the run's state."""
@@ -76,12 +82,12 @@ def test_sighup_reads_tokens_and_certificates_again_at_each_role(roles: Roles) -
     machine.until_log("coordinator", "round 1: closed")
     assert roles.ask("first") == "running"
     roles.certify()
-    (roles.folder / "tokens").write_text("first\nsecond\n")
+    roles.admit("first", "second")
     (roles.folder / "token").write_text("second\n")
     for name in ("ptm", "coordinator", "client"):
         machine.send(name, signal.SIGHUP)
         machine.until_log(name, "read again: ")
-    (roles.folder / "tokens").write_text("second\n")
+    roles.admit("second")
     for name in ("ptm", "coordinator"):
         machine.send(name, signal.SIGHUP)
         machine.until_log(name, "read again: ", times=2)
@@ -94,7 +100,7 @@ def test_sighup_reads_tokens_and_certificates_again_at_each_role(roles: Roles) -
 
 @pytest.mark.slow
 def test_a_changed_file_needs_no_signal_and_an_invalid_one_is_refused_in_words(roles: Roles) -> None:
-    (roles.folder / "tokens").write_text("second\n")
+    roles.admit("second")
     for name in ("ptm", "coordinator"):
         roles.machine.until_log(name, "read again: ")
     assert roles.ask("second") in ("waiting", "running")

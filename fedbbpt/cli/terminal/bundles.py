@@ -10,6 +10,7 @@ fields of the bundle.
 """
 
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token, read_tokens
+from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.metrics_page import serve_metrics
+from fedbbpt.identity.tokens_file import Token, read_tokens
 from fedbbpt.wire.addresses import check_host, parse_address
 from fedbbpt.wire.channel import Channel, connect
 from fedbbpt.wire.peers import COORDINATOR, PTM
@@ -31,6 +33,8 @@ if TYPE_CHECKING:  # a command that takes no job should not wait for what descri
     from prometheus_client import CollectorRegistry
 
     from fedbbpt.job.config import Job
+
+log = logging.getLogger(__name__)
 
 
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
@@ -73,8 +77,8 @@ def _file(help_text: str, *names: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """The address that a service listens on, and how it identifies itself there."""
+class Listening:
+    """The address that a service listens on, how it identifies itself there, and the callers that it admits."""
 
     host: Annotated[
         str,
@@ -87,6 +91,7 @@ class Endpoint:
     tls_cert: Annotated[Path | None, _file("The server's certificate chain (PEM).")] = None
     tls_key: Annotated[Path | None, _file("The server's private key (PEM).")] = None
     tls_client_ca: Annotated[Path | None, _file("The authority whose certificate a caller must have (PEM).")] = None
+    tokens: Annotated[Path | None, _file("The file of the members' tokens, which `fedbbpt admin token` writes.")] = None
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", rich_help_panel=SECURITY)
     ] = False
@@ -104,37 +109,17 @@ class Endpoint:
             raise InvalidInput("TLS needs a certificate and its key", where=where, fix="both options")
         return ServerTls(self.tls_cert, self.tls_key, self.tls_client_ca)
 
-
-@dataclass(frozen=True, slots=True)
-class Listening(Endpoint):
-    """The address that a service listens on, and the callers that it admits."""
-
-    token_file: Annotated[Path | None, _file("The file with the tokens that admit a caller, one on each line.")] = None
-
-    def tokens(self) -> list[str]:
-        """Returns the tokens that admit a caller. Raises InvalidInput."""
-        return read_tokens(self.token_file)
+    def members(self) -> list[Token] | None:
+        """Returns the members' tokens, or None without a file. Raises InvalidInput."""
+        if self.tokens is None:
+            return None
+        if not (found := read_tokens(self.tokens)):
+            log.warning("%s holds no token, so it admits nobody", self.tokens)
+        return found
 
     def files(self) -> list[Path | None]:
         """Returns the files that a service reads again while it runs."""
-        return [self.tls_cert, self.tls_key, self.tls_client_ca, self.token_file]
-
-
-@dataclass(frozen=True, slots=True)
-class SiteListening(Endpoint):
-    """The address that a relay listens on, and the clients that it admits. It has another token of its own."""
-
-    site_token_file: Annotated[
-        Path | None, _file("The file with the tokens that admit a client of the site, one on each line.")
-    ] = None
-
-    def tokens(self) -> list[str]:
-        """Returns the tokens that admit a client of the site. Raises InvalidInput."""
-        return read_tokens(self.site_token_file)
-
-    def files(self) -> list[Path | None]:
-        """Returns the files that a service reads again while it runs."""
-        return [self.tls_cert, self.tls_key, self.tls_client_ca, self.site_token_file]
+        return [self.tls_cert, self.tls_key, self.tls_client_ca, self.tokens]
 
 
 @dataclass(frozen=True, slots=True)

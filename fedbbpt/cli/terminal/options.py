@@ -39,19 +39,14 @@ SendLabels = Annotated[
 RunFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for all files of the run.")]
 
 
-def read_tokens(path: Path | None) -> list[str]:
-    """Returns the tokens of a file that holds one per line; blank lines are ignored. Raises InvalidInput."""
-    if path is None:
-        return []
-    try:
-        tokens = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error), where=str(path), fix="a text file with one token per line") from None
-    if not tokens:
-        raise InvalidInput("the file holds no token", where=str(path), fix="at least one line")
-    return tokens
-
-
 def read_token(path: Path | None) -> str:
-    """Returns the first token of a file, or "" without a file."""
-    return read_tokens(path)[0] if path else ""
+    """Returns the token in the first line of a file that is not blank, or "" without a file. Raises InvalidInput."""
+    if path is None:
+        return ""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(str(error), where=str(path), fix="a text file with the token in its first line") from None
+    if not lines:
+        raise InvalidInput("the file holds no token", where=str(path), fix="one line")
+    return lines[0]

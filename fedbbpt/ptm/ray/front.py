@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from grpc_health.v1 import health, health_pb2
 
 from fedbbpt.errors import NotFound, PolicyForbids
+from fedbbpt.identity.callers import check_role
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.ray.backend import Replicas, ReplicatedBackend
 from fedbbpt.ptm.server import SERVICE_NAME, Rpc, serialise
@@ -64,7 +65,9 @@ def _rpc(method: Callable[[PtmService], Rpc]) -> Callable[["Front", Any, Context
         try:
             front.check_peer(grpc_context)
             service = front.service()
-            reply = await method(service)(request, service.identify(grpc_context))
+            rpc, tenant = method(service), service.identify(grpc_context)
+            check_role(tenant.name, frozenset({tenant.role}), f"/{SERVICE_NAME}/{rpc.__name__}")
+            reply = await rpc(request, tenant)
             return SerialisedReply(serialise(reply))
         except Exception as error:
             _set_status(grpc_context, error)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedbbpt.identity.roles import Role
 from fedbbpt.limits import MAX_BUDGET, MAX_PRICE_MICROS
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Output, Price
@@ -15,6 +16,7 @@ class Tenant(Section):
     name: str = Field(
         pattern=r"^[A-Za-z0-9._@-]{0,64}$", description="The tenant's name in usage, metrics and the audit log."
     )
+    role: Role = Field(Role.CLIENT, description="What the tenant may call: an observer may call Describe and GetUsage.")
     output: Output = Field(Output.LABEL_LOGITS, description="Kind of answer that the service gives.")
     min_examples: int = Field(8, ge=2, description="Fewest different examples of a handle if the output is loss-only.")
     overlaps: bool = Field(

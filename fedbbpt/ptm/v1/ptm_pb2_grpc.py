@@ -104,6 +104,7 @@ class PtmServiceServicer(object):
     def Describe(self, request, context):
         """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
         Idempotent.
+        Roles: every.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +116,7 @@ class PtmServiceServicer(object):
         Errors: INVALID_ARGUMENT (InvalidTask: the template has no {text}, there are fewer than two classes, or the model
         cannot score a class), RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent: the tenant's tasks would have more label
         tokens in all than the provider permits).
+        Roles: client, owner, operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +129,7 @@ class PtmServiceServicer(object):
         Errors: NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for
         the prompt), PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY),
         RESOURCE_EXHAUSTED (Overloaded with RetryInfo).
+        Roles: client, owner, operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +151,7 @@ class PtmServiceServicer(object):
         class's score),
         PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with RetryInfo; BudgetSpent
         without it).
+        Roles: client, owner, operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +160,7 @@ class PtmServiceServicer(object):
     def Release(self, request, context):
         """Release takes back one registration of examples. Effect: after the last one the service forgets the examples. Each
         call takes back one registration, so it is not idempotent; an unknown handle is no error.
+        Roles: client, owner, operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +168,7 @@ class PtmServiceServicer(object):
 
     def GetUsage(self, request, context):
         """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent.
+        Roles: every.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

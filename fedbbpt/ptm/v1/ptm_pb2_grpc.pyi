@@ -52,6 +52,7 @@ class PtmServiceStub:
     Describe: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.DescribeRequest, _ptm_pb2.DescribeResponse]
     """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
     Idempotent.
+    Roles: every.
     """
     RegisterTask: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.RegisterTaskRequest, _ptm_pb2.RegisterTaskResponse]
     """RegisterTask fixes the template and the classes. Effect: the service stores the task. Idempotent: the same task
@@ -59,6 +60,7 @@ class PtmServiceStub:
     Errors: INVALID_ARGUMENT (InvalidTask: the template has no {text}, there are fewer than two classes, or the model
     cannot score a class), RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent: the tenant's tasks would have more label
     tokens in all than the provider permits).
+    Roles: client, owner, operator.
     """
     RegisterExamples: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.RegisterExamplesRequest, _ptm_pb2.RegisterExamplesResponse]
     """RegisterExamples stores tokenised inputs, so that later calls can name them by a handle. Effect: a handle, which
@@ -67,6 +69,7 @@ class PtmServiceStub:
     Errors: NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for
     the prompt), PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY),
     RESOURCE_EXHAUSTED (Overloaded with RetryInfo).
+    Roles: client, owner, operator.
     """
     Score: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.ScoreRequest, _ptm_pb2.ScoreResponse]
     """Score evaluates P prompts on B examples and returns a score for each class, or what the tenant's output permits.
@@ -84,13 +87,17 @@ class PtmServiceStub:
     class's score),
     PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with RetryInfo; BudgetSpent
     without it).
+    Roles: client, owner, operator.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.ReleaseRequest, _ptm_pb2.ReleaseResponse]
     """Release takes back one registration of examples. Effect: after the last one the service forgets the examples. Each
     call takes back one registration, so it is not idempotent; an unknown handle is no error.
+    Roles: client, owner, operator.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_ptm_pb2.GetUsageRequest, _ptm_pb2.GetUsageResponse]
-    """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent."""
+    """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent.
+    Roles: every.
+    """
 
 @_typing.type_check_only
 class PtmServiceAsyncStub(PtmServiceStub):
@@ -116,6 +123,7 @@ class PtmServiceAsyncStub(PtmServiceStub):
     Describe: _aio.UnaryUnaryMultiCallable[_ptm_pb2.DescribeRequest, _ptm_pb2.DescribeResponse]  # type: ignore[assignment]
     """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
     Idempotent.
+    Roles: every.
     """
     RegisterTask: _aio.UnaryUnaryMultiCallable[_ptm_pb2.RegisterTaskRequest, _ptm_pb2.RegisterTaskResponse]  # type: ignore[assignment]
     """RegisterTask fixes the template and the classes. Effect: the service stores the task. Idempotent: the same task
@@ -123,6 +131,7 @@ class PtmServiceAsyncStub(PtmServiceStub):
     Errors: INVALID_ARGUMENT (InvalidTask: the template has no {text}, there are fewer than two classes, or the model
     cannot score a class), RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent: the tenant's tasks would have more label
     tokens in all than the provider permits).
+    Roles: client, owner, operator.
     """
     RegisterExamples: _aio.UnaryUnaryMultiCallable[_ptm_pb2.RegisterExamplesRequest, _ptm_pb2.RegisterExamplesResponse]  # type: ignore[assignment]
     """RegisterExamples stores tokenised inputs, so that later calls can name them by a handle. Effect: a handle, which
@@ -131,6 +140,7 @@ class PtmServiceAsyncStub(PtmServiceStub):
     Errors: NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for
     the prompt), PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY),
     RESOURCE_EXHAUSTED (Overloaded with RetryInfo).
+    Roles: client, owner, operator.
     """
     Score: _aio.UnaryUnaryMultiCallable[_ptm_pb2.ScoreRequest, _ptm_pb2.ScoreResponse]  # type: ignore[assignment]
     """Score evaluates P prompts on B examples and returns a score for each class, or what the tenant's output permits.
@@ -148,13 +158,17 @@ class PtmServiceAsyncStub(PtmServiceStub):
     class's score),
     PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with RetryInfo; BudgetSpent
     without it).
+    Roles: client, owner, operator.
     """
     Release: _aio.UnaryUnaryMultiCallable[_ptm_pb2.ReleaseRequest, _ptm_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Release takes back one registration of examples. Effect: after the last one the service forgets the examples. Each
     call takes back one registration, so it is not idempotent; an unknown handle is no error.
+    Roles: client, owner, operator.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_ptm_pb2.GetUsageRequest, _ptm_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent."""
+    """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent.
+    Roles: every.
+    """
 
 class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     """PtmService answers queries about a pre-trained model (PTM) without showing the model. It returns scores of label
@@ -183,6 +197,7 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ptm_pb2.DescribeResponse, _abc.Awaitable[_ptm_pb2.DescribeResponse]]:
         """Describe returns the model card: the model, its inputs, its limits, and its output for this tenant. Effect: none.
         Idempotent.
+        Roles: every.
         """
 
     @_abc_1.abstractmethod
@@ -196,6 +211,7 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT (InvalidTask: the template has no {text}, there are fewer than two classes, or the model
         cannot score a class), RESOURCE_EXHAUSTED without RetryInfo (BudgetSpent: the tenant's tasks would have more label
         tokens in all than the provider permits).
+        Roles: client, owner, operator.
         """
 
     @_abc_1.abstractmethod
@@ -210,6 +226,7 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND (UnknownTask), INVALID_ARGUMENT (InvalidExamples; PromptTooLong: an example leaves no room for
         the prompt), PERMISSION_DENIED (PolicyForbids: too few examples, or a changed label, for OUTPUT_LOSS_ONLY),
         RESOURCE_EXHAUSTED (Overloaded with RetryInfo).
+        Roles: client, owner, operator.
         """
 
     @_abc_1.abstractmethod
@@ -233,6 +250,7 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         class's score),
         PERMISSION_DENIED (PolicyForbids), RESOURCE_EXHAUSTED (Overloaded and RateLimited with RetryInfo; BudgetSpent
         without it).
+        Roles: client, owner, operator.
         """
 
     @_abc_1.abstractmethod
@@ -243,6 +261,7 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ptm_pb2.ReleaseResponse, _abc.Awaitable[_ptm_pb2.ReleaseResponse]]:
         """Release takes back one registration of examples. Effect: after the last one the service forgets the examples. Each
         call takes back one registration, so it is not idempotent; an unknown handle is no error.
+        Roles: client, owner, operator.
         """
 
     @_abc_1.abstractmethod
@@ -251,6 +270,8 @@ class PtmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ptm_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ptm_pb2.GetUsageResponse, _abc.Awaitable[_ptm_pb2.GetUsageResponse]]:
-        """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent."""
+        """GetUsage returns the usage and the remaining budget of the tenant. Effect: none. Idempotent.
+        Roles: every.
+        """
 
 def add_PtmServiceServicer_to_server(servicer: PtmServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

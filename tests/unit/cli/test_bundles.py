@@ -48,9 +48,9 @@ def test_a_bundle_becomes_one_option_per_field() -> None:
 
 
 def test_two_bundles_with_one_option_name_are_refused() -> None:
-    def command(access: CoordinatorAccess, listening: Listening) -> None: ...
+    def command(access: CoordinatorAccess, other: CoordinatorAccess) -> None: ...
 
-    with pytest.raises(ValueError, match="duplicate parameter name: 'token_file'"):
+    with pytest.raises(ValueError, match="duplicate parameter name: 'coordinator'"):
         with_bundles(command)
 
 

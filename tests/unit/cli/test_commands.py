@@ -150,7 +150,11 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
         3,
         "--tls-cert, --tls-key: TLS",
     ),
-    "no token": (("ptm", "serve", "--model", "fake", "--token-file", "empty"), 3, "empty: the file holds no token"),
+    "no tokens": (
+        ("ptm", "serve", "--model", "fake", "--tokens", "job.toml"),
+        3,
+        ": not a line of a tokens file",
+    ),
     "a token in clear": (
         ("status", "--coordinator", "hub.example.org:7000", "--token-file", "token"),
         5,

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import pytest
 
 from fedbbpt import cli
+from fedbbpt.identity.tokens_file import token_digest
 from fedbbpt.ptm.tenants.audit import AuditLog, read_audit
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
@@ -41,7 +42,7 @@ def test_a_token_is_admitted_by_its_line(run: Run) -> None:
     token, line = printed.splitlines()
     Path("tenants.toml").write_text(f'[[tenant]]\nname = "clinic"\n{line}\n')
     assert code == 0 and token not in line
-    assert read_tenants(Path("tenants.toml")).identify([f"Bearer {token}"], []).name == "clinic"
+    assert read_tenants(Path("tenants.toml")).identify(token_digest(token), []).name == "clinic"
     made = json.loads(run("token", "--json")[1])
     assert made["token"] != token and hashlib.sha256(made["token"].encode()).hexdigest() == made["token_sha256"]
 

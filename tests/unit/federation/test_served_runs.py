@@ -16,6 +16,8 @@ from fedbbpt.federation.prompt_file import PromptCard, write_prompt
 from fedbbpt.federation.run_folder import prompt_card
 from fedbbpt.federation.served_runs import RunFolders
 from fedbbpt.federation.splits import Splits, prepare
+from fedbbpt.identity.callers import Caller
+from fedbbpt.identity.roles import Role
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.limits import MAX_RUN_TOKENS, MAX_START_BYTES
@@ -63,7 +65,7 @@ def test_a_request_is_kept_and_may_be_repeated(hub: Hub, new: NewRun) -> None:
     first = hub.runs.submit(new)
     assert first.name == "tiny" and hub.runs.named("") is first
     assert hub.runs.submit(new) is first
-    hub.runs.submit(replace(new, name="other", token_sha256=("a" * 64,)))
+    hub.runs.submit(replace(new, name="other", tokens=(LINE,)))
     for different in (replace(new, ptm_revision="r2"), replace(new, job=new.job + "# changed\n")):
         with pytest.raises(RunNameTaken, match="tiny: another run has this name; another --name, or delete that run"):
             hub.runs.submit(different)
@@ -71,17 +73,21 @@ def test_a_request_is_kept_and_may_be_repeated(hub: Hub, new: NewRun) -> None:
     assert hub.names == ["other", "tiny"]
     again = hub.runs.named("tiny").coordinator.settings
     assert again == first.coordinator.settings and again.ptm_revision == "r1"
-    assert hub.runs.named("other").tokens == {"a" * 64} == hub.runs.tokens()
+    assert hub.runs.caller("a" * 64) == Caller("north", frozenset({Role.CLIENT}), frozenset({"other"}), "a" * 64)
+    assert hub.runs.caller("b" * 64) is None
     assert hub.runs.submit(new).coordinator.settings.run_id == again.run_id
 
+
+LINE = f"north client {'a' * 64}"
 
 REFUSED: dict[str, tuple[dict[str, object], type[Exception], str]] = {
     "a name that leads elsewhere": ({"name": "../x"}, InvalidInput, "name: '../x' is not a name of a run; at most 64"),
     "a hidden name": ({"name": ".x"}, InvalidInput, "'.x' is not a name"),
     "no job": ({"job": "[run]\nround = 3"}, InvalidJob, "the job:2: unknown key 'run.round'"),
     "a large job": ({"job": "#" * 2**21}, InvalidInput, "job: the job is too large; at most 1048576 bytes"),
-    "no digest": ({"token_sha256": ("secret",)}, InvalidInput, "token_sha256: not the SHA-256 of tokens"),
-    "many tokens": ({"token_sha256": ("a" * 64,) * (MAX_RUN_TOKENS + 1)}, InvalidInput, "at most 1024 digests"),
+    "no digest": ({"tokens": ("north client secret",)}, InvalidInput, "tokens:1: not a line of a tokens file"),
+    "many tokens": ({"tokens": (LINE,) * (MAX_RUN_TOKENS + 1)}, InvalidInput, "tokens: 1025 tokens; at most 1024"),
+    "an operator's": ({"tokens": (LINE.replace("client", "operator"),)}, InvalidInput, "a token of the role operator"),
     "no address": ({"ptm_address": "nowhere"}, InvalidInput, "ptm_address: "),
 }
 

@@ -57,7 +57,7 @@ def test_file_gives_the_settings_of_each_tenant(file: Path) -> None:
 ROW = '[[tenant]]\nname = "anna"\ncertificate = "anna.example.org"\n'
 REFUSED = {
     ROW + "max_querys = 3": "tenant 'anna': unknown key 'max_querys'; did you mean 'max_queries'?",
-    ROW + "quota = 3": "tenant 'anna': unknown key 'quota'; known are name, output, ",
+    ROW + "quota = 3": "tenant 'anna': unknown key 'quota'; known are name, role, output, ",
     ROW + "max_queries = -1": "tenant 'anna': max_queries = -1: input should be greater than or equal to 0",
     ROW + 'max_queries = "3"': "tenant 'anna': max_queries = \"3\": input should be a valid integer",
     ROW + "min_examples = 1": "tenant 'anna': min_examples = 1: input should be greater than or equal to 2",
