@@ -9,6 +9,7 @@ from fedbbpt.api.prompts import TunedPrompt
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import InvalidInput
+from fedbbpt.federation.privacy_statement import statement
 from fedbbpt.federation.run_folder import FinishedRun, finish_run, prompt_card
 from fedbbpt.federation.run_warnings import data_warnings, model_warnings
 from fedbbpt.federation.simulation import Simulation
@@ -74,7 +75,8 @@ class SimulatedRun:
         queries = sum(report.queries for report in self._reports)
         examples = len(self._splits.pooled())
         ptm = PtmIdentity(card.model, card.revision, card.precision)
-        return TunedPrompt(result.z, prompt_card(job, ptm, examples, result, queries))
+        stated = statement(job.privacy, self._reports[-1].epsilon if self._reports else None)
+        return TunedPrompt(result.z, prompt_card(job, ptm, examples, result, queries, stated))
 
     def finish(self) -> FinishedRun:
         """Plays the remaining rounds, and measures the best prompt and its controls on the test examples.

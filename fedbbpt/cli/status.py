@@ -13,7 +13,7 @@ from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import CoordinatorAccess, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
-from fedbbpt.cli.terminal.run_view import RunView, decimals, size
+from fedbbpt.cli.terminal.run_view import RunView, decimals, privacy_line, size
 from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import RunStatus
@@ -88,5 +88,7 @@ def print_status(now: RunStatus, as_json: bool) -> None:
     if now.best:
         best = f"dev accuracy {decimals(now.best.dev_accuracy, 3)}, dev loss {decimals(now.best.dev_loss, 4)}"
         out.print(f"best: {best} in round {now.best.round}", highlight=False)
+    if now.privacy:
+        out.print(privacy_line(now.privacy), highlight=False)
     cost = f"{now.queries:,} queries, {size(now.bytes_up)} up, {size(now.bytes_down)} down"
     out.print(cost, highlight=False)

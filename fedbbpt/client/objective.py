@@ -96,7 +96,7 @@ class LocalObjectives:
         """Returns the mean loss `[P]` of each candidate `[P, n]` over the drawn training examples."""
         parts = self._train.drawn(draw)
         if self._scorer.card.output.scores:
-            return cross_entropy(self._scores(parts, population), _labels(parts))
+            return cross_entropy(self._scores(parts, population), labels_of(parts))
         return self._judge(parts, population).objective
 
     def each(self, population: Population, perturbation: Perturbation | None, draw: int) -> npt.NDArray[np.float64]:
@@ -106,16 +106,21 @@ class LocalObjectives:
         another perturbation takes their place, so that a search that asks for the same ones registers them once.
         """
         parts = self._train.drawn(draw, perturbation)
-        return cross_entropies(self._scores(parts, population), _labels(parts))
+        return cross_entropies(self._scores(parts, population), labels_of(parts))
 
     def expansion(self, population: Population, draw: int) -> Expansion:
         """Returns the loss in the span of a population `[1 + P, n]` and of the offsets, at the queries of `loss`."""
-        dim, offsets = self._space.dim, self._space.offsets
         parts = self._train.drawn(draw)
+        return expansion(*self._expanded(parts, population), labels_of(parts))
+
+    def _expanded(
+        self, parts: Sequence[RegisteredPart], population: Population
+    ) -> tuple[Scores, npt.NDArray[np.floating]]:
+        """Returns the scores `[1 + P, B, K]` of prompts, and the shifts `[O, K]` of scores per unit of each offset."""
+        dim, offsets = self._space.dim, self._space.offsets
         scores = self._scores(parts, population)
         nothing = np.zeros((offsets, 1, scores.shape[2]), np.float32)
-        shifts = self._space.shifted(nothing, np.eye(dim)[dim - offsets :])[:, 0]
-        return expansion(scores, shifts, _labels(parts))
+        return scores, self._space.shifted(nothing, np.eye(dim)[dim - offsets :])[:, 0]
 
     def measure(self, z: npt.NDArray[np.float32]) -> Measurement:
         """Returns the loss of the prompt z `[n]`, and its right answers if known, summed over the run's dev sample."""
@@ -137,13 +142,8 @@ class LocalObjectives:
         Raises:
             InvalidTensor: No training example has finite columns.
         """
-        space = self._space
-        assert isinstance(space, ReadoutSpace), "only methods that have a readout ask for its sums"
-        asked = space.asking(z, prompted=readouts.shape[2] - 1 == space.width)
-        if self._columns is None or not np.array_equal(self._columns.asked, asked):
-            train, dev = (self._columns_of(part.whole(), asked) for part in (self._train, self._dev))
-            self._columns = _Columns(asked, train, dev)
-        (columns, labels), (dev_columns, dev_labels) = self._columns.train, self._columns.dev
+        found_columns = self._both_columns(z, readouts)
+        (columns, labels), (dev_columns, dev_labels) = found_columns.train, found_columns.dev
         if not len(labels):
             what = f"none of the {self.weight:.0f} training examples has scores that are all finite"
             raise InvalidTensor(what, where="scores", fix="a model, or a precision, that gives finite ones")
@@ -152,6 +152,16 @@ class LocalObjectives:
             found += readout.sums(dev_columns, dev_labels, readouts)
         dev_loss = readout.losses(dev_columns, dev_labels, readouts)
         return replace(found, dev_loss=dev_loss, dev_weight=float(len(dev_labels)))
+
+    def _both_columns(self, z: npt.NDArray[np.floating], readouts: npt.NDArray[np.floating]) -> _Columns:
+        """Returns the columns of the client's examples under prompt z `[n]`, which the PTM is asked for once."""
+        space = self._space
+        assert isinstance(space, ReadoutSpace), "only methods that have a readout ask for its sums"
+        asked = space.asking(z, prompted=readouts.shape[2] - 1 == space.width)
+        if self._columns is None or not np.array_equal(self._columns.asked, asked):
+            train, dev = (self._columns_of(part.whole(), asked) for part in (self._train, self._dev))
+            self._columns = _Columns(asked, train, dev)
+        return self._columns
 
     def _columns_of(
         self, parts: Iterable[RegisteredPart], asked: npt.NDArray[np.float32]
@@ -172,7 +182,8 @@ class LocalObjectives:
         return answers[0] if len(answers) == 1 else np.concatenate(answers, axis=1)
 
 
-def _labels(parts: Sequence[RegisteredPart]) -> npt.NDArray[np.int64]:
+def labels_of(parts: Sequence[RegisteredPart]) -> npt.NDArray[np.int64]:
+    """Returns the labels `[B]` of the parts' examples together."""
     return parts[0].data.labels if len(parts) == 1 else np.concatenate([part.data.labels for part in parts])
 
 

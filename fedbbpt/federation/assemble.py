@@ -6,12 +6,14 @@ reaches its coordinator by function calls or over gRPC. Torch is imported only w
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.client.agent import Agent, NoDevExamples
+from fedbbpt.client.clipped_objectives import ClippedObjectives
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.codecs import LINKS, codec_of
@@ -21,13 +23,15 @@ from fedbbpt.host.files import atomic_write, sha256_of_file
 from fedbbpt.interfaces import Link, Ptm, Store, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.methods import client_method, point_of, replay_of, server_half
+from fedbbpt.methods import client_method, essential, point_of, replay_of, server_half
 from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.method import AnyMethod
+from fedbbpt.privacy.accountant import require_accountant
 from fedbbpt.prompts import space_of
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
-from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, RunSettings
+from fedbbpt.server.private_rounds import PrivateRounds
+from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, PrivacyBudget, RunSettings
 
 
 def coordinator(
@@ -62,7 +66,22 @@ def coordinator(
         traffic=traffic,
         replay=replay_of(job.definition(), told, job.space(), settings.downlink, settings.kept),
         start=start,
+        privacy=private_rounds(job),
     )
+
+
+def private_rounds(job: Job) -> PrivateRounds | None:
+    """Returns what the coordinator of a job's run does to keep its privacy budget; None if it has none.
+
+    Raises:
+        InvalidInput: The privacy accountant is not installed.
+    """
+    section, method = job.privacy, job.definition()
+    if not section.epsilon:
+        return None
+    require_accountant()
+    budget = PrivacyBudget(section.level, section.epsilon, section.delta, section.clip_norm)
+    return PrivateRounds(budget, partial(essential, method))
 
 
 def cohort_rules(job: Job) -> CohortRules:
@@ -94,7 +113,7 @@ def hello(name: str, key: str, examples: int) -> Hello:
         key: A secret that only this client knows; it joins again with the same one.
         examples: The number of its training examples.
     """
-    return Hello(name, key, examples, LINKS)
+    return Hello(name, key, examples, LINKS, clips_examples=True)
 
 
 def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSettings:
@@ -149,8 +168,12 @@ def client(
     """
     method = client_method(settings, methods)
     space = space_of(settings.space)
-    objectives = LocalObjectives(
-        ptm, settings.task, space, train, dev, sampling=settings.sampling, scores_needed=method.needs_scores
+    objectives = (
+        ClippedObjectives(ptm, settings.task, space, train, dev, clip_norm=settings.clip_norm)
+        if settings.clip_norm
+        else LocalObjectives(
+            ptm, settings.task, space, train, dev, sampling=settings.sampling, scores_needed=method.needs_scores
+        )
     )
     if method.white_box:
         if settings.auxiliary is None or fetch_auxiliary is None:

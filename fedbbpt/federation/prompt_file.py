@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbbpt.errors import InvalidInput
+from fedbbpt.federation.privacy_statement import PrivacyStatement
 from fedbbpt.host.files import atomic_write
 from fedbbpt.prompts import Space
 from fedbbpt.prompts.readout import ReadoutSpace
@@ -53,6 +54,8 @@ class PromptCard(BaseModel):
     """None if the clients had no dev examples."""
     dev_accuracy: float | None
     """None if the PTM gave the clients losses only."""
+    privacy: PrivacyStatement | None = Field(None, exclude_if=lambda stated: stated is None)
+    """None if the run added no noise."""
 
     def model_options(self) -> dict[str, Any]:
         """Returns how to load the model, in the form that `ptm.models.loading.load` takes."""
@@ -133,6 +136,7 @@ Tuned by {card.clients} clients with {card.method}, without the model's weights 
 | prompt | {card.space}{words} |
 | a prediction | {_queries(card, z)} for each input |
 | template | `{card.template}` |
+| privacy | {_privacy(card)} |
 
 Classes:
 
@@ -140,6 +144,17 @@ Classes:
 {columns}
 Use it with `fedbbpt predict --prompt prompt.safetensors --text "..."`. It fits this model and revision only.
 """
+
+
+def _privacy(card: PromptCard) -> str:
+    """What the run guarantees about its examples, and what it does not."""
+    stated = card.privacy
+    if stated is None:
+        return "no noise was added, and nothing is guaranteed about single examples"
+    return (
+        f"epsilon {stated.epsilon:.3g}, delta {stated.delta:g}. Covered: {stated.covers}. "
+        f"Not covered: {'; '.join(stated.does_not_cover)}."
+    )
 
 
 def _queries(card: PromptCard, z: npt.NDArray[np.float32]) -> str:

@@ -12,6 +12,7 @@ from fedbbpt.client.asking import Progress
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.comparison import Comparison, Data, compare
+from fedbbpt.federation.privacy_statement import PrivacyStatement, statement
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
 from fedbbpt.federation.splits import Splits
 from fedbbpt.host.files import atomic_write
@@ -121,6 +122,7 @@ class FinishedRun:
             "bytes_up_per_client_round": per_client_round(self.reports, [one.bytes_up for one in self.reports]),
             "bytes_down_per_client_round": per_client_round(self.reports, [one.bytes_down for one in self.reports]),
             "seconds": round(self.seconds, 3),
+            **of_privacy(self._privacy),
             "warnings": [dataclasses.asdict(warning) for warning in self.warnings],
         }
 
@@ -128,7 +130,11 @@ class FinishedRun:
         """Returns the card of the run's prompt."""
         queries = sum(report.queries for report in self.reports)
         ptm = PtmIdentity(self.ptm.model, self.ptm.revision, self.ptm.precision)
-        return prompt_card(self.job, ptm, self.examples, self.result, queries)
+        return prompt_card(self.job, ptm, self.examples, self.result, queries, self._privacy)
+
+    @property
+    def _privacy(self) -> PrivacyStatement | None:
+        return statement(self.job.privacy, self.reports[-1].epsilon if self.reports else None)
 
     def write(self, path: str | PathLike[str]) -> None:
         """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
@@ -136,6 +142,11 @@ class FinishedRun:
         write_prompt(folder / PROMPT, self.result.z, self.card())
         atomic_write(folder / METRICS, "".join(map(metrics_line, self.reports)))
         atomic_write(folder / SUMMARY, json_text(self.summary(), indent=2) + "\n")
+
+
+def of_privacy(stated: PrivacyStatement | None) -> dict[str, Any]:
+    """Returns the entry of a summary about privacy; none for a run without noise."""
+    return {} if stated is None else {"privacy": stated.model_dump()}
 
 
 def metrics_line(report: Report) -> str:
@@ -190,7 +201,14 @@ def compared_data(splits: Splits) -> Data:
     return Data(splits.pooled(), concatenate(splits.dev), splits.test, refit)
 
 
-def prompt_card(job: Job, ptm: PtmIdentity, examples: int, result: Result, queries: int) -> PromptCard:
+def prompt_card(
+    job: Job,
+    ptm: PtmIdentity,
+    examples: int,
+    result: Result,
+    queries: int,
+    privacy: PrivacyStatement | None = None,
+) -> PromptCard:
     """Returns the card of a job's prompt.
 
     Args:
@@ -199,6 +217,7 @@ def prompt_card(job: Job, ptm: PtmIdentity, examples: int, result: Result, queri
         examples: Training examples of all clients together.
         result: The prompt and its measurement on dev examples.
         queries: Queries of the whole run.
+        privacy: What the run has spent of its privacy budget, if it has one.
     """
     task, measured = task_spec(job), result.measured
     return PromptCard(
@@ -223,4 +242,5 @@ def prompt_card(job: Job, ptm: PtmIdentity, examples: int, result: Result, queri
         queries=queries,
         dev_loss=measured.dev_loss,
         dev_accuracy=measured.dev_accuracy,
+        privacy=privacy,
     )

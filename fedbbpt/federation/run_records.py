@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from fedbbpt.errors import NoResultYet
+from fedbbpt.federation.privacy_statement import statement
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
-from fedbbpt.federation.run_folder import METRICS, PROMPT, SUMMARY, metrics_line, per_client_round, prompt_card
+from fedbbpt.federation.run_folder import (
+    METRICS,
+    PROMPT,
+    SUMMARY,
+    metrics_line,
+    of_privacy,
+    per_client_round,
+    prompt_card,
+)
 from fedbbpt.host.files import atomic_write
 from fedbbpt.host.json_text import json_text
 from fedbbpt.job.config import Job
@@ -86,7 +95,8 @@ def card_of(job: Job, coordinator: Coordinator) -> PromptCard:
     examples = sum(member.examples for member in coordinator.members() if member.client_id != owner)
     precision = "" if job.ptm.precision is PrecisionChoice.AUTO else job.ptm.precision
     ptm = coordinator.ptm or PtmIdentity(job.ptm.model, settings.ptm_revision, precision)
-    return prompt_card(job, ptm, examples, coordinator.result(), status.queries)
+    spent = None if status.privacy is None else status.privacy.epsilon
+    return prompt_card(job, ptm, examples, coordinator.result(), status.queries, statement(job.privacy, spent))
 
 
 def _summary(job: Job, card: PromptCard, coordinator: Coordinator, result: Result) -> dict[str, Any]:
@@ -110,4 +120,5 @@ def _summary(job: Job, card: PromptCard, coordinator: Coordinator, result: Resul
         "bytes_up_per_client_round": per_client_round(reports, [report.bytes_up for report in reports]),
         "bytes_down_per_client_round": per_client_round(reports, [report.bytes_down for report in reports]),
         "seconds": round(sum(report.seconds for report in reports), 3),
+        **of_privacy(card.privacy),
     }

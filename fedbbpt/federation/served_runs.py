@@ -193,10 +193,19 @@ class RunFolders:
         return self._open[request.name].live
 
     def continue_run(self, run: LiveRun, rounds: int) -> LiveRun:
-        """Returns an ended run, opened anew with so many rounds more. Raises StoreError."""
+        """Returns an ended run, opened anew with so many rounds more.
+
+        Raises InvalidInput where its privacy budget does not pay for them, and StoreError.
+        """
         opened = self._open[run.name]
         snapshot = opened.store.load()
         assert snapshot is not None, "a run that has ended has begun"
+        private = assemble.private_rounds(read_job(self._folder / run.name / JOB))
+        if private is not None and snapshot.privacy is not None:
+            left = private.most_rounds(snapshot.privacy) - snapshot.privacy.rounds
+            if rounds > left:
+                fix = f"at most {left}" if left else "a new run, whose epsilon adds to that of this one"
+                raise InvalidInput(f"{rounds} more would exceed the privacy budget", where="rounds", fix=fix)
         # A run that was stopped before its first round continues with it.
         total = snapshot.round + rounds
         self._write_request(self._read_request(run.name), total)

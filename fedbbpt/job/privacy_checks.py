@@ -85,4 +85,33 @@ def _check_unused(privacy: PrivacySection) -> None:
 
 
 def _check_noise(job: "Job", method: AnyMethod) -> None:
-    raise contradiction("privacy.epsilon", "this version adds no noise", "0")
+    if method.essential is None:
+        what = f"it is not known by how much one client, or one example, can change a step of {method.name}"
+        raise contradiction("privacy.epsilon", what, '0, or method.name = "fed-cma" or "fed-readout"')
+    if job.cohort.mode == "async":
+        what = "a client may add to several sums of an asynchronous round, and only one is accounted for"
+        raise contradiction("privacy.epsilon", what, 'cohort.mode = "sync", or 0')
+    if job.privacy.aggregation == "secure":
+        what = (
+            "the noise is added by the coordinator, to updates that it clips itself, and would see the sum without it"
+        )
+        raise contradiction("privacy.aggregation", what, '"plain", or privacy.epsilon = 0')
+    if job.privacy.level == "example":
+        _check_example_level(job)
+    if not job.task.views:
+        return
+    if len(job.method.readout.ridges) != 1:
+        what = "the dev examples would choose between several ridges, and each would need noise of its own"
+        raise contradiction("method.readout.ridges", what, "a single one, such as [0.01]")
+    if getattr(job.method, "refit", False):
+        what = "a readout that is fitted to the dev examples as well would reveal them"
+        raise contradiction("method.refit", what, "false")
+
+
+def _check_example_level(job: "Job") -> None:
+    if job.method.batch_examples:
+        what = "an example of a batch stands for several in the sum, so that clipping it does not bound what it adds"
+        raise contradiction("method.batch_examples", what, '0, or privacy.level = "client"')
+    if job.codec.uplink not in ("auto", "float32"):
+        what = f"rounding to {job.codec.uplink} after clipping lets one example change a sum by more than the clip norm"
+        raise contradiction("codec.uplink", what, '"float32", or privacy.level = "client"')

@@ -51,13 +51,16 @@ def run_settings(
         InvalidJob: The job's task is not complete.
     """
     secure = job.privacy.aggregation == "secure"
+    clips = bool(job.privacy.epsilon) and job.privacy.level == "example"
+    # Coarser codecs round by more than the noise allows for.
+    uplink = "float32" if clips else job.codec.uplink
     return RunSettings(
         run_id=run_id,
         task=task_spec(job),
         labels=job.task.labels,
         space=job.space(),
         method=told_settings(job.definition(), job.method),
-        codec=WHOLE if secure else uplink_codec(job.definition(), job.method, job.space(), job.codec.uplink),
+        codec=WHOLE if secure else uplink_codec(job.definition(), job.method, job.space(), uplink),
         downlink=downlink_codec(job.definition(), job.method, job.space(), job.codec.downlink),
         kept=job.codec.kept,
         rounds=job.run.rounds,
@@ -67,4 +70,5 @@ def run_settings(
         auxiliary=auxiliary,
         sampling=Sampling(job.method.batch_examples, job.method.dev_every, seeds.derive(job.run.seed, "batches")),
         secure_threshold=job.privacy.threshold if secure else None,
+        clip_norm=job.privacy.clip_norm if clips else 0.0,
     )

@@ -168,6 +168,17 @@ class ClientMethod:
         return self.method.owner(self.settings, self.space, model)
 
 
+def essential(method: AnyMethod, arrays: Arrays) -> Arrays:
+    """Returns the part of an update's arrays that the server's steps use, be it of a search or of a readout's fit.
+
+    Only for methods that have an `essential` of their own.
+    """
+    if readout_rounds.of_fit(arrays):
+        return readout_rounds.essential(arrays)
+    assert method.essential is not None, "runs with a privacy budget have such a method"
+    return method.essential(arrays)
+
+
 def uplink_codec(method: AnyMethod, config: MethodConfig, space: PromptSpace, chosen: str) -> str:
     """Returns the codec of a run's updates.
 

@@ -210,6 +210,17 @@ class FedNewtonServer:
         return unpack(FedNewtonState, arrays)
 
 
+def essential(arrays: Arrays) -> Arrays:
+    """Returns the part of an update's arrays that the steps use.
+
+    A step by ranks does not depend on a number that is added to all losses, and a Newton step not on the loss itself.
+    """
+    if "losses" in arrays:
+        losses = arrays["losses"]
+        return {"losses": losses - losses.mean()}
+    return {**arrays, "loss": np.zeros_like(arrays["loss"])}
+
+
 def server(config: FedCmaConfig, space: PromptSpace) -> FedCmaServer | FedNewtonServer:
     """Returns the half of the server that makes the config's steps."""
     return FedNewtonServer(config, space) if config.step == "newton" else FedCmaServer(config, space)
@@ -365,6 +376,7 @@ METHOD = Method(
     needs_scores=lambda settings: settings.expansion_sent,
     replay=replay,
     sums=sums,
+    essential=essential,
     # An expansion has N^2 / 2 numbers, and float16 moves its steps by less than their candidates do.
     uplink=lambda settings: "float16" if settings.expansion_sent else "float32",
 )

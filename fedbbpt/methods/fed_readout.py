@@ -119,4 +119,5 @@ METHOD = Method(
     spaces=lambda config: frozenset({"none"}),
     needs_scores=lambda settings: True,
     sums=lambda settings, space: {},
+    essential=readout_rounds.essential,
 )

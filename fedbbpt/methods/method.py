@@ -10,7 +10,7 @@ from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, Replay, Serv
 from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.tasks.readout_fit import RIDGES
 from fedbbpt.toml.section import Section
-from fedbbpt.types import MethodSettings
+from fedbbpt.types import Arrays, MethodSettings
 
 
 class ReadoutConfig(Section):
@@ -94,6 +94,11 @@ class Method(Generic[C, S]):
     """Returns the codec of updates where a job leaves the choice, for runs without a readout."""
     downlink: str = "float32"
     """The codec of broadcasts where a job leaves the choice. float32 sends them whole."""
+    essential: Callable[[Arrays], Arrays] | None = None
+    """Returns the part of an update's arrays that the server's steps use: a linear projection, with zeros elsewhere.
+
+    Runs with a privacy budget release noisy sums of nothing else. None: the method has no such runs.
+    """
     stale: Callable[[C], str] = lambda config: "its updates are about the candidates of one round"
     """Returns why an update cannot count in a later round than its own; "" if it can: asynchronous runs need that.
 

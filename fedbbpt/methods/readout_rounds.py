@@ -24,6 +24,8 @@ from fedbbpt.tasks import readout_fit
 from fedbbpt.tasks.readout_fit import ReadoutFit
 from fedbbpt.types import Arrays, Metrics, ReadoutSums, Update, merge
 
+CLIP_NORM = "clip_norm"
+"""The array of a noisy sum that says how long what each client, or each example, added to it may be."""
 GAP = 1e-4
 """A fit has converged if its objective is about this close to its minimum, in nats."""
 
@@ -83,9 +85,14 @@ def sums(arrays: Arrays) -> Mapping[str, tuple[int, ...]]:
 
 
 def step(fit: ReadoutFit, updates: Sequence[Update]) -> tuple[ReadoutFit, Metrics]:
-    """Returns the fits after a round. `train_loss` is the loss of the readout that was the best before the round."""
+    """Returns the fits after a round. `train_loss` is the loss of the readout that was the best before the round.
+
+    A sum with noise holds the `clip_norm` `[1]` of its clients or examples as well, and of the rest only the gradient.
+    """
     total = merge(updates)
     arrays = total.arrays
+    if CLIP_NORM in arrays:
+        return readout_fit.descended(fit, arrays["gradient"] / total.weight, float(arrays[CLIP_NORM][0])), {}
     sums = ReadoutSums(
         loss=arrays["loss"],
         gradient=arrays["gradient"],
@@ -96,6 +103,16 @@ def step(fit: ReadoutFit, updates: Sequence[Update]) -> tuple[ReadoutFit, Metric
     )
     train_loss = float(sums.loss[readout_fit.best(fit)] / sums.weight)
     return readout_fit.tell(fit, sums), {"train_loss": train_loss}
+
+
+def of_fit(arrays: Arrays) -> bool:
+    """Returns whether the arrays of an update are those of a round that fits a readout."""
+    return "moments" in arrays
+
+
+def essential(arrays: Arrays) -> Arrays:
+    """Returns the part of an update's arrays that a fit with noise uses, the gradient."""
+    return {name: array if name == "gradient" else 0.0 * array for name, array in arrays.items()}
 
 
 def update(objectives: Objectives, arrays: Arrays, space: ReadoutSpace) -> Update:

@@ -16,6 +16,7 @@ from fedbbpt.types import (
     Measurement,
     Metrics,
     Phase,
+    PrivacySpent,
     Report,
     Result,
     Sampling,
@@ -44,6 +45,7 @@ def aggregate(
     window: int = 1,
     sampling: Sampling,
     entries: int,
+    spent: PrivacySpent | None = None,
 ) -> Snapshot:
     """Returns the snapshot after round `snapshot.round`.
 
@@ -65,6 +67,8 @@ def aggregate(
         window: the number of measured rounds over which dev measurements are pooled.
         sampling: the rounds that measure their prompt, and whether on a sample of the dev examples.
         entries: the number of first entries of z that are a prompt.
+        spent: what the run has spent with this round, if it has a privacy budget. The noisy sums of such a run do not
+            hold the loss of the training examples.
     """
     total = sum((update.measurement for update in updates), Measurement())
     next_state = snapshot.state
@@ -76,12 +80,13 @@ def aggregate(
         clients=clients,
         dev_loss=None,
         dev_accuracy=None,
-        train_loss=metrics.get("train_loss"),
+        train_loss=metrics.get("train_loss") if spent is None else None,
         queries=total.queries,
         seconds=seconds,
         bytes_up=None if traffic is None else traffic[0],
         bytes_down=None if traffic is None else traffic[1],
         staleness=staleness,
+        epsilon=None if spent is None else spent.epsilon,
     )
     reports = (*snapshot.reports, with_dev_figures(report, total))
     return replace(

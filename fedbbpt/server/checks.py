@@ -29,8 +29,8 @@ def updates_add(method: ServerHalf[Any], codec: Codec) -> bool:
     return method.linear and codec.additive
 
 
-def check_hello(hello: Hello, codec: str) -> None:
-    """Raises InvalidHello unless the client may join a run that uses `codec`."""
+def check_hello(hello: Hello, codec: str, *, clips_examples: bool = False) -> None:
+    """Raises InvalidHello unless the client may join a run that uses `codec`, or that has clients clip examples."""
     names.check_name(hello.client_id, "client_id", InvalidHello)
     if not 0 < len(hello.client_key) <= MAX_CLIENT_ID_CHARACTERS or not hello.client_key.isprintable():
         fix = f"1 to {MAX_CLIENT_ID_CHARACTERS} printable characters"
@@ -40,6 +40,9 @@ def check_hello(hello: Hello, codec: str) -> None:
         raise InvalidHello(f"{hello.examples} labelled examples", where="examples", fix=fix)
     if not hello.codecs.issuperset(codec.split("+")):
         raise InvalidHello(f"cannot encode {codec}", where="codecs", fix=f"a client with the run's codec, {codec}")
+    if clips_examples and not hello.clips_examples:
+        what = "cannot clip what each example adds, on which the privacy of this run rests"
+        raise InvalidHello(what, where="clips_examples", fix='a client that can, or privacy.level = "client"')
 
 
 def check_name(hello: Hello, owner: str) -> None:

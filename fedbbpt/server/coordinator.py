@@ -47,6 +47,7 @@ from fedbbpt.server.checks import check_hello, check_name, decode_update, update
 from fedbbpt.server.cohort import CohortRules, Eligible
 from fedbbpt.server.finalists import prompt_entries
 from fedbbpt.server.hosted_run import Submission
+from fedbbpt.server.private_rounds import PrivateRounds
 from fedbbpt.server.round import (
     ClientsExcused,
     CloseRound,
@@ -75,6 +76,7 @@ from fedbbpt.types import (
     MemberStatus,
     Orders,
     Phase,
+    PrivacySpent,
     PtmIdentity,
     Receipt,
     Report,
@@ -125,11 +127,14 @@ class Coordinator:
         traffic: Traffic = lambda: None,
         replay: Replay[Any] | None = None,
         start: npt.NDArray[np.float32] | None = None,
+        privacy: PrivateRounds | None = None,
     ) -> None:
         """Begins a run, or continues the run in the store. A new run begins at the prompt `start` `[n]`, if any.
 
+        With `privacy`, only noisy sums of updates are released, and the run has no more rounds than its budget pays.
+
         Raises:
-            InvalidInput: the method cannot begin at `start`.
+            InvalidInput: the method cannot begin at `start`, or the privacy accountant is not installed.
             StoreError: the store cannot be read.
             InvalidTensor, InvalidUpdate: an update in the store does not fit the method.
             InvalidPlugin: the method contradicts itself.
@@ -145,7 +150,7 @@ class Coordinator:
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
-        self._replay, self._start = replay, start
+        self._replay, self._start, self._privacy = replay, start, privacy
         if start is not None:  # refused here, and not when the clients have come
             started(method, method_name, method.init(0), start)
         self.told: Told | None = None
@@ -169,6 +174,13 @@ class Coordinator:
         if cohort.buffer:
             check_moves_updates(method, method_name)
         snapshot = self._store.snapshot
+        if privacy is not None:
+            account = snapshot.privacy if snapshot and snapshot.privacy else privacy.opened(settings.rounds)
+            self.settings = replace(settings, rounds=min(settings.rounds, privacy.most_rounds(account)))
+            log.info(
+                "differential privacy: %s; dev examples and the choice of the best round are not covered",
+                privacy.spent(account),
+            )
         self._round: Round
         self._state: Any
         """The method's state before the open round."""
@@ -228,7 +240,7 @@ class Coordinator:
 
     def _joining(self, hello: Hello, known: Member | None, entering: int) -> Member:
         """Returns the member that a client becomes, `known` before, after others of which so many enter the round."""
-        check_hello(hello, self.settings.codec)
+        check_hello(hello, self.settings.codec, clips_examples=self.settings.clip_norm > 0)
         if self.state.ended:
             raise RunFinished("the run has ended", where=self.settings.run_id, fix="a new run")
         check_name(hello, known.client_key if known is not None else "")
@@ -503,7 +515,10 @@ class Coordinator:
             return counted_late(self._method, replace(decoded, client_id=client_id), begun, self._state, staleness)
         expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
         finalists = len(self._broadcast.get(FINALISTS, ())) if self._round.phase is Phase.EVALUATE else 0
-        return replace(decode_update(update, self._codec, expected, self._broadcast, finalists), client_id=client_id)
+        decoded = decode_update(update, self._codec, expected, self._broadcast, finalists)
+        if self._privacy is not None and self._round.phase is Phase.UPDATE:
+            decoded = self._privacy.bounded(decoded)
+        return replace(decoded, client_id=client_id)
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
         if task_id.run_id != self.settings.run_id:
@@ -620,7 +635,8 @@ class Coordinator:
         state = self._method.init(seeds.derive(self._seed, "server"))
         if self._start is not None:
             state = started(self._method, self._method_name, state, self._start)
-        return Snapshot(0, pack(state))
+        account = None if self._privacy is None else self._privacy.opened(self.settings.rounds)
+        return Snapshot(0, pack(state), privacy=account)
 
     def _answerable(self, snapshot: Snapshot) -> range:
         """Returns the rounds whose tasks can be answered in the open one."""
@@ -726,8 +742,9 @@ class Coordinator:
                     return
 
     def _close(self, close: CloseRound, seconds: float) -> None:
-        snapshot, members, number = self._store.snapshot, self._store.members, self._round.number
-        assert snapshot is not None, "a round is open"
+        stored, members, number = self._store.snapshot, self._store.members, self._round.number
+        assert stored is not None, "a round is open"
+        snapshot = stored
         keys = sorted([*((client_id, number) for client_id in close.clients), *close.stale])
         updates: Sequence[Update]
         if self.secure is not None:
@@ -744,6 +761,9 @@ class Coordinator:
             self._begin_after(updates)
             self._opened = opened_at  # the round's time and bytes include the owner's turn
             return
+        if self._privacy is not None and snapshot.privacy is not None and self._round.phase is Phase.UPDATE:
+            released, account = self._privacy.released(snapshot.privacy, updates)
+            updates, snapshot = [released], replace(snapshot, privacy=account)
         traffic = self._traffic()
         following = aggregate(
             self._method,
@@ -759,6 +779,7 @@ class Coordinator:
             window=self._cohort.window,
             sampling=self.settings.sampling,
             entries=prompt_entries(self.settings.space),
+            spent=self._spent(snapshot),
         )
         if self._cohort.buffer and self._round.phase is Phase.UPDATE:
             following = self._with_earlier(snapshot, following, keys)
@@ -767,10 +788,18 @@ class Coordinator:
         lapsed = [replace(members[client_id], until=number + 1) for client_id in gone]
         self._store.commit(following, counted + lapsed)
         self._traffic_before = traffic or (0, 0)
+        if (spent := self._spent(following)) is not None:
+            log.info("round %d: %s", number, spent)
         log.info(
             "round %d: closed with %d clients; missing: %s", number, len(counted), ", ".join(close.missing) or "none"
         )
         self._begin_after(updates)
+
+    def _spent(self, snapshot: Snapshot | None) -> PrivacySpent | None:
+        """Returns what a run with a privacy budget has spent until a snapshot."""
+        if self._privacy is None or snapshot is None or snapshot.privacy is None:
+            return None
+        return self._privacy.spent(snapshot.privacy)
 
     def _with_earlier(self, before: Snapshot, after: Snapshot, keys: Sequence[Key]) -> Snapshot:
         """Returns the snapshot after a round of an asynchronous run, with the rounds that it leaves open."""
@@ -894,6 +923,7 @@ class Coordinator:
             queries=snapshot.queries if snapshot else 0,
             bytes_up=traffic[0] if traffic else None,
             bytes_down=traffic[1] if traffic else None,
+            privacy=self._spent(snapshot),
         )
 
     @property

@@ -44,6 +44,9 @@ SMALL_RIDGE = 1e-3
 """Keeps the offset of a class without examples finite, and the temperature where the scores separate all examples."""
 CONSTANT = 1e-10
 """A column whose variance is a smaller share of its mean square has one value, up to rounding. It is not used."""
+STEP, MOMENTUM = 4.0, 0.5
+"""Of the descent along gradients with noise: the length of a step times the square of the clip norm, and the share of
+the last move in the next. The best of 1 to 6 and 0 to 0.9 on TREC with MiniLM, over 20 and 40 rounds."""
 CURVATURE = 0.1
 """The typical second derivative of the cross-entropy. It makes the search's variables alike, whatever the ridge."""
 
@@ -155,6 +158,28 @@ def tell(fit: ReadoutFit, told: ReadoutSums) -> ReadoutFit:
     if told.dev_weight:
         dev_loss = np.where(search.failures == 0, told.dev_loss / told.dev_weight, dev_loss)
     return replace(fit, search=search, dev_loss=dev_loss, dev_weight=told.dev_weight)
+
+
+def descended(fit: ReadoutFit, gradient: Floats, clip_norm: float) -> ReadoutFit:
+    """Returns the fits after a step against a mean gradient with noise, with momentum.
+
+    The noise hides the losses and the differences of gradients that L-BFGS needs. The columns are used as they are,
+    since their moments would have to be released with noise as well. What each example, or client, adds to the gradient
+    is no longer than `clip_norm`, and the second derivatives of a loss are about the square of its gradient. So the
+    step is in proportion to the inverse of that square.
+
+    Args:
+        fit: The fits before.
+        gradient: The mean of the clipped gradients at `readouts(fit)`, with noise, `[R, K, C + 1]`.
+        clip_norm: The norm that they were clipped to.
+    """
+    search, units = fit.search, _units(fit)
+    point = lbfgs.asked(search)
+    slope = _standardised_gradient(fit, gradient) + _penalties(fit) * units * point
+    move = MOMENTUM * search.step[:, None] * search.direction - STEP / clip_norm**2 * slope / units
+    unknown = np.ones_like(search.failures)  # whether the point is better than the last
+    moved = replace(search, point=point, direction=move, step=np.ones_like(search.step), failures=unknown)
+    return replace(fit, search=moved)
 
 
 def fit_readout(

@@ -7,6 +7,7 @@ K classes.
 from fedbbpt.types.arrays import Array, Arrays, Expansion, Forms, Losses, Metrics, Population, Scores, pack, unpack
 from fedbbpt.types.computation import Precision, PrecisionChoice, Runtime
 from fedbbpt.types.examples import ExampleKind, Examples, ExampleSet, LabelledExamples, Perturbation, TaskSpec
+from fedbbpt.types.privacy import PrivacyAccount, PrivacyBudget, PrivacyLevel, PrivacySpent
 from fedbbpt.types.prompt_kinds import TEXT_MODEL_PROMPTS, Injection, Projection, ProjectionKind, PromptKind
 from fedbbpt.types.prompts import (
     DeepPrompts,
@@ -121,6 +122,10 @@ __all__ = [
     "Precision",
     "PrecisionChoice",
     "Price",
+    "PrivacyAccount",
+    "PrivacyBudget",
+    "PrivacyLevel",
+    "PrivacySpent",
     "Projection",
     "ProjectionKind",
     "PromptKind",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedbbpt.types.arrays import Array, Arrays
 from fedbbpt.types.examples import TaskSpec
+from fedbbpt.types.privacy import PrivacyAccount, PrivacySpent
 from fedbbpt.types.rounds import Measurement
 from fedbbpt.types.spaces import SpaceSettings
 
@@ -72,6 +73,8 @@ class Report:
     """Number of examples on which dev_loss and dev_accuracy were measured."""
     staleness: float = 0.0
     """Mean number of rounds between an update's task and this round; above 0 in asynchronous runs only."""
+    epsilon: float | None = None
+    """What the run has spent of its privacy budget with this round; None if it adds no noise."""
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -119,6 +122,8 @@ class Snapshot:
     reports: tuple[Report, ...] = field(default=())
     earlier: tuple[Earlier, ...] = ()
     """The last rounds before the open one, oldest first, in an asynchronous run."""
+    privacy: PrivacyAccount | None = None
+    """What the run has released; None if it adds no noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,8 @@ class Hello:
     """Number of labelled training examples."""
     codecs: frozenset[str]
     """The links of codecs that the client can encode."""
+    clips_examples: bool = False
+    """Whether the client can clip what each of its examples adds, as `RunSettings.clip_norm` asks for."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -201,6 +208,8 @@ class RunSettings:
     sampling: Sampling = Sampling()
     secure_threshold: float | None = None
     """The share of a client's neighbours that secure aggregation needs; None if updates travel in the clear."""
+    clip_norm: float = 0.0
+    """The largest norm of what each training example adds to an update; 0: clients do not clip."""
 
 
 class RunState(StrEnum):
@@ -265,6 +274,8 @@ class RunStatus:
     bytes_down: int | None
     name: str = ""
     """The run's name at its coordinator, if it has one."""
+    privacy: PrivacySpent | None = None
+    """What the run has spent of its privacy budget; None if it adds no noise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class JoinRequest(_message.Message):
     CODECS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    CLIPS_EXAMPLES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1."""
     client_id: _builtins.str
@@ -144,6 +145,8 @@ class JoinRequest(_message.Message):
     """Number of labelled examples that the client trains on, 1 to 2^32."""
     run: _builtins.str
     """The name of the run to join. Empty: the coordinator's only run that has not ended."""
+    clips_examples: _builtins.bool
+    """Whether the client can clip what each of its examples adds to an update, as JoinResponse.clip_norm asks for."""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
         """The links of codecs that the client can encode."""
@@ -157,10 +160,11 @@ class JoinRequest(_message.Message):
         codecs: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         examples: _builtins.int = ...,
         run: _builtins.str = ...,
+        clips_examples: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_key", b"client_key", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_key", b"client_key", "clips_examples", b"clips_examples", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,6 +192,7 @@ class JoinResponse(_message.Message):
     DOWN_CODEC_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
     SECURE_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Names the session in all later calls."""
     run_id: _builtins.str
@@ -207,6 +212,10 @@ class JoinResponse(_message.Message):
     """The run's name at this coordinator."""
     kept: _builtins.float
     """With CODEC_TOP_K, the share of the point's numbers that travel: above 0, at most 1."""
+    clip_norm: _builtins.float
+    """The largest Euclidean norm of what each training example may add to an update; docs/protocol.md, "Clipped updates",
+    says how clients clip. 0: they do not.
+    """
     @_builtins.property
     def task(self) -> _method_pb2.TaskSettings:
         """The task of the PTM, and how a vector z becomes a prompt."""
@@ -258,10 +267,11 @@ class JoinResponse(_message.Message):
         down_codec: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         kept: _builtins.float = ...,
         secure: Global___SecureAggregation | None = ...,
+        clip_norm: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "heartbeat", b"heartbeat", "method", b"method", "sampling", b"sampling", "secure", b"secure", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "codec", b"codec", "down_codec", b"down_codec", "heartbeat", b"heartbeat", "kept", b"kept", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "secure", b"secure", "session", b"session", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auxiliary", b"auxiliary", "clip_norm", b"clip_norm", "codec", b"codec", "down_codec", b"down_codec", "heartbeat", b"heartbeat", "kept", b"kept", "max_update_bytes", b"max_update_bytes", "method", b"method", "ptm_address", b"ptm_address", "ptm_revision", b"ptm_revision", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "sampling", b"sampling", "secure", b"secure", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,6 +46,28 @@ RUN_STATE_STOPPED: RunState.ValueType  # 4
 """An operator stopped the run before its last round."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
+class _PrivacyLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrivacyLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PrivacyLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIVACY_LEVEL_UNSPECIFIED: _PrivacyLevel.ValueType  # 0
+    PRIVACY_LEVEL_CLIENT: _PrivacyLevel.ValueType  # 1
+    """All training examples of a client together."""
+    PRIVACY_LEVEL_EXAMPLE: _PrivacyLevel.ValueType  # 2
+    """Each training example."""
+
+class PrivacyLevel(_PrivacyLevel, metaclass=_PrivacyLevelEnumTypeWrapper):
+    """PrivacyLevel says what a guarantee of differential privacy protects."""
+
+PRIVACY_LEVEL_UNSPECIFIED: PrivacyLevel.ValueType  # 0
+PRIVACY_LEVEL_CLIENT: PrivacyLevel.ValueType  # 1
+"""All training examples of a client together."""
+PRIVACY_LEVEL_EXAMPLE: PrivacyLevel.ValueType  # 2
+"""Each training example."""
+Global___PrivacyLevel: _TypeAlias = PrivacyLevel  # noqa: Y015
+
 @_typing.final
 class Run(_message.Message):
     """Run is the state of a run."""
@@ -64,6 +86,7 @@ class Run(_message.Message):
     BYTES_UP_FIELD_NUMBER: _builtins.int
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    PRIVACY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     method: _builtins.str
     """The method's name, for example "fed-cma"."""
@@ -91,6 +114,10 @@ class Run(_message.Message):
     def best(self) -> Global___RoundReport:
         """The round whose prompt has the lowest dev loss. Absent before the first round closes."""
 
+    @_builtins.property
+    def privacy(self) -> Global___Privacy:
+        """What the run has spent of its privacy budget. Absent if it adds no noise."""
+
     def __init__(
         self,
         *,
@@ -106,10 +133,11 @@ class Run(_message.Message):
         bytes_up: _builtins.int | None = ...,
         bytes_down: _builtins.int | None = ...,
         name: _builtins.str = ...,
+        privacy: Global___Privacy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "last", b"last"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "last", b"last", "privacy", b"privacy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "last", b"last", "members", b"members", "method", b"method", "name", b"name", "queries", b"queries", "round", b"round", "rounds", b"rounds", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "last", b"last", "members", b"members", "method", b"method", "name", b"name", "privacy", b"privacy", "queries", b"queries", "round", b"round", "rounds", b"rounds", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015
@@ -121,6 +149,50 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_up) -> _WhichOneofReturnType__bytes_up | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Privacy(_message.Message):
+    """Privacy is the account of a run with differential privacy. It covers what the rounds' sums say about the training
+    examples. It does not cover the dev examples, their figures and the choice of the best round by them, nor who takes
+    part, with how many examples.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    EPSILON_LIMIT_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
+    NOISE_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    level: Global___PrivacyLevel.ValueType
+    epsilon: _builtins.float
+    """The smallest epsilon that holds, with delta, for everything released so far."""
+    epsilon_limit: _builtins.float
+    """The largest epsilon: no round follows that would exceed it. Above 0."""
+    delta: _builtins.float
+    """Above 0 and below 1."""
+    clip_norm: _builtins.float
+    """The largest Euclidean norm of what a client, or an example, adds to a round's sum. Above 0."""
+    noise_multiplier: _builtins.float
+    """The standard deviation of the noise on each number of a sum, divided by clip_norm."""
+    def __init__(
+        self,
+        *,
+        level: Global___PrivacyLevel.ValueType = ...,
+        epsilon: _builtins.float = ...,
+        epsilon_limit: _builtins.float = ...,
+        delta: _builtins.float = ...,
+        clip_norm: _builtins.float = ...,
+        noise_multiplier: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_norm", b"clip_norm", "delta", b"delta", "epsilon", b"epsilon", "epsilon_limit", b"epsilon_limit", "level", b"level", "noise_multiplier", b"noise_multiplier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Privacy: _TypeAlias = Privacy  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
@@ -186,6 +258,7 @@ class RoundReport(_message.Message):
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
     DEV_EXAMPLES_FIELD_NUMBER: _builtins.int
     STALENESS_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """Rounds count from 0."""
     clients: _builtins.int
@@ -213,6 +286,8 @@ class RoundReport(_message.Message):
     """Mean number of rounds between the task that an update answers and this round, at least 0. Above 0 in asynchronous
     runs only.
     """
+    epsilon: _builtins.float
+    """The epsilon of the differential privacy of everything released until then, with this round. Absent without noise."""
     def __init__(
         self,
         *,
@@ -227,10 +302,11 @@ class RoundReport(_message.Message):
         bytes_down: _builtins.int | None = ...,
         dev_examples: _builtins.int = ...,
         staleness: _builtins.float = ...,
+        epsilon: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "dev_accuracy", b"dev_accuracy", "dev_loss", b"dev_loss", "train_loss", b"train_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_epsilon", b"_epsilon", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "dev_accuracy", b"dev_accuracy", "dev_loss", b"dev_loss", "epsilon", b"epsilon", "train_loss", b"train_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "queries", b"queries", "round", b"round", "seconds", b"seconds", "staleness", b"staleness", "train_loss", b"train_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "_dev_accuracy", b"_dev_accuracy", "_dev_loss", b"_dev_loss", "_epsilon", b"_epsilon", "_train_loss", b"_train_loss", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "dev_accuracy", b"dev_accuracy", "dev_examples", b"dev_examples", "dev_loss", b"dev_loss", "epsilon", b"epsilon", "queries", b"queries", "round", b"round", "seconds", b"seconds", "staleness", b"staleness", "train_loss", b"train_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015
@@ -240,6 +316,8 @@ class RoundReport(_message.Message):
     _WhichOneofArgType__dev_accuracy: _TypeAlias = _typing.Literal["_dev_accuracy", b"_dev_accuracy"]  # noqa: Y015
     _WhichOneofReturnType__dev_loss: _TypeAlias = _typing.Literal["dev_loss"]  # noqa: Y015
     _WhichOneofArgType__dev_loss: _TypeAlias = _typing.Literal["_dev_loss", b"_dev_loss"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__train_loss: _TypeAlias = _typing.Literal["train_loss"]  # noqa: Y015
     _WhichOneofArgType__train_loss: _TypeAlias = _typing.Literal["_train_loss", b"_train_loss"]  # noqa: Y015
     @_typing.overload
@@ -250,6 +328,8 @@ class RoundReport(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dev_accuracy) -> _WhichOneofReturnType__dev_accuracy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dev_loss) -> _WhichOneofReturnType__dev_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__train_loss) -> _WhichOneofReturnType__train_loss | None: ...
 

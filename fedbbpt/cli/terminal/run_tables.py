@@ -50,6 +50,9 @@ def results(finished: FinishedRun) -> Table:
     table.add_row("queries of the federation", f"{summary['queries']:,}")
     table.add_row("bytes up, per client and round", size(summary["bytes_up_per_client_round"]))
     table.add_row("bytes down, per client and round", size(summary["bytes_down_per_client_round"]))
+    if stated := summary.get("privacy"):
+        figures = f"epsilon {stated['epsilon']:.3g}, delta {stated['delta']:g}"
+        table.add_row(f"privacy, for each {stated['level']}", figures)
     table.add_row("seconds", f"{summary['seconds']:.1f}")
     return table
 

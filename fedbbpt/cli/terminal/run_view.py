@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fedbbpt.types import Report
+from fedbbpt.types import PrivacySpent, Report
 
 _LAST = 8
 """Number of rounds in the table."""
@@ -100,6 +100,16 @@ def size(count: int | None) -> str:
 def decimals(value: float | None, places: int, unit: str = "") -> str:
     """Formats a number for people; "-" if it is unknown."""
     return "-" if value is None else f"{value:.{places}f}{unit}"
+
+
+def privacy_line(spent: PrivacySpent) -> str:
+    """Says what a run has spent of its privacy budget, and what the figure is about."""
+    budget = spent.budget
+    return (
+        f"privacy: epsilon {spent.epsilon:.3g} of {budget.epsilon:g} spent, delta {budget.delta:g}, for each "
+        f"{'client' if budget.level == 'client' else 'training example'}; "
+        "dev figures and the choice of the best round are not covered"
+    )
 
 
 def _cells(report: Report) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import safetensors.numpy
 
-from fedbbpt.types import Arrays, Earlier, Measurement, Member, Report, Result, Snapshot, TaskId, Update
+from fedbbpt.types import Arrays, Earlier, Measurement, Member, PrivacyAccount, Report, Result, Snapshot, TaskId, Update
 
 Row: TypeAlias = dict[str, Any]
 
@@ -97,6 +97,7 @@ def snapshot_row(snapshot: Snapshot) -> Row:
         "finalists": [values(result.measured) for result in snapshot.finalists],
         "queries": snapshot.queries,
         "stopped_after": snapshot.stopped_after,
+        "privacy": None if snapshot.privacy is None else values(snapshot.privacy),
         "earlier": [{"measured": values(each.measured), "updates": each.updates} for each in snapshot.earlier],
     }
     states = {f"{EARLIER}{n}/{name}": a for n, each in enumerate(snapshot.earlier) for name, a in each.state.items()}
@@ -117,6 +118,7 @@ def snapshot_of(row: Row, reports: tuple[Report, ...]) -> Snapshot:
         queries=record["queries"],
         stopped_after=record["stopped_after"],
         reports=reports,
+        privacy=None if record["privacy"] is None else PrivacyAccount(**record["privacy"]),
         earlier=tuple(
             Earlier(_of(f"{EARLIER}{n}/", arrays), Measurement(**each["measured"]), each["updates"])
             for n, each in enumerate(record["earlier"])

@@ -6,8 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 4
-"""Version 3 had no checksums."""
+SCHEMA_VERSION = 5
+"""Version 4 had no account of privacy, and version 3 had no checksums."""
 
 METADATA = sa.MetaData()
 

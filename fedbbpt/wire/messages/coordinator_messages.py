@@ -5,6 +5,7 @@ messages raise InvalidRequest. Larger arrays travel in chunks of their own (`wir
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -90,6 +91,7 @@ def join_request(hello: Hello, run: str = "") -> pb.JoinRequest:
         codecs=[_CODECS[name] for name in sorted(hello.codecs)],
         examples=hello.examples,
         run=run,
+        clips_examples=hello.clips_examples,
     )
 
 
@@ -100,7 +102,7 @@ def hello(request: pb.JoinRequest) -> Hello:
             f"protocol version {request.protocol_version}", where="protocol_version", fix=f"{PROTOCOL_VERSION}"
         )
     codecs = frozenset(name for name, code in _CODECS.items() if code in request.codecs)
-    return Hello(request.client_id, request.client_key, request.examples, codecs)
+    return Hello(request.client_id, request.client_key, request.examples, codecs, request.clips_examples)
 
 
 def join_response(
@@ -128,6 +130,7 @@ def join_response(
         auxiliary=_auxiliary_message(settings.auxiliary),
         sampling=pb.Sampling(**asdict(settings.sampling)),
         secure=None if settings.secure_threshold is None else pb.SecureAggregation(threshold=settings.secure_threshold),
+        clip_norm=settings.clip_norm,
     )
 
 
@@ -181,7 +184,14 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         auxiliary=_auxiliary(response.auxiliary) if response.HasField("auxiliary") else None,
         sampling=_sampling(response.sampling) if response.HasField("sampling") else Sampling(),
         secure_threshold=response.secure.threshold if response.HasField("secure") else None,
+        clip_norm=_clip_norm(response.clip_norm),
     )
+
+
+def _clip_norm(sent: float) -> float:
+    if not 0 <= sent < math.inf:
+        raise InvalidRequest(f"{sent}", where="clip_norm", fix="a finite number from 0")
+    return sent
 
 
 def _kept(sent: float) -> float:

@@ -3,13 +3,13 @@
 Unreadable messages raise InvalidRequest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.types import MemberStatus, Report, Result, RunState, RunStatus
+from fedbbpt.types import MemberStatus, PrivacyBudget, PrivacyLevel, PrivacySpent, Report, Result, RunState, RunStatus
 from fedbbpt.v1 import run_pb2
 from fedbbpt.wire import tensors
 from fedbbpt.wire.messages.codes import read_code
@@ -19,6 +19,11 @@ _STATES = {
     RunState.RUNNING: run_pb2.RUN_STATE_RUNNING,
     RunState.FINISHED: run_pb2.RUN_STATE_FINISHED,
     RunState.STOPPED: run_pb2.RUN_STATE_STOPPED,
+}
+
+_LEVELS: Mapping[PrivacyLevel, run_pb2.PrivacyLevel.ValueType] = {
+    "client": run_pb2.PRIVACY_LEVEL_CLIENT,
+    "example": run_pb2.PRIVACY_LEVEL_EXAMPLE,
 }
 
 
@@ -41,6 +46,7 @@ def report(message: run_pb2.RoundReport) -> Report:
         bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
         dev_examples=message.dev_examples,
         staleness=message.staleness,
+        epsilon=message.epsilon if message.HasField("epsilon") else None,
     )
 
 
@@ -59,7 +65,25 @@ def run(status: RunStatus, name: str = "", *, members: bool = True) -> run_pb2.R
         queries=status.queries,
         bytes_up=status.bytes_up,
         bytes_down=status.bytes_down,
+        privacy=None if status.privacy is None else _privacy_message(status.privacy),
     )
+
+
+def _privacy_message(spent: PrivacySpent) -> run_pb2.Privacy:
+    return run_pb2.Privacy(
+        level=_LEVELS[spent.budget.level],
+        epsilon=spent.epsilon,
+        epsilon_limit=spent.budget.epsilon,
+        delta=spent.budget.delta,
+        clip_norm=spent.budget.clip_norm,
+        noise_multiplier=spent.noise_multiplier,
+    )
+
+
+def _privacy(message: run_pb2.Privacy) -> PrivacySpent:
+    level = read_code(_LEVELS, message.level, "run.privacy.level")
+    budget = PrivacyBudget(level, message.epsilon_limit, message.delta, message.clip_norm)
+    return PrivacySpent(budget, message.epsilon, message.noise_multiplier)
 
 
 class Progress:
@@ -128,6 +152,7 @@ def run_status(message: run_pb2.Run) -> RunStatus:
         queries=message.queries,
         bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
         bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
+        privacy=_privacy(message.privacy) if message.HasField("privacy") else None,
     )
 
 
