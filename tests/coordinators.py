@@ -106,6 +106,7 @@ class Bench:
     sampling: Sampling = field(default_factory=Sampling)
     rounds: int = 3
     now: float = 0.0
+    secure_threshold: float | None = None
     bytes: tuple[int, int] = (0, 0)
     sessions: dict[str, str] = field(default_factory=dict)
 
@@ -117,7 +118,9 @@ class Bench:
             method_name="mean",
             method=self.method,
             codec=CODECS["float32"],
-            settings=replace(SETTINGS, rounds=self.rounds, sampling=self.sampling),
+            settings=replace(
+                SETTINGS, rounds=self.rounds, sampling=self.sampling, secure_threshold=self.secure_threshold
+            ),
             seed=5,
             cohort=CohortRules(self.clients, self.quorum, DEADLINE, self.size),
             store=self.store,

@@ -145,7 +145,7 @@ class SecureClient:
                 ", ".join(sorted(self._revealed[1])),
             )
             return [Refusal(message.epoch, message.attempt, tuple(sorted(self._revealed[1])))]
-        return [epoch.consent()] if message.dropped else [self._reveal(epoch)]
+        return [epoch.consent()] if message.dropped or message.signed else [self._reveal(epoch)]
 
     def _reveal(self, epoch: "_Epoch") -> Reveal:
         assert epoch.attempt is not None, "an attempt has survivors"

@@ -86,6 +86,8 @@ class Survivors:
     attempt: int
     dropped: tuple[int, ...]
     """Indices, in ascending order."""
+    signed: bool = False
+    """Whether clients sign the survivors even if nobody was dropped."""
 
 
 @dataclass(frozen=True, slots=True)

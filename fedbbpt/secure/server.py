@@ -73,6 +73,7 @@ class _Open:
 
     attempt: Attempt
     length: int
+    signed: bool
     masked: dict[int, npt.NDArray[np.uint64]] = field(default_factory=dict)
     dropped: tuple[int, ...] = ()
     consents: dict[int, Consent] = field(default_factory=dict)
@@ -130,12 +131,19 @@ class SecureServer:
         gone = self._attempt.dropped if self._attempt is not None else ()
         return frozenset(self.roster.members[index][0] for index in gone)
 
-    def begin(self, round: int, length: int) -> None:
-        """Begins the next attempt, for the round's answers of `length` numbers, in place of an open one, if any."""
+    def begin(self, round: int, length: int, *, signed: bool = False) -> None:
+        """Begins the next attempt, in place of an open one, if any.
+
+        Args:
+            round: The round whose answers are summed.
+            length: The number of numbers of an answer.
+            signed: Whether clients sign the survivors in any case, so that nobody reveals for survivors that another
+                client refuses. Needed if clients may have revealed for this round before.
+        """
         assert self.attempts_left and self.step is not Step.SHARES, "the epoch is ready, and has an attempt left"
         self._number += 1
         attempt = Attempt(self.roster.epoch, self._number, round)
-        self._attempt, self.total, self.step = _Open(attempt, length), None, Step.MASKED
+        self._attempt, self.total, self.step = _Open(attempt, length, signed), None, Step.MASKED
         for messages in self.sent.values():
             messages[2:] = [attempt]
 
@@ -209,9 +217,9 @@ class SecureServer:
         assert self._attempt is not None and self.viable, "enough have answered"
         opened = self._attempt
         opened.dropped = tuple(each for each in range(len(self._graph)) if each not in opened.masked)
-        self.step = Step.CONSENTS if opened.dropped else Step.REVEALS
+        self.step = Step.CONSENTS if opened.dropped or opened.signed else Step.REVEALS
         opened.shares = {each: {} for each in opened.masked}
-        message = Survivors(self.roster.epoch, opened.attempt.attempt, opened.dropped)
+        message = Survivors(self.roster.epoch, opened.attempt.attempt, opened.dropped, opened.signed)
         for each in opened.masked:
             self._send(each, message)
 

@@ -33,6 +33,8 @@ class SecureRounds:
         self._length = 0
         self._attempted: int | None = None
         """The round of the epoch's last attempt."""
+        self._begun: int | None = None
+        """The last round for which clients may have revealed secrets."""
         self._cohort: frozenset[str] = frozenset()
         self._excused: frozenset[str] = frozenset()
         self._left_out: set[str] = set()
@@ -44,6 +46,8 @@ class SecureRounds:
 
     def open(self, round: int | None, length: int) -> None:
         """Opens a round, whose answers are vectors of `length` numbers; None: no round is open."""
+        if self._round is None:
+            self._begun = round  # perhaps before this process
         self._round, self._length = round, length
         self._left_out.clear()
         self._only = None
@@ -57,8 +61,17 @@ class SecureRounds:
         return server.total
 
     def due(self, client_id: str) -> Sequence[FromServer]:
-        """Returns all messages of the epoch and its open attempt to a client, in order."""
-        return self._server.sent.get(client_id, ()) if self._server is not None else ()
+        """Returns all messages of the epoch and its open attempt to a client, in order.
+
+        A client that came back with other keys has no part in the epoch.
+        """
+        if self._server is None or client_id in self._renewed(self._server):
+            return ()
+        return self._server.sent.get(client_id, ())
+
+    def _renewed(self, server: SecureServer) -> frozenset[str]:
+        """Returns the clients of an epoch that have other keys by now."""
+        return frozenset(name for name, keys in server.roster.members if self._keys.get(name) != keys)
 
     def see(self, cohort: frozenset[str], excused: Collection[str]) -> None:
         """Learns the clients of the open round, and those that it does not wait for, and goes on if it can."""
@@ -85,7 +98,7 @@ class SecureRounds:
         server, survivors = self._server, frozenset(message.survivors)
         if server is None or message.epoch != server.roster.epoch or server.step is not Step.CONSENTS:
             return
-        if client_id in survivors and survivors <= self._cohort:
+        if client_id in survivors and len(survivors) >= LEAST_CLIENTS:
             log.warning("round %s: clients have revealed for %s alone", self._round, ", ".join(sorted(survivors)))
             self._only, self._server = survivors, None
 
@@ -100,11 +113,11 @@ class SecureRounds:
     def _busy(self) -> bool:
         """Whether the open round's attempt has survivors."""
         server = self._server
-        return (
-            server is not None
-            and self._attempted == self._round
-            and (server.step in (Step.CONSENTS, Step.REVEALS) or server.total is not None)
-        )
+        if server is None or self._attempted != self._round:
+            return False
+        if server.step is Step.CONSENTS:
+            return not server.missing & self._renewed(server)
+        return server.step is Step.REVEALS or server.total is not None
 
     def _go_on(self) -> None:
         if self._round is None or self._busy:
@@ -115,8 +128,8 @@ class SecureRounds:
         server = self._server
         assert server is not None, "the epoch fits"
         if server.step is not Step.SHARES and self._attempted != self._round:
-            server.begin(self._round, self._length)
-            self._attempted = self._round
+            server.begin(self._round, self._length, signed=self._begun == self._round)
+            self._attempted = self._begun = self._round
             self.version += 1
         elif server.missing and server.missing <= self._excused and self._enough(server):
             server.freeze()
@@ -134,20 +147,22 @@ class SecureRounds:
         members = dict(server.roster.members)
         if self._attempted != self._round and not server.attempts_left:
             return False
-        if any(self._keys[name] != keys for name, keys in members.items()):
+        if self._renewed(server):
             return False
         if self._only is not None:
-            return members.keys() == self._only
+            return members.keys() == self._only <= self._cohort
         asleep = self._excused if server.step is Step.SHARES else frozenset[str]()
         if server.missing & (asleep | self._left_out):
             return False
         return self._cohort - self._excused - self._left_out <= members.keys() <= self._cohort
 
     def _begin_epoch(self) -> None:
-        """Begins an epoch with all clients of the round, once their keys are there."""
-        names = self._cohort - self._excused - self._left_out if self._only is None else self._only
+        """Begins an epoch with all clients of the round, once they and their keys are there."""
+        names, least = self._cohort - self._excused - self._left_out, self._least
+        if self._only is not None:
+            names, least = self._only, LEAST_CLIENTS
         self._server, self._attempted = None, None
-        if len(names) < (self._least if self._only is None else LEAST_CLIENTS) or not names <= self._keys.keys():
+        if len(names) < least or not names <= self._cohort & self._keys.keys():
             return
         members = {name: self._keys[name] for name in names}
         self._server = SecureServer(secrets.randbelow(_EPOCHS), members, self._threshold)

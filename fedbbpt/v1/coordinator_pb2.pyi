@@ -827,11 +827,16 @@ class SecureSurvivors(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
+    SIGNED_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     attempt: _builtins.int
+    signed: _builtins.bool
+    """Whether the clients sign the survivors first: they answer with `consent`, as they do if anybody was dropped, and
+    otherwise with `reveal`. True in the attempts of a round that was begun before.
+    """
     @_builtins.property
     def dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Indices in ascending order. Empty: the client answers with `reveal`; otherwise with `consent`."""
+        """Indices in ascending order."""
 
     def __init__(
         self,
@@ -839,10 +844,11 @@ class SecureSurvivors(_message.Message):
         epoch: _builtins.int = ...,
         attempt: _builtins.int = ...,
         dropped: _abc.Iterable[_builtins.int] | None = ...,
+        signed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "dropped", b"dropped", "epoch", b"epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "dropped", b"dropped", "epoch", b"epoch", "signed", b"signed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,17 +118,18 @@ def secure_response(message: FromServer) -> pb.SecureResponse:
     """Writes what the coordinator asks."""
     match message:
         case Roster(epoch, members):
-            written = [pb.SecureMember(client_id=name, keys=_keys_message(keys)) for name, keys in members]
-            return pb.SecureResponse(roster=pb.SecureRoster(epoch=epoch, members=written))
+            named = [pb.SecureMember(client_id=name, keys=_keys_message(keys)) for name, keys in members]
+            return pb.SecureResponse(roster=pb.SecureRoster(epoch=epoch, members=named))
         case Inbox(epoch, boxes):
             return pb.SecureResponse(inbox=pb.SecureInbox(epoch=epoch, boxes=boxes))
         case Attempt(epoch, attempt, round):
             return pb.SecureResponse(attempt=pb.SecureAttempt(epoch=epoch, attempt=attempt, round=round))
-        case Survivors(epoch, attempt, dropped):
-            return pb.SecureResponse(survivors=pb.SecureSurvivors(epoch=epoch, attempt=attempt, dropped=dropped))
+        case Survivors(epoch, attempt, dropped, signed):
+            survivors = pb.SecureSurvivors(epoch=epoch, attempt=attempt, dropped=dropped, signed=signed)
+            return pb.SecureResponse(survivors=survivors)
         case Signatures(epoch, attempt, signatures):
-            signed = [pb.SecureSignature(index=index, signature=signature) for index, signature in signatures]
-            return pb.SecureResponse(signatures=pb.SecureSignatures(epoch=epoch, attempt=attempt, signatures=signed))
+            written = [pb.SecureSignature(index=index, signature=signature) for index, signature in signatures]
+            return pb.SecureResponse(signatures=pb.SecureSignatures(epoch=epoch, attempt=attempt, signatures=written))
 
 
 def from_server(response: pb.SecureResponse) -> FromServer:
@@ -143,7 +144,7 @@ def from_server(response: pb.SecureResponse) -> FromServer:
             return Attempt(response.attempt.epoch, response.attempt.attempt, response.attempt.round)
         case "survivors":
             told = response.survivors
-            return Survivors(told.epoch, told.attempt, tuple(told.dropped))
+            return Survivors(told.epoch, told.attempt, tuple(told.dropped), told.signed)
         case "signatures":
             signed = tuple((each.index, each.signature) for each in response.signatures.signatures)
             return Signatures(response.signatures.epoch, response.signatures.attempt, signed)
