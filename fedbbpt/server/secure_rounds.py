@@ -60,6 +60,11 @@ class SecureRounds:
             return None
         return server.total
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """The clients whose part in the open step is missing; none while no epoch is open."""
+        return self._server.missing if self._server is not None else frozenset()
+
     def due(self, client_id: str) -> Sequence[FromServer]:
         """Returns all messages of the epoch and its open attempt to a client, in order.
 
