@@ -123,11 +123,13 @@ def test_a_client_that_dies_before_or_after_its_masked_answer_leaves_the_run_to_
 class LyingRounds(SecureRounds):
     """Tells client-0001 in round 1 that client-0000 has dropped out, and shows it no signature of anybody."""
 
+    _lie: Sequence[FromServer] = ()
+
     def due(self, client_id: str) -> Sequence[FromServer]:
         """Returns what is due, with the lie in place of the last message."""
         honest = list(super().due(client_id))
         if client_id == "client-0001" and honest and isinstance(honest[-1], Survivors) and honest[-1].attempt == 1:
-            if not hasattr(self, "_lie"):
+            if not self._lie:
                 told = honest[-1]
                 self._lie = [replace(told, dropped=(0,)), Signatures(told.epoch, told.attempt, ())]
             return [*honest[:-1], *self._lie]
