@@ -105,6 +105,17 @@ fifth of it."""
 MAX_EMBEDDINGS_BYTES = 2**28
 """Embeddings of inputs and class texts that a dual encoder keeps for prompts in the class texts: 130,000 of MiniLM."""
 
+# Prompt spaces, from a file or from the coordinator
+
+MAX_PROMPT_SIDE = 2**16
+"""Tokens, layers, heads, channels, words or pixels along one side of a prompt."""
+MAX_IMAGE_ELEMENTS = 2**26
+"""Elements of an image, or of a feature map from which a picture is drawn on it."""
+MAX_CANDIDATES = 2**20
+"""Words from which a prompt in words is made."""
+MAX_VIEWS = 1024
+"""Prompts under which a readout sees the scores."""
+
 # Tenants of a PTM
 
 MAX_TASKS = 1024

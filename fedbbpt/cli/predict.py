@@ -37,6 +37,7 @@ from fedbbpt.data.quality import TextReview, cut_texts
 from fedbbpt.errors import InvalidData, InvalidInput
 from fedbbpt.federation.prediction import probabilities
 from fedbbpt.federation.prompt_file import read_prompt
+from fedbbpt.host.printable import printable
 from fedbbpt.types import Examples
 
 _BATCH = 256
@@ -168,5 +169,8 @@ def _table(predictions: list[dict[str, Any]], labels: tuple[str, ...], *, first:
     for kind in kinds:
         table.add_column(kind)
     for found in predictions:
-        table.add_row(found["label"], f"{found['probability']:.3f}", *(found[kind] for kind in kinds))
+        label, *inputs = map(
+            printable, (found["label"], *(found[kind] for kind in kinds))
+        )  # before widths are measured
+        table.add_row(label, f"{found['probability']:.3f}", *inputs)
     return table

@@ -28,6 +28,7 @@ from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.method import AnyMethod
 from fedbbpt.privacy.accountant import require_accountant
 from fedbbpt.prompts import space_of
+from fedbbpt.prompts.checks import check_space
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.server.private_rounds import PrivateRounds
@@ -127,11 +128,13 @@ def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSett
     Raises:
         PluginMissing: The run's method is a plug-in that is not installed here, or another version of it.
         InvalidPlugin: The plug-in does not load.
+        InvalidInput: The coordinator describes prompts that cannot be made.
     """
     settings = link.join(hello)
     try:
+        check_space(settings.space, len(settings.labels))
         client_method(settings, methods)
-    except (PluginMissing, InvalidPlugin):
+    except (InvalidInput, PluginMissing, InvalidPlugin):
         link.leave()
         raise
     return settings

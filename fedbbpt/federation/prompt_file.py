@@ -13,6 +13,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.privacy_statement import PrivacyStatement
 from fedbbpt.host.files import atomic_write
 from fedbbpt.prompts import Space
+from fedbbpt.prompts.checks import check_space, check_z
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.ptm.models.loading import is_elsewhere
@@ -104,12 +105,20 @@ def read_prompt(path: Path) -> tuple[npt.NDArray[np.float32], PromptCard]:
         if z.ndim != 1 or z.dtype != np.float32 or not np.isfinite(z).all():
             raise InvalidInput(f"z is {z.dtype} {z.shape}", where=str(path), fix="finite float32 [n]")
         read = PromptCard.model_validate_json(card)
+        if len(read.labels) != len(read.classes) or not read.labels:
+            what = f"{len(read.labels)} labels for {len(read.classes)} class texts"
+            raise InvalidInput(what, where=str(path), fix=fix)
+        read.task().check()
+        check_space(read.space, len(read.classes))
         texts = len(read.classes) + len(read.columns)
         if isinstance(read.space, ReadoutSpace) and texts != read.space.columns:
             raise InvalidInput(f"{texts} texts for {read.space.columns} columns", where=str(path), fix=fix)
         if len(z) != read.space.dim:
             raise InvalidInput(f"{len(z)} numbers for {read.space.dim}", where=str(path), fix=fix)
+        check_z(read.space, z)
         return z, read
+    except InvalidInput as error:
+        raise InvalidInput(error.what, where=str(path), fix=error.fix) from None
     except (OSError, SafetensorError, ValidationError) as error:
         raise InvalidInput(f"not a prompt: {error}", where=str(path), fix=fix) from None
 

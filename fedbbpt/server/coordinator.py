@@ -33,6 +33,7 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
+from fedbbpt.host.printable import printable
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods.replay import Told, learnt, opened
@@ -445,7 +446,7 @@ class Coordinator:
             self._answers(client_id)
             return
         first = self._trouble.get(client_id, ("", since))[1]
-        self._trouble[client_id] = text[:MAX_STATUS_CHARACTERS], first
+        self._trouble[client_id] = printable(text[:MAX_STATUS_CHARACTERS]), first
         log.warning("client %s cannot work: %s", client_id, text[:MAX_STATUS_CHARACTERS])
         self._excuse()
         self.status_version += 1

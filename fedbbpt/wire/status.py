@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError, Unavailable
+from fedbbpt.host.printable import printable
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.wire.checksums import UNREADABLE
 from fedbbpt.wire.http_answers import http_problem
@@ -95,10 +96,10 @@ def to_status(error: FedbbptError) -> status_pb2.Status:
 
 
 def logged(error: FedbbptError) -> str:
-    """Returns one log line of bounded length; it escapes unprintable characters, as errors may quote the caller."""
+    """Returns one log line of bounded length; it escapes control characters, as errors may quote the caller."""
     short = type(error)(_shorten(error.what), where=_shorten(error.where), fix=_shorten(error.fix))
     text = f"{type(error).__name__}: {short}"
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return printable(text)
 
 
 def _shorten(text: str) -> str:
@@ -121,8 +122,9 @@ def from_rpc_error(error: grpc.RpcError, unavailable: type[Unavailable]) -> Fedb
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
-            return _CLASSES[info.reason](status.message, where=info.metadata["where"], fix=info.metadata["fix"])
-    code, text = error.code(), error.details() or ""
+            what, where, fix = map(printable, (status.message, info.metadata["where"], info.metadata["fix"]))
+            return _CLASSES[info.reason](what, where=where, fix=fix)
+    code, text = error.code(), printable(error.details() or "")
     if text == UNREADABLE:
         fix = "the same call again; with TLS no bit can change on the way"
         return errors.ChecksumMismatch("an answer was corrupted in transit", fix=fix)

@@ -1,23 +1,35 @@
 """Output of every command: results to standard output, for people or as JSON; everything else to standard error."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from fedbbpt import errors
 from fedbbpt.errors import FedbbptError
 from fedbbpt.host.json_text import json_text
+from fedbbpt.host.printable import printable
 
 if TYPE_CHECKING:
     from fedbbpt.data.quality import DataWarning
 
+
+class _SafeConsole(Console):
+    """A console that escapes control characters in whatever is printed. Only rich itself sends any to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yields the pieces of what is printed, as it is shown."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text, keep="\n"), style, control)
+
+
 # Texts, labels and names come from other people, so brackets and colons in them must not be read as markup.
-out = Console(markup=False, emoji=False)
-err = Console(stderr=True, markup=False, emoji=False)
+out = _SafeConsole(markup=False, emoji=False)
+err = _SafeConsole(stderr=True, markup=False, emoji=False)
 
 EXIT_CODES: dict[type[FedbbptError], int] = {
     errors.InvalidInput: 3,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.printable import printable
 
 LOG = "Log"
 """Heading under which help texts list the options."""
@@ -33,6 +34,17 @@ class LogFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class _TextLines(logging.Formatter):
+    """Writes each record on one line, with control characters escaped; a trace follows on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(_TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Returns the line without the trace."""
+        return printable(super().formatMessage(record))
 
 
 class _JsonLines(logging.Formatter):
@@ -85,14 +97,14 @@ class Logging:
             except OSError as error:
                 fix = "a file in a folder that exists and can be written"
                 raise InvalidInput(error.strerror or str(error), where=str(self.log_file), fix=fix) from None
-        handler.setFormatter(_JsonLines() if self.log_format is LogFormat.JSON else logging.Formatter(_TEXT))
+        handler.setFormatter(_JsonLines() if self.log_format is LogFormat.JSON else _TextLines())
         _log_to(handler, logging.getLevelNamesMapping()[self.log_level.upper()])
 
 
 def log_to_stderr(level: int) -> None:
     """Sends log lines of at least `level` to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_TEXT))
+    handler.setFormatter(_TextLines())
     _log_to(handler, level)
 
 

@@ -37,6 +37,14 @@ def test_a_json_log_has_one_object_on_each_line_with_the_trace_of_an_error(tmp_p
     assert found["time"].endswith("+00:00") and found["trace"].endswith("ValueError: a\nb")
 
 
+def test_a_text_log_has_one_line_for_each_record_whatever_it_quotes(tmp_path: Path) -> None:
+    """Kills: a peer's text that forges a line, or that a terminal obeys when somebody looks at the log."""
+    Logging(LogLevel.INFO, LogFormat.TEXT, tmp_path / "log").start()
+    log.info("%s has joined", "north\n2026-01-01 ERROR forged \x1b[2J")
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith(r"INFO fedbbpt.test: north\n2026-01-01 ERROR forged \x1b[2J has joined")
+
+
 def test_a_file_that_grew_becomes_the_first_older_one(tmp_path: Path) -> None:
     Logging(log_file=tmp_path / "log", log_megabytes=1, log_files=1).start()
     for number in range(3):

@@ -117,6 +117,18 @@ def test_wrong_options_say_what_would_be_right(words: tuple[str, ...], said: str
     assert ended.code == 3 and said in ended.message
 
 
+def test_labels_on_a_card_cannot_control_the_terminal(predict: CommandLine) -> None:
+    """Kills: a label that clears the screen, renames the window, or reads as another one."""
+    path = Path("out/prompt.safetensors")
+    z, card = read_prompt(path)
+    write_prompt(
+        path, z, card.model_copy(update={"labels": tuple(f"\x1b]0;{label}\x07\u202e" for label in card.labels)})
+    )
+    ended = predict("--text", "my \x1b[2Jinvoice")
+    assert ended.code == 0 and not {"\x1b", "\x07", "\u202e"} & set(ended.out + ended.err)
+    assert r"\x1b]0;" in ended.out and r"my \x1b[2Jinvoice" in ended.out
+
+
 def test_address_on_a_card_is_not_dialled(predict: CommandLine) -> None:
     path = Path("out/prompt.safetensors")
     z, card = read_prompt(path)

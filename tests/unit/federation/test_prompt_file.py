@@ -1,6 +1,7 @@
 """The file of a tuned prompt is read back with its card, and any other file is rejected."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ def test_image_prompt_is_read_back_and_its_page_describes_the_network(tmp_path: 
     assert "channels 2 -> 1, from 1 x 1 to 2 x 2" in (tmp_path / "prompt.md").read_text()
 
 
+def card_text(**changes: Any) -> dict[str, str]:
+    return {"card": CARD.model_copy(update=changes).model_dump_json()}
+
+
 CARD_TEXT = {"card": CARD.model_dump_json()}
 BROKEN = {
     "nothing": (b"", "not a prompt"),
@@ -93,6 +98,13 @@ BROKEN = {
     "no z": (save({"y": Z}, metadata=CARD_TEXT), "not a prompt"),
     "float64": (save({"z": Z.astype(np.float64)}, metadata=CARD_TEXT), "z is float64 (3,)"),
     "a matrix": (save({"z": Z[None]}, metadata=CARD_TEXT), "z is float32 (1, 3)"),
+    "labels without texts": (save({"z": Z}, metadata=card_text(labels=("a",))), "1 labels for 2 class texts"),
+    "no classes": (save({"z": Z}, metadata=card_text(labels=(), classes=())), "0 labels for 0 class texts"),
+    "a wrong space": (
+        save({"z": Z}, metadata=card_text(space=TextSpace(3, (), 4))),
+        "the prompt space's candidates is 0",
+    ),
+    "a wrong index": (save({"z": Z}, metadata=card_text(space=TextSpace(3, ("a",), 4))), "z names candidate 1.5"),
     "NaN": (save({"z": np.full(3, np.nan, np.float32)}, metadata=CARD_TEXT), "z is float32 (3,)"),
 }
 

@@ -32,6 +32,13 @@ def test_error_that_quotes_its_caller_fits_into_metadata() -> None:
     assert status.to_status(quoted).ByteSize() < 4096
 
 
+def test_text_of_a_service_cannot_control_the_terminal() -> None:
+    """Kills: a service whose refusal moves the cursor, or forges lines in its caller's log."""
+    call = FailedCall(errors.NotFound("no \x1b[2Jrun\nERROR forged", where="\x9b1m", fix="a\u202eb"))
+    found = status.from_rpc_error(call, errors.Unavailable)
+    assert (found.what, found.where, found.fix) == (r"no \x1b[2Jrun\nERROR forged", r"\x9b1m", r"a\u202eb")
+
+
 def test_overload_has_retry_info_and_spent_budget_has_none() -> None:
     def reasons(error: FedbbptError) -> set[str]:
         return {detail.TypeName() for detail in status.to_status(error).details}
