@@ -92,7 +92,8 @@ class Federation(ABC):
 
     def client(self, index: int, key: str = "key", link: Link | None = None, ptm: Ptm | None = None) -> Client:
         """Returns a client that has joined."""
-        hello = assemble.hello(assemble.client_name(index), key, len(self.splits.train[index % CLIENTS]))
+        examples = len(self.splits.train[index % len(self.splits.train)])
+        hello = assemble.hello(assemble.client_name(index), key, examples)
         return Client(link or self.link(index), hello, self.splits, index, ptm or self._ptm)
 
     def clients(self) -> list[Client]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -144,6 +145,12 @@ class RemoteCoordinator:
         if self._ptm is not None:
             self.report_ptm(self._ptm)
         return settings
+
+    def join_with(self, examples: int) -> None:
+        """Joins again with another number of training examples. The stream of tasks is opened anew."""
+        assert self._hello is not None, "join comes first"
+        self._hello = replace(self._hello, examples=examples)
+        self._join_again(self._session)
 
     def _join_again(self, session: str) -> None:
         """Replaces a session that has become invalid, unless another thread has done so."""

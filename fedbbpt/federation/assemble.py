@@ -23,7 +23,7 @@ from fedbbpt.host.files import atomic_write, sha256_of_file
 from fedbbpt.interfaces import Link, Ptm, Store, WhiteBox
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
-from fedbbpt.methods import client_method, essential, point_of, replay_of, server_half
+from fedbbpt.methods import ClientMethod, client_method, essential, point_of, replay_of, server_half
 from fedbbpt.methods.fed_sp import FedSpConfig
 from fedbbpt.methods.method import AnyMethod
 from fedbbpt.privacy.accountant import require_accountant
@@ -32,6 +32,7 @@ from fedbbpt.prompts.checks import check_space
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.server.private_rounds import PrivateRounds
+from fedbbpt.server.robust.defence import RULES, Defence
 from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, PrivacyBudget, RunSettings
 
 
@@ -56,6 +57,7 @@ def coordinator(
         StoreError: The store holds another run, or cannot be read.
     """
     told = job.definition().settings(job.method)
+    rules = ClientMethod(job.definition(), told, job.space()).rules
     return Coordinator(
         method_name=job.method.name,
         method=server_half(job.definition(), job.method, job.space(), settings.downlink, settings.kept),
@@ -68,6 +70,8 @@ def coordinator(
         replay=replay_of(job.definition(), told, job.space(), settings.downlink, settings.kept),
         start=start,
         privacy=private_rounds(job),
+        rules=rules,
+        defence=defence(job),
     )
 
 
@@ -83,6 +87,12 @@ def private_rounds(job: Job) -> PrivateRounds | None:
     require_accountant()
     budget = PrivacyBudget(section.level, section.epsilon, section.delta, section.clip_norm)
     return PrivateRounds(budget, partial(essential, method))
+
+
+def defence(job: Job) -> Defence | None:
+    """Returns how the coordinator combines updates if clients may lie; None if it sums them."""
+    section = job.cohort
+    return None if section.robust == "none" else Defence(RULES[section.robust], section.adversaries)
 
 
 def cohort_rules(job: Job) -> CohortRules:
@@ -106,15 +116,16 @@ def client_name(index: int) -> str:
     return f"client-{index:04d}"
 
 
-def hello(name: str, key: str, examples: int) -> Hello:
+def hello(name: str, key: str, examples: int, *, relay: bool = False) -> Hello:
     """Returns the message with which a client joins.
 
     Args:
         name: The client's id in the run.
         key: A secret that only this client knows; it joins again with the same one.
         examples: The number of its training examples.
+        relay: Whether it is a relay.
     """
-    return Hello(name, key, examples, LINKS, clips_examples=True)
+    return Hello(name, key, examples, LINKS, clips_examples=True, relay=relay)
 
 
 def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSettings:

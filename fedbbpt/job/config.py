@@ -24,6 +24,7 @@ from fedbbpt.errors import InvalidJob
 from fedbbpt.job.privacy_checks import check_privacy
 from fedbbpt.job.privacy_section import PrivacySection
 from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, NoPromptSection
+from fedbbpt.job.robust_checks import check_robust
 from fedbbpt.job.sections import CodecSection, CohortSection, DataSection, PtmSection, RunSection, TaskSection
 from fedbbpt.methods import find_method, method_names
 from fedbbpt.methods.fed_cma import FedCmaConfig
@@ -123,6 +124,11 @@ class Job(Section):
     @model_validator(mode="after")
     def _privacy_holds(self) -> "Job":
         check_privacy(self, self.definition())
+        return self
+
+    @model_validator(mode="after")
+    def _robust_works(self) -> "Job":
+        check_robust(self, self.definition())
         return self
 
     def _with_task(self, **changes: Any) -> "Job":

@@ -13,6 +13,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
 from fedbbpt.limits import MAX_ROUNDS
 from fedbbpt.ptm.models.loading import Misfit, find_misfit
+from fedbbpt.server.robust.defence import KRUM_CLIENTS, RULES
 from fedbbpt.tasks.general_views import GENERAL_VIEWS
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import PrecisionChoice
@@ -232,6 +233,12 @@ class CohortSection(Section):
     quorum: float = Field(
         0.5, gt=0, le=1, description="Share of a round's clients, or of its buffer, that it needs by its deadline."
     )
+    robust: Literal["none", "clip", "median", "trimmed", "krum"] = Field(
+        "none",
+        description="How updates are combined if clients may lie. clip: no client counts for more than the median one, "
+        "and fed-cma's ranks in place of losses; median, trimmed (mean), krum: see docs/guides/adversaries.md.",
+    )
+    adversaries: int = Field(0, ge=0, description="With robust: how many clients of a round may lie.")
     deadline_seconds: float = Field(
         300.0,
         gt=0,
@@ -260,6 +267,31 @@ class CohortSection(Section):
         if self.size:
             what = "asynchronous rounds ask every client that is free"
             raise contradiction("size", what, 'cohort.buffer instead, or mode = "sync"')
+        return self
+
+    @model_validator(mode="after")
+    def _robust_has_adversaries(self) -> "CohortSection":
+        if self.robust == "none":
+            if self.adversaries:
+                fix = 'cohort.robust = "clip", or another rule, as well'
+                raise contradiction("adversaries", "without a rule, no lie is expected", fix)
+            return self
+        if not self.adversaries:
+            raise contradiction("adversaries", f"{json.dumps(self.robust)} needs their number", "at least 1")
+        if self.mode == "async":
+            what = "late updates begin elsewhere, and cannot be compared with others"
+            raise contradiction("robust", what, 'cohort.mode = "sync", or "none"')
+        fewest, answers = RULES[self.robust].fewest(self.adversaries), math.ceil(self.quorum * self.updates)
+        if answers < fewest:
+            what = f"a round may close with {answers} clients, and {json.dumps(self.robust)} needs {fewest} for them"
+            if fewest <= self.updates:
+                fix = f"cohort.quorum = {math.ceil(1000 * fewest / self.updates) / 1000:g} or more, or fewer of them"
+            else:
+                fix = f"{fewest} clients in a round, or fewer adversaries"
+            raise contradiction("adversaries", what, fix)
+        if self.robust == "krum" and self.updates > KRUM_CLIENTS:
+            what = f"it compares each pair of the {self.updates} clients of a round"
+            raise contradiction("robust", what, f'at most {KRUM_CLIENTS} clients in a round, or "trimmed"')
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from fedbbpt.methods.alternating import AlternatingClient, AlternatingServer, al
 from fedbbpt.methods.coded_downlink import CodedReplay, CodedServer
 from fedbbpt.methods.extension import extension_settings, plugin_settings
 from fedbbpt.methods.method import AnyMethod, Method, MethodConfig
+from fedbbpt.methods.update_rules import UpdateRules
 from fedbbpt.prompts import space_of
 from fedbbpt.types import Arrays, ExtensionSettings, MethodSettings, RunSettings
 
@@ -138,6 +139,10 @@ class ClientMethod:
     def sums(self, broadcast: Arrays) -> Mapping[str, tuple[int, ...]]:
         """Returns the shapes of the arrays of an update to a broadcast of a linear method, by name."""
         return readout_rounds.sums(broadcast) if readout_rounds.fits(broadcast) else self._sums or {}
+
+    def rules(self, broadcast: Arrays) -> UpdateRules:
+        """Returns what every honest update to a broadcast satisfies."""
+        return readout_rounds.rules(broadcast) if readout_rounds.fits(broadcast) else self.method.rules(self.settings)
 
     @property
     def _sums(self) -> Mapping[str, tuple[int, ...]] | None:

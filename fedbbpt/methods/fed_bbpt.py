@@ -32,6 +32,7 @@ from fedbbpt import seeds
 from fedbbpt.errors import InvalidInput, InvalidJob
 from fedbbpt.interfaces import Objectives, Optimizer, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
+from fedbbpt.methods.update_rules import LOSS, UpdateRules, Weight
 from fedbbpt.optim.adamw import AdamWState
 from fedbbpt.optim.losses import finite
 from fedbbpt.optim.policy_gradient import PolicyGradient, ScoreFunction
@@ -413,7 +414,13 @@ METHOD = Method(
     client=FedBbptClient,
     spaces=lambda config: frozenset({SPACES[config.generator]}),
     sums=sums,
+    rules=lambda settings: UpdateRules(Weight.EXAMPLES, {"loss": LOSS}),
     # Decoded probabilities would not add up to 1.
+    undefended=lambda config, rule: (
+        "clients send coefficients of directions of their own, which cannot be compared"
+        if config.uplink == "scalars"
+        else ""
+    ),
     point=lambda settings: "" if settings.generator == "categorical" else "theta",
     stale=lambda config: "",
     downlink="int8",

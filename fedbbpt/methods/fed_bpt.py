@@ -31,6 +31,7 @@ from pydantic import Field, model_validator
 from fedbbpt import seeds
 from fedbbpt.interfaces import Objectives, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
+from fedbbpt.methods.update_rules import LOSS, NOT_NEGATIVE, UpdateRules, Weight
 from fedbbpt.optim.cmaes import CmaEs, CmaState, Covariance
 from fedbbpt.optim.losses import finite
 from fedbbpt.toml.section import contradiction
@@ -363,6 +364,19 @@ def settings(config: FedBptConfig) -> FedBptSettings:
     )
 
 
+def _why_undefended(config: FedBptConfig, rule: str) -> str:
+    if config.uplink == "ranks":
+        return "its clients send orders of candidates, each of its own ones, which cannot be compared"
+    return "" if rule == "krum" else "its server needs each client's result, and a mean or median of them is one result"
+
+
+def rules(settings: FedBptSettings) -> UpdateRules:
+    """Returns what every honest update satisfies."""
+    # Equation 7 divides the loss by one that may be small.
+    ranges = {"loss": NOT_NEGATIVE if settings.perturb_rate else LOSS}
+    return UpdateRules(Weight.ONE, ranges if settings.orders_sent else {**ranges, "sigmas": NOT_NEGATIVE})
+
+
 METHOD = Method(
     name="fed-bpt",
     config=FedBptConfig,
@@ -371,7 +385,9 @@ METHOD = Method(
     server=FedBptServer,
     client=FedBptClient,
     needs_scores=lambda settings: settings.perturb_rate > 0,
+    rules=rules,
     point=lambda settings: "mean",
+    undefended=_why_undefended,
     stale=lambda config: "its server ranks the clients by their losses, which must be of searches from one mean",
     downlink="float16",
 )

@@ -37,8 +37,10 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedbbpt import seeds
+from fedbbpt.errors import InvalidUpdate
 from fedbbpt.interfaces import Objectives, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
+from fedbbpt.methods.update_rules import CHANGE, LOSS, UpdateRules, Weight
 from fedbbpt.optim import newton
 from fedbbpt.optim.cmaes import CmaEs, CmaState, sample
 from fedbbpt.optim.losses import finite
@@ -365,6 +367,21 @@ def sums(settings: FedCmaSettings, space: PromptSpace) -> Mapping[str, tuple[int
     return {"loss": (1,), "decrease": (1,), "gradient": (number,), "hessian": (number * (number + 1) // 2,)}
 
 
+def rules(settings: FedCmaSettings) -> UpdateRules:
+    """Returns what every honest update satisfies."""
+    if not settings.expansion_sent:
+        return UpdateRules(Weight.EXAMPLES, {"losses": LOSS}, ranked="losses")
+    return UpdateRules(Weight.EXAMPLES, {"loss": LOSS, "decrease": CHANGE}, check=_check_curvatures)
+
+
+def _check_curvatures(update: Update) -> None:
+    """Raises InvalidUpdate if a curvature is negative, which no cross-entropy has in mixtures of scores."""
+    upper = update.arrays["hessian"]
+    curvatures = upper[np.equal(*_upper(math.isqrt(2 * len(upper))))]
+    if (curvatures < 0).any():
+        raise InvalidUpdate(f"a curvature of {curvatures.min():g}", where="hessian", fix="none below 0")
+
+
 METHOD = Method(
     name="fed-cma",
     config=FedCmaConfig,
@@ -377,6 +394,7 @@ METHOD = Method(
     replay=replay,
     sums=sums,
     essential=essential,
+    rules=rules,
     # An expansion has N^2 / 2 numbers, and float16 moves its steps by less than their candidates do.
     uplink=lambda settings: "float16" if settings.expansion_sent else "float32",
 )

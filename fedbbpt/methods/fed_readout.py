@@ -118,6 +118,7 @@ METHOD = Method(
     client=FedReadoutClient,
     spaces=lambda config: frozenset({"none"}),
     needs_scores=lambda settings: True,
+    undefended=lambda config, rule: "a readout is fitted to the sums over all clients, which must be exact",
     sums=lambda settings, space: {},
     essential=readout_rounds.essential,
 )

@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 from fedbbpt import seeds
 from fedbbpt.interfaces import PromptSpace, WhiteBox
 from fedbbpt.methods.method import Method, MethodConfig
+from fedbbpt.methods.update_rules import LOSS, UpdateRules, Weight
 from fedbbpt.optim.losses import finite
 from fedbbpt.toml.section import contradiction
 from fedbbpt.types import Arrays, MethodSettings, Metrics, Stage, Task, Update, merge, unpack
@@ -203,9 +204,15 @@ METHOD = Method(
     stale=lambda config: "the owner tunes between two rounds, and clients train the weights that they have then",
     server=FedSpServer,
     white_box_client=FedSpClient,
+    rules=lambda settings: UpdateRules(Weight.EXAMPLES, {"loss": LOSS}),
     spaces=lambda config: frozenset({"deep"}),
     owner=FedSpOwner,
     owner_takes_part=lambda config: config.server_shard,
     point=lambda settings: "z",
+    undefended=lambda config, rule: (
+        "its owner tunes the prompt alone between the rounds, and nobody can be compared with it"
+        if config.server_shard
+        else ""
+    ),
     downlink="float16",
 )

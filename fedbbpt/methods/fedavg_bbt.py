@@ -21,6 +21,7 @@ from pydantic import Field
 from fedbbpt import seeds
 from fedbbpt.interfaces import Objectives, PromptSpace
 from fedbbpt.methods.method import Method, MethodConfig
+from fedbbpt.methods.update_rules import LOSS, NOT_NEGATIVE, UpdateRules, Weight
 from fedbbpt.optim.cmaes import CmaEs
 from fedbbpt.optim.losses import finite
 from fedbbpt.types import Arrays, MethodSettings, Metrics, Task, Update, merge, unpack
@@ -146,6 +147,7 @@ METHOD = Method(
     server=FedavgBbtServer,
     client=FedavgBbtClient,
     sums=sums,
+    rules=lambda settings: UpdateRules(Weight.EXAMPLES, {"sigma": NOT_NEGATIVE, "loss": LOSS}),
     point=lambda settings: "mean",
     stale=lambda config: "",
     downlink="float16",

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fedbbpt.interfaces import ClientHalf, Objectives, PromptSpace, Replay, ServerHalf, WhiteBox
 from fedbbpt.limits import MAX_ROUNDS
+from fedbbpt.methods.update_rules import UpdateRules
 from fedbbpt.tasks.readout_fit import RIDGES
 from fedbbpt.toml.section import Section
 from fedbbpt.types import Arrays, MethodSettings
@@ -85,6 +86,8 @@ class Method(Generic[C, S]):
 
     None if the server needs more than the sum. Updates of rounds that fit a readout always add, and are not meant.
     """
+    rules: Callable[[S], UpdateRules] = lambda settings: UpdateRules()
+    """Returns what every honest update satisfies. Rounds that fit a readout have rules of their own."""
     point: Callable[[S], str] = lambda settings: ""
     """Returns the name of the point that clients search from: a field of the server's state and of the broadcast.
 
@@ -104,6 +107,8 @@ class Method(Generic[C, S]):
 
     The server's half is then an `interfaces.MovesUpdates`.
     """
+    undefended: Callable[[C, str], str] = lambda config, rule: ""
+    """Returns why a rule of `cohort.robust` cannot combine the updates; "" if it can."""
     owner: Callable[[S, PromptSpace, WhiteBox], ClientHalf] | None = None
     """Makes the half of the model owner, for methods in which the owner takes a turn between two client rounds."""
     owner_takes_part: Callable[[C], bool] = lambda config: False

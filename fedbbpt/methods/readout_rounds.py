@@ -17,8 +17,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fedbbpt.errors import InvalidUpdate
 from fedbbpt.interfaces import Objectives
 from fedbbpt.methods.method import ReadoutConfig
+from fedbbpt.methods.update_rules import LOSS, NOT_NEGATIVE, UpdateRules, Weight
 from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.tasks import readout_fit
 from fedbbpt.tasks.readout_fit import ReadoutFit
@@ -26,6 +28,8 @@ from fedbbpt.types import Arrays, Metrics, ReadoutSums, Update, merge
 
 CLIP_NORM = "clip_norm"
 """The array of a noisy sum that says how long what each client, or each example, added to it may be."""
+ROUNDING = 1e-5
+"""Relative error of sums that travel as float32."""
 GAP = 1e-4
 """A fit has converged if its objective is about this close to its minimum, in nats."""
 
@@ -82,6 +86,29 @@ def sums(arrays: Arrays) -> Mapping[str, tuple[int, ...]]:
         "dev_loss": (ridges,),
         "dev_weight": (1,),
     }
+
+
+def rules(arrays: Arrays) -> UpdateRules:
+    """Returns what every honest update to a broadcast of `arrays` satisfies."""
+    weight = Weight.READ_WHOLE if "whole" in arrays else Weight.READ
+    return UpdateRules(weight, {"loss": LOSS, "dev_loss": NOT_NEGATIVE, "dev_weight": NOT_NEGATIVE}, check=_check_sums)
+
+
+def _check_sums(update: Update) -> None:
+    """Raises InvalidUpdate if no scores of the examples can have these sums.
+
+    Each example adds (p - e) s to the gradient, and no entry of p - e is beyond 1. So by Cauchy and Schwarz no sum over
+    n examples is beyond the root of n times the sum of the squares.
+    """
+    arrays, slack = update.arrays, 1 + ROUNDING
+    sums, squares = arrays["moments"]
+    if (squares < 0).any():
+        raise InvalidUpdate(f"a sum of squares of {squares.min():g}", where="moments", fix="none below 0")
+    most = np.append(np.sqrt(update.weight * squares), update.weight)
+    if (np.abs(sums) > slack * most[:-1]).any():
+        raise InvalidUpdate("sums that are too large for their squares", where="moments", fix="those of one column")
+    if (np.abs(arrays["gradient"]) > slack * most).any():
+        raise InvalidUpdate("a gradient that is too long for the moments", where="gradient", fix="that of these scores")
 
 
 def step(fit: ReadoutFit, updates: Sequence[Update]) -> tuple[ReadoutFit, Metrics]:

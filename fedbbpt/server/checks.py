@@ -13,7 +13,7 @@ from fedbbpt.errors import ClientIdTaken, InvalidHello, InvalidPlugin, InvalidTe
 from fedbbpt.identity import names
 from fedbbpt.interfaces import Codec, ServerHalf
 from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_UPDATE_COUNT
-from fedbbpt.types import Array, Arrays, Hello, Measurement, Orders, Update
+from fedbbpt.types import Array, Arrays, Hello, Measurement, Orders, RunSettings, Update
 
 
 def updates_add(method: ServerHalf[Any], codec: Codec) -> bool:
@@ -50,6 +50,14 @@ def check_name(hello: Hello, owner: str) -> None:
     if owner and not secrets.compare_digest(owner.encode(), hello.client_key.encode()):
         fix = f"another --name, the --state of that client, or `fedbbpt members remove {hello.client_id}`"
         raise ClientIdTaken("a client with another key has this name", where=hello.client_id, fix=fix)
+
+
+def keeps_ranges(settings: RunSettings) -> bool:
+    """Returns whether numbers that a run's clients send are in the ranges of the method.
+
+    The error of a codec that rotates can change a sign. Clipped losses are relative ones, whose length is checked.
+    """
+    return "rotate" not in settings.codec.split("+") and not settings.clip_norm
 
 
 def decode_update(

@@ -20,9 +20,12 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import (
+    FedbbptError,
+    InvalidHello,
     InvalidJob,
     InvalidPlugin,
     InvalidRequest,
+    InvalidTensor,
     InvalidUpdate,
     NoResultYet,
     NotFound,
@@ -36,19 +39,23 @@ from fedbbpt.errors import (
 from fedbbpt.host.printable import printable
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
+from fedbbpt.methods import readout_rounds
 from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.methods.stale_updates import check_moves_updates
 from fedbbpt.methods.starting import started
+from fedbbpt.methods.update_rules import UpdateRules
 from fedbbpt.secure import fixed_point
 from fedbbpt.secure.messages import FromClient, Keys, Masked, Waiting
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
 from fedbbpt.server.cached_store import CachedStore
-from fedbbpt.server.checks import check_hello, check_name, decode_update, updates_add
+from fedbbpt.server.checks import check_hello, check_name, decode_update, keeps_ranges, updates_add
+from fedbbpt.server.claims import check_claims, known
 from fedbbpt.server.cohort import CohortRules, Eligible
 from fedbbpt.server.finalists import prompt_entries
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.private_rounds import PrivateRounds
+from fedbbpt.server.robust.defence import Defence
 from fedbbpt.server.round import (
     ClientsExcused,
     CloseRound,
@@ -129,10 +136,14 @@ class Coordinator:
         replay: Replay[Any] | None = None,
         start: npt.NDArray[np.float32] | None = None,
         privacy: PrivateRounds | None = None,
+        rules: Callable[[Arrays], UpdateRules] = lambda broadcast: UpdateRules(),
+        defence: Defence | None = None,
     ) -> None:
         """Begins a run, or continues the run in the store. A new run begins at the prompt `start` `[n]`, if any.
 
         With `privacy`, only noisy sums of updates are released, and the run has no more rounds than its budget pays.
+        `rules` returns what every honest update to a broadcast satisfies, and `defence` combines the updates of clients
+        that may lie.
 
         Raises:
             InvalidInput: the method cannot begin at `start`, or the privacy accountant is not installed.
@@ -151,7 +162,8 @@ class Coordinator:
         self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
-        self._replay, self._start, self._privacy = replay, start, privacy
+        self._replay, self._start, self._privacy, self._rules = replay, start, privacy, rules
+        self._defence = defence
         if start is not None:  # refused here, and not when the clients have come
             started(method, method_name, method.init(0), start)
         self.told: Told | None = None
@@ -162,6 +174,9 @@ class Coordinator:
         self._silent: dict[str, float] = {}
         """Clients that missed a round and have not answered since, with the time to ask them again."""
         self._ptms: dict[str, PtmIdentity] = {}
+        self._relays: set[str] = set()
+        self._dev_examples: dict[str, int] = {}
+        """The number of dev examples that each client has measured since it joined."""
         self._at_work: dict[str, int] = {}
         """The round of the last task of each client whose stream has brought it one, in an asynchronous run."""
         self._begun: dict[int, Begun] = {}
@@ -228,8 +243,9 @@ class Coordinator:
             self._admit(list(joining.values()))
         except StoreError as error:
             return [answer or error for answer in answers]
-        for client_id in joining:
-            self._answers(client_id)
+        for hello in hellos:
+            if hello.client_id in joining:
+                self._introduced(hello)
         sessions = [
             answer or (self._sessions.open(hello.client_id), self.settings)
             for hello, answer in zip(hellos, answers, strict=True)
@@ -248,7 +264,16 @@ class Coordinator:
         entry = self._entry_round(entering)
         since = min(known.since, entry) if known is not None and self._takes_part(known) else entry
         counted = known.counted if known is not None else None
+        if hello.relay and self._defence is not None:
+            what, fix = "a sum hides whose update is a lie", 'clients without a relay, or cohort.robust = "none"'
+            raise InvalidHello(what, where="relay", fix=fix)
         return Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted)
+
+    def _introduced(self, hello: Hello) -> None:
+        """Remembers what a client that has joined says of itself. It may have other dev examples than before."""
+        self._dev_examples.pop(hello.client_id, None)
+        (self._relays.add if hello.relay else self._relays.discard)(hello.client_id)
+        self._answers(hello.client_id)
 
     def client_of(self, session: str) -> str:
         """Returns the id of the client that has this session. Raises SessionUnknown, SessionEvicted."""
@@ -327,9 +352,12 @@ class Coordinator:
                 receipt = receipt_for(self._round, UpdateSubmitted(client_id, task_id.round, counted), decoded)
                 if receipt is Receipt.COUNTED:
                     key = client_id, task_id.round
-                    decoded[key] = self._decode(key, submission.update)
+                    decoded[key] = self._decode(key, submission.update, checked=task_id)
                     stored.append((task_id, submission.update))
                 answers.append(receipt)
+            except (InvalidUpdate, InvalidTensor) as error:
+                self._refused(submission.session, error, now)
+                answers.append(error)
             except Exception as error:
                 answers.append(error)
         try:
@@ -505,18 +533,48 @@ class Coordinator:
         vectors = [each.arrays[fixed_point.VALUES].view(np.uint64) for each in self._decoded.counted(keys, stored)]
         return fixed_point.decoded(fixed_point.summed(vectors), self._layout())[0]
 
-    def _decode(self, key: Key, update: Update) -> Update:
+    def _refused(self, session: str, error: FedbbptError, now: float) -> None:
+        """Lets the round go on without a client whose update is invalid, until it sends another one."""
+        client_id = self._sessions.client(session)
+        log.warning("round %d: an update of client %s is refused: %s", self._round.number, client_id, error)
+        self._silent[client_id] = now + self._cohort.deadline_seconds
+        self._excuse()
+
+    def _check_claims(self, task_id: TaskId, update: Update, broadcast: Arrays) -> None:
+        """Compares a decoded update with what is known of its client. Raises InvalidUpdate."""
+        client_id = task_id.client_id
+        claimed = known(
+            task_id,
+            self._rules(broadcast),
+            self.settings.sampling,
+            fits=readout_rounds.fits(broadcast),
+            examples=self._store.members[client_id].examples,
+            relay=client_id in self._relays,
+            dev_examples=self._dev_examples.get(client_id),
+        )
+        check_claims(update, claimed, in_ranges=keeps_ranges(self.settings))
+        if claimed.measures:
+            self._dev_examples[client_id] = update.measurement.dev_examples
+
+    def _decode(self, key: Key, update: Update, checked: TaskId | None = None) -> Update:
+        """Returns an update as it counts in the open round. `checked` is its task if it has not been stored yet."""
         client_id, number = key
-        self._measured[key] = update.measurement
         if self.secure is not None:
+            self._measured[key] = update.measurement
             return replace(update, client_id=client_id)
         if number < self._round.number:
             begun, staleness = self._begun[number], self._round.number - number
             decoded = decode_update(update, self._codec, self._method.expected(begun.state), begun.broadcast)
+            if checked is not None:
+                self._check_claims(checked, decoded, begun.broadcast)
+            self._measured[key] = update.measurement
             return counted_late(self._method, replace(decoded, client_id=client_id), begun, self._state, staleness)
         expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
         finalists = len(self._broadcast.get(FINALISTS, ())) if self._round.phase is Phase.EVALUATE else 0
         decoded = decode_update(update, self._codec, expected, self._broadcast, finalists)
+        if checked is not None:
+            self._check_claims(checked, decoded, self._broadcast)
+        self._measured[key] = update.measurement
         if self._privacy is not None and self._round.phase is Phase.UPDATE:
             decoded = self._privacy.bounded(decoded)
         return replace(decoded, client_id=client_id)
@@ -691,7 +749,8 @@ class Coordinator:
             self.told = opened(self._replay, self._state, self._broadcast, self._task_seed)
         self._measured = {}
         counted = ((key, stored[key]) for key in answered if running)
-        self._decoded = Answers(counted, self._decode, linear=self._method.linear)
+        summed = self._method.linear and self._defence is None
+        self._decoded = Answers(counted, self._decode, linear=summed)
         self._opened = None
         if self.secure is not None:
             self.secure.open(number if running and snapshot else None, self._layout().length)
@@ -765,6 +824,10 @@ class Coordinator:
         if self._privacy is not None and snapshot.privacy is not None and self._round.phase is Phase.UPDATE:
             released, account = self._privacy.released(snapshot.privacy, updates)
             updates, snapshot = [released], replace(snapshot, privacy=account)
+        if self._defence is not None:
+            updates = self._defence.applied(
+                updates, self._broadcast, self._rules(self._broadcast), self._round.phase, linear=self._method.linear
+            )
         traffic = self._traffic()
         following = aggregate(
             self._method,

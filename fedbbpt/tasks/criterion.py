@@ -1,12 +1,21 @@
 """Measures of label scores: the cross-entropy, which a search minimises, and the number of correct answers."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import InvalidTensor
+from fedbbpt.limits import MAX_CLASSES
 from fedbbpt.types import Expansion, Losses, Scores
 
 Labels = npt.NDArray[np.int64]
+
+MAX_LOSS = 2 * float(np.finfo(np.float32).max) + math.log(MAX_CLASSES)
+"""The largest cross-entropy of an example, in nats.
+
+log sum_k exp(s_k) - s_y is at most max_k s_k - s_y + log K, and scores are float32.
+"""
 
 
 def cross_entropies(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:

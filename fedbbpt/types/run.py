@@ -139,6 +139,8 @@ class Hello:
     """The links of codecs that the client can encode."""
     clips_examples: bool = False
     """Whether the client can clip what each of its examples adds, as `RunSettings.clip_norm` asks for."""
+    relay: bool = False
+    """Whether it sends sums of the updates of a site's clients, some of which may be missing in a round."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -130,6 +130,7 @@ class JoinRequest(_message.Message):
     CODECS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    RELAY_FIELD_NUMBER: _builtins.int
     CLIPS_EXAMPLES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1."""
@@ -145,6 +146,10 @@ class JoinRequest(_message.Message):
     """Number of labelled examples that the client trains on, 1 to 2^32."""
     run: _builtins.str
     """The name of the run to join. Empty: the coordinator's only run that has not ended."""
+    relay: _builtins.bool
+    """Whether the client is a relay: its updates are sums over those clients of a site that have answered. Such an update
+    may have a lower weight than `examples`, and measure fewer dev examples than the one before.
+    """
     clips_examples: _builtins.bool
     """Whether the client can clip what each of its examples adds to an update, as JoinResponse.clip_norm asks for."""
     @_builtins.property
@@ -160,11 +165,12 @@ class JoinRequest(_message.Message):
         codecs: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         examples: _builtins.int = ...,
         run: _builtins.str = ...,
+        relay: _builtins.bool = ...,
         clips_examples: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_key", b"client_key", "clips_examples", b"clips_examples", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_key", b"client_key", "clips_examples", b"clips_examples", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version", "relay", b"relay", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -112,7 +112,7 @@ class Federation:
 
     def __init__(self, run: str) -> None:
         method = run.removesuffix(ON_SAMPLES)
-        self.sampling = Sampling(batch_examples=5 if run.endswith(ON_SAMPLES) else 0)
+        self.sampling = Sampling(batch_examples=10 if run.endswith(ON_SAMPLES) else 0)
         name = method.removesuffix(WITH_A_READOUT)
         self.method = METHODS[name]
         # One round of each kind: a readout of the views, one of the prompt, too, and the search.

@@ -38,7 +38,11 @@ def test_processes_that_die_after_each_answer_end_with_the_same_run(
     names = [assemble.client_name(0), assemble.client_name(1), OWNER]
     settings = run_settings(splits.job, "simulation", auxiliary=assemble.announced_auxiliary(auxiliary))
     coordinator = assemble.coordinator(splits.job, settings, MemoryStore())
-    sessions = {name: coordinator.join(assemble.hello(name, "key", 5), 0.0) for name in names}
+    counts = map(len, (*splits.train[:2], splits.server))
+    sessions = {
+        name: coordinator.join(assemble.hello(name, "key", count), 0.0)
+        for name, count in zip(names, counts, strict=True)
+    }
     answers = 0
     while not coordinator.state.ended:
         for name, (session, settings) in sessions.items():

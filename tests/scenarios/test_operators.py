@@ -71,7 +71,8 @@ class Hub:
     def client(self, index: int, run: str, token: str | None = None, key: str = "key") -> Client:
         token = NAMES[index] if token is None else token
         link = RemoteCoordinator(self.channel(token), run=run, pause=lambda seconds: None)
-        return Client(link, hello(NAMES[index], key, 10), self.splits, index, fake_ptm())
+        examples = len(self.splits.train[index % len(self.splits.train)])
+        return Client(link, hello(NAMES[index], key, examples), self.splits, index, fake_ptm())
 
     def reload(self, members: list[Token]) -> None:
         self._loop.call_soon_threadsafe(self.serving.reload, members)

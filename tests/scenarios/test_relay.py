@@ -272,7 +272,7 @@ def test_clients_replay_the_search_behind_a_relay(data: Path, tmp_path: Path, se
     top = OverGrpc(above(splits, 1), tmp_path / "run.db", server_loop)
     relay = SiteOverGrpc(server_loop, top.port, "north", 1)
     link = RecordingLink(connect(f"127.0.0.1:{relay.port}"))
-    client = Client(link, assemble.hello("anna", "key", 4), splits, 0, fake_ptm())
+    client = Client(link, assemble.hello("anna", "key", len(splits.train[0])), splits, 0, fake_ptm())
     play([client], rounds=ROUNDS + 1)
     assert client.finished()
     assert link.kinds == "s" + "n" * ROUNDS

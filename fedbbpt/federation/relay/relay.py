@@ -53,6 +53,8 @@ class Relay:
         """The clients that have come before the relay has joined."""
         self._joined = asyncio.Event()
         self._joining = False
+        self._announced = 0
+        """The number of training examples that the coordinator above knows of."""
         self._card = ""
         self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -119,7 +121,13 @@ class Relay:
     def submit(self, task: Task, total: Update) -> None:
         """Encodes the sum of the site's updates like the update of one client, and sends it."""
 
+        examples = self._site.examples
+
         def send() -> None:
+            if examples > self._announced:
+                # More clients have come since the relay joined, and no sum may have a higher weight than it announced.
+                self._link.join_with(examples)
+                self._announced = examples
             rounding = seeds.rng(task.seed, "codec", task.id.client_id)
             arrays = CODECS[self._site.settings.codec].encode(packed(total.arrays, total.weight, task.arrays), rounding)
             receipt = self._link.submit(task.id, Update(arrays, total.weight, total.measurement, "", total.finalists))
@@ -160,7 +168,8 @@ class Relay:
 
     def _follow(self, examples: int) -> None:
         """Joins the coordinator above, and hands its tasks to the site until the run ends."""
-        settings = assemble.join(self._link, assemble.hello(self._name, self._key, examples))
+        settings = assemble.join(self._link, assemble.hello(self._name, self._key, examples, relay=True))
+        self._announced = examples
         method = client_method(settings)
         try:
             check_adds(method, settings.codec)

@@ -15,8 +15,10 @@ from typing import Protocol
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import (
     Conflict,
+    FedbbptError,
     InvalidHello,
     InvalidRequest,
+    InvalidTensor,
     InvalidUpdate,
     NoResultYet,
     NotFound,
@@ -26,10 +28,11 @@ from fedbbpt.errors import (
     UnknownRound,
 )
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
-from fedbbpt.methods import ClientMethod
+from fedbbpt.methods import ClientMethod, readout_rounds
 from fedbbpt.methods.replay import Told
 from fedbbpt.secure.messages import FromClient
-from fedbbpt.server.checks import check_hello, check_name, decode_update
+from fedbbpt.server.checks import check_hello, check_name, decode_update, keeps_ranges
+from fedbbpt.server.claims import check_claims, known
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.round import (
     ClientsExcused,
@@ -76,9 +79,12 @@ SEPARATOR = "/"
 class _Client:
     hello: Hello
     lapsed: bool = False
-    """Whether it missed a round and has not answered since. The site asks it, but does not wait for it."""
+    """Whether it missed a round, or sent an invalid update, and has not answered since. The site asks it, but does not
+    wait for it."""
     trouble: str = ""
     trouble_since: float = 0.0
+    dev_examples: int | None = None
+    """The number of dev examples that it has measured since it joined."""
 
 
 class Above(Protocol):
@@ -118,6 +124,8 @@ class Site:
         self.told: Told | None = None
         self.state = RunState.RUNNING
         self._clients = {hello.client_id: _Client(hello) for hello in hellos}
+        self.examples = self._examples()
+        """The most training examples that the site's clients have had together."""
         self._sessions = SessionTable()
         self._ptms: dict[str, PtmIdentity] = {}
         self._task: Task | None = None
@@ -174,9 +182,13 @@ class Site:
         known = self._clients.get(hello.client_id)
         check_name(hello, known.hello.client_key if known is not None else "")
         self._clients[hello.client_id] = _Client(hello)
+        self.examples = max(self.examples, self._examples())
         session = self._sessions.open(hello.client_id)
         self._enrol(now)
         return session, self.settings
+
+    def _examples(self) -> int:
+        return sum(client.hello.examples for client in self._clients.values())
 
     def join_all(self, hellos: Sequence[Hello], now: float) -> list[tuple[str, RunSettings] | Exception]:
         """Returns for each client what `join` returns or raises."""
@@ -255,18 +267,42 @@ class Site:
             task_id = replace(task_id, client_id=own.client_id)
         if task_id.round == own.round and task_id != own:
             raise InvalidUpdate(f"{task_id}", where="id", fix=f"{own}")
-        self._answers(name)
         receipt = receipt_for(self._round, UpdateSubmitted(name, task_id.round))
         if receipt is Receipt.COUNTED:
-            self._updates[name] = self._decode(self._task, submission.update)
+            try:
+                self._updates[name] = self._decode(self._task, self._clients[name], submission.update)
+            except (InvalidUpdate, InvalidTensor) as error:
+                self._refused(name, error)
+                raise
+        self._answers(name)
+        if receipt is Receipt.COUNTED:
             self._round = with_received(self._round, [(name, task_id.round)])
         return receipt
 
-    def _decode(self, task: Task, update: Update) -> Update:
+    def _refused(self, name: str, error: FedbbptError) -> None:
+        """Lets the round go on without a client whose update is invalid, until it sends another one."""
+        log.warning("round %d: an update of client %s is refused: %s", self._round.number, name, error)
+        self._clients[name].lapsed = True
+        self._round, _ = step(self._round, ClientsExcused(self._excused()))
+
+    def _decode(self, task: Task, client: _Client, update: Update) -> Update:
         measures = task.id.phase is Phase.EVALUATE
         expected = {} if measures else self._method.sums(task.arrays)
         finalists = len(task.arrays.get(FINALISTS, ())) if measures else 0
-        return decode_update(update, self._codec, expected, task.arrays, finalists)
+        decoded = decode_update(update, self._codec, expected, task.arrays, finalists)
+        claimed = known(
+            task.id,
+            self._method.rules(task.arrays),
+            self.settings.sampling,
+            fits=readout_rounds.fits(task.arrays),
+            examples=client.hello.examples,
+            relay=client.hello.relay,
+            dev_examples=client.dev_examples,
+        )
+        check_claims(decoded, claimed, in_ranges=keeps_ranges(self.settings))
+        if claimed.measures:
+            client.dev_examples = decoded.measurement.dev_examples
+        return decoded
 
     def leave(self, session: str, now: float) -> None:
         """Ends the client's membership. Does nothing if the session is not valid."""

@@ -92,6 +92,7 @@ def join_request(hello: Hello, run: str = "") -> pb.JoinRequest:
         examples=hello.examples,
         run=run,
         clips_examples=hello.clips_examples,
+        relay=hello.relay,
     )
 
 
@@ -102,7 +103,14 @@ def hello(request: pb.JoinRequest) -> Hello:
             f"protocol version {request.protocol_version}", where="protocol_version", fix=f"{PROTOCOL_VERSION}"
         )
     codecs = frozenset(name for name, code in _CODECS.items() if code in request.codecs)
-    return Hello(request.client_id, request.client_key, request.examples, codecs, request.clips_examples)
+    return Hello(
+        request.client_id,
+        request.client_key,
+        request.examples,
+        codecs,
+        clips_examples=request.clips_examples,
+        relay=request.relay,
+    )
 
 
 def join_response(

@@ -100,13 +100,17 @@ class Bench:
         self.site.tick(self.now)
 
 
+WEIGHTS = {"anna": 2, "bert": 1, "carl": 1}
+"""The number of training examples of each client."""
+
+
 def hello(name: str, key: str = "key") -> Hello:
-    return Hello(name, key, 4, LINKS)
+    return Hello(name, key, WEIGHTS.get(name, 1), LINKS)
 
 
 def encoded(weight: float, losses: tuple[float, ...], **measured: Any) -> Update:
     arrays = packed({"losses": weight * np.array(losses)}, weight, {})
-    measurement = Measurement(2.0, 4, 1, 12) if not measured else Measurement(**measured)
+    measurement = Measurement(3.0, 4, 1, 12) if not measured else Measurement(**measured)
     return Update(CODECS["float32"].encode(arrays, np.random.default_rng(0)), weight, measurement)
 
 
@@ -118,13 +122,13 @@ def bench() -> Bench:
 def test_a_round_ends_with_the_sum_of_all_clients(bench: Bench) -> None:
     """Kills: a sum of means; a sum that drops what was measured; a sum that is sent before all have answered."""
     bench.open(task())
-    bench.answer("bert", 6, 0.5, 0.25, 1.0)
+    bench.answer("bert", 1, 0.5, 0.25, 1.0)
     assert not bench.sums
     bench.answer("anna", 2, 1.0, 2.0, 3.0)
     ((answered, total),) = bench.sums
     assert answered.id == TaskId("run-1", 0, "north", Phase.UPDATE)
-    assert total.arrays["losses"].tolist() == [5.0, 5.5, 12.0]
-    assert (total.weight, total.measurement) == (8.0, Measurement(4.0, 8, 2, 24))
+    assert total.arrays["losses"].tolist() == [2.5, 4.25, 7.0]
+    assert (total.weight, total.measurement) == (3.0, Measurement(6.0, 8, 2, 24))
 
 
 def test_the_bits_of_a_sum_do_not_depend_on_the_order_of_arrival() -> None:
@@ -135,7 +139,7 @@ def test_the_bits_of_a_sum_do_not_depend_on_the_order_of_arrival() -> None:
         bench.open(task())
         losses = {"anna": 0.1, "bert": 0.2, "carl": 0.3}
         for name in order:
-            bench.answer(name, 3, *[losses[name]] * P)
+            bench.answer(name, WEIGHTS[name], *[losses[name]] * P)
         found.append(bench.sums[0][1].arrays["losses"].tobytes())
     assert found[0] == found[1]
 
@@ -174,30 +178,30 @@ def test_a_client_that_died_is_not_waited_for_and_takes_part_when_it_comes_back(
     bench.join("bert")
     bench.answer("anna", 2, 1, 1, 1)
     assert len(bench.sums) == 1
-    bench.answer("bert", 3, 1, 1, 1)
-    assert bench.sums[1][1].weight == 5.0
+    bench.answer("bert", 1, 1, 1, 1)
+    assert bench.sums[1][1].weight == 3.0
 
 
 def test_a_client_that_joins_during_a_round_takes_part(bench: Bench) -> None:
     bench.open(task())
     bench.join("carl")
     for name in ("anna", "bert", "carl"):
-        bench.answer(name, 1, 1, 1, 1)
-    assert bench.sums[0][1].weight == 3.0
+        bench.answer(name, WEIGHTS[name], 1, 1, 1)
+    assert bench.sums[0][1].weight == 4.0
 
 
 def test_a_client_that_leaves_is_not_waited_for(bench: Bench) -> None:
     bench.open(task())
-    bench.answer("anna", 1, 1, 1, 1)
+    bench.answer("anna", 2, 1, 1, 1)
     bench.site.leave(bench.sessions["bert"], bench.now)
-    assert bench.sums[0][1].weight == 1.0
+    assert bench.sums[0][1].weight == 2.0
 
 
 def test_a_site_without_answers_says_so_above(bench: Bench) -> None:
     bench.open(task())
     bench.wait(DEADLINE_SHARE * DEADLINE)
     assert bench.troubles == ["no client of the site has answered; it waits for anna, bert"]
-    bench.answer("anna", 1, 1, 1, 1)
+    bench.answer("anna", 2, 1, 1, 1)
     bench.answer("bert", 1, 1, 1, 1)
     assert len(bench.sums) == 1, "a late sum may still count above"
 
@@ -263,8 +267,8 @@ def test_the_last_round_adds_measurements_of_all_finalists(bench: Bench) -> None
     for name in ("anna", "bert"):
         given = bench.task(name)
         assert given is not None
-        bench.send(name, given.id, Update({}, 4, Measurement(2.0, 4, 1, 12), finalists=each))
-    assert bench.sums[0][1] == merge([Update({}, 4, Measurement(2.0, 4, 1, 12), finalists=each)] * 2)
+        bench.send(name, given.id, Update({}, 4, Measurement(3.0, 4, 1, 12), finalists=each))
+    assert bench.sums[0][1] == merge([Update({}, 4, Measurement(3.0, 4, 1, 12), finalists=each)] * 2)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +278,9 @@ def test_the_last_round_adds_measurements_of_all_finalists(bench: Bench) -> None
         (Update({"losses": np.zeros(P + 1, np.float32)}, 2.0), InvalidTensor),
         (Update({"gains": np.zeros(P, np.float32)}, 2.0), InvalidUpdate),
         (Update({"losses": np.zeros(P, np.float32)}, -1.0), InvalidUpdate),
+        (Update({"losses": np.zeros(P, np.float32)}, 200.0), InvalidUpdate),
+        (Update({"losses": np.full(P, -1.0, np.float32)}, 2.0), InvalidUpdate),
+        (Update({"losses": np.zeros(P, np.float32)}, 2.0, Measurement(1e300, 4, 0)), InvalidUpdate),
     ],
 )
 def test_a_wrong_update_concerns_its_client_only(bench: Bench, update: Update, error: type[Exception]) -> None:
@@ -281,9 +288,11 @@ def test_a_wrong_update_concerns_its_client_only(bench: Bench, update: Update, e
     with pytest.raises(error):
         bench.send("anna", TaskId("run-1", 0, "north/anna", Phase.UPDATE), update)
     bench.answer("bert", 1, 1, 1, 1)
-    assert not bench.sums
+    assert [total.weight for _, total in bench.sums] == [1.0], "nobody waits for a client that was refused"
+    bench.open(task(1))
     bench.answer("anna", 2, 1, 1, 1)
-    assert bench.sums[0][1].weight == 3.0
+    bench.answer("bert", 1, 1, 1, 1)
+    assert [total.weight for _, total in bench.sums] == [1.0, 3.0], "it takes part as before"
 
 
 def test_an_update_for_another_client_is_refused(bench: Bench) -> None:
@@ -315,7 +324,7 @@ def test_the_ptm_is_told_above_if_all_clients_ask_the_same(bench: Bench) -> None
 
 def test_the_operator_of_a_site_sees_its_clients_and_cannot_stop_the_run(bench: Bench) -> None:
     bench.open(task())
-    bench.answer("anna", 1, 1, 1, 1)
+    bench.answer("anna", 2, 1, 1, 1)
     status = bench.site.status()
     assert [(each.client_id, each.submitted) for each in status.members] == [("anna", True), ("bert", False)]
     with pytest.raises(Conflict, match="cannot stop the run"):

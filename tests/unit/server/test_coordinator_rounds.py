@@ -144,6 +144,7 @@ def test_with_one_client_a_round_prompts_are_compared_over_as_many_rounds_as_cli
     found = []
     for round, (dev_loss, count) in enumerate([(8.0, 2), (0.8, 8), (1.0, 4), (0.6, 2)]):
         (client,) = [name for name in ("anna", "berta") if bench.task(name)]
+        bench.join(client)  # with other dev examples than before
         bench.answer(client, z=float(round), dev_loss_sum=dev_loss, dev_correct=count // 2, dev_examples=count)
         found.append(bench.coordinator.result())
     pooled = [(4.0, 2), (8.8 / 10, 10), (1.8 / 12, 12), (1.8 / 12, 12)]
