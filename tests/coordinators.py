@@ -14,6 +14,7 @@ from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator
 from fedbbpt.server.memory_store import MemoryStore
+from fedbbpt.server.private_rounds import PrivateRounds
 from fedbbpt.types import (
     Arrays,
     Hello,
@@ -105,6 +106,7 @@ class Bench:
     store: FullStore = field(default_factory=FullStore)
     sampling: Sampling = field(default_factory=Sampling)
     rounds: int = 3
+    privacy: PrivateRounds | None = None
     now: float = 0.0
     secure_threshold: float | None = None
     bytes: tuple[int, int] = (0, 0)
@@ -125,6 +127,7 @@ class Bench:
             cohort=CohortRules(self.clients, self.quorum, DEADLINE, self.size),
             store=self.store,
             traffic=lambda: self.bytes,
+            privacy=self.privacy,
         )
         self.coordinator.tick(self.now)
 

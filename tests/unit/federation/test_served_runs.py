@@ -163,6 +163,22 @@ def test_a_continued_run_has_its_records_without_gaps_or_doubles(hub: Hub, data:
         hub.runs.continue_run("tiny", 0)
 
 
+def test_a_run_is_not_continued_beyond_its_privacy_budget(hub: Hub, data: Path) -> None:
+    sections = job(data, rounds=2, clients=1).model_dump()
+    splits = prepare(Job.model_validate({**sections, "privacy": {"epsilon": 3.0}}))
+    coordinator = hub.runs.submit(NewRun("", job_text(splits.job))).coordinator
+    session, settings = coordinator.join(hello("client-0000", "key", len(splits.train[0])), 0.0)
+    agent = assemble.client(settings, splits.train[0], splits.dev[0], fake_ptm())
+    while (task := coordinator.task_for(session)) is not None:
+        coordinator.submit_all([Submission(session, task.id, agent.answer(task))], 0.0)
+    ended = coordinator.status()
+    assert ended.privacy is not None and ended.privacy.epsilon <= 3.0
+    with pytest.raises(InvalidInput, match="1 more would exceed the privacy budget") as error:
+        hub.runs.continue_run("tiny", 1)
+    assert error.value.fix == "a new run, whose epsilon adds to that of this one"
+    assert hub.runs.named("tiny").coordinator.status() == ended
+
+
 def test_metrics_tell_rounds_members_updates_and_the_store(hub: Hub, data: Path) -> None:
     splits = prepare(job(data, rounds=2, clients=1))
     hub.runs.submit(NewRun("waiting", job_text(splits.job)))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ from fedbbpt.types import (
     MethodSettings,
     NoPromptSettings,
     Phase,
+    PrivacyBudget,
+    PrivacyLevel,
+    PrivacySpent,
     Projection,
     ProjectionKind,
     PromptSpaceSettings,
@@ -170,6 +174,29 @@ def test_status_survives_the_round_trip(state: RunState, report: Report | None) 
     status = RunStatus("run-1", "fed-cma", state, 3, 50, members, report, report, 2**40, counted, counted)
     message = run_pb2.Run.FromString(operator_messages.run(status).SerializeToString())
     assert operator_messages.run_status(message) == status
+
+
+@pytest.mark.parametrize("level", get_args(PrivacyLevel))
+def test_privacy_survives_the_round_trip(level: PrivacyLevel) -> None:
+    spent = PrivacySpent(PrivacyBudget(level, 8.0, 1e-5, 0.25), 1.5, 12.0)
+    report = replace(REPORT, epsilon=1.5)
+    status = RunStatus("run-1", "fed-cma", RunState.RUNNING, 3, 50, (), report, None, 0, None, None, privacy=spent)
+    message = run_pb2.Run.FromString(operator_messages.run(status).SerializeToString())
+    assert operator_messages.run_status(message) == status
+
+
+def test_clipping_survives_the_round_trip() -> None:
+    task = TaskSpec("{text}", ("bad", "good"))
+    space = LatentSpaceSettings(2, Projection(ProjectionKind.NORMAL, 1, 2, 1.0, ""))
+    settings = RunSettings("run-1", task, ("0", "1"), space, METHODS[0], "float32", 50, "", "", 2**20, clip_norm=0.25)
+    response = coordinator_messages.join_response("session", "tiny", settings, 2.5, SETTINGS)
+    assert coordinator_messages.run_settings(response, SETTINGS) == settings
+    response.clip_norm = -1.0
+    with pytest.raises(InvalidRequest, match="clip_norm"):
+        coordinator_messages.run_settings(response, SETTINGS)
+    for clips in (True, False):
+        hello = Hello("north", "key", 4, frozenset({"float32"}), clips)
+        assert coordinator_messages.hello(coordinator_messages.join_request(hello)) == hello
 
 
 def test_a_watcher_is_told_what_changed_and_knows_all() -> None:
