@@ -60,7 +60,10 @@ def client_join(
     ] = "",
     run: options.RunName = "",
     name: Annotated[
-        str, typer.Option(help="This client's id in the run. By default the data file's name with a random end.")
+        str,
+        typer.Option(
+            help="This client's id in the run. By default that of --client-cert, or the data file's with a random end."
+        ),
     ] = "",
     state: Annotated[
         Path | None,
@@ -95,6 +98,7 @@ def client_join(
     logs.start()
     watched = Reloading([*access.files(), *service.files()])
     stem = name_from(Path(data).name.split(".")[0])
+    name = name or access.own_name()
     folder = state or Path(".fedbbpt") / (name or stem)
     keepsake = Keepsake(folder)
     name = name or keepsake.client_name(stem)

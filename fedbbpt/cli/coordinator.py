@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedbbpt.cli.terminal.bundles import Listening, MetricsPage, with_bundles
+from fedbbpt.cli.terminal.bundles import Admitting, MetricsPage, with_bundles
 from fedbbpt.cli.terminal.logs import Logging
 from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @with_bundles
 def coordinator_serve(
-    listening: Listening,
+    listening: Admitting,
     logs: Logging,
     page: MetricsPage,
     job_file: Annotated[
@@ -102,12 +102,12 @@ def coordinator_serve(
         opened.store.close()
 
 
-async def _serve_job(opened: OpenRun, listening: Listening, page: MetricsPage) -> None:
+async def _serve_job(opened: OpenRun, listening: Admitting, page: MetricsPage) -> None:
     role = f"coordinator of {opened.live.coordinator.settings.run_id}"
     await _serve(Runs([opened.live]), listening, page, role, store=opened.store)
 
 
-async def _serve_many(folder: Path, listening: Listening, page: MetricsPage) -> None:
+async def _serve_many(folder: Path, listening: Admitting, page: MetricsPage) -> None:
     folders = RunFolders(folder)
     try:
         runs = Runs(folders.runs, folders, folders.broken)
@@ -118,7 +118,7 @@ async def _serve_many(folder: Path, listening: Listening, page: MetricsPage) -> 
 
 async def _serve(
     runs: Runs,
-    listening: Listening,
+    listening: Admitting,
     page: MetricsPage,
     role: str,
     store: SqlStore | None = None,
@@ -131,6 +131,8 @@ async def _serve(
         listening.port,
         tls=listening.tls(),
         tokens=listening.members(),
+        authority=listening.opened_authority(),
+        enrol_port=listening.enrol_port,
         insecure=listening.insecure,
     )
 
@@ -141,6 +143,8 @@ async def _serve(
 
     stop_metrics = page.serve(registry)
     announce(role, listening.host, serving.port, listening.address_file)
+    if serving.enrolment is not None:
+        announce("enrolment", listening.host, serving.enrolment.port, None)
 
     async def reload() -> None:
         serving.reload(listening.members())

@@ -128,13 +128,25 @@ TREE: Mapping[str, Node] = {
                 "token",
                 "Make a bearer token for a member, and add its digest to a tokens file.",
             ),
+            "init-ca": Leaf(
+                "admin",
+                "init_ca",
+                "Make an authority, unless there is one, and a certificate with its key for each server.",
+            ),
+            "invite": Leaf(
+                "admin", "invite", "Make an invitation: one word, with which `fedbbpt enrol` gets a certificate once."
+            ),
             "revoke": Leaf(
                 "admin",
                 "revoke",
-                "Take a member's tokens out of a tokens file. Its open streams end within seconds.",
+                "Take a member's certificates, invitations and tokens away. Its open streams end within seconds.",
+            ),
+            "list": Leaf(
+                "admin", "list_admitted", "List the members that have a certificate, an invitation or a token."
             ),
         },
     ),
+    "enrol": Leaf("enrol", "enrol", "Make a key, and get a certificate for it with an invitation."),
     "client": Branch(
         "An organisation's part of a run: private data and a local search.",
         {

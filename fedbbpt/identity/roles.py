@@ -65,17 +65,22 @@ ROLES: Mapping[str, Mapping[str, frozenset[Role]]] = {
         "Release": _ASKERS,
         "GetUsage": EVERY,
     },
+    "fedbbpt.v1.EnrolmentService": {"Renew": EVERY},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": EVERY},
 }
-"""The roles that may call each rpc, by service. Health, which probes ask without credentials, is for everybody."""
+"""The roles that may call each rpc, by service."""
 
-OPEN = ("/grpc.health.v1.Health/",)
-"""Beginnings of the methods that anybody may call, since health probes carry no credentials."""
+ANYBODY = (
+    "/grpc.health.v1.Health/",
+    "/fedbbpt.v1.EnrolmentService/GetAuthority",
+    "/fedbbpt.v1.EnrolmentService/Enrol",
+)
+"""Beginnings of the methods that anybody may call: health probes carry no credentials, new members have none yet."""
 
 
 def is_open(method: str) -> bool:
     """Returns whether anybody may call the method, such as `/grpc.health.v1.Health/Check`."""
-    return method.startswith(OPEN)
+    return method.startswith(ANYBODY)
 
 
 def roles_of(method: str) -> frozenset[Role]:

@@ -23,6 +23,7 @@ from fedbbpt.errors import (
     SessionUnknown,
 )
 from fedbbpt.host.allocator import keep_freed_memory
+from fedbbpt.identity.authority import Authority
 from fedbbpt.identity.callers import Caller
 from fedbbpt.identity.roles import Role
 from fedbbpt.identity.tokens_file import Token
@@ -30,13 +31,14 @@ from fedbbpt.limits import AUXILIARY_CHUNK_BYTES, AUXILIARY_CHUNKS_READ, MAX_CON
 from fedbbpt.methods import SETTINGS
 from fedbbpt.secure.messages import Masked, Waiting
 from fedbbpt.server.client_stream import ClientStream
+from fedbbpt.server.enrolment_service import EnrolmentServer, EnrolmentService, serve_enrolment
 from fedbbpt.server.hosted_run import HostedRun, Submission
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.operator_service import RunService, check_joins
 from fedbbpt.server.runs import Runs
 from fedbbpt.types import OWNER, Arrays, Hello, PtmIdentity
 from fedbbpt.v1 import coordinator_pb2 as pb
-from fedbbpt.v1 import coordinator_pb2_grpc, run_pb2, run_pb2_grpc
+from fedbbpt.v1 import coordinator_pb2_grpc, enrolment_pb2_grpc, run_pb2, run_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import CallInterceptor, current_caller
 from fedbbpt.wire.messages import coordinator_messages, secure_messages
@@ -271,6 +273,8 @@ class CoordinatorServer:
     guard: CallInterceptor
     certificates: ServerCertificates | None
     clients: CoordinatorService
+    authority: Authority | None = None
+    enrolment: EnrolmentServer | None = None
 
     @property
     def ended(self) -> "asyncio.Task[None]":
@@ -284,13 +288,17 @@ class CoordinatorServer:
         """
         if self.certificates is not None:
             self.certificates.reload()
-        self.guard.accept(tokens)
+        if self.enrolment is not None:
+            self.enrolment.certificates.reload()
+        self.guard.accept(tokens, self.authority.revoked() if self.authority else ())
         self.clients.end_streams(self.guard.admits)
 
     async def stop(self, grace_seconds: float) -> None:
         """Accepts no more calls; open streams have `grace_seconds` to receive the end of the run."""
         for run in self.runs:
             run.time_kept.cancel()
+        if self.enrolment is not None:
+            await self.enrolment.server.stop(0.0)
         await self.server.stop(grace_seconds)
 
 
@@ -301,6 +309,8 @@ async def serve(
     *,
     tls: ServerTls | None = None,
     tokens: Sequence[Token] | None = None,
+    authority: Authority | None = None,
+    enrol_port: int | None = None,
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     watch_seconds: float = WATCH_SECONDS,
@@ -314,6 +324,8 @@ async def serve(
         port: the port to listen on; 0 takes a free one.
         tls: the server's certificate and key; None serves without TLS.
         tokens: the members' bearer tokens; with None and without a client authority, everybody may call everything.
+        authority: the authority of the members' certificates, whose own is the client authority of `tls`.
+        enrol_port: the port on which new members get certificates, or 0 for a free one; None: there is none.
         insecure: whether to serve without TLS on an address that other machines can reach.
         heartbeat_seconds: the longest silence of a stream of tasks, and of one to a watcher.
         watch_seconds: the shortest time between two messages to a watcher.
@@ -327,6 +339,8 @@ async def serve(
     certificates = ServerCertificates(tls) if tls else None
     certified = tls is not None and tls.client_ca is not None
     guard = CallInterceptor(MAX_CONCURRENT_CALLS, tokens, runs.caller, certificates=certified)
+    if authority is not None:
+        guard.accept(tokens, authority.revoked())
     server = create_server(host, guard)
     service = CoordinatorService(runs, heartbeat_seconds, before_join)
     # Come before the generated handlers, which would serialise messages that have been serialised.
@@ -338,6 +352,8 @@ async def serve(
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, by_name(server))
     run_service = RunService(runs, watch_seconds, heartbeat_seconds)
     run_pb2_grpc.add_RunServiceServicer_to_server(run_service, by_name(server))
+    if authority is not None:
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(authority), by_name(server))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, by_name(server))
     names = (COORDINATOR_SERVICE, RUN_SERVICE)
@@ -345,7 +361,10 @@ async def serve(
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     bound = bind(server, host, port, certificates, insecure=insecure)
+    enrolment = None
+    if authority is not None and tls is not None and enrol_port is not None:
+        enrolment = await serve_enrolment(authority, host, enrol_port, tls)
     await server.start()
     for run in runs:
         run.start()
-    return CoordinatorServer(server, bound, runs, guard, certificates, service)
+    return CoordinatorServer(server, bound, runs, guard, certificates, service, authority, enrolment)

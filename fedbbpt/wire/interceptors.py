@@ -32,7 +32,7 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = Any
 Status = Any
 
-_SERIAL = "certificate "
+SERIAL = "certificate "
 """What the proof of a caller that is known by its certificate begins with."""
 
 _CALLER: ContextVar[Caller] = ContextVar("coordinator's caller", default=EVERYBODY)
@@ -131,7 +131,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return caller is EVERYBODY or caller.proof in (self._tokens or ()) or self._by_certificate(caller)
 
     def _by_certificate(self, caller: Caller) -> bool:
-        return caller.proof.startswith(_SERIAL) and caller.proof.removeprefix(_SERIAL) not in self._revoked
+        return caller.proof.startswith(SERIAL) and caller.proof.removeprefix(SERIAL) not in self._revoked
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         # Only links without TLS have checksums, and few of those who care for speed do without TLS.
@@ -177,7 +177,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if holder.serial in self._revoked:
             what, fix = f"the certificate of {holder.name} was revoked", "a new invitation from the operator"
             raise Unauthenticated(what, where="certificate", fix=fix)
-        caller = Caller(holder.name, frozenset({holder.role}), proof=f"{_SERIAL}{holder.serial}")
+        if not holder.name:
+            what, fix = "the certificate has no common name, which would be its member's", "one with a CN"
+            raise Unauthenticated(what, where="certificate", fix=fix)
+        caller = Caller(holder.name, frozenset({holder.role}), proof=f"{SERIAL}{holder.serial}")
         if self._identified(context.invocation_metadata()) is None:
             caller.check_may_call(method)
             _CALLER.set(caller)

@@ -22,6 +22,7 @@ from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.metrics_page import serve_metrics
+from fedbbpt.identity.certificates import identity_of
 from fedbbpt.identity.tokens_file import Token, read_tokens
 from fedbbpt.wire.addresses import check_host, parse_address
 from fedbbpt.wire.channel import Channel, connect
@@ -32,6 +33,7 @@ from fedbbpt.wire.tls import ClientTls, ServerTls
 if TYPE_CHECKING:  # a command that takes no job should not wait for what describes one
     from prometheus_client import CollectorRegistry
 
+    from fedbbpt.identity.authority import Authority
     from fedbbpt.job.config import Job
 
 log = logging.getLogger(__name__)
@@ -123,6 +125,55 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
+class Admitting(Listening):
+    """The address that a coordinator listens on, and the authority by whose certificates it knows its members."""
+
+    authority: Annotated[
+        Path | None, _file("The folder of the members' authority, which `fedbbpt admin init-ca` makes.")
+    ] = None
+    enrol_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="The port on which `fedbbpt enrol` gets certificates, with --authority; 0 picks a free one. "
+            "By default there is none.",
+            rich_help_panel=SECURITY,
+            show_default=False,
+        ),
+    ] = None
+
+    def tls(self) -> ServerTls | None:
+        """Returns the server's TLS files. Raises InvalidInput if only some are given."""
+        tls, authority = Listening.tls(self), self.opened_authority()
+        if authority is None:
+            if self.enrol_port is not None:
+                where, fix = "--enrol-port", "--authority with the folder that `fedbbpt admin init-ca` made"
+                raise InvalidInput("certificates need an authority", where=where, fix=fix)
+            return tls
+        if tls is None:
+            fix = "--tls-cert and --tls-key with the files of this host in the authority's folder"
+            raise InvalidInput("members show certificates only with TLS", where="--authority", fix=fix)
+        if tls.client_ca is not None:
+            what = "both options say whose certificates are accepted"
+            raise InvalidInput(what, where="--authority, --tls-client-ca", fix="one of them")
+        return replace(tls, client_ca=authority.ca)
+
+    def opened_authority(self) -> "Authority | None":
+        """Returns the members' authority, or None without one. Raises InvalidInput."""
+        if self.authority is None:
+            return None
+        from fedbbpt.identity.authority import Authority  # most commands sign no certificates
+
+        return Authority(self.authority)
+
+    def files(self) -> list[Path | None]:
+        """Returns the files that a coordinator reads again while it runs."""
+        authority = self.opened_authority()
+        return [*Listening.files(self), *([authority.ca, authority.records] if authority else [])]
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsPage:
     """The address of a page with a service's metrics, which Prometheus reads."""
 
@@ -159,6 +210,16 @@ class CoordinatorAccess:
     def __post_init__(self) -> None:
         """Raises InvalidInput if the address is not one, before a command reads any data."""
         parse_address(self.coordinator, COORDINATOR.option)
+
+    def own_name(self) -> str:
+        """Returns the member's name in --client-cert, or "". Raises InvalidInput if the file has no certificate."""
+        if self.client_cert is None:
+            return ""
+        try:
+            return identity_of(self.client_cert.read_bytes()).name
+        except (OSError, ValueError):
+            where, fix = str(self.client_cert), "a certificate in PEM"
+            raise InvalidInput("the file holds no certificate that can be read", where=where, fix=fix) from None
 
     def connect(self) -> RenewedChannel:
         """Opens a channel to the coordinator. Raises InvalidInput."""
