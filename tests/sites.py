@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.federation import assemble
+from fedbbpt.federation.relay.names import SiteNames
 from fedbbpt.federation.relay.relay import Relay
 from fedbbpt.federation.splits import Splits
 from fedbbpt.server.remote import RemoteRun
@@ -38,7 +39,12 @@ class SiteOverGrpc:
             self.channel = connect(f"127.0.0.1:{self._above}")
             self.link_above = RemoteCoordinator(self.channel, submits_apart=True, patience_seconds=20.0)
             relay = Relay(
-                self.link_above, lambda run: RemoteRun(self.channel, run), self.name, "key of the site", self._clients
+                self.link_above,
+                lambda run: RemoteRun(self.channel, run),
+                self.name,
+                "key of the site",
+                self._clients,
+                SiteNames(),
             )
             return relay, await serve(relay.runs, port=port, before_join=relay.admit)
 

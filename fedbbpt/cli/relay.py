@@ -13,8 +13,9 @@ from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
+from fedbbpt.federation.relay.names import NAMES, SiteNames
 from fedbbpt.federation.relay.relay import Relay
-from fedbbpt.federation.relay.site import check_site_name
+from fedbbpt.identity.names import check_name
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.server.service import serve
 from fedbbpt.wire.renewed_channel import RenewedChannel
@@ -32,7 +33,9 @@ def relay_serve(
     name: Annotated[str, typer.Option(help="The site's id in the run. By default relay with a random end.")] = "",
     state: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The folder for the relay's key. By default .fedbbpt/NAME."),
+        typer.Option(
+            metavar="DIR", help="The folder for the relay's key and its clients' names; .fedbbpt/NAME by default."
+        ),
     ] = None,
 ) -> None:
     """Sum the updates of a site's clients, and take part in a run above as one client.
@@ -43,11 +46,13 @@ def relay_serve(
     Example: fedbbpt relay serve --coordinator hub.example.org:7000 --name north --min-clients 4 --port 7000
     """
     logs.start()
-    check_site_name(name, "--name")
-    keepsake = Keepsake(state or Path(".fedbbpt") / (name or "relay"))
+    if name:
+        check_name(name, "--name")
+    folder = state or Path(".fedbbpt") / (name or "relay")
+    keepsake, names = Keepsake(folder), SiteNames(folder / NAMES)
     with access.connect() as channel:
         site = name or keepsake.client_name("relay")
-        asyncio.run(_serve(access, channel, listening, run, site, keepsake.client_key(), min_clients))
+        asyncio.run(_serve(access, channel, listening, run, site, keepsake.client_key(), min_clients, names))
 
 
 async def _serve(
@@ -58,9 +63,10 @@ async def _serve(
     site: str,
     key: str,
     min_clients: int,
+    names: SiteNames,
 ) -> None:
     link = RemoteCoordinator(channel, run=run, submits_apart=True)
-    relay = Relay(link, lambda found: RemoteRun(channel, found), site, key, min_clients)
+    relay = Relay(link, lambda found: RemoteRun(channel, found), site, key, min_clients, names)
     watched = Reloading([*access.files(), *listening.files()])
     serving = await serve(
         relay.runs,

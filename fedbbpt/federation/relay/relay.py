@@ -14,12 +14,13 @@ from fedbbpt import seeds
 from fedbbpt.client.remote import RemoteCoordinator
 from fedbbpt.codecs import CODECS, SPARSE
 from fedbbpt.codecs.travelling import packed
-from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, InvalidJob, Unavailable
+from fedbbpt.errors import CoordinatorUnavailable, FedbbptError, InvalidHello, InvalidJob, Unavailable
 from fedbbpt.federation import assemble
-from fedbbpt.federation.relay.site import Site, check_site_name
+from fedbbpt.federation.relay.names import SiteNames
+from fedbbpt.federation.relay.site import Site
+from fedbbpt.identity.names import check_name
 from fedbbpt.methods import METHODS, ClientMethod, client_method
 from fedbbpt.methods.replay import Told
-from fedbbpt.server.checks import check_name
 from fedbbpt.server.live_run import LiveRun, no_card, set_within
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.server.runs import Runs
@@ -36,7 +37,13 @@ class Relay:
     """A relay on the current event loop. Its services serve `runs`, and await `admit` before a client joins."""
 
     def __init__(
-        self, link: RemoteCoordinator, above: Callable[[str], RemoteRun], name: str, key: str, clients: int
+        self,
+        link: RemoteCoordinator,
+        above: Callable[[str], RemoteRun],
+        name: str,
+        key: str,
+        clients: int,
+        names: SiteNames,
     ) -> None:
         """
         Args:
@@ -45,9 +52,11 @@ class Relay:
             name: The site's name in the run.
             key: The secret with which the site joins.
             clients: The number of clients to wait for.
+            names: The names of the site's clients.
         """
         self.runs = Runs()
         self._link, self._above, self._name, self._key, self._clients = link, above, name, key, clients
+        self._names = names
         self._loop = asyncio.get_running_loop()
         self.hellos: dict[str, Hello] = {}
         """The clients that have come before the relay has joined."""
@@ -70,9 +79,8 @@ class Relay:
         Raises CoordinatorUnavailable if that takes longer than HOLD_SECONDS, or the error with which the relay failed.
         """
         if not self._joined.is_set():
-            check_site_name(hello.client_id, "client_id")
-            if hello.client_id in self.hellos:
-                check_name(hello, self.hellos[hello.client_id].client_key)
+            check_name(hello.client_id, "client_id", InvalidHello)
+            self._names.take(hello)
             if hello.examples > 0:
                 self.hellos[hello.client_id] = hello
             if len(self.hellos) >= self._clients and not self._joining:
@@ -91,7 +99,7 @@ class Relay:
     # On the event loop
 
     def _begin(self, settings: RunSettings, method: ClientMethod) -> None:
-        site = Site(settings, method, self.hellos.values(), self)
+        site = Site(settings, method, self.hellos.values(), self, self._names)
         run = LiveRun(site, TrafficMeter(), name=self._link.run_name, card=lambda: self._card)
         self._site, self._run = site, run
         self.runs.add(run)

@@ -16,7 +16,6 @@ from fedbbpt.codecs import CODECS
 from fedbbpt.errors import (
     Conflict,
     FedbbptError,
-    InvalidHello,
     InvalidRequest,
     InvalidTensor,
     InvalidUpdate,
@@ -27,11 +26,12 @@ from fedbbpt.errors import (
     SessionUnknown,
     UnknownRound,
 )
+from fedbbpt.federation.relay.names import SiteNames
 from fedbbpt.limits import MAX_STATUS_CHARACTERS
 from fedbbpt.methods import ClientMethod, readout_rounds
 from fedbbpt.methods.replay import Told
 from fedbbpt.secure.messages import FromClient
-from fedbbpt.server.checks import check_hello, check_name, decode_update, keeps_ranges
+from fedbbpt.server.checks import check_hello, decode_update, keeps_ranges
 from fedbbpt.server.claims import check_claims, known
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.round import (
@@ -110,15 +110,18 @@ class Site:
     with the site's name before their own, so that clients of two sites with the same name draw differently.
     """
 
-    def __init__(self, settings: RunSettings, method: ClientMethod, hellos: Iterable[Hello], above: Above) -> None:
+    def __init__(
+        self, settings: RunSettings, method: ClientMethod, hellos: Iterable[Hello], above: Above, names: SiteNames
+    ) -> None:
         """
         Args:
             settings: The settings of the run, as the coordinator above told them.
             method: The run's method, which is linear.
             hellos: The clients that the first round waits for.
             above: The coordinator above.
+            names: The names of the clients, which belong to their keys.
         """
-        self.settings, self._method, self._above = settings, method, above
+        self.settings, self._method, self._above, self._names = settings, method, above, names
         self._codec = CODECS[settings.codec]
         self.status_version, self.tasks_version = 0, 0
         self.told: Told | None = None
@@ -173,14 +176,12 @@ class Site:
     def join(self, hello: Hello, now: float) -> tuple[str, RunSettings]:
         """Returns a new session's token and the settings of the run, and evicts the client's session before.
 
-        Raises InvalidHello, ClientIdTaken, RunFinished.
+        Raises InvalidHello, ClientIdTaken, RunFinished, StoreError.
         """
         check_hello(hello, self.settings.codec)
-        check_site_name(hello.client_id, "client_id")
         if self.state.ended:
             raise RunFinished("the run has ended", where=self.settings.run_id, fix="a new run")
-        known = self._clients.get(hello.client_id)
-        check_name(hello, known.hello.client_key if known is not None else "")
+        self._names.take(hello)
         self._clients[hello.client_id] = _Client(hello)
         self.examples = max(self.examples, self._examples())
         session = self._sessions.open(hello.client_id)
@@ -399,7 +400,8 @@ class Site:
 
     def remove(self, client_id: str, now: float) -> None:
         """Takes a client out of the run and frees its name. Raises NotFound."""
-        if self._clients.pop(client_id, None) is None:
+        known = self._clients.pop(client_id, None) is not None
+        if not self._names.free(client_id) and not known:
             raise NotFound("no client has this name", where=client_id, fix="a name that `fedbbpt members list` shows")
         self._sessions.close_client(client_id)
         self._ptms.pop(client_id, None)
@@ -453,11 +455,3 @@ class Site:
             fix = "wait for the end of the run, or ask the coordinator above"
             raise NoResultYet("the relay has no result", where=self.settings.run_id, fix=fix)
         return self._result
-
-
-def check_site_name(name: str, where: str) -> None:
-    """Raises InvalidHello if a name has the character that separates a site's name from a client's."""
-    if SEPARATOR in name:
-        raise InvalidHello(
-            f"{name!r}", where=where, fix=f"a name without {SEPARATOR!r}, which relays put between names"
-        )

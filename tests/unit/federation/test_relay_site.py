@@ -18,6 +18,7 @@ from fedbbpt.errors import (
     NoResultYet,
     UnknownRound,
 )
+from fedbbpt.federation.relay.names import SiteNames
 from fedbbpt.federation.relay.relay import check_adds
 from fedbbpt.federation.relay.site import DEADLINE_SHARE, Site
 from fedbbpt.methods import METHODS, ClientMethod, client_method
@@ -61,7 +62,7 @@ class Bench:
     sessions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.site = Site(RUN, client_method(RUN), [hello("anna"), hello("bert")], self)
+        self.site = Site(RUN, client_method(RUN), [hello("anna"), hello("bert")], self, SiteNames())
         self.join("anna", "bert")
 
     def submit(self, task: Task, total: Update) -> None:
@@ -310,7 +311,7 @@ def test_an_update_may_leave_out_the_id_that_the_session_names(bench: Bench) -> 
 def test_names_have_owners_and_no_separator(bench: Bench) -> None:
     with pytest.raises(ClientIdTaken):
         bench.site.join(hello("anna", key="another"), bench.now)
-    with pytest.raises(InvalidHello, match="is not a name"):
+    with pytest.raises(InvalidHello, match="'ward/anna' is not a name"):
         bench.site.join(hello("ward/anna"), bench.now)
     bench.site.remove("anna", bench.now)
     bench.site.join(hello("anna", key="another"), bench.now)
