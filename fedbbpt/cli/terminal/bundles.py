@@ -129,7 +129,13 @@ class Admitting(Listening):
     """The address that a coordinator listens on, and the authority by whose certificates it knows its members."""
 
     authority: Annotated[
-        Path | None, _file("The folder of the members' authority, which `fedbbpt admin init-ca` makes.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder of the members' authority, which `fedbbpt admin init-ca` makes.",
+            rich_help_panel=SECURITY,
+            show_default=False,
+        ),
     ] = None
     enrol_port: Annotated[
         int | None,
