@@ -37,6 +37,8 @@ MAX_CLIENT_ID_CHARACTERS = 128
 """Characters of a client's id, and of its key."""
 MAX_UPDATE_COUNT = 2**32
 """Examples and queries in one update. The sums of a whole run then fit the 64 bits of the database and of the wire."""
+MAX_RUN_CLIENTS = 10_000
+"""Clients of a run."""
 MAX_ROUNDS = 100_000
 """Rounds of a run."""
 MAX_EVICTED_SESSIONS = 10_000

@@ -11,7 +11,7 @@ from fedbbpt.codecs import CODECS, SPARSE
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
 from fedbbpt.job.prompt_sections import LatentPromptSection, PromptSection
-from fedbbpt.limits import MAX_ROUNDS
+from fedbbpt.limits import MAX_ROUNDS, MAX_RUN_CLIENTS
 from fedbbpt.ptm.models.loading import Misfit, find_misfit
 from fedbbpt.server.robust.defence import KRUM_CLIENTS, RULES
 from fedbbpt.tasks.general_views import GENERAL_VIEWS
@@ -211,7 +211,7 @@ class DataSection(Section):
 class CohortSection(Section):
     """`[cohort]`: which clients take part in a round, and how long it waits for them."""
 
-    clients: int = Field(4, ge=1, le=10_000, description="The run starts when this many clients have joined.")
+    clients: int = Field(4, ge=1, le=MAX_RUN_CLIENTS, description="The run starts when this many clients have joined.")
     mode: Literal["sync", "async"] = Field(
         "sync",
         description="sync: a round waits for its clients. async: it takes the first updates that arrive, also those of "

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from fedbbpt.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from fedbbpt.identity.callers import check_role
 from fedbbpt.identity.roles import Role, is_open
 from fedbbpt.wire.interceptors import Context, Continuation, Handler, behaviour_of, responses
+from fedbbpt.wire.request_limits import parsed
 
 
 class Caller(Protocol):
@@ -131,11 +131,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):
                 if handler.request_streaming:
                     yield requests
                     return
-                try:
-                    request = handler.request_deserializer(await load.receive(requests))
-                except DecodeError:
-                    what = "the message cannot be parsed"
-                    raise InvalidRequest(what, where="request", fix="this rpc's request message") from None
+                request = parsed(await load.receive(requests), handler.request_deserializer)
                 yield request
 
         async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:

@@ -11,15 +11,15 @@ from contextvars import ContextVar
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from fedbbpt.errors import FedbbptError, InvalidRequest, NotPermitted, Overloaded, Unauthenticated, WrongService
+from fedbbpt.errors import FedbbptError, NotPermitted, Overloaded, Unauthenticated, WrongService
 from fedbbpt.identity.callers import EVERYBODY, Caller
 from fedbbpt.identity.certificates import identity_of
 from fedbbpt.identity.roles import is_open
 from fedbbpt.identity.tokens_file import Token
 from fedbbpt.wire.checksums import METADATA, sealed, unsealed
+from fedbbpt.wire.request_limits import parsed
 from fedbbpt.wire.status import logged, to_status
 from fedbbpt.wire.strangers import STRANGER_LIMITS, StrangerLimits, Strangers
 from fedbbpt.wire.tokens import shown_token
@@ -205,7 +205,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         def read(request: Any) -> Any:
             if parse is None:
                 return request
-            return _read_all(request, parse) if handler.request_streaming else _read(request, parse)
+            return _read_all(request, parse) if handler.request_streaming else parsed(request, parse)
 
         certified = self._certificates and counted
 
@@ -258,17 +258,9 @@ def _with_checksums(handler: Handler) -> Handler:
     return handler._replace(request_deserializer=read, response_serializer=write)
 
 
-def _read(data: bytes, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(data)
-    except DecodeError:
-        what = "the message cannot be parsed"
-        raise InvalidRequest(what, where="request", fix="this rpc's request message") from None
-
-
 async def _read_all(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
     async for data in requests:
-        yield _read(data, parse)
+        yield parsed(data, parse)
 
 
 async def _abort(context: Context, error: Exception) -> None:

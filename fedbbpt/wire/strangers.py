@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from fedbbpt.errors import DeadlineExceeded, FedbbptError, InvalidRequest, MessageTooLarge, Overloaded, WrongService
 from fedbbpt.limits import MAX_STRANGER_BYTES
+from fedbbpt.wire.request_limits import parsed
 
 _SITE_BITS = 64
 """Bits of an IPv6 address that name a site: one machine usually has all addresses that begin with them."""
@@ -85,7 +85,7 @@ class Strangers:
             with self._call(context, watch=watch) as peer:
                 async with self._turn(peer, watch=watch):
                     data = await self._receive(requests)
-                request = _parse(data, handler.request_deserializer)
+                request = parsed(data, handler.request_deserializer)
                 if not watch:
                     return await behaviour(request, context)
                 # The health service's watch is a coroutine that writes to the context.
@@ -152,11 +152,3 @@ def _no_room(what: str, *, watch: bool) -> FedbbptError:
     if watch:
         return WrongService(what, where="calls", fix="Check in place of Watch")
     return Overloaded(what, where="calls", fix="wait for one of them to end")
-
-
-def _parse(data: bytes, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(data)
-    except DecodeError:
-        what = "the message cannot be parsed"
-        raise InvalidRequest(what, where="request", fix="this rpc's request message") from None

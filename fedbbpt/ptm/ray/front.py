@@ -25,6 +25,7 @@ from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
 from fedbbpt.wire.addresses import is_loopback
 from fedbbpt.wire.interceptors import status_of
+from fedbbpt.wire.request_limits import check_fields
 
 # The context is Ray's own: it has those methods of gRPC's that a service uses, but not its type.
 Context = Any
@@ -67,6 +68,7 @@ def _rpc(method: Callable[[PtmService], Rpc]) -> Callable[["Front", Any, Context
             service = front.service()
             rpc, tenant = method(service), service.identify(grpc_context)
             check_role(tenant.name, frozenset({tenant.role}), f"/{SERVICE_NAME}/{rpc.__name__}")
+            check_fields(request)
             reply = await rpc(request, tenant)
             return SerialisedReply(serialise(reply))
         except Exception as error:
