@@ -4,6 +4,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -15,7 +16,7 @@ from fedbbpt.bench.page import Page, circumstances, table_line
 from fedbbpt.bench.rounds import flower
 from fedbbpt.bench.rounds.measuring import flush_seconds
 from fedbbpt.bench.rounds.suite import COLUMNS, Rounds, measure
-from fedbbpt.bench.rounds.zero_compute import METHODS
+from fedbbpt.bench.rounds.zero_compute import METHODS, SUMMED
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import err, out
 from fedbbpt.errors import InvalidInput
@@ -42,6 +43,13 @@ def rounds(
             help="Another framework to measure with 2 clients, installed into an environment of its own: flower.",
         ),
     ] = "",
+    aggregation: Annotated[
+        str,
+        typer.Option(
+            help="plain, or secure: measures each run without and with secure aggregation. Fewer than 3 clients "
+            "cannot use it: 3 are measured in their place."
+        ),
+    ] = "plain",
     page: Annotated[
         Path | None,
         typer.Option(help="The Markdown page to write the figures into, between its marks.", show_default=False),
@@ -57,14 +65,14 @@ def rounds(
     """
     place = None if page is None else Page.read(page, BENCHMARK)
     found = circumstances(shlex.join(["fedbbpt", *sys.argv[1:]]), "grpcio")
-    numbers, names = _numbers(counts), _names(methods)
+    numbers, names = _numbers(counts), _names(methods, aggregation)
     if against not in ("", "flower"):
         raise InvalidInput(f"unknown framework {against!r}", where="--against", fix="flower")
     with err.status("") as status, tempfile.TemporaryDirectory(prefix="fedbbpt-bench-") as folder:
         flush = 1000 * flush_seconds(Path(folder))
-        measured = tuple(measure(Path(folder), names, numbers, dim, watchers, status.update))
+        measured = tuple(measure(Path(folder), names, numbers, dim, watchers, status.update, aggregation))
         others = flower.measure(Path(folder), dim, FLOWER_ROUNDS, status.update) if against else []
-    notes = [f"A flush of this disk took {flush:.2f} ms.", *_comparison(others, measured)]
+    notes = [f"A flush of this disk took {flush:.2f} ms.", *_comparison(others, measured), *_costs(measured)]
     if place is not None:
         place.write(found, [*_lines(measured), "", *notes, ""])
     if json:
@@ -84,6 +92,18 @@ def _comparison(others: Sequence[float], measured: Sequence[Rounds]) -> list[str
     return [f"{text}, {1000 * other / min(ours):,.0f} times as long as here." if ours else f"{text}."]
 
 
+def _costs(measured: Sequence[Rounds]) -> list[str]:
+    """Returns what secure aggregation costs, beside the plain run of the same clients."""
+    lines = []
+    for plain, secure in pairwise(measured):
+        if secure.aggregation == "secure":
+            total = sum(each or 0.0 for each in (secure.bytes_up, secure.bytes_down))
+            text = f"{secure.method} with {secure.clients} clients: secure aggregation takes "
+            text += f"{secure.median / plain.median:.1f} times the plain round's time"
+            lines.append(f"{text}, and {total:,.0f} bytes per client and round.")
+    return lines
+
+
 def _numbers(counts: str) -> list[int]:
     try:
         found = [int(word) for word in counts.split(",")]
@@ -94,11 +114,16 @@ def _numbers(counts: str) -> list[int]:
     return found
 
 
-def _names(methods: str) -> list[str]:
+def _names(methods: str, aggregation: str) -> list[str]:
+    if aggregation not in ("plain", "secure"):
+        raise InvalidInput(f"unknown aggregation {aggregation!r}", where="--aggregation", fix="plain or secure")
     found = [word.strip() for word in methods.split(",")]
     for word in found:
         if word not in METHODS:
             raise InvalidInput(f"unknown method {word!r}", where="--methods", fix=f"one of {', '.join(METHODS)}")
+        if aggregation == "secure" and word not in SUMMED:
+            what, fix = f"{word} cannot use secure aggregation", f"some of {', '.join(SUMMED)}"
+            raise InvalidInput(what, where="--methods", fix=fix)
     return found
 
 

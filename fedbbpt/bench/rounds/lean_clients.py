@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,10 +15,14 @@ from fedbbpt.bench.rounds.zero_compute import MEASURED, WEIGHT, arrays
 from fedbbpt.codecs import CODECS
 from fedbbpt.federation import assemble
 from fedbbpt.job.config import Job
+from fedbbpt.secure.client import SecureClient
+from fedbbpt.secure.fixed_point import encoded
+from fedbbpt.secure.messages import FromClient
 from fedbbpt.types import Arrays, Phase, TaskId, Update
 from fedbbpt.v1 import coordinator_pb2 as pb
 from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.messages import coordinator_messages
+from fedbbpt.wire.messages.secure_messages import from_server, secure_request
 from fedbbpt.wire.tensors import bundle
 from fedbbpt.wire.tls import channel_credentials
 
@@ -28,34 +32,49 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     credentials = channel_credentials(certificate.client)
     target = address.replace("127.0.0.1", "localhost")
     updates = templates(job)
+    found = {pb.PHASE_UPDATE: arrays(job), pb.PHASE_EVALUATE: {}}
+    vectors = {phase: encoded(Update(each, WEIGHT, MEASURED)) for phase, each in found.items()}
 
     async def run() -> tuple[float, int]:
         begun, rounds = 0.0, 0
         channels = [grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS) for _ in range(clients)]
         stubs: list[Any] = [CoordinatorServiceStub(channel) for channel in channels]
-        sessions = []
+        joined = []
         for index, stub in enumerate(stubs):
             hello = assemble.hello(assemble.client_name(index), "key", 8)
-            sessions.append((await stub.Join(coordinator_messages.join_request(hello))).session)
+            joined.append(await stub.Join(coordinator_messages.join_request(hello)))
 
-        async def answer(stub: Any, session: str, first: bool) -> None:
+        async def say(call: Any, messages: Iterable[FromClient]) -> None:
+            for message in messages:
+                await call.write(pb.TakePartRequest(secure=secure_request(message)))
+
+        async def answer(stub: Any, response: pb.JoinResponse, index: int) -> None:
             nonlocal begun, rounds
+            session, first, secure = response.session, index == 0, None
             call = stub.TakePart()
             await call.write(pb.TakePartRequest(opening=pb.Opening(session=session)))
+            if response.HasField("secure"):
+                secure = SecureClient(assemble.client_name(index), response.secure.threshold)
+                await say(call, [secure.keys])
             async for response in call:
                 assert response.receipt in (0, pb.RECEIPT_COUNTED), f"a client's receipt is {response.receipt}"
+                if secure is not None and response.HasField("secure"):
+                    await say(call, secure.take(from_server(response.secure)))
                 if response.WhichOneof("event") != "task":
                     continue
                 task = response.task.id
                 if first and task.round == WARM_ROUNDS:
                     connection.send("warm")
                     begun = time.process_time()
-                await call.write(answer_to(task, updates))
+                if secure is None:
+                    await call.write(answer_to(task, updates))
+                else:
+                    await say(call, secure.answer(task.round, vectors[task.phase]))
                 rounds += first and task.round >= WARM_ROUNDS
 
         async with asyncio.TaskGroup() as group:
-            for index, (stub, session) in enumerate(zip(stubs, sessions, strict=True)):
-                group.create_task(answer(stub, session, first=index == 0))
+            for index, (stub, response) in enumerate(zip(stubs, joined, strict=True)):
+                group.create_task(answer(stub, response, index))
         used = time.process_time() - begun
         for channel in channels:
             await channel.close(None)

@@ -39,7 +39,8 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
         link = Observed(channel)
         settings = assemble.join(link, assemble.hello(name, keepsake.client_key(), 8))
         client = ZeroCompute(arrays(job), job.space().dim)
-        agent = Agent(client, client, CODECS[settings.codec], keepsake, settings.sampling)
+        secure = settings.secure_threshold is not None
+        agent = Agent(client, client, CODECS[settings.codec], keepsake, settings.sampling, secure=secure)
         rounds = agent.run(link, lambda: None)
     connection.send((time.process_time() - begun, rounds - WARM_ROUNDS))
     next(itertools.repeat(connection.poll(None)))

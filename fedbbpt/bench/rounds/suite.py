@@ -4,7 +4,8 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fedbbpt.bench.rounds.measuring import (
 from fedbbpt.bench.rounds.zero_compute import job_keys
 from fedbbpt.federation.processes import ProcessGroup
 from fedbbpt.job.config import Job
+from fedbbpt.secure.graph import LEAST_CLIENTS
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import Report
 from fedbbpt.wire.channel import connect
@@ -57,6 +59,8 @@ class Rounds:
     bytes_up: float | None
     """Bytes from a client in a round; None if the operating system does not count them."""
     bytes_down: float | None
+    aggregation: str = "plain"
+    """`plain`, or `secure`: the coordinator learns the sum alone."""
 
     @property
     def ratio(self) -> float:
@@ -78,11 +82,11 @@ class Rounds:
             "not counted" if each is None else f"{each:,.0f}" for each in (self.bytes_up, self.bytes_down)
         )
         return (
-            f"{self.method}, {self.clients} {self.kind}",
+            f"{self.method}, {self.clients} {self.kind}" + (", secure" if self.aggregation == "secure" else ""),
             f"{self.barrier:,.2f}",
             f"{self.median:,.1f}",
             f"{self.p99:,.1f}",
-            f"{self.ratio:.1f} (≤ {self.bar:g})",
+            f"{self.ratio:.1f} (≤ {self.bar:g})" if self.aggregation == "plain" else f"{self.ratio:.1f}",
             f"{self.coordinator_cpu:,.1f}",
             f"{self.client_cpu:.2f}",
             bytes_up,
@@ -105,7 +109,13 @@ COLUMNS = (
 
 
 def measure(
-    folder: Path, methods: Sequence[str], clients: Sequence[int], dim: int, watchers: int, progress: Progress
+    folder: Path,
+    methods: Sequence[str],
+    clients: Sequence[int],
+    dim: int,
+    watchers: int,
+    progress: Progress,
+    aggregation: str = "plain",
 ) -> Iterator[Rounds]:
     """Yields the measurements. `folder` holds databases and logs. Raises InvalidInput, ChildFailed.
 
@@ -116,20 +126,22 @@ def measure(
         dim: The length of z.
         watchers: How many operators watch each run.
         progress: Receives what is measured next.
+        aggregation: `plain`, or `secure`, which measures each run without and with secure aggregation; with the fewest
+            clients that it allows in place of fewer.
     """
     certificate = make_certificate(folder)
-    for count in clients:
+    for count in clients if aggregation == "plain" else sorted({max(count, LEAST_CLIENTS) for count in clients}):
         rounds = min(LONGEST_ROUNDS, max(SHORTEST_ROUNDS, CLIENT_ROUNDS // count))
-        for method in methods:
-            progress(f"{method} with {count} clients")
-            place = folder / f"{method}-{count}"
+        for method, way in product(methods, ("plain", "secure")[: 1 + (aggregation == "secure")]):
+            progress(f"{method} with {count} clients, {way}")
+            place = folder / f"{method}-{count}-{way}"
             place.mkdir()
             with crew() as helpers:
                 bare = barrier.measure(helpers, certificate, count, rounds)
-                keys = job_keys(method, dim, count, rounds + WARM_ROUNDS)
+                keys = job_keys(method, dim, count, rounds + WARM_ROUNDS, way)
                 found = _measure_run(place, helpers, certificate, keys, count, watchers)
                 bare += barrier.measure(helpers, certificate, count, rounds)
-            yield _rounds(method, count, bare, found)
+            yield replace(_rounds(method, count, bare, found), aggregation=way)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,13 @@ METHODS: Mapping[str, Mapping[str, object]] = {
 
 With one ridge, the updates of a readout have the same shape in all rounds.
 """
+SUMMED = ("fed-cma", "newton", "fed-readout")
+"""The methods that can use secure aggregation."""
 WEIGHT = 8.0
 MEASURED = Measurement(dev_loss_sum=4.0, dev_examples=8, dev_correct=5, queries=100)
 
 
-def job_keys(method: str, dim: int, clients: int, rounds: int) -> dict[str, Any]:
+def job_keys(method: str, dim: int, clients: int, rounds: int, aggregation: str = "plain") -> dict[str, Any]:
     """Returns the keys of a measurement's job: all clients take part in each of `rounds`, the last one included.
 
     A readout of two classes has two numbers for each column, so that it has about as many as z has entries.
@@ -42,6 +44,7 @@ def job_keys(method: str, dim: int, clients: int, rounds: int) -> dict[str, Any]
         "task": {"labels": ["no", "yes"], **searched},
         "method": dict(METHODS[method]),
         "cohort": {"clients": clients, "deadline_seconds": 600.0},
+        "privacy": {"aggregation": aggregation},
     }
 
 
