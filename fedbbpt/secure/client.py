@@ -113,7 +113,7 @@ class SecureClient:
             refuse("a roster without this client and its keys", "the keys that the client sent")
         self._seen.add(roster.epoch)
         index = names.index(self.client_id)
-        neighbours = graph(len(names), self._threshold, roster.digest())[index]
+        neighbours = graph(len(names), self._threshold, roster.clients())[index]
         pairs = {each: self._pair(roster.members[each][1].agreement) for each in neighbours}
         self._epoch = _Epoch(roster, index, pairs, needed(len(neighbours), self._threshold), self._signing)
         return self._epoch.shares
@@ -168,6 +168,8 @@ class _Epoch:
         self.attempt: Attempt | None = None
         self._sent: Masked | None = None
         self._survivors: Survivors | None = None
+        self.survivors: frozenset[str] = frozenset()
+        """The ids of the clients whose values the open attempt sums, once it has survivors."""
         self.shares = Shares(roster.epoch, self._boxes())
 
     def _boxes(self) -> tuple[bytes, ...]:
@@ -218,7 +220,10 @@ class _Epoch:
             for neighbour, pair in self._pairs.items():
                 common = masks.mask(masks.pair_seed(pair, epoch, number), len(values))
                 # Each of two neighbours has the other's sign, so the mask is not in their sum.
-                found = found + common if self._index < neighbour else found - common
+                if self._index < neighbour:
+                    found += common
+                else:
+                    found -= common
             self._sent = Masked(epoch, number, self.attempt.round, found)
         return self._sent
 
@@ -235,15 +240,11 @@ class _Epoch:
         if number - len(dropped) < LEAST_CLIENTS or staying < self._needed:
             what = f"{number - len(dropped)} survivors, with {staying} of {len(self._pairs)} neighbours"
             refuse(what, f"at least {LEAST_CLIENTS}, with {self._needed} neighbours")
-        self._survivors = message
+        if self._survivors is None:
+            self._survivors = message
+            names = enumerate(self.roster.members)
+            self.survivors = frozenset(name for index, (name, _) in names if index not in dropped)
         return self.survivors
-
-    @property
-    def survivors(self) -> frozenset[str]:
-        """The ids of the clients whose values the open attempt sums."""
-        assert self._survivors is not None, "the attempt has survivors"
-        dropped = set(self._survivors.dropped)
-        return frozenset(name for index, (name, _) in enumerate(self.roster.members) if index not in dropped)
 
     def _text(self) -> bytes:
         assert self.attempt is not None and self._survivors is not None, "the attempt has survivors"

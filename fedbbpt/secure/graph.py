@@ -7,6 +7,7 @@ The order follows from the roster, so that each client computes the graph itself
 
 import hashlib
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 LEAST_CLIENTS = 3
@@ -53,13 +54,15 @@ def _more(all_: int, marked: int, drawn: int, least: int) -> float:
     return ways / math.comb(all_, drawn)
 
 
-def graph(clients: int, threshold: float, roster: bytes) -> list[tuple[int, ...]]:
+@lru_cache(maxsize=4)
+def graph(clients: int, threshold: float, roster: bytes) -> Sequence[tuple[int, ...]]:
     """Returns each client's neighbours, sorted. Neighbours are so mutually.
 
     Args:
         clients: The number of clients.
         threshold: The share of a client's neighbours that must stay.
-        roster: The digest of the roster, which decides the order on the circle.
+        roster: The digest of the clients and their keys, which decides the order on the circle. The same clients have
+            the same neighbours in all epochs, and need no new agreements.
     """
     number = degree(clients, threshold)
     if number == clients - 1:

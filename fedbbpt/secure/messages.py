@@ -33,13 +33,17 @@ class Roster:
     members: tuple[tuple[str, Keys], ...]
     """The clients and their keys, sorted by their ids. Their places are their indices."""
 
-    def digest(self) -> bytes:
-        """Returns the SHA-256 of the epoch and of all clients with their keys."""
-        found = hashlib.sha256(self.epoch.to_bytes(8, "little"))
+    def clients(self) -> bytes:
+        """Returns the SHA-256 of all clients with their keys."""
+        found = hashlib.sha256()
         for client_id, keys in self.members:
             named = client_id.encode()
             found.update(len(named).to_bytes(4, "little") + named + keys.agreement + keys.verification)
         return found.digest()
+
+    def digest(self) -> bytes:
+        """Returns the SHA-256 of the epoch and of `clients`."""
+        return hashlib.sha256(self.epoch.to_bytes(8, "little") + self.clients()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class _Open:
     reveals: dict[int, Reveal] = field(default_factory=dict)
     shares: dict[int, dict[int, int]] = field(default_factory=dict)
     """Shares of each survivor's secret, by their places."""
+    complete: int = 0
+    """The number of survivors of whose secrets there are enough shares."""
 
 
 class SecureServer:
@@ -90,7 +92,7 @@ class SecureServer:
         self.roster = Roster(epoch, tuple(sorted(members.items())))
         self._digest = self.roster.digest()
         self._index = {name: index for index, (name, _) in enumerate(self.roster.members)}
-        self._graph = graph(len(members), threshold, self._digest)
+        self._graph = graph(len(members), threshold, self.roster.clients())
         self._needed = [needed(len(neighbours), threshold) for neighbours in self._graph]
         self._boxes: dict[int, Sequence[bytes]] = {}
         self._attempt: _Open | None = None
@@ -100,6 +102,11 @@ class SecureServer:
         """The sum of the last attempt, once it is known."""
         self.sent: dict[str, list[FromServer]] = {name: [self.roster] for name in members}
         """The epoch's messages to each client, and those of the open attempt."""
+
+    def keys_of(self, client_id: str) -> Keys | None:
+        """Returns the keys of a client of the epoch; None for others."""
+        index = self._index.get(client_id)
+        return None if index is None else self.roster.members[index][1]
 
     @property
     def attempts_left(self) -> int:
@@ -251,9 +258,11 @@ class SecureServer:
         _check_count(len(message.shares), len(staying), "shares")
         opened.reveals[index] = message
         for other, share in zip(staying, message.shares, strict=True):
-            if share is not None and len(opened.shares[other]) < self._needed[other]:
-                opened.shares[other][index + 1] = share
-        if all(len(shares) == self._needed[each] for each, shares in opened.shares.items()):
+            shares = opened.shares[other]
+            if share is not None and len(shares) < self._needed[other]:
+                shares[index + 1] = share
+                opened.complete += len(shares) == self._needed[other]
+        if opened.complete == len(opened.masked):
             values = self._unmasked(opened)
             names = tuple(self.roster.members[each][0] for each in sorted(opened.masked))
             self.total = Total(opened.attempt.round, names, values)

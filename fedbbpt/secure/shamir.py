@@ -4,9 +4,11 @@ A secret is the value at 0 of a random polynomial of degree t - 1. Its values at
 nothing about it. Elements of the field travel as 16 bytes, least significant first.
 """
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 PRIME = 2**127 - 1
 ELEMENT_BYTES = 16
@@ -48,12 +50,19 @@ def combined(shares: Mapping[int, int]) -> int:
 
 @lru_cache(maxsize=4096)
 def _factors(places: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns Lagrange's coefficients at 0. Kept, because the same clients answer in round after round."""
-    factors = []
-    for place in places:
-        above = below = 1
-        for other in places:
-            if other != place:
-                above, below = above * other % PRIME, below * (other - place) % PRIME
-        factors.append(above * pow(below, -1, PRIME) % PRIME)
-    return tuple(factors)
+    """Returns Lagrange's coefficients at 0. Kept, because the same clients often answer in round after round."""
+    all_ = math.prod(places)
+    # A coefficient is the product of the other places, divided by that of their differences to this one.
+    below = [place * math.prod(other - place for other in places if other != place) % PRIME for place in places]
+    return tuple(all_ * inverse % PRIME for inverse in _inverses(below))
+
+
+def _inverses(numbers: Sequence[int]) -> list[int]:
+    """Returns the inverse of each element, with one inversion for all of them (Montgomery's trick)."""
+    products = list(accumulate(numbers, lambda one, other: one * other % PRIME, initial=1))
+    inverse = pow(products[-1], -1, PRIME)
+    found = []
+    for number, before in zip(reversed(numbers), reversed(products[:-1]), strict=True):
+        found.append(inverse * before % PRIME)
+        inverse = inverse * number % PRIME
+    return found[::-1]

@@ -70,9 +70,10 @@ class SecureRounds:
 
         A client that came back with other keys has no part in the epoch.
         """
-        if self._server is None or client_id in self._renewed(self._server):
+        server = self._server
+        if server is None or server.keys_of(client_id) != self._keys.get(client_id):
             return ()
-        return self._server.sent.get(client_id, ())
+        return server.sent.get(client_id, ())
 
     def _renewed(self, server: SecureServer) -> frozenset[str]:
         """Returns the clients of an epoch that have other keys by now."""

@@ -56,6 +56,7 @@ def computed() -> dict[str, Any]:
             "private_keys": [each.hex() for each in private],
             "agreement": [keys.agreement.hex() for _, keys in members],
             "verification": [keys.verification.hex() for _, keys in members],
+            "clients": roster.clients().hex(),
             "digest": roster.digest().hex(),
         },
         "pair": {
@@ -105,8 +106,8 @@ def computed() -> dict[str, Any]:
         "graph": {
             "neighbours": {str(number): degree(number, 0.67) for number in (3, 31, 32, 64, 128, 512)},
             "needed": {str(number): needed(degree(number, 0.67), 0.67) for number in (3, 31, 32, 64, 128, 512)},
-            "roster": "00" * 32,
-            "clients": 40,
+            "clients": "00" * 32,
+            "number": 40,
             "of_client_0": list(graph(40, 0.67, bytes(32))[0]),
             "of_client_39": list(graph(40, 0.67, bytes(32))[39]),
         },
