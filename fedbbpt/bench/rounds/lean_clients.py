@@ -48,13 +48,13 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
             for message in messages:
                 await call.write(pb.TakePartRequest(secure=secure_request(message)))
 
-        async def answer(stub: Any, response: pb.JoinResponse, index: int) -> None:
+        async def answer(stub: Any, told: pb.JoinResponse, index: int) -> None:
             nonlocal begun, rounds
-            session, first, secure = response.session, index == 0, None
+            session, first, secure = told.session, index == 0, None
             call = stub.TakePart()
             await call.write(pb.TakePartRequest(opening=pb.Opening(session=session)))
-            if response.HasField("secure"):
-                secure = SecureClient(assemble.client_name(index), response.secure.threshold)
+            if told.HasField("secure"):
+                secure = SecureClient(assemble.client_name(index), told.secure.threshold)
                 await say(call, [secure.keys])
             async for response in call:
                 assert response.receipt in (0, pb.RECEIPT_COUNTED), f"a client's receipt is {response.receipt}"
@@ -73,8 +73,8 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
                 rounds += first and task.round >= WARM_ROUNDS
 
         async with asyncio.TaskGroup() as group:
-            for index, (stub, response) in enumerate(zip(stubs, joined, strict=True)):
-                group.create_task(answer(stub, response, index))
+            for index, (stub, told) in enumerate(zip(stubs, joined, strict=True)):
+                group.create_task(answer(stub, told, index))
         used = time.process_time() - begun
         for channel in channels:
             await channel.close(None)
