@@ -7,6 +7,7 @@ import grpc
 
 from fedbbpt.errors import NotPermitted
 from fedbbpt.identity.authority import Authority
+from fedbbpt.limits import MAX_STRANGER_BYTES
 from fedbbpt.v1 import enrolment_pb2 as pb
 from fedbbpt.v1 import enrolment_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
@@ -58,7 +59,7 @@ async def serve_enrolment(authority: Authority, host: str, port: int, tls: Serve
         PortTaken: another process listens on the port.
     """
     certificates = ServerCertificates(replace(tls, client_ca=None))
-    server = create_server(host, CallInterceptor(MAX_ENROLMENTS, tokens=[]))
+    server = create_server(host, CallInterceptor(MAX_ENROLMENTS, tokens=[]), max_message_bytes=MAX_STRANGER_BYTES)
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(authority), by_name(server))
     bound = bind(server, host, port, certificates)
     await server.start()

@@ -138,6 +138,7 @@ def create_server(
     guard: CallInterceptor | None = None,
     interceptors: Sequence[Any] = (),
     strangers: StrangerLimits = STRANGER_LIMITS,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> grpc.aio.Server:
     """Returns an asyncio server with this project's limits. Bind it to `host` before starting it.
 
@@ -146,6 +147,7 @@ def create_server(
         guard: Limits open calls, and may require a token. By default it does not.
         interceptors: Those that follow it.
         strangers: Limits of calls that need no token, for the guard that stands there by default.
+        max_message_bytes: Largest message in either direction.
     """
     limit = connection_limit(host)
     options = [
@@ -153,7 +155,7 @@ def create_server(
         *_KEEPALIVE,
         *_CONNECTION,
         *_BACKLOG,
-        *_sizes(MAX_MESSAGE_BYTES),
+        *_sizes(max_message_bytes),
         # Kilobytes that become megabytes would cost their sender nothing. Bit 0 stands for messages as they are.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", COORDINATOR.keepalive_seconds * 500),

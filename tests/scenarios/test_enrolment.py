@@ -1,5 +1,6 @@
 """An authority, invitations, certificates and their end, with real processes over TLS."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from fedbbpt.data.examples import write_jsonl
+from fedbbpt.errors import MessageTooLarge
 from fedbbpt.federation.splits import prepare
+from fedbbpt.identity.authority import Authority
 from fedbbpt.job.job_file import job_text
+from fedbbpt.limits import MAX_STRANGER_BYTES
+from fedbbpt.server.enrolment_service import serve_enrolment
+from fedbbpt.wire.enrolment import enrol
+from fedbbpt.wire.tls import ServerTls
 from tests.command_line import CommandLine, Ended
+from tests.federation import AdvancingLoop
 from tests.processes import Machine
 from tests.tiny_run import job
 
@@ -53,6 +61,19 @@ def federation(
     monkeypatch.chdir(tmp_path)
     with Machine(tmp_path) as machine:
         yield Federation(machine, data, command_line)
+
+
+def test_message_of_somebody_without_a_certificate_is_small(tmp_path: Path, server_loop: AdvancingLoop) -> None:
+    """Kills: strangers whose messages of 32 MiB the service holds while they enrol."""
+    authority = Authority.found(tmp_path / "authority")
+    tls = ServerTls(*authority.certify_server("127.0.0.1"))
+    starting = serve_enrolment(authority, "127.0.0.1", 0, tls)
+    serving = asyncio.run_coroutine_threadsafe(starting, server_loop).result()
+    try:
+        with pytest.raises(MessageTooLarge):
+            enrol(f"127.0.0.1:{serving.port}", authority.ca, "token", bytes(MAX_STRANGER_BYTES))
+    finally:
+        asyncio.run_coroutine_threadsafe(serving.server.stop(None), server_loop).result()
 
 
 @pytest.mark.slow
