@@ -16,7 +16,12 @@ REFUSED = {
     "unused clip norm": ("[privacy]\nclip_norm = 2.0", "privacy.clip_norm", "has no effect without noise"),
     "unknown sensitivity": (NOISE + '[method]\nname = "fed-bpt"', "privacy.epsilon", "it is not known by how much"),
     "white box": (NOISE + '[method]\nname = "fed-sp"', "privacy.epsilon", "it is not known by how much"),
-    "secure": (NOISE + 'aggregation = "secure"', "privacy.aggregation", "the noise is added by the coordinator"),
+    "secure": (
+        NOISE + 'aggregation = "secure"',
+        "privacy.aggregation",
+        "the coordinator clips updates before it adds noise",
+    ),
+    "robust": (NOISE + '[cohort]\nrobust = "median"\nadversaries = 1', "cohort.robust", "a defence weighs each update"),
     "batches": (
         NOISE + 'level = "example"\n[method]\nname = "fed-cma"\nbatch_examples = 8',
         "method.batch_examples",
