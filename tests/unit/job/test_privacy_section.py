@@ -21,7 +21,11 @@ REFUSED = {
         "privacy.aggregation",
         "the coordinator clips updates before it adds noise",
     ),
-    "robust": (NOISE + '[cohort]\nrobust = "median"\nadversaries = 1', "cohort.robust", "a defence weighs each update"),
+    "robust": (
+        NOISE + '[cohort]\nquorum = 1.0\nrobust = "median"\nadversaries = 1',
+        "cohort.robust",
+        "a defence weighs each update",
+    ),
     "batches": (
         NOISE + 'level = "example"\n[method]\nname = "fed-cma"\nbatch_examples = 8',
         "method.batch_examples",
