@@ -93,11 +93,13 @@ class LiveRun:
                 self._tasks_version = self.coordinator.tasks_version
                 for wake in self._awaiting_tasks:
                     wake()
-                if self.coordinator.state.ended:
+                ended = self.coordinator.state.ended
+                if ended or self._time is None:  # nobody waits, or there is no event loop yet
                     self._follow_now()
-                    self.ended.set()
                 elif self._following is None:
                     self._following = asyncio.get_running_loop().call_later(_FOLLOW_SECONDS, self._follow_now)
+                if ended:
+                    self.ended.set()
             if self._status_version != self.coordinator.status_version:
                 self._status_version = self.coordinator.status_version
                 self.status_changed.set()
