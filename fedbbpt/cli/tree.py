@@ -231,6 +231,7 @@ TREE: Mapping[str, Node] = {
                 "ptm",
                 "Measure a PTM service next to loops written by hand with the same model, on this machine.",
             ),
+            "attack": Leaf("bench_attack", "attack", "Compare defences against clients that lie."),
             "data": Leaf(
                 "bench_data", "data", "Measure what more data is worth to members alone, together, and pooled."
             ),
