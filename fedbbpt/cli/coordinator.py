@@ -14,6 +14,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.run_folder import STORE
 from fedbbpt.federation.served_runs import OpenRun, RunFolders, complete_job, open_run
 from fedbbpt.host.allocator import share_one_arena
+from fedbbpt.host.audit import AuditLog
 from fedbbpt.job.config import read_job
 from fedbbpt.server.runs import Runs
 from fedbbpt.server.service import serve
@@ -66,6 +67,14 @@ def coordinator_serve(
             metavar="FILE", help="The auxiliary model for clients of fed-sp. `fedbbpt owner auxiliary` makes it."
         ),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The audit log: joins, evictions, refusals, removals, stops, and the privacy budget spent.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a job with the clients that join, and end when the run is finished; or, with --state, serve many runs.
 
@@ -86,7 +95,7 @@ def coordinator_serve(
         if ptm or ptm_revision or auxiliary:
             what = "each of many runs has its own"
             raise InvalidInput(what, where="--ptm, --ptm-revision, --auxiliary", fix="`fedbbpt runs submit` with them")
-        asyncio.run(_serve_many(state, listening, page))
+        asyncio.run(_serve_many(state, audit, listening, page))
         return
     assert job_file is not None, "there is a folder otherwise"
     job = complete_job(read_job(job_file), str(job_file))
@@ -95,11 +104,15 @@ def coordinator_serve(
         fix = "the file that `fedbbpt owner auxiliary` wrote" if auxiliary is None else "leave the option out"
         raise InvalidInput(what, where="--auxiliary", fix=fix)
     request = NewRun(job.run.name, "", ptm, ptm_revision)
-    opened = open_run(job, store, request, standby=standby, auxiliary=auxiliary)
+    records = AuditLog(audit, about="client")
     try:
-        asyncio.run(_serve_job(opened, listening, page))
+        opened = open_run(job, store, request, standby=standby, auxiliary=auxiliary, audit=records.append)
+        try:
+            asyncio.run(_serve_job(opened, listening, page))
+        finally:
+            opened.store.close()
     finally:
-        opened.store.close()
+        records.close()
 
 
 async def _serve_job(opened: OpenRun, listening: Admitting, page: MetricsPage) -> None:
@@ -107,13 +120,15 @@ async def _serve_job(opened: OpenRun, listening: Admitting, page: MetricsPage) -
     await _serve(Runs([opened.live]), listening, page, role, store=opened.store)
 
 
-async def _serve_many(folder: Path, listening: Admitting, page: MetricsPage) -> None:
-    folders = RunFolders(folder)
+async def _serve_many(folder: Path, audit: Path | None, listening: Admitting, page: MetricsPage) -> None:
+    records = AuditLog(audit, about="client")
+    folders = RunFolders(folder, records.append)
     try:
         runs = Runs(folders.runs, folders, folders.broken)
         await _serve(runs, listening, page, f"coordinator of {len(folders.runs)} runs")
     finally:
         folders.close()
+        records.close()
 
 
 async def _serve(

@@ -14,8 +14,8 @@ from rich.table import Table
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.console import out
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.audit import Anchor, Record, read_audit
 from fedbbpt.ptm.tenants.accounts import usage_of
-from fedbbpt.ptm.tenants.audit import Anchor, Record, read_audit
 from fedbbpt.types import Usage
 
 TOKEN_BYTES = 32
@@ -83,6 +83,9 @@ def audit(
     head, first, last = Anchor(), "", ""
     sums: dict[str, Sums] = {}
     for record in read_audit(file, Anchor.parse(anchor) if anchor else None):
+        if "tenant" not in record:
+            fix = "the log of a PTM service; `fedbbpt coordinator audit` reads this one"
+            raise InvalidInput("the audit log of a coordinator", where=str(file), fix=fix)
         sums.setdefault(record["tenant"], Sums()).add(record)
         head, first, last = Anchor(record["n"], record["hash"]), first or record["time"], record["time"]
     if tenant:

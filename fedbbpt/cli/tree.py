@@ -76,6 +76,7 @@ TREE: Mapping[str, Node] = {
                 "Run a job with the clients that join, and end when the run is finished; or, with --state, serve many "
                 "runs.",
             ),
+            "audit": Leaf("coordinator_audit", "audit", "Verify a coordinator's audit log, and count its records."),
         },
     ),
     "runs": Branch(

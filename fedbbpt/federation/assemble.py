@@ -29,6 +29,7 @@ from fedbbpt.methods.method import AnyMethod
 from fedbbpt.privacy.accountant import require_accountant
 from fedbbpt.prompts import space_of
 from fedbbpt.prompts.checks import check_space
+from fedbbpt.server.audit import Audit, no_audit
 from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.server.private_rounds import PrivateRounds
@@ -42,6 +43,7 @@ def coordinator(
     store: Store,
     traffic: Traffic = lambda: None,
     start: npt.NDArray[np.float32] | None = None,
+    audit: Audit = no_audit,
 ) -> Coordinator:
     """Returns the coordinator of a job's run: of a new run, or of the unfinished one in the store.
 
@@ -51,6 +53,7 @@ def coordinator(
         store: The run's durable state.
         traffic: Returns the bytes that clients have sent and received so far, or None if they are not counted.
         start: The prompt `[n]` that a new run begins at, if not at the prompt 0.
+        audit: Records what happens to clients and to the run.
 
     Raises:
         InvalidInput: The method cannot begin at `start`.
@@ -72,6 +75,7 @@ def coordinator(
         privacy=private_rounds(job),
         rules=rules,
         defence=defence(job),
+        audit=audit,
     )
 
 

@@ -38,6 +38,7 @@ from fedbbpt.identity.tokens_file import parse_tokens
 from fedbbpt.job.config import Job, parse_job, read_job
 from fedbbpt.job.settings import run_settings, task_spec
 from fedbbpt.limits import MAX_JOB_BYTES, MAX_RUN_NAME_CHARACTERS, MAX_RUN_TOKENS, MAX_RUNS, MAX_START_BYTES
+from fedbbpt.server.audit import Audit, no_audit, of_run
 from fedbbpt.server.backup_folder import BackupFolder
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.stores.opening import await_store, folder_of, open_store
@@ -84,6 +85,7 @@ def open_run(
     auxiliary: Path | None = None,
     rounds: int | None = None,
     start: Path | None = None,
+    audit: Audit = no_audit,
 ) -> OpenRun:
     """Begins the run of a job, or continues the one in the store.
 
@@ -97,6 +99,7 @@ def open_run(
         auxiliary: The auxiliary model for clients of a white-box method.
         rounds: The number of rounds; None: the job's.
         start: The file of the prompt that a new run begins at; None: the method's own.
+        audit: Records what happens to clients and to the run.
 
     Raises:
         StoreError: The store cannot be opened, or holds another run.
@@ -115,7 +118,7 @@ def open_run(
             settings = replace(settings, rounds=rounds)
         timed = TimedStore(store)
         first = None if start is None else starting_prompt(start, job)
-        coordinator = assemble.coordinator(job, settings, timed, traffic.read, first)
+        coordinator = assemble.coordinator(job, settings, timed, traffic.read, first, of_run(audit, settings.run_id))
     except BaseException:
         store.close()
         raise
@@ -136,7 +139,7 @@ def open_run(
 class RunFolders:
     """The folder of a coordinator that serves many runs: a `server.runs.Keeper`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, audit: Audit = no_audit) -> None:
         """Opens the runs in the folder, which is created if it is missing.
 
         Raises StoreLocked if another coordinator has the folder open, and OSError.
@@ -148,7 +151,7 @@ class RunFolders:
         except BlockingIOError:
             self._lock.close()
             raise StoreLocked("another coordinator has it open", where=str(folder), fix="another --state") from None
-        self._folder, self._open = folder, dict[str, OpenRun]()
+        self._folder, self._audit, self._open = folder, audit, dict[str, OpenRun]()
         self.broken: dict[str, FedbbptError] = {}
         """Runs that cannot be opened, with the reason. The others go on."""
         for path in sorted(each for each in folder.iterdir() if (each / REQUEST).exists()):
@@ -183,7 +186,7 @@ class RunFolders:
                 atomic_write(path / START, request.start)
             self._write_request(request)
             sync_folder(self._folder)
-            self._open[request.name] = open_run(job, path / STORE, request, start=_start(path))
+            self._open[request.name] = open_run(job, path / STORE, request, start=_start(path), audit=self._audit)
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise StoreError(error.strerror or str(error), where=str(path), fix="a disk with space") from None
@@ -234,7 +237,7 @@ class RunFolders:
         path, request = self._folder / name, self._read_request(name)
         job = complete_job(read_job(path / JOB), str(path / JOB))
         self._open[name] = open_run(
-            job, path / STORE, request, rounds=self._read(name).get("rounds"), start=_start(path)
+            job, path / STORE, request, rounds=self._read(name).get("rounds"), start=_start(path), audit=self._audit
         )
         return self._open[name].live
 

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import BudgetSpent, InvalidInput, InvalidTensor, MessageTooLarge, StoreError
+from fedbbpt.host.audit import AuditLog, Record, read_audit
 from fedbbpt.interfaces import Backend
 from fedbbpt.limits import ENVELOPE_BYTES
 from fedbbpt.ptm.registration import Registration
 from fedbbpt.ptm.scoring import Scoring
 from fedbbpt.ptm.tenants import policy
 from fedbbpt.ptm.tenants.accounts import Reservation
-from fedbbpt.ptm.tenants.audit import AuditLog, Record, read_audit
 from fedbbpt.ptm.tenants.handles import RegisteredExamples
 from fedbbpt.ptm.tenants.state import Quotas, TenantState
 from fedbbpt.ptm.tenants.tenant import Tenant

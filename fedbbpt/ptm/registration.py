@@ -5,9 +5,9 @@ from itertools import chain
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, StoreError
+from fedbbpt.host.audit import AuditLog
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.tenants import policy
-from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.handles import RegisteredExamples
 from fedbbpt.ptm.tenants.state import TenantState
 from fedbbpt.types import ExampleSet, TaskSpec, Truncation

@@ -38,7 +38,7 @@ from fedbbpt.errors import (
 )
 from fedbbpt.host.printable import printable
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
-from fedbbpt.limits import MAX_STATUS_CHARACTERS
+from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import readout_rounds
 from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.methods.stale_updates import check_moves_updates
@@ -48,6 +48,7 @@ from fedbbpt.secure import fixed_point
 from fedbbpt.secure.messages import FromClient, Keys, Masked, Waiting
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
+from fedbbpt.server.audit import Audit, no_audit, record_refusal
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, check_name, decode_update, keeps_ranges, updates_add
 from fedbbpt.server.claims import check_claims, known
@@ -138,12 +139,13 @@ class Coordinator:
         privacy: PrivateRounds | None = None,
         rules: Callable[[Arrays], UpdateRules] = lambda broadcast: UpdateRules(),
         defence: Defence | None = None,
+        audit: Audit = no_audit,
     ) -> None:
         """Begins a run, or continues the run in the store. A new run begins at the prompt `start` `[n]`, if any.
 
         With `privacy`, only noisy sums of updates are released, and the run has no more rounds than its budget pays.
         `rules` returns what every honest update to a broadcast satisfies, and `defence` combines the updates of clients
-        that may lie.
+        that may lie. `audit` records joins, refusals, removals, stops, and what is spent of a privacy budget.
 
         Raises:
             InvalidInput: the method cannot begin at `start`, or the privacy accountant is not installed.
@@ -163,7 +165,7 @@ class Coordinator:
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
         self._replay, self._start, self._privacy, self._rules = replay, start, privacy, rules
-        self._defence = defence
+        self._defence, self._audit = defence, audit
         if start is not None:  # refused here, and not when the clients have come
             started(method, method_name, method.init(0), start)
         self.told: Told | None = None
@@ -233,19 +235,22 @@ class Coordinator:
             try:
                 member = self._joining(hello, known, entering)
             except Exception as error:
+                record_refusal(self._audit, hello.client_id[:MAX_CLIENT_ID_CHARACTERS], error)
                 answers.append(error)
             else:
                 joining[hello.client_id] = member
                 rejoined += known is not None
                 entering += member.since == self._round.number and hello.client_id not in self._round.cohort
                 answers.append(None)
+        admitted = [hello for hello, answer in zip(hellos, answers, strict=True) if answer is None]
         try:
+            for hello in admitted:
+                self._record_join(hello)
             self._admit(list(joining.values()))
         except StoreError as error:
             return [answer or error for answer in answers]
-        for hello in hellos:
-            if hello.client_id in joining:
-                self._introduced(hello)
+        for hello in admitted:
+            self._introduced(hello)
         sessions = [
             answer or (self._sessions.open(hello.client_id), self.settings)
             for hello, answer in zip(hellos, answers, strict=True)
@@ -268,6 +273,11 @@ class Coordinator:
             what, fix = "a sum hides whose update is a lie", 'clients without a relay, or cohort.robust = "none"'
             raise InvalidHello(what, where="relay", fix=fix)
         return Member(hello.client_id, hello.client_key, hello.examples, since, counted=counted)
+
+    def _record_join(self, hello: Hello) -> None:
+        if self._sessions.has(hello.client_id):
+            self._audit("eviction", hello.client_id, round=self._round.number)
+        self._audit("join", hello.client_id, round=self._round.number, examples=hello.examples, relay=hello.relay)
 
     def _introduced(self, hello: Hello) -> None:
         """Remembers what a client that has joined says of itself. It may have other dev examples than before."""
@@ -452,6 +462,7 @@ class Coordinator:
         except (SessionUnknown, SessionEvicted):
             return
         until = self._round.number + (client_id in self._round.received)
+        self._audit("leave", client_id, round=self._round.number)
         self._admit([replace(self._store.members[client_id], until=until)])
         self._sessions.close(session)
         self.tasks_version += 1
@@ -537,6 +548,7 @@ class Coordinator:
         """Lets the round go on without a client whose update is invalid, until it sends another one."""
         client_id = self._sessions.client(session)
         log.warning("round %d: an update of client %s is refused: %s", self._round.number, client_id, error)
+        record_refusal(self._audit, client_id, error, round=self._round.number)
         self._silent[client_id] = now + self._cohort.deadline_seconds
         self._excuse()
 
@@ -824,6 +836,7 @@ class Coordinator:
         if self._privacy is not None and snapshot.privacy is not None and self._round.phase is Phase.UPDATE:
             released, account = self._privacy.released(snapshot.privacy, updates)
             updates, snapshot = [released], replace(snapshot, privacy=account)
+            self._audit("privacy", "", round=number, epsilon=self._privacy.spent(account).epsilon)
         if self._defence is not None:
             updates = self._defence.applied(
                 updates, self._broadcast, self._rules(self._broadcast), self._round.phase, linear=self._method.linear
@@ -925,6 +938,7 @@ class Coordinator:
         if known is None or not known.client_key:
             raise NotFound("no client has this name", where=client_id, fix="a name that `fedbbpt members list` shows")
         until = self._round.number + (client_id in self._round.received)
+        self._audit("removal", client_id, round=self._round.number)
         self._admit([replace(known, client_key="", until=min(until, known.until or until))])
         self._sessions.close_client(client_id)
         self._answers(client_id)
@@ -957,9 +971,11 @@ class Coordinator:
         """
         snapshot = self._store.snapshot
         if snapshot is None:
+            self._audit("stop", "", round=self._round.number)
             self._store.commit(replace(self._first_snapshot(), stopped_after=-1))
             self._begin({})
         elif snapshot.stopped_after is None and snapshot.round < self.settings.rounds:
+            self._audit("stop", "", round=self._round.number)
             self._store.commit(replace(snapshot, stopped_after=snapshot.round + self._samples))
             self.status_version += 1
         self.tick(now)

@@ -57,6 +57,10 @@ class SessionTable:
             del self._clients[token]
             self._evict(token)
 
+    def has(self, client_id: str) -> bool:
+        """Returns whether the client has a valid session."""
+        return client_id in self._tokens
+
     def connected(self, token: str) -> None:
         """Records that the session opened a stream of tasks."""
         self._streams[token] += 1

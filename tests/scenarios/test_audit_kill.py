@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedbbpt.ptm.tenants.audit import AuditLog, read_audit
+from fedbbpt.host.audit import AuditLog, read_audit
 
 
 def test_killed_service_loses_no_acknowledged_record(tmp_path: Path) -> None:
@@ -12,7 +12,7 @@ def test_killed_service_loses_no_acknowledged_record(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     code = f"""
 from pathlib import Path
-from fedbbpt.ptm.tenants.audit import AuditLog
+from fedbbpt.host.audit import AuditLog
 log = AuditLog(Path({str(file)!r}))
 for n in range(10**9):
     log.append("score", "anna", queries=n)

@@ -54,6 +54,17 @@ def test_sums_of_masked_updates_over_grpc_lead_to_the_simulated_prompt(
         assert (report.queries, report.dev_examples) == (other.queries, other.dev_examples)
 
 
+@pytest.mark.parametrize(("method", "rule"), [("fed-cma", "clip"), ("fedavg-bbt", "trimmed"), ("fedavg-bbt", "median")])
+def test_updates_that_a_rule_combines_lead_to_the_simulated_prompt(
+    data: Path, tmp_path: Path, server_loop: AdvancingLoop, method: str, rule: str
+) -> None:
+    """Clients of fed-cma replay the step, whose news follow from the combined update."""
+    tiny = job(data, method=method).model_dump()
+    tiny["cohort"] |= {"robust": rule, "adversaries": 1, "quorum": 1.0}
+    splits = prepare(Job.model_validate(tiny))
+    assert course_over_grpc(splits, tmp_path, server_loop) == undisturbed(splits)
+
+
 @pytest.mark.parametrize(("method", "codec"), [("fed-bpt", "topk+int8"), ("fedavg-bbt", "topk+float16")])
 def test_sparse_updates_and_broadcasts_over_grpc_lead_to_the_simulated_prompt(
     data: Path, tmp_path: Path, server_loop: AdvancingLoop, method: str, codec: str

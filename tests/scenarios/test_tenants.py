@@ -12,13 +12,13 @@ import pytest
 import trustme
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, RateLimited, Unauthenticated
+from fedbbpt.host.audit import read_audit
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.ptm.scheduling.planner import PlannedJob
 from fedbbpt.ptm.service import ServiceLimits
-from fedbbpt.ptm.tenants.audit import read_audit
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.ptm.v1 import ptm_pb2 as pb

@@ -12,7 +12,7 @@ READS_THE_WALL_CLOCK = {
     "federation/served_runs.py": "the time at which a run began, for people",
     "server/service.py": "the time of a report of trouble, for people",
     "ptm/models/openai/http.py": "Retry-After of HTTP may be a date",
-    "ptm/tenants/audit.py": "the time of a record, for people",
+    "host/audit.py": "the time of a record, for people",
 }
 
 

@@ -47,9 +47,9 @@ def write(grid: AttackGrid, records: Sequence[Record], command: str, folder: Pat
     lines = [
         "# What clients that lie cost",
         "",
-        f"fed-cma by ranks with {model} on the demo's questions; {grid.clients} clients, {grid.shots} training examples "
-        f"of each class; {grid.rounds} rounds; {records[0].test_examples} test examples; seeds "
-        f"{', '.join(map(str, grid.seeds))}.",
+        f"fed-cma by ranks with {model} on the demo's questions; {grid.clients} clients with equal mixes of classes, "
+        f"{grid.shots} training examples of each class; {grid.rounds} rounds; {records[0].test_examples} test "
+        f"examples; seeds {', '.join(map(str, grid.seeds))}.",
         "",
         *("```console", f"$ {command}", "```", ""),
         CAPTION.strip(),

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedbbpt.host.audit import AuditLog
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.interfaces import Backend
 from fedbbpt.limits import MAX_MESSAGE_BYTES
 from fedbbpt.ptm.ray.front import FrontOptions
-from fedbbpt.ptm.tenants.audit import AuditLog
 from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.types import ModelCard
 from fedbbpt.wire.addresses import check_exposure, check_port_free, is_loopback

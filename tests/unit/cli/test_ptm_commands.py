@@ -11,8 +11,8 @@ from typing import TypeAlias
 import pytest
 
 from fedbbpt import cli
+from fedbbpt.host.audit import AuditLog, read_audit
 from fedbbpt.identity.tokens_file import token_digest
-from fedbbpt.ptm.tenants.audit import AuditLog, read_audit
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 

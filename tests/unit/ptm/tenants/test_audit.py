@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fedbbpt.errors import AuditBroken, InvalidInput, StoreError, StoreFull, StoreLocked
-from fedbbpt.ptm.tenants.audit import Anchor, AuditLog, read_audit
+from fedbbpt.host.audit import Anchor, AuditLog, read_audit
 
 
 @pytest.fixture

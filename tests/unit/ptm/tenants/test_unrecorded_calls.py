@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fedbbpt.errors import BudgetSpent, StoreFull
+from fedbbpt.host.audit import read_audit
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
-from fedbbpt.ptm.tenants.audit import read_audit
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.types import Examples, TaskSpec, TextPrompts
 from tests.unit.ptm.tenants.test_audit import largest_file

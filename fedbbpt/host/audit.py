@@ -31,8 +31,8 @@ FIRST = "the first record of a fedbbpt audit log"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Record: TypeAlias = dict[str, Any]
-"""`n` from 1, `time` in UTC, `kind`, `tenant`, `previous` and `hash`, and the fields of the kind."""
-CHAIN = frozenset({"n", "time", "kind", "tenant", "previous", "hash"})
+"""`n` from 1, `time` in UTC, `kind`, `previous` and `hash`, whom it is about, and the fields of the kind."""
+CHAIN = frozenset({"n", "time", "kind", "previous", "hash"})
 """The fields that every record has."""
 
 
@@ -124,6 +124,7 @@ class AuditLog:
         path: Path | None,
         wall_clock: Callable[[], float] = time.time,
         replay: Callable[[Record], None] = lambda record: None,
+        about: str = "tenant",
     ) -> None:
         """Opens or creates the file, verifies its records, and passes each to `replay`.
 
@@ -131,13 +132,15 @@ class AuditLog:
             path: The file; None keeps no log.
             wall_clock: Returns seconds since 1970.
             replay: Called with each record.
+            about: The name of the field that says whom a record is about: "tenant" at a PTM service, "client" at a
+                coordinator.
 
         Raises:
             StoreLocked: Another service has the file open.
             AuditBroken: A record was changed or is missing.
             StoreError: The file cannot be read or written.
         """
-        self._path, self._wall_clock, self._lock = path, wall_clock, Lock()
+        self._path, self._wall_clock, self._lock, self._about = path, wall_clock, Lock(), about
         self.head = Anchor()
         """The anchor of the last record."""
         self._size, self._torn, self._descriptor = 0, False, -1
@@ -167,20 +170,20 @@ class AuditLog:
             self.close()
             raise
 
-    def append(self, kind: str, tenant: str, **fields: Any) -> None:
-        """Appends a record, which is durable when this returns.
+    def append(self, kind: str, subject: str, **fields: Any) -> None:
+        """Appends a record about a tenant or a client, which is durable when this returns.
 
         Raises:
             StoreFull: The disk is full. The file is unchanged.
             StoreError: The file cannot be written. It is unchanged.
         """
-        assert not CHAIN & fields.keys(), "fields of the chain itself"
+        assert not {*CHAIN, self._about} & fields.keys(), "fields of the chain itself"
         if self._path is None:
             return
         with self._lock:
             now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="microseconds")
-            chain = {"n": self.head.count + 1, "time": now, "kind": kind, "tenant": tenant, "previous": self.head.hash}
-            record = _sealed({**fields, **chain})
+            chain = {"n": self.head.count + 1, "time": now, "kind": kind, "previous": self.head.hash}
+            record = _sealed({**fields, self._about: subject, **chain})
             line = _canonical(record) + b"\n"
             try:
                 self._write(line)
@@ -188,10 +191,10 @@ class AuditLog:
                 raise _store_error(error, self._path) from None
             self._follow(record, self._size + len(line))
 
-    def record_refusal(self, tenant: str, error: FedbbptError, **fields: Any) -> None:
+    def record_refusal(self, subject: str, error: FedbbptError, **fields: Any) -> None:
         """Appends a record that a call was refused with `error`. Only logs a warning if it cannot be written."""
         try:
-            self.append("refusal", tenant, status=type(error).__name__, **fields)
+            self.append("refusal", subject, status=type(error).__name__, **fields)
         except StoreError as problem:
             log.warning("a refusal could not be recorded: %s", problem)
 

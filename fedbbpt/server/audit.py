@@ -1,0 +1,41 @@
+"""What the coordinator records about its clients, in an audit log that nobody can change without detection.
+
+Most records are written before what they are about is stored, so that nothing happens without one. After a crash, or
+if the disk was full in between, the same thing may be recorded twice.
+"""
+
+import logging
+from typing import Any, Protocol
+
+from fedbbpt.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+
+class Audit(Protocol):
+    """Appends a record to a log, and is durable when it returns. `host.audit.AuditLog.append` is one."""
+
+    def __call__(self, kind: str, client: str, **fields: Any) -> None:
+        """Appends a record of this kind about a client; "" if it is about the run. Raises StoreError."""
+        ...
+
+
+def no_audit(kind: str, client: str, **fields: Any) -> None:
+    """Records nothing: the coordinator keeps no log."""
+
+
+def of_run(audit: Audit, run_id: str) -> Audit:
+    """Returns the audit of one run: each of its records names the run."""
+
+    def record(kind: str, client: str, **fields: Any) -> None:
+        audit(kind, client, run=run_id, **fields)
+
+    return record
+
+
+def record_refusal(audit: Audit, client: str, error: Exception, **fields: Any) -> None:
+    """Records that a client was refused with `error`. Only logs a warning if it cannot be written."""
+    try:
+        audit("refusal", client, status=type(error).__name__, reason=str(error)[:300], **fields)
+    except StoreError as problem:
+        log.warning("a refusal could not be recorded: %s", problem)
