@@ -5,19 +5,19 @@ if the disk was full in between, the same thing may be recorded twice.
 """
 
 import logging
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from fedbbpt.errors import StoreError
 
 log = logging.getLogger(__name__)
 
 
-class Audit(Protocol):
-    """Appends a record to a log, and is durable when it returns. `host.audit.AuditLog.append` is one."""
+Audit: TypeAlias = Callable[..., None]
+"""Appends a record, `(kind, client, **fields)`, which is durable when it returns: `host.audit.AuditLog.append`.
 
-    def __call__(self, kind: str, client: str, **fields: Any) -> None:
-        """Appends a record of this kind about a client; "" if it is about the run. Raises StoreError."""
-        ...
+The client is "" if the record is about the run. Raises StoreError.
+"""
 
 
 def no_audit(kind: str, client: str, **fields: Any) -> None:

@@ -5,7 +5,7 @@ of a sentence encoder, so that a candidate costs one embedding for each class, w
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from fedbbpt.bench.attack.attacks import ATTACKS
 from fedbbpt.bench.attack.liars import LyingCrew, with_liars
 from fedbbpt.bench.methods.grid import digest_of, sample_test_examples
 from fedbbpt.bench.methods.search import accuracies
-from fedbbpt.federation.crew import LocalCrew
+from fedbbpt.federation.crew import Crew, CrewPlan, LocalCrew
 from fedbbpt.federation.simulation import simulate
 from fedbbpt.federation.splits import prepare
 from fedbbpt.interfaces import Ptm
@@ -106,7 +106,8 @@ class AttackGrid:
 def measure(cell: Cell, ptm: Ptm) -> Record:
     """Runs a cell. All but its seconds is deterministic. Raises InvalidData, InvalidJob, InvalidInput."""
     started = time.monotonic()
-    splits, crew = prepare(cell.job).completed_by(ptm), partial(LocalCrew)
+    splits = prepare(cell.job).completed_by(ptm)
+    crew: Callable[[CrewPlan, Ptm], Crew] = LocalCrew
     test = sample_test_examples(splits.test, TEST_EXAMPLES)
     subject = splits
     if cell.liars:
