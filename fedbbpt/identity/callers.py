@@ -8,7 +8,7 @@ from fedbbpt.identity.roles import EVERY, Role, roles_of
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and what the caller may do."""
+    """The party that makes a call, and its roles."""
 
     name: str
     """The name in its token or certificate, which is its only client id; empty: it may take any."""
