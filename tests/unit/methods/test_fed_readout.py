@@ -1,6 +1,5 @@
 """fed-readout in a simulated run: the pooled fit, from one pass over the examples."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,9 +155,6 @@ class Broken(LocalPtm):
     def score(self, examples_id: str, prompts: Prompts) -> Scored:
         scored = super().score(examples_id, prompts)
         return replace(scored, answer=np.where(np.array(self._broken[examples_id])[:, None], np.nan, scored.answer))
-
-    def score_all(self, calls: Sequence[tuple[str, Prompts]]) -> list[Scored]:
-        return [self.score(*call) for call in calls]
 
 
 def test_training_examples_without_finite_scores_are_as_if_they_were_absent(data: Path) -> None:
