@@ -60,8 +60,10 @@ LIMITS = {
     "fedbbpt.ptm.v1.Task.template": Limit(length=2 * MAX_TASK_CHARACTERS),
     "fedbbpt.ptm.v1.Task.classes": Limit(2 * MAX_CLASSES, 2 * MAX_TASK_CHARACTERS),
     "fedbbpt.ptm.v1.ExampleSet.examples": Limit(2 * MAX_EXAMPLES),
-    "fedbbpt.ptm.v1.Example.text": Limit(length=MAX_MESSAGE_BYTES),  # truncated, whatever its length
-    "fedbbpt.ptm.v1.Example.text_pair": Limit(length=MAX_MESSAGE_BYTES),  # truncated, whatever its length
+    # By contract an unknown handle of any length is released: it is looked up, and nothing else.
+    "fedbbpt.ptm.v1.ReleaseRequest.examples_id": Limit(length=MAX_MESSAGE_BYTES),
+    "fedbbpt.ptm.v1.Example.text": Limit(length=2 * MAX_TEXT_CHARACTERS),
+    "fedbbpt.ptm.v1.Example.text_pair": Limit(length=2 * MAX_TEXT_CHARACTERS),
 }
 """The limits of the fields that need others than the default, by the field's full name.
 
