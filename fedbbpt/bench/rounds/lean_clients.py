@@ -14,7 +14,9 @@ from fedbbpt.bench.rounds.measuring import WARM_ROUNDS, Certificate
 from fedbbpt.bench.rounds.zero_compute import MEASURED, WEIGHT, arrays
 from fedbbpt.codecs import CODECS
 from fedbbpt.federation import assemble
+from fedbbpt.interfaces import Codec
 from fedbbpt.job.config import Job
+from fedbbpt.job.settings import run_settings
 from fedbbpt.secure.client import SecureClient
 from fedbbpt.secure.fixed_point import encoded
 from fedbbpt.secure.messages import FromClient
@@ -86,7 +88,8 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
 
 def templates(job: Job) -> Mapping[int, pb.TakePartRequest]:
     """Returns the updates of a job's clients by phase, in which only the id of the task is missing."""
-    return {pb.PHASE_UPDATE: _template(arrays(job)), pb.PHASE_EVALUATE: _template({})}
+    codec = CODECS[run_settings(job, "").codec]
+    return {pb.PHASE_UPDATE: _template(arrays(job), codec), pb.PHASE_EVALUATE: _template({}, codec)}
 
 
 def answer_to(task: pb.TaskId, updates: Mapping[int, pb.TakePartRequest]) -> pb.TakePartRequest:
@@ -97,7 +100,7 @@ def answer_to(task: pb.TaskId, updates: Mapping[int, pb.TakePartRequest]) -> pb.
     return request
 
 
-def _template(found: Arrays) -> pb.TakePartRequest:
-    update = Update(CODECS["float32"].encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
+def _template(found: Arrays, codec: Codec) -> pb.TakePartRequest:
+    update = Update(codec.encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
     task_id = TaskId("", 0, "", Phase.UPDATE)
     return pb.TakePartRequest(update=coordinator_messages.update_header("", task_id, update, bundle(update.arrays)[0]))
