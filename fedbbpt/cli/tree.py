@@ -232,7 +232,11 @@ TREE: Mapping[str, Node] = {
                 "ptm",
                 "Measure a PTM service next to loops written by hand with the same model, on this machine.",
             ),
-            "attack": Leaf("bench_attack", "attack", "Compare defences against clients that lie."),
+            "attack": Leaf(
+                "bench_attack",
+                "attack",
+                "Let some clients of a small federation lie, and compare the rules of cohort.robust.",
+            ),
             "data": Leaf(
                 "bench_data", "data", "Measure what more data is worth to members alone, together, and pooled."
             ),

@@ -52,9 +52,11 @@ def proxy_variable(host: str, environment: Mapping[str, str] = os.environ) -> st
 
 
 def _covers(entry: str, host: str) -> bool:
-    """Returns whether an entry of `no_proxy` covers a host: the host itself, a domain above it, or a network."""
+    """Returns whether an entry of `no_proxy` covers a host: the end of its name, or a network.
+
+    gRPC compares ends without regard to dots, so that `host` covers `localhost`.
+    """
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
     except ValueError:
-        entry, host = entry.lower().lstrip("."), host.lower()
-        return host == entry or host.endswith(f".{entry}")
+        return host.lower().endswith(entry.lower())

@@ -13,6 +13,8 @@ READS_THE_WALL_CLOCK = {
     "server/service.py": "the time of a report of trouble, for people",
     "ptm/models/openai/http.py": "Retry-After of HTTP may be a date",
     "host/audit.py": "the time of a record, for people",
+    "identity/authority.py": "invitations and certificates end at a date",
+    "identity/issuing.py": "invitations and certificates end at a date",
 }
 
 

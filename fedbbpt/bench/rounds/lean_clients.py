@@ -11,10 +11,10 @@ import numpy as np
 
 from fedbbpt.bench.rounds.barrier import CHANNEL_OPTIONS
 from fedbbpt.bench.rounds.measuring import WARM_ROUNDS, Certificate
-from fedbbpt.bench.rounds.zero_compute import MEASURED, WEIGHT, arrays
+from fedbbpt.bench.rounds.zero_compute import MEASURED, arrays, weight_of
 from fedbbpt.codecs import CODECS
+from fedbbpt.codecs.travelling import packed
 from fedbbpt.federation import assemble
-from fedbbpt.interfaces import Codec
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.secure.client import SecureClient
@@ -35,7 +35,7 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     target = address.replace("127.0.0.1", "localhost")
     updates = templates(job)
     found = {pb.PHASE_UPDATE: arrays(job), pb.PHASE_EVALUATE: {}}
-    vectors = {phase: encoded(Update(each, WEIGHT, MEASURED)) for phase, each in found.items()}
+    vectors = {phase: encoded(Update(each, weight_of(job), MEASURED)) for phase, each in found.items()}
 
     async def run() -> tuple[float, int]:
         begun, rounds = 0.0, 0
@@ -88,8 +88,7 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
 
 def templates(job: Job) -> Mapping[int, pb.TakePartRequest]:
     """Returns the updates of a job's clients by phase, in which only the id of the task is missing."""
-    codec = CODECS[run_settings(job, "").codec]
-    return {pb.PHASE_UPDATE: _template(arrays(job), codec), pb.PHASE_EVALUATE: _template({}, codec)}
+    return {pb.PHASE_UPDATE: _template(job, arrays(job)), pb.PHASE_EVALUATE: _template(job, {})}
 
 
 def answer_to(task: pb.TaskId, updates: Mapping[int, pb.TakePartRequest]) -> pb.TakePartRequest:
@@ -100,7 +99,9 @@ def answer_to(task: pb.TaskId, updates: Mapping[int, pb.TakePartRequest]) -> pb.
     return request
 
 
-def _template(found: Arrays, codec: Codec) -> pb.TakePartRequest:
-    update = Update(codec.encode(found, np.random.default_rng(0)), WEIGHT, MEASURED)
+def _template(job: Job, found: Arrays) -> pb.TakePartRequest:
+    codec = CODECS[run_settings(job, "").codec]
+    weight = weight_of(job)
+    update = Update(codec.encode(packed(found, weight, {}), np.random.default_rng(0)), weight, MEASURED)
     task_id = TaskId("", 0, "", Phase.UPDATE)
     return pb.TakePartRequest(update=coordinator_messages.update_header("", task_id, update, bundle(update.arrays)[0]))

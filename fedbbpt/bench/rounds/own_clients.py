@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from fedbbpt.bench.rounds.measuring import WARM_ROUNDS, Certificate
-from fedbbpt.bench.rounds.zero_compute import ZeroCompute, arrays
+from fedbbpt.bench.rounds.zero_compute import ZeroCompute, arrays, weight_of
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.remote import RemoteCoordinator
@@ -38,7 +38,7 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
     with connect(address, certificate.client) as channel:
         link = Observed(channel)
         settings = assemble.join(link, assemble.hello(name, keepsake.client_key(), 8))
-        client = ZeroCompute(arrays(job), job.space().dim)
+        client = ZeroCompute(arrays(job), job.space().dim, weight_of(job))
         secure = settings.secure_threshold is not None
         agent = Agent(client, client, CODECS[settings.codec], keepsake, settings.sampling, secure=secure)
         rounds = agent.run(link, lambda: None)

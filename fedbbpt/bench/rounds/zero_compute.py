@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.job.config import Job
-from fedbbpt.methods import server_half
+from fedbbpt.methods import server_half, told_settings
+from fedbbpt.methods.update_rules import Weight
 from fedbbpt.types import Array, Arrays, Measurement, Orders, Task, Truncation, Update
 
 METHODS: Mapping[str, Mapping[str, object]] = {
     "fed-cma": {"name": "fed-cma", "step": "ranks"},
     "newton": {"name": "fed-cma"},
-    "fed-readout": {"name": "fed-readout", "readout": {"ridges": [0.1]}},
+    "fed-readout": {"name": "fed-readout", "refit": False, "readout": {"ridges": [0.1]}},
     "fed-bpt": {"name": "fed-bpt"},
     "fed-bpt-ranks": {"name": "fed-bpt", "uplink": "ranks", "local_covariance": "diagonal"},
     "fed-bbpt": {"name": "fed-bbpt"},
@@ -27,7 +28,6 @@ With one ridge, the updates of a readout have the same shape in all rounds.
 """
 SUMMED = ("fed-cma", "newton", "fed-readout")
 """The methods that can use secure aggregation."""
-WEIGHT = 8.0
 MEASURED = Measurement(dev_loss_sum=4.0, dev_examples=8, dev_correct=5, queries=100)
 
 
@@ -51,15 +51,24 @@ def job_keys(method: str, dim: int, clients: int, rounds: int, aggregation: str 
 def arrays(job: Job) -> Arrays:
     """Returns arrays such as a client of this job sends."""
     half = server_half(job.definition(), job.method, job.space())
-    rng = np.random.default_rng(0)
+    rng, weight = np.random.default_rng(0), np.float32(weight_of(job))
     expected = half.expected(half.init(0))
-    return {name: _array(form, rng) for name, form in expected.items()}
+    found = {name: _array(form, rng, weight) for name, form in expected.items()}
+    if job.method.name == "fed-readout":  # its sums must fit each other, as zeros do
+        found = {name: np.zeros_like(array) for name, array in found.items()} | {"dev_weight": np.full(1, weight)}
+    return found
 
 
-def _array(form: tuple[int, ...] | Orders, rng: np.random.Generator) -> Array:
+def _array(form: tuple[int, ...] | Orders, rng: np.random.Generator, weight: np.float32) -> Array:
     if isinstance(form, Orders):
         return np.tile(np.arange(form.places, dtype=np.uint8), (form.rows, 1))
-    return rng.random(form, dtype=np.float32) * np.float32(WEIGHT)
+    return rng.random(form, dtype=np.float32) * weight
+
+
+def weight_of(job: Job) -> float:
+    """Returns the weight of the updates of a client with 8 examples."""
+    rules = job.definition().rules(told_settings(job.definition(), job.method))
+    return 1.0 if rules.weight is Weight.ONE else 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +77,13 @@ class ZeroCompute:
 
     arrays: Arrays
     dim: int
-    weight: float = WEIGHT
+    weight: float
     queries: int = 0
     truncation: Truncation | None = None
 
     def update(self, task: Task, private: Arrays) -> tuple[Update, Arrays]:
         """Returns the same update for each task."""
-        return Update(self.arrays, WEIGHT), private
+        return Update(self.arrays, self.weight), private
 
     def prompt(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         """Returns a prompt of zeros."""
