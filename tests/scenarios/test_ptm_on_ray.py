@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, rea
 
 TASK = TaskSpec("{prompt} {text}", ("a number", "a person", "a place"))
 EXAMPLES = Examples(tuple(f"who wrote book {n}" for n in range(40)))
-TOKENS = ("one tenant", "another tenant")
+TOKENS = ("one-tenant", "another-tenant")
 
 
 @dataclass(frozen=True)
