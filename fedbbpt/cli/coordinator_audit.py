@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.audit_summary import AuditSummary
 from fedbbpt.cli.terminal.console import out
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.audit import Anchor, read_audit
@@ -30,14 +31,14 @@ def audit(
 
     Example: fedbbpt coordinator audit audit.jsonl
     """
-    head, times = Anchor(), list[str]()
+    log = AuditSummary()
     clients: dict[str, Counter[str]] = {}
     stops, epsilon = 0, dict[str, float]()
     for record in read_audit(file, Anchor.parse(anchor) if anchor else None):
         if "client" not in record:
             fix = "the log of a coordinator; `fedbbpt ptm audit` reads this one"
             raise InvalidInput("the audit log of a PTM service", where=str(file), fix=fix)
-        head, times = Anchor(record["n"], record["hash"]), [*times[:1], record["time"]]
+        log.add(record)
         if record["client"]:
             clients.setdefault(record["client"], Counter())[record["kind"]] += 1
         elif record["kind"] == "privacy":
@@ -45,29 +46,17 @@ def audit(
         else:
             stops += record["kind"] == "stop"
     found = {
-        "records": head.count,
-        "first": times[0] if times else None,
-        "last": times[-1] if times else None,
-        "anchor": str(head) if head.count else None,
         "stops": stops,
         "epsilon": epsilon,
         "clients": {name: {kind: clients[name][kind] for kind in KINDS} for name in sorted(clients)},
     }
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
-    else:
-        _print(found, anchored=bool(anchor))
+        sys.stdout.write(json.dumps(log.shown() | found) + "\n")
+    elif log.show(anchored=bool(anchor)):
+        _print(found)
 
 
-def _print(found: dict[str, Any], *, anchored: bool) -> None:
-    if not found["records"]:
-        out.print("no records")
-        return
-    out.print(f"{found['records']:,} records, none changed or missing")
-    out.print("the anchor's record is among them" if anchored else "only an anchor detects that the last were cut off")
-    out.print(f"from {found['first']} to {found['last']}")
-    # On one line, so that it can be copied.
-    out.print(f"anchor {found['anchor']}", soft_wrap=True)
+def _print(found: dict[str, Any]) -> None:
     if found["stops"]:
         out.print(f"stopped {found['stops']} times")
     for run, epsilon in found["epsilon"].items():

@@ -6,12 +6,13 @@ import secrets
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.audit_summary import AuditSummary
 from fedbbpt.cli.terminal.console import out
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.audit import Anchor, Record, read_audit
@@ -80,48 +81,31 @@ def audit(
 
     Example: fedbbpt ptm audit audit.jsonl
     """
-    head, first, last = Anchor(), "", ""
+    log = AuditSummary()
     sums: dict[str, Sums] = {}
     for record in read_audit(file, Anchor.parse(anchor) if anchor else None):
         if "tenant" not in record:
             fix = "the log of a PTM service; `fedbbpt coordinator audit` reads this one"
             raise InvalidInput("the audit log of a coordinator", where=str(file), fix=fix)
         sums.setdefault(record["tenant"], Sums()).add(record)
-        head, first, last = Anchor(record["n"], record["hash"]), first or record["time"], record["time"]
+        log.add(record)
     if tenant:
         if tenant not in sums:
             fix = f"one of {', '.join(sorted(sums))}" if sums else "a log with records"
             raise InvalidInput(f"no record of {tenant!r}", where="--tenant", fix=fix)
         sums = {tenant: sums[tenant]}
-    found = {
-        "records": head.count,
-        "first": first or None,
-        "last": last or None,
-        "anchor": str(head) if head.count else None,
-        "tenants": {name: sums[name].shown() for name in sorted(sums)},
-    }
+    tenants = {name: sums[name].shown() for name in sorted(sums)}
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
-    else:
-        _print(found, anchored=bool(anchor))
+        sys.stdout.write(json.dumps(log.shown() | {"tenants": tenants}) + "\n")
+    elif log.show(anchored=bool(anchor)):
+        _print(tenants)
 
 
-def _print(found: dict[str, Any], *, anchored: bool) -> None:
-    if not found["records"]:
-        out.print("no records")
-        return
-    out.print(f"{found['records']:,} records, none changed or missing")
-    if anchored:
-        out.print("the anchor's record is among them")
-    else:
-        out.print("only an anchor detects that the last were cut off")
-    out.print(f"from {found['first']} to {found['last']}")
-    # On one line, so that it can be copied.
-    out.print(f"anchor {found['anchor']}", soft_wrap=True)
+def _print(tenants: dict[str, dict[str, int]]) -> None:
     table = Table(box=None)
     table.add_column("tenant")
     for name in ("calls", "queries", "cached", "tokens", "cost (micros)", "label tokens"):
         table.add_column(name, justify="right")
-    for name, shown in found["tenants"].items():
+    for name, shown in tenants.items():
         table.add_row(name or "(in process)", *(f"{value:,}" for key, value in shown.items() if key != "records"))
     out.print(table)

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, TypeAlias
 
-from fedbbpt.errors import AuditBroken, FedbbptError, InvalidInput, StoreError, StoreFull, StoreLocked
+from fedbbpt.errors import AuditBroken, InvalidInput, StoreError, StoreFull, StoreLocked
 from fedbbpt.host.files import sync_folder
 
 log = logging.getLogger(__name__)
@@ -191,13 +191,6 @@ class AuditLog:
                 raise _store_error(error, self._path) from None
             self._follow(record, self._size + len(line))
 
-    def record_refusal(self, subject: str, error: FedbbptError, **fields: Any) -> None:
-        """Appends a record that a call was refused with `error`. Only logs a warning if it cannot be written."""
-        try:
-            self.append("refusal", subject, status=type(error).__name__, **fields)
-        except StoreError as problem:
-            log.warning("a refusal could not be recorded: %s", problem)
-
     def _follow(self, record: Record, size: int) -> None:
         self.head = Anchor(record["n"], record["hash"])
         self._size, self._torn = size, False
@@ -233,3 +226,11 @@ def _store_error(error: OSError, path: Path) -> StoreError:
     if error.errno in DISK_FULL:
         return StoreFull("the disk is full", where=str(path), fix="free some space")
     return StoreError(error.strerror or str(error), where=str(path), fix="a writable place")
+
+
+def record_refusal(append: Callable[..., None], subject: str, error: Exception, **fields: Any) -> None:
+    """Records with `append` that a call was refused with `error`. Only logs a warning if it cannot be written."""
+    try:
+        append("refusal", subject, status=type(error).__name__, **fields)
+    except StoreError as problem:
+        log.warning("a refusal could not be recorded: %s", problem)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.errors import BudgetSpent, InvalidInput, InvalidTensor, MessageTooLarge, StoreError
-from fedbbpt.host.audit import AuditLog, Record, read_audit
+from fedbbpt.host.audit import AuditLog, Record, read_audit, record_refusal
 from fedbbpt.interfaces import Backend
 from fedbbpt.limits import ENVELOPE_BYTES
 from fedbbpt.ptm.registration import Registration
@@ -237,8 +237,13 @@ class Engine:
             charged_queries = min(charged_queries, scoring.known_queries)
             reservation = state.account.reserve(scoring.queries - charged_queries, scoring.tokens, self._clock())
         except BudgetSpent as error:
-            self._audit.record_refusal(
-                tenant.name, error, task=registered.task_id, examples=registered.id, prompts=prompts_digest
+            record_refusal(
+                self._audit.append,
+                tenant.name,
+                error,
+                task=registered.task_id,
+                examples=registered.id,
+                prompts=prompts_digest,
             )
             raise
         return ScoreCall(scoring, state, reservation, prompts_digest, charged_queries)

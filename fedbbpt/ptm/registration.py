@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, StoreError
-from fedbbpt.host.audit import AuditLog
+from fedbbpt.host.audit import AuditLog, record_refusal
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.tenants import policy
 from fedbbpt.ptm.tenants.handles import RegisteredExamples
@@ -34,7 +34,7 @@ class Registration:
         try:
             spent = state.account.spend_label_tokens(self._columns(task))
         except BudgetSpent as error:
-            self._audit.record_refusal(state.tenant.name, error, task=task_id)
+            record_refusal(self._audit.append, state.tenant.name, error, task=task_id)
             raise
         if spent:
             try:
@@ -83,7 +83,7 @@ class Registration:
                 read = [self._backend.identity(row) for row in rows]
                 state.labels.enter(columns, policy.Row.of(task, examples.examples, read), classes)
             except PolicyForbids as error:
-                self._audit.record_refusal(state.tenant.name, error, task=task_id, examples=examples_id)
+                record_refusal(self._audit.append, state.tenant.name, error, task=task_id, examples=examples_id)
                 raise
         registered = RegisteredExamples(
             examples_id, task_id, task, rows, row_digests, examples.labels, tokens, _truncation(rows)

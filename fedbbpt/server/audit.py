@@ -4,14 +4,8 @@ Most records are written before what they are about is stored, so that nothing h
 if the disk was full in between, the same thing may be recorded twice.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias
-
-from fedbbpt.errors import StoreError
-
-log = logging.getLogger(__name__)
-
 
 Audit: TypeAlias = Callable[..., None]
 """Appends a record, `(kind, client, **fields)`, which is durable when it returns: `host.audit.AuditLog.append`.
@@ -31,11 +25,3 @@ def of_run(audit: Audit, run_id: str) -> Audit:
         audit(kind, client, run=run_id, **fields)
 
     return record
-
-
-def record_refusal(audit: Audit, client: str, error: Exception, **fields: Any) -> None:
-    """Records that a client was refused with `error`. Only logs a warning if it cannot be written."""
-    try:
-        audit("refusal", client, status=type(error).__name__, reason=str(error)[:300], **fields)
-    except StoreError as problem:
-        log.warning("a refusal could not be recorded: %s", problem)

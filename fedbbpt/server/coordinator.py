@@ -36,6 +36,7 @@ from fedbbpt.errors import (
     UnknownRound,
     UnknownRun,
 )
+from fedbbpt.host.audit import record_refusal
 from fedbbpt.host.printable import printable
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
 from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_STATUS_CHARACTERS
@@ -48,7 +49,7 @@ from fedbbpt.secure import fixed_point
 from fedbbpt.secure.messages import FromClient, Keys, Masked, Waiting
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
-from fedbbpt.server.audit import Audit, no_audit, record_refusal
+from fedbbpt.server.audit import Audit, no_audit
 from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, check_name, decode_update, keeps_ranges, updates_add
 from fedbbpt.server.claims import check_claims, known
@@ -102,6 +103,9 @@ from fedbbpt.types import (
 )
 
 log = logging.getLogger(__name__)
+
+MAX_REASON_CHARACTERS = 300
+"""What the audit log keeps of the reason of a refusal."""
 
 STORE_RETRY_SECONDS = 1.0
 
@@ -235,7 +239,7 @@ class Coordinator:
             try:
                 member = self._joining(hello, known, entering)
             except Exception as error:
-                record_refusal(self._audit, hello.client_id[:MAX_CLIENT_ID_CHARACTERS], error)
+                record_refusal(self._audit, hello.client_id[:MAX_CLIENT_ID_CHARACTERS], error, reason=_reason(error))
                 answers.append(error)
             else:
                 joining[hello.client_id] = member
@@ -540,15 +544,16 @@ class Coordinator:
         assert self.secure is not None, "secure aggregation"
         if (total := self.secure.total) is not None:
             return fixed_point.decoded(total.values, self._layout())[0]
-        stored = lambda: self._store.updates(range(self._round.number, self._round.number + 1))  # noqa: E731
-        vectors = [each.arrays[fixed_point.VALUES].view(np.uint64) for each in self._decoded.counted(keys, stored)]
+        number = self._round.number
+        counted = self._decoded.counted(keys, lambda: self._store.updates(range(number, number + 1)))
+        vectors = [each.arrays[fixed_point.VALUES].view(np.uint64) for each in counted]
         return fixed_point.decoded(fixed_point.summed(vectors), self._layout())[0]
 
     def _refused(self, session: str, error: FedbbptError, now: float) -> None:
         """Lets the round go on without a client whose update is invalid, until it sends another one."""
         client_id = self._sessions.client(session)
         log.warning("round %d: an update of client %s is refused: %s", self._round.number, client_id, error)
-        record_refusal(self._audit, client_id, error, round=self._round.number)
+        record_refusal(self._audit, client_id, error, reason=_reason(error), round=self._round.number)
         self._silent[client_id] = now + self._cohort.deadline_seconds
         self._excuse()
 
@@ -1031,3 +1036,8 @@ class Coordinator:
     def finalists(self) -> tuple[Result, ...]:
         """The best prompts so far, best first: one, or several if rounds measure on samples of the dev examples."""
         return self._store.snapshot.finalists if self._store.snapshot else ()
+
+
+def _reason(error: Exception) -> str:
+    """Returns why a client was refused, as the audit log keeps it."""
+    return str(error)[:MAX_REASON_CHARACTERS]

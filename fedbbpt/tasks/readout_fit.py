@@ -45,7 +45,7 @@ SMALL_RIDGE = 1e-3
 CONSTANT = 1e-10
 """A column whose variance is a smaller share of its mean square has one value, up to rounding. It is not used."""
 STEP, MOMENTUM = 4.0, 0.5
-"""Of the descent along gradients with noise: the length of a step times the square of the clip norm, and the share of
+"""For the descent along noisy gradients: the length of a step times the square of the clip norm, and the share of
 the last move in the next. The best of 1 to 6 and 0 to 0.9 on TREC with MiniLM, over 20 and 40 rounds."""
 CURVATURE = 0.1
 """The typical second derivative of the cross-entropy. It makes the search's variables alike, whatever the ridge."""

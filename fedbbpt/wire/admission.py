@@ -14,10 +14,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from fedbbpt.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from fedbbpt.errors import Overloaded
 from fedbbpt.identity.callers import check_role
 from fedbbpt.identity.roles import Role, is_open
 from fedbbpt.wire.interceptors import Context, Continuation, Handler, behaviour_of, responses
+from fedbbpt.wire.only_message import only_message
 from fedbbpt.wire.request_limits import parsed
 
 
@@ -78,14 +79,7 @@ class _CallerLoad:
     async def receive(self, requests: AsyncIterator[bytes]) -> bytes:
         """Returns the request's only message. Raises DeadlineExceeded, InvalidRequest."""
         async with self._arriving:
-            try:
-                found = await asyncio.wait_for(anext(requests, None), self._limits.seconds)
-            except TimeoutError:
-                what = f"no message within {self._limits.seconds:g} seconds"
-                raise DeadlineExceeded(what, where="request", fix="a faster connection, or a smaller message") from None
-        if found is None:
-            raise InvalidRequest("no message", where="request", fix="one message")
-        return found
+            return await only_message(requests, self._limits.seconds)
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor, Generic[C]):

@@ -14,8 +14,9 @@ from typing import Any
 
 import grpc
 
-from fedbbpt.errors import DeadlineExceeded, FedbbptError, InvalidRequest, MessageTooLarge, Overloaded, WrongService
+from fedbbpt.errors import FedbbptError, MessageTooLarge, Overloaded, WrongService
 from fedbbpt.limits import MAX_STRANGER_BYTES
+from fedbbpt.wire.only_message import only_message
 from fedbbpt.wire.request_limits import parsed
 
 _SITE_BITS = 64
@@ -131,13 +132,7 @@ class Strangers:
 
     async def _receive(self, requests: AsyncIterator[bytes]) -> bytes:
         """Returns the bytes of the only message. Raises DeadlineExceeded, InvalidRequest, MessageTooLarge."""
-        try:
-            found = await asyncio.wait_for(anext(requests, None), self._limits.seconds)
-        except TimeoutError:
-            what = f"no message within {self._limits.seconds:g} seconds"
-            raise DeadlineExceeded(what, where="request", fix="a faster connection") from None
-        if found is None:
-            raise InvalidRequest("no message", where="request", fix="one message")
+        found = await only_message(requests, self._limits.seconds)
         if len(found) > MAX_STRANGER_BYTES:
             what = f"{len(found):,} bytes without a token"
             raise MessageTooLarge(what, where="request", fix=f"at most {MAX_STRANGER_BYTES:,} bytes")

@@ -18,7 +18,7 @@ from tests.robustness.test_coordinator_crash import CLIENTS, RECORD, Federation,
 
 METHODS = ("fedavg-bbt", "fed-bbpt")
 TURNS = [("anna", True), ("clara", False), ("berta", True), ("anna", True), ("berta", True), ("clara", True)]
-"""Who is next, and whether the client also answers: clara takes a task, and answers it after some rounds."""
+"""The clients in their order, and whether each answers its task at once. Clara answers hers some rounds later."""
 
 
 class AsyncFederation(Federation):

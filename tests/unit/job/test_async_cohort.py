@@ -1,4 +1,4 @@
-"""Which jobs may have asynchronous rounds, and what their rounds wait for."""
+"""Jobs with asynchronous rounds: those that are refused, and how many updates a round waits for."""
 
 import pytest
 
