@@ -16,7 +16,7 @@ from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.v1 import ptm_pb2
 from fedbbpt.v1 import coordinator_pb2, run_pb2
 from fedbbpt.wire.channel import connect
-from tests.scenarios.test_operators import Hub, hub  # noqa: F401  # a fixture
+from tests.hub import Hub
 
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
@@ -67,7 +67,7 @@ def check(channel: grpc.Channel, role: Role, rpcs: list[MethodDescriptor]) -> No
 
 
 @pytest.mark.parametrize("role", Role)
-def test_a_coordinator_lets_each_role_make_its_calls_and_no_others(hub: Hub, role: Role) -> None:  # noqa: F811
+def test_a_coordinator_lets_each_role_make_its_calls_and_no_others(hub: Hub, role: Role) -> None:
     with hub.channel("client-0000" if role is Role.CLIENT else role) as channel:
         check(channel, role, COORDINATOR)
 
@@ -80,7 +80,7 @@ def test_a_ptm_service_lets_each_role_make_its_calls_and_no_others(ptm_servers: 
         check(channel, role, PTM)
 
 
-def test_strangers_may_ask_for_health_and_nothing_else(hub: Hub, ptm_servers: Any) -> None:  # noqa: F811
+def test_strangers_may_ask_for_health_and_nothing_else(hub: Hub, ptm_servers: Any) -> None:
     tenants = Tenants.of_tokens([Token("north", Role.CLIENT, token_digest("token"))])
     port = ptm_servers.start(Engine(Fake(), time.monotonic, tenants=tenants), tenants=tenants)
     for address, rpcs in ((f"127.0.0.1:{hub.serving.port}", COORDINATOR), (f"127.0.0.1:{port}", PTM)):
