@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.client.asking import Progress, PromptScorer
+from fedbbpt.tasks.intervals import accuracy_interval
 from fedbbpt.tasks.judgement import Judgement, judge
-from fedbbpt.tasks.metrics import Confusion, accuracy, confusion, wilson_interval
+from fedbbpt.tasks.metrics import Confusion, accuracy, confusion
 from fedbbpt.types import LabelledExamples, Output, Scores
 
 
@@ -28,7 +29,7 @@ class Measured:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the accuracy (Wilson), for examples drawn at random; None without an accuracy."""
-        return None if self.accuracy is None else wilson_interval(round(self.accuracy * self.queries), self.queries)
+        return None if self.accuracy is None else accuracy_interval(round(self.accuracy * self.queries), self.queries)
 
     @staticmethod
     def of(judgement: Judgement) -> "Measured":

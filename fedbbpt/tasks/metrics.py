@@ -1,6 +1,5 @@
-"""Metrics of a classifier's answers: the confusion matrix, figures for each class, and the interval of an accuracy."""
+"""Metrics of a classifier's answers: the confusion matrix, and figures for each class."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +7,6 @@ import numpy.typing as npt
 
 Confusion = npt.NDArray[np.int64]
 """Examples by true class and predicted class, `[K, K + 1]`. The last column counts examples without a prediction."""
-
-CONFIDENCE_Z = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution, for intervals of 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +54,6 @@ def macro_f1(counts: Confusion) -> float:
     """Returns the mean F1 over the classes that occur among the examples or the predictions."""
     known = [metrics.f1 for metrics in by_class(counts) if metrics.f1 is not None]
     return sum(known) / len(known)
-
-
-def wilson_interval(right: int, examples: int) -> tuple[float, float]:
-    """Returns the 95 % interval of an accuracy by Wilson's score method (1927), which stays within 0 and 1.
-
-    >>> low, high = wilson_interval(8, 10)
-    >>> f"{low:.4f} {high:.4f}"
-    '0.4902 0.9433'
-    """
-    share, ratio = right / examples, CONFIDENCE_Z**2 / examples
-    centre = (share + ratio / 2) / (1 + ratio)
-    half = CONFIDENCE_Z / (1 + ratio) * math.sqrt(share * (1 - share) / examples + ratio / (4 * examples))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _share(part: int, whole: int) -> float | None:

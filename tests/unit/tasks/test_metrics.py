@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedbbpt.tasks.metrics import accuracy, by_class, confusion, macro_f1, wilson_interval
+from fedbbpt.tasks.metrics import accuracy, by_class, confusion, macro_f1
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2])
 PREDICTED = np.array([0, 0, 0, 1, 1, 1, 0, -1])
@@ -29,18 +29,3 @@ def test_macro_f1_is_the_mean_over_the_classes_that_occur() -> None:
     assert macro_f1(confusion(LABELS, PREDICTED, 4)) == pytest.approx((3 / 4 + 2 / 3 + 0) / 3)
     # A class that is only predicted counts too: both F1 are 0.
     assert macro_f1(confusion(np.array([0]), np.array([1]), 3)) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("right", "examples", "low", "high"),
-    [
-        # Newcombe (1998), Statistics in Medicine 17, table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (20, 20, 0.8389, 1.0000),
-    ],
-)
-def test_wilson_intervals_are_those_in_the_literature(right: int, examples: int, low: float, high: float) -> None:
-    assert wilson_interval(right, examples) == pytest.approx((low, high), abs=5e-5)
