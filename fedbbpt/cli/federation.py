@@ -20,7 +20,7 @@ from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show, warned
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model_options import ModelOptions
-from fedbbpt.cli.terminal.run_tables import results, shares
+from fedbbpt.cli.terminal.run_tables import accuracies, results, shares
 from fedbbpt.cli.terminal.run_view import RunView
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import InvalidInput
@@ -254,6 +254,7 @@ def _finish(
     if as_json:
         show(finished.summary(), as_json=True)
         return
+    out.print(accuracies(finished.comparison))
     out.print(results(finished))
     out.print(f"{folder}/ holds the prompt, its card, the summary and the metrics. Try it:", style="dim")
     given = '--text "..."' if splits.test.examples.kind is ExampleKind.TEXTS else "--images FILE.npz"

@@ -163,7 +163,7 @@ def _record(found: WordingComparison, labels: Sequence[str]) -> dict[str, Any]:
                 "accuracy": one.measured.accuracy,
                 "loss": one.measured.loss,
                 "accuracy_fitted": one.fitted,
-                "queries": one.measured.queries,
+                "queries": one.measured.examples,
             }
             for one in found.tried
         ],
@@ -202,7 +202,7 @@ def _print(found: WordingComparison, jobs_own: TaskSpec) -> None:
 def _figures(one: Tried) -> list[str]:
     accuracy, loss = one.measured.accuracy, one.measured.loss
     shares = ["-" if share is None else f"{share:.3f}" for share in (one.fitted, accuracy, loss)]
-    return [*shares, f"{one.measured.queries:,}"]
+    return [*shares, f"{one.measured.examples:,}"]
 
 
 def _reasons(found: WordingComparison) -> dict[str, int]:

@@ -1,13 +1,13 @@
 """Measures a run's result on test examples, next to the baselines that it has to beat."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.client.asking import PROGRESS_ROWS, Progress, PromptScorer
-from fedbbpt.federation.evaluation import Measured
+from fedbbpt.federation.evaluation import Gain, Measured, evaluate
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.prompts.readout import ReadoutSpace
@@ -17,6 +17,15 @@ from fedbbpt.tasks.readout import scores as read_out
 from fedbbpt.tasks.readout_fit import RIDGES, fit_readout
 from fedbbpt.types import LabelledExamples, Scores, TaskSpec
 from fedbbpt.types.examples import concatenate
+
+TITLES = {
+    "no_prompt": "no prompt",
+    "start": "where the search began",
+    "offsets": "offsets, no prompt",
+    "prompt": "tuned prompt and offsets",
+    "readout": "readout, no prompt",
+}
+"""What a table calls the conditions of a comparison, apart from the result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,33 @@ class Comparison:
     """The run's result."""
     queries: int = field(compare=False)
     """The queries of all measurements together."""
+
+    @property
+    def conditions(self) -> dict[str, Measured]:
+        """All measurements by a short name, the result last."""
+        named = {
+            "no_prompt": self.without,
+            "start": self.start,
+            "offsets": self.offsets,
+            "prompt": self.prompt,
+            "readout": self.readout,
+            "result": self.tuned,
+        }
+        return {name: measured for name, measured in named.items() if measured is not None}
+
+    @property
+    def title(self) -> str:
+        """What a table calls the result."""
+        if self.readout is None:
+            return "tuned prompt"
+        return "the federation's readout" if self.prompt is None else "tuned prompt and readout"
+
+    @property
+    def gains(self) -> dict[str, Gain | None]:
+        """What the result gains over each other condition, by its name; None if the PTM gives losses only."""
+        found = {name: self.tuned.gain_over(measured) for name, measured in self.conditions.items()}
+        del found["result"]
+        return found
 
     @property
     def controls(self) -> dict[str, Measured]:
@@ -108,11 +144,11 @@ def compare(
         return _WithReadout(ptm, task, space, z, progress).compare(data, ridges)
     prompted = PromptScorer(ptm, task, space)
     plain = PromptScorer(ptm, task, NoPrompt(space.prompt_tokens))
-    start, tuned, test = np.zeros_like(z)[None], z[None], data.test
+    test, classes = data.test, len(task.classes)
     if not prompted.card.output.scores:
         if space.offsets:
             require_scores(prompted.card.output, "a prompt with offsets")
-        without, offsets = Measured.of(plain.judge(test, NoPrompt.Z, progress)), None
+        without, offsets = evaluate(plain, NoPrompt.Z[0], test, classes, progress), None
     else:
         scores, train_scores = (plain.scores(part, NoPrompt.Z, progress)[0] for part in (test, data.train))
         without = Measured.of_scores(scores[None], test)
@@ -120,20 +156,17 @@ def compare(
     return Comparison(
         without=without,
         offsets=offsets,
-        start=Measured.of(prompted.judge(test, start, progress)),
-        tuned=Measured.of(prompted.judge(test, tuned, progress)),
+        start=evaluate(prompted, np.zeros_like(z), test, classes, progress),
+        tuned=evaluate(prompted, z, test, classes, progress),
         queries=prompted.queries + plain.queries,
     )
 
 
 def _with_offsets(train_scores: Scores, train: LabelledExamples, scores: Scores, test: LabelledExamples) -> Measured:
-    """The measurement of class scores `[B, K]` with offsets, which the training examples choose.
-
-    Its number of queries is that of the examples that the offsets were fitted on.
-    """
+    """The measurement of class scores `[B, K]` with offsets, which the training examples choose."""
     usable = np.isfinite(train_scores).all(axis=1)
     offsets = choose_offsets(train_scores[usable], train.labels[usable]).astype(np.float32)
-    return replace(Measured.of_scores((scores + offsets)[None], test), queries=len(train))
+    return Measured.of_scores((scores + offsets)[None], test)
 
 
 class _WithReadout:
@@ -223,8 +256,7 @@ class _WithReadout:
             refit=data.refit,
         )
         found = read_out(columns[:, : self._fixed], readout[None]).astype(np.float32)
-        queries = len(data.train) + data.refit * len(data.dev)
-        return replace(Measured.of_scores(found, data.test), queries=queries)
+        return Measured.of_scores(found, data.test)
 
     def _result(self, parts: Sequence[Scores]) -> Scores:
         """The class scores `[1, B, K]` of the run's result, computed as `PromptScorer.ask` does."""

@@ -12,6 +12,7 @@ from fedbbpt.client.asking import Progress
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.comparison import Comparison, Data, compare
+from fedbbpt.federation.evaluation import Gain
 from fedbbpt.federation.privacy_statement import PrivacyStatement, statement
 from fedbbpt.federation.prompt_file import PromptCard, write_prompt
 from fedbbpt.federation.splits import Splits
@@ -27,6 +28,8 @@ from fedbbpt.types.examples import concatenate
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
 """A line of JSON for each round."""
+ANSWERS = "test_answers.jsonl"
+"""A line of JSON for each test example: its label, and the label that each condition gave it."""
 PROMPT = "prompt.safetensors"
 STORE = "run.db"
 """The coordinator's database."""
@@ -114,6 +117,7 @@ class FinishedRun:
             "accuracy_start": compared.start and compared.start.accuracy,
             "accuracy_prompt_only": compared.prompt and compared.prompt.accuracy,
             "accuracy_after": compared.tuned.accuracy,
+            **gains_record(compared),
             "loss_before": compared.without.loss,
             "loss_after": compared.tuned.loss,
             "dev_accuracy": self.result.measured.dev_accuracy,
@@ -137,16 +141,56 @@ class FinishedRun:
         return statement(self.job.privacy, self.reports[-1].epsilon if self.reports else None)
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Writes the prompt, the metrics and, last, the summary, which marks the run as finished."""
+        """Writes the prompt, the metrics, the answers and, last, the summary, which marks the run as finished."""
         folder = Path(path)
         write_prompt(folder / PROMPT, self.result.z, self.card())
         atomic_write(folder / METRICS, "".join(map(metrics_line, self.reports)))
+        if lines := answer_lines(self.comparison, self.job.task.labels):
+            atomic_write(folder / ANSWERS, lines)
         atomic_write(folder / SUMMARY, json_text(self.summary(), indent=2) + "\n")
 
 
 def of_privacy(stated: PrivacyStatement | None) -> dict[str, Any]:
     """Returns the entry of a summary about privacy; none for a run without noise."""
     return {} if stated is None else {"privacy": stated.model_dump()}
+
+
+def answer_lines(compared: Comparison, labels: Sequence[str]) -> str:
+    """Returns the lines of a run's test answers; "" if the PTM gives losses only."""
+    answers = {name: one.answers for name, one in compared.conditions.items() if one.answers is not None}
+    if "result" not in answers:
+        return ""
+    named = {name: [labels[k] if k >= 0 else None for k in found.predicted] for name, found in answers.items()}
+    truth = [labels[k] for k in answers["result"].labels]
+    rows = (
+        {"label": label, **dict(zip(named, given, strict=True))}
+        for label, *given in zip(truth, *named.values(), strict=True)
+    )
+    return "".join(json_text(row) + "\n" for row in rows)
+
+
+def gains_record(compared: Comparison) -> dict[str, Any]:
+    """Returns the entries of a summary about the intervals of accuracies, and about what the result gains."""
+    return {
+        "test_examples": compared.tuned.examples,
+        "intervals_95": {name: _pair(measured.interval) for name, measured in compared.conditions.items()},
+        "gains": {name: gain and gain_record(gain) for name, gain in compared.gains.items()},
+    }
+
+
+def gain_record(gain: Gain) -> dict[str, Any]:
+    """Returns the figures of one gain for JSON."""
+    return {
+        "difference": gain.difference,
+        "interval_95": _pair(gain.interval),
+        "examples": gain.examples,
+        "only_result_right": gain.only_this,
+        "only_other_right": gain.only_other,
+    }
+
+
+def _pair(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
 
 
 def metrics_line(report: Report) -> str:

@@ -17,7 +17,7 @@ _CLASSES_SHOWN = 12
 def figures(measured: Measured, labels: Sequence[str]) -> dict[str, Any]:
     """Returns the figures of one measurement for --json."""
     found: dict[str, Any] = {
-        "examples": measured.queries,
+        "examples": measured.examples,
         "accuracy": measured.accuracy,
         "accuracy_interval_95": measured.interval,
         "loss": measured.loss,
@@ -40,7 +40,7 @@ def metrics_table(found: Mapping[str, Measured], labels: Sequence[str]) -> Table
     for name in found:
         table.add_column(name, justify="right")
     rows = list(found.values())
-    table.add_row("examples", *(f"{one.queries:,}" for one in rows))
+    table.add_row("examples", *(f"{one.examples:,}" for one in rows))
     table.add_row("accuracy", *(decimals(one.accuracy, 3) for one in rows))
     table.add_row("  95 % interval (Wilson)", *(_interval(one) for one in rows))
     table.add_row("macro-F1", *(decimals(macro_f1(c) if (c := one.confusion) is not None else None, 3) for one in rows))

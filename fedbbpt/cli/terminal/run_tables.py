@@ -1,13 +1,11 @@
 """The two tables of a run on this machine: the clients' examples before it, and the results after it."""
 
-from typing import TypeAlias
-
 import numpy as np
 from rich.table import Table
 
 from fedbbpt.cli.terminal.run_view import decimals, size
-from fedbbpt.federation.comparison import Comparison
-from fedbbpt.federation.evaluation import Measured
+from fedbbpt.federation.comparison import TITLES, Comparison
+from fedbbpt.federation.evaluation import Gain
 from fedbbpt.federation.run_folder import FinishedRun
 from fedbbpt.federation.splits import Splits
 
@@ -31,22 +29,34 @@ def shares(splits: Splits) -> Table:
     return table
 
 
+def accuracies(compared: Comparison) -> Table:
+    """Returns the accuracy of the result and of its controls, with what the result gains over each of them."""
+    table = Table(box=None, header_style="dim", caption_justify="left", caption_style="dim")
+    table.caption = "gain: the result minus this line, on the same examples, in points"
+    table.add_column(f"on {compared.tuned.examples:,} test examples")
+    for name in ("accuracy", "95 % interval", "gain", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    gains = compared.gains
+    for name, measured in compared.conditions.items():
+        gain = gains.get(name)
+        cells = (_percent(measured.accuracy), _range(measured.interval))
+        points = ("", "") if gain is None else (_points(gain.difference), _range(gain.interval, signed=True))
+        style = "bold green" if measured is compared.tuned else ""
+        table.add_row(TITLES.get(name, compared.title), *cells, *points, style=style)
+    return table
+
+
 def results(finished: FinishedRun) -> Table:
-    """Returns accuracy and loss on the test examples next to the controls, and what the run cost."""
+    """Returns what the result does not beat, its loss, and what the run cost."""
     summary, compared = finished.summary(), finished.comparison
-    table = Table(title="on the test examples", title_justify="left", show_header=False, box=None)
-    before, after = compared.without, compared.tuned
-    read_out = compared.readout is not None
-    for name, value in _with_readout(compared) if read_out else _without_readout(compared):
-        accuracy = None if value is None or value.accuracy is None else 100 * value.accuracy
-        gain = _gain(before, value) if read_out and value is not before else ""
-        style = "bold green" if value is after else ""
-        table.add_row(name, decimals(accuracy, 1, " %"), gain, style=style)
-    if not read_out and (gain := _gain(before, after)):
-        table.add_row("gained by tuning", gain)
+    table = Table(show_header=False, box=None)
     if better := _no_worse(compared):
         table.add_row("the result is no better than", ", ".join(better), style="yellow")
-    table.add_row("loss before and after", f"{decimals(before.loss, 3)} -> {decimals(after.loss, 3)}")
+    elif unsure := _uncertain(compared):
+        table.add_row("the lead may be chance over", ", ".join(unsure), style="yellow")
+    table.add_row(
+        "loss before and after", f"{decimals(compared.without.loss, 3)} -> {decimals(compared.tuned.loss, 3)}"
+    )
     table.add_row("queries of the federation", f"{summary['queries']:,}")
     table.add_row("bytes up, per client and round", size(summary["bytes_up_per_client_round"]))
     table.add_row("bytes down, per client and round", size(summary["bytes_down_per_client_round"]))
@@ -57,39 +67,24 @@ def results(finished: FinishedRun) -> Table:
     return table
 
 
-Step: TypeAlias = tuple[str, Measured | None]
+def gain_text(gain: Gain) -> str:
+    """Formats a gain for people: points, and their 95 % interval."""
+    return f"{_points(gain.difference)} points (95 % interval {_range(gain.interval, signed=True)})"
 
 
-def _without_readout(compared: Comparison) -> tuple[Step, ...]:
-    return (
-        ("accuracy before tuning, no prompt", compared.without),
-        ("accuracy of the prompt that the search began with", compared.start),
-        ("accuracy with one offset per class and no prompt", compared.offsets),
-        ("accuracy after tuning", compared.tuned),
-    )
+def _percent(share: float | None) -> str:
+    return decimals(None if share is None else 100 * share, 1, " %")
 
 
-def _with_readout(compared: Comparison) -> tuple[Step, ...]:
-    plain: tuple[Step, ...] = (
-        ("accuracy with no prompt", compared.without),
-        ("with one offset per class and no prompt", compared.offsets),
-    )
-    if compared.prompt is None:
-        together = ("with a readout fitted in one place", compared.readout)
-        return (*plain, together, ("with the federation's readout", compared.tuned))
-    return (
-        *plain,
-        ("with the prompt that the search began with", compared.start),
-        ("with the tuned prompt and offsets", compared.prompt),
-        ("with a readout and no prompt", compared.readout),
-        ("with the tuned prompt and a readout", compared.tuned),
-    )
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
 
 
-def _gain(before: Measured, after: Measured | None) -> str:
-    if after is None or before.accuracy is None or after.accuracy is None:
+def _range(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
+    if interval is None:
         return ""
-    return f"{100 * (after.accuracy - before.accuracy):+.1f} points"
+    low, high = (100 * bound for bound in interval)
+    return f"{low:+.1f} to {high:+.1f}" if signed else f"{low:.1f} to {high:.1f}"
 
 
 def _no_worse(compared: Comparison) -> list[str]:
@@ -100,3 +95,9 @@ def _no_worse(compared: Comparison) -> list[str]:
         for name, control in compared.controls.items()
         if after is not None and control.accuracy is not None and control.accuracy >= after
     ]
+
+
+def _uncertain(compared: Comparison) -> list[str]:
+    """The controls whose lead may be chance: the 95 % interval of the result's gain over them holds 0."""
+    gains = {name: compared.tuned.gain_over(control) for name, control in compared.controls.items()}
+    return [name for name, gain in gains.items() if gain is not None and gain.interval[0] <= 0 <= gain.interval[1]]

@@ -76,7 +76,7 @@ def test_simulate_predict_evaluate(run: CommandLine) -> None:
     (line,) = ended.out.splitlines()
     summary = json.loads(line)
     documented = re.findall(
-        r"^\| `(\w+)` \|", COMMANDS.partition("`summary.json`, which")[2].partition("A line")[0], re.M
+        r"^\| `(\w+)` \|", COMMANDS.partition("`summary.json`, which")[2].partition("An entry of")[0], re.M
     )
     assert list(summary) == [name for name in documented if name != "privacy"]  # only with a budget
     assert summary == json.loads(Path("out/summary.json").read_text())
@@ -106,8 +106,9 @@ def test_tables_for_people_fit_eighty_columns(run: CommandLine) -> None:
     assert ended.code == 0
     for words in (
         "training examples of client",
-        "accuracy before tuning",
-        "accuracy after tuning",
+        "offsets, no prompt",
+        "where the search began",
+        "95 % interval",
         "queries",
         "predict --prompt",
     ):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fedbbpt.tasks.intervals import difference_interval
 from tests.command_line import CommandLine, write_job
 
 
@@ -25,6 +26,21 @@ def test_a_prompt_and_the_model_without_one_are_told_apart(run: CommandLine) -> 
     assert both["condition"] == "with the prompt" and alone.pop("condition") == "without a prompt"
     assert both["without_a_prompt"] | {"warnings": both["warnings"]} == alone
     assert both["loss"] != alone["loss"]
+    gain = both["gain"]
+    assert gain["difference"] == pytest.approx(both["accuracy"] - alone["accuracy"])
+    assert gain["interval_95"] == list(difference_interval(gain["only_result_right"], gain["only_other_right"], 88))
+
+
+def test_controls_are_fitted_on_training_examples(run: CommandLine) -> None:
+    """The test examples and the training examples are the same here, so that the offsets' fit can be computed."""
+    ended = run(*PROMPT, "--data", "questions.csv", "--train", "questions.csv", "--json")
+    found = json.loads(ended.out)
+    assert found["test_examples"] == 88 and list(found["gains"]) == ["no_prompt", "start", "offsets"]
+    baseline = json.loads(run(*PROMPT, "--data", "questions.csv", "--baseline", "--json").out)
+    assert found["gains"]["no_prompt"] == baseline["gain"]
+    assert found["accuracy"] == baseline["accuracy"] and found["warnings"] == baseline["warnings"]
+    printed = run(*PROMPT, "--data", "questions.csv", "--train", "questions.csv").out
+    assert "offsets, no prompt" in printed and all(len(line.rstrip()) <= 80 for line in printed.splitlines())
 
 
 def test_figures_agree_with_the_confusion_matrix(run: CommandLine) -> None:
@@ -71,6 +87,7 @@ def test_the_tables_show_both_conditions_within_80_columns(run: CommandLine) -> 
     [
         (("evaluate",), "--prompt, --job: give a prompt or a job"),
         ((*PROMPT, "--job", "job.toml"), "give a prompt or a job, not both"),
+        (("evaluate", "--job", "job.toml", "--train", "questions.csv"), "--train: controls are compared with a prompt"),
         (PROMPT, "--data: no examples to measure the prompt on"),
     ],
 )

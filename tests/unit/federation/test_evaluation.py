@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from fedbbpt.client.asking import PromptScorer
-from fedbbpt.federation.evaluation import Measured, evaluate
+from fedbbpt.federation.evaluation import Answers, Measured, evaluate
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.tasks.criterion import cross_entropy
+from fedbbpt.tasks.intervals import difference_interval
 from fedbbpt.types import Examples, LabelledExamples, Output, Projection, ProjectionKind, TaskSpec
 from tests.tenants import local_ptm, ptm_of
 
@@ -33,7 +34,23 @@ def test_measured_has_accuracy_and_mean_cross_entropy() -> None:
     found = Measured.of_scores(scores, data)
     assert found.accuracy == pytest.approx(2 / 3)
     assert found.loss == pytest.approx(float(cross_entropy(scores, data.labels)[0]))
-    assert found.queries == 3
+    assert found.examples == 3
+
+
+def answered(right: list[bool]) -> Measured:
+    labels = np.zeros(len(right), np.int64)
+    return Measured(sum(right) / len(right), None, len(right), Answers(labels, np.where(right, 0, 1), 2))
+
+
+def test_a_gain_counts_the_examples_that_only_one_of_both_answers_right() -> None:
+    """Kills: an interval of two separate samples, which the examples that both answer right would widen."""
+    first = answered([True] * 60 + [True] * 12 + [False] * 4 + [False] * 24)
+    second = answered([True] * 60 + [False] * 12 + [True] * 4 + [False] * 24)
+    gain = first.gain_over(second)
+    assert gain is not None and (gain.only_this, gain.only_other, gain.examples) == (12, 4, 100)
+    assert gain.difference == pytest.approx(0.08)
+    assert gain.interval == difference_interval(12, 4, 100) and gain.interval[0] > 0
+    assert first.gain_over(Measured(None, 0.5, 100)) is None
 
 
 @pytest.mark.parametrize("output", list(Output))

@@ -9,9 +9,10 @@ import pytest
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import StoreMismatch
 from fedbbpt.federation.comparison import Comparison
-from fedbbpt.federation.evaluation import Measured
+from fedbbpt.federation.evaluation import Answers, Measured
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.federation.run_folder import (
+    ANSWERS,
     METRICS,
     PROMPT,
     SUMMARY,
@@ -24,6 +25,7 @@ from fedbbpt.federation.run_folder import (
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.ptm.models.fake import Fake
+from fedbbpt.tasks.intervals import accuracy_interval, difference_interval
 from fedbbpt.types import PtmIdentity, Report, Result
 
 JOB = Job.model_validate(
@@ -36,20 +38,34 @@ JOB = Job.model_validate(
 )
 FIRST = Report(0, 2, 0.7, 0.5, 0.65, queries=100, seconds=1.0, bytes_up=1000, bytes_down=3000)
 LAST = Report(1, 1, 0.6, 0.75, None, queries=10, seconds=0.5, bytes_up=200, bytes_down=600)
-COMPARISON = Comparison(
-    without=Measured(0.25, 1.5, 40),
-    offsets=Measured(0.625, 1.0, 8),
-    start=Measured(0.5, 1.25, 40),
-    tuned=Measured(0.75, 0.5, 40),
-    queries=128,
-)
+LABELS = np.arange(8) % 2
 
+
+def right(count: int, loss: float) -> Measured:
+    """The measurement of a prompt that answers the first `count` of 8 examples right."""
+    predicted = np.where(np.arange(8) < count, LABELS, 1 - LABELS)
+    return Measured(count / 8, loss, 8, Answers(LABELS, predicted, 2))
+
+
+COMPARISON = Comparison(
+    without=right(2, 1.5), offsets=right(5, 1.0), start=right(4, 1.25), tuned=right(6, 0.5), queries=128
+)
 WARNING = DataWarning("conflicting labels", 2, "2 examples")
 
 
 def outcome(*reports: Report) -> FinishedRun:
     result = Result(np.array([1.0, 2.0, 3.0], np.float32), LAST)
     return FinishedRun(JOB, Fake().describe(), 8, result, reports, COMPARISON, 12.34567, (WARNING,))
+
+
+def gain(only_result: int) -> dict[str, object]:
+    return {
+        "difference": only_result / 8,
+        "interval_95": list(difference_interval(only_result, 0, 8)),
+        "examples": 8,
+        "only_result_right": only_result,
+        "only_other_right": 0,
+    }
 
 
 def test_summary_has_the_documented_keys() -> None:
@@ -70,6 +86,14 @@ def test_summary_has_the_documented_keys() -> None:
         "accuracy_start": 0.5,
         "accuracy_prompt_only": None,
         "accuracy_after": 0.75,
+        "test_examples": 8,
+        "intervals_95": {
+            "no_prompt": list(accuracy_interval(2, 8)),
+            "start": list(accuracy_interval(4, 8)),
+            "offsets": list(accuracy_interval(5, 8)),
+            "result": list(accuracy_interval(6, 8)),
+        },
+        "gains": {name: gain(only) for name, only in {"no_prompt": 4, "start": 2, "offsets": 1}.items()},
         "loss_before": 1.5,
         "loss_after": 0.5,
         "dev_accuracy": 0.75,
@@ -95,6 +119,11 @@ def test_files_are_read_back(tmp_path: Path) -> None:
     assert json.loads((tmp_path / SUMMARY).read_text()) == made.summary()
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert [Report(**line) for line in lines] == [FIRST, LAST]
+    answers = [json.loads(line) for line in (tmp_path / ANSWERS).read_text().splitlines()]
+    assert answers[0] == dict.fromkeys(("label", "no_prompt", "start", "offsets", "result"), "visits")
+    assert answers[4] == {name: "billing" if name in ("no_prompt", "start") else "visits" for name in answers[4]}
+    for name, accuracy in (("no_prompt", 2 / 8), ("result", 6 / 8)):
+        assert sum(answer[name] == answer["label"] for answer in answers) / 8 == accuracy
     z, card = read_prompt(tmp_path / PROMPT)
     assert z.tolist() == [1.0, 2.0, 3.0]
     assert (card.best_round, card.queries, card.dev_accuracy, card.classes) == (1, 110, 0.75, ("visits", "billing"))
