@@ -41,6 +41,8 @@ MAX_RUN_CLIENTS = 10_000
 """Clients of a run."""
 MAX_ROUNDS = 100_000
 """Rounds of a run."""
+MAX_EVENTS = 250
+"""Events of a run that a coordinator remembers, and that it tells each watcher."""
 MAX_EVICTED_SESSIONS = 10_000
 """Evicted sessions that a coordinator remembers. Older ones are refused as unknown."""
 

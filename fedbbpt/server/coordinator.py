@@ -54,6 +54,7 @@ from fedbbpt.server.cached_store import CachedStore
 from fedbbpt.server.checks import check_hello, check_name, decode_update, keeps_ranges, updates_add
 from fedbbpt.server.claims import check_claims, known
 from fedbbpt.server.cohort import CohortRules, Eligible
+from fedbbpt.server.events import RunEvents, names
 from fedbbpt.server.finalists import prompt_entries
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.private_rounds import PrivateRounds
@@ -79,6 +80,7 @@ from fedbbpt.types import (
     FINALISTS,
     OWNER,
     Arrays,
+    EventKind,
     Forms,
     Hello,
     Measurement,
@@ -169,7 +171,8 @@ class Coordinator:
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
         self._replay, self._start, self._privacy, self._rules = replay, start, privacy, rules
-        self._defence, self._audit = defence, audit
+        self.events = RunEvents()
+        self._defence, self._audit = defence, self.events.audited(audit)
         if start is not None:  # refused here, and not when the clients have come
             started(method, method_name, method.init(0), start)
         self.told: Told | None = None
@@ -255,6 +258,7 @@ class Coordinator:
             return [answer or error for answer in answers]
         for hello in admitted:
             self._introduced(hello)
+            self.events.heard(hello.client_id)
         sessions = [
             answer or (self._sessions.open(hello.client_id), self.settings)
             for hello, answer in zip(hellos, answers, strict=True)
@@ -295,13 +299,19 @@ class Coordinator:
 
     def connected(self, session: str) -> None:
         """Records that a stream of tasks began. Raises SessionUnknown, SessionEvicted."""
-        self._at_work.pop(self._sessions.client(session), None)
+        client_id = self._sessions.client(session)
+        self._at_work.pop(client_id, None)
         self._sessions.connected(session)
+        self.events.heard(client_id)
         self.status_version += 1
 
     def disconnected(self, session: str) -> None:
         """Records that a stream of tasks ended; `connected` has recorded its beginning."""
         self._sessions.disconnected(session)
+        client_id = self._sessions.client_or_none(session)
+        if client_id is not None and not self.state.ended and not self._sessions.live(client_id):
+            self.events.heard(client_id)
+            self.events.add(EventKind.DISCONNECTION, client_id, round=self._round.number)
         self.status_version += 1
 
     def task_for(self, session: str) -> Task | None:
@@ -379,6 +389,7 @@ class Coordinator:
                 self._keep(with_received(self._round, decoded), stored, decoded, now)
             for submission, answer in zip(submissions, answers, strict=True):
                 if not isinstance(answer, Exception):
+                    self.events.answered(submission.task_id.client_id)
                     self._answers(submission.task_id.client_id)
                     self._readmit(submission.task_id.client_id)
                     self._is_free(submission.task_id)
@@ -397,7 +408,9 @@ class Coordinator:
         if self.secure is None:
             raise InvalidRequest("this run has no secure aggregation", where="secure", fix="an update in the clear")
         version = self.secure.version
+        self.events.heard(client_id)
         if isinstance(message, Masked | Waiting):
+            self.events.answered(client_id)
             self._answers(client_id)
             if message.round < self._round.number:
                 self._readmit(client_id)
@@ -485,9 +498,14 @@ class Coordinator:
             SessionUnknown, SessionEvicted: the session is not valid.
         """
         client_id = self._sessions.client(session)
+        self.events.heard(client_id)
         if not text:
+            if client_id in self._trouble:
+                self.events.add(EventKind.RECOVERY, client_id, round=self._round.number)
             self._answers(client_id)
             return
+        if client_id not in self._trouble:
+            self.events.add(EventKind.TROUBLE, client_id, round=self._round.number, text=printable(text))
         first = self._trouble.get(client_id, ("", since))[1]
         self._trouble[client_id] = printable(text[:MAX_STATUS_CHARACTERS]), first
         log.warning("client %s cannot work: %s", client_id, text[:MAX_STATUS_CHARACTERS])
@@ -705,6 +723,7 @@ class Coordinator:
         if self._cohort.owner and (owner is None or not self._takes_part(owner)):
             return
         self._store.commit(self._first_snapshot())
+        self.events.add(EventKind.START, round=0, text=f"{len(self._eligible)} clients have joined")
         self._begin({})
 
     def _first_snapshot(self) -> Snapshot:
@@ -769,6 +788,7 @@ class Coordinator:
         summed = self._method.linear and self._defence is None
         self._decoded = Answers(counted, self._decode, linear=summed)
         self._opened = None
+        self.events.opened()
         if self.secure is not None:
             self.secure.open(number if running and snapshot else None, self._layout().length)
         self.status_version += 1
@@ -870,12 +890,18 @@ class Coordinator:
         lapsed = [replace(members[client_id], until=number + 1) for client_id in gone]
         self._store.commit(following, counted + lapsed)
         self._traffic_before = traffic or (0, 0)
+        self.events.add(
+            EventKind.ROUND, round=number, text=f"closed with {len(counted)} answer{'s' * (len(counted) != 1)}"
+        )
+        self.events.missed(close.missing, number)
         if (spent := self._spent(following)) is not None:
             log.info("round %d: %s", number, spent)
         log.info(
             "round %d: closed with %d clients; missing: %s", number, len(counted), ", ".join(close.missing) or "none"
         )
         self._begin_after(updates)
+        if self.state.ended:
+            self.events.add(EventKind.END, round=number, text=str(self.state))
 
     def _spent(self, snapshot: Snapshot | None) -> PrivacySpent | None:
         """Returns what a run with a privacy budget has spent until a snapshot."""
@@ -928,9 +954,13 @@ class Coordinator:
         there = [replace(m, since=number, until=None) for m in waiting if self._sessions.live(m.client_id)]
         self._store.commit(snapshot, gone + there)
         self._round = following
+        self.events.missed(missing, number)
+        self.events.opened()
         self._enrol(gone + there)
         asked = ", ".join(sorted(self._round.missing)) or "nobody; it waits for clients to join"
         log.warning("round %d: %s; opened again for: %s", number, answers, asked)
+        again = f"{received} of {quorum} answers by the deadline; waiting for {names(self._round.missing) or 'clients'}"
+        self.events.add(EventKind.EXTENSION, round=number, text=again)
 
     # The operator
 
@@ -948,6 +978,7 @@ class Coordinator:
         self._sessions.close_client(client_id)
         self._answers(client_id)
         self._ptms.pop(client_id, None)
+        self.events.forget(client_id)
         if self.secure is not None:
             self.secure.forget(client_id)
         self.tasks_version += 1  # its stream ends
@@ -962,7 +993,8 @@ class Coordinator:
         name = member.client_id
         trouble, since = self._trouble.get(name, ("", 0.0))
         live, submitted = self._sessions.live(name), name in self._round.received
-        return MemberStatus(name, live, submitted, member.examples, trouble, since, self._takes_part(member))
+        takes_part, (heard, late) = self._takes_part(member), self.events.times_of(name)
+        return MemberStatus(name, live, submitted, member.examples, trouble, since, takes_part, heard, late)
 
     @property
     def state(self) -> RunState:
@@ -1009,6 +1041,10 @@ class Coordinator:
             bytes_up=traffic[0] if traffic else None,
             bytes_down=traffic[1] if traffic else None,
             privacy=self._spent(snapshot),
+            clients=self._cohort.clients,
+            quorum=self._round.quorum,
+            round_since=0.0 if self._round.closed else self.events.round_since,
+            deadline_seconds=self._round.deadline_seconds,
         )
 
     @property

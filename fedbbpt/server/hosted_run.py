@@ -7,6 +7,7 @@ from typing import Protocol
 
 from fedbbpt.methods.replay import Told
 from fedbbpt.secure.messages import FromClient
+from fedbbpt.server.events import RunEvents
 from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.types import (
     Forms,
@@ -53,6 +54,11 @@ class HostedRun(Protocol):
     @property
     def tasks_version(self) -> int:
         """Grows with every change of a client's `task_for`, except the change that its own update makes."""
+        ...
+
+    @property
+    def events(self) -> RunEvents:
+        """What happened since the process started, for people."""
         ...
 
     @property

@@ -1,6 +1,6 @@
 """The rpcs of a coordinator's operators; run.proto documents them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from fedbbpt.errors import NotPermitted, StoreError
@@ -9,7 +9,7 @@ from fedbbpt.identity.callers import Caller
 from fedbbpt.identity.roles import WATCHERS, Role
 from fedbbpt.server.live_run import LiveRun, set_within
 from fedbbpt.server.runs import Runs
-from fedbbpt.types import OWNER, NewRun, RunStatus
+from fedbbpt.types import OWNER, NewRun, RunEvent, RunStatus
 from fedbbpt.v1 import run_pb2 as pb
 from fedbbpt.v1 import run_pb2_grpc
 from fedbbpt.wire.interceptors import Context, current_caller
@@ -56,12 +56,14 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
         run = self._looked_at(request.run)
-        coordinator, progress, sent = run.coordinator, Progress(), max(0, request.since_round)
+        coordinator, progress, sent, told = run.coordinator, Progress(), max(0, request.since_round), 0
         while True:
             status_changed, ended = run.status_changed, coordinator.state.ended
             news = coordinator.reports(sent)
             sent += len(news)
-            yield progress.response(_visible(coordinator.status()), news, run.name)
+            events = coordinator.events.since(told)
+            told = events[-1].number if events else told
+            yield progress.response(_visible(coordinator.status()), news, run.name, _visible_events(events))
             if ended:
                 return
             await set_within(run.ended, self._watch_seconds)
@@ -134,8 +136,20 @@ def _status(run: LiveRun, *, members: bool = True) -> pb.Run:
 
 def _visible(status: RunStatus) -> RunStatus:
     """Returns what the caller may see of a status: of members, clients and owners see themselves."""
-    caller = current_caller()
-    if caller.roles & WATCHERS:
+    own = _only(current_caller())
+    if own is None:
         return status
-    own = OWNER if Role.OWNER in caller.roles else caller.name
     return replace(status, members=tuple(member for member in status.members if member.client_id == own))
+
+
+def _visible_events(events: Sequence[RunEvent]) -> Sequence[RunEvent]:
+    """Returns the events that the caller may see: clients and owners see those about themselves."""
+    own = _only(current_caller())
+    return events if own is None else [event for event in events if event.client_id and event.client_id == own]
+
+
+def _only(caller: Caller) -> str | None:
+    """Returns the only client that the caller may see; None: all."""
+    if caller.roles & WATCHERS:
+        return None
+    return OWNER if Role.OWNER in caller.roles else caller.name

@@ -7,7 +7,7 @@ from typing import TypeVar
 import grpc
 
 from fedbbpt.errors import CoordinatorUnavailable
-from fedbbpt.types import MemberStatus, NewRun, Report, Result, RunStatus
+from fedbbpt.types import MemberStatus, NewRun, Report, Result, RunEvent, RunStatus
 from fedbbpt.v1 import run_pb2 as pb
 from fedbbpt.v1.run_pb2_grpc import RunServiceStub
 from fedbbpt.wire.messages import operator_messages
@@ -33,6 +33,16 @@ class Backup:
     """The open round."""
 
 
+@dataclass(frozen=True, slots=True)
+class RunNews:
+    """The state of a run, with what has happened since the state before."""
+
+    status: RunStatus
+    reports: tuple[Report, ...]
+    """The rounds that have closed."""
+    events: tuple[RunEvent, ...]
+
+
 class RemoteRun:
     """A run on a remote coordinator.
 
@@ -53,10 +63,15 @@ class RemoteRun:
 
         The first reports are those from round `since_round` on.
         """
+        for news in self.watch_events(since_round):
+            yield news.status, news.reports
+
+    def watch_events(self, since_round: int = 0) -> Iterator[RunNews]:
+        """Yields what `watch` does, with the events since the previous item; the first has the last events."""
         try:
             progress = operator_messages.Progress()
             for response in self._stub.WatchRun(pb.WatchRunRequest(since_round=since_round, run=self._name)):
-                yield progress.read(response)
+                yield RunNews(*progress.read(response), tuple(map(operator_messages.event, response.events)))
         except grpc.RpcError as error:
             raise self._line.problem(error, CoordinatorUnavailable) from None
 

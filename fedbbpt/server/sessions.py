@@ -45,6 +45,10 @@ class SessionTable:
             raise SessionEvicted("a newer session of this client took over", where="session")
         raise SessionUnknown("no such session", where="session", fix="join again")
 
+    def client_or_none(self, token: str) -> str | None:
+        """Returns the id of the client that has this session, or None if the session is not valid."""
+        return self._clients.get(token)
+
     def close(self, token: str) -> None:
         """Ends a valid session."""
         client_id = self._clients.pop(token)

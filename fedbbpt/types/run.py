@@ -256,6 +256,48 @@ class MemberStatus:
     """When it reported that, in seconds since 1970; 0 without trouble."""
     takes_part: bool = True
     """Whether it takes part in the open round or in a later one."""
+    heard_at: float = 0.0
+    """When it last joined, answered, reported trouble, or opened or closed its stream, in seconds since 1970; 0: not
+    since the coordinator started."""
+    late_since: float = 0.0
+    """When it missed a deadline, in seconds since 1970; 0 if it has missed none, or has answered since."""
+
+
+class EventKind(StrEnum):
+    """What happened in a run, or to one of its clients. run.proto describes each."""
+
+    JOIN = "join"
+    EVICTION = "eviction"
+    LEAVE = "leave"
+    REMOVAL = "removal"
+    DISCONNECTION = "disconnection"
+    REFUSAL = "refusal"
+    TROUBLE = "trouble"
+    RECOVERY = "recovery"
+    LATE = "late"
+    START = "start"
+    ROUND = "round"
+    EXTENSION = "extension"
+    PRIVACY = "privacy"
+    STOP = "stop"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that happened in a run."""
+
+    number: int
+    """Counts the events of a run since its coordinator started, from 1."""
+    time: float
+    """Seconds since 1970."""
+    kind: EventKind
+    client_id: str = ""
+    """The client that it is about; "" if it is about the run."""
+    round: int = 0
+    """The round that was open."""
+    text: str = ""
+    """Details, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +320,14 @@ class RunStatus:
     """The run's name at its coordinator, if it has one."""
     privacy: PrivacySpent | None = None
     """What the run has spent of its privacy budget; None if it adds no noise."""
+    clients: int = 0
+    """The number of clients that the first round waits for."""
+    quorum: int = 0
+    """The number of answers with which the open round may close at its deadline."""
+    round_since: float = 0.0
+    """When the open round was opened, or opened again, in seconds since 1970; 0 if no round is open."""
+    deadline_seconds: float = 0.0
+    """How long after that its deadline is."""
 
 
 @dataclass(frozen=True, slots=True)

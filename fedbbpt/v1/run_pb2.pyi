@@ -68,6 +68,80 @@ PRIVACY_LEVEL_EXAMPLE: PrivacyLevel.ValueType  # 2
 """Each training example."""
 Global___PrivacyLevel: _TypeAlias = PrivacyLevel  # noqa: Y015
 
+class _EventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
+    EVENT_KIND_JOIN: _EventKind.ValueType  # 1
+    """A client joined."""
+    EVENT_KIND_EVICTION: _EventKind.ValueType  # 2
+    """A client's session ended, because the client joined again."""
+    EVENT_KIND_LEAVE: _EventKind.ValueType  # 3
+    """A client left."""
+    EVENT_KIND_REMOVAL: _EventKind.ValueType  # 4
+    """An operator removed a client."""
+    EVENT_KIND_DISCONNECTION: _EventKind.ValueType  # 5
+    """A client's stream of tasks ended."""
+    EVENT_KIND_REFUSAL: _EventKind.ValueType  # 6
+    """A client was not admitted, or its update was refused."""
+    EVENT_KIND_TROUBLE: _EventKind.ValueType  # 7
+    """A client reported what keeps it from its task."""
+    EVENT_KIND_RECOVERY: _EventKind.ValueType  # 8
+    """A client reported that its trouble is over."""
+    EVENT_KIND_LATE: _EventKind.ValueType  # 9
+    """A deadline passed without the answers of one or several clients."""
+    EVENT_KIND_START: _EventKind.ValueType  # 10
+    """The first round was opened."""
+    EVENT_KIND_ROUND: _EventKind.ValueType  # 11
+    """A round closed."""
+    EVENT_KIND_EXTENSION: _EventKind.ValueType  # 12
+    """A round did not have its quorum by its deadline, and was opened again."""
+    EVENT_KIND_PRIVACY: _EventKind.ValueType  # 13
+    """Part of the privacy budget was spent."""
+    EVENT_KIND_STOP: _EventKind.ValueType  # 14
+    """An operator stopped the run."""
+    EVENT_KIND_END: _EventKind.ValueType  # 15
+    """The run ended."""
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
+    """EventKind says what happened in a run, or to one of its clients."""
+
+EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
+EVENT_KIND_JOIN: EventKind.ValueType  # 1
+"""A client joined."""
+EVENT_KIND_EVICTION: EventKind.ValueType  # 2
+"""A client's session ended, because the client joined again."""
+EVENT_KIND_LEAVE: EventKind.ValueType  # 3
+"""A client left."""
+EVENT_KIND_REMOVAL: EventKind.ValueType  # 4
+"""An operator removed a client."""
+EVENT_KIND_DISCONNECTION: EventKind.ValueType  # 5
+"""A client's stream of tasks ended."""
+EVENT_KIND_REFUSAL: EventKind.ValueType  # 6
+"""A client was not admitted, or its update was refused."""
+EVENT_KIND_TROUBLE: EventKind.ValueType  # 7
+"""A client reported what keeps it from its task."""
+EVENT_KIND_RECOVERY: EventKind.ValueType  # 8
+"""A client reported that its trouble is over."""
+EVENT_KIND_LATE: EventKind.ValueType  # 9
+"""A deadline passed without the answers of one or several clients."""
+EVENT_KIND_START: EventKind.ValueType  # 10
+"""The first round was opened."""
+EVENT_KIND_ROUND: EventKind.ValueType  # 11
+"""A round closed."""
+EVENT_KIND_EXTENSION: EventKind.ValueType  # 12
+"""A round did not have its quorum by its deadline, and was opened again."""
+EVENT_KIND_PRIVACY: EventKind.ValueType  # 13
+"""Part of the privacy budget was spent."""
+EVENT_KIND_STOP: EventKind.ValueType  # 14
+"""An operator stopped the run."""
+EVENT_KIND_END: EventKind.ValueType  # 15
+"""The run ended."""
+Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
+
 @_typing.final
 class Run(_message.Message):
     """Run is the state of a run."""
@@ -87,6 +161,10 @@ class Run(_message.Message):
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PRIVACY_FIELD_NUMBER: _builtins.int
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    ROUND_SINCE_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     method: _builtins.str
     """The method's name, for example "fed-cma"."""
@@ -104,6 +182,14 @@ class Run(_message.Message):
     bytes_down: _builtins.int
     name: _builtins.str
     """The run's name at its coordinator."""
+    clients: _builtins.int
+    """The number of clients that the first round waits for."""
+    quorum: _builtins.int
+    """The number of answers with which the open round may close at its deadline."""
+    round_since: _builtins.float
+    """When the open round was opened, or opened again, in seconds since 1970; 0 if no round is open."""
+    deadline_seconds: _builtins.float
+    """How long after round_since the deadline is, in seconds."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
     @_builtins.property
@@ -134,10 +220,14 @@ class Run(_message.Message):
         bytes_down: _builtins.int | None = ...,
         name: _builtins.str = ...,
         privacy: Global___Privacy | None = ...,
+        clients: _builtins.int = ...,
+        quorum: _builtins.int = ...,
+        round_since: _builtins.float = ...,
+        deadline_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "last", b"last", "privacy", b"privacy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "last", b"last", "members", b"members", "method", b"method", "name", b"name", "privacy", b"privacy", "queries", b"queries", "round", b"round", "rounds", b"rounds", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "deadline_seconds", b"deadline_seconds", "last", b"last", "members", b"members", "method", b"method", "name", b"name", "privacy", b"privacy", "queries", b"queries", "quorum", b"quorum", "round", b"round", "round_since", b"round_since", "rounds", b"rounds", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015
@@ -207,6 +297,8 @@ class Member(_message.Message):
     TROUBLE_FIELD_NUMBER: _builtins.int
     TROUBLE_SINCE_FIELD_NUMBER: _builtins.int
     TAKES_PART_FIELD_NUMBER: _builtins.int
+    HEARD_AT_FIELD_NUMBER: _builtins.int
+    LATE_SINCE_FIELD_NUMBER: _builtins.int
     client_id: _builtins.str
     connected: _builtins.bool
     """Whether its stream of tasks is open."""
@@ -220,6 +312,12 @@ class Member(_message.Message):
     """When it reported that, in seconds since 1970; 0 without trouble."""
     takes_part: _builtins.bool
     """Whether it takes part in the open round or in a later one."""
+    heard_at: _builtins.float
+    """When it last joined, answered, reported trouble, or opened or closed its stream, in seconds since 1970; 0: not
+    since the coordinator started. Heartbeats do not count.
+    """
+    late_since: _builtins.float
+    """When it missed a deadline, in seconds since 1970; 0 if it has missed none, or has answered since."""
     def __init__(
         self,
         *,
@@ -230,14 +328,59 @@ class Member(_message.Message):
         trouble: _builtins.str = ...,
         trouble_since: _builtins.float = ...,
         takes_part: _builtins.bool = ...,
+        heard_at: _builtins.float = ...,
+        late_since: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "connected", b"connected", "examples", b"examples", "submitted", b"submitted", "takes_part", b"takes_part", "trouble", b"trouble", "trouble_since", b"trouble_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "connected", b"connected", "examples", b"examples", "heard_at", b"heard_at", "late_since", b"late_since", "submitted", b"submitted", "takes_part", b"takes_part", "trouble", b"trouble", "trouble_since", b"trouble_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class RunEvent(_message.Message):
+    """RunEvent is something that happened in a run since its coordinator started. A restart of the coordinator forgets all
+    events.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts the run's events, from 1."""
+    time: _builtins.float
+    """Seconds since 1970."""
+    kind: Global___EventKind.ValueType
+    client_id: _builtins.str
+    """The client that it is about; empty: the run, or several clients."""
+    round: _builtins.int
+    """The round that was open, counted from 0."""
+    text: _builtins.str
+    """Details, for people; at most 300 characters."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        time: _builtins.float = ...,
+        kind: Global___EventKind.ValueType = ...,
+        client_id: _builtins.str = ...,
+        round: _builtins.int = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "kind", b"kind", "number", b"number", "round", b"round", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
 
 @_typing.final
 class RoundReport(_message.Message):
@@ -417,6 +560,7 @@ class WatchRunResponse(_message.Message):
     REPORTS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> Global___Run:
         """The state of the run, without `members`."""
@@ -433,6 +577,12 @@ class WatchRunResponse(_message.Message):
     def left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The client_ids of the members that have left since the previous message."""
 
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunEvent]:
+        """In the first message the last events of the run, at most 250, then those since the previous message; the oldest are
+        left out if there are more. Clients and owners see only those about themselves.
+        """
+
     def __init__(
         self,
         *,
@@ -440,10 +590,11 @@ class WatchRunResponse(_message.Message):
         reports: _abc.Iterable[Global___RoundReport] | None = ...,
         members: _abc.Iterable[Global___Member] | None = ...,
         left: _abc.Iterable[_builtins.str] | None = ...,
+        events: _abc.Iterable[Global___RunEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "members", b"members", "reports", b"reports", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "left", b"left", "members", b"members", "reports", b"reports", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,9 @@ def test_a_client_sees_itself_and_can_neither_stop_a_run_nor_take_another_name(h
     seen = hub.run("open", "client-0000")
     assert [member.client_id for member in seen.status().members] == ["client-0000"]
     assert [member.client_id for status, _ in [next(seen.watch())] for member in status.members] == ["client-0000"]
+    told = [next(hub.run("open", name).watch_events()).events for name in ("client-0000", "observer")]
+    assert {event.client_id for event in told[0]} == {"client-0000"}
+    assert {event.client_id for event in told[1]} >= {"client-0000", "client-0001"}
     assert len(hub.run("open", "observer").status().members) == len(hub.run("open").members()) == 2
     for call in (seen.stop, seen.members, lambda: seen.remove("client-0001"), hub.runs("client-0000").list):
         with pytest.raises(NotPermitted, match="client-0000 has the role client, which may not call this"):

@@ -10,6 +10,7 @@ READS_THE_WALL_CLOCK = {
     "bench/page.py": "the date of a measurement",
     "federation/simulation.py": "the time at which a run began, for people",
     "federation/served_runs.py": "the time at which a run began, for people",
+    "server/events.py": "the time of an event, for people",
     "server/service.py": "the time of a report of trouble, for people",
     "ptm/models/openai/http.py": "Retry-After of HTTP may be a date",
     "host/audit.py": "the time of a record, for people",

@@ -33,6 +33,7 @@ from fedbbpt.methods.replay import Told
 from fedbbpt.secure.messages import FromClient
 from fedbbpt.server.checks import check_hello, decode_update, keeps_ranges
 from fedbbpt.server.claims import check_claims, known
+from fedbbpt.server.events import RunEvents
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.round import (
     ClientsExcused,
@@ -124,6 +125,7 @@ class Site:
         self.settings, self._method, self._above, self._names = settings, method, above, names
         self._codec = CODECS[settings.codec]
         self.status_version, self.tasks_version = 0, 0
+        self.events = RunEvents()
         self.told: Told | None = None
         self.state = RunState.RUNNING
         self._clients = {hello.client_id: _Client(hello) for hello in hellos}

@@ -9,7 +9,18 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from fedbbpt.errors import InvalidRequest
-from fedbbpt.types import MemberStatus, PrivacyBudget, PrivacyLevel, PrivacySpent, Report, Result, RunState, RunStatus
+from fedbbpt.types import (
+    EventKind,
+    MemberStatus,
+    PrivacyBudget,
+    PrivacyLevel,
+    PrivacySpent,
+    Report,
+    Result,
+    RunEvent,
+    RunState,
+    RunStatus,
+)
 from fedbbpt.v1 import run_pb2
 from fedbbpt.wire import tensors
 from fedbbpt.wire.messages.codes import read_code
@@ -24,6 +35,10 @@ _STATES = {
 _LEVELS: Mapping[PrivacyLevel, run_pb2.PrivacyLevel.ValueType] = {
     "client": run_pb2.PRIVACY_LEVEL_CLIENT,
     "example": run_pb2.PRIVACY_LEVEL_EXAMPLE,
+}
+
+_KINDS: Mapping[EventKind, run_pb2.EventKind.ValueType] = {
+    kind: run_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind
 }
 
 
@@ -66,6 +81,10 @@ def run(status: RunStatus, name: str = "", *, members: bool = True) -> run_pb2.R
         bytes_up=status.bytes_up,
         bytes_down=status.bytes_down,
         privacy=None if status.privacy is None else _privacy_message(status.privacy),
+        clients=status.clients,
+        quorum=status.quorum,
+        round_since=status.round_since,
+        deadline_seconds=status.deadline_seconds,
     )
 
 
@@ -92,7 +111,9 @@ class Progress:
     def __init__(self) -> None:
         self._members: dict[str, MemberStatus] = {}
 
-    def response(self, status: RunStatus, reports: Sequence[Report], name: str = "") -> run_pb2.WatchRunResponse:
+    def response(
+        self, status: RunStatus, reports: Sequence[Report], name: str = "", events: Sequence[RunEvent] = ()
+    ) -> run_pb2.WatchRunResponse:
         """Writes the changes since the previous call, with the reports of the rounds that closed since then."""
         before, self._members = self._members, {member.client_id: member for member in status.members}
         return run_pb2.WatchRunResponse(
@@ -100,6 +121,7 @@ class Progress:
             reports=map(round_report, reports),
             members=[member(one) for name, one in self._members.items() if before.get(name) != one],
             left=[name for name in before if name not in self._members],
+            events=map(_event_message, events),
         )
 
     def read(self, response: run_pb2.WatchRunResponse) -> tuple[RunStatus, tuple[Report, ...]]:
@@ -109,6 +131,23 @@ class Progress:
             self._members.pop(name, None)
         members = tuple(sorted(self._members.values(), key=lambda member: member.client_id))
         return replace(run_status(response.run), members=members), tuple(map(report, response.reports))
+
+
+def _event_message(event: RunEvent) -> run_pb2.RunEvent:
+    return run_pb2.RunEvent(
+        number=event.number,
+        time=event.time,
+        kind=_KINDS[event.kind],
+        client_id=event.client_id,
+        round=event.round,
+        text=event.text,
+    )
+
+
+def event(message: run_pb2.RunEvent) -> RunEvent:
+    """Reads an event of a run."""
+    kind = read_code(_KINDS, message.kind, "events.kind")
+    return RunEvent(message.number, message.time, kind, message.client_id, message.round, message.text)
 
 
 def member(status: MemberStatus) -> run_pb2.Member:
@@ -121,6 +160,8 @@ def member(status: MemberStatus) -> run_pb2.Member:
         trouble=status.trouble,
         trouble_since=status.trouble_since,
         takes_part=status.takes_part,
+        heard_at=status.heard_at,
+        late_since=status.late_since,
     )
 
 
@@ -134,6 +175,8 @@ def member_status(message: run_pb2.Member) -> MemberStatus:
         message.trouble,
         message.trouble_since,
         message.takes_part,
+        message.heard_at,
+        message.late_since,
     )
 
 
@@ -153,6 +196,10 @@ def run_status(message: run_pb2.Run) -> RunStatus:
         bytes_up=message.bytes_up if message.HasField("bytes_up") else None,
         bytes_down=message.bytes_down if message.HasField("bytes_down") else None,
         privacy=_privacy(message.privacy) if message.HasField("privacy") else None,
+        clients=message.clients,
+        quorum=message.quorum,
+        round_since=message.round_since,
+        deadline_seconds=message.deadline_seconds,
     )
 
 
