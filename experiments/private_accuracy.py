@@ -24,7 +24,7 @@ from fedbbpt.job.settings import task_spec
 MODEL = "all-MiniLM-L6-v2"
 EPSILONS = (0.0, 8.0, 2.0, 0.5)
 METHODS = {
-    "fed-readout": (40, 4.0, 'columns = "general"\nviews = [""]', "refit = false\nreadout = { ridges = [0.01] }"),
+    "fed-readout": (40, 2.0, 'columns = "general"\nviews = [""]', "refit = false\nreadout = { ridges = [0.01] }"),
     "fed-cma": (20, 1.0, '[task.prompt]\nside = "class"\noffsets = true', ""),
 }
 """Rounds, clip norm, and the lines of the sections [task] and [method]."""

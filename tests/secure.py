@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.secure.client import SecureClient
+from fedbbpt.secure.graph import LEAST_CLIENTS
 from fedbbpt.secure.messages import FromServer, Keys, Masked
 from fedbbpt.secure.server import SecureServer, Step
 
@@ -28,8 +29,14 @@ def vectors(clients: int, length: int = 5, seed: int = 0) -> Vectors:
 class Parties:
     """The clients of one epoch and their coordinator."""
 
-    def __init__(self, names: Collection[str], epoch: int = 7, forge: Forge = lambda name, message: message) -> None:
-        self.clients = {name: SecureClient(name, THRESHOLD) for name in names}
+    def __init__(
+        self,
+        names: Collection[str],
+        epoch: int = 7,
+        forge: Forge = lambda name, message: message,
+        least: int = LEAST_CLIENTS,
+    ) -> None:
+        self.clients = {name: SecureClient(name, THRESHOLD, least) for name in names}
         self.forge = forge
         self.open(epoch, {name: client.keys for name, client in self.clients.items()})
 

@@ -12,13 +12,14 @@ import numpy.typing as npt
 from fedbbpt import seeds
 from fedbbpt.client.batches import ALL_EXAMPLES
 from fedbbpt.client.keepsake import Keepsake
+from fedbbpt.client.shares import Shares
 from fedbbpt.codecs.top_k import encoded_with_feedback
 from fedbbpt.codecs.travelling import packed, unit
 from fedbbpt.errors import ChecksumMismatch, DeadlineExceeded, Overloaded, RateLimited, StoreError, Unavailable
 from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.methods import readout_rounds
 from fedbbpt.secure import fixed_point
-from fedbbpt.types import FINALISTS, Arrays, Measurement, Phase, Receipt, Sampling, Task, Truncation, Update
+from fedbbpt.types import FINALISTS, Arrays, Measurement, Phase, Receipt, Sampling, Task, TaskId, Truncation, Update
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Agent:
         private: Arrays | None = None,
         *,
         secure: bool = False,
+        shares: Shares | None = None,
     ) -> None:
         """
         Args:
@@ -101,10 +103,13 @@ class Agent:
             sampling: the rounds that measure the broadcast prompt.
             private: the private arrays after the last answer, if they are not in the keepsake.
             secure: whether the run sums its updates by secure aggregation, as numbers of fixed point.
+            shares: the client's part of the run's noise, if there is one.
         """
-        self._secure = secure
+        self._secure, self._shares = secure, shares
         self._sampling = sampling
         self._half, self._dev, self._codec, self._keepsake = half, dev, codec, keepsake
+        self._last: tuple[TaskId, Update] | None = None
+        """The last answer of this process."""
         self._private = private
         """The client's private arrays after the last answer, counted or not; None until they are loaded."""
 
@@ -114,6 +119,10 @@ class Agent:
         if saved is not None:
             log.info("round %d: answered before; sending the same update again", task.id.round)
             return saved
+        if self._shares is not None:
+            if self._last is not None and self._last[0] == task.id:
+                return self._last[1]
+            self._shares.check(task.id, self._keepsake.last if self._keepsake else self._last and self._last[0])
         queries_before, private = self._dev.queries, self._private_arrays(task)
         measured = Measurement()
         if task.id.phase is Phase.EVALUATE:
@@ -127,6 +136,8 @@ class Agent:
                 measured = self._dev.measure(self._half.prompt(task.arrays))
             lost, own = _divided(private)
             found, own = self._half.update(task, own)
+            if self._shares is not None:
+                found = self._shares.bounded(found)
             if self._secure:
                 return self._answered(task, found, measured, queries_before, own)
             travelling = packed(found.arrays, found.weight, task.arrays)
@@ -142,10 +153,12 @@ class Agent:
         measured = replace(measured, queries=self._dev.queries - queries_before)
         update = Update(found.arrays, found.weight, measured, finalists=found.finalists)
         if self._secure:
-            update = replace(update, arrays={fixed_point.VALUES: fixed_point.encoded(update).view(np.int64)})
+            searches = self._shares is not None and task.id.phase is Phase.UPDATE
+            values = self._shares.noisy(update) if self._shares and searches else fixed_point.encoded(update)
+            update = replace(update, arrays={fixed_point.VALUES: values.view(np.int64)})
         if self._keepsake:
-            self._keepsake.save(task.id, update, private)
-        self._private = private
+            self._keepsake.save(task.id, update, private, flush=self._shares is not None)
+        self._private, self._last = private, (task.id, update)
         return update
 
     def prompt(self, task: Task) -> npt.NDArray[np.float32]:

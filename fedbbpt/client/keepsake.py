@@ -57,11 +57,11 @@ class Keepsake:
             atomic_write(self._name, f"{stem}-{secrets.token_hex(_NAME_BYTES)}")
         return self._name.read_text(encoding="utf-8")
 
-    def save(self, task_id: TaskId, update: Update, private: Arrays) -> None:
+    def save(self, task_id: TaskId, update: Update, private: Arrays, *, flush: bool = False) -> None:
         """Replaces the saved update and the private arrays, so that both survive the end of this process.
 
-        With private arrays, both are on disk when this returns. An update alone may be lost when the machine fails: it
-        would be computed again, with the same result.
+        With `flush`, or with private arrays, both are on disk when this returns. Otherwise the update may be lost when
+        the machine fails: it would be computed again, with the same result.
         """
         about = {
             "run_id": task_id.run_id,
@@ -78,11 +78,21 @@ class Keepsake:
             self._read_newest()
         following = (self._number or 0) + 1
         content = json.dumps(about).encode(), save(arrays)
-        _overwrite(self._files[following % 2], following, *content, flush=bool(private))
+        _overwrite(self._files[following % 2], following, *content, flush=flush or bool(private))
         self._number, self._last = following, (task_id, update)
 
     def load(self, task_id: TaskId) -> Update | None:
         """Returns the update that was saved for this task, bit for bit; None if there is none."""
+        self._load_last()
+        return self._last[1] if self._last is not None and self._last[0] == task_id else None
+
+    @property
+    def last(self) -> TaskId | None:
+        """The task of the saved update; None if there is none."""
+        self._load_last()
+        return self._last[0] if self._last is not None else None
+
+    def _load_last(self) -> None:
         if self._last is None and (found := self._read_newest()):
             about, arrays = found
             saved = TaskId(about["run_id"], about["round"], about["client_id"], Phase(about["phase"]))
@@ -95,7 +105,6 @@ class Keepsake:
                     finalists=tuple(Measurement(**measured) for measured in about["finalists"]),
                 ),
             )
-        return self._last[1] if self._last is not None and self._last[0] == task_id else None
 
     def load_private(self, run_id: str) -> Arrays:
         """Returns the private arrays after the last answer of this run; empty if there are none."""

@@ -38,6 +38,7 @@ from fedbbpt.methods import SETTINGS, client_method
 from fedbbpt.methods.replay import News, Told
 from fedbbpt.secure.client import SecureClient
 from fedbbpt.secure.fixed_point import VALUES
+from fedbbpt.secure.graph import LEAST_CLIENTS
 from fedbbpt.secure.messages import FromServer, Waiting
 from fedbbpt.types import (
     Arrays,
@@ -125,7 +126,8 @@ class RemoteCoordinator:
         if not isinstance(settings.method, ExtensionSettings) and (replay := client_method(settings).replay):
             self._search = HeldSearch(replay)
         if settings.secure_threshold is not None:
-            self._secure = SecureClient(hello.client_id, settings.secure_threshold)
+            least = LEAST_CLIENTS if settings.noise is None else settings.noise.clients
+            self._secure = SecureClient(hello.client_id, settings.secure_threshold, least)
         return settings
 
     def _join(self) -> RunSettings:

@@ -16,6 +16,7 @@ from fedbbpt.client.agent import Agent, NoDevExamples
 from fedbbpt.client.clipped_objectives import ClippedObjectives
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.client.shares import Shares
 from fedbbpt.codecs import LINKS, codec_of
 from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin, PluginMissing
 from fedbbpt.host.extras import needs_extra
@@ -34,6 +35,7 @@ from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.server.private_rounds import PrivateRounds
 from fedbbpt.server.robust.defence import RULES, Defence
+from fedbbpt.server.secure_rounds import least_clients
 from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, PrivacyBudget, RunSettings
 
 
@@ -90,7 +92,8 @@ def private_rounds(job: Job) -> PrivateRounds | None:
         return None
     require_accountant()
     budget = PrivacyBudget(section.level, section.epsilon, section.delta, section.clip_norm)
-    return PrivateRounds(budget, partial(essential, method))
+    sharing = least_clients(cohort_rules(job).quorum) if section.aggregation == "secure" else 0
+    return PrivateRounds(budget, partial(essential, method), sharing)
 
 
 def defence(job: Job) -> Defence | None:
@@ -129,7 +132,7 @@ def hello(name: str, key: str, examples: int, *, relay: bool = False) -> Hello:
         examples: The number of its training examples.
         relay: Whether it is a relay.
     """
-    return Hello(name, key, examples, LINKS, clips_examples=True, relay=relay)
+    return Hello(name, key, examples, LINKS, clips_examples=True, adds_noise=True, relay=relay)
 
 
 def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSettings:
@@ -202,7 +205,10 @@ def client(
         half = method.half(objectives)
     codec = codec_of(settings.codec, kept=settings.kept, point=method.point)
     secure = settings.secure_threshold is not None
-    return Agent(half, objectives, codec, keepsake, settings.sampling, private, secure=secure)
+    shares = None
+    if settings.noise is not None:
+        shares = Shares(settings.noise, settings.clip_norm, settings.rounds, method.essential)
+    return Agent(half, objectives, codec, keepsake, settings.sampling, private, secure=secure, shares=shares)
 
 
 def owner(

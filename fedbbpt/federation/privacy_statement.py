@@ -15,11 +15,16 @@ COVERS = {
 OMITS = (
     "dev examples, the figures measured on them, and the choice of the best round by these figures",
     "who takes part, when, and with how many examples",
-    "what the coordinator itself sees and keeps in its store, and what the PTM service reads",
+    "what the PTM service reads",
     "other runs on the same examples, whose epsilons add up",
     "baselines that `fedbbpt run` and `simulate` fit to the training examples for comparison",
 )
 """What the guarantee does not cover."""
+OMITS_OF = {
+    "plain": "what the coordinator itself sees and keeps in its store",
+    "secure": "clients that reveal the noise that they added, or add none: each of n takes 1 / n of the noise away",
+}
+"""What else it does not cover, by aggregation."""
 
 
 class PrivacyStatement(Section):
@@ -46,5 +51,5 @@ def statement(section: PrivacySection, spent: float | None) -> PrivacyStatement 
         delta=section.delta,
         clip_norm=section.clip_norm,
         covers=COVERS[section.level],
-        does_not_cover=OMITS,
+        does_not_cover=(*OMITS, OMITS_OF[section.aggregation]),
     )

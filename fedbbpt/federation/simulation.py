@@ -101,7 +101,7 @@ class Simulation:
                 what = "an unfinished simulation of asynchronous rounds, whose clients were at work on earlier tasks"
                 raise InvalidInput(what, where=str(folder), fix="another folder, to begin anew")
             kept = self._private.load(len(self.reports_since(0))) if self._private else {}
-            plan = CrewPlan(splits, settings, path, kept)
+            plan = CrewPlan(splits, self._coordinator.settings, path, kept)
             self._crew = crew(plan, ptm)
             resources.callback(self._crew.close)
             self._sessions = {name: self._join(name, examples) for name, examples in plan.examples.items()}

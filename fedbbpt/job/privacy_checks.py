@@ -91,9 +91,6 @@ def _check_noise(job: "Job", method: AnyMethod) -> None:
     if job.cohort.mode == "async":
         what = "a client may add to several sums of an asynchronous round, and only one is accounted for"
         raise contradiction("privacy.epsilon", what, 'cohort.mode = "sync", or 0')
-    if job.privacy.aggregation == "secure":
-        what = "the coordinator clips updates before it adds noise, and secure aggregation hides them from it"
-        raise contradiction("privacy.aggregation", what, '"plain", or privacy.epsilon = 0')
     if job.cohort.robust != "none":
         what = "a defence weighs each update by the others, so that one client can change more than its own part"
         raise contradiction("cohort.robust", what, '"none", or privacy.epsilon = 0')

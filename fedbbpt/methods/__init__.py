@@ -144,6 +144,16 @@ class ClientMethod:
         """Returns what every honest update to a broadcast satisfies."""
         return readout_rounds.rules(broadcast) if readout_rounds.fits(broadcast) else self.method.rules(self.settings)
 
+    def essential(self, arrays: Arrays) -> Arrays:
+        """Returns the part of an update's arrays that the server's steps use. Raises InvalidInput where it is unknown.
+
+        Runs with a privacy budget have methods that say it.
+        """
+        if self.method.essential is None:
+            what = f"it is not known what part of an update {self.method.name} uses"
+            raise InvalidInput(what, where="method", fix="a method with `essential`")
+        return essential(self.method, arrays)
+
     @property
     def _sums(self) -> Mapping[str, tuple[int, ...]] | None:
         alternating = alternating_space(self.space)

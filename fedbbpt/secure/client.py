@@ -9,8 +9,8 @@ A client never helps to unmask what it would not give away itself:
 - It masks one answer in an attempt, and for a round it reveals the secrets of one set of survivors only, also in later
   attempts. From the sums of two sets anybody could compute the values of the clients in between.
 - It reveals for a neighbour either its share of the neighbour's secret or the seed of their common mask, never both.
-- It needs LEAST_CLIENTS survivors, and `needed` neighbours among them. If anybody dropped out, as many neighbours must
-  have signed the same survivors.
+- It needs LEAST_CLIENTS survivors, or as many as the run's noise counts on, and `needed` neighbours among them. If
+  anybody dropped out, as many neighbours must have signed the same survivors.
 """
 
 import logging
@@ -52,11 +52,19 @@ _WHERE = "secure aggregation"
 class SecureClient:
     """The secrets of one client for one session, and what it has done with them."""
 
-    def __init__(self, client_id: str, threshold: float) -> None:
-        """Raises NotPrivate if so few neighbours would be enough that the coordinator could deceive them."""
+    def __init__(self, client_id: str, threshold: float, least: int = LEAST_CLIENTS) -> None:
+        """
+        Args:
+            client_id: The client's id.
+            threshold: The share of a client's neighbours that must stay.
+            least: The smallest number of clients in a sum, at least LEAST_CLIENTS.
+
+        Raises:
+            NotPrivate: So few neighbours would be enough that the coordinator could deceive them.
+        """
         if not 0.5 < threshold <= 1:
             refuse(f"a threshold of {threshold:g}", "privacy.threshold above 0.5 and at most 1")
-        self.client_id, self._threshold = client_id, threshold
+        self.client_id, self._threshold, self._least = client_id, threshold, max(least, LEAST_CLIENTS)
         self._agreement, self._signing = X25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         self.keys = Keys(self._agreement.public_key().public_bytes_raw(), self._signing.public_key().public_bytes_raw())
         self._pairs: dict[bytes, bytes] = {}
@@ -105,8 +113,8 @@ class SecureClient:
             refuse("the number of an earlier epoch", "a new number for each roster")
         names = [client_id for client_id, _ in roster.members]
         keys = {each.agreement for _, each in roster.members} | {each.verification for _, each in roster.members}
-        if len(names) < LEAST_CLIENTS:
-            refuse(f"a roster of {len(names)} clients", f"at least {LEAST_CLIENTS}")
+        if len(names) < self._least:
+            refuse(f"a roster of {len(names)} clients", f"at least {self._least}")
         if names != sorted(set(names)) or len(keys) != 2 * len(names):
             refuse("a roster in which clients or keys appear twice or are not sorted", "each client once")
         if (self.client_id, self.keys) not in roster.members:
@@ -134,7 +142,7 @@ class SecureClient:
         return [epoch.mask(self._answer[1])]
 
     def _survived(self, epoch: "_Epoch", message: Survivors) -> list[FromClient]:
-        survivors = epoch.survive(message)
+        survivors = epoch.survive(message, self._least)
         assert epoch.attempt is not None, "an attempt has survivors"
         round = epoch.attempt.round
         if self._revealed is not None and self._revealed[0] == round and self._revealed[1] != survivors:
@@ -227,7 +235,7 @@ class _Epoch:
             self._sent = Masked(epoch, number, self.attempt.round, found)
         return self._sent
 
-    def survive(self, message: Survivors) -> frozenset[str]:
+    def survive(self, message: Survivors, least: int) -> frozenset[str]:
         """Checks and adopts the survivors of the open attempt. Returns their ids."""
         if self.attempt is None or self.attempt.attempt != message.attempt or self._sent is None:
             refuse("survivors of an attempt that this client has not answered", "the open attempt")
@@ -237,9 +245,9 @@ class _Epoch:
         if sorted(dropped) != list(message.dropped) or not dropped <= set(range(number)) or self._index in dropped:
             refuse("survivors that are no subset of the roster with this client", "clients of the roster")
         staying = len(self._pairs.keys() - dropped)
-        if number - len(dropped) < LEAST_CLIENTS or staying < self._needed:
+        if number - len(dropped) < least or staying < self._needed:
             what = f"{number - len(dropped)} survivors, with {staying} of {len(self._pairs)} neighbours"
-            refuse(what, f"at least {LEAST_CLIENTS}, with {self._needed} neighbours")
+            refuse(what, f"at least {least}, with {self._needed} neighbours")
         if self._survivors is None:
             self._survivors = message
             names = enumerate(self.roster.members)

@@ -24,6 +24,11 @@ LARGEST = 2**51
 """The largest magnitude of a number of one client, in units of 1 / SCALE."""
 MOST_CLIENTS = 2**63 // LARGEST - 1
 """4095, so that a sum is below 2^63."""
+LEAST_DEVIATION, MOST_DEVIATION = 16, 2**45
+"""Of the noise on a number of one client, in units of 1 / SCALE. Below, the sum of the clients' noise is too unlike a
+discrete Gaussian; above, it could leave the ring."""
+NOISE_ROOM = 32 * MOST_DEVIATION
+"""The part of a client's range that is left to noise. Noise exceeds it with a probability below 10^-220."""
 _COUNTS = 5
 """Numbers of a measurement."""
 
@@ -46,13 +51,17 @@ class Layout:
         return sum(map(math.prod, self.shapes.values())) + 1 + _COUNTS * (1 + self.finalists) + 1
 
 
-def encoded(update: Update) -> npt.NDArray[np.uint64]:
+def encoded(update: Update, room: int = 0) -> npt.NDArray[np.uint64]:
     """Returns the vector `[L]` of an update, whose arrays are multiplied by its weight.
+
+    Args:
+        update: The update.
+        room: The part of the range of each number that is left to noise, in units of 1 / SCALE.
 
     Raises:
         InvalidUpdate: A number is NaN, or too large for sums.
     """
-    numbers = [_fixed(update.arrays[name], name) for name in sorted(update.arrays)]
+    numbers = [_fixed(update.arrays[name], name, room) for name in sorted(update.arrays)]
     numbers.append(_fixed(np.array([update.weight]), "weight"))
     measured = [update.measurement, *update.finalists]
     for place, each in enumerate(measured):
@@ -64,11 +73,11 @@ def encoded(update: Update) -> npt.NDArray[np.uint64]:
     return np.concatenate(numbers).astype(np.int64).view(np.uint64)
 
 
-def _fixed(array: npt.NDArray[np.generic], where: str) -> npt.NDArray[np.int64]:
-    scaled = np.rint(array.astype(np.float64).ravel() * SCALE)
-    if not (np.abs(scaled) <= LARGEST).all():  # NaN is not, either
+def _fixed(array: npt.NDArray[np.generic], where: str, room: int = 0) -> npt.NDArray[np.int64]:
+    scaled, most = np.rint(array.astype(np.float64).ravel() * SCALE), LARGEST - room
+    if not (np.abs(scaled) <= most).all():  # NaN is not, either
         found = float(np.abs(scaled).max()) / SCALE
-        fix = f'at most {LARGEST / SCALE:.3g}: fewer examples at this client, or privacy.aggregation = "plain"'
+        fix = f'at most {most / SCALE:.3g}: fewer examples at this client, or privacy.aggregation = "plain"'
         raise InvalidUpdate(f"{found:.3g} is too large for a sum in fixed point", where=where, fix=fix)
     return scaled.astype(np.int64)
 

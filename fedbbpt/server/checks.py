@@ -29,8 +29,15 @@ def updates_add(method: ServerHalf[Any], codec: Codec) -> bool:
     return method.linear and codec.additive
 
 
-def check_hello(hello: Hello, codec: str, *, clips_examples: bool = False) -> None:
-    """Raises InvalidHello unless the client may join a run that uses `codec`, or that has clients clip examples."""
+def check_hello(hello: Hello, codec: str, *, clips_examples: bool = False, adds_noise: bool = False) -> None:
+    """Raises InvalidHello unless the client may join a run that uses `codec`, and does what the run's privacy needs.
+
+    Args:
+        hello: What the client says of itself.
+        codec: The codec of the run's updates.
+        clips_examples: Whether clients clip what each of their examples adds.
+        adds_noise: Whether clients add noise to their answers.
+    """
     names.check_name(hello.client_id, "client_id", InvalidHello)
     if not 0 < len(hello.client_key) <= MAX_CLIENT_ID_CHARACTERS or not hello.client_key.isprintable():
         fix = f"1 to {MAX_CLIENT_ID_CHARACTERS} printable characters"
@@ -43,6 +50,9 @@ def check_hello(hello: Hello, codec: str, *, clips_examples: bool = False) -> No
     if clips_examples and not hello.clips_examples:
         what = "cannot clip what each example adds, on which the privacy of this run rests"
         raise InvalidHello(what, where="clips_examples", fix='a client that can, or privacy.level = "client"')
+    if adds_noise and not hello.adds_noise:
+        what = "cannot add noise to its answers, on which the privacy of this run rests"
+        raise InvalidHello(what, where="adds_noise", fix='a client that can, or privacy.aggregation = "plain"')
 
 
 def check_name(hello: Hello, owner: str) -> None:

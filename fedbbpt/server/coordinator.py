@@ -10,6 +10,7 @@ own: `round`, `cohort`, `checks`, `aggregate`.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +159,7 @@ class Coordinator:
             StoreError: the store cannot be read.
             InvalidTensor, InvalidUpdate: an update in the store does not fit the method.
             InvalidPlugin: the method contradicts itself.
-            InvalidJob: the method's updates cannot be summed by secure aggregation.
+            InvalidJob: the method's updates cannot be summed by secure aggregation, or the clip norm does not suit it.
         """
         self.settings = settings
         self.status_version = 0
@@ -201,7 +202,9 @@ class Coordinator:
         snapshot = self._store.snapshot
         if privacy is not None:
             account = snapshot.privacy if snapshot and snapshot.privacy else privacy.opened(settings.rounds)
-            self.settings = replace(settings, rounds=min(settings.rounds, privacy.most_rounds(account)))
+            numbers = sum(math.prod(form) for form in _shapes(method.expected(method.init(0))).values())
+            rounds = min(settings.rounds, privacy.most_rounds(account))
+            self.settings = replace(settings, rounds=rounds, noise=privacy.share(account, numbers))
             log.info(
                 "differential privacy: %s; dev examples and the choice of the best round are not covered",
                 privacy.spent(account),
@@ -270,7 +273,8 @@ class Coordinator:
 
     def _joining(self, hello: Hello, known: Member | None, entering: int) -> Member:
         """Returns the member that a client becomes, `known` before, after others of which so many enter the round."""
-        check_hello(hello, self.settings.codec, clips_examples=self.settings.clip_norm > 0)
+        noise = self.settings.noise is not None
+        check_hello(hello, self.settings.codec, clips_examples=self.settings.clip_norm > 0, adds_noise=noise)
         if self.state.ended:
             raise RunFinished("the run has ended", where=self.settings.run_id, fix="a new run")
         check_name(hello, known.client_key if known is not None else "")
@@ -346,9 +350,8 @@ class Coordinator:
             return {}
         expected = self._method.expected(self._state)
         orders = {name: form for name, form in expected.items() if isinstance(form, Orders)}
-        shapes = {name: form for name, form in expected.items() if isinstance(form, tuple)}
         indices = {name: (np.dtype(np.uint8), (form.rows, form.places)) for name, form in orders.items()}
-        return {**self._codec.forms(shapes), **indices}
+        return {**self._codec.forms(_shapes(expected)), **indices}
 
     def submit(self, session: str, task_id: TaskId, update: Update, now: float) -> Receipt:
         """Takes a client's update, encoded as it came. A receipt COUNTED survives a crash of this process.
@@ -554,8 +557,7 @@ class Coordinator:
         """Returns the form of the open round's vectors in secure aggregation."""
         searches = self._round.phase is not Phase.EVALUATE
         expected = self._method.expected(self._state) if searches and self._state is not None else {}
-        shapes = {name: form for name, form in expected.items() if isinstance(form, tuple)}
-        return fixed_point.Layout(shapes, 0 if searches else len(self._broadcast.get(FINALISTS, ())))
+        return fixed_point.Layout(_shapes(expected), 0 if searches else len(self._broadcast.get(FINALISTS, ())))
 
     def _summed(self, keys: Sequence[Key]) -> Update:
         """Returns the sum of the open round in secure aggregation: that of masked answers, or that of a simulation."""
@@ -1072,6 +1074,11 @@ class Coordinator:
     def finalists(self) -> tuple[Result, ...]:
         """The best prompts so far, best first: one, or several if rounds measure on samples of the dev examples."""
         return self._store.snapshot.finalists if self._store.snapshot else ()
+
+
+def _shapes(expected: Mapping[str, tuple[int, ...] | Orders]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the arrays of an update that hold numbers, and no orders."""
+    return {name: form for name, form in expected.items() if isinstance(form, tuple)}
 
 
 def _reason(error: Exception) -> str:

@@ -17,6 +17,11 @@ log = logging.getLogger(__name__)
 _EPOCHS = 2**63
 
 
+def least_clients(quorum: int) -> int:
+    """Returns the smallest number of clients in a sum of a run whose rounds need `quorum` answers."""
+    return max(quorum, LEAST_CLIENTS)
+
+
 class SecureRounds:
     """The epochs and attempts of one run."""
 
@@ -26,7 +31,7 @@ class SecureRounds:
             threshold: The share of a client's neighbours that must stay.
             quorum: The smallest number of clients that a round may end with.
         """
-        self._threshold, self._least = threshold, max(quorum, LEAST_CLIENTS)
+        self._threshold, self._least = threshold, least_clients(quorum)
         self._keys: dict[str, Keys] = {}
         self._server: SecureServer | None = None
         self._round: int | None = None
@@ -104,7 +109,7 @@ class SecureRounds:
         server, survivors = self._server, frozenset(message.survivors)
         if server is None or message.epoch != server.roster.epoch or server.step is not Step.CONSENTS:
             return
-        if client_id in survivors and len(survivors) >= LEAST_CLIENTS:
+        if client_id in survivors and len(survivors) >= self._least:
             log.warning("round %s: clients have revealed for %s alone", self._round, ", ".join(sorted(survivors)))
             self._only, self._server = survivors, None
 
@@ -164,11 +169,9 @@ class SecureRounds:
 
     def _begin_epoch(self) -> None:
         """Begins an epoch with all clients of the round, once they and their keys are there."""
-        names, least = self._cohort - self._excused - self._left_out, self._least
-        if self._only is not None:
-            names, least = self._only, LEAST_CLIENTS
+        names = self._cohort - self._excused - self._left_out if self._only is None else self._only
         self._server, self._attempted = None, None
-        if len(names) < least or not names <= self._cohort & self._keys.keys():
+        if len(names) < self._least or not names <= self._cohort & self._keys.keys():
             return
         members = {name: self._keys[name] for name in names}
         self._server = SecureServer(secrets.randbelow(_EPOCHS), members, self._threshold)

@@ -7,7 +7,7 @@ K classes.
 from fedbbpt.types.arrays import Array, Arrays, Expansion, Forms, Losses, Metrics, Population, Scores, pack, unpack
 from fedbbpt.types.computation import Precision, PrecisionChoice, Runtime
 from fedbbpt.types.examples import ExampleKind, Examples, ExampleSet, LabelledExamples, Perturbation, TaskSpec
-from fedbbpt.types.privacy import PrivacyAccount, PrivacyBudget, PrivacyLevel, PrivacySpent
+from fedbbpt.types.privacy import NoiseShare, PrivacyAccount, PrivacyBudget, PrivacyLevel, PrivacySpent
 from fedbbpt.types.prompt_kinds import TEXT_MODEL_PROMPTS, Injection, Projection, ProjectionKind, PromptKind
 from fedbbpt.types.prompts import (
     DeepPrompts,
@@ -117,6 +117,7 @@ __all__ = [
     "ModelCard",
     "NewRun",
     "NoPromptSettings",
+    "NoiseShare",
     "Orders",
     "Output",
     "Perturbation",

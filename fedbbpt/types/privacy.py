@@ -21,6 +21,18 @@ class PrivacyBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseShare:
+    """The noise that each client of a run with secure aggregation adds to its own answers, before they are masked."""
+
+    deviation: int
+    """The parameter sigma of the discrete Gaussian on each number, in units of fixed point."""
+    clients: int
+    """The smallest number of clients in a sum. The noise of so many together is what the account counts on."""
+    clip_norm: float
+    """The largest norm of a client's mean update; 0 if clients clip what each example adds."""
+
+
+@dataclass(frozen=True, slots=True)
 class PrivacyAccount:
     """What a run has released so far: the sums of some rounds, each with Gaussian noise of the same size."""
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fedbbpt.types.arrays import Array, Arrays
 from fedbbpt.types.examples import TaskSpec
-from fedbbpt.types.privacy import PrivacyAccount, PrivacySpent
+from fedbbpt.types.privacy import NoiseShare, PrivacyAccount, PrivacySpent
 from fedbbpt.types.rounds import Measurement
 from fedbbpt.types.spaces import SpaceSettings
 
@@ -139,6 +139,8 @@ class Hello:
     """The links of codecs that the client can encode."""
     clips_examples: bool = False
     """Whether the client can clip what each of its examples adds, as `RunSettings.clip_norm` asks for."""
+    adds_noise: bool = False
+    """Whether the client can clip its answers and add noise to them, as `RunSettings.noise` asks for."""
     relay: bool = False
     """Whether it sends sums of the updates of a site's clients, some of which may be missing in a round."""
 
@@ -212,6 +214,8 @@ class RunSettings:
     """The share of a client's neighbours that secure aggregation needs; None if updates travel in the clear."""
     clip_norm: float = 0.0
     """The largest norm of what each training example adds to an update; 0: clients do not clip."""
+    noise: NoiseShare | None = None
+    """The noise that clients add to their answers; None if they add none."""
 
 
 class RunState(StrEnum):

@@ -132,6 +132,7 @@ class JoinRequest(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     RELAY_FIELD_NUMBER: _builtins.int
     CLIPS_EXAMPLES_FIELD_NUMBER: _builtins.int
+    ADDS_NOISE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1."""
     client_id: _builtins.str
@@ -152,6 +153,8 @@ class JoinRequest(_message.Message):
     """
     clips_examples: _builtins.bool
     """Whether the client can clip what each of its examples adds to an update, as JoinResponse.clip_norm asks for."""
+    adds_noise: _builtins.bool
+    """Whether the client can bound its answers and add noise to them, as SecureAggregation.noise asks for."""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
         """The links of codecs that the client can encode."""
@@ -167,10 +170,11 @@ class JoinRequest(_message.Message):
         run: _builtins.str = ...,
         relay: _builtins.bool = ...,
         clips_examples: _builtins.bool = ...,
+        adds_noise: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_key", b"client_key", "clips_examples", b"clips_examples", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version", "relay", b"relay", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_noise", b"adds_noise", "client_id", b"client_id", "client_key", b"client_key", "clips_examples", b"clips_examples", "codecs", b"codecs", "examples", b"examples", "protocol_version", b"protocol_version", "relay", b"relay", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -292,20 +296,58 @@ class SecureAggregation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
     threshold: _builtins.float
     """The share of a client's neighbours that must stay until its round ends: above 0.5, at most 1."""
+    @_builtins.property
+    def noise(self) -> Global___SecureNoise:
+        """Present if clients bound their answers in PHASE_UPDATE and add noise to them before they mask them."""
+
     def __init__(
         self,
         *,
         threshold: _builtins.float = ...,
+        noise: Global___SecureNoise | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecureAggregation: _TypeAlias = SecureAggregation  # noqa: Y015
+
+@_typing.final
+class SecureNoise(_message.Message):
+    """SecureNoise says which noise each client adds to its answers. docs/protocol.md, "Noise in shares", defines it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVIATION_FIELD_NUMBER: _builtins.int
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
+    deviation: _builtins.int
+    """Sigma of the discrete Gaussian on each number of the arrays, in units of 2^-24: 16 to 2^45."""
+    clients: _builtins.int
+    """The smallest number of clients in a sum, from 3 on. A client reveals nothing for fewer survivors."""
+    clip_norm: _builtins.float
+    """The largest Euclidean norm of the mean of a client's arrays over its examples, which it sends with weight 1.
+    0: examples were clipped to JoinResponse.clip_norm, and the arrays and the weight are those of the method.
+    """
+    def __init__(
+        self,
+        *,
+        deviation: _builtins.int = ...,
+        clients: _builtins.int = ...,
+        clip_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "clip_norm", b"clip_norm", "deviation", b"deviation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecureNoise: _TypeAlias = SecureNoise  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):

@@ -13,6 +13,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from fedbbpt.errors import InvalidRequest, VersionMismatch
+from fedbbpt.secure.fixed_point import LEAST_DEVIATION, MOST_DEVIATION
+from fedbbpt.secure.graph import LEAST_CLIENTS
 from fedbbpt.types import (
     Arrays,
     Auxiliary,
@@ -20,6 +22,7 @@ from fedbbpt.types import (
     Hello,
     Measurement,
     MethodSettings,
+    NoiseShare,
     Phase,
     Receipt,
     RunSettings,
@@ -92,6 +95,7 @@ def join_request(hello: Hello, run: str = "") -> pb.JoinRequest:
         examples=hello.examples,
         run=run,
         clips_examples=hello.clips_examples,
+        adds_noise=hello.adds_noise,
         relay=hello.relay,
     )
 
@@ -109,6 +113,7 @@ def hello(request: pb.JoinRequest) -> Hello:
         request.examples,
         codecs,
         clips_examples=request.clips_examples,
+        adds_noise=request.adds_noise,
         relay=request.relay,
     )
 
@@ -137,7 +142,7 @@ def join_response(
         heartbeat=duration(heartbeat_seconds),
         auxiliary=_auxiliary_message(settings.auxiliary),
         sampling=pb.Sampling(**asdict(settings.sampling)),
-        secure=None if settings.secure_threshold is None else pb.SecureAggregation(threshold=settings.secure_threshold),
+        secure=_secure_message(settings),
         clip_norm=settings.clip_norm,
     )
 
@@ -193,7 +198,28 @@ def run_settings(response: pb.JoinResponse, methods: Mapping[str, type[MethodSet
         sampling=_sampling(response.sampling) if response.HasField("sampling") else Sampling(),
         secure_threshold=response.secure.threshold if response.HasField("secure") else None,
         clip_norm=_clip_norm(response.clip_norm),
+        noise=_noise(response.secure.noise, response.clip_norm) if response.secure.HasField("noise") else None,
     )
+
+
+def _secure_message(settings: RunSettings) -> pb.SecureAggregation | None:
+    if settings.secure_threshold is None:
+        return None
+    noise = None if settings.noise is None else pb.SecureNoise(**asdict(settings.noise))
+    return pb.SecureAggregation(threshold=settings.secure_threshold, noise=noise)
+
+
+def _noise(sent: pb.SecureNoise, clip_norm: float) -> NoiseShare:
+    noise = NoiseShare(sent.deviation, sent.clients, sent.clip_norm)
+    if not LEAST_DEVIATION <= noise.deviation <= MOST_DEVIATION:
+        fix = f"from {LEAST_DEVIATION} to {MOST_DEVIATION}"
+        raise InvalidRequest(f"{noise.deviation}", where="secure.noise.deviation", fix=fix)
+    if noise.clients < LEAST_CLIENTS:
+        raise InvalidRequest(f"{noise.clients}", where="secure.noise.clients", fix=f"at least {LEAST_CLIENTS}")
+    if not 0 <= noise.clip_norm < math.inf or (noise.clip_norm > 0) == (clip_norm > 0):
+        what, fix = f"{noise.clip_norm} beside a clip_norm of {clip_norm}", "a finite number above 0 in one of them"
+        raise InvalidRequest(what, where="secure.noise.clip_norm", fix=fix)
+    return noise
 
 
 def _clip_norm(sent: float) -> float:

@@ -10,14 +10,27 @@ import pytest
 from fedbbpt.client.agent import Agent
 from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
+from fedbbpt.client.shares import Shares
 from fedbbpt.codecs import CODECS, codec_of
-from fedbbpt.errors import InvalidTensor, PtmUnavailable
+from fedbbpt.errors import InvalidTensor, NotPrivate, PtmUnavailable
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
 from fedbbpt.methods import client_method
 from fedbbpt.prompts import space_of
-from fedbbpt.types import Arrays, Hello, Phase, Population, Receipt, RunSettings, Sampling, Task, TaskId, Update
+from fedbbpt.types import (
+    Arrays,
+    Hello,
+    NoiseShare,
+    Phase,
+    Population,
+    Receipt,
+    RunSettings,
+    Sampling,
+    Task,
+    TaskId,
+    Update,
+)
 from tests.tiny_run import fake_ptm
 
 DIM, POPULATION = 6, 6
@@ -71,6 +84,14 @@ class Script:
         self.troubles.append(text)
 
     def leave(self) -> None: ...
+
+
+def noisy_agent(splits: Splits, keepsake: Keepsake | None = None) -> Agent:
+    """Returns the agent of a client that adds noise, in a run of three rounds."""
+    asked, codec = objectives(splits), CODECS["float32"]
+    half = client_method(run_settings(splits.job, "run-1")).half(asked)
+    shares = Shares(NoiseShare(10**6, 3, 1.0), 0.0, rounds=3, essential=lambda arrays: arrays)
+    return Agent(half, asked, codec, keepsake, secure=True, shares=shares)
 
 
 def same(one: Update, other: Update) -> bool:
@@ -161,3 +182,22 @@ def test_what_a_sparse_codec_lost_survives_a_restart(splits: Splits, tmp_path: P
     found = [started(tmp_path / "restarted").answer(each) for each in rounds]
     assert all(map(same, expected, found))
     assert not same(found[1], started(tmp_path / "new").answer(rounds[1]))
+
+
+def test_noise_of_an_answer_is_drawn_once_whatever_dies(splits: Splits, tmp_path: Path) -> None:
+    """Kills: new noise for the same round, of which a coordinator that asks again takes the mean."""
+    first = noisy_agent(splits, Keepsake(tmp_path)).answer(task(0))
+    assert same(first, noisy_agent(splits, Keepsake(tmp_path)).answer(task(0)))
+    alone = noisy_agent(splits)
+    second = alone.answer(task(0))
+    assert same(second, alone.answer(task(0)))
+    assert not same(first, second)
+
+
+def test_a_client_with_noise_answers_no_earlier_and_no_further_round(splits: Splits, tmp_path: Path) -> None:
+    """Kills: an agent that forgets after a restart what it has answered."""
+    noisy_agent(splits, Keepsake(tmp_path)).answer(task(2))
+    for round in (1, 3):
+        with pytest.raises(NotPrivate):
+            noisy_agent(splits, Keepsake(tmp_path)).answer(task(round))
+    noisy_agent(splits, Keepsake(tmp_path)).answer(task(3, Phase.EVALUATE))

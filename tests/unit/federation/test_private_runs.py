@@ -41,13 +41,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("aggregation", ["plain", "secure"])
 @pytest.mark.parametrize("level", ["client", "example"])
 @pytest.mark.parametrize(("method", "options"), CASES)
 def test_a_run_spends_its_budget_and_is_not_reproducible(
-    method: str, options: dict[str, Any], level: str, tmp_path: Path
+    method: str, options: dict[str, Any], level: str, aggregation: str, tmp_path: Path
 ) -> None:
     """Kills: noise by the run's seed, and a result that does not say what it spent."""
-    splits = prepare(job_of(write_data(tmp_path / "data"), method, {"epsilon": 4.0, "level": level}, **options))
+    section = {"epsilon": 4.0, "level": level, "aggregation": aggregation}
+    splits = prepare(job_of(write_data(tmp_path / "data"), method, section, **options))
     ends = []
     for _ in range(2):
         *_, last = Simulation(splits, fake_ptm()).rounds()
@@ -55,13 +57,16 @@ def test_a_run_spends_its_budget_and_is_not_reproducible(
     assert not np.array_equal(ends[0], ends[1])
     result, reports = simulate(splits, fake_ptm())
     spent = [report.epsilon for report in reports]
-    assert spent == sorted(spent) and spent[-1] == pytest.approx(4.0, rel=1e-9) and spent[-1] <= 4.0  # type: ignore[type-var,operator]  # none is None
+    assert spent == sorted(spent) and spent[-1] == pytest.approx(4.0, rel=1e-6) and spent[-1] <= 4.0  # type: ignore[type-var,operator]  # none is None
     finish_run(splits, fake_ptm(), result, reports, 1.0).write(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())["privacy"]
     _, card = read_prompt(tmp_path / "prompt.safetensors")
     assert card.privacy is not None and json.loads(card.privacy.model_dump_json()) == summary
     assert (summary["level"], summary["epsilon"], summary["epsilon_limit"]) == (level, spent[-1], 4.0)
     assert any("dev examples" in omitted for omitted in summary["does_not_cover"])
+    assert any("what the coordinator itself sees" in each for each in summary["does_not_cover"]) == (
+        aggregation == "plain"
+    )
     assert "Not covered: dev examples" in (tmp_path / "prompt.md").read_text()
 
 

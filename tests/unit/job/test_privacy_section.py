@@ -16,11 +16,6 @@ REFUSED = {
     "unused clip norm": ("[privacy]\nclip_norm = 2.0", "privacy.clip_norm", "has no effect without noise"),
     "unknown sensitivity": (NOISE + '[method]\nname = "fed-bpt"', "privacy.epsilon", "it is not known by how much"),
     "white box": (NOISE + '[method]\nname = "fed-sp"', "privacy.epsilon", "it is not known by how much"),
-    "secure": (
-        NOISE + 'aggregation = "secure"',
-        "privacy.aggregation",
-        "the coordinator clips updates before it adds noise",
-    ),
     "robust": (
         NOISE + '[cohort]\nquorum = 1.0\nrobust = "median"\nadversaries = 1',
         "cohort.robust",

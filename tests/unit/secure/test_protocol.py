@@ -186,6 +186,21 @@ def test_survivors_below_the_threshold_get_nothing(dropped: tuple[int, ...], mes
         parties.clients["client-0000"].take(Survivors(7, 0, dropped))
 
 
+@pytest.mark.parametrize("least", [4, 5])
+def test_a_client_reveals_for_no_fewer_clients_than_the_noise_counts_on(least: int) -> None:
+    """Mutant: a client that asks for LEAST_CLIENTS survivors only, whose shares of noise are too few."""
+    answers = vectors(5)
+    parties = Parties(answers, least=least)
+    if least == 5:
+        with pytest.raises(NotPrivate, match="4 survivors"):
+            parties.attempt(answers, masking=["client-0000"])
+    else:
+        parties.attempt(answers, masking=["client-0000"])
+        assert parties.server.total is not None
+    with pytest.raises(NotPrivate, match="a roster of 3 clients"):
+        Parties(vectors(3), least=least).deliver()
+
+
 def test_a_client_masks_one_answer_in_an_attempt() -> None:
     """Mutant: the same attempt masks a second answer with the same masks, and their difference is bare."""
     answers = vectors(3)

@@ -3,7 +3,9 @@
 `python -m tests.unit.secure.test_vectors` writes them; a change of theirs is a change of the protocol.
 """
 
+import hashlib
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import fedbbpt.secure
+from fedbbpt.privacy.discrete_gaussian import samples
+from fedbbpt.privacy.shares import bounded, noisy
 from fedbbpt.secure import masks, shamir
 from fedbbpt.secure.fixed_point import Layout, decoded, encoded, summed
 from fedbbpt.secure.graph import degree, graph, needed
 from fedbbpt.secure.messages import Attempt, Keys, Roster, signed_text
-from fedbbpt.types import Measurement, Update
+from fedbbpt.types import Measurement, NoiseShare, Update
 
 NAME = "vectors.json"
 EPOCH, ATTEMPT, ROUND = 1234567890123, 5, 17
@@ -103,6 +107,16 @@ def computed() -> dict[str, Any]:
             "sum": _bytes(total),
             "sum_of_losses": decoded(total, layout)[0].arrays["losses"].tolist(),
         },
+        "noise": {
+            "stream": "noise",
+            "deviations": [1, 16, 1000, 2**45],
+            "samples": [samples(6, deviation, _stream(b"noise")).tolist() for deviation in (1, 16, 1000, 2**45)],
+            "mean": [0.3, -0.4, 12.0],
+            "clip_norm": 0.5,
+            "bounded": _bytes(bounded_vector := encoded(_bounded(np.array([0.3, -0.4, 12.0]), 0.5))),
+            "deviation": 1000,
+            "noisy": _bytes(noisy(bounded_vector, 3, NoiseShare(1000, 3, 0.5), _stream(b"noise"))),
+        },
         "graph": {
             "neighbours": {str(number): degree(number, 0.67) for number in (3, 31, 32, 64, 128, 512)},
             "needed": {str(number): needed(degree(number, 0.67), 0.67) for number in (3, 31, 32, 64, 128, 512)},
@@ -112,6 +126,25 @@ def computed() -> dict[str, Any]:
             "of_client_39": list(graph(40, 0.67, bytes(32))[39]),
         },
     }
+
+
+def _stream(seed: bytes) -> Callable[[int], bytes]:
+    """Returns a reader of the SHAKE-256 of a seed."""
+    whole, at = hashlib.shake_256(seed).digest(1 << 16), 0
+
+    def read(count: int) -> bytes:
+        nonlocal at
+        at += count
+        assert at <= len(whole), "the stream is long enough"
+        return whole[at - count : at]
+
+    return read
+
+
+def _bounded(mean: npt.NDArray[np.float64], clip_norm: float) -> Update:
+    """Returns what a client of 4 examples adds to a sum, whose `losses` have this mean."""
+    update = Update({"losses": 4 * mean}, 4.0, Measurement(1.0, 2, 1, 12))
+    return bounded(update, lambda arrays: arrays, NoiseShare(1000, 3, clip_norm), 0.0)
 
 
 def _bytes(numbers: npt.NDArray[np.uint64]) -> str:

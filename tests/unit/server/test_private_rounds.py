@@ -177,3 +177,39 @@ def test_a_client_that_cannot_clip_is_refused() -> None:
     check_hello(replace(hello, clips_examples=True), "float32", clips_examples=True)
     with pytest.raises(InvalidHello, match="cannot clip what each example adds"):
         check_hello(hello, "float32", clips_examples=True)
+
+
+def test_noise_in_shares_is_added_by_clients_alone_and_accounted_as_what_is_proven() -> None:
+    """Kills: noise on top of the shares, the account of the Gaussian mechanism, and an update that is clipped again."""
+    rounds = replace(private(clip_norm=0.5), sharing=4)
+    account = rounds.opened(ROUNDS)
+    assert account.noise_multiplier == accountant.noise_multiplier(EPSILON, DELTA, ROUNDS, shares=True)
+    noise = rounds.share(account, numbers=3)
+    assert noise is not None and (noise.clients, noise.clip_norm) == (4, 0.5)
+    assert noise.deviation * 2 == pytest.approx(account.noise_multiplier * 0.5 * 2**24, rel=2e-3)
+    released, after = rounds.released(account, [Update({"a": np.full(3, 7.0)}, 4.0)])
+    assert released.arrays["a"].tolist() == [7.0] * 3
+    assert after == replace(account, rounds=1)
+    assert rounds.spent(after).epsilon == accountant.spent(account.noise_multiplier, 1, DELTA, shares=True)
+    assert rounds.most_rounds(account) == ROUNDS
+    assert private().share(account, numbers=3) is None
+
+
+def test_a_client_that_cannot_add_noise_is_refused() -> None:
+    """Kills: a client of an older version, whose answers would have none."""
+    hello = Hello("north", "key", 4, frozenset({"float32"}))
+    check_hello(replace(hello, adds_noise=True), "float32", adds_noise=True)
+    with pytest.raises(InvalidHello, match="cannot add noise to its answers"):
+        check_hello(hello, "float32", adds_noise=True)
+
+
+def test_clients_are_told_the_noise_of_the_account_also_after_a_restart() -> None:
+    """Kills: noise for the rounds of a changed job, while the account is that of the stored one."""
+    run = Bench(3, 3, method=Recorder(), privacy=replace(private(), sharing=3), secure_threshold=0.67)
+    told = run.coordinator.settings.noise
+    assert told is not None and told.clients == 3
+    run.rounds = 100
+    run.restart()
+    multiplier = accountant.noise_multiplier(EPSILON, DELTA, ROUNDS, shares=True)
+    first = run.store.load()
+    assert (first is None) or first.privacy == PrivacyAccount(multiplier)

@@ -22,6 +22,7 @@ from fedbbpt.types import (
     Measurement,
     MemberStatus,
     MethodSettings,
+    NoiseShare,
     NoPromptSettings,
     Phase,
     PrivacyBudget,
@@ -226,3 +227,34 @@ def test_result_survives_the_round_trip() -> None:
     assert np.array_equal(read.z, z)
     assert read.measured == REPORT
     assert operator_messages.run_status(response.run) == status
+
+
+@pytest.mark.parametrize("noise", [NoiseShare(10**6, 7, 0.5), NoiseShare(16, 3, 0.0)])
+def test_noise_in_shares_survives_the_round_trip(noise: NoiseShare) -> None:
+    task = TaskSpec("{text}", ("bad", "good"))
+    space = LatentSpaceSettings(2, Projection(ProjectionKind.NORMAL, 1, 2, 1.0, ""))
+    told = RunSettings("run-1", task, ("0", "1"), space, METHODS[0], "float32", 50, "", "", 2**20)
+    settings = replace(told, secure_threshold=0.67, noise=noise, clip_norm=0.0 if noise.clip_norm else 2.0)
+    response = coordinator_messages.join_response("session", "tiny", settings, 2.5, SETTINGS)
+    assert coordinator_messages.run_settings(response, SETTINGS) == settings
+    hello = Hello("anna", "key", 3, frozenset({"float32"}), adds_noise=True)
+    assert coordinator_messages.hello(coordinator_messages.join_request(hello)) == hello
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"deviation": 15}, "secure.noise.deviation"),
+        ({"deviation": 2**45 + 1}, "secure.noise.deviation"),
+        ({"clients": 2}, "secure.noise.clients"),
+        ({"clip_norm": 0.0}, "secure.noise.clip_norm"),
+        ({"clip_norm": math.nan}, "secure.noise.clip_norm"),
+    ],
+)
+def test_noise_that_protects_nobody_is_refused(change: dict[str, float], where: str) -> None:
+    """Kills: a client that takes the word of a coordinator for shares of 0."""
+    response = pb.JoinResponse(codec=[pb.CODEC_FLOAT32])
+    noise = pb.SecureNoise(**{"deviation": 1000, "clients": 3, "clip_norm": 1.0, **change})  # type: ignore[arg-type]  # each field has its own type
+    with pytest.raises(InvalidRequest) as error:
+        coordinator_messages._noise(noise, response.clip_norm)
+    assert error.value.where == where
