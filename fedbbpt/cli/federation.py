@@ -18,20 +18,24 @@ from fedbbpt.cli.demo_jobs import MODELS, demo_job
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.forecast_view import forecast_lines, rehearsed
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.run_tables import accuracies, results, shares
 from fedbbpt.cli.terminal.run_view import RunView
 from fedbbpt.data.quality import DataWarning
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import FedbbptError, InvalidInput
 from fedbbpt.federation import launch
 from fedbbpt.federation.comparison import cost
 from fedbbpt.federation.crew import Crew, CrewPlan, LocalCrew
+from fedbbpt.federation.forecast import measured_rate, rate_of
 from fedbbpt.federation.processes import ProcessGroup
 from fedbbpt.federation.ray_crew import over_ray
+from fedbbpt.federation.rehearsal import RehearsalPtm
 from fedbbpt.federation.run_folder import (
     JOB,
     PROMPT,
+    STORE,
     SUMMARY,
     compared_data,
     finish_run,
@@ -51,7 +55,11 @@ from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
 from fedbbpt.job.recommended import DEFAULT_METHOD, recommended
 from fedbbpt.methods import METHODS, find_method, method_names
+from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import ExampleKind, PrecisionChoice, Report, Result, RunStatus
+
+REHEARSAL_SECONDS = 2.0
+"""How long `run` may rehearse before it begins; the rounds that are left are estimated."""
 
 
 class SimulationEngine(StrEnum):
@@ -218,6 +226,8 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                 splits = replace(splits, job=with_precision(splits.job, card.precision)).completed_by(ptm)
                 check_prompt(splits.job, splits.test, ptm)
                 warnings += warned(model_warnings(splits, ptm))
+                if not (folder / STORE).exists():
+                    _forecast(splits, ptm, view)
 
                 def watch(status: RunStatus, news: tuple[Report, ...]) -> None:
                     view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")
@@ -226,6 +236,24 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                 result, reports = launch.run_federation(group, splits, folder, address, revision, view.note, watch)
         with open_ptm(address=address, revision=revision, send_labels=may) as ptm:
             _finish(splits, ptm, result, reports, warnings, folder, started, as_json)
+
+
+def _forecast(splits: Splits, ptm: Ptm, view: RunView) -> None:
+    """Says what a new run will use. A run is never lost because its forecast fails."""
+    view.note("rehearsing the run")
+    assert isinstance(ptm, RemotePtm), "the run's clients ask a service"
+    try:
+        account = ptm.statement()
+        # Whoever runs the job has the model, unless it names a service, whose queries may cost something.
+        rate = rate_of(account.usage) if splits.job.ptm.address else measured_rate(ptm, splits)
+        found = rehearsed(splits, RehearsalPtm(ptm, splits), account.left, rate, REHEARSAL_SECONDS)
+    except FedbbptError as error:
+        view.say(f"no forecast: {error}")
+        return
+    for line in forecast_lines(found):
+        view.say(line)
+    for warning in found.warnings:
+        view.say(f"warning: {warning}", style="yellow")
 
 
 def _view(job: Job) -> RunView:

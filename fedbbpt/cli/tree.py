@@ -30,6 +30,9 @@ Node: TypeAlias = Leaf | Branch
 
 TREE: Mapping[str, Node] = {
     "init": Leaf("federation", "init", "Write a job file with every key and its meaning."),
+    "plan": Leaf(
+        "plan", "plan", "Forecast the queries, tokens, price, bytes and minutes of a run, before anything is spent."
+    ),
     "run": Leaf(
         "federation",
         "run",

@@ -168,6 +168,7 @@ def client(
     fetch_auxiliary: Callable[[Auxiliary], Path] | None = None,
     methods: Sequence[AnyMethod] = (),
     private: Arrays | None = None,
+    white_box: WhiteBox | None = None,
 ) -> Agent:
     """Returns a client of a run, with its examples registered with the PTM.
 
@@ -180,6 +181,7 @@ def client(
         fetch_auxiliary: Returns the path of the run's auxiliary model. Called for a white-box method only.
         methods: Methods that the caller defines itself, without installing them.
         private: The method's private arrays, if they are not in the keepsake.
+        white_box: What the client trains, in place of the run's auxiliary model.
 
     Raises:
         PluginMissing: The run's method is a plug-in that is not installed here, or another version of it.
@@ -196,7 +198,9 @@ def client(
             ptm, settings.task, space, train, dev, sampling=settings.sampling, scores_needed=method.needs_scores
         )
     )
-    if method.white_box:
+    if white_box is not None:
+        half = method.white_box_half(white_box)
+    elif method.white_box:
         if settings.auxiliary is None or fetch_auxiliary is None:
             fix = "a coordinator that was started with --auxiliary"
             raise InvalidInput("the run has no auxiliary model for its clients", where="coordinator", fix=fix)
@@ -219,6 +223,7 @@ def owner(
     keepsake: Keepsake | None = None,
     methods: Sequence[AnyMethod] = (),
     private: Arrays | None = None,
+    white_box: WhiteBox | None = None,
 ) -> Agent:
     """Returns the agent of the model's owner, which tunes the prompt through the whole model between two client rounds.
 
@@ -229,17 +234,22 @@ def owner(
         keepsake: The owner's folder, from which it recovers after a crash; None keeps nothing.
         methods: Methods that the caller defines itself, without installing them.
         private: The method's private arrays, if they are not in the keepsake.
+        white_box: What the owner tunes the prompt through, in place of the model.
 
     Raises:
         InvalidInput: The run's method has no turn for the owner, the model cannot be loaded, or torch is missing.
         InvalidTask: The model cannot score the run's classes.
     """
-    with needs_extra("ptm", where="method fed-sp"):
-        from fedbbpt.whitebox import roles
     method = client_method(settings, methods)
-    half = method.owner_half(roles.owner_white_box(model, space_of(settings.space), settings.task, train))
+    half = method.owner_half(white_box or _full_model(settings, train, model))
     codec = codec_of(settings.codec, kept=settings.kept, point=method.point)
     return Agent(half, NoDevExamples(len(train)), codec, keepsake, private=private)
+
+
+def _full_model(settings: RunSettings, train: LabelledExamples, model: str) -> WhiteBox:
+    with needs_extra("ptm", where="method fed-sp"):
+        from fedbbpt.whitebox import roles
+    return roles.owner_white_box(model, space_of(settings.space), settings.task, train)
 
 
 def _auxiliary_model(settings: RunSettings, train: LabelledExamples, path: Path) -> WhiteBox:

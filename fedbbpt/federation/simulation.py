@@ -25,6 +25,7 @@ from fedbbpt.federation.virtual_time import Pace, VirtualTime, drawn_pace
 from fedbbpt.interfaces import Ptm, Store
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import run_settings
+from fedbbpt.methods.replay import Told
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.round_store import RoundStore
@@ -46,6 +47,8 @@ class SimulatedRound:
     """Each task with the encoded update that answered it."""
     finalists: tuple[Result, ...]
     """The best prompts after the round, best first."""
+    told: Told | None = None
+    """What clients that replay are told of the round, in place of the broadcast; None if the run's clients do not."""
 
 
 class Simulation:
@@ -125,11 +128,12 @@ class Simulation:
         else:
             steps = VirtualTime(coordinator, self._crew, self._sessions, self._pace).steps()
         while not coordinator.state.ended:
-            z = coordinator.prompt
+            z, told = coordinator.prompt, coordinator.told
             exchanges += next(steps)
             if reports := coordinator.reports(shown):
                 shown += 1
-                yield SimulatedRound(coordinator.status(), reports[0], z, tuple(exchanges), coordinator.finalists)
+                finalists = coordinator.finalists
+                yield SimulatedRound(coordinator.status(), reports[0], z, tuple(exchanges), finalists, told)
                 exchanges = []
 
     def _steps(self) -> Iterator[list[tuple[Task, Update]]]:

@@ -170,7 +170,7 @@ class LiveRun:
         elif held not in (None, told.after) and held not in told.steps:
             held = b""
         if held not in self._tasks:
-            self._tasks[held] = _shared_task(task, told, held)
+            self._tasks[held] = shared_task(task, told, held)
         return self._tasks[held].messages(own)
 
     def start(self) -> None:
@@ -203,8 +203,14 @@ class LiveRun:
                 await set_within(status_changed, None if due is None else due - self.now())
 
 
-def _shared_task(task: Task, told: Told | None, held: bytes | None) -> SharedTask:
-    """Returns the task of all clients that hold the same."""
+def shared_task(task: Task, told: Told | None, held: bytes | None) -> SharedTask:
+    """Returns the task of all clients that hold the same.
+
+    Args:
+        task: the task of any of these clients.
+        told: what clients that replay are told of the round; None if the run has none.
+        held: the digest of the state that they hold, empty if they have none, or None if they do not replay.
+    """
     if told is None or held is None:
         return SharedTask(task)
     if held == told.after:

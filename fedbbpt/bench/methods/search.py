@@ -13,12 +13,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.bench.methods.message_sizes import message_bytes
 from fedbbpt.bench.methods.records import Point
 from fedbbpt.bench.methods.rows import Learns
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation import assemble
+from fedbbpt.federation.message_sizes import message_bytes
 from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm

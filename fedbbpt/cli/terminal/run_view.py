@@ -46,6 +46,10 @@ class RunView:
             self._console.print(text, markup=False, highlight=False)
         self._note = text
 
+    def say(self, text: str, style: str = "") -> None:
+        """Prints a line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+
     def add(self, reports: Sequence[Report]) -> None:
         """Shows further closed rounds."""
         for report in reports:
@@ -94,7 +98,9 @@ def size(count: int | None) -> str:
     """Formats a number of bytes for people; "-" if it is unknown."""
     if count is None:
         return "-"
-    return f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB"
+    if count < 10_000:
+        return f"{count} B"
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1e6:.1f} MB"
 
 
 def decimals(value: float | None, places: int, unit: str = "") -> str:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbbpt.bench.methods.message_sizes import message_bytes
 from fedbbpt.bench.methods.search import CHECKPOINTS, PricedRound, accuracies, checkpoints, curve, federations, search
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.evaluation import Measured
+from fedbbpt.federation.message_sizes import message_bytes
 from fedbbpt.federation.simulation import Simulation, simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.settings import task_spec
