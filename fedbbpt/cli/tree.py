@@ -205,8 +205,14 @@ TREE: Mapping[str, Node] = {
         },
     ),
     "conformance": Branch(
-        "Test whether a service keeps its contract.",
+        "Test whether a service, or a client, keeps its contract.",
         {
+            "client": Leaf(
+                "conformance",
+                "client",
+                "Test a client, in any language, against docs/protocol.md, with a mock coordinator and a fake PTM "
+                "service.",
+            ),
             "ptm": Leaf(
                 "conformance", "ptm", "Test a PTM service, in any language, against the contract of ptm.proto."
             ),

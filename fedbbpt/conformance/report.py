@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fedbbpt.conformance.cases import Case
-from fedbbpt.conformance.suite import Outcome, Result
+from fedbbpt.conformance.case_files import CaseOfAKit
+from fedbbpt.conformance.results import Outcome, Result
 from fedbbpt.errors import InvalidInput
 
 
@@ -16,8 +16,8 @@ def summary(results: Sequence[Result]) -> str:
     return ", ".join(f"{found[outcome]} {outcome}" for outcome in Outcome if found[outcome]) or "no cases"
 
 
-def read_known_failing(path: Path, cases: Sequence[Case]) -> frozenset[str]:
-    """Reads names of cases, one on each line, with comments after #. Raises InvalidInput for an unknown name."""
+def read_known_failing(path: Path, cases: Sequence[CaseOfAKit], kit: str) -> frozenset[str]:
+    """Reads names of a kit's cases, one on each line, with comments after #. Raises InvalidInput if one is unknown."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -28,18 +28,18 @@ def read_known_failing(path: Path, cases: Sequence[Case]) -> frozenset[str]:
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
         if name and name not in known:
-            fix = "a name that `fedbbpt conformance ptm --list` prints"
+            fix = f"a name that `fedbbpt conformance {kit} --list` prints"
             raise InvalidInput(f"there is no case {name!r}", where=f"{path}:{number}", fix=fix)
         names.add(name)
     return frozenset(names - {""})
 
 
-def write_junit(results: Sequence[Result], path: Path) -> None:
-    """Writes JUnit XML, where known failures count as skipped and unexpected passes as failures."""
+def write_junit(results: Sequence[Result], path: Path, kit: str) -> None:
+    """Writes JUnit XML of a kit's results, where known failures count as skipped and unexpected passes as failures."""
     suites = ElementTree.Element("testsuites")
     for profile in dict.fromkeys(result.case.profile for result in results):
         mine = [result for result in results if result.case.profile == profile]
-        suite = ElementTree.SubElement(suites, "testsuite", name=f"fedbbpt.conformance.ptm.{profile}")
+        suite = ElementTree.SubElement(suites, "testsuite", name=f"fedbbpt.conformance.{kit}.{profile}")
         suite.set("tests", str(len(mine)))
         suite.set("failures", str(sum(not result.outcome.good for result in mine)))
         suite.set("skipped", str(sum(result.outcome in (Outcome.SKIPPED, Outcome.KNOWN) for result in mine)))

@@ -15,9 +15,10 @@ import pytest
 
 from fedbbpt import cli
 from fedbbpt.conformance import report
-from fedbbpt.conformance.cases import Case, profiles, read
-from fedbbpt.conformance.relations import RELATIONS
-from fedbbpt.conformance.suite import Outcome, Result, open_service, run
+from fedbbpt.conformance.ptm.cases import Case, profiles, read
+from fedbbpt.conformance.ptm.relations import RELATIONS
+from fedbbpt.conformance.ptm.suite import open_service, run
+from fedbbpt.conformance.results import Outcome, Result
 from fedbbpt.errors import InvalidInput, PtmUnavailable, Unauthenticated
 from fedbbpt.interfaces import Backend
 from fedbbpt.ptm.engine import Engine
@@ -429,8 +430,10 @@ def test_cases_name_all_relations_and_no_others() -> None:
 def test_cases_on_the_page_equal_the_files() -> None:
     page = (ROOT / "docs/conformance.md").read_text()
     shown = re.findall(r"^```text\n(\[[\w-]+\]\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    files = [file.read_text() for file in (ROOT / "fedbbpt/conformance/cases").iterdir()]
-    assert [sum(table in file for file in files) for table in shown] == [1, 1]
+    files = [file.read_text() for file in (ROOT / "fedbbpt/conformance/ptm/cases").iterdir()]
+    files += [file.read_text() for file in (ROOT / "fedbbpt/conformance/client/cases").iterdir()]
+    assert [sum(table in file for file in files) for table in shown] == [1, 1, 1]
+    page = page.partition("## Clients")[0]
     named = set(re.findall(rf"\b(?:{'|'.join(profiles())})/[\w-]+", page))
     assert named and named <= CASES.keys()
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from fedbbpt.cli.terminal.signals import TERMINATED
-from fedbbpt.conformance import cases
-from fedbbpt.conformance.suite import open_service, run
+from fedbbpt.conformance.ptm import cases
+from fedbbpt.conformance.ptm.suite import open_service, run
 from fedbbpt.errors import DeadlineExceeded, PolicyForbids, PtmUnavailable, Unauthenticated
 from fedbbpt.identity.tokens_file import write_tokens
 from fedbbpt.ptm.models.fake import WIDTH, Fake

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from fedbbpt.conformance.target import Refused
-from fedbbpt.conformance.trial import Broken, Skipped, Trial
+from fedbbpt.conformance.ptm.target import Refused
+from fedbbpt.conformance.ptm.trial import Trial
+from fedbbpt.conformance.results import Broken, Skipped
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import PromptKind
 from fedbbpt.types.call_sizes import prompts_per_call

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from fedbbpt.conformance.target import Refused
-from fedbbpt.conformance.trial import Answer, Broken, Trial
+from fedbbpt.conformance.ptm.target import Refused
+from fedbbpt.conformance.ptm.trial import Answer, Trial
+from fedbbpt.conformance.results import Broken
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Usage
 from fedbbpt.wire.messages import ptm_messages

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from google.protobuf import json_format
 
-from fedbbpt.conformance.cases import Call, Case, Fault
-from fedbbpt.conformance.inputs import LENGTH
-from fedbbpt.conformance.target import Refused
-from fedbbpt.conformance.trial import Broken, Skipped, Trial
+from fedbbpt.conformance.ptm.cases import Call, Case, Fault
+from fedbbpt.conformance.ptm.inputs import LENGTH
+from fedbbpt.conformance.ptm.target import Refused
+from fedbbpt.conformance.ptm.trial import Trial
+from fedbbpt.conformance.results import Broken, Skipped
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Array, ModelCard, PromptKind
 from fedbbpt.types.call_sizes import prompts_per_call

@@ -4,14 +4,13 @@ A case has a claim, for people, and either `calls` or a `relation`. The other ke
 tried with, and to which services it applies.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.conformance import case_files
+from fedbbpt.conformance.case_files import CaseOfAKit
 from fedbbpt.toml.section import Section, contradiction
 from fedbbpt.types import Output, PromptKind
 
@@ -46,12 +45,9 @@ class Call(Section):
     """Reason that the status's ErrorInfo must name. Empty: any reason, or none."""
 
 
-class Case(Section):
+class Case(CaseOfAKit):
     """One claim about a service, and how it is tested."""
 
-    name: str
-    profile: str
-    claim: str
     calls: tuple[Call, ...] = ()
     relation: str = ""
     prompts: tuple[PromptKind, ...] | Literal["any", "unoffered"] = "any"
@@ -74,22 +70,9 @@ class Case(Section):
 
 def profiles() -> tuple[str, ...]:
     """Returns the names of all profiles."""
-    return tuple(sorted(file.name.removesuffix(".toml") for file in _files()))
+    return case_files.profiles(__package__)
 
 
 def read(wanted: Sequence[str]) -> tuple[Case, ...]:
     """Returns the cases of these profiles, in the files' order. Raises InvalidInput for an unknown profile."""
-    known = {file.name.removesuffix(".toml"): file for file in _files()}
-    found: list[Case] = []
-    for profile in wanted:
-        if profile not in known:
-            raise InvalidInput(
-                f"unknown profile {profile!r}", where="--profile", fix=f"one of {', '.join(sorted(known))}"
-            )
-        tables = tomllib.loads(known[profile].read_text(encoding="utf-8"))
-        found += [Case(name=f"{profile}/{name}", profile=profile, **table) for name, table in tables.items()]
-    return tuple(found)
-
-
-def _files() -> Sequence[Any]:
-    return [file for file in resources.files(__package__).joinpath("cases").iterdir() if file.name.endswith(".toml")]
+    return case_files.read(__package__, Case, wanted)

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 
-from fedbbpt.conformance import calls
-from fedbbpt.conformance.cases import Caller, Case
-from fedbbpt.conformance.inputs import KINDS, Inputs
-from fedbbpt.conformance.relations import RELATIONS
-from fedbbpt.conformance.target import Refused, Target
-from fedbbpt.conformance.trial import Broken, Skipped, Tenant, Trial
+from fedbbpt.conformance.ptm import calls
+from fedbbpt.conformance.ptm.cases import Caller, Case
+from fedbbpt.conformance.ptm.inputs import KINDS, Inputs
+from fedbbpt.conformance.ptm.relations import RELATIONS
+from fedbbpt.conformance.ptm.target import Refused, Target
+from fedbbpt.conformance.ptm.trial import Tenant, Trial
+from fedbbpt.conformance.results import Broken, Outcome, Result, Skipped
 from fedbbpt.errors import FedbbptError, InvalidInput, Unauthenticated
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import Injection, ModelCard, PromptKind
@@ -31,33 +31,6 @@ PROFILES = {
     "vision": frozenset({PromptKind.IMAGE}),
 }
 """The profiles besides core; a profile applies if the card lists one of its kinds of prompts."""
-
-
-class Outcome(StrEnum):
-    """The outcome of a case."""
-
-    PASSED = "passed"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-    KNOWN = "failed: known"
-    UNEXPECTED = "passed: unexpected"
-    """The case passed, but is on the list of known failures."""
-
-    @property
-    def good(self) -> bool:
-        """Whether the service conforms as expected."""
-        return self not in (Outcome.FAILED, Outcome.UNEXPECTED)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The outcome of one case."""
-
-    case: Case
-    outcome: Outcome
-    detail: str
-    """The reason, empty if the case passed."""
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +116,7 @@ def run(
     for case in cases:
         started = time.monotonic()
         outcome, detail = _try(service, case)
-        if case.name in known_failing:
-            expected = {Outcome.FAILED: Outcome.KNOWN, Outcome.PASSED: Outcome.UNEXPECTED}
-            outcome = expected.get(outcome, outcome)
+        outcome = outcome.if_known(case.name in known_failing)
         results.append(Result(case, outcome, detail, time.monotonic() - started))
         tell(results[-1])
     return results

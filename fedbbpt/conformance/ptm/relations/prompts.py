@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.conformance.inputs import DIM, LENGTH, MATERIAL
-from fedbbpt.conformance.target import Refused
-from fedbbpt.conformance.trial import Broken, Skipped, Trial
+from fedbbpt.conformance.ptm.inputs import DIM, LENGTH, MATERIAL
+from fedbbpt.conformance.ptm.target import Refused
+from fedbbpt.conformance.ptm.trial import Trial
+from fedbbpt.conformance.results import Broken, Skipped
 from fedbbpt.seeds import normals32, sign_bits, signs_of
 from fedbbpt.types import (
     Examples,

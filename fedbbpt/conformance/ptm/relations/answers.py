@@ -5,8 +5,9 @@ The second way uses the twin of the task (inputs.Inputs.task), so that a service
 
 import numpy as np
 
-from fedbbpt.conformance.target import Refused
-from fedbbpt.conformance.trial import Answer, Broken, Skipped, Trial
+from fedbbpt.conformance.ptm.target import Refused
+from fedbbpt.conformance.ptm.trial import Answer, Trial
+from fedbbpt.conformance.results import Broken, Skipped
 from fedbbpt.types import Array, Output, Perturbation
 
 SUM_TOLERANCE = 1e-4

@@ -6,8 +6,8 @@ A relation returns if it holds for the trial. Else it raises trial.Broken, or th
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from fedbbpt.conformance.relations import answers, metering, operation, prompts
-from fedbbpt.conformance.trial import Trial
+from fedbbpt.conformance.ptm.relations import answers, metering, operation, prompts
+from fedbbpt.conformance.ptm.trial import Trial
 
 
 def _named(*modules: ModuleType) -> Mapping[str, Callable[[Trial], None]]:

@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fedbbpt.conformance.cases import Caller
-from fedbbpt.conformance.inputs import Inputs
-from fedbbpt.conformance.target import Refused, Target
+from fedbbpt.conformance.ptm.cases import Caller
+from fedbbpt.conformance.ptm.inputs import Inputs
+from fedbbpt.conformance.ptm.target import Refused, Target
+from fedbbpt.conformance.results import Broken, Skipped
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.types import (
     Array,
@@ -35,14 +36,6 @@ FLIPS = 0.1
 
 Handle: TypeAlias = str | tuple[TaskSpec, ExampleSet]
 """A handle of registered examples, or a task and examples that are sent inline."""
-
-
-class Broken(Exception):
-    """Raised if the case's claim does not hold."""
-
-
-class Skipped(Exception):
-    """Raised if the case does not apply to this service."""
 
 
 @dataclass(frozen=True, slots=True)
