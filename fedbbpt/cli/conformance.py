@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -160,21 +161,32 @@ def client(
         raise InvalidInput("the folder is not empty", where=str(keep), fix="a new folder")
     every = client_cases.read(client_cases.profiles())
     known = report.read_known_failing(known_failing, every, "client") if known_failing else frozenset()
-    # The kit's services refuse calls on purpose, which is nothing to log.
-    logging.getLogger("fedbbpt").setLevel(logging.CRITICAL)
-    results = asyncio.run(
-        client_suite.run(
-            command or (),
-            chosen,
-            known,
-            (lambda result: None) if json else _print_result,
-            at_once=at_once,
-            seconds=wait_seconds,
-            folder=keep,
+    with _without_logs():
+        results = asyncio.run(
+            client_suite.run(
+                command or (),
+                chosen,
+                known,
+                (lambda result: None) if json else _print_result,
+                at_once=at_once,
+                seconds=wait_seconds,
+                folder=keep,
+            )
         )
-    )
     _finish(results, "client", junit, {"target": " ".join(command or ())}, json)
     _exit(results)
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Silences the kit's own services, which refuse calls on purpose."""
+    log = logging.getLogger("fedbbpt")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _named(cases: Sequence[client_cases.Case], names: Sequence[str]) -> tuple[client_cases.Case, ...]:

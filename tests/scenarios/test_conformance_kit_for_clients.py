@@ -66,7 +66,12 @@ MUTANTS = {
     "wrong weight": ("weight=len(self._train)", "weight=len(self._lines)", "core/rounds", "the weight is 32"),
     "not scaled": ("loss / unit for loss", "loss / 1.0 for loss", "core/rounds", "losses[0] is"),
     "scores not rounded": ("[float32(s + 0.25 * o)", "[(s + 0.25 * o)", "fed-cma/large-scores", "losses["),
-    "no retry": ("if (error.code() not in REPEATED and", "if True or (", "core/join-is-repeated", "has ended before the run"),
+    "no retry": (
+        "if (error.code() not in REPEATED and",
+        "if True or (",
+        "core/join-is-repeated",
+        "has ended before the run",
+    ),
     "no pauses": ("time.sleep(", "abs(", "core/join-is-repeated", "without pauses"),
     "no delay": ("(seconds or 0.0) +", "", "core/coordinator-is-overloaded", "RetryInfo asked for 1 s"),
     "Join in place of resubmission": (
