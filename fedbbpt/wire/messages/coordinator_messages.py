@@ -292,9 +292,9 @@ class Replayed:
 class SharedTask:
     """The task of a round, which is the same for all its clients except for their ids, serialised once.
 
-    The messages of a client begin with a task whose bytes are those of two messages: one that all clients share, and
-    one that has nothing but the client's id. Protobuf reads bytes after each other as one message, with the fields of
-    both.
+    Only the client's id in the task differs between clients, so the rest is serialised once. The bytes of a client are
+    put together such that no field occurs twice: some languages' decoders replace a repeated message, where protobuf
+    would merge both.
     """
 
     def __init__(self, task: Task, arrays: Arrays | None = None, replay: Replayed | None = None) -> None:
@@ -306,23 +306,34 @@ class SharedTask:
         """
         announced, data = bundle(task.arrays if arrays is None else arrays)
         header = pb.TaskHeader(
-            id=_task_id_message(replace(task.id, client_id="")),
             seed=task.seed,
             deadline=duration(task.deadline_seconds),
             arrays=announced,
             replay=pb.Replay(**asdict(replay)) if replay else None,
         )
-        self._task = pb.TakePartResponse(task=header).SerializeToString()
+        self._id = _task_id_message(replace(task.id, client_id="")).SerializeToString()
+        self._header = header.SerializeToString()
         self._chunks = [pb.TakePartResponse(chunk=chunk).SerializeToString() for chunk in chunks(data)]
 
     def messages(self, own: bytes) -> list[bytes]:
         """Returns the messages for a client, each a serialised TakePartResponse. `own` is its `own_part`."""
-        return [self._task + own, *self._chunks]
+        header = _field(pb.TaskHeader.ID_FIELD_NUMBER, self._id + own) + self._header
+        return [_field(pb.TakePartResponse.TASK_FIELD_NUMBER, header), *self._chunks]
 
 
 def own_part(client_id: str) -> bytes:
-    """Returns what a client's task has besides the task that all clients share."""
-    return pb.TakePartResponse(task=pb.TaskHeader(id=pb.TaskId(client_id=client_id))).SerializeToString()
+    """Returns what the id of a client's task has besides the id that all clients share."""
+    return pb.TaskId(client_id=client_id).SerializeToString()
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Returns a field of a message: its tag, its length and the serialised message in it."""
+    head, length = bytearray([number << 3 | 2]), len(content)
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + content
 
 
 def receipt_part(receipt: Receipt) -> bytes:
