@@ -228,6 +228,15 @@ class Replay(Protocol[T_contra]):
         """
         ...
 
+    def draw_ahead(self, broadcast: Arrays, seed: int) -> None:
+        """Computes and keeps what the next step needs besides its news, while its round is open.
+
+        Args:
+            broadcast: The broadcast of the round.
+            seed: The seed of the round's tasks.
+        """
+        ...
+
     def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
         """Returns the arrays that a client holds after a step.
 

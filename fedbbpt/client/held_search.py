@@ -22,11 +22,18 @@ class HeldSearch:
         self._replay = replay
         self.told: Told | None = None
         """The search, and the news that led to it, if it was not told whole; None before the first task."""
+        self._last: Arrays = {}
+        """The broadcast of the last task."""
 
     @property
     def digest(self) -> bytes:
         """The digest of the search and of its task's seed; empty before the first task."""
         return self.told.after if self.told is not None else b""
+
+    def draw_ahead(self) -> None:
+        """Computes what the next step needs besides its news, while the client waits for them."""
+        if self.told is not None:
+            self._replay.draw_ahead(self._last, self.told.seed)
 
     def broadcast(self, before: bytes, after: bytes, news: News, seed: int) -> Arrays:
         """Returns the broadcast of a task.
@@ -47,7 +54,7 @@ class HeldSearch:
             broadcast = self._replay.broadcast(told.held)
         except (LookupError, ValueError, TypeError, ArithmeticError, np.linalg.LinAlgError, InvalidTensor) as error:
             raise CannotReplay(f"the coordinator's search cannot be read here: {error}") from error
-        self.told = told
+        self.told, self._last = told, broadcast
         return broadcast
 
     def _following(self, before: bytes, news: News, seed: int) -> Told:

@@ -129,7 +129,7 @@ def _overwrite(path: Path, number: int, about: bytes, arrays: bytes, *, flush: b
     `flush` waits until it is on the disk.
     """
     content = b"".join((_HEADER.pack(number, len(about) + len(arrays), len(about)), about, arrays))
-    new = not path.exists()
+    new = flush and not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, _OWNER_ONLY)
     try:
         _write([_CHECKSUM.pack(google_crc32c.value(content)), content], descriptor)
@@ -137,7 +137,7 @@ def _overwrite(path: Path, number: int, about: bytes, arrays: bytes, *, flush: b
             _flush(descriptor)
     finally:
         os.close(descriptor)
-    if new and flush:
+    if new:
         sync_folder(path.parent)
 
 

@@ -377,8 +377,9 @@ class RemoteCoordinator:
 
     def _forget(self, task_id: TaskId) -> None:
         """Drops an answered task that a stream has repeated, because it was opened to answer it."""
-        waiting = [each for each in self._arrived if coordinator_messages.task_id(each[0].id) != task_id]
-        self._arrived = deque(waiting)
+        if any(header.id.round == task_id.round for header, _ in self._arrived):
+            waiting = [each for each in self._arrived if coordinator_messages.task_id(each[0].id) != task_id]
+            self._arrived = deque(waiting)
 
     def _exchange(self, header: pb.UpdateHeader) -> Receipt:
         """Sends an update on the stream, and reads up to its receipt."""
@@ -400,6 +401,8 @@ class RemoteCoordinator:
             return Receipt.TOO_LATE
         try:
             send(self._opened())
+            if self._search is not None:
+                self._search.draw_ahead()  # the coordinator answers meanwhile
             while (receipt := self._receive()) is None:
                 if self._finished:
                     return Receipt.TOO_LATE

@@ -98,6 +98,9 @@ class CodedReplay:
     def news(self, after: CodedState, broadcast: Arrays, updates: Sequence[Update], seed: int) -> Arrays:
         return {**{name: array for name, array in broadcast.items() if name != self._point}, STEP: after.step}
 
+    def draw_ahead(self, broadcast: Arrays, seed: int) -> None:
+        pass  # a difference needs no draws
+
     def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
         point = moved(held[self._point], news[STEP], self._point, self._codec)
         others = {name: array for name, array in news.items() if name != STEP}

@@ -294,6 +294,9 @@ class RanksReplay:
         best = order[: self._settings.population // 2]
         return {"best": best.astype(np.uint8 if self._settings.population <= 256 else np.int32)}
 
+    def draw_ahead(self, broadcast: Arrays, seed: int) -> None:
+        candidates(broadcast, seed, self._settings)
+
     def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
         number = self._settings.population
         places = np.full(number, float(number))
@@ -322,6 +325,9 @@ class NewtonReplay:
     def news(self, after: FedNewtonState, broadcast: Arrays, updates: Sequence[Update], seed: int) -> Arrays:
         accepted = after.drawn[0] == _signed(seed)[0]
         return {"mixture": newton.mixture(after.search), "accepted": np.array([accepted], np.uint8)}
+
+    def draw_ahead(self, broadcast: Arrays, seed: int) -> None:
+        near(broadcast, seed, self._population, self._offsets)
 
     def replayed(self, held: Arrays, news: Arrays, seed: int) -> Arrays:
         arrays = dict(held)

@@ -218,6 +218,8 @@ class Coordinator:
         """The decoded updates of the open round; the store holds the same ones, encoded."""
         self._measured: dict[Key, Measurement]
         """The measurements of these updates."""
+        self._forms: Forms | None
+        """The encoded arrays of an update of the open round; None until they are asked for."""
         self._opened: float | None
         self._begin(self._store.updates(self._answerable(snapshot)) if snapshot else {})
 
@@ -348,7 +350,11 @@ class Coordinator:
         """The types and the shapes of the encoded arrays of an update of the open round."""
         if self._round.closed or self._round.phase is Phase.EVALUATE:
             return {}
-        expected = self._method.expected(self._state)
+        if self._forms is None:  # it is asked for at each update
+            self._forms = self._forms_of(self._method.expected(self._state))
+        return self._forms
+
+    def _forms_of(self, expected: Mapping[str, tuple[int, ...] | Orders]) -> Forms:
         orders = {name: form for name, form in expected.items() if isinstance(form, Orders)}
         indices = {name: (np.dtype(np.uint8), (form.rows, form.places)) for name, form in orders.items()}
         return {**self._codec.forms(_shapes(expected)), **indices}
@@ -712,6 +718,11 @@ class Coordinator:
             clients = len(self._round.cohort) - len(self._round.received)
         return clients if self._round.enough is None else min(clients, self._round.enough - self._round.updates)
 
+    def draw_ahead(self) -> None:
+        """Computes what the next step needs besides the updates, while its clients work."""
+        if self._replay is not None and self.told is not None:
+            self._replay.draw_ahead(self._broadcast, self._task_seed)
+
     def next_deadline(self) -> float | None:
         """Returns the time of the next tick, if no client or operator calls before; None if no tick is due."""
         if self._retry_at is not None:
@@ -782,6 +793,7 @@ class Coordinator:
             staleness=len(self._begun),
             stale=frozenset(key for key in answered if key[1] < number),
         )
+        self._forms = None
         self.told = None
         if self._replay is not None and self._state is not None and FINALISTS not in self._broadcast:
             self.told = opened(self._replay, self._state, self._broadcast, self._task_seed)

@@ -147,6 +147,10 @@ class HostedRun(Protocol):
         """Closes the round or extends it, if that is due."""
         ...
 
+    def draw_ahead(self) -> None:
+        """Computes what the next step needs besides the updates, while its clients work."""
+        ...
+
     def next_deadline(self) -> float | None:
         """Returns the time of the next tick, if nobody calls before; None if no tick is due."""
         ...

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _FOLLOW_SECONDS = 0.01
 """The files of a run are written after its next tasks have been sent, since nobody waits for them."""
+_DRAW_SECONDS = 0.0005
+"""How long after a round has opened the draws of its step begin: its tasks are on their way by then."""
 
 
 def no_card() -> str:
@@ -77,6 +79,12 @@ class LiveRun:
         self._tasks: dict[bytes | None, SharedTask] = {}
         self._time: asyncio.Task[None] | None = None
         self._following: asyncio.TimerHandle | None = None
+        self._drawn = -1
+        """The last round whose step has its draws."""
+        self._sooner = asyncio.Event()
+        """Set when a tick is due before the planned one, and when the run has ended."""
+        self._planned: float | None = None
+        """When the next tick is planned; None if none is."""
 
     @staticmethod
     def now() -> float:
@@ -96,14 +104,26 @@ class LiveRun:
                 ended = self.coordinator.state.ended
                 if ended or self._time is None:  # nobody waits, or there is no event loop yet
                     self._follow_now()
-                elif self._following is None:
-                    self._following = asyncio.get_running_loop().call_later(_FOLLOW_SECONDS, self._follow_now)
+                else:
+                    self._follow_soon()
                 if ended:
                     self.ended.set()
+                    self._sooner.set()
+            due = self.coordinator.next_deadline()
+            if due is not None and (self._planned is None or due < self._planned):
+                self._sooner.set()
             if self._status_version != self.coordinator.status_version:
                 self._status_version = self.coordinator.status_version
                 self.status_changed.set()
                 self.status_changed = asyncio.Event()
+
+    def _follow_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._following is None:
+            self._following = loop.call_later(_FOLLOW_SECONDS, self._follow_now)
+        if self._drawn != self.coordinator.round:
+            self._drawn = self.coordinator.round
+            loop.call_later(_DRAW_SECONDS, self.coordinator.draw_ahead)
 
     def _follow_now(self) -> None:
         if self._following is not None:
@@ -195,12 +215,14 @@ class LiveRun:
         with self.notifying() as coordinator:
             coordinator.tick(self.now())
         while not self.coordinator.state.ended:
-            status_changed, due = self.status_changed, self.coordinator.next_deadline()
+            self._sooner.clear()
+            self._planned = due = self.coordinator.next_deadline()
             if due is not None and due <= self.now():
                 with self.notifying() as coordinator:
                     coordinator.tick(self.now())
             else:
-                await set_within(status_changed, None if due is None else due - self.now())
+                # A later deadline is seen when the planned one has come: most rounds end long before theirs.
+                await set_within(self._sooner, None if due is None else due - self.now())
 
 
 def shared_task(task: Task, told: Told | None, held: bytes | None) -> SharedTask:

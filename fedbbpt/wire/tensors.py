@@ -5,6 +5,7 @@ Little-endian, row-major, and checked: element counts, checksums, the order of c
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import google_crc32c
@@ -101,19 +102,27 @@ def labelled(sent: pb.TensorBundle, forms: Forms, limit_bytes: int) -> dict[str,
     """Returns the arrays of a bundle without descriptions. Raises MessageTooLarge, InvalidTensor, ChecksumMismatch."""
     if len(sent.data) > limit_bytes:
         raise MessageTooLarge(f"{len(sent.data)} bytes of arrays", where="arrays", fix=f"at most {limit_bytes}")
-    ordered = {name: forms[name] for name in sorted(forms)}
-    sizes = {name: math.prod(shape) * dtype.itemsize for name, (dtype, shape) in ordered.items()}
-    if len(sent.data) != sum(sizes.values()):
-        fix = f"{sum(sizes.values())} bytes, of {', '.join(ordered) or 'no arrays'}"
-        raise InvalidTensor(f"{len(sent.data)} bytes of arrays", where="arrays.data", fix=fix)
-    if google_crc32c.value(_labels(ordered) + sent.data) != sent.crc32c:
+    places, total, labels = _layout(tuple(forms.items()))
+    data = sent.data
+    if len(data) != total:
+        fix = f"{total} bytes, of {', '.join(name for name, _, _, _ in places) or 'no arrays'}"
+        raise InvalidTensor(f"{len(data)} bytes of arrays", where="arrays.data", fix=fix)
+    if google_crc32c.value(labels + data) != sent.crc32c:
         raise ChecksumMismatch("the arrays were corrupted in transit, or are others", where="arrays.crc32c")
-    arrays: dict[str, Array] = {}
-    offset = 0
+    return {name: _array(data[place], dtype, shape, name) for name, dtype, shape, place in places}
+
+
+@lru_cache(maxsize=16)
+def _layout(
+    forms: tuple[tuple[str, tuple[np.dtype[Any], tuple[int, ...]]], ...],
+) -> tuple[Sequence[tuple[str, np.dtype[Any], tuple[int, ...], slice]], int, bytes]:
+    """Returns where the arrays of a bundle without descriptions are, its size in bytes, and the descriptions."""
+    ordered, places, offset = dict(sorted(forms)), [], 0
     for name, (dtype, shape) in ordered.items():
-        arrays[name] = _array(sent.data[offset : offset + sizes[name]], dtype, shape, name)
-        offset += sizes[name]
-    return arrays
+        size = math.prod(shape) * dtype.itemsize
+        places.append((name, dtype, shape, slice(offset, offset + size)))
+        offset += size
+    return places, offset, _labels(ordered)
 
 
 def _labels(forms: Forms) -> bytes:

@@ -15,6 +15,7 @@ from fedbbpt.errors import InvalidTensor
 from fedbbpt.interfaces import Replay, ServerHalf
 from fedbbpt.methods import METHODS, WHOLE, replay_of, server_half
 from fedbbpt.methods.replay import News, digest, learnt, opened
+from fedbbpt.optim.cmaes import _draws
 from fedbbpt.prompts.latent import LatentSpace
 from fedbbpt.types import Array, Arrays, Projection, ProjectionKind, Update, merge, pack
 from tests.conformance.test_method import ALL_METHODS, EVERYONE, VARIANTS, Federation, federation
@@ -106,6 +107,19 @@ def test_a_replayed_broadcast_is_the_sent_broadcast(variant: str, seed: int, abs
             updates = [replace(update, arrays={**update.arrays, "decrease": np.full(1, -1e3)}) for update in updates]
         follower.step(updates)
     assert follower.replayed == 8
+
+
+@pytest.mark.parametrize("variant", REPLAYED)
+def test_draws_that_were_made_ahead_are_not_made_again(variant: str) -> None:
+    """Kills: draws ahead of another seed, population or scale than those of the step."""
+    run, replay = coded(variant, WHOLE)
+    follower = Follower(run.server, replay, 5)
+    updates = [run.update(follower.state, 0, client) for client in EVERYONE]
+    _draws.cache_clear()
+    follower.replay.draw_ahead(follower.broadcast, follower.task_seed)
+    follower.step(updates)
+    assert follower.replayed == 1
+    assert _draws.cache_info().misses == 1
 
 
 POINTS: dict[str, dict[str, Any]] = {

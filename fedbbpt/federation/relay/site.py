@@ -373,6 +373,9 @@ class Site:
         """The number of updates that the open round still waits for before its deadline; 0 if no round is open."""
         return 0 if self._round.closed else len(self._round.missing - self._round.excused)
 
+    def draw_ahead(self) -> None:
+        """Does nothing: the coordinator above makes the step."""
+
     def next_deadline(self) -> float | None:
         """Returns the time of the next tick, if nobody calls before; None if no tick is due."""
         return None if self._round.closed else self._round.deadline

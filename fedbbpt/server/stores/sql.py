@@ -154,6 +154,10 @@ class SqlStore:
 
     # Writing
 
+    def _writing(self) -> AbstractContextManager[object]:
+        """Returns a transaction for statements that `_execute` executes."""
+        return self._connection.begin()
+
     def _execute(self, statement: sa.Executable, parameters: list[Row]) -> None:
         """Executes a statement for each of the parameters, inside a transaction."""
         self._connection.execute(statement, parameters)
@@ -198,19 +202,17 @@ class SqlStore:
         number = self._seal.transactions + 1
         seal = replace(self._seal, transactions=number, total=total, open=open, writer=self._writer)
 
-        def work(connection: sa.Connection) -> Seal:
+        with self._translated(), self._connection.begin() if create else self._writing():
             if create:
-                METADATA.create_all(connection)
+                METADATA.create_all(self._connection)
+                seal = replace(seal, tables=self._tables(self._connection))
             for table, changes in changed.items():
                 if changes:
                     self._execute(self._statements.put[table], changes)
             if forgotten:
                 self._execute(self._statements.forget_updates, [{"round": forget_before}])
-            renewed = replace(seal, tables=self._tables(connection)) if create else seal
-            self._execute(self._statements.put[SEAL.name], [seal_row(renewed)])
-            return renewed
-
-        self._seal = self._transact(work)
+            self._execute(self._statements.put[SEAL.name], [seal_row(seal)])
+        self._seal = seal
         self._ledger.adopt(put, forgotten, total)
 
     def backup(self, path: Path) -> None:

@@ -9,11 +9,8 @@ that lost its log is refused.
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import sqlalchemy as sa
 
 from fedbbpt.errors import StoreDamaged, StoreError
 from fedbbpt.server.stores.damage import damaged
@@ -23,7 +20,6 @@ from fedbbpt.server.stores.sql import SqlStore, new_run
 from fedbbpt.server.stores.sqlite_file import PAGE_BYTES, SqliteFile, write_file
 from fedbbpt.types import Member, Snapshot
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 1.0
@@ -86,13 +82,6 @@ class SqliteStore(SqliteFile):
         except FileExistsError:
             log.info("another coordinator has just created %s", path)
 
-    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
-        try:
-            return super()._transact(work)
-        except StoreError:
-            self._tidy = False  # the log may now end with frames of a transaction that was not committed
-            raise
-
     def _write(
         self, changed: Mapping[str, list[Row]], *, forget_before: int = 0, open: bool = True, create: bool = False
     ) -> None:
@@ -100,7 +89,11 @@ class SqliteStore(SqliteFile):
             # SQLite would go on with a file that has no name any more, and everything would be lost in the end.
             what, fix = "the file was moved, deleted or replaced", "the file as it was; the run then continues"
             raise StoreError(what, where=self._where, fix=fix)
-        super()._write(changed, forget_before=forget_before, open=open, create=create)
+        try:
+            super()._write(changed, forget_before=forget_before, open=open, create=create)
+        except StoreError:
+            self._tidy = False  # the log may now end with frames of a transaction that was not committed
+            raise
         if not self._tidy:
             self._checkpoint()
 

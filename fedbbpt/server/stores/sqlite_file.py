@@ -53,6 +53,17 @@ class SqliteFile(SqlStore):
         query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
         return sha256(repr(connection.exec_driver_sql(query).all()).encode()).hexdigest()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._driver.execute("BEGIN EXCLUSIVE")
+        try:
+            yield
+            self._driver.execute("COMMIT")
+        except BaseException:
+            if self._driver.in_transaction:  # SQLite may have rolled it back itself, as when the disk is full
+                self._driver.execute("ROLLBACK")
+            raise
+
     def _execute(self, statement: sa.Executable, parameters: list[Row]) -> None:
         # Past SQLAlchemy, whose work for a statement takes longer than SQLite's.
         text, names = _compiled(statement)
