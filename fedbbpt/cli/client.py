@@ -84,6 +84,14 @@ def client_join(
         ),
     ] = False,
     send_labels: options.SendLabels = False,
+    require_secure: Annotated[
+        bool,
+        typer.Option(
+            "--require-secure",
+            help="Take part only if secure aggregation hides this client's updates from the coordinator.",
+            rich_help_panel=options.SECURITY,
+        ),
+    ] = False,
     one_class: Annotated[
         bool, typer.Option("--one-class", help="Accept data of a single class, which is usually a mistake.")
     ] = False,
@@ -105,7 +113,8 @@ def client_join(
     with access.connect() as channel:
         link = RemoteCoordinator(channel, run=run)
         local = ClientData(data, dev, names.columns())
-        settings = assemble.join(link, assemble.hello(name, keepsake.client_key(), local.train_size))
+        hello = assemble.hello(name, keepsake.client_key(), local.train_size)
+        settings = assemble.join(link, hello, require_secure=require_secure)
         with _told(link):
             address = service.ptm or announced_ptm(settings.ptm_address, access.coordinator, accepted=accept_ptm)
         train, dev_examples = local.labelled(settings.labels, one_class=one_class)

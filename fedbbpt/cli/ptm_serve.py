@@ -15,7 +15,7 @@ from fedbbpt.cli.terminal.bundles import Listening, MetricsPage, with_bundles
 from fedbbpt.cli.terminal.console import err
 from fedbbpt.cli.terminal.logs import Logging
 from fedbbpt.cli.terminal.model_options import ModelOptions
-from fedbbpt.cli.terminal.options import read_token
+from fedbbpt.cli.terminal.options import SECURITY, read_token
 from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
@@ -89,6 +89,15 @@ class ProviderOptions:
     tenants: Annotated[
         Path | None, typer.Option(help="The file that lists tenants, their budgets and outputs (TOML).")
     ] = None
+    tls_crl: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The list of revoked certificates of the authority at --tls-client-ca (PEM).",
+            rich_help_panel=SECURITY,
+            show_default=False,
+        ),
+    ] = None
     label_tokens: Annotated[
         str,
         typer.Option(
@@ -119,7 +128,7 @@ def ptm_serve(
     Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
     """
     logs.start()
-    watched = Reloading([*listening.files(), provider.tenants])
+    watched = Reloading([*listening.files(), provider.tenants, provider.tls_crl])
     tenants = _tenants(provider, listening)
     if model.engine is Compute.RAY:
         _serve_on_ray(model, _ray_options(options), ray, provider, page, listening, tenants, watched)
@@ -235,6 +244,18 @@ def _replicas(text: str) -> tuple[int, int]:
 
 
 def _tenants(provider: ProviderOptions, listening: Listening) -> Tenants:
+    found = _agreements(provider, listening)
+    if provider.tls_crl is None:
+        return found
+    if listening.tls_client_ca is None:
+        what, fix = "callers without certificates have none that could be revoked", "--tls-client-ca as well"
+        raise InvalidInput(what, where="--tls-crl", fix=fix)
+    from fedbbpt.identity.revocation import read_revoked  # needs `cryptography`, and few services have certificates
+
+    return found.without(read_revoked(provider.tls_crl, listening.tls_client_ca))
+
+
+def _agreements(provider: ProviderOptions, listening: Listening) -> Tenants:
     if provider.tenants is not None and listening.tokens is not None:
         what = "both options say which callers are admitted"
         raise InvalidInput(what, where="--tenants, --tokens", fix="one of them")

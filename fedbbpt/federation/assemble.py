@@ -18,7 +18,7 @@ from fedbbpt.client.keepsake import Keepsake
 from fedbbpt.client.objective import LocalObjectives
 from fedbbpt.client.shares import Shares
 from fedbbpt.codecs import LINKS, codec_of
-from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin, PluginMissing
+from fedbbpt.errors import InvalidInput, InvalidJob, InvalidPlugin, NotPrivate, PluginMissing
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.host.files import atomic_write, sha256_of_file
 from fedbbpt.interfaces import Link, Ptm, Store, WhiteBox
@@ -135,24 +135,30 @@ def hello(name: str, key: str, examples: int, *, relay: bool = False) -> Hello:
     return Hello(name, key, examples, LINKS, clips_examples=True, adds_noise=True, relay=relay)
 
 
-def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = ()) -> RunSettings:
+def join(link: Link, hello: Hello, methods: Sequence[AnyMethod] = (), *, require_secure: bool = False) -> RunSettings:
     """Joins a run and returns its settings. A client without the run's method leaves again.
 
     Args:
         link: The client's link to the coordinator.
         hello: The message with which the client joins.
         methods: Methods that the caller defines itself, without installing them.
+        require_secure: Whether to take part only if the coordinator sees no more than sums.
 
     Raises:
         PluginMissing: The run's method is a plug-in that is not installed here, or another version of it.
         InvalidPlugin: The plug-in does not load.
         InvalidInput: The coordinator describes prompts that cannot be made.
+        NotPrivate: The run has no secure aggregation, and it is required.
     """
     settings = link.join(hello)
     try:
+        if require_secure and settings.secure_threshold is None:
+            what = "the coordinator would read this client's updates: the run has no secure aggregation"
+            fix = 'a run with privacy.aggregation = "secure", or no --require-secure'
+            raise NotPrivate(what, where="--require-secure", fix=fix)
         check_space(settings.space, len(settings.labels))
         client_method(settings, methods)
-    except (InvalidInput, PluginMissing, InvalidPlugin):
+    except (InvalidInput, PluginMissing, InvalidPlugin, NotPrivate):
         link.leave()
         raise
     return settings

@@ -1,7 +1,8 @@
 """An authority in a folder: it issues the certificates of servers and members, and knows which were revoked.
 
-The folder has `ca.pem` and `ca.key`, HOST.pem and HOST.key of each server, and `members.json` with invitations and
-certificates. Several processes may use it at a time, such as a coordinator and `fedbbpt admin`.
+The folder has `ca.pem` and `ca.key`, HOST.pem and HOST.key of each server, `members.json` with invitations and
+certificates, and `revoked.pem`, the list of revoked certificates for services elsewhere. Several processes may use it
+at a time, such as a coordinator and `fedbbpt admin`.
 """
 
 import fcntl
@@ -24,12 +25,13 @@ from fedbbpt.identity import issuing
 from fedbbpt.identity.certificates import serial_text
 from fedbbpt.identity.invitations import Invitation
 from fedbbpt.identity.names import check_name
+from fedbbpt.identity.revocation import revocation_list
 from fedbbpt.identity.roles import Role
 from fedbbpt.identity.tokens_file import token_digest
 
 AUTHORITY_DAYS, SERVER_DAYS, MEMBER_DAYS = 3650, 825, 90
 """How long certificates are valid."""
-_CA, _CA_KEY, _MEMBERS, _LOCK = "ca.pem", "ca.key", "members.json", "lock"
+_CA, _CA_KEY, _MEMBERS, _REVOKED, _LOCK = "ca.pem", "ca.key", "members.json", "revoked.pem", "lock"
 _TOKEN_BYTES = 16
 _OWNER_ONLY, _OWNER_ONLY_FOLDER = 0o600, 0o700
 
@@ -85,13 +87,17 @@ class Authority:
 
     @staticmethod
     def found(folder: Path) -> "Authority":
-        """Returns the folder's authority, and makes one if the folder has none. Raises InvalidInput, OSError."""
+        """Returns the folder's authority, and makes what the folder lacks of one. Raises InvalidInput, OSError."""
         if not (folder / _CA).exists():
             folder.mkdir(mode=_OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
             key = issuing.new_key()
             atomic_write(folder / _CA_KEY, issuing.key_pem(key), mode=_OWNER_ONLY)
             atomic_write(folder / _CA, issuing.pem(issuing.authority_certificate(key, AUTHORITY_DAYS)))
-        return Authority(folder)
+        authority = Authority(folder)
+        if not (folder / _REVOKED).exists():
+            with authority._changing() as records:
+                authority._list_revoked(records)
+        return authority
 
     @property
     def ca(self) -> Path:
@@ -172,11 +178,17 @@ class Authority:
                 replace(each, revoked=True) if each.name == name else each for each in records.certificates
             ]
             records.invitations = [each for each in records.invitations if each.name != name]
+            self._list_revoked(records)
         return sum(not each.revoked and _valid(each.expires) for each in mine)
 
     def revoked(self) -> frozenset[str]:
         """Returns the serial numbers of revoked certificates. Raises InvalidInput."""
         return frozenset(each.serial for each in self._read().certificates if each.revoked)
+
+    def _list_revoked(self, records: _Records) -> None:
+        """Writes the list of revoked certificates for services that have no part in this folder."""
+        serials = [each.serial for each in records.certificates if each.revoked]
+        atomic_write(self._folder / _REVOKED, revocation_list(serials, self._ca, self._key))
 
     def members(self) -> tuple[Sequence[Invited], Sequence[Certified]]:
         """Returns the open invitations and the certificates that have not expired. Raises InvalidInput."""

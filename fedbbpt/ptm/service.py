@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from fedbbpt.errors import FedbbptError, Unauthenticated
+from fedbbpt.identity.certificates import identity_of
 from fedbbpt.ptm.engine import Engine, ScoreCall
 from fedbbpt.ptm.metrics import PtmMetrics
 from fedbbpt.ptm.scheduling.workers import Workers
@@ -96,6 +97,8 @@ class PtmService:
         proven = context.auth_context()
         names = [*proven.get("x509_common_name", ()), *proven.get("x509_subject_alternative_name", ())]
         try:
+            for pem in proven.get("x509_pem_cert", ()):
+                self._tenants.check_certificate(identity_of(pem).serial)
             shown = shown_token(context.invocation_metadata())
             return self._tenants.identify(shown, [name.decode(errors="replace") for name in names])
         except Unauthenticated as error:

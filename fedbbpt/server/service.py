@@ -20,6 +20,7 @@ from fedbbpt.errors import (
     InvalidRequest,
     InvalidTensor,
     NotPermitted,
+    SessionEvicted,
     SessionUnknown,
 )
 from fedbbpt.host.allocator import keep_freed_memory
@@ -64,14 +65,14 @@ def _labelled(coordinator: HostedRun, header: pb.UpdateHeader) -> Arrays:
         return {}  # another round may have had other arrays, and the receipt says that it is over
 
 
-def _check_own_name(hello: Hello, caller: Caller) -> None:
-    """Raises NotPermitted if the client joins under another name than its credentials have."""
-    if hello.client_id == OWNER and Role.OWNER not in caller.roles:
+def _check_own_name(client_id: str, caller: Caller) -> None:
+    """Raises NotPermitted if the client has another name than its credentials."""
+    if client_id == OWNER and Role.OWNER not in caller.roles:
         raise NotPermitted("the name of the model's owner", where=OWNER, fix="credentials of the role owner")
     own = OWNER if caller.roles == {Role.OWNER} else caller.name
-    if own and hello.client_id != own:
+    if own and client_id != own:
         what = f"these credentials belong to {own}"
-        raise NotPermitted(what, where=hello.client_id, fix=f"--name {own}, or that client's own credentials")
+        raise NotPermitted(what, where=client_id, fix=f"--name {own}, or that client's own credentials")
 
 
 async def at_once(hello: Hello) -> None:
@@ -107,14 +108,20 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 stream.answer(SessionUnknown(what, where="session", fix="join again with valid ones"))
 
     def _run(self, session: str, context: Context) -> tuple[LiveRun, str]:
-        """Returns the run of a session, whose connection counts as the run's, and the coordinator's own session."""
+        """Returns the run of a session, whose connection counts as the run's, and the coordinator's own session.
+
+        A session is of use to nobody but the client that joined with it, whoever else learns it.
+
+        Raises SessionUnknown, SessionEvicted, NotPermitted.
+        """
         run, own = self._runs.of_session(session)
+        _check_own_name(run.coordinator.client_of(own), current_caller())
         run.traffic.register(context.peer())
         return run, own
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         hello = coordinator_messages.hello(request)
-        _check_own_name(hello, current_caller())
+        _check_own_name(hello.client_id, current_caller())
         await self._before_join(hello)
         run = self._runs.named(request.run)
         check_joins(run, current_caller())
@@ -127,8 +134,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def GetAuxiliary(  # type: ignore[override]  # yields messages that a thread has serialised
         self, request: pb.GetAuxiliaryRequest, context: Context
     ) -> AsyncIterator[bytes]:
-        run, session = self._run(request.session, context)
-        run.coordinator.client_of(session)
+        run, _ = self._run(request.session, context)
         announced, offset = run.coordinator.settings.auxiliary, request.offset
         if run.auxiliary is None or announced is None:
             raise InvalidRequest("this run has no auxiliary model", where="session", fix="what Join announced")
@@ -179,8 +185,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             part = request.WhichOneof("part")
             if part == "header" and header is None:
                 header = request.header
-                run, session = self._run(header.session, context)
-                run.coordinator.client_of(session)  # before any bytes of a stranger are buffered
+                run, session = self._run(header.session, context)  # before any bytes of a stranger are buffered
                 _check_in_the_clear(run)
                 assembler = Assembler(header.arrays, run.coordinator.settings.max_update_bytes)
             elif part == "chunk" and assembler is not None:
@@ -210,7 +215,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
         try:
             run, session = self._run(request.session, context)
-        except SessionUnknown:
+        except (SessionUnknown, SessionEvicted):
             return pb.LeaveResponse()
         with run.notifying() as coordinator:
             coordinator.leave(session, run.now())

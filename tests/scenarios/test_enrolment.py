@@ -3,18 +3,22 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedbbpt.data.examples import write_jsonl
-from fedbbpt.errors import MessageTooLarge
+from fedbbpt.errors import MessageTooLarge, TlsFailed, Unauthenticated
 from fedbbpt.federation.splits import prepare
 from fedbbpt.identity.authority import Authority
+from fedbbpt.identity.certificates import identity_of
+from fedbbpt.identity.issuing import new_key, signing_request
+from fedbbpt.identity.roles import Role
 from fedbbpt.job.job_file import job_text
 from fedbbpt.limits import MAX_STRANGER_BYTES
 from fedbbpt.server.enrolment_service import serve_enrolment
-from fedbbpt.wire.enrolment import enrol
+from fedbbpt.wire.enrolment import enrol, fetch_authority
 from fedbbpt.wire.tls import ServerTls
 from tests.command_line import CommandLine, Ended
 from tests.federation import AdvancingLoop
@@ -63,17 +67,39 @@ def federation(
         yield Federation(machine, data, command_line)
 
 
-def test_message_of_somebody_without_a_certificate_is_small(tmp_path: Path, server_loop: AdvancingLoop) -> None:
-    """Kills: strangers whose messages of 32 MiB the service holds while they enrol."""
-    authority = Authority.found(tmp_path / "authority")
-    tls = ServerTls(*authority.certify_server("127.0.0.1"))
-    starting = serve_enrolment(authority, "127.0.0.1", 0, tls)
+@pytest.fixture
+def ours(tmp_path: Path) -> Authority:
+    return Authority.found(tmp_path / "authority")
+
+
+@pytest.fixture
+def enrolment(ours: Authority, server_loop: AdvancingLoop) -> Iterator[str]:
+    """The address of an authority's server in this process, with TLS."""
+    tls = ServerTls(*ours.certify_server("127.0.0.1"))
+    starting = serve_enrolment(ours, "127.0.0.1", 0, tls)
     serving = asyncio.run_coroutine_threadsafe(starting, server_loop).result()
-    try:
-        with pytest.raises(MessageTooLarge):
-            enrol(f"127.0.0.1:{serving.port}", authority.ca, "token", bytes(MAX_STRANGER_BYTES))
-    finally:
-        asyncio.run_coroutine_threadsafe(serving.server.stop(None), server_loop).result()
+    yield f"127.0.0.1:{serving.port}"
+    asyncio.run_coroutine_threadsafe(serving.server.stop(None), server_loop).result()
+
+
+def test_message_of_somebody_without_a_certificate_is_small(ours: Authority, enrolment: str) -> None:
+    """Kills: strangers whose messages of 32 MiB the service holds while they enrol."""
+    with pytest.raises(MessageTooLarge):
+        enrol(enrolment, ours.ca, "token", bytes(MAX_STRANGER_BYTES))
+
+
+def test_an_invited_member_gets_a_certificate_over_tls(ours: Authority, enrolment: str) -> None:
+    """Kills: a token that is sent before the authority is recognised, and an invitation for a second key."""
+    invitation = ours.invite("north", Role.CLIENT, 1.0)
+    assert fetch_authority(enrolment, invitation) == ours.ca.read_bytes()
+    with pytest.raises(TlsFailed, match="not the one of the invitation"):
+        fetch_authority(enrolment, replace(invitation, fingerprint=bytes(32)))
+    request = signing_request(new_key())
+    for _ in range(2):  # the second is that of a member whose answer was lost
+        holder = identity_of(enrol(enrolment, ours.ca, invitation.token, request))
+        assert (holder.name, holder.role) == ("north", Role.CLIENT)
+    with pytest.raises(Unauthenticated, match="was used for another key"):
+        enrol(enrolment, ours.ca, invitation.token, signing_request(new_key()))
 
 
 @pytest.mark.slow

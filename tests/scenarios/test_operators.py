@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import grpc
 import pytest
 
 from fedbbpt.client.remote import RemoteCoordinator
@@ -13,11 +14,15 @@ from fedbbpt.errors import (
     NotPermitted,
     SessionEvicted,
     Unauthenticated,
+    Unavailable,
     UnknownRun,
 )
 from fedbbpt.federation.fetched_result import save_result
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.types import PtmIdentity, Receipt
+from fedbbpt.v1 import coordinator_pb2 as pb
+from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from fedbbpt.wire.status import from_rpc_error
 from tests.hub import Hub, tokens
 from tests.tiny_run import CLIENTS
 
@@ -68,6 +73,24 @@ def test_a_client_sees_itself_and_can_neither_stop_a_run_nor_take_another_name(h
         hub.client(1, "open", token="operator")
     for client in (first, second):
         client.hang_up()
+
+
+def test_a_session_is_of_use_to_no_other_member(hub: Hub) -> None:
+    """Kills: a session that is a bearer token, with which another client leaves, answers or reports in its name."""
+    first = hub.client(0, "open")
+    session = first.link._session  # type: ignore[attr-defined]  # it travels in requests only
+    stub = CoordinatorServiceStub(hub.channel("client-0001"))
+    for call in (
+        lambda: stub.Leave(pb.LeaveRequest(session=session), timeout=30.0),
+        lambda: stub.ReportTrouble(pb.ReportTroubleRequest(session=session, text="x"), timeout=30.0),
+        lambda: next(stub.TakePart(iter([pb.TakePartRequest(opening=pb.Opening(session=session))]), timeout=30.0)),
+    ):
+        with pytest.raises(grpc.RpcError) as error:
+            call()
+        problem = from_rpc_error(error.value, Unavailable)
+        assert isinstance(problem, NotPermitted) and "these credentials belong to client-0001" in str(problem)
+    assert [(one.client_id, one.trouble) for one in hub.run("open").members()] == [("client-0000", "")]
+    first.hang_up()
 
 
 def test_a_token_that_is_taken_away_ends_its_streams_and_no_other(hub: Hub) -> None:

@@ -13,6 +13,7 @@ import trustme
 
 from fedbbpt.errors import BudgetSpent, PolicyForbids, RateLimited, Unauthenticated
 from fedbbpt.host.audit import read_audit
+from fedbbpt.identity.certificates import identity_of
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.local import LocalPtm
 from fedbbpt.ptm.models.fake import Fake
@@ -249,6 +250,11 @@ def test_certificate_identifies_its_tenant(ptm_servers: Any, tmp_path: Path) -> 
     assert certified("north.example.org").describe().output is Output.LABEL_ARGMAX
     with pytest.raises(Unauthenticated):
         certified("stranger.example.org")
+    pem = (tmp_path / "north.example.org.pem").read_bytes()
+    fewer = tenants.without(frozenset({identity_of(pem).serial}))
+    port = ptm_servers.start(Engine(Fake(), time.monotonic, tenants=fewer), tenants=fewer, tls=tls)
+    with pytest.raises(Unauthenticated, match="the certificate was revoked"):
+        certified("north.example.org")
 
 
 def test_label_tokens_are_counted_over_all_tasks_and_restarts(start: Callable[..., int], tmp_path: Path) -> None:

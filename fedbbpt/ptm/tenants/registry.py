@@ -27,10 +27,28 @@ class RegisteredTenant:
 class Tenants:
     """All tenants of a service."""
 
-    def __init__(self, registered: Sequence[RegisteredTenant], where: str = "tenants") -> None:
-        """Raises InvalidInput with `where` if two tenants share a name or credentials."""
+    def __init__(
+        self,
+        registered: Sequence[RegisteredTenant],
+        where: str = "tenants",
+        revoked: frozenset[str] = frozenset(),
+    ) -> None:
+        """Raises InvalidInput with `where` if two tenants share a name or credentials.
+
+        `revoked` has the serial numbers (hexadecimal) of certificates that are valid no longer.
+        """
         _check_distinct(registered, where)
-        self._registered = registered
+        self._registered, self._revoked = registered, revoked
+
+    def without(self, revoked: frozenset[str]) -> "Tenants":
+        """Returns the same tenants, none of whom is known by a certificate with one of these serial numbers."""
+        return Tenants(self._registered, revoked=revoked)
+
+    def check_certificate(self, serial: str) -> None:
+        """Raises Unauthenticated if the certificate with this serial number (hexadecimal) was revoked."""
+        if serial in self._revoked:
+            what, fix = "the certificate was revoked", "a new invitation from the operator of its authority"
+            raise Unauthenticated(what, where="certificate", fix=fix)
 
     def __iter__(self) -> Iterator[Tenant]:
         return iter({registered.tenant.name: registered.tenant for registered in self._registered}.values())

@@ -1,9 +1,17 @@
 """A client sends inputs to the PTM service that its user names, and to another only if the user accepts that."""
 
+from pathlib import Path
+
 import pytest
 
 from fedbbpt.cli.client import announced_ptm
-from fedbbpt.errors import InvalidInput, PtmNotAccepted
+from fedbbpt.errors import InvalidInput, NotPrivate, PtmNotAccepted
+from fedbbpt.federation import assemble
+from fedbbpt.federation.splits import prepare
+from fedbbpt.job.config import Job
+from fedbbpt.job.settings import run_settings
+from fedbbpt.types import Hello, RunSettings
+from tests.tiny_run import job, secure
 
 LOCAL, FAR = "127.0.0.1:7001", "ptm.elsewhere.org:7001"
 
@@ -36,3 +44,27 @@ def test_announced_address_must_be_one() -> None:
         announced_ptm("", "127.0.0.1:7000", accepted=True)
     with pytest.raises(InvalidInput, match="has no port"):
         announced_ptm("ptm.example.org", "127.0.0.1:7000", accepted=True)
+
+
+class Joined:
+    """A link to a run that records whether the client has left it again."""
+
+    def __init__(self, job: Job) -> None:
+        self._settings, self.left = run_settings(prepare(job).job, "run-1"), False
+
+    def join(self, hello: Hello) -> RunSettings:
+        return self._settings
+
+    def leave(self) -> None:
+        self.left = True
+
+
+def test_a_client_that_requires_secure_aggregation_leaves_other_runs(data: Path) -> None:
+    """Kills: a client that answers in the clear because the coordinator did not say that it wants sums."""
+    hello, plain, hidden = assemble.hello("north", "key", 3), Joined(job(data)), Joined(secure(job(data)))
+    with pytest.raises(NotPrivate, match="the coordinator would read this client's updates"):
+        assemble.join(plain, hello, require_secure=True)  # type: ignore[arg-type]  # it needs no more of a link
+    assert plain.left
+    assemble.join(hidden, hello, require_secure=True)  # type: ignore[arg-type]  # as above
+    assemble.join(Joined(job(data)), hello)  # type: ignore[arg-type]  # as above
+    assert not hidden.left

@@ -128,3 +128,10 @@ def test_the_page_has_every_field_of_its_records(tmp_path: Path) -> None:
     for record in read_audit(file):
         chain = {"n", "time", "kind", "tenant", "previous", "hash"}
         assert set(re.findall(r"`(\w+)`", kinds[record["kind"]])) - {"ok"} == record.keys() - chain
+
+
+def test_revoked_certificates_are_of_use_only_where_callers_have_some(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, said = run("serve", "--model", "fake", "--tls-crl", "revoked.pem")
+    assert code == 3 and "--tls-client-ca as well" in said
