@@ -1,5 +1,6 @@
 """The operators' rpcs over gRPC: members, trouble, results with cards, and who may call what."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -80,11 +81,13 @@ def test_a_session_is_of_use_to_no_other_member(hub: Hub) -> None:
     first = hub.client(0, "open")
     session = first.link._session  # type: ignore[attr-defined]  # it travels in requests only
     stub = CoordinatorServiceStub(hub.channel("client-0001"))
-    for call in (
+    opening = pb.TakePartRequest(opening=pb.Opening(session=session))
+    calls: list[Callable[[], object]] = [
         lambda: stub.Leave(pb.LeaveRequest(session=session), timeout=30.0),
         lambda: stub.ReportTrouble(pb.ReportTroubleRequest(session=session, text="x"), timeout=30.0),
-        lambda: next(stub.TakePart(iter([pb.TakePartRequest(opening=pb.Opening(session=session))]), timeout=30.0)),
-    ):
+        lambda: next(stub.TakePart(iter([opening]), timeout=30.0)),
+    ]
+    for call in calls:
         with pytest.raises(grpc.RpcError) as error:
             call()
         problem = from_rpc_error(error.value, Unavailable)
