@@ -20,6 +20,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "fedbbpt.api.finished": ("FinishedRun",),
     "fedbbpt.api.jobs": ("load_job", "make_job", "parse_job"),
     "fedbbpt.api.prompts": ("Prediction", "TunedPrompt", "load_prompt"),
     "fedbbpt.api.ptm": ("ask", "open_ptm"),
@@ -28,9 +29,8 @@ _HOMES = {
     "fedbbpt.data.quality": ("DataWarning",),
     "fedbbpt.errors": ("FedbbptError",),
     "fedbbpt.federation.comparison": ("Comparison",),
-    "fedbbpt.federation.evaluation": ("Measured",),
+    "fedbbpt.federation.evaluation": ("Answers", "Gain", "Measured"),
     "fedbbpt.federation.prompt_file": ("PromptCard",),
-    "fedbbpt.federation.run_folder": ("FinishedRun",),
     "fedbbpt.interfaces": ("Backend", "ClientHalf", "Objectives", "PromptSpace", "Ptm", "ServerHalf", "WhiteBox"),
     "fedbbpt.job.config": ("Job",),
     "fedbbpt.methods.method": ("Method", "MethodConfig"),

@@ -1,5 +1,6 @@
 # The public names for type checkers; __init__.py imports the same names when they are first used.
 
+from fedbbpt.api.finished import FinishedRun as FinishedRun
 from fedbbpt.api.jobs import load_job as load_job
 from fedbbpt.api.jobs import make_job as make_job
 from fedbbpt.api.jobs import parse_job as parse_job
@@ -14,9 +15,10 @@ from fedbbpt.data.columns import Columns as Columns
 from fedbbpt.data.quality import DataWarning as DataWarning
 from fedbbpt.errors import FedbbptError as FedbbptError
 from fedbbpt.federation.comparison import Comparison as Comparison
+from fedbbpt.federation.evaluation import Answers as Answers
+from fedbbpt.federation.evaluation import Gain as Gain
 from fedbbpt.federation.evaluation import Measured as Measured
 from fedbbpt.federation.prompt_file import PromptCard as PromptCard
-from fedbbpt.federation.run_folder import FinishedRun as FinishedRun
 from fedbbpt.interfaces import Backend as Backend
 from fedbbpt.interfaces import ClientHalf as ClientHalf
 from fedbbpt.interfaces import Objectives as Objectives

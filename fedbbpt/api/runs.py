@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
 
+from fedbbpt.api.finished import FinishedRun
 from fedbbpt.api.prompts import TunedPrompt
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.data.quality import DataWarning
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.privacy_statement import statement
-from fedbbpt.federation.run_folder import FinishedRun, finish_run, prompt_card
+from fedbbpt.federation.run_folder import finish_run, prompt_card
 from fedbbpt.federation.run_warnings import data_warnings, model_warnings
 from fedbbpt.federation.simulation import Simulation
 from fedbbpt.federation.splits import Splits, prepare
@@ -83,11 +84,14 @@ class SimulatedRun:
 
         Returns:
             The finished run: `comparison` holds the accuracies before and after tuning, `summary()` the figures, and
-            `write(folder)` leaves what `fedbbpt simulate` leaves.
+            `write(folder)` leaves what `fedbbpt simulate` leaves. A notebook shows it with its curves; `plot()` draws
+            them with matplotlib, and `report(path)` writes them as a page.
         """
         for _ in self:
             pass
-        return finish_run(self._splits, self._ptm, self.result(), self.reports, self._seconds, warnings=self._warnings)
+        seconds, warnings = self._seconds, self._warnings
+        found = finish_run(self._splits, self._ptm, self.result(), self.reports, seconds, warnings=warnings)
+        return FinishedRun.of(found)
 
     def close(self) -> None:
         """Closes the connection to the PTM service, if `simulate` opened one."""

@@ -48,6 +48,11 @@ TREE: Mapping[str, Node] = {
         "demo",
         "Run a federation of four clients with different mixes of classes, on questions to a hospital or on --data.",
     ),
+    "report": Leaf(
+        "report",
+        "report",
+        "Write one self-contained HTML page of a finished run: curve, controls, errors, cost, settings, privacy.",
+    ),
     "data": Leaf(
         "data",
         "data",

@@ -127,9 +127,9 @@ def _page(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
     words = f": {card.space.prompts(z[None], Examples()).texts[0]}" if isinstance(card.space, TextSpace) else ""
     accuracy = "-" if card.dev_accuracy is None else f"{card.dev_accuracy:.3f}"
     loss = "-" if card.dev_loss is None else f"{card.dev_loss:.4f}"
-    raising = _raising(card, z)
-    named = zip(card.labels, card.classes, raising, strict=True)
-    classes = "\n".join(f"- **{label}**: {text}{raised}" for label, text, raised in named)
+    raised = (f" (raised by: {'; '.join(texts)})" if texts else "" for texts in raising(card, z))
+    named = zip(card.labels, card.classes, raised, strict=True)
+    classes = "\n".join(f"- **{label}**: {text}{note}" for label, text, note in named)
     columns = f"\nFurther columns: {'; '.join(card.columns)}\n" if card.columns else ""
     return f"""# A prompt for {card.ptm}
 
@@ -174,11 +174,13 @@ def _queries(card: PromptCard, z: npt.NDArray[np.float32]) -> str:
     return "1 query" if count == 1 else f"{count} queries"
 
 
-def _raising(card: PromptCard, z: npt.NDArray[np.float32]) -> list[str]:
-    """The columns whose scores raise each class the most above the others in a readout, under its first view."""
+def raising(card: PromptCard, z: npt.NDArray[np.float32]) -> list[list[str]]:
+    """Returns the columns whose scores raise each class the most above the others, under the readout's first view.
+
+    There are none without a readout.
+    """
     if not isinstance(card.space, ReadoutSpace) or not card.columns:
-        return [""] * len(card.labels)
+        return [[]] * len(card.labels)
     weights = card.space.readouts(z[None])[0, :, len(card.labels) : card.space.columns]  # [K, further columns]
     above = weights - weights.mean(axis=0)
-    named = [[card.columns[index] for index in row.argsort()[::-1][:RAISING] if row[index] > 0] for row in above]
-    return [f" (raised by: {'; '.join(texts)})" if texts else "" for texts in named]
+    return [[card.columns[index] for index in row.argsort()[::-1][:RAISING] if row[index] > 0] for row in above]

@@ -22,7 +22,8 @@ from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.methods.fed_readout import FedReadoutConfig
-from fedbbpt.types import ModelCard, PrecisionChoice, PtmIdentity, Report, Result
+from fedbbpt.types import LabelledExamples, ModelCard, PrecisionChoice, PtmIdentity, Report, Result
+from fedbbpt.types.digests import digest
 from fedbbpt.types.examples import concatenate
 
 SUMMARY = "summary.json"
@@ -96,6 +97,8 @@ class FinishedRun:
     seconds: float
     warnings: tuple[DataWarning, ...] = ()
     """What its owner should look at in the data."""
+    test_digest: str = ""
+    """`digest_of` the test examples."""
 
     def summary(self) -> dict[str, Any]:
         """Returns the run's figures and warnings. None stands for a figure that could not be measured."""
@@ -106,6 +109,7 @@ class FinishedRun:
             "ptm": self.ptm.model,
             "ptm_revision": self.ptm.revision,
             "task": Path(self.job.data.source).name,
+            "test_digest": self.test_digest,
             "seed": self.job.run.seed,
             "rounds": self.job.run.rounds,
             "best_round": self.result.measured.round,
@@ -145,8 +149,8 @@ class FinishedRun:
         folder = Path(path)
         write_prompt(folder / PROMPT, self.result.z, self.card())
         atomic_write(folder / METRICS, "".join(map(metrics_line, self.reports)))
-        if lines := answer_lines(self.comparison, self.job.task.labels):
-            atomic_write(folder / ANSWERS, lines)
+        if rows := answer_rows(self.comparison, self.job.task.labels):
+            atomic_write(folder / ANSWERS, "".join(json_text(row) + "\n" for row in rows))
         atomic_write(folder / SUMMARY, json_text(self.summary(), indent=2) + "\n")
 
 
@@ -155,18 +159,20 @@ def of_privacy(stated: PrivacyStatement | None) -> dict[str, Any]:
     return {} if stated is None else {"privacy": stated.model_dump()}
 
 
-def answer_lines(compared: Comparison, labels: Sequence[str]) -> str:
-    """Returns the lines of a run's test answers; "" if the PTM gives losses only."""
+def answer_rows(compared: Comparison, labels: Sequence[str]) -> list[dict[str, str | None]]:
+    """Returns for each test example its label, and the label that each condition gave it, by the condition's name.
+
+    There are none if the PTM gives losses only.
+    """
     answers = {name: one.answers for name, one in compared.conditions.items() if one.answers is not None}
     if "result" not in answers:
-        return ""
+        return []
     named = {name: [labels[k] if k >= 0 else None for k in found.predicted] for name, found in answers.items()}
     truth = [labels[k] for k in answers["result"].labels]
-    rows = (
+    return [
         {"label": label, **dict(zip(named, given, strict=True))}
         for label, *given in zip(truth, *named.values(), strict=True)
-    )
-    return "".join(json_text(row) + "\n" for row in rows)
+    ]
 
 
 def gains_record(compared: Comparison) -> dict[str, Any]:
@@ -235,7 +241,22 @@ def finish_run(
         ridges=job.method.readout.ridges,
         progress=progress,
     )
-    return FinishedRun(job, ptm.describe(), len(data.train), result, reports, comparison, seconds, tuple(warnings))
+    return FinishedRun(
+        job,
+        ptm.describe(),
+        len(data.train),
+        result,
+        reports,
+        comparison,
+        seconds,
+        tuple(warnings),
+        digest_of(data.test),
+    )
+
+
+def digest_of(data: LabelledExamples) -> str:
+    """Returns a digest of examples and their labels, in hexadecimal."""
+    return digest(*data.examples.digests(), data.labels.tobytes()).hex()
 
 
 def compared_data(splits: Splits) -> Data:

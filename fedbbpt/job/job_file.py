@@ -31,7 +31,7 @@ _SECTIONS = {
 def job_text(job: Job) -> str:
     """Returns a TOML text that `job.config.parse_job` reads as `job`."""
     lines = ["# A federation. `fedbbpt run THIS_FILE` runs it on this machine, as real processes.", ""]
-    for name, section in _tables(job):
+    for name, section in tables_of(job):
         lines += [*_comment(_SECTIONS[name]), f"[{name}]"]
         for key, value in section:
             if isinstance(value, BaseModel):
@@ -43,7 +43,8 @@ def job_text(job: Job) -> str:
     return "\n".join(lines)
 
 
-def _tables(job: Job) -> list[tuple[str, BaseModel]]:
+def tables_of(job: Job) -> list[tuple[str, BaseModel]]:
+    """Returns the tables of a job by name, in the order of its file."""
     readout = [("method.readout", job.method.readout)] if job.task.views else []
     return [
         ("run", job.run),

@@ -9,7 +9,7 @@ import pytest
 import fedbbpt
 
 NAMES = """
-__version__ Backend ClientHalf Columns Comparison DataWarning Examples FedbbptError FinishedRun Job
+__version__ Answers Backend ClientHalf Columns Comparison DataWarning Examples FedbbptError FinishedRun Gain Job
 LabelledExamples Measured Method MethodConfig MethodSettings ModelCard Objectives Prediction PromptCard PromptSpace
 Ptm Report Result ServerHalf SimulatedRun Task TaskSpec TunedPrompt Update WhiteBox ask load_job load_prompt
 make_job merge open_ptm parse_job simulate unpack

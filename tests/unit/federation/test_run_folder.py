@@ -75,6 +75,7 @@ def test_summary_has_the_documented_keys() -> None:
         "ptm": "fake",
         "ptm_revision": "fake-2",
         "task": "questions.csv",
+        "test_digest": "",
         "seed": 5,
         "rounds": 1,
         "best_round": 1,

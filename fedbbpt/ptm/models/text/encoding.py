@@ -109,6 +109,10 @@ class ExampleEncoder:
         self._check_vectors(ids, InvalidTensor("the text", where="latent.projection.initial_text"))
         return ids
 
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """Returns tokens as the vocabulary spells them. Those that only fill up a table of vectors have no spelling."""
+        return [piece if piece is not None else "(unused)" for piece in self._tokenizer.pieces(ids)]
+
     def encode_class(self, text: str) -> TokenisedExample:
         """Tokenises a class description, between the model's special tokens.
 

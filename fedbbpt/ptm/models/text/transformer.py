@@ -195,6 +195,15 @@ class Transformer(ABC, Generic[C]):
         with torch.inference_mode():
             return self._job(self._injector.prompt_vectors(prompts, rows), rows, self._columns(task), wanted)
 
+    def nearest_words(self, prompts: Prompts, count: int) -> list[list[str]]:
+        """Returns for each vector of the first prompt the `count` words whose vectors are nearest by their cosine."""
+        with torch.inference_mode():
+            vectors = self._injector.prompt_vectors(prompts).each[0].float()
+            table = self._model.word_embeddings.weight.float()
+            cosines = torch.nn.functional.normalize(vectors) @ torch.nn.functional.normalize(table).T
+            nearest = cosines.topk(count).indices.tolist()
+        return [self._encoder.spell(ids) for ids in nearest]
+
     def _job(
         self, vectors: PromptVectors, rows: Sequence[TokenisedExample], columns: C, wanted: npt.NDArray[np.bool_]
     ) -> PlannedJob:
