@@ -43,6 +43,8 @@ MAX_ROUNDS = 100_000
 """Rounds of a run."""
 MAX_EVENTS = 250
 """Events of a run that a coordinator remembers, and that it tells each watcher."""
+MAX_LATE = 100
+"""Clients that lapsed because they missed a deadline, of which a status tells."""
 MAX_EVICTED_SESSIONS = 10_000
 """Evicted sessions that a coordinator remembers. Older ones are refused as unknown."""
 

@@ -115,9 +115,9 @@ def server_loop() -> Iterator[AdvancingLoop]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield loop
+    asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result()  # this thread may have a loop that runs
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
-    loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 
 

@@ -59,6 +59,9 @@ TREE: Mapping[str, Node] = {
         "Show how a job splits its examples: the classes of each client, and how much the clients differ.",
     ),
     "status": Leaf("status", "status", "Show the state of a run, its clients and its cost."),
+    "dashboard": Leaf(
+        "dashboard", "dashboard", "Show the runs of a coordinator, or past runs in a folder, on a web page."
+    ),
     "stop": Leaf("status", "stop", "End a run after the open round. Its result is the best prompt so far."),
     "result": Leaf("runs", "result", "Fetch the best prompt of a run so far, with its card."),
     "predict": Leaf(

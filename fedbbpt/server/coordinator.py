@@ -11,8 +11,9 @@ own: `round`, `cohort`, `checks`, `aggregate`.
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from fedbbpt.errors import (
 from fedbbpt.host.audit import record_refusal
 from fedbbpt.host.printable import printable
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
-from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_STATUS_CHARACTERS
+from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_LATE, MAX_STATUS_CHARACTERS
 from fedbbpt.methods import readout_rounds
 from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.methods.stale_updates import check_moves_updates
@@ -489,6 +490,7 @@ class Coordinator:
             return
         until = self._round.number + (client_id in self._round.received)
         self._audit("leave", client_id, round=self._round.number)
+        self.events.forget(client_id)
         self._admit([replace(self._store.members[client_id], until=until)])
         self._sessions.close(session)
         self.tasks_version += 1
@@ -1059,7 +1061,15 @@ class Coordinator:
             quorum=self._round.quorum,
             round_since=0.0 if self._round.closed else self.events.round_since,
             deadline_seconds=self._round.deadline_seconds,
+            late=tuple(islice(self._late(), MAX_LATE)),
         )
+
+    def _late(self) -> Iterator[MemberStatus]:
+        """Yields the clients that lapsed because they missed a deadline, the first one first."""
+        for client_id in self.events.late:
+            member = self._store.members.get(client_id)
+            if member is not None and not self._takes_part(member) and client_id not in self._trouble:
+                yield self._member_status(member)
 
     @property
     def enough(self) -> int | None:

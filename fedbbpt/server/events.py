@@ -77,9 +77,14 @@ class RunEvents:
         self.round_since = self._clock()
 
     def forget(self, client_id: str) -> None:
-        """Forgets a client whose name is free again."""
+        """Forgets a client that has left, or whose name is free again."""
         self._heard.pop(client_id, None)
         self._late.pop(client_id, None)
+
+    @property
+    def late(self) -> Iterable[str]:
+        """The clients that missed a deadline and have not answered since, the first one first."""
+        return self._late
 
     def times_of(self, client_id: str) -> tuple[float, float]:
         """Returns when the client was last heard, and since when it is late; 0 if never, and if it is not."""

@@ -131,7 +131,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 
 
 def _status(run: LiveRun, *, members: bool = True) -> pb.Run:
-    return operator_messages.run(_visible(run.coordinator.status()), run.name, members=members)
+    return operator_messages.run(_visible(run.coordinator.status()), run.name, members=members, late=members)
 
 
 def _visible(status: RunStatus) -> RunStatus:
@@ -139,7 +139,8 @@ def _visible(status: RunStatus) -> RunStatus:
     own = _only(current_caller())
     if own is None:
         return status
-    return replace(status, members=tuple(member for member in status.members if member.client_id == own))
+    members, late = (tuple(one for one in group if one.client_id == own) for group in (status.members, status.late))
+    return replace(status, members=members, late=late)
 
 
 def _visible_events(events: Sequence[RunEvent]) -> Sequence[RunEvent]:

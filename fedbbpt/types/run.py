@@ -332,6 +332,8 @@ class RunStatus:
     """When the open round was opened, or opened again, in seconds since 1970; 0 if no round is open."""
     deadline_seconds: float = 0.0
     """How long after that its deadline is."""
+    late: tuple[MemberStatus, ...] = ()
+    """Clients that take no part in the open round because they missed a deadline, the first one first; at most 100."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,7 @@ class Run(_message.Message):
     QUORUM_FIELD_NUMBER: _builtins.int
     ROUND_SINCE_FIELD_NUMBER: _builtins.int
     DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     method: _builtins.str
     """The method's name, for example "fed-cma"."""
@@ -204,6 +205,12 @@ class Run(_message.Message):
     def privacy(self) -> Global___Privacy:
         """What the run has spent of its privacy budget. Absent if it adds no noise."""
 
+    @_builtins.property
+    def late(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """Clients that take no part in the open round because they missed a deadline, and have not answered since: the first
+        one first, at most 100. ListRuns leaves them out.
+        """
+
     def __init__(
         self,
         *,
@@ -224,10 +231,11 @@ class Run(_message.Message):
         quorum: _builtins.int = ...,
         round_since: _builtins.float = ...,
         deadline_seconds: _builtins.float = ...,
+        late: _abc.Iterable[Global___Member] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "last", b"last", "privacy", b"privacy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "deadline_seconds", b"deadline_seconds", "last", b"last", "members", b"members", "method", b"method", "name", b"name", "privacy", b"privacy", "queries", b"queries", "quorum", b"quorum", "round", b"round", "round_since", b"round_since", "rounds", b"rounds", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down", "_bytes_up", b"_bytes_up", "best", b"best", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "clients", b"clients", "deadline_seconds", b"deadline_seconds", "last", b"last", "late", b"late", "members", b"members", "method", b"method", "name", b"name", "privacy", b"privacy", "queries", b"queries", "quorum", b"quorum", "round", b"round", "round_since", b"round_since", "rounds", b"rounds", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_down: _TypeAlias = _typing.Literal["bytes_down"]  # noqa: Y015
     _WhichOneofArgType__bytes_down: _TypeAlias = _typing.Literal["_bytes_down", b"_bytes_down"]  # noqa: Y015

@@ -12,9 +12,12 @@ READS_THE_WALL_CLOCK = {
     "federation/served_runs.py": "the time at which a run began, for people",
     "server/events.py": "the time of an event, for people",
     "server/service.py": "the time of a report of trouble, for people",
+    "web/dashboard/live_runs.py": "the time at which a coordinator fell silent, for people",
     "ptm/models/openai/http.py": "Retry-After of HTTP may be a date",
     "host/audit.py": "the time of a record, for people",
     "identity/authority.py": "invitations and certificates end at a date",
+    "identity/revocation.py": "lists of revoked certificates end at a date",
+    "report/page.py": "the date of a page",
     "identity/issuing.py": "invitations and certificates end at a date",
 }
 

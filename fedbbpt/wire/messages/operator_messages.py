@@ -65,8 +65,8 @@ def report(message: run_pb2.RoundReport) -> Report:
     )
 
 
-def run(status: RunStatus, name: str = "", *, members: bool = True) -> run_pb2.Run:
-    """Writes the status of a run, with or without its members."""
+def run(status: RunStatus, name: str = "", *, members: bool = True, late: bool = True) -> run_pb2.Run:
+    """Writes the status of a run, with or without its members, and those that are late."""
     return run_pb2.Run(
         name=name,
         run_id=status.run_id,
@@ -85,6 +85,7 @@ def run(status: RunStatus, name: str = "", *, members: bool = True) -> run_pb2.R
         quorum=status.quorum,
         round_since=status.round_since,
         deadline_seconds=status.deadline_seconds,
+        late=map(member, status.late if late else ()),
     )
 
 
@@ -200,6 +201,7 @@ def run_status(message: run_pb2.Run) -> RunStatus:
         quorum=message.quorum,
         round_since=message.round_since,
         deadline_seconds=message.deadline_seconds,
+        late=tuple(map(member_status, message.late)),
     )
 
 

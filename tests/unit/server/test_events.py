@@ -51,6 +51,19 @@ def test_a_client_is_late_from_a_missed_deadline_until_it_answers() -> None:
     assert after["berta"].late_since == 0 and after["berta"].heard_at >= late["berta"]
 
 
+def test_a_client_that_lapsed_is_told_apart_as_late() -> None:
+    bench = Bench(quorum=1)
+    bench.join("anna", "berta")
+    bench.answer("anna")
+    bench.wait(DEADLINE)
+    status = bench.coordinator.status()
+    assert [member.client_id for member in status.members] == ["anna"]
+    (late,) = status.late
+    assert late.client_id == "berta" and late.late_since > 0 and not late.takes_part
+    bench.coordinator.leave(bench.sessions["berta"], bench.now)
+    assert not bench.coordinator.status().late
+
+
 def test_a_stream_that_ends_is_an_event_while_the_run_goes_on() -> None:
     bench = Bench()
     bench.join("anna", "berta")

@@ -1,0 +1,1 @@
+if (new URLSearchParams(location.search).has("refused")) document.getElementById("refused").hidden = false;
