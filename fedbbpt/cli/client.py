@@ -119,7 +119,8 @@ def client_join(
             address = service.ptm or announced_ptm(settings.ptm_address, access.coordinator, accepted=accept_ptm)
         train, dev_examples = local.labelled(settings.labels, one_class=one_class)
         with service.connect(address) as ptm_channel:
-            ptm = RemotePtm(ptm_channel, settings.ptm_revision, send_labels=send_labels)
+            pinned = _revision(service.revision, settings.ptm_revision)
+            ptm = RemotePtm(ptm_channel, pinned, send_labels=send_labels)
             fetch = partial(link.fetch_auxiliary, folder=folder)
             with _told(link):
                 agent = assemble.client(settings, train, dev_examples, ptm, keepsake=keepsake, fetch_auxiliary=fetch)
@@ -181,3 +182,15 @@ def announced_ptm(announced: str, coordinator: str, *, accepted: bool) -> str:
         fix = f"{PTM.option} {announced} if you know this service, or --accept-ptm for any that the coordinator names"
         raise PtmNotAccepted(what, where=PTM.option, fix=fix)
     return announced
+
+
+def _revision(own: str, of_run: str) -> str:
+    """Returns the only revision of the PTM to ask: the client's own choice, or that of the run.
+
+    Raises:
+        InvalidInput: They differ.
+    """
+    if own and of_run and own != of_run:
+        what = f"the run wants revision {of_run} of the PTM, and this client's --ptms names {own}"
+        raise InvalidInput(what, where="revision", fix="the same revision in both, if you trust it")
+    return own or of_run

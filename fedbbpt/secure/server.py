@@ -82,6 +82,8 @@ class _Open:
     """Shares of each survivor's secret, by their places."""
     complete: int = 0
     """The number of survivors of whose secrets there are enough shares."""
+    wrong: npt.NDArray[np.uint64] | None = None
+    """The sum by the first shares, once it has turned out to be none."""
 
 
 class SecureServer:
@@ -99,7 +101,12 @@ class SecureServer:
         self._number = -1
         self.step = Step.SHARES
         self.total: Total | None = None
-        """The sum of the last attempt, once it is known."""
+        """The sum of the last attempt, once it is known. Its last number is that of its clients, unless it is wrong."""
+        self.blamed: str | None = None
+        """The client whose shares were wrong in the last attempt, if it was found. The sum is right without them.
+
+        It changed them, or another client sealed wrong ones for it: nobody can tell which.
+        """
         self.sent: dict[str, list[FromServer]] = {name: [self.roster] for name in members}
         """The epoch's messages to each client, and those of the open attempt."""
 
@@ -151,6 +158,7 @@ class SecureServer:
         self._number += 1
         attempt = Attempt(self.roster.epoch, self._number, round)
         self._attempt, self.total, self.step = _Open(attempt, length, signed), None, Step.MASKED
+        self.blamed = None
         for messages in self.sent.values():
             messages[2:] = [attempt]
 
@@ -259,21 +267,44 @@ class SecureServer:
         opened.reveals[index] = message
         for other, share in zip(staying, message.shares, strict=True):
             shares = opened.shares[other]
-            if share is not None and len(shares) < self._needed[other]:
+            if share is not None:
                 shares[index + 1] = share
                 opened.complete += len(shares) == self._needed[other]
         if opened.complete == len(opened.masked):
-            values = self._unmasked(opened)
-            names = tuple(self.roster.members[each][0] for each in sorted(opened.masked))
-            self.total = Total(opened.attempt.round, names, values)
-            self._attempt, self.step = None, Step.NOTHING
+            self._sum(opened)
         return True
 
-    def _unmasked(self, opened: _Open) -> npt.NDArray[np.uint64]:
+    def _sum(self, opened: _Open) -> None:
+        """Ends the attempt if its sum is right, or if there will be no more shares to mend it with.
+
+        One member's wrong shares make every sum wrong in which they are used. With more shares than are needed, leaving
+        out those of each member in turn finds it.
+        """
+        values, blamed = self._unmasked(opened) if opened.wrong is None else opened.wrong, None
+        assert values is not None, "there are enough shares of all members"
+        if int(values[-1]) != len(opened.masked):
+            opened.wrong = values
+            for each in opened.reveals:
+                mended = self._unmasked(opened, without=each)
+                if mended is not None and int(mended[-1]) == len(opened.masked):
+                    values, blamed = mended, self.roster.members[each][0]
+                    break
+            else:
+                if len(opened.reveals) < len(opened.masked):
+                    return
+        names = tuple(self.roster.members[each][0] for each in sorted(opened.masked))
+        self.total, self.blamed = Total(opened.attempt.round, names, values), blamed
+        self._attempt, self.step = None, Step.NOTHING
+
+    def _unmasked(self, opened: _Open, without: int | None = None) -> npt.NDArray[np.uint64] | None:
+        """Returns the sum by the shares that came first; None if there are too few without those of one member."""
         epoch, number = self.roster.epoch, opened.attempt.attempt
         total = np.zeros(opened.length, np.uint64)
         for each, values in opened.masked.items():
-            secret = shamir.combined(opened.shares[each])
+            used = [pair for pair in opened.shares[each].items() if without is None or pair[0] != without + 1]
+            if len(used) < self._needed[each]:
+                return None
+            secret = shamir.combined(dict(used[: self._needed[each]]))
             total += values - masks.mask(masks.self_seed(secret, epoch, number), opened.length)
             gone = [other for other in self._graph[each] if other in opened.dropped]
             for other, seed in zip(gone, opened.consents[each].seeds if gone else (), strict=True):

@@ -196,7 +196,7 @@ class Coordinator:
         if threshold is not None and not method.linear:
             what = f"{method_name} cannot use secure aggregation: its server needs more than the sum of the updates"
             raise InvalidJob(what, where="privacy.aggregation", fix='"plain", or a linear method')
-        self.secure = None if threshold is None else SecureRounds(threshold, cohort.quorum)
+        self.secure = None if threshold is None else SecureRounds(threshold, cohort.quorum, self._blame)
         """The sums of a run with secure aggregation; None if updates come in the clear."""
         if cohort.buffer:
             check_moves_updates(method, method_name)
@@ -428,6 +428,12 @@ class Coordinator:
         self.tasks_version += self.secure.version != version
         if isinstance(message, Keys) or self.secure.version != version:
             self.tick(now)
+
+    def _blame(self, client_id: str) -> None:
+        """Records that a client has sent wrong shares in secure aggregation, or that another has sealed such for it."""
+        what = "wrong shares in secure aggregation, its own or sealed so for it"
+        error = InvalidRequest(what, where="reveal.shares", fix="those in its inbox")
+        record_refusal(self._audit, client_id, error, reason=_reason(error), round=self._round.number)
 
     def receipt(self, client_id: str, round: int) -> Receipt | None:
         """Returns what became of a client's masked answer to a round; None while the round is open."""

@@ -6,7 +6,7 @@ asks for the same answers again. It knows neither an answer nor a mask, so it ha
 
 import logging
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from fedbbpt.secure.graph import LEAST_CLIENTS
 from fedbbpt.secure.messages import FromClient, FromServer, Keys, Refusal
@@ -25,12 +25,16 @@ def least_clients(quorum: int) -> int:
 class SecureRounds:
     """The epochs and attempts of one run."""
 
-    def __init__(self, threshold: float, quorum: int) -> None:
+    def __init__(self, threshold: float, quorum: int, blame: Callable[[str], None] = lambda client_id: None) -> None:
         """
         Args:
             threshold: The share of a client's neighbours that must stay.
             quorum: The smallest number of clients that a round may end with.
+            blame: Called with the id of a client whose shares were wrong, once for each sum.
         """
+        self._blame = blame
+        self._blamed: Total | None = None
+        """The last sum for which a client was blamed."""
         self._threshold, self._least = threshold, least_clients(quorum)
         self._keys: dict[str, Keys] = {}
         self._server: SecureServer | None = None
@@ -116,6 +120,14 @@ class SecureRounds:
     def _check_total(self) -> None:
         """Drops a sum that was not unmasked as it should: its last number counts the clients."""
         total = self.total
+        if self._server is not None and self._server.blamed is not None and self._blamed != total:
+            self._blamed, name = total, self._server.blamed
+            log.error(
+                "round %s: the shares of %s are wrong, its own or sealed so for it; the sum is right without them",
+                self._round,
+                name,
+            )
+            self._blame(name)
         if total is not None and int(total.values[-1]) != len(total.clients):
             log.error("round %d: a client sent wrong shares or masks; asking for all answers again", total.round)
             self._only, self._server = frozenset(total.clients), None

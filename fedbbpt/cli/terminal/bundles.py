@@ -12,12 +12,13 @@ fields of the bundle.
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from fedbbpt.cli.terminal import ptms_file
 from fedbbpt.cli.terminal.options import DATA, SECURITY, read_token
 from fedbbpt.data.columns import Columns
 from fedbbpt.errors import InvalidInput
@@ -52,7 +53,7 @@ def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
 
     def wrapper(**given: Any) -> None:
         for name, kind in bundles.items():
-            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+            given[name] = kind(**{each.name: given.pop(each.name) for each in fields(kind) if each.init})
         command(**given)
 
     wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, command.__doc__, command.__module__
@@ -65,12 +66,13 @@ def _parameters(bundle: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(bundle, include_extras=True)
     return [
         inspect.Parameter(
-            field.name,
+            each.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
+            annotation=hints[each.name],
         )
-        for field in fields(bundle)
+        for each in fields(bundle)
+        if each.init
     ]
 
 
@@ -270,14 +272,30 @@ class PtmAccess(PtmSecurity):
     ptm: Annotated[
         str,
         typer.Option(
-            metavar="HOST:PORT,...",
-            help="A running PTM service. Several addresses, separated by commas, share the work.",
+            metavar="HOST:PORT,...|NAME",
+            help="A running PTM service, by its address or by its name in --ptms. Several addresses, separated by "
+            "commas, share the work.",
             show_default=False,
         ),
     ] = ""
+    ptms: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="The file with PTM services by name: address, TLS files, token, revision (TOML)."
+        ),
+    ] = ptms_file.DEFAULT
+    revision: str = field(default="", init=False)
+    """The only revision of the model that the user wants to ask; empty: the current one."""
 
     def __post_init__(self) -> None:
-        """Raises InvalidInput if the address is not one, before a command reads any data."""
+        """Looks up a name. Raises InvalidInput if the address is not one, before a command reads any data."""
+        if ptms_file.is_name(self.ptm):
+            known = ptms_file.read_ptm(self.ptms, self.ptm)
+            for name in ("tls_ca", "client_cert", "client_key", "token_file"):
+                if (path := getattr(known, name)) and getattr(self, f"ptm_{name}") is None:
+                    object.__setattr__(self, f"ptm_{name}", self.ptms.parent / path)
+            object.__setattr__(self, "ptm", known.address)
+            object.__setattr__(self, "revision", known.revision)
         if self.ptm:
             parse_address(self.ptm, PTM.option)
 

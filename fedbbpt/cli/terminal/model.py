@@ -43,7 +43,7 @@ def open_card(
     opened = open_ptm(
         model,
         address=service.ptm,
-        revision="" if given else card.ptm_revision,
+        revision=service.revision or ("" if given else card.ptm_revision),
         tls=service.tls(),
         token=service.token(),
         patience_seconds=PATIENCE_SECONDS,
@@ -73,7 +73,7 @@ def open_job(
     return open_ptm(
         section.model,
         address=service.ptm or section.address,
-        revision=section.revision,
+        revision=service.revision or section.revision,
         threads=section.threads,
         tls=service.tls(),
         token=service.token(),

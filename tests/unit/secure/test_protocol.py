@@ -1,6 +1,7 @@
 """The laws of secure aggregation, on the state machines. Each docstring names the mutant that its test kills."""
 
 import itertools
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from fedbbpt.secure.messages import (
     ATTEMPTS,
     Attempt,
     Consent,
+    FromClient,
     FromServer,
     Inbox,
     Masked,
@@ -71,6 +73,52 @@ def test_a_sum_needs_only_the_threshold_of_the_survivors_after_their_masked_answ
     parties.attempt(answers, later=dying)
     assert parties.server.total is not None
     np.testing.assert_array_equal(parties.server.total.values, summed(list(answers.values())))
+
+
+def lying_reveals(parties: Parties, liars: Collection[str], victims: int = 100) -> None:
+    """Lets these clients change the first shares of their reveals."""
+    for name in liars:
+        take = parties.clients[name].take
+
+        def lie(message: FromServer, take: Callable[[FromServer], list[FromClient]] = take) -> list[FromClient]:
+            return [
+                replace(reply, shares=tuple(share and share ^ (at < victims) for at, share in enumerate(reply.shares)))
+                if isinstance(reply, Reveal)
+                else reply
+                for reply in take(message)
+            ]
+
+        parties.clients[name].take = lie  # type: ignore[method-assign]  # a client that is not ours
+
+
+@pytest.mark.parametrize("victims", [1, 100])
+@pytest.mark.parametrize("liar", ["client-0000", "client-0004", "client-0009"])
+def test_wrong_shares_of_one_client_are_found_and_left_out(liar: str, victims: int) -> None:
+    """Mutant: a sum by the first shares, whoever sent them, which the whole round is repeated for again and again."""
+    answers = vectors(10)
+    parties = Parties(answers)
+    lying_reveals(parties, [liar], victims)
+    for round in range(2):
+        parties.attempt(answers, masking=["client-0005"] if round else [], round=round)
+        assert parties.server.total is not None
+        summed_up = [vector for name, vector in answers.items() if not round or name != "client-0005"]
+        np.testing.assert_array_equal(parties.server.total.values, summed(summed_up))
+        assert parties.server.blamed in (liar, None)
+    if liar == "client-0000":
+        assert parties.server.blamed == liar, "its shares come first"
+
+
+@pytest.mark.parametrize(("clients", "liars"), [(3, ["client-0000"]), (10, ["client-0000", "client-0001"])])
+def test_wrong_shares_without_spare_ones_end_the_attempt_with_a_sum_that_shows_it(
+    clients: int, liars: list[str]
+) -> None:
+    """Mutant: an attempt that waits for further shares for ever, or whose wrong sum looks like a right one."""
+    answers = vectors(clients)
+    parties = Parties(answers)
+    lying_reveals(parties, liars)
+    parties.attempt(answers)
+    assert parties.server.total is not None and parties.server.blamed is None
+    assert int(parties.server.total.values[-1]) != clients
 
 
 def test_fewer_reveals_than_the_threshold_give_nothing() -> None:

@@ -4,9 +4,11 @@ Whatever happens, a round ends with exactly the sum of the clients that it count
 """
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
+from fedbbpt.secure.messages import FromClient, FromServer, Reveal
 from fedbbpt.types import Receipt
 from tests.secure_bench import NEVER, SecureBench
 from tests.slow import slow_except
@@ -127,3 +129,25 @@ def test_sixteen_rounds_use_up_an_epoch_and_another_follows() -> None:
         assert run.play(round, deadlines=1)
         run.check(round)
     assert len(run.epochs) == 2
+
+
+def test_a_client_that_sends_wrong_shares_is_named_and_stalls_no_round(caplog: pytest.LogCaptureFixture) -> None:
+    """Kills: a round that is asked for again and again, because each of its sums is wrong."""
+    run = SecureBench(6)
+    take = run.clients["client-0"].take
+
+    def lie(message: FromServer) -> list[FromClient]:
+        return [
+            replace(reply, shares=tuple(share and share ^ 1 for share in reply.shares))
+            if isinstance(reply, Reveal)
+            else reply
+            for reply in take(message)
+        ]
+
+    run.clients["client-0"].take = lie  # type: ignore[method-assign]  # a client that is not ours
+    for round in range(3):
+        assert run.play(round, deadlines=1), "no deadline has to pass"
+        run.check(round)
+        assert run.counted(round) == run.names
+        assert f"round {round}: the shares of client-0 are wrong" in caplog.text
+    assert len(run.epochs) == 1
