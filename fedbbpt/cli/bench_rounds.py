@@ -4,6 +4,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -25,15 +26,15 @@ from fedbbpt.host.json_text import json_text
 BENCHMARK = "fedbbpt bench rounds"
 MOST_CLIENTS = 2000
 FLOWER_ROUNDS = 3
+BOTH, BOTH_CLIENTS = "fed-cma", 16
+"""The method that is measured with secure aggregation besides plain rounds, and the fewest clients."""
 
 
 def rounds(
     counts: Annotated[str, typer.Option("--counts", help="The numbers of clients, separated by commas.")] = (
         "2,16,128,512"
     ),
-    methods: Annotated[
-        str, typer.Option(help=f"The methods, separated by commas: {', '.join(METHODS)}.")
-    ] = "fed-cma,fed-bpt",
+    methods: Annotated[str, typer.Option(help="The methods, separated by commas.")] = ",".join(METHODS),
     dim: Annotated[int, typer.Option(min=1, help="The length of z.")] = 500,
     watchers: Annotated[int, typer.Option(min=0, help="The number of operators that watch each run.")] = 0,
     against: Annotated[
@@ -46,10 +47,10 @@ def rounds(
     aggregation: Annotated[
         str,
         typer.Option(
-            help="plain, or secure: measures each run without and with secure aggregation. Fewer than 3 clients "
-            "cannot use it: 3 are measured in their place."
+            help="plain, or secure: measures each run without and with secure aggregation, of 3 clients in place of "
+            f"fewer; or both: plain, and then {BOTH} with secure aggregation of at least {BOTH_CLIENTS} clients."
         ),
-    ] = "plain",
+    ] = "both",
     page: Annotated[
         Path | None,
         typer.Option(help="The Markdown page to write the figures into, between its marks.", show_default=False),
@@ -70,17 +71,27 @@ def rounds(
         raise InvalidInput(f"unknown framework {against!r}", where="--against", fix="flower")
     with err.status("") as status, tempfile.TemporaryDirectory(prefix="fedbbpt-bench-") as folder:
         flush = 1000 * flush_seconds(Path(folder))
-        measured = tuple(measure(Path(folder), names, numbers, dim, watchers, status.update, aggregation))
+        plain, secure = list[Rounds](), list[Rounds]()
+        work = partial(measure, Path(folder), dim=dim, watchers=watchers, progress=status.update)
+        if aggregation != "secure":
+            plain += work(methods=names, clients=numbers)
+        if aggregation == "secure":
+            secure += work(methods=names, clients=numbers, aggregation="secure")
+        elif aggregation == "both" and BOTH in names and (enough := [each for each in numbers if each >= BOTH_CLIENTS]):
+            secure += work(methods=[BOTH], clients=enough, aggregation="secure")
         others = flower.measure(Path(folder), dim, FLOWER_ROUNDS, status.update) if against else []
-    notes = [f"A flush of this disk took {flush:.2f} ms.", *_comparison(others, measured), *_costs(measured)]
+    notes = [f"A flush of this disk took {flush:.2f} ms.", *_comparison(others, plain)]
     if place is not None:
-        place.write(found, [*_lines(measured), "", *notes, ""])
+        heading = ["### With secure aggregation", ""] if secure else []
+        place.write(found, [*_part(plain, notes), *heading, *_part(secure, _costs(secure))])
     if json:
-        records = [each.record() for each in measured]
+        records = [each.record() for each in [*plain, *secure]]
         sys.stdout.write(json_text(found | {"flush": flush, "rounds": records, "flower_seconds": others}) + "\n")
     else:
-        out.print(_table(measured))
-        out.print(*notes, sep="\n", style="dim")
+        for measured, said in ((plain, notes), (secure, _costs(secure))):
+            if measured:
+                out.print(_table(measured))
+                out.print(*said, sep="\n", style="dim")
 
 
 def _comparison(others: Sequence[float], measured: Sequence[Rounds]) -> list[str]:
@@ -115,8 +126,8 @@ def _numbers(counts: str) -> list[int]:
 
 
 def _names(methods: str, aggregation: str) -> list[str]:
-    if aggregation not in ("plain", "secure"):
-        raise InvalidInput(f"unknown aggregation {aggregation!r}", where="--aggregation", fix="plain or secure")
+    if aggregation not in ("plain", "secure", "both"):
+        raise InvalidInput(f"unknown aggregation {aggregation!r}", where="--aggregation", fix="plain, secure or both")
     found = [word.strip() for word in methods.split(",")]
     for word in found:
         if word not in METHODS:
@@ -127,12 +138,16 @@ def _names(methods: str, aggregation: str) -> list[str]:
     return found
 
 
-def _lines(measured: tuple[Rounds, ...]) -> list[str]:
+def _part(measured: Sequence[Rounds], notes: Sequence[str]) -> list[str]:
+    """Returns the lines of a page with a table and what is said about it; none if nothing was measured."""
+    if not measured:
+        return []
     head = [table_line(COLUMNS), "|---" + "|--:" * (len(COLUMNS) - 1) + "|"]
-    return [*head, *(table_line(each.cells()) for each in measured)]
+    said = [line for note in notes for line in (note, "")]
+    return [*head, *(table_line(each.cells()) for each in measured), "", *said]
 
 
-def _table(measured: tuple[Rounds, ...]) -> Table:
+def _table(measured: Sequence[Rounds]) -> Table:
     table = Table(box=None, header_style="dim")
     for index, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if index else "left")

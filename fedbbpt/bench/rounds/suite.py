@@ -1,6 +1,7 @@
 """Measures rounds: a bare barrier and this project's coordinator take turns, for each number of clients and method."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -132,16 +133,17 @@ def measure(
     certificate = make_certificate(folder)
     for count in clients if aggregation == "plain" else sorted({max(count, LEAST_CLIENTS) for count in clients}):
         rounds = min(LONGEST_ROUNDS, max(SHORTEST_ROUNDS, CLIENT_ROUNDS // count))
+        after: list[float] | None = None
         for method, way in product(methods, ("plain", "secure")[: 1 + (aggregation == "secure")]):
             progress(f"{method} with {count} clients, {way}")
-            place = folder / f"{method}-{count}-{way}"
-            place.mkdir()
+            place = Path(tempfile.mkdtemp(prefix=f"{method}-{count}-{way}-", dir=folder))
             with crew() as helpers:
-                bare = barrier.measure(helpers, certificate, count, rounds)
+                # The barrier after one run is the barrier before the next one.
+                before = after or barrier.measure(helpers, certificate, count, rounds)
                 keys = job_keys(method, dim, count, rounds + WARM_ROUNDS, way)
                 found = _measure_run(place, helpers, certificate, keys, count, watchers)
-                bare += barrier.measure(helpers, certificate, count, rounds)
-            yield replace(_rounds(method, count, bare, found), aggregation=way)
+                after = barrier.measure(helpers, certificate, count, rounds)
+            yield replace(_rounds(method, count, before + after, found), aggregation=way)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,10 @@ def coordinator(place: Path, certificate: Certificate, keys: dict[str, Any]) -> 
     file, listening = place / "job.toml", place / "address"
     file.write_text(tomlkit.dumps(keys))
     words = ["coordinator", "serve", str(file), "--store", str(place / "run.db"), "--port", "0"]
+    if Job.model_validate(keys).definition().white_box:
+        model = place / "auxiliary"
+        model.write_bytes(b"no client trains it")
+        words += ["--auxiliary", str(model)]
     words += ["--tls-cert", str(certificate.certificate), "--tls-key", str(certificate.key)]
     with ProcessGroup(place) as group:
         group.start("coordinator", [*words, "--address-file", str(listening)])

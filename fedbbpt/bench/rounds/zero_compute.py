@@ -21,6 +21,7 @@ METHODS: Mapping[str, Mapping[str, object]] = {
     "fed-bbpt": {"name": "fed-bbpt"},
     "fed-bbpt-scalars": {"name": "fed-bbpt", "uplink": "scalars"},
     "fedavg-bbt": {"name": "fedavg-bbt"},
+    "fed-sp": {"name": "fed-sp", "server_shard": False},
 }
 """The method's section of the job by the name that the benchmark gives it.
 
@@ -34,11 +35,15 @@ MEASURED = Measurement(dev_loss_sum=4.0, dev_examples=8, dev_correct=5, queries=
 def job_keys(method: str, dim: int, clients: int, rounds: int, aggregation: str = "plain") -> dict[str, Any]:
     """Returns the keys of a measurement's job: all clients take part in each of `rounds`, the last one included.
 
-    A readout of two classes has two numbers for each column, so that it has about as many as z has entries.
+    A readout of two classes has two numbers for each column, so that it has about as many as z has entries. A prefix
+    of one token in one layer has two numbers for each unit of its width.
     """
-    reads = METHODS[method]["name"] == "fed-readout"
-    columns = [f"column {number}" for number in range(dim // 2 - 3)]
-    searched = {"prompt": {"kind": "none"}, "columns": columns} if reads else {"prompt": {"dim": dim}}
+    searched: dict[str, object] = {"prompt": {"dim": dim}}
+    match METHODS[method]["name"]:
+        case "fed-readout":
+            searched = {"prompt": {"kind": "none"}, "columns": [f"column {number}" for number in range(dim // 2 - 3)]}
+        case "fed-sp":
+            searched = {"prompt": {"kind": "deep", "tokens": 1, "layers": 1, "heads": 1, "width": max(1, dim // 2)}}
     return {
         "run": {"rounds": rounds - 1, "seed": 1},
         "task": {"labels": ["no", "yes"], **searched},
