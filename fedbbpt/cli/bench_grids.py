@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedbbpt.bench.cells import Cell, run_cells
 from fedbbpt.bench.methods.grid import IID
 from fedbbpt.cli.terminal.console import err
 from fedbbpt.cli.terminal.model_options import ModelOptions, option_name
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.progress import progress
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
 from fedbbpt.job.sections import PtmSection
@@ -36,20 +36,12 @@ def run_with_progress(
     title: Callable[[C], str],
 ) -> Sequence[R]:
     """Runs the cells of a grid with a progress bar; see `run_cells`. `title` names a cell in the bar."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=err,
-    ) as progress:
-        bar = progress.add_task("cells", total=len(cells))
+    with progress("cells of the grid", len(cells), "cells") as advance:
 
         def done(cell: C) -> None:
-            progress.update(bar, description=title(cell))
-            progress.advance(bar)
+            if err.is_terminal:
+                err.print(title(cell), style="dim", soft_wrap=True)
+            advance(1)
 
         return run_cells(cells, folder, measure, record, processes=processes, threads=threads, done=done)
 

@@ -10,13 +10,14 @@ import typer
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
-from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.console import out, show, warned
 from fedbbpt.cli.terminal.run_tables import shares
 from fedbbpt.data.partition import distance
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.run_warnings import data_warnings
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.host.extras import needs_extra
+from fedbbpt.host.progress import progress
 from fedbbpt.job.config import read_job
 
 _LEGEND = 20
@@ -46,7 +47,7 @@ def data(
 
     Example: fedbbpt data job.toml --picture clients.svg
     """
-    with err.status("reading the data"):
+    with progress("reading the data"):
         splits = prepare(changes.apply(read_job(job_file)))
     warnings = warned(data_warnings(splits))
     if picture is not None:

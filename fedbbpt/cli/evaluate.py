@@ -4,18 +4,16 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.progress import Progress
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, JobChanges, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.console import out, show, warned
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.measured import confusion_table, figures, metrics_table
 from fedbbpt.cli.terminal.model import open_card, open_job
@@ -32,6 +30,7 @@ from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.federation.run_folder import gain_record, gains_record
 from fedbbpt.federation.splits import labelled, prepare
 from fedbbpt.federation.task_completion import with_preset
+from fedbbpt.host.progress import progress
 from fedbbpt.interfaces import PromptSpace, Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.prompt_sections import TOKENS_PER_CANDIDATE, TextPromptSection
@@ -122,7 +121,7 @@ def evaluate(
     if train and prompt is None:
         what = "controls are compared with a prompt, and there is none"
         raise InvalidInput(what, where="--train", fix="--prompt FILE")
-    with err.status("reading the data"):
+    with progress("reading the data"):
         subject = (
             _of_prompt(prompt, data, baseline, train, service, model, names, model_name, send_labels)
             if prompt
@@ -130,9 +129,8 @@ def evaluate(
         )
     found: dict[str, Measured] = {}
     compared: Comparison | None = None
-    with subject.model as ptm, Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task("asking the model", total=_cost(subject))
-        task, advance = subject.task(ptm), partial(progress.advance, bar)
+    with subject.model as ptm, progress("asking the model", _cost(subject), "queries") as advance:
+        task = subject.task(ptm)
         for name, space, z in subject.conditions:
             scorer = PromptScorer(ptm, task if name == WITH else task.of_classes(len(subject.labels)), space)
             if subject.train is None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.demo_jobs import MODELS, demo_job
@@ -50,6 +49,7 @@ from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.federation.spread_crew import over_processes
 from fedbbpt.federation.task_completion import check_prompt
 from fedbbpt.host.files import atomic_write
+from fedbbpt.host.progress import progress
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job, read_job
 from fedbbpt.job.job_file import job_text
@@ -199,7 +199,7 @@ def _crew(
 
 
 def _prepared(job: Job, as_json: bool) -> Splits:
-    with err.status("reading the data"):
+    with progress("reading the data"):
         splits = prepare(job)
     of_texts = splits.test.examples.kind is ExampleKind.TEXTS
     if of_texts and all(text.isdigit() for text in splits.job.task.classes):
@@ -273,10 +273,8 @@ def _finish(
 ) -> None:
     """Measures the result on the test examples, writes the folder and shows the summary."""
     seconds = time.monotonic() - started
-    with Progress(console=err, transient=True) as progress:
-        total = cost(splits.job.space(), compared_data(splits))
-        bar = progress.add_task("measuring on the test examples", total=total)
-        advance = partial(progress.advance, bar)
+    total = cost(splits.job.space(), compared_data(splits))
+    with progress("measuring on the test examples", total, "queries") as advance:
         finished = finish_run(splits, ptm, result, reports, seconds, advance, warnings)
     finished.write(folder)
     if as_json:

@@ -11,7 +11,7 @@ import typer
 from fedbbpt.cli.client import PAUSE_SECONDS
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import ColumnNames, CoordinatorAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, show
+from fedbbpt.cli.terminal.console import show
 from fedbbpt.cli.terminal.logs import Logging, log_to_stderr
 from fedbbpt.cli.terminal.reloading import Reloading
 from fedbbpt.client.keepsake import Keepsake
@@ -20,6 +20,7 @@ from fedbbpt.data.examples import label, read, read_table
 from fedbbpt.federation import assemble
 from fedbbpt.federation.run_folder import AUXILIARY
 from fedbbpt.federation.task_completion import with_preset
+from fedbbpt.host.progress import progress
 from fedbbpt.job.config import read_job
 from fedbbpt.types import OWNER, Examples, LabelledExamples
 
@@ -43,7 +44,7 @@ def owner_auxiliary(
     job = with_preset(read_job(job_file))
     nothing = LabelledExamples(Examples(), np.zeros(0, np.int64))
     shard = read(data, job.task.labels, names.columns()) if data else nothing
-    with err.status(f"distilling {job.ptm.model}"):
+    with progress(f"distilling {job.ptm.model}"):
         assemble.make_auxiliary(job, shard, to)
     print(f"the auxiliary model is in {to}, {to.stat().st_size} bytes", flush=True)
 

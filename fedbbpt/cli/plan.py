@@ -7,7 +7,7 @@ import typer
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.console import out, show, warned
 from fedbbpt.cli.terminal.forecast_view import forecast_table, rehearsed, remarks, warn
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model import open_job
@@ -16,6 +16,7 @@ from fedbbpt.federation.forecast import measured_rate, rate_of
 from fedbbpt.federation.rehearsal import RehearsalPtm
 from fedbbpt.federation.run_warnings import data_warnings
 from fedbbpt.federation.splits import prepare
+from fedbbpt.host.progress import progress
 from fedbbpt.job.config import read_job
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import Budget
@@ -44,7 +45,7 @@ def plan(
     """
     log_to_stderr(logging.WARNING)
     job = changes.apply(read_job(job_file))
-    with err.status("reading the data"):
+    with progress("reading the data"):
         splits = prepare(model.apply(job))
     warned(data_warnings(splits))
     with open_job(splits.job, service, model, send_labels=send_labels) as ptm:
@@ -55,7 +56,7 @@ def plan(
             left, rate = account.left, rate_of(account.usage)
         else:
             left, rate = Budget(), measured_rate(ptm, splits)
-        with err.status("rehearsing the run"):
+        with progress("rehearsing the run"):
             found = rehearsed(splits, stand_in, left, rate, seconds)
     warn(found)
     if json:

@@ -4,18 +4,17 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import InputColumns, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, out, show, warned
+from fedbbpt.cli.terminal.console import out, show, warned
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model import open_card
 from fedbbpt.cli.terminal.model_options import ModelOptions
@@ -38,6 +37,7 @@ from fedbbpt.errors import InvalidData, InvalidInput
 from fedbbpt.federation.prediction import probabilities
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.host.printable import printable
+from fedbbpt.host.progress import progress
 from fedbbpt.types import Examples
 
 _BATCH = 256
@@ -96,14 +96,12 @@ def predict(
         write = None
         if out_file is not None:
             write = resources.enter_context(prediction_file(out_file, card.labels, force=force))
-        with err.status("loading the model"):
+        with progress("loading the model"):
             ptm = resources.enter_context(open_card(card, service, model, model_name))
             scorer = PromptScorer(ptm, card.task(), card.space)
         # A bar would be torn apart by the tables, and must not redirect them to standard error.
-        hidden = not (err.is_terminal and (out_file or json))
-        progress = Progress(console=err, transient=True, redirect_stdout=False, disable=hidden)
-        resources.enter_context(progress)
-        bar = progress.add_task("asking the model", total=count)
+        asking = progress("asking the model", count, "inputs") if out_file or json else nullcontext(_silent)
+        advance = resources.enter_context(asking)
         for examples, named in inputs:
             texts.add(examples)
             likely = probabilities(scorer, z, examples)
@@ -115,7 +113,7 @@ def predict(
             else:
                 out.print(_table(list(predicted(named, likely, card.labels)), card.labels, first=not results))
                 results = results or [{}]
-            progress.advance(bar, len(examples))
+            advance(len(examples))
         cut = cut_texts(scorer.truncation, labels.total(), scorer.card.max_tokens)
     warnings = warned([*texts.warnings(), *cut])
     listed = {"warnings": list(map(asdict, warnings))} if json else {}
@@ -128,6 +126,10 @@ def predict(
         show(shown | listed, json)
     elif json:
         show({"predictions": results} | listed, as_json=True)
+
+
+def _silent(amount: float) -> None:
+    """Shows no progress."""
 
 
 def _inputs(
@@ -152,7 +154,7 @@ def _inputs(
         stdin = cast(Any, sys.stdin.buffer)  # typed as a BinaryIO, which has no `peek`
         name = "standard input"
         return batches(stream_rows(stdin, name, stdin_format, columns), _BATCH, name), None
-    with err.status("reading the data"):
+    with progress("reading the data"):
         # A long file must not fail in its last row, after all others were paid for.
         count = sum(1 for _ in file_rows(data, columns))
     if not count:

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from fedbbpt.cli.terminal.bundles import Listening, MetricsPage, with_bundles
-from fedbbpt.cli.terminal.console import err
 from fedbbpt.cli.terminal.logs import Logging
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.options import SECURITY, read_token
 from fedbbpt.cli.terminal.reloading import Reloading, on_loop
 from fedbbpt.cli.terminal.serving import announce, until_done
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.progress import progress
 from fedbbpt.limits import MAX_BUDGET
 from fedbbpt.ptm.engine import Engine
 from fedbbpt.ptm.models.loading import load
@@ -136,7 +136,7 @@ def ptm_serve(
     if ray.ray_address or ray.replicas != "1":
         what = "replicas and a cluster need Ray"
         raise InvalidInput(what, where="--replicas, --ray-address", fix="--engine ray")
-    with err.status(f"loading {model.model}"):
+    with progress(f"loading {model.model}"):
         backend = load(
             model.model,
             threads=model.threads,
@@ -197,7 +197,7 @@ def _serve_on_ray(
 ) -> None:
     _check_ray(model, ray, provider, page, listening)
     size = cluster.Size(*_replicas(ray.replicas), model.threads or 1)
-    with err.status(f"starting {model.model} on Ray"):
+    with progress(f"starting {model.model} on Ray"):
         serving = cluster.serve(
             partial(load, model.model, threads=size.threads, **options),
             size,

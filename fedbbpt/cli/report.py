@@ -13,6 +13,7 @@ from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.files import atomic_write
+from fedbbpt.host.progress import progress
 from fedbbpt.report.page import page
 from fedbbpt.report.run_data import RunData
 from fedbbpt.report.words import nearest_words
@@ -49,10 +50,10 @@ def report(
     """
     log_to_stderr(logging.WARNING)
     path = to or folder / PAGE
-    with err.status("reading the run"):
+    with progress("reading the run"):
         run = RunData.of_folder(folder, texts=not no_texts)
     if words:
-        with err.status("loading the model"):
+        with progress("loading the model"):
             run = replace(run, words=nearest_words(run, model_name))
     try:
         atomic_write(path, page(run))

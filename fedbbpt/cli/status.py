@@ -10,10 +10,11 @@ from rich.table import Table
 
 from fedbbpt.cli.members import trouble
 from fedbbpt.cli.terminal import options
+from fedbbpt.cli.terminal.amounts import size
 from fedbbpt.cli.terminal.bundles import CoordinatorAccess, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
-from fedbbpt.cli.terminal.run_view import RunView, decimals, privacy_line, size
+from fedbbpt.cli.terminal.run_view import RunView, decimals, privacy_line
 from fedbbpt.errors import CoordinatorUnavailable
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import RunStatus

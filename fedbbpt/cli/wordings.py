@@ -3,17 +3,17 @@
 import logging
 import tomllib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, PtmAccess, with_bundles
-from fedbbpt.cli.terminal.console import err, out, show
+from fedbbpt.cli.terminal.console import out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model import open_job
 from fedbbpt.cli.terminal.model_options import ModelOptions
@@ -21,6 +21,7 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.federation.wordings import Tried, WordingComparison, compare_wordings
 from fedbbpt.host.files import atomic_write
+from fedbbpt.host.progress import Advance, progress
 from fedbbpt.job.config import Job, parse_job, read_job
 from fedbbpt.job.job_edit import with_wording
 from fedbbpt.job.settings import task_spec
@@ -68,18 +69,18 @@ def wordings(
     """
     log_to_stderr(logging.WARNING)
     job = _without_readout(changes.apply(read_job(job_file)))
-    with err.status("reading the data"):
+    with progress("reading the data"):
         splits = prepare(job)
     data = splits.pooled()
-    with err.status("loading the model"):
+    with progress("loading the model"):
         opened = open_job(splits.job, service, model, send_labels=send_labels)
     with opened as ptm:
         own = _own(template or [], classes or [], file, splits)
         listed = [task_spec(splits.job.with_columns(())), *own]
         if not own_only:
             listed += _built_in(kind, ptm.describe(), splits)
-        with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-            bar = progress.add_task("asking the model", total=None)
+        with ExitStack() as asking:
+            advance: list[Advance] = []
             found = compare_wordings(
                 ptm,
                 listed,
@@ -87,8 +88,10 @@ def wordings(
                 room=splits.job.prompt_tokens(),
                 limit=limit,
                 seed=job.run.seed,
-                started=lambda queries: progress.update(bar, total=queries),
-                progress=lambda queries: progress.advance(bar, queries),
+                started=lambda queries: advance.append(
+                    asking.enter_context(progress("asking the model", queries, "queries"))
+                ),
+                progress=lambda queries: advance[0](queries),
             )
     best = found.tried[0].wording
     if write:

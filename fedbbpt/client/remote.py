@@ -34,6 +34,7 @@ from fedbbpt.errors import (
     UnknownRun,
 )
 from fedbbpt.host.allocator import keep_freed_memory
+from fedbbpt.host.progress import Advance, progress
 from fedbbpt.methods import SETTINGS, client_method
 from fedbbpt.methods.replay import News, Told
 from fedbbpt.secure.client import SecureClient
@@ -194,11 +195,15 @@ class RemoteCoordinator:
         Raises ChecksumMismatch if the coordinator keeps sending a file with another digest than it announced.
         """
         keep_freed_memory()
-        with AuxiliaryDownload(folder, announced) as download:
+        with (
+            AuxiliaryDownload(folder, announced) as download,
+            progress("downloading the auxiliary model", announced.size_bytes, "bytes") as advance,
+        ):
+            advance(download.fetched_bytes)
             for _ in range(DOWNLOAD_ATTEMPTS):
                 while not download.done and download.fetched_bytes < announced.size_bytes:
                     try:
-                        self._patience.call(lambda: self._pull(download))
+                        self._patience.call(lambda: self._pull(download, advance))
                     except (SessionUnknown, SessionEvicted):
                         self._patience.call(self._join)
                 try:
@@ -207,7 +212,7 @@ class RemoteCoordinator:
                     log.warning("%s; downloading it again", error)
         raise ChecksumMismatch("the auxiliary model is not the announced one", where="auxiliary", fix="a new run")
 
-    def _pull(self, download: AuxiliaryDownload) -> None:
+    def _pull(self, download: AuxiliaryDownload, advance: Advance) -> None:
         """Adds the bytes of one call to the download. Raises if there are none."""
         before = download.fetched_bytes
         request = pb.GetAuxiliaryRequest(session=self._session, offset=before)
@@ -223,6 +228,7 @@ class RemoteCoordinator:
                     what, fix = f"a part at byte {response.offset}", f"{download.fetched_bytes}"
                     raise InvalidRequest(what, where="GetAuxiliaryResponse.offset", fix=fix)
                 download.add(response.data)
+                advance(len(response.data))
         except (grpc.RpcError, ChecksumMismatch) as error:
             if download.fetched_bytes == before and isinstance(error, grpc.RpcError):
                 raise

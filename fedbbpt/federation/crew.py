@@ -11,6 +11,7 @@ from fedbbpt.client.agent import Agent
 from fedbbpt.federation import assemble
 from fedbbpt.federation.lockstep import advance_together, lockstep
 from fedbbpt.federation.splits import Splits
+from fedbbpt.host.progress import progress
 from fedbbpt.interfaces import Ptm
 from fedbbpt.types import OWNER, Arrays, RunSettings, Task, Update
 
@@ -62,9 +63,13 @@ class CrewPlan:
         Raises:
             FedbbptError: A client cannot take part, for the reasons that `assemble.client` gives.
         """
-        return {
-            name: self._agent(index, name, ptm) for index, name in islice(enumerate(self.examples), first, None, step)
-        }
+        members = list(islice(enumerate(self.examples), first, None, step))
+        agents: dict[str, Agent] = {}
+        with progress("registering the examples", len(members), "clients") as advance:
+            for index, name in members:
+                agents[name] = self._agent(index, name, ptm)
+                advance(1)
+        return agents
 
     def _agent(self, index: int, name: str, ptm: Ptm) -> Agent:
         splits, methods, private = self.splits, [self.splits.job.definition()], self.private.get(name, {})

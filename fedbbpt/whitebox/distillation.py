@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fedbbpt import seeds
+from fedbbpt.host.progress import progress
 from fedbbpt.types import Stage
 from fedbbpt.whitebox.optimise import minimise, reproducible
 from fedbbpt.whitebox.sequences import AnsweredExample, Batch, draw_batches
@@ -32,8 +33,13 @@ def distil(teacher: Any, student: Any, sequences: Sequence[AnsweredExample], sta
     drawn = draw_batches(sequences, stage.batch_size, seed)
     teacher.eval()
     student.train().requires_grad_(True)
-    with reproducible(seed):
-        return minimise(list(student.parameters()), lambda: hidden_state_error(teacher, student, next(drawn)), stage)
+    with reproducible(seed), progress("distilling the auxiliary model", stage.steps, "steps") as advance:
+
+        def loss() -> torch.Tensor:
+            advance(1)
+            return hidden_state_error(teacher, student, next(drawn))
+
+        return minimise(list(student.parameters()), loss, stage)
 
 
 def generate_sequences(

@@ -16,6 +16,7 @@ from fedbbpt.codecs import LINKS
 from fedbbpt.errors import ChecksumMismatch, InvalidInput
 from fedbbpt.federation import assemble
 from fedbbpt.federation.splits import Splits
+from fedbbpt.host.progress import shown_by
 from fedbbpt.job.settings import run_settings
 from fedbbpt.server.live_run import LiveRun
 from fedbbpt.server.memory_store import MemoryStore
@@ -27,6 +28,7 @@ from fedbbpt.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from fedbbpt.wire.channel import connect
 from fedbbpt.wire.traffic import TrafficMeter
 from tests.federation import AdvancingLoop
+from tests.progress import Kept
 from tests.robustness.proxy import At, Proxy, Then, Way
 
 T = TypeVar("T")
@@ -77,7 +79,11 @@ def line(splits: Splits, file: Path, server_loop: AdvancingLoop) -> Iterator[Lin
 
 
 def test_a_client_downloads_the_model_once(line: Line, tmp_path: Path) -> None:
-    path = line.link().fetch_auxiliary(ANNOUNCED, tmp_path / "state")
+    kept = Kept()
+    with shown_by(kept):
+        path = line.link().fetch_auxiliary(ANNOUNCED, tmp_path / "state")
+    assert kept.works == [("downloading the auxiliary model", len(CONTENT), "bytes")]
+    assert kept.done["downloading the auxiliary model"] == len(CONTENT)
     assert path.read_bytes() == CONTENT
     assert line.proxy.passed[Way.DOWN] > len(CONTENT)
     before = line.proxy.passed[Way.DOWN]

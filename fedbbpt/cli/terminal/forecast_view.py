@@ -3,8 +3,8 @@
 from rich.table import Table
 from rich.text import Text
 
+from fedbbpt.cli.terminal.amounts import size
 from fedbbpt.cli.terminal.console import err
-from fedbbpt.cli.terminal.run_view import size
 from fedbbpt.federation.forecast import Forecast, Rate, forecast
 from fedbbpt.federation.rehearsal import RehearsalPtm
 from fedbbpt.federation.splits import Splits

@@ -12,8 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
+from fedbbpt.cli.terminal.console import err
+from fedbbpt.cli.terminal.progress import in_log, on_console
 from fedbbpt.errors import InvalidInput
 from fedbbpt.host.printable import printable
+from fedbbpt.host.progress import show_progress
 
 LOG = "Log"
 """Heading under which help texts list the options."""
@@ -99,13 +102,15 @@ class Logging:
                 raise InvalidInput(error.strerror or str(error), where=str(self.log_file), fix=fix) from None
         handler.setFormatter(_JsonLines() if self.log_format is LogFormat.JSON else _TextLines())
         _log_to(handler, logging.getLevelNamesMapping()[self.log_level.upper()])
+        show_progress(in_log())
 
 
 def log_to_stderr(level: int) -> None:
-    """Sends log lines of at least `level` to standard error."""
+    """Sends log lines of at least `level` to standard error, where the progress of long work is shown as well."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_TextLines())
     _log_to(handler, level)
+    show_progress(on_console(err))
 
 
 def _log_to(handler: logging.Handler, level: int) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 from rich.table import Table
 
-from fedbbpt.cli.terminal.run_view import decimals, size
+from fedbbpt.cli.terminal.amounts import size
+from fedbbpt.cli.terminal.run_view import decimals
 from fedbbpt.federation.comparison import TITLES, Comparison
 from fedbbpt.federation.evaluation import Gain
 from fedbbpt.federation.run_folder import FinishedRun

@@ -9,6 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from fedbbpt.cli.terminal.amounts import size
+from fedbbpt.cli.terminal.progress import Lines
+from fedbbpt.host.progress import show_progress
 from fedbbpt.types import PrivacySpent, Report
 
 _LAST = 8
@@ -61,12 +64,15 @@ class RunView:
     def __enter__(self) -> "RunView":
         if self._console.is_terminal:
             self._live.start()
+            # A bar of its own would be a second live display.
+            self._display = show_progress(Lines(self.note, silent_seconds=0.5, every_seconds=0.2))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._console.is_terminal:
+            show_progress(self._display)
             self._live.stop()
 
     def _render(self) -> RenderableType:
@@ -92,15 +98,6 @@ def curve(values: Sequence[float]) -> str:
     low, high = min(shown), max(shown)
     scale = (len(_CURVE) - 1) / (high - low) if high > low else 0.0
     return f"{low:.3f} " + "".join(_CURVE[round((value - low) * scale)] for value in shown) + f" {high:.3f}"
-
-
-def size(count: int | None) -> str:
-    """Formats a number of bytes for people; "-" if it is unknown."""
-    if count is None:
-        return "-"
-    if count < 10_000:
-        return f"{count} B"
-    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1e6:.1f} MB"
 
 
 def decimals(value: float | None, places: int, unit: str = "") -> str:

@@ -27,6 +27,7 @@ from fedbbpt.ptm.models.checkpoint_files import (
 )
 from fedbbpt.ptm.models.gguf_conversion import converted_from
 from fedbbpt.ptm.models.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
+from fedbbpt.ptm.models.weights_progress import weights_progress
 from fedbbpt.types import Precision, Runtime
 
 CPU = "cpu"
@@ -114,7 +115,8 @@ def load(
         auto_class = transformers.AutoModelForTextEncoding  # T5's encoder, without its decoder
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     try:
-        with without_warnings():  # what the weights lack is refused below, by name
+        # What the weights lack is refused below, by name.
+        with without_warnings(), weights_progress(f"loading {name}"):
             model, report = auto_class.from_pretrained(
                 encoder.folder,
                 dtype=torch.float32,

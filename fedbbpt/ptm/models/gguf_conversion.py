@@ -28,6 +28,7 @@ from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorPr
 from fedbbpt.errors import InvalidInput, first_line
 from fedbbpt.host.extras import require_package
 from fedbbpt.host.files import sync_folder
+from fedbbpt.ptm.models.weights_progress import weights_progress
 
 CONVERSION = f"1-transformers-{transformers.__version__}"
 """Version of the conversion, a part of the folder's name: another one makes another folder."""
@@ -147,13 +148,14 @@ def _load(path: Path, metadata: Mapping[str, Any]) -> tuple[Any, Any]:
     try:
         config = transformers.AutoConfig.from_pretrained(path.parent, **source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **source)
-        model, report = _auto_class(config).from_pretrained(
-            path.parent,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-            output_loading_info=True,
-            **source,
-        )
+        with weights_progress(f"dequantising {path.name}"):
+            model, report = _auto_class(config).from_pretrained(
+                path.parent,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                **source,
+            )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
         architecture = metadata["general.architecture"]
         what = f"transformers cannot read this file of the architecture {architecture!r}: {first_line(error)}"

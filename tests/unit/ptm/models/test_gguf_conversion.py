@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedbbpt.errors import InvalidInput
+from fedbbpt.host.progress import shown_by
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.types import Examples, Scores, TaskSpec, TextPrompts
 from tests.jobs import score
@@ -23,6 +24,7 @@ from fedbbpt.ptm.models import sources
 from fedbbpt.ptm.models.checkpoint_files import sha256
 from fedbbpt.ptm.models.gguf_conversion import cache_folder, convert
 from tests.gguf_files import write_gguf
+from tests.progress import Kept
 
 Checkpoint = Callable[[str], Path]
 TASK = TaskSpec("{prompt} {text} It was{mask}", (" bad", " great", " very good"))
@@ -73,6 +75,16 @@ def test_a_file_is_converted_once(llama: Path, tmp_path: Path) -> None:
     assert convert(path, sha256(path)) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == made
     assert folder.parent == cache_folder()
+
+
+def test_conversion_and_loading_report_the_tensors_that_are_done(llama: Path, tmp_path: Path) -> None:
+    path, kept = write_gguf(llama, tmp_path / "tiny.gguf", quantised=True), Kept()
+    with shown_by(kept):
+        load(str(path), threads=1)
+    named = {what: (total, unit) for what, total, unit in kept.works}
+    for what in ("dequantising tiny.gguf", f"loading {path}"):
+        total, unit = named[what]
+        assert unit == "tensors" and total == kept.done[what] > 10
 
 
 def test_what_an_interrupted_conversion_left_is_removed(llama: Path, tmp_path: Path) -> None:
