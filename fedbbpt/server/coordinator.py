@@ -632,7 +632,7 @@ class Coordinator:
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
         if task_id.run_id != self.settings.run_id:
-            raise UnknownRun(f"{task_id.run_id!r}", where="id.run_id", fix=f"{self.settings.run_id!r}; join again")
+            raise UnknownRun(f"{task_id.run_id!r}", where="id.run_id", fix=f"{self.settings.run_id!r}")
         last = self._round.number - self._round.closed
         if not 0 <= task_id.round <= last:
             raise UnknownRound(f"{task_id.round}", where="id.round", fix=f"up to {last}")

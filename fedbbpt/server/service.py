@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import (
     ChecksumMismatch,
@@ -43,6 +42,7 @@ from fedbbpt.v1 import coordinator_pb2_grpc, enrolment_pb2_grpc, run_pb2, run_pb
 from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import CallInterceptor, current_caller
 from fedbbpt.wire.messages import coordinator_messages, secure_messages
+from fedbbpt.wire.reflection import add_reflection
 from fedbbpt.wire.tensors import Assembler, labelled
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
 
@@ -219,6 +219,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             return pb.LeaveResponse()
         with run.notifying() as coordinator:
             coordinator.leave(session, run.now())
+        for stream in self._streams:
+            stream.end_of(run, session)
         return pb.LeaveResponse()
 
 
@@ -364,7 +366,7 @@ async def serve(
     names = (COORDINATOR_SERVICE, RUN_SERVICE)
     for name in names:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    add_reflection([*names, health.SERVICE_NAME], server)
     bound = bind(server, host, port, certificates, insecure=insecure)
     enrolment = None
     if authority is not None and tls is not None and enrol_port is not None:

@@ -239,7 +239,7 @@ def test_arrays_of_the_methods_are_documented(config: dict[str, Any]) -> None:
     sizes = {"P": numbers.get("population"), "I": numbers.get("local_iterations"), "n": space.dim, "1": 1}
     sizes |= {"R": len(parsed.readout.ridges), "K": READOUT.classes, "C": READOUT.width, "w": READOUT.width + 1, "2": 2}
     mixed = int(numbers.get("population") or 0) + SPACE.offsets
-    sizes |= {"N": mixed, "H": mixed * (mixed + 1) // 2}
+    sizes |= {"Q": mixed, "H": mixed * (mixed + 1) // 2}
     sizes["mu"] = int(numbers.get("local_population", 0)) // 2
     if config["name"] == "fed-bbpt":
         sizes["s"] = parsed.model_dump()["hidden"] * (parsed.model_dump()["code"] + 1)

@@ -14,7 +14,7 @@ import pytest
 
 from fedbbpt.conformance.client import draws, numbers
 from fedbbpt.conformance.client.methods.fed_bpt import Search, limited
-from tests import golden
+from tests import golden_vectors as golden
 
 ROOT = Path(__file__).parents[3]
 FILES = {path.stem: json.loads(path.read_text()) for path in golden.FOLDER.glob("*.json")}

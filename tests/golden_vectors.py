@@ -1,9 +1,9 @@
 """The golden vectors in fedbbpt/conformance/vectors: results of the computations that docs/protocol.md prescribes.
 
-    python -m tests.golden
+    python -m tests.golden_vectors
 
-writes them anew, from this project's implementation. tests/unit/conformance/test_golden_vectors.py compares them with it, and
-with computations that share no code with it. The vectors of secure aggregation are in tests/unit/secure.
+writes them anew, from this project's implementation. tests/unit/conformance/test_golden_vectors.py compares them with
+it, and with computations that share no code with it. The vectors of secure aggregation are in tests/unit/secure.
 """
 
 import json
