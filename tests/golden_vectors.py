@@ -257,7 +257,7 @@ def wire() -> dict[str, Any]:
     """Returns checksums, the digest of a state, and the replay of news."""
     losses = {"losses": np.array([1.5, 1.25, 1.0, 0.75], np.float32)}
     settings = FedCmaSettings(3, False, True)
-    held = {
+    held: dict[str, npt.NDArray[Any]] = {
         "mean": np.array([0.5, -1, 0.25], np.float32),
         "center": np.array([1, 1, -1], np.float32),
         "before": np.array([0, 0.5, 0], np.float32),

@@ -174,7 +174,7 @@ def test_the_sums_of_fed_readout() -> None:
 def test_the_picture_of_a_decoder() -> None:
     """In float64, where the client's pictures are float32."""
     given = FILES["picture"]["decoder"]
-    first, second, grid, pooled = *given["widths"], given["grid"], given["pooled"]
+    (first, second), grid, pooled = given["widths"], given["grid"], given["pooled"]
     m = max(first, second)
     sizes = {"trigger": 4, "each": first * (m // first) * 4, "bias": m, "mixing": m * second}
     sizes |= {"scale": second, "shift": second, "last": second * 4}
@@ -203,7 +203,7 @@ def test_the_picture_of_a_decoder() -> None:
     mixed = mixed * np.array(part["scale"])[:, None, None] + np.array(part["shift"])[:, None, None]
     active = mixed * (1 + np.vectorize(math.erf)(mixed / math.sqrt(2))) / 2
     last = np.array(part["last"]).reshape(second, 2, 2)
-    raw = sum(np.kron(active[b], last[b]) for b in range(second))
+    raw: Any = sum((np.kron(active[b], last[b]) for b in range(second)), np.zeros((1, 1)))
     np.testing.assert_allclose(np.clip(given["strength"] * raw, -1, 1), given["picture"], atol=1e-5)
     clipped = FILES["picture"]["clipped"]
     np.testing.assert_allclose(np.clip(clipped["strength"] * raw, -1, 1)[0], clipped["first_row"], atol=2e-4)

@@ -69,7 +69,8 @@ def limited(points: Vector, limit: float | None) -> Vector:
     if limit is None:
         return points
     lengths = np.sqrt((points**2).sum(axis=-1, keepdims=True))
-    return points / np.maximum(lengths / limit, 1.0)
+    shortened: Vector = points / np.maximum(lengths / limit, 1.0)
+    return shortened
 
 
 def answer(asked: Asked) -> Answer:
