@@ -99,7 +99,7 @@ def test_every_named_option_exists() -> None:
     while pending:
         command = pending.pop()
         pending += getattr(command, "commands", {}).values()
-        known |= {option for parameter in command.params for option in parameter.opts}
+        known |= {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", COMMANDS))
     assert named <= known | {"--help"}
 
