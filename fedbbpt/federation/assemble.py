@@ -35,7 +35,6 @@ from fedbbpt.server.cohort import CohortRules
 from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.server.private_rounds import PrivateRounds
 from fedbbpt.server.robust.defence import RULES, Defence
-from fedbbpt.server.secure_rounds import least_clients
 from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, PrivacyBudget, RunSettings
 
 
@@ -92,7 +91,11 @@ def private_rounds(job: Job) -> PrivateRounds | None:
         return None
     require_accountant()
     budget = PrivacyBudget(section.level, section.epsilon, section.delta, section.clip_norm)
-    sharing = least_clients(cohort_rules(job).quorum) if section.aggregation == "secure" else 0
+    sharing = 0
+    if section.aggregation == "secure":
+        from fedbbpt.server.secure_rounds import least_clients  # few runs need `cryptography`
+
+        sharing = least_clients(cohort_rules(job).quorum)
     return PrivateRounds(budget, partial(essential, method), sharing)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,6 @@ from fedbbpt.server.round import (
     step,
     with_received,
 )
-from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.server.sessions import SessionTable
 from fedbbpt.server.staleness import Begun, counted_late, measured
 from fedbbpt.types import (
@@ -105,6 +104,9 @@ from fedbbpt.types import (
     pack,
     state_of,
 )
+
+if TYPE_CHECKING:
+    from fedbbpt.server.secure_rounds import SecureRounds
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +198,7 @@ class Coordinator:
         if threshold is not None and not method.linear:
             what = f"{method_name} cannot use secure aggregation: its server needs more than the sum of the updates"
             raise InvalidJob(what, where="privacy.aggregation", fix='"plain", or a linear method')
-        self.secure = None if threshold is None else SecureRounds(threshold, cohort.quorum, self._blame)
+        self.secure = None if threshold is None else self._secure_rounds(threshold)
         """The sums of a run with secure aggregation; None if updates come in the clear."""
         if cohort.buffer:
             check_moves_updates(method, method_name)
@@ -223,6 +225,11 @@ class Coordinator:
         """The encoded arrays of an update of the open round; None until they are asked for."""
         self._opened: float | None
         self._begin(self._store.updates(self._answerable(snapshot)) if snapshot else {})
+
+    def _secure_rounds(self, threshold: float) -> "SecureRounds":
+        from fedbbpt.server.secure_rounds import SecureRounds  # few runs need `cryptography`
+
+        return SecureRounds(threshold, self._cohort.quorum, self._blame)
 
     # Clients
 

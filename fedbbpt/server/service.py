@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,7 +23,6 @@ from fedbbpt.errors import (
     SessionUnknown,
 )
 from fedbbpt.host.allocator import keep_freed_memory
-from fedbbpt.identity.authority import Authority
 from fedbbpt.identity.callers import Caller
 from fedbbpt.identity.roles import Role
 from fedbbpt.identity.tokens_file import Token
@@ -45,6 +44,9 @@ from fedbbpt.wire.messages import coordinator_messages, secure_messages
 from fedbbpt.wire.reflection import add_reflection
 from fedbbpt.wire.tensors import Assembler, labelled
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
+
+if TYPE_CHECKING:  # few coordinators sign certificates
+    from fedbbpt.identity.authority import Authority
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 RUN_SERVICE = run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name
@@ -280,7 +282,7 @@ class CoordinatorServer:
     guard: CallInterceptor
     certificates: ServerCertificates | None
     clients: CoordinatorService
-    authority: Authority | None = None
+    authority: "Authority | None" = None
     enrolment: EnrolmentServer | None = None
 
     @property
@@ -316,7 +318,7 @@ async def serve(
     *,
     tls: ServerTls | None = None,
     tokens: Sequence[Token] | None = None,
-    authority: Authority | None = None,
+    authority: "Authority | None" = None,
     enrol_port: int | None = None,
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
