@@ -265,7 +265,11 @@ class RemoteCoordinator:
                 if not self._arrived:
                     return None
                 header, arrays = self._arrived.popleft()
-                return coordinator_messages.task(header, self._broadcast(header, arrays))
+                task = coordinator_messages.task(header, self._broadcast(header, arrays))
+                if self._arrived:  # a newer task says that others have overtaken this client
+                    log.info("round %d: over before its task was begun", task.id.round)
+                    continue
+                return task
             except CannotReplay as reason:
                 log.warning("%s; it gets each broadcast whole from now on", reason)
                 self._search = None
