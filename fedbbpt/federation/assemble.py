@@ -32,7 +32,7 @@ from fedbbpt.prompts import space_of
 from fedbbpt.prompts.checks import check_space
 from fedbbpt.server.audit import Audit, no_audit
 from fedbbpt.server.cohort import CohortRules
-from fedbbpt.server.coordinator import Coordinator, Traffic
+from fedbbpt.server.coordinator import Coordinator, Traffic, numbers
 from fedbbpt.server.private_rounds import PrivateRounds
 from fedbbpt.server.robust.defence import RULES, Defence
 from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, PrivacyBudget, RunSettings
@@ -97,6 +97,19 @@ def private_rounds(job: Job) -> PrivateRounds | None:
 
         sharing = least_clients(cohort_rules(job).quorum)
     return PrivateRounds(budget, partial(essential, method), sharing)
+
+
+def check_noise(job: Job) -> None:
+    """Checks the noise of a job's run before anything of the run is stored.
+
+    Raises:
+        InvalidInput: The privacy accountant is not installed.
+        InvalidJob: The clip norm does not suit noise in shares.
+    """
+    private = private_rounds(job)
+    if private is not None and private.sharing:
+        half = server_half(job.definition(), job.method, job.space())
+        private.share(private.opened(job.run.rounds), numbers(half.expected(half.init(0))))
 
 
 def defence(job: Job) -> Defence | None:

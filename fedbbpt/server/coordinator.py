@@ -205,9 +205,8 @@ class Coordinator:
         snapshot = self._store.snapshot
         if privacy is not None:
             account = snapshot.privacy if snapshot and snapshot.privacy else privacy.opened(settings.rounds)
-            numbers = sum(math.prod(form) for form in _shapes(method.expected(method.init(0))).values())
-            rounds = min(settings.rounds, privacy.most_rounds(account))
-            self.settings = replace(settings, rounds=rounds, noise=privacy.share(account, numbers))
+            rounds, size = min(settings.rounds, privacy.most_rounds(account)), numbers(method.expected(method.init(0)))
+            self.settings = replace(settings, rounds=rounds, noise=privacy.share(account, size))
             log.info(
                 "differential privacy: %s; dev examples and the choice of the best round are not covered",
                 privacy.spent(account),
@@ -1114,6 +1113,11 @@ class Coordinator:
 def _shapes(expected: Mapping[str, tuple[int, ...] | Orders]) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of the arrays of an update that hold numbers, and no orders."""
     return {name: form for name, form in expected.items() if isinstance(form, tuple)}
+
+
+def numbers(expected: Mapping[str, tuple[int, ...] | Orders]) -> int:
+    """Returns how many numbers the arrays of an update hold."""
+    return sum(map(math.prod, _shapes(expected).values()))
 
 
 def _reason(error: Exception) -> str:
