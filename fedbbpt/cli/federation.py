@@ -59,7 +59,7 @@ from fedbbpt.methods import METHODS, find_method, method_names
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import ExampleKind, PrecisionChoice, Report, Result, RunStatus
 
-REHEARSAL_SECONDS = 2.0
+REHEARSAL_SECONDS = 3.0
 """How long `run` may rehearse before it begins; the rounds that are left are estimated."""
 
 
