@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,8 @@ from tests.federation import AdvancingLoop, OverGrpc
 from tests.processes import END_SECONDS
 from tests.tiny_run import CLIENTS, Course, fake_ptm, job, undisturbed
 
-pytestmark = pytest.mark.slow
+BUILD_SECONDS = 900.0
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(BUILD_SECONDS)]
 
 ROOT = Path(__file__).parents[2]
 RUNS: dict[str, dict[str, Any]] = {
@@ -71,8 +73,8 @@ def needed(*tools: str) -> None:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(f"this client needs {tool}")
 
 
-def checked(words: Sequence[str], folder: Path) -> None:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=END_SECONDS, check=False)
+def checked(words: Sequence[str], folder: Path, seconds: float = END_SECONDS) -> None:
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=seconds, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -107,11 +109,24 @@ def typescript(pytestconfig: pytest.Config) -> list[str]:
         direct = ["env", "-u", "http_proxy", "-u", "https_proxy"]
         checked([*direct, "npm", "ci", "--prefer-offline", "--no-audit", "--no-fund"], folder)
         checked(["env", f"PROTOS={ROOT / 'protos'}", "npm", "run", "build"], folder)
+        checked(["npm", "test"], folder)
 
     return ["node", str(built(pytestconfig, ROOT / "clients/typescript", build) / "dist/main.js")]
 
 
-@pytest.fixture(params=["typescript"])
+@pytest.fixture(scope="session")
+def cpp(pytestconfig: pytest.Config) -> list[str]:
+    """The command of the client in C++."""
+    needed("g++", "make", "protoc", "grpc_cpp_plugin", "pkg-config")
+
+    def build(folder: Path) -> None:
+        jobs = f"--jobs={os.cpu_count()}"
+        checked(["make", jobs, f"PROTOS={ROOT / 'protos'}", "build/fedbbpt-client", "test"], folder, BUILD_SECONDS)
+
+    return [str(built(pytestconfig, ROOT / "clients/cpp", build) / "build/fedbbpt-client")]
+
+
+@pytest.fixture(params=["typescript", "cpp"])
 def client(request: pytest.FixtureRequest) -> list[str]:
     """The command of a client in another language."""
     command: list[str] = request.getfixturevalue(request.param)
@@ -132,6 +147,13 @@ def test_a_mixed_federation_ends_with_the_simulated_prompt(
         assert (report.queries, report.dev_examples) == (other.queries, other.dev_examples)
         assert report.dev_loss == pytest.approx(other.dev_loss, rel=1e-6)
         assert report.dev_accuracy == other.dev_accuracy
+
+
+def test_a_client_passes_the_conformance_kit(client: list[str], tmp_path: Path) -> None:
+    kit = [sys.executable, "-m", "fedbbpt", "conformance", "client", "--at-once", "4", "--"]
+    names = ("coordinator", "ptm", "data", "dev", "state")
+    options = [word for name in names for word in (f"--{name}", f"{{{name}}}")]
+    checked([*kit, *client, *options, "--name", "{client}"], tmp_path)
 
 
 def job_of(data: Path, method: dict[str, Any], **sections: dict[str, Any]) -> Job:
