@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from fedbbpt.federation.splits import Splits
 from tests.browser.stage import CHROMIUM, noted_problems, open_browser
 from tests.federation import AdvancingLoop, OverGrpc
+
+expect.set_options(timeout=60_000)  # on a busy machine a page takes its time
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from fedbbpt.identity.tokens_file import Token, token_digest
 from fedbbpt.server.remote import RemoteRun
 from tests.browser.stage import noted_problems, served, sources
 from tests.federation import OverGrpc, play
+from tests.slow import slow_except
 from tests.tiny_run import CLIENTS, ROUNDS
 
 
@@ -108,6 +109,7 @@ def test_a_lost_coordinator_is_told_and_found_again(page: Page, federation: Over
         expect(page.locator("#banner")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_a_dashboard_that_stops_is_told_and_found_again(browser: Browser, federation: OverGrpc) -> None:
     page = browser.new_page()
     with served(sources(federation.channel())) as url:
@@ -148,7 +150,7 @@ def test_the_keyboard_reaches_everything_and_moves_along_a_chart(page: Page, fed
             expect(readout).to_contain_text(re.compile(rf"^Round {expected}: .* n = 30 dev examples"))
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", slow_except(["light", "dark"], "dark"))
 def test_a_phone_shows_everything_without_scrolling_sideways(
     browser: Browser, federation: OverGrpc, theme: Any
 ) -> None:
@@ -202,6 +204,7 @@ def test_the_colours_follow_the_system_and_the_switch(page: Page, federation: Ov
         assert pill.evaluate("element => getComputedStyle(element, '::before').animationName") == "none"
 
 
+@pytest.mark.slow  # the unit tests sign in without a browser
 def test_a_token_opens_the_page(browser: Browser, federation: OverGrpc) -> None:
     page = browser.new_page()
     tokens = [Token("ann", Role.OBSERVER, token_digest("a secret"))]
