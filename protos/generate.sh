@@ -8,7 +8,7 @@ if [ "${1:-}" = --check ]; then
     out=$(mktemp -d)
     trap 'rm -rf "$out"' EXIT
 fi
-mapfile -t files < <(find protos -name '*.proto' | sort)
+mapfile -t files < <(find protos/fedbbpt -name '*.proto' | sort)
 "$tools/python" -m grpc_tools.protoc --proto_path=protos \
     --plugin=protoc-gen-mypy="$tools/protoc-gen-mypy" --plugin=protoc-gen-mypy_grpc="$tools/protoc-gen-mypy_grpc" \
     --python_out="$out" --mypy_out=quiet:"$out" "${files[@]}"

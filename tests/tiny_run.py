@@ -22,15 +22,15 @@ ROUNDS = 4
 DEADLINE_SECONDS = 60.0
 
 
-def write_data(folder: Path) -> Path:
-    """Writes 30 texts of two classes, the same ones as train, dev and test examples, so that learning shows."""
+def write_data(folder: Path, each: int = 15) -> Path:
+    """Writes `each` texts of two classes, the same ones as train, dev and test examples, so that learning shows."""
     draw = np.random.default_rng(5)
     words = {"number": "how many much count total years ten", "place": "where city country near river map town"}
     shared = "is the of in a it there"
     rows = [
         {"text": " ".join(draw.choice(f"{own} {shared}".split(), 5)), "label": label}
         for label, own in words.items()
-        for _ in range(15)
+        for _ in range(each)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("train", "dev", "test"):

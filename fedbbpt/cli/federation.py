@@ -14,6 +14,7 @@ import typer
 
 from fedbbpt.api.ptm import open_ptm
 from fedbbpt.cli.demo_jobs import MODELS, demo_job
+from fedbbpt.cli.run_page import has_dashboard, require_dashboard, start_dashboard
 from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import JobChanges, with_bundles
 from fedbbpt.cli.terminal.console import err, out, show, warned
@@ -58,7 +59,7 @@ from fedbbpt.methods import METHODS, find_method, method_names
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.types import ExampleKind, PrecisionChoice, Report, Result, RunStatus
 
-REHEARSAL_SECONDS = 2.0
+REHEARSAL_SECONDS = 3.0
 """How long `run` may rehearse before it begins; the rounds that are left are estimated."""
 
 
@@ -97,6 +98,9 @@ def run(
     changes: JobChanges,
     model: ModelOptions,
     out_folder: options.RunFolder = Path("run"),
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Show the run on a web page as well, at the address that is printed.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Run a whole federation on this machine, with a PTM service, a coordinator and clients as separate processes.
@@ -105,7 +109,9 @@ def run(
 
     Example: fedbbpt run job.toml --out run
     """
-    _run(model.apply(changes.apply(read_job(job_file))), out_folder, json)
+    if dashboard:
+        require_dashboard()
+    _run(model.apply(changes.apply(read_job(job_file))), out_folder, json, dashboard=dashboard)
 
 
 @with_bundles
@@ -114,6 +120,12 @@ def demo(
     options_of_model: ModelOptions,
     model: Annotated[str, typer.Option(help=f"The model to query: {' or '.join(MODELS)}.")] = MODELS[0],
     out_folder: options.RunFolder = Path("demo-run"),
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard/--no-dashboard", help="Show the run on a web page as well, at the address that is printed."
+        ),
+    ] = True,
     json: options.Json = False,
 ) -> None:
     """Run a federation of four clients with different mixes of classes, on questions to a hospital or on --data.
@@ -125,7 +137,10 @@ def demo(
     while (folder / SUMMARY).exists():
         number += 1
         folder = out_folder.with_name(f"{out_folder.name}-{number}")
-    _run(options_of_model.apply(changes.apply(job)), folder, json)
+    if dashboard and not has_dashboard():
+        dashboard = False
+        err.print("pip install 'fedbbpt[web]' to watch the run in a browser", style="dim", highlight=False)
+    _run(options_of_model.apply(changes.apply(job)), folder, json, dashboard=dashboard)
 
 
 @with_bundles
@@ -209,7 +224,7 @@ def _prepared(job: Job, as_json: bool) -> Splits:
     return splits
 
 
-def _run(job: Job, folder: Path, as_json: bool) -> None:
+def _run(job: Job, folder: Path, as_json: bool, *, dashboard: bool) -> None:
     log_to_stderr(logging.WARNING)
     prepare_folder(folder)
     started = time.monotonic()
@@ -233,9 +248,17 @@ def _run(job: Job, folder: Path, as_json: bool) -> None:
                     view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")
                     view.add(news)
 
-                result, reports = launch.run_federation(group, splits, folder, address, revision, view.note, watch)
+                def listening(coordinator: str) -> None:
+                    if dashboard:
+                        start_dashboard(group, folder, coordinator, view.say)
+
+                result, reports = launch.run_federation(
+                    group, splits, folder, address, revision, view.note, watch, listening
+                )
         with open_ptm(address=address, revision=revision, send_labels=may) as ptm:
             _finish(splits, ptm, result, reports, warnings, folder, started, as_json)
+    if dashboard and not as_json:
+        out.print(f"  fedbbpt dashboard {folder}", highlight=False)
 
 
 def _forecast(splits: Splits, ptm: Ptm, view: RunView) -> None:

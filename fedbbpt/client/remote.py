@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -37,7 +38,6 @@ from fedbbpt.host.allocator import keep_freed_memory
 from fedbbpt.host.progress import Advance, progress
 from fedbbpt.methods import SETTINGS, client_method
 from fedbbpt.methods.replay import News, Told
-from fedbbpt.secure.client import SecureClient
 from fedbbpt.secure.fixed_point import VALUES
 from fedbbpt.secure.graph import LEAST_CLIENTS
 from fedbbpt.secure.messages import FromServer, Waiting
@@ -61,6 +61,9 @@ from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.peers import line_of
 from fedbbpt.wire.status import RETRYABLE, from_rpc_error
 from fedbbpt.wire.tensors import Assembler, bundle, chunks, unlabelled
+
+if TYPE_CHECKING:
+    from fedbbpt.secure.client import SecureClient
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +131,8 @@ class RemoteCoordinator:
             self._search = HeldSearch(replay)
         if settings.secure_threshold is not None:
             least = LEAST_CLIENTS if settings.noise is None else settings.noise.clients
+            from fedbbpt.secure.client import SecureClient  # few runs need `cryptography`
+
             self._secure = SecureClient(hello.client_id, settings.secure_threshold, least)
         return settings
 
@@ -260,7 +265,11 @@ class RemoteCoordinator:
                 if not self._arrived:
                     return None
                 header, arrays = self._arrived.popleft()
-                return coordinator_messages.task(header, self._broadcast(header, arrays))
+                task = coordinator_messages.task(header, self._broadcast(header, arrays))
+                if self._arrived:  # a newer task says that others have overtaken this client
+                    log.info("round %d: over before its task was begun", task.id.round)
+                    continue
+                return task
             except CannotReplay as reason:
                 log.warning("%s; it gets each broadcast whole from now on", reason)
                 self._search = None
@@ -391,7 +400,7 @@ class RemoteCoordinator:
         """Sends an update on the stream, and reads up to its receipt."""
         return self._awaited(lambda stream: stream.submit(header))
 
-    def _exchange_masked(self, secure: SecureClient, round: int, update: Update) -> Receipt:
+    def _exchange_masked(self, secure: "SecureClient", round: int, update: Update) -> Receipt:
         """Takes part in the sum of a round with this answer, and reads up to its receipt."""
 
         def say(stream: TaskStream) -> None:

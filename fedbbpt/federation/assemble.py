@@ -32,10 +32,9 @@ from fedbbpt.prompts import space_of
 from fedbbpt.prompts.checks import check_space
 from fedbbpt.server.audit import Audit, no_audit
 from fedbbpt.server.cohort import CohortRules
-from fedbbpt.server.coordinator import Coordinator, Traffic
+from fedbbpt.server.coordinator import Coordinator, Traffic, numbers
 from fedbbpt.server.private_rounds import PrivateRounds
 from fedbbpt.server.robust.defence import RULES, Defence
-from fedbbpt.server.secure_rounds import least_clients
 from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, PrivacyBudget, RunSettings
 
 
@@ -92,8 +91,25 @@ def private_rounds(job: Job) -> PrivateRounds | None:
         return None
     require_accountant()
     budget = PrivacyBudget(section.level, section.epsilon, section.delta, section.clip_norm)
-    sharing = least_clients(cohort_rules(job).quorum) if section.aggregation == "secure" else 0
+    sharing = 0
+    if section.aggregation == "secure":
+        from fedbbpt.server.secure_rounds import least_clients  # few runs need `cryptography`
+
+        sharing = least_clients(cohort_rules(job).quorum)
     return PrivateRounds(budget, partial(essential, method), sharing)
+
+
+def check_noise(job: Job) -> None:
+    """Checks the noise of a job's run before anything of the run is stored.
+
+    Raises:
+        InvalidInput: The privacy accountant is not installed.
+        InvalidJob: The clip norm does not suit noise in shares.
+    """
+    private = private_rounds(job)
+    if private is not None and private.sharing:
+        half = server_half(job.definition(), job.method, job.space())
+        private.share(private.opened(job.run.rounds), numbers(half.expected(half.init(0))))
 
 
 def defence(job: Job) -> Defence | None:

@@ -1,7 +1,8 @@
 """Forecasts what a run will use before anything is spent: queries, tokens, money, bytes and time.
 
 The run is rehearsed (see `rehearsal`). A rehearsal that would take too long ends early, and the rounds that are left
-count as much as the mean of those before.
+count as much as the mean of those before. Where the first rounds say nothing about the others, they count nothing, and
+the figures are lower bounds.
 """
 
 import time
@@ -88,6 +89,13 @@ class Forecast:
         return self.rehearsed == self.rounds and not self.depends
 
     @property
+    def precision(self) -> str:
+        """How the number of queries is to be read: "" (exact), "about", or "at least"."""
+        if self.counted:
+            return ""
+        return "at least" if self.depends and self.rehearsed < self.rounds else "about"
+
+    @property
     def seconds(self) -> float | None:
         """How long the model computes; None if its rate is unknown."""
         if self.rate is None:
@@ -99,7 +107,7 @@ class Forecast:
         found = asdict(self)
         found["price"] = asdict(self.price) if self.price.currency else None
         found["cost_micros"] = self.cost_micros if self.price.currency else None
-        return found | {"counted": self.counted, "seconds": self.seconds}
+        return found | {"counted": self.counted, "precision": self.precision, "seconds": self.seconds}
 
 
 def forecast(
@@ -133,7 +141,9 @@ def forecast(
         progress(1)
         if tally.rounds >= 2 and clock() - started > seconds:
             break
-    missing = total - tally.rounds
+    depends = _depends(splits)
+    # The rounds that such a run begins with say nothing about those of its search.
+    missing = 0 if depends else total - tally.rounds
     evaluation = cost(job.space(), compared_data(splits))
     scale = 1 + missing / tally.rounds
     queries, cached, tokens = (tally.total(figure, missing) for figure in ("queries", "cached", "tokens"))
@@ -163,7 +173,7 @@ def forecast(
         bytes_down_per_client=round(tally.down / clients * scale),
         rate=rate,
         left=left or Budget(),
-        depends=_depends(splits),
+        depends=depends,
         notes=_notes(splits),
     )
     return _warned(found)

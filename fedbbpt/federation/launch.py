@@ -64,6 +64,7 @@ def run_federation(
     revision: str,
     note: Note,
     watch: Watch,
+    listening: Callable[[str], None] = lambda address: None,
 ) -> tuple[Result, tuple[Report, ...]]:
     """Starts the coordinator and the clients, and follows the run to its end.
 
@@ -75,6 +76,7 @@ def run_federation(
         revision: The only revision of the model that clients may use.
         note: Receives a line about each step of the launcher.
         watch: Receives the run's progress.
+        listening: Receives the coordinator's address, before there are clients.
 
     Returns:
         The best prompt, and the report of each round.
@@ -94,6 +96,7 @@ def run_federation(
     if job.definition().white_box:
         options += ["--auxiliary", str(_make_auxiliary(group, out, shard, note))]
     address = _start_coordinator(group, out, options, note)
+    listening(address)
     names = _start_clients(group, splits, out, address, ptm_address, note)
     if job.definition().owner_takes_part(job.method):
         own = ["--model", job.ptm.model, *shard, "--state", str(out / "clients" / OWNER)]

@@ -104,9 +104,11 @@ def open_run(
     Raises:
         StoreError: The store cannot be opened, or holds another run.
         InvalidInput: The auxiliary model cannot be read, or the run cannot begin at `start`.
+        InvalidJob: The clip norm does not suit noise in shares.
     """
     # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
     run_id = f"{job.run.name}-{secrets.token_hex(4)}"
+    assemble.check_noise(job)
     record = RunRecord(run_id, job.run.seed, job.digest(request.ptm_revision), datetime.now(UTC).isoformat())
     opened = await_store(str(location), record) if standby else open_store(str(location), record)
     store, traffic, folder = opened, TrafficMeter(), folder_of(str(location))

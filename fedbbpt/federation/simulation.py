@@ -96,6 +96,7 @@ class Simulation:
                 announced = assemble.announced_auxiliary(path)
             self._seed = job.run.seed
             settings = run_settings(job, RUN_ID, auxiliary=announced)
+            assemble.check_noise(job)
             self._private = PrivateFiles(folder) if folder else None
             store = RoundStore(_durable(job, ptm, folder), self._keep_private) if folder else MemoryStore()
             resources.callback(store.close)

@@ -66,6 +66,7 @@ ROLES: Mapping[str, Mapping[str, frozenset[Role]]] = {
         "GetUsage": EVERY,
     },
     "fedbbpt.v1.EnrolmentService": {"Renew": EVERY},
+    "grpc.reflection.v1.ServerReflection": {"ServerReflectionInfo": EVERY},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": EVERY},
 }
 """The roles that may call each rpc, by service."""

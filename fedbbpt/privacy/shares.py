@@ -47,14 +47,20 @@ def share(budget: PrivacyBudget, noise_multiplier: float, clients: int, numbers:
     if not LEAST_DEVIATION <= deviation <= MOST_DEVIATION:
         what = f"a clip norm of {budget.clip_norm:g}, with noise of {noise_multiplier:.4g} times as much"
         low, high = (budget.clip_norm * limit / deviation for limit in (LEAST_DEVIATION, MOST_DEVIATION))
-        fix = f"from {low:.2g} to {high:.2g}: noise in shares is made of numbers of fixed point"
+        least = max(low, least_clip_norm(numbers))
+        fix = f"from {least:.2g} to {high:.2g}: noise in shares is made of numbers of fixed point"
         raise InvalidJob(what, where="privacy.clip_norm", fix=fix)
     return NoiseShare(deviation, clients, budget.clip_norm if budget.level == "client" else 0.0)
 
 
+def least_clip_norm(numbers: int) -> float:
+    """Returns the smallest clip norm for vectors of so many numbers, to which rounding adds no more than is allowed."""
+    return math.sqrt(numbers) / (SLACK / 2 * fixed_point.SCALE)
+
+
 def check_rounding(clip_norm: float, numbers: int, error: type[InvalidJob | InvalidUpdate]) -> None:
     """Raises `error` if rounding to fixed point could add more to a vector than SLACK allows for."""
-    least = math.sqrt(numbers) / (SLACK / 2 * fixed_point.SCALE)
+    least = least_clip_norm(numbers)
     if clip_norm < least:
         what = f"a clip norm of {clip_norm:g} is too small for {numbers} numbers of fixed point"
         raise error(what, where="privacy.clip_norm", fix=f"at least {least:.2g}")

@@ -9,7 +9,6 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import FedbbptError
 from fedbbpt.ptm.engine import Engine
@@ -19,6 +18,7 @@ from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.ptm.v1 import ptm_pb2 as pb
 from fedbbpt.wire.admission import AdmissionInterceptor
 from fedbbpt.wire.channel import bind, create_server
+from fedbbpt.wire.reflection import add_reflection
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["PtmService"]
@@ -117,7 +117,7 @@ async def serve(
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in (SERVICE_NAME, health.OVERALL_HEALTH):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    reflection.enable_server_reflection([SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    add_reflection([SERVICE_NAME, health.SERVICE_NAME], server)
     try:
         bound = bind(server, host, port, certificates, insecure=insecure)
     except FedbbptError:

@@ -51,6 +51,12 @@ class ClientStream:
             self._problem = answer
         self.wake()
 
+    def end_of(self, run: LiveRun, session: str) -> None:
+        """Ends the stream if it is that of a session whose client has left."""
+        if self._run is run and self._session == session:
+            self._ended = True
+            self.wake()
+
     def masked(self, round: int) -> None:
         """Sends the receipt of a masked answer when its round has ended."""
         self._masked = round

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,6 @@ from fedbbpt.server.round import (
     step,
     with_received,
 )
-from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.server.sessions import SessionTable
 from fedbbpt.server.staleness import Begun, counted_late, measured
 from fedbbpt.types import (
@@ -105,6 +104,9 @@ from fedbbpt.types import (
     pack,
     state_of,
 )
+
+if TYPE_CHECKING:
+    from fedbbpt.server.secure_rounds import SecureRounds
 
 log = logging.getLogger(__name__)
 
@@ -196,16 +198,15 @@ class Coordinator:
         if threshold is not None and not method.linear:
             what = f"{method_name} cannot use secure aggregation: its server needs more than the sum of the updates"
             raise InvalidJob(what, where="privacy.aggregation", fix='"plain", or a linear method')
-        self.secure = None if threshold is None else SecureRounds(threshold, cohort.quorum, self._blame)
+        self.secure = None if threshold is None else self._secure_rounds(threshold)
         """The sums of a run with secure aggregation; None if updates come in the clear."""
         if cohort.buffer:
             check_moves_updates(method, method_name)
         snapshot = self._store.snapshot
         if privacy is not None:
             account = snapshot.privacy if snapshot and snapshot.privacy else privacy.opened(settings.rounds)
-            numbers = sum(math.prod(form) for form in _shapes(method.expected(method.init(0))).values())
-            rounds = min(settings.rounds, privacy.most_rounds(account))
-            self.settings = replace(settings, rounds=rounds, noise=privacy.share(account, numbers))
+            rounds, size = min(settings.rounds, privacy.most_rounds(account)), numbers(method.expected(method.init(0)))
+            self.settings = replace(settings, rounds=rounds, noise=privacy.share(account, size))
             log.info(
                 "differential privacy: %s; dev examples and the choice of the best round are not covered",
                 privacy.spent(account),
@@ -223,6 +224,11 @@ class Coordinator:
         """The encoded arrays of an update of the open round; None until they are asked for."""
         self._opened: float | None
         self._begin(self._store.updates(self._answerable(snapshot)) if snapshot else {})
+
+    def _secure_rounds(self, threshold: float) -> "SecureRounds":
+        from fedbbpt.server.secure_rounds import SecureRounds  # few runs need `cryptography`
+
+        return SecureRounds(threshold, self._cohort.quorum, self._blame)
 
     # Clients
 
@@ -632,7 +638,7 @@ class Coordinator:
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
         if task_id.run_id != self.settings.run_id:
-            raise UnknownRun(f"{task_id.run_id!r}", where="id.run_id", fix=f"{self.settings.run_id!r}; join again")
+            raise UnknownRun(f"{task_id.run_id!r}", where="id.run_id", fix=f"{self.settings.run_id!r}")
         last = self._round.number - self._round.closed
         if not 0 <= task_id.round <= last:
             raise UnknownRound(f"{task_id.round}", where="id.round", fix=f"up to {last}")
@@ -1107,6 +1113,11 @@ class Coordinator:
 def _shapes(expected: Mapping[str, tuple[int, ...] | Orders]) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of the arrays of an update that hold numbers, and no orders."""
     return {name: form for name, form in expected.items() if isinstance(form, tuple)}
+
+
+def numbers(expected: Mapping[str, tuple[int, ...] | Orders]) -> int:
+    """Returns how many numbers the arrays of an update hold."""
+    return sum(map(math.prod, _shapes(expected).values()))
 
 
 def _reason(error: Exception) -> str:

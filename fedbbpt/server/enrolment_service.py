@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import grpc
 
 from fedbbpt.errors import NotPermitted
-from fedbbpt.identity.authority import Authority
 from fedbbpt.limits import MAX_STRANGER_BYTES
 from fedbbpt.v1 import enrolment_pb2 as pb
 from fedbbpt.v1 import enrolment_pb2_grpc
 from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import SERIAL, CallInterceptor, Context, current_caller
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
+
+if TYPE_CHECKING:  # few coordinators sign certificates
+    from fedbbpt.identity.authority import Authority
 
 ENROLMENT_SERVICE = pb.DESCRIPTOR.services_by_name["EnrolmentService"].full_name
 MAX_ENROLMENTS = 64
@@ -22,7 +25,7 @@ MAX_ENROLMENTS = 64
 class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """Hands out the certificates of an authority. Its files are written on threads."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: "Authority") -> None:
         self._authority = authority
 
     async def GetAuthority(self, request: pb.GetAuthorityRequest, context: Context) -> pb.GetAuthorityResponse:
@@ -51,7 +54,7 @@ class EnrolmentServer:
     certificates: ServerCertificates
 
 
-async def serve_enrolment(authority: Authority, host: str, port: int, tls: ServerTls) -> EnrolmentServer:
+async def serve_enrolment(authority: "Authority", host: str, port: int, tls: ServerTls) -> EnrolmentServer:
     """Starts a server on which callers without certificates may enrol, and do nothing else.
 
     Raises:

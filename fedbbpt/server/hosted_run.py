@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fedbbpt.methods.replay import Told
 from fedbbpt.secure.messages import FromClient
 from fedbbpt.server.events import RunEvents
-from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.types import (
     Forms,
     Hello,
@@ -24,6 +23,9 @@ from fedbbpt.types import (
     TaskId,
     Update,
 )
+
+if TYPE_CHECKING:  # few runs need `cryptography`
+    from fedbbpt.server.secure_rounds import SecureRounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class HostedRun(Protocol):
         ...
 
     @property
-    def secure(self) -> SecureRounds | None:
+    def secure(self) -> "SecureRounds | None":
         """The sums of a run with secure aggregation; None if updates come in the clear."""
         ...
 

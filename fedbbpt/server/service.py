@@ -9,11 +9,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from fedbbpt.errors import (
     ChecksumMismatch,
@@ -24,7 +23,6 @@ from fedbbpt.errors import (
     SessionUnknown,
 )
 from fedbbpt.host.allocator import keep_freed_memory
-from fedbbpt.identity.authority import Authority
 from fedbbpt.identity.callers import Caller
 from fedbbpt.identity.roles import Role
 from fedbbpt.identity.tokens_file import Token
@@ -43,8 +41,12 @@ from fedbbpt.v1 import coordinator_pb2_grpc, enrolment_pb2_grpc, run_pb2, run_pb
 from fedbbpt.wire.channel import bind, by_name, create_server
 from fedbbpt.wire.interceptors import CallInterceptor, current_caller
 from fedbbpt.wire.messages import coordinator_messages, secure_messages
+from fedbbpt.wire.reflection import add_reflection
 from fedbbpt.wire.tensors import Assembler, labelled
 from fedbbpt.wire.tls import ServerCertificates, ServerTls
+
+if TYPE_CHECKING:  # few coordinators sign certificates
+    from fedbbpt.identity.authority import Authority
 
 COORDINATOR_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 RUN_SERVICE = run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name
@@ -219,6 +221,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             return pb.LeaveResponse()
         with run.notifying() as coordinator:
             coordinator.leave(session, run.now())
+        for stream in self._streams:
+            stream.end_of(run, session)
         return pb.LeaveResponse()
 
 
@@ -278,7 +282,7 @@ class CoordinatorServer:
     guard: CallInterceptor
     certificates: ServerCertificates | None
     clients: CoordinatorService
-    authority: Authority | None = None
+    authority: "Authority | None" = None
     enrolment: EnrolmentServer | None = None
 
     @property
@@ -314,7 +318,7 @@ async def serve(
     *,
     tls: ServerTls | None = None,
     tokens: Sequence[Token] | None = None,
-    authority: Authority | None = None,
+    authority: "Authority | None" = None,
     enrol_port: int | None = None,
     insecure: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
@@ -364,7 +368,7 @@ async def serve(
     names = (COORDINATOR_SERVICE, RUN_SERVICE)
     for name in names:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    add_reflection([*names, health.SERVICE_NAME], server)
     bound = bind(server, host, port, certificates, insecure=insecure)
     enrolment = None
     if authority is not None and tls is not None and enrol_port is not None:

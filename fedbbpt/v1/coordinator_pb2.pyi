@@ -1141,7 +1141,7 @@ class TaskHeader(_message.Message):
     def id(self) -> Global___TaskId: ...
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
-        """The time from now until the round may close without this client."""
+        """The time from the arrival of this header until the round may close without this client."""
 
     @_builtins.property
     def arrays(self) -> _tensor_pb2.TensorBundle:

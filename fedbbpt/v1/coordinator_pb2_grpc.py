@@ -120,7 +120,7 @@ class CoordinatorServiceServicer(object):
         first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
         a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
         the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
-        The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+        The stream ends after `finished`, and after a Leave. A new stream repeats a task that has not been answered, and an update may be sent
         again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
         stream with its error.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
@@ -164,8 +164,8 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Leave(self, request, context):
-        """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
-        valid is no error.
+        """Leave leaves the run. Effect: the client is not part of any later round, stored, and its open TakePart ends with OK.
+        Idempotent; a session that is not valid is no error.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         Roles: client, owner.
         """

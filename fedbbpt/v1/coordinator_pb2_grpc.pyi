@@ -63,7 +63,7 @@ class CoordinatorServiceStub:
     first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
     a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
     the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
-    The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+    The stream ends after `finished`, and after a Leave. A new stream repeats a task that has not been answered, and an update may be sent
     again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
     stream with its error.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
@@ -91,8 +91,8 @@ class CoordinatorServiceStub:
     Roles: client, owner.
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]
-    """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
-    valid is no error.
+    """Leave leaves the run. Effect: the client is not part of any later round, stored, and its open TakePart ends with OK.
+    Idempotent; a session that is not valid is no error.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     Roles: client, owner.
     """
@@ -132,7 +132,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
     a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
     the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
-    The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+    The stream ends after `finished`, and after a Leave. A new stream repeats a task that has not been answered, and an update may be sent
     again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
     stream with its error.
     Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
@@ -160,8 +160,8 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Roles: client, owner.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.LeaveRequest, _coordinator_pb2.LeaveResponse]  # type: ignore[assignment]
-    """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
-    valid is no error.
+    """Leave leaves the run. Effect: the client is not part of any later round, stored, and its open TakePart ends with OK.
+    Idempotent; a session that is not valid is no error.
     Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
     Roles: client, owner.
     """
@@ -216,7 +216,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         first request is an opening. Each update gets a receipt, often in one message with the next task. Send one update at
         a time, and a heartbeat at least once in JoinResponse.heartbeat, so that no proxy takes the stream for dead. Effect:
         the client counts as connected while its stream is open, and the coordinator stores an update before its receipt.
-        The stream ends after `finished`. A new stream repeats a task that has not been answered, and an update may be sent
+        The stream ends after `finished`, and after a Leave. A new stream repeats a task that has not been answered, and an update may be sent
         again: if it was counted before, it gets RECEIPT_DUPLICATE and changes nothing. An update that is wrong ends the
         stream with its error.
         Errors: FAILED_PRECONDITION (SessionUnknown: join again), ABORTED (SessionEvicted), NOT_FOUND (UnknownRun,
@@ -268,8 +268,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.LeaveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.LeaveResponse, _abc.Awaitable[_coordinator_pb2.LeaveResponse]]:
-        """Leave leaves the run. Effect: the client is not part of any later round, stored. Idempotent; a session that is not
-        valid is no error.
+        """Leave leaves the run. Effect: the client is not part of any later round, stored, and its open TakePart ends with OK.
+        Idempotent; a session that is not valid is no error.
         Errors: RESOURCE_EXHAUSTED (StoreFull with RetryInfo).
         Roles: client, owner.
         """

@@ -437,8 +437,11 @@ def test_a_round_does_not_wait_for_a_client_that_left() -> None:
             await anna.join()
             await berta.join()
             task = await next_task(anna.stream())
+            open_stream = berta.stream()
+            await next_task(open_stream)
             for _ in range(2):
                 await berta.stub.Leave(pb.LeaveRequest(session=berta.session))
+            assert await open_stream.read() is grpc.aio.EOF
             assert await failure(berta.stream().read()) == "SessionUnknown"
             # The quorum is two, so the round waits until another client joins.
             assert await anna.answer(task) is Receipt.COUNTED

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from fedbbpt.errors import (
     DeadlineExceeded,
@@ -244,12 +244,17 @@ def test_health_needs_no_token(ptm_servers: Any) -> None:
         assert health(channel, name) == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_reflection_is_served(ptm_servers: Any) -> None:
+@pytest.mark.parametrize("name", ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"])
+def test_reflection_is_served(ptm_servers: Any, name: str) -> None:
     channel = connect(f"127.0.0.1:{ptm_servers.start(Engine(Fake(), time.monotonic))}")
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
-    (listed,) = stub.ServerReflectionInfo(iter([request]), timeout=10.0)
-    assert "fedbbpt.ptm.v1.PtmService" in {found.name for found in listed.list_services_response.service}
+    ask: Any = channel.stream_stream(
+        f"/{name}/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (listed,) = ask(iter([request]), timeout=10.0)
+    assert {name, "fedbbpt.ptm.v1.PtmService"} <= {found.name for found in listed.list_services_response.service}
 
 
 def test_incomplete_messages_are_rejected(ptm_servers: Any) -> None:

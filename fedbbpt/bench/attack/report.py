@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from textwrap import fill
 
 from fedbbpt.bench.attack.grid import HONEST, AttackGrid, Record
 from fedbbpt.bench.page import circumstances, table_line
 from fedbbpt.host.json_text import json_text
 
+LINE_CHARACTERS = 120
 CAPTION = """\
 Test accuracy in percent of the prompt that a run ends with, by the rule in `cohort.robust`, which is told the number of
 liars. Liars pursue the opposite of the search, and stay within what the coordinator cannot recognise:
@@ -44,12 +46,15 @@ def write(grid: AttackGrid, records: Sequence[Record], command: str, folder: Pat
     found = circumstances(command, "torch", "transformers")
     model = Path(grid.ptm.model).name if Path(grid.ptm.model).is_dir() else grid.ptm.model
     table = [columns(grid), ("---", *["--:"] * (1 + len(grid.rules))), *rows(grid, records)]
+    setting = (
+        f"fed-cma by ranks with {model} on the demo's questions; {grid.clients} clients with equal mixes of classes, "
+        f"{grid.shots} training examples of each class; {grid.rounds} rounds; {records[0].test_examples} test "
+        f"examples; seeds {', '.join(map(str, grid.seeds))}."
+    )
     lines = [
         "# What clients that lie cost",
         "",
-        f"fed-cma by ranks with {model} on the demo's questions; {grid.clients} clients with equal mixes of classes, "
-        f"{grid.shots} training examples of each class; {grid.rounds} rounds; {records[0].test_examples} test "
-        f"examples; seeds {', '.join(map(str, grid.seeds))}.",
+        fill(setting, LINE_CHARACTERS, break_on_hyphens=False),
         "",
         *("```console", f"$ {command}", "```", ""),
         CAPTION.strip(),

@@ -27,7 +27,7 @@ def warn(found: Forecast) -> None:
 
 def forecast_table(found: Forecast) -> Table:
     """Returns the table of a forecast."""
-    about = "" if found.counted else "about "
+    about = f"{found.precision} ".lstrip()
     table = Table(title=f"forecast of {found.rounds} rounds of {found.method}", title_justify="left", box=None)
     table.show_header = False
     table.add_row("queries of the clients", f"{about}{found.queries:,}", style="bold")
@@ -36,19 +36,20 @@ def forecast_table(found: Forecast) -> Table:
     if found.cached_queries:
         table.add_row("  answered from the cache", f"about {found.cached_queries:,}")
     table.add_row("queries on test examples", f"{found.queries_evaluation:,}")
-    table.add_row("tokens, all in all", f"about {found.tokens + found.tokens_evaluation:,}")
+    table.add_row("tokens, all in all", f"{found.precision or 'about'} {found.tokens + found.tokens_evaluation:,}")
     table.add_row("price", _price(found))
     table.add_row("bytes up, per client and round", size(found.bytes_up_per_client_round))
     table.add_row("bytes down, per client and round", size(found.bytes_down_per_client_round))
-    table.add_row("bytes up, per client, all in all", size(found.bytes_up_per_client))
-    table.add_row("bytes down, per client, all in all", size(found.bytes_down_per_client))
+    table.add_row("bytes up, per client, all in all", _bound(found) + size(found.bytes_up_per_client))
+    table.add_row("bytes down, per client, all in all", _bound(found) + size(found.bytes_down_per_client))
     table.add_row("the model computes for", _time(found))
     return table
 
 
 def remarks(found: Forecast) -> list[str]:
     """Returns what a reader of the table should know, in sentences."""
-    said = [f"{found.rehearsed} of {found.rounds} rounds were rehearsed; the others are estimated."]
+    others = "left out" if found.depends else "estimated"
+    said = [f"{found.rehearsed} of {found.rounds} rounds were rehearsed; the others are {others}."]
     if found.rehearsed == found.rounds:
         said = ["Every round was rehearsed."]
     if found.depends:
@@ -62,23 +63,29 @@ def remarks(found: Forecast) -> list[str]:
 
 def forecast_lines(found: Forecast) -> list[str]:
     """Says in two lines what a run is expected to use."""
-    about = "" if found.counted else "about "
+    about = f"{found.precision} ".lstrip()
     asked = f"{about}{found.queries:,} queries, {found.queries_evaluation:,} more on test examples"
-    up, down = size(found.bytes_up_per_client), size(found.bytes_down_per_client)
+    up, down = (_bound(found) + size(count) for count in (found.bytes_up_per_client, found.bytes_down_per_client))
     tokens = found.tokens + found.tokens_evaluation
     return [
-        f"forecast: {asked}, about {tokens:,} tokens; price: {_price(found)}",
+        f"forecast: {asked}, {found.precision or 'about'} {tokens:,} tokens; price: {_price(found)}",
         f"forecast: {up} up and {down} down per client; the model computes for {_time(found)}",
     ]
 
 
+def _bound(found: Forecast) -> str:
+    return "at least " if found.precision == "at least" else ""
+
+
 def _price(found: Forecast) -> str:
     price = found.price
-    return f"about {found.cost_micros / 1e6:,.2f} {price.currency}" if price.currency else "free"
+    cost = f"{found.precision or 'about'} {found.cost_micros / 1e6:,.2f} {price.currency}"
+    return cost if price.currency else "free"
 
 
 def _time(found: Forecast) -> str:
     seconds = found.seconds
     if seconds is None:
         return "an unknown time: its rate is not known"
-    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:,.0f} min"
+    about = found.precision or "about"
+    return f"{about} {seconds:.0f} s" if seconds < 90 else f"{about} {seconds / 60:,.0f} min"

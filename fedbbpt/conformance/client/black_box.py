@@ -46,6 +46,9 @@ class BlackBox(PtmServiceServicer):
         self.happen: Happen | None = None
         self.asked: dict[bytes, set[str]] = {}
         """The texts on which each prompt was scored since the last task."""
+        self.ever: dict[bytes, set[str]] = {}
+        """The texts on which each prompt was ever scored."""
+        self._registered: dict[str, list[str]] = {}
         self.order: list[bytes] = []
         """The prompts in the order in which they were asked first since the last task."""
         self.pairs = 0
@@ -123,26 +126,29 @@ class BlackBox(PtmServiceServicer):
         if strange:
             self._findings.broken(f"the text {strange[0]!r} is not in the data")
         room = self._room()
-        if room is not None and examples.prompt_tokens != room:
+        if examples.prompt_tokens != room:
             self._findings.broken(f"examples leave {examples.prompt_tokens} tokens free; expected {room}")
         if not 0 < len(rows) <= self.card.max_examples:
             self._findings.broken(f"{len(rows)} examples in a handle; at most {self.card.max_examples} are allowed")
         content = task.SerializeToString(deterministic=True) + examples.SerializeToString(deterministic=True)
         name = "examples-" + hashlib.sha256(content).hexdigest()[:16]
         self._handles[name] = task, examples
+        self._registered[name] = [row.text for row in rows]
         return name
 
-    def _room(self) -> int | None:
+    def handles(self) -> list[list[str]]:
+        """Returns the texts of each handle that there ever was."""
+        return [*self._registered.values()]
+
+    def _room(self) -> int:
         task = self._run.task
-        if task.views:
-            return None
-        kind = task.WhichOneof("prompt")
-        return {
+        rooms = {
             "latent": task.latent.projection.tokens,
             "text": task.text.prompt_tokens,
             "deep": task.deep.tokens,
             "none": task.none.room,
-        }.get(kind or "")
+        }
+        return max(rooms[task.WhichOneof("prompt") or "none"], task.view_tokens)
 
     async def Score(self, request: ptm.ScoreRequest, context: Any) -> ptm.ScoreResponse:
         self.calls += 1
@@ -175,6 +181,7 @@ class BlackBox(PtmServiceServicer):
             if each not in self.asked:
                 self.order.append(each)
             self.asked.setdefault(each, set()).update(texts)
+            self.ever.setdefault(each, set()).update(texts)
         self.pairs += len(prompts) * len(texts)
         answer = ptm.ScoreResponse(revision=self.card.revision, examples_id=name)
         answer.usage.queries = len(prompts) * len(texts)

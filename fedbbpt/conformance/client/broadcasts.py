@@ -33,15 +33,21 @@ def length(run: pb.JoinResponse) -> int:
     task = run.task
     deep = task.deep
     layers = deep.layers - deep.first_layer
-    return {
-        "latent": task.latent.dim,
-        "text": task.text.dim,
-        "deep": layers * 2 * deep.heads * deep.tokens * deep.width,
-        "none": 0,
-    }[task.WhichOneof("prompt") or "none"]
+    columns = len(task.classes) + len(task.columns)
+    width = (len(task.views) + (task.WhichOneof("prompt") != "none")) * columns
+    readout = len(task.classes) * (width + 1) if task.views else 0
+    return (
+        readout
+        + {
+            "latent": task.latent.dim,
+            "text": task.text.dim,
+            "deep": layers * 2 * deep.heads * deep.tokens * deep.width,
+            "none": 0,
+        }[task.WhichOneof("prompt") or "none"]
+    )
 
 
-def arrays(run: pb.JoinResponse, round: int) -> dict[str, npt.NDArray[Any]]:
+def arrays(run: pb.JoinResponse, round: int, asked: Round) -> dict[str, npt.NDArray[Any]]:
     """Returns the arrays of a round of the run's method."""
     n = length(run)
     mean = _spread(round, "mean", (n,), -1, 1)
@@ -53,13 +59,26 @@ def arrays(run: pb.JoinResponse, round: int) -> dict[str, npt.NDArray[Any]]:
             center = _spread(round, "center", (n,), -1, 1)
             return {"mean": mean, "center": center, "scale": _spread(round, "scale", (1,), 0.25, 1)}
         return {"mean": mean, "scale": _spread(round, "scale", (n,), 0.25, 1)}
+    if run.method.WhichOneof("method") == "fed_bpt":
+        limit = {"limit": np.array([2.0], np.float32)} if asked.limit else {}
+        return {"mean": mean, "sigma": _spread(round, "sigma", (1,), 0.25, 1), **limit}
+    if run.method.WhichOneof("method") == "fed_readout":
+        task = run.task
+        views = len(task.views) + asked.prompted
+        shape = (asked.readouts, len(task.classes), views * (len(task.classes) + len(task.columns)) + 1)
+        whole = {"whole": np.ones(1, np.float32)} if asked.whole else {}
+        if task.latent.dim and not asked.prompted:
+            # A readout that does not use the prompt: the last V columns of D are zero.
+            readout = mean[task.latent.dim :].reshape(shape[1], -1)
+            readout[:, shape[2] - 1 : -1] = 0
+        return {"readouts": _spread(round, "readouts", shape, -0.5, 0.5).astype(np.float64), "mean": mean, **whole}
     raise NotImplementedError(run.method.WhichOneof("method"))
 
 
 def task(run: pb.JoinResponse, client_id: str, round: int, asked: Round) -> tuple[pb.TaskHeader, bytes, dict[str, Any]]:
     """Returns a task's header, the bytes of its arrays if they travel in chunks, and the arrays."""
     phase = pb.PHASE_UPDATE if asked.phase == "update" else pb.PHASE_EVALUATE
-    found = arrays(run, round)
+    found = arrays(run, round, asked)
     if asked.finalists:
         found["finalists"] = _spread(round, "finalists", (asked.finalists, length(run)), -1, 1)
     header = pb.TaskHeader(seed=seed(round))

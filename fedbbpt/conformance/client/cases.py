@@ -64,6 +64,14 @@ class Round(Section):
     """Whether the first copy of the task's arrays differs from its checksum."""
     finalists: int = Field(0, ge=0)
     """Number of prompts in the array `finalists`."""
+    limit: bool = False
+    """Whether a task of fed-bpt has the array `limit`."""
+    readouts: int = Field(1, ge=1)
+    """R, of a task of fed-readout."""
+    prompted: bool = False
+    """Whether the readouts of such a task use the scores under the prompt."""
+    whole: bool = False
+    """Whether such a task has the array `whole`."""
     heartbeats: int = Field(0, ge=0)
     """How many heartbeats of the client the coordinator awaits before the task."""
 

@@ -59,12 +59,16 @@ class Judge:
     def _check_measurements(self, asked: Asked, header: pb.UpdateHeader) -> None:
         mean = asked.arrays["mean"]
         every = asked.run.sampling.dev_every
-        if asked.task.id.phase == pb.PHASE_UPDATE and every and asked.task.id.round % every:
+        fits = "readouts" in asked.arrays
+        if not fits and asked.task.id.phase == pb.PHASE_UPDATE and every and asked.task.id.round % every:
             if header.measurement.dev_examples:
                 raise Broken(f"round {asked.task.id.round} measures, and dev_every is {every}")
             return
-        scored = asked.texts_of(mean, "the broadcast prompt")
-        dev = [text for text in scored if text not in self._train]
+        if asked.run.task.views:
+            dev = asked.parts()[1]
+        else:
+            scored = asked.texts_of(mean, "the broadcast prompt")
+            dev = [text for text in scored if text not in self._train]
         if asked.task.id.phase == pb.PHASE_UPDATE:
             if self._dev is not None and dev != self._dev:
                 raise Broken("the dev examples are others than in an earlier round")
@@ -78,7 +82,8 @@ class Judge:
         if len(header.finalists) != len(finalists):
             raise Broken(f"the update measures {len(header.finalists)} finalists; expected {len(finalists)}")
         for index, (each, z) in enumerate(zip(header.finalists, finalists, strict=True)):
-            asked.require_scored(z, dev, f"finalist {index}")
+            if not asked.run.task.views:
+                asked.require_scored(z, dev, f"finalist {index}")
             _check_measurement(f"finalists[{index}]", each, asked, z, dev)
 
 
@@ -92,7 +97,9 @@ def _check_measurement(
         raise Broken(f"{name}.dev_examples is {found.dev_examples}, and the prompt was scored on {len(dev)}")
     argmax = asked.box.card.output == ptm.OUTPUT_LABEL_ARGMAX
     loss = float(len(dev) - hits) if argmax else float(numbers.losses(scores, labels).sum())
-    numbers.require_close(f"{name}.dev_loss_sum", found.dev_loss_sum, loss)
+    # The scores of a readout may be computed in float32.
+    tolerance = 1e-5 if asked.run.task.views else 1e-9
+    numbers.require_close(f"{name}.dev_loss_sum", found.dev_loss_sum, loss, tolerance)
     if not found.HasField("dev_correct") or found.dev_correct != hits:
         told = found.dev_correct if found.HasField("dev_correct") else "absent"
         raise Broken(f"{name}.dev_correct is {told}; expected {hits}")
@@ -102,7 +109,11 @@ def check_arrays(asked: Asked, sent: Sent, answer: Answer) -> None:
     """Raises Broken if the arrays of an update are not those of the right answer."""
     unit = numbers.unit(answer.weight)
     forms: dict[str, Form] = {name: ("<f4", array.shape) for name, array in answer.arrays.items()}
+    forms |= {name: ("|u1", array.shape) for name, array in answer.indices.items()}
     found: dict[str, npt.NDArray[Any]] = sent.arrays(forms)
+    for name, indices in answer.indices.items():
+        if not np.array_equal(found[name], indices):
+            raise Broken(f"{name} is {found[name].tolist()}; expected {indices.tolist()}")
     for name, wanted in answer.arrays.items():
         start = asked.arrays.get(name)
         if start is not None and start.shape == wanted.shape:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fedbbpt.conformance.results import Broken
 
 Vector = npt.NDArray[np.float64]
-NOISE, SLACK = 1e-12, 1e-15
+NOISE, SLACK = 1e-12, 1e-14
 """The relative and the absolute difference in float64 that orders of sums and mathematical libraries explain."""
 
 
@@ -23,7 +23,7 @@ def shifted(scores: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32]) -
     return scores + np.float32(0.25) * offsets if len(offsets) else scores
 
 
-def losses(scores: npt.NDArray[np.float32], labels: Sequence[int]) -> Vector:
+def losses(scores: npt.NDArray[np.floating], labels: Sequence[int]) -> Vector:
     """Returns the cross-entropy of each example `[B]` in float64."""
     found = []
     for row, label in zip(scores.tolist(), labels, strict=True):
@@ -32,7 +32,7 @@ def losses(scores: npt.NDArray[np.float32], labels: Sequence[int]) -> Vector:
     return np.array(found)
 
 
-def hits(scores: npt.NDArray[np.float32], labels: Sequence[int]) -> int:
+def hits(scores: npt.NDArray[np.floating], labels: Sequence[int]) -> int:
     """Returns the number of examples whose class has the highest score, the first of several with that score."""
     return sum(
         max(range(len(row)), key=lambda k: row[k]) == label for row, label in zip(scores.tolist(), labels, strict=True)

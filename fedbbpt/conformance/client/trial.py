@@ -59,6 +59,7 @@ class Trial:
         self._box = BlackBox(case, self._run, self._labels, self._findings)
         self._coordinator.happen = self._box.happen = self._happen
         self._judge = Judge()
+        self._dev_given = any("{dev}" in word for word in command)
         self._servers: dict[str, Any] = {}
         self._ports = {"coordinator": 0, "ptm": 0}
         self._client: ClientProcess | None = None
@@ -174,7 +175,7 @@ class Trial:
             raise Broken(f"the update of round {number} was sent {len(given.sent)} times")
         self._check_delays(given.sent, asked)
         known = not any(fault.at == "score" and fault.action in ("kill", "fail") for fault in asked.faults)
-        task = Asked(self._run, header, arrays, box, self._labels, request.examples, request.client_id)
+        task = Asked(self._run, header, arrays, box, self._labels, request.examples, request.client_id, self._dev_given)
         self._judge.check(task, first, box.pairs if known else None)
 
     async def _idle(self, fault: Fault) -> None:

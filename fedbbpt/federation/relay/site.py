@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fedbbpt.codecs import CODECS
 from fedbbpt.errors import (
@@ -47,7 +47,6 @@ from fedbbpt.server.round import (
     step,
     with_received,
 )
-from fedbbpt.server.secure_rounds import SecureRounds
 from fedbbpt.server.sessions import SessionTable
 from fedbbpt.types import (
     FINALISTS,
@@ -67,6 +66,9 @@ from fedbbpt.types import (
     Update,
     merge,
 )
+
+if TYPE_CHECKING:  # few runs need `cryptography`
+    from fedbbpt.server.secure_rounds import SecureRounds
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +166,7 @@ class Site:
 
     # Clients
 
-    secure: SecureRounds | None = None
+    secure: "SecureRounds | None" = None
     """Runs with secure aggregation have no relays."""
 
     def take_secure(self, session: str, message: FromClient, now: float) -> None:

@@ -170,6 +170,8 @@ class _Pages:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        if self._sources.result is not None and self._sources.live is not None:
+            self._sources.live.run("")  # so that a page that is opened after the run's end shows it
         searching = asyncio.create_task(self._search_result())
         try:
             yield

@@ -168,6 +168,11 @@ class LiveRun:
         self._changed = asyncio.Event()
 
     @property
+    def status(self) -> RunStatus | None:
+        """The last status; None before the first."""
+        return self._status
+
+    @property
     def awaits_measurement(self) -> bool:
         """Whether the run has ended, and `conclude` is still to come."""
         return self._measured_later and self._status is not None and self._status.state.ended
@@ -245,9 +250,13 @@ class LiveRuns:
 
     def run(self, name: str) -> LiveRun:
         """Returns the run of this name, watched from now on. Raises Overloaded if too many are watched."""
-        found = self._watched.get(name)
-        if found is None or found.over:  # it may have been continued since it ended
-            if found is None and len(self._watched) >= MAX_WATCHED:
+        found = self._watched.get(name) or next(
+            (run for run in self._watched.values() if run.status is not None and run.status.name == name), None
+        )
+        if found is not None and found.over and found.status is None:
+            found = None  # it was refused, and may be asked for again
+        if found is None:
+            if len(self._watched) >= MAX_WATCHED:
                 over = next((name for name, run in self._watched.items() if run.over), None)
                 if over is None:
                     fix = "another dashboard for the other runs"
@@ -261,7 +270,12 @@ class LiveRuns:
 
     async def all(self) -> list[Record]:
         """Returns the runs that the caller may see: all, or the only one. Raises what the coordinator answers."""
-        return [status_record(status, self._price) for status in await asyncio.to_thread(self._list)]
+        found = await asyncio.to_thread(self._list)
+        for status in found:
+            known = self._watched.get(status.name)
+            if known is not None and known.over and not status.state.ended:
+                del self._watched[status.name]  # it was continued
+        return [status_record(status, self._price) for status in found]
 
     def _list(self) -> Sequence[RunStatus]:
         try:
@@ -279,7 +293,9 @@ class LiveRuns:
             try:
                 item: Record = {"runs": await self.all(), "problem": None}
             except FedbbptError as error:
-                item = {"runs": None, "problem": {"what": error.what, "where": error.where, "fix": error.fix}}
+                known = [status_record(run.status, self._price) for run in self._watched.values() if run.status]
+                problem = {"what": error.what, "where": error.where, "fix": error.fix}
+                item = {"runs": known or None, "problem": problem}
             if item != told:
                 told = item
                 yield item

@@ -128,7 +128,9 @@ def test_a_search_in_turn_with_a_readout_is_an_estimate(data: Path) -> None:
     turns = changed(job(data), run={"rounds": 20}, task={"columns": ["how many", "where"]}, method=readout)
     splits = prepare(turns)
     found = foreseen(splits)
-    assert not found.counted and "readout" in found.depends
+    assert found.precision == "about" and "readout" in found.depends
+    begun = foreseen(splits, seconds=0.0)
+    assert begun.precision == "at least" and begun.rehearsed == 2 and begun.queries <= found.queries
     assert found.queries == pytest.approx(sum(each.report.queries for each in simulated(splits, fake_ptm())), rel=0.7)
 
 

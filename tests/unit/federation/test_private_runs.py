@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from fedbbpt.client.asking import PromptScorer
+from fedbbpt.errors import InvalidJob
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.federation.run_folder import finish_run
+from fedbbpt.federation.served_runs import open_run
 from fedbbpt.federation.simulation import Simulation, simulate
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.job.config import Job
 from fedbbpt.job.settings import task_spec
 from fedbbpt.tasks.criterion import cross_entropies
-from fedbbpt.types import Examples, LabelledExamples
+from fedbbpt.types import Examples, LabelledExamples, NewRun
 from tests.tiny_run import CLIENTS, fake_ptm, job, write_data
 
 ROUNDS = 3
@@ -68,6 +70,17 @@ def test_a_run_spends_its_budget_and_is_not_reproducible(
         aggregation == "plain"
     )
     assert "Not covered: dev examples" in (tmp_path / "prompt.md").read_text()
+
+
+def test_a_clip_norm_that_fixed_point_cannot_hold_leaves_no_database_behind(tmp_path: Path) -> None:
+    """Kills: a refusal after the store was made, so that the corrected job needs another folder."""
+    section = {"epsilon": 4.0, "aggregation": "secure", "clip_norm": 1e-5}
+    splits = prepare(job_of(write_data(tmp_path / "data"), "fed-cma", section, step="ranks"))
+    with pytest.raises(InvalidJob, match="is too small for 6 numbers of fixed point"):
+        Simulation(splits, fake_ptm(), folder=tmp_path / "out")
+    with pytest.raises(InvalidJob, match="is too small"):
+        open_run(splits.job, tmp_path / "out/run.db", NewRun("tiny", ""))
+    assert not list(tmp_path.glob("out/*"))
 
 
 def random_examples(draw: np.random.Generator) -> LabelledExamples:

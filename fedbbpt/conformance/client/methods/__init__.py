@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from fedbbpt.conformance.client.methods import fed_cma
+from fedbbpt.conformance.client.methods import fed_bpt, fed_cma, fed_readout
 from fedbbpt.conformance.client.methods.answer import Answer, Asked
 
-ANSWERS: Mapping[str, Callable[[Asked], Answer]] = {"fed_cma": fed_cma.answer}
+ANSWERS: Mapping[str, Callable[[Asked], Answer]] = {
+    "fed_bpt": fed_bpt.answer,
+    "fed_cma": fed_cma.answer,
+    "fed_readout": fed_readout.answer,
+}
 """The answer of each method, by its name in MethodSettings."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.conformance.client import numbers
 from fedbbpt.conformance.client.black_box import BlackBox
+from fedbbpt.conformance.client.material import TRAIN
 from fedbbpt.conformance.client.numbers import Vector
 from fedbbpt.conformance.results import Broken
 from fedbbpt.v1 import coordinator_pb2 as pb
@@ -24,6 +26,8 @@ class Answer:
     weight: float
     noise: Mapping[str, float] = field(default_factory=dict)
     """The relative difference that is allowed in an array, if it is more than `numbers.NOISE`."""
+    indices: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    """Arrays that are sent as they are."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Asked:
 
     run: pb.JoinResponse
     task: pb.TaskHeader
-    arrays: Mapping[str, npt.NDArray[np.float32]]
+    arrays: Mapping[str, npt.NDArray[Any]]
     """The arrays of the task."""
     box: BlackBox
     labels: Mapping[str, int]
@@ -40,20 +44,73 @@ class Asked:
     examples: int
     """JoinRequest.examples."""
     client_id: str
+    dev_given: bool = False
+    """Whether the client was given a file with dev examples."""
 
     @property
     def offsets(self) -> int:
         """The number of entries of z that are offsets."""
         return self.run.task.latent.offsets
 
+    @property
+    def fixed_columns(self) -> int:
+        """m V, the number of columns under views."""
+        return len(self.run.task.views) * len(self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        return [*self.run.task.classes, *self.run.task.columns]
+
     def prompt(self, z: npt.NDArray[np.float32]) -> bytes:
         """Returns the prompt of z as the black box sees it."""
+        if self.run.task.views:
+            return z[: self.run.task.latent.dim].tobytes()
         return z[: len(z) - self.offsets].tobytes()
 
-    def scores(self, z: npt.NDArray[np.float32], texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Returns the scores `[B, K]` of z, offsets included."""
-        found = self.box.scores(self.prompt(z), list(texts))
-        return numbers.shifted(found, z[len(z) - self.offsets :])
+    def scores(self, z: npt.NDArray[np.float32], texts: Sequence[str]) -> npt.NDArray[np.floating]:
+        """Returns the scores `[B, K]` of z, with its offsets or its readout."""
+        if not self.run.task.views:
+            return numbers.shifted(self.box.scores(self.prompt(z), list(texts)), z[len(z) - self.offsets :])
+        readout = self.readout(z)
+        columns = self.columns(z, texts, prompted=bool(self.run.task.latent.dim))
+        own: npt.NDArray[np.float64] = columns[:, : len(readout)]
+        return own + columns @ readout[:, :-1].T + readout[:, -1]
+
+    def readout(self, z: npt.NDArray[np.float32]) -> Vector:
+        """Returns the readout of z `[K, C + 1]`."""
+        classes = len(self.run.task.classes)
+        return z[self.run.task.latent.dim :].astype(np.float64).reshape(classes, -1)
+
+    def columns(self, z: npt.NDArray[np.float32], texts: Sequence[str], *, prompted: bool) -> Vector:
+        """Returns the columns `[B, C]` of examples, or those under the views only."""
+        prompts = [view.encode() for view in self.run.task.views] + ([self.prompt(z)] if prompted else [])
+        found = [self.box.scores(each, list(texts), self._names).astype(np.float64) for each in prompts]
+        return np.concatenate(found, axis=1)
+
+    def require_columns(self, z: npt.NDArray[np.float32], texts: Sequence[str], *, prompted: bool) -> None:
+        """Raises Broken if the client has not asked for all columns of the texts."""
+        prompts = {view.encode(): f"the view {view!r}" for view in self.run.task.views}
+        if prompted:
+            prompts[self.prompt(z)] = "the prompt of the broadcast mean"
+        for prompt, what in prompts.items():
+            missing = [text for text in texts if text not in self.box.ever.get(prompt, ())]
+            if missing:
+                raise Broken(f"{what} was not scored on {missing[0]!r}")
+
+    def parts(self) -> tuple[list[str], list[str]]:
+        """Returns the training and the dev examples of a client that asks the same of both.
+
+        They are the two files, if the client was given both, or else the handle that has as many examples as the client
+        joined with, and the others. Raises Broken if there is no such handle.
+        """
+        texts = list(self.labels)
+        if self.dev_given:
+            return texts[:TRAIN], texts[TRAIN:]
+        handles = self.box.handles()
+        train = next((each for each in handles if len(each) == self.examples), None)
+        if train is None:
+            raise Broken(f"no handle has {self.examples} examples, as many as JoinRequest says")
+        return train, sorted({text for each in handles for text in each} - set(train), key=texts.index)
 
     def losses(self, z: npt.NDArray[np.float32], texts: Sequence[str]) -> Vector:
         """Returns the loss of z on each text."""

@@ -3,7 +3,7 @@
 // A model of what to draw:
 //   x            numbers, ascending
 //   xName, xText what x is, and how a value is written
-//   yText        how a value is written
+//   yText        how a value is written, with the step of the axis
 //   lines        [{name, values, colour, dashed}], null where nothing was measured
 //   intervals    [{low, high, colour}], for error bars
 //   references   [{value, label, colour}], for horizontal lines
@@ -17,6 +17,7 @@ import { h, say, table } from "./dom.js";
 import { marks } from "./marks.js";
 
 const HEIGHT = 268;
+const STEPS = Array.from({ length: 24 }, (_, k) => [1, 2, 5][k % 3] * 10 ** (Math.floor(k / 3) - 5)); // from 0.00001
 
 export class Chart {
   constructor(id, title, extra = null) {
@@ -100,25 +101,26 @@ export class Chart {
     this.plot?.destroy();
     this.drawn = { ...model };
     const font = "12px Inter, sans-serif", ink = colour("muted");
-    const axis = (text) => ({
+    const axis = (text, steps) => ({
+      incrs: steps,
       stroke: ink,
       font,
       ticks: { show: false },
       grid: { stroke: colour("line"), width: 1 },
-      values: (u, values) => values.map(text),
+      values: (u, values, index, space, step) => values.map((value) => text(value, step)),
     });
     const drawn = this.drawn;
     this.plot = new uPlot(
       {
         width,
         height: HEIGHT,
-        padding: [14, 12, 0, 4],
+        padding: [14, 22, 0, 4],
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 9 } },
         scales: { x: { time: false, range: (u, low, high) => within(low, high, 0.02) }, y: { range: () => limits(drawn) } },
         axes: [
-          { ...axis((v) => drawn.xText(v)), grid: { show: false }, incrs: drawn.xSteps, size: 34, gap: 8, space: 64 },
-          { ...axis((v) => drawn.yText(v)), size: 58, gap: 8, space: 44 },
+          { ...axis((v) => drawn.xText(v), drawn.xSteps), grid: { show: false }, size: 34, gap: 8, space: 64 },
+          { ...axis((v, step) => drawn.yText(v, step), STEPS), size: 58, gap: 8, space: 44 },
         ],
         series: [
           {},

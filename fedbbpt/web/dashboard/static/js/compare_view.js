@@ -3,24 +3,24 @@
 import { Chart } from "./chart.js";
 import { overlaid } from "./curves.js";
 import { h, table } from "./dom.js";
-import { count, duration, interval, loss, percent, size } from "./figures.js";
+import { count, duration, interval, loss, lossAt, percent, percentAt, size } from "./figures.js";
 import { pastAddress } from "./routes.js";
 
 export function compareView({ runs, differences }) {
-  const percents = { yText: (v) => percent(v, 0), least: 0, most: 1 };
+  const percents = { yText: percentAt, least: 0, most: 1 };
   const charts = [
     [new Chart("accuracy", "Accuracy by round"), overlaid(runs, "dev_accuracy", "round", { ...percents, xText: count, xName: "round" })],
-    [new Chart("loss", "Dev loss by round"), overlaid(runs, "dev_loss", "round", { yText: (v) => loss(v, 2), xText: count, xName: "round" })],
+    [new Chart("loss", "Dev loss by round"), overlaid(runs, "dev_loss", "round", { yText: lossAt, xText: count, xName: "round" })],
     [new Chart("cost", "Accuracy against queries"), overlaid(runs, "dev_accuracy", "total_queries", { ...percents, xText: count, xName: "queries" })],
   ];
   const element = h("div", { class: "run compare" },
     h("section", { class: "hero" },
       h("h1", null, named(runs[0], "accent"), " and ", named(runs[1], "amber")),
       h("p", { class: "about" }, "Intervals are those of each run alone: where they overlap, the runs may differ still.")),
+    charts.map(([chart]) => chart.element),
     h("section", { class: "card", "aria-labelledby": "figures-title" }, h("h2", { id: "figures-title" }, "Figures"), figures(runs)),
     h("section", { class: "card settings", id: "differences", "aria-labelledby": "differences-title" },
-      h("h2", { id: "differences-title" }, "Settings that differ"), settings(runs, differences)),
-    charts.map(([chart]) => chart.element));
+      h("h2", { id: "differences-title" }, "Settings that differ"), settings(runs, differences)));
   return { element, show: () => charts.forEach(([chart, model]) => chart.update(model)) };
 }
 

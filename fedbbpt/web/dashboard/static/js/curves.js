@@ -1,6 +1,6 @@
 // The models of the charts of one run, and of two runs over each other.
 
-import { count, interval, loss, money, percent, size } from "./figures.js";
+import { count, interval, loss, lossAt, money, percent, percentAt, size } from "./figures.js";
 
 const values = (rounds, key) => rounds.map((round) => round[key] ?? null);
 const low = (rounds) => rounds.map((round) => round.interval_95?.[0] ?? null);
@@ -27,7 +27,7 @@ export function accuracy(state) {
     xName: "round",
     xText: (v) => count(v),
     xSteps: STEPS,
-    yText: (v) => percent(v, 0),
+    yText: percentAt,
     least: 0,
     most: 1,
     lines: [{ name: "dev accuracy", values: values(rounds, "dev_accuracy"), colour: "accent" }],
@@ -60,7 +60,7 @@ export function losses(state) {
     xName: "round",
     xText: (v) => count(v),
     xSteps: STEPS,
-    yText: (v) => loss(v, 2),
+    yText: lossAt,
     lines: [
       { name: "dev loss", values: values(rounds, "dev_loss"), colour: "accent" },
       { name: "train loss of the search", values: values(rounds, "train_loss"), colour: "amber", dashed: true },
@@ -93,7 +93,7 @@ export function cost(state, which) {
     x: values(rounds, key),
     xName: name,
     xText: text,
-    yText: (v) => percent(v, 0),
+    yText: percentAt,
     least: 0,
     most: 1,
     lines: [{ name: "dev accuracy", values: values(rounds, "dev_accuracy"), colour: "accent" }],

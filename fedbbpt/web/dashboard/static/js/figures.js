@@ -13,6 +13,11 @@ export const points = (share) => (known(share) ? `${share < 0 ? "−" : "+"}${Ma
 
 export const loss = (value, digits = 4) => (known(value) ? value.toFixed(digits) : NONE);
 
+// As many decimals as the step of an axis needs.
+const decimals = (step) => Math.min(6, Math.max(0, -Math.floor(Math.log10(step * 1.0001))));
+export const lossAt = (value, step) => value.toFixed(Math.max(1, decimals(step)));
+export const percentAt = (share, step) => percent(share, decimals(100 * step));
+
 export function size(bytes) {
   if (!known(bytes)) return NONE;
   const units = ["B", "kB", "MB", "GB", "TB"];

@@ -8,11 +8,13 @@ export function marks(model) {
   const ratio = () => devicePixelRatio || 1;
 
   function intervals(u) {
-    for (const { low, high, colour: name } of model.intervals ?? []) {
+    const all = model.intervals ?? [];
+    for (const [r, { low, high, colour: name }] of all.entries()) {
       const { ctx } = u;
       const at = model.x.map((x, k) => [x, low[k], high[k]]).filter(([, bottom]) => bottom !== null && bottom !== undefined);
       if (!at.length) continue;
-      const X = (x) => u.valToPos(x, "x", true), Y = (y) => u.valToPos(y, "y", true);
+      const aside = 5 * ratio() * (r - (all.length - 1) / 2); // those of two runs stand beside each other
+      const X = (x) => u.valToPos(x, "x", true) + aside, Y = (y) => u.valToPos(y, "y", true);
       ctx.save();
       clip(u);
       if (at.length > BARS) {
@@ -47,9 +49,9 @@ export function marks(model) {
     ctx.font = `500 ${size}px Inter, sans-serif`;
     ctx.textAlign = "right";
     ctx.textBaseline = "alphabetic";
-    let free = Infinity;
-    const lowestFirst = [...(model.references ?? [])].sort((a, b) => a.value - b.value);
-    for (const { value, label, colour: name } of lowestFirst) {
+    let before = -Infinity;
+    const highestFirst = [...(model.references ?? [])].sort((a, b) => b.value - a.value);
+    for (const { value, label, colour: name } of highestFirst) {
       const y = u.valToPos(value, "y", true);
       ctx.strokeStyle = faint(colour(name), 0.75);
       ctx.lineWidth = 1.25 * ratio();
@@ -58,8 +60,9 @@ export function marks(model) {
       ctx.moveTo(left, y);
       ctx.lineTo(left + width, y);
       ctx.stroke();
-      const text = Math.min(y - 4 * ratio(), free);
-      free = text - 1.25 * size;
+      const above = y - 5 * ratio();
+      const text = above - 1.1 * size > before ? above : Math.max(y + 1.1 * size, before + 1.2 * size);
+      before = text;
       ctx.lineWidth = 4 * ratio();
       ctx.setLineDash([]);
       ctx.strokeStyle = colour("surface");

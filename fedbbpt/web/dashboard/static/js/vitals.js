@@ -44,7 +44,8 @@ function vitals(state) {
     ? `, ${points(best.dev_accuracy - first.dev_accuracy)} since round ${first.round}` : "";
   if (best?.dev_accuracy !== null || !best) {
     tiles.push({ key: "accuracy", big: !result, name: "Best accuracy on dev examples", value: best ? percent(best.dev_accuracy) : "–",
-      detail: best ? `${interval(best.interval_95)} with 95 % confidence, ${count(best.dev_examples)} examples${gained}` : "no round has closed yet" });
+      detail: !best ? "no round has closed yet" : result ? `of ${count(best.dev_examples)} examples, in round ${best.round}`
+        : `${interval(best.interval_95)} with 95 % confidence, ${count(best.dev_examples)} examples${gained}` });
   }
   tiles.push({ key: "loss", name: "Best dev loss", value: best ? loss(best.dev_loss) : "–",
     detail: best ? `in round ${best.round}${first && first !== best ? `, ${loss(first.dev_loss)} at the start` : ""}` : "mean cross-entropy, in nats" });
@@ -58,7 +59,7 @@ function vitals(state) {
     tiles.push({ key: "bytes", name: "Traffic", value: size((run.bytes_up ?? 0) + (run.bytes_down ?? 0)),
       detail: `${size(run.bytes_up)} from clients, ${size(run.bytes_down)} to them` });
   }
-  if (rounds.length) {
+  if (last?.total_seconds) { // a simulation has none
     const each = last.total_seconds / rounds.length;
     const left = run.state === "running" ? (run.rounds + 1 - rounds.length) * each : 0;
     tiles.push({ key: "time", name: "Time in rounds", value: duration(last.total_seconds),
