@@ -1,8 +1,10 @@
 """Simulates a federation in this process, round by round."""
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 
 from fedbbpt.api.finished import FinishedRun
@@ -13,10 +15,11 @@ from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.privacy_statement import statement
 from fedbbpt.federation.run_folder import finish_run, prompt_card
 from fedbbpt.federation.run_warnings import data_warnings, model_warnings
-from fedbbpt.federation.simulation import Simulation
+from fedbbpt.federation.simulation import RUN_ID, Simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.interfaces import Ptm
 from fedbbpt.job.config import Job
+from fedbbpt.sinks.run_log import RunLog
 from fedbbpt.types import PtmIdentity, Report, Result
 
 
@@ -30,10 +33,16 @@ class SimulatedRun:
     def __init__(self, splits: Splits, ptm: Ptm, resources: ExitStack) -> None:
         self._splits, self._ptm, self._resources = splits, ptm, resources
         self._simulation = Simulation(splits, ptm)
+        self._log = RunLog(splits.job, Path(), secrets.token_hex(4))
+        self._follow()
+        resources.callback(self._log.close)
         self._rounds = self._simulation.rounds()
         self._reports: list[Report] = []
         self._seconds = 0.0
         self._warnings = (*data_warnings(splits), *model_warnings(splits, ptm))
+
+    def _follow(self) -> None:
+        self._log.follow(RUN_ID, self._simulation.reports_since, self._simulation.events_since)
 
     @property
     def job(self) -> Job:
@@ -64,6 +73,7 @@ class SimulatedRun:
             if closed is None:
                 return
             self._reports.append(closed.report)
+            self._follow()
             yield closed.report
 
     def result(self) -> Result:
@@ -91,10 +101,11 @@ class SimulatedRun:
             pass
         seconds, warnings = self._seconds, self._warnings
         found = finish_run(self._splits, self._ptm, self.result(), self.reports, seconds, warnings=warnings)
+        self._log.end(found.summary())
         return FinishedRun.of(found)
 
     def close(self) -> None:
-        """Closes the connection to the PTM service, if `simulate` opened one."""
+        """Closes the tools of `[log]`, and the connection to the PTM service if `simulate` opened one."""
         self._resources.close()
 
     def __enter__(self) -> "SimulatedRun":

@@ -34,6 +34,7 @@ from fedbbpt.identity.names import name_from
 from fedbbpt.ptm.remote import RemotePtm
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.types import PtmIdentity
+from fedbbpt.wire import tracing
 from fedbbpt.wire.addresses import is_loopback, parse_address
 from fedbbpt.wire.peers import PTM
 
@@ -104,6 +105,7 @@ def client_join(
     Example: fedbbpt client join --coordinator hub.example.org:7000 --data ours.jsonl --ptm ptm.example.org:7001
     """
     logs.start()
+    tracing.start("client")
     watched = Reloading([*access.files(), *service.files()])
     stem = name_from(Path(data).name.split(".")[0])
     name = name or access.own_name()

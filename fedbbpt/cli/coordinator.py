@@ -21,6 +21,7 @@ from fedbbpt.server.service import serve
 from fedbbpt.server.stores.opening import watch_store
 from fedbbpt.server.stores.sql import SqlStore
 from fedbbpt.types import NewRun
+from fedbbpt.wire import tracing
 from fedbbpt.wire.addresses import parse_address
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def coordinator_serve(
     if ptm:
         parse_address(ptm, "--ptm")
     if state is not None:
+        tracing.start("coordinator")
         if standby:
             raise InvalidInput("many runs have no standby", where="--standby, --state", fix="a job with --store")
         if ptm or ptm_revision or auxiliary:
@@ -103,6 +105,7 @@ def coordinator_serve(
         what = f"{job.method.name} needs {'an' if auxiliary is None else 'no'} auxiliary model"
         fix = "the file that `fedbbpt owner auxiliary` wrote" if auxiliary is None else "leave the option out"
         raise InvalidInput(what, where="--auxiliary", fix=fix)
+    tracing.start("coordinator", job.log.otlp)
     request = NewRun(job.run.name, "", ptm, ptm_revision)
     records = AuditLog(audit, about="client")
     try:
@@ -110,7 +113,7 @@ def coordinator_serve(
         try:
             asyncio.run(_serve_job(opened, listening, page))
         finally:
-            opened.store.close()
+            opened.close()
     finally:
         records.close()
 

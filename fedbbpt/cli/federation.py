@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -45,7 +45,7 @@ from fedbbpt.federation.run_folder import (
 )
 from fedbbpt.federation.run_records import MetricsFile
 from fedbbpt.federation.run_warnings import data_warnings, model_warnings
-from fedbbpt.federation.simulation import Simulation
+from fedbbpt.federation.simulation import RUN_ID, Simulation
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.federation.spread_crew import over_processes
 from fedbbpt.federation.task_completion import check_prompt
@@ -57,7 +57,10 @@ from fedbbpt.job.job_file import job_text
 from fedbbpt.job.recommended import DEFAULT_METHOD, recommended
 from fedbbpt.methods import METHODS, find_method, method_names
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.types import ExampleKind, PrecisionChoice, Report, Result, RunStatus
+from fedbbpt.server.remote import RunNews
+from fedbbpt.sinks.run_log import RunLog, kept_key
+from fedbbpt.types import ExampleKind, PrecisionChoice, Report, Result
+from fedbbpt.wire import tracing
 
 REHEARSAL_SECONDS = 3.0
 """How long `run` may rehearse before it begins; the rounds that are left are estimated."""
@@ -183,7 +186,8 @@ def simulate(
     section = splits.job.ptm
     served = {"address": section.address, "send_labels": section.send_labels}
     loading = {**served, "threads": section.threads, **section.options()}
-    with open_ptm(section.model, revision=section.revision, **loading) as ptm:
+    with ExitStack() as stack:
+        ptm = stack.enter_context(open_ptm(section.model, revision=section.revision, **loading))
         splits = replace(splits, job=with_precision(splits.job, ptm.describe().precision)).completed_by(ptm)
         warnings += warned(model_warnings(splits, ptm))
         atomic_write(out_folder / JOB, job_text(splits.job))
@@ -193,16 +197,20 @@ def simulate(
         crew = _crew(
             engine, processes, ray_address, partial(open_ptm, section.model, revision=card.revision, **loading)
         )
+        key = kept_key(out_folder) if job.log.anywhere else ""
+        log = stack.enter_context(closing(RunLog(splits.job, out_folder, key)))
         with _view(splits.job) as view, closing(Simulation(splits, ptm, out_folder, crew)) as simulation:
             metrics = MetricsFile(out_folder)
+            log.follow(RUN_ID, simulation.reports_since, simulation.events_since)
             metrics.write(simulation.reports_since)
             view.add(simulation.reports_since(0))
             for closed in simulation.rounds():
                 metrics.write(simulation.reports_since)
                 view.note(str(closed.status.state))
                 view.add([closed.report])
+                log.follow(RUN_ID, simulation.reports_since, simulation.events_since)
             result, reports = simulation.result(), simulation.reports_since(0)
-        _finish(splits, ptm, result, reports, warnings, out_folder, started, json)
+        _finish(splits, ptm, result, reports, warnings, out_folder, started, json, log)
 
 
 def _crew(
@@ -230,7 +238,8 @@ def _run(job: Job, folder: Path, as_json: bool, *, dashboard: bool) -> None:
     started = time.monotonic()
     splits = _prepared(with_recorded_precision(job, folder), as_json)
     warnings = [*warned(data_warnings(splits))]
-    with ProcessGroup(folder / "logs") as group:
+    collector = {tracing.ENDPOINT: job.log.otlp} if job.log.otlp else {}
+    with closing(RunLog(splits.job, folder)) as log, ProcessGroup(folder / "logs", collector) as group:
         with _view(splits.job) as view:
             address = launch.start_ptm(group, splits.job, folder, view.note)
             may = splits.job.ptm.send_labels
@@ -244,9 +253,11 @@ def _run(job: Job, folder: Path, as_json: bool, *, dashboard: bool) -> None:
                 if not (folder / STORE).exists():
                     _forecast(splits, ptm, view)
 
-                def watch(status: RunStatus, news: tuple[Report, ...]) -> None:
-                    view.note(f"{status.state}, {sum(member.connected for member in status.members)} clients connected")
-                    view.add(news)
+                def watch(news: RunNews) -> None:
+                    members = news.status.members
+                    view.note(f"{news.status.state}, {sum(member.connected for member in members)} clients connected")
+                    view.add(news.reports)
+                    log.tell(news.status.run_id, news.reports, news.events)
 
                 def listening(coordinator: str) -> None:
                     if dashboard:
@@ -256,7 +267,7 @@ def _run(job: Job, folder: Path, as_json: bool, *, dashboard: bool) -> None:
                     group, splits, folder, address, revision, view.note, watch, listening
                 )
         with open_ptm(address=address, revision=revision, send_labels=may) as ptm:
-            _finish(splits, ptm, result, reports, warnings, folder, started, as_json)
+            _finish(splits, ptm, result, reports, warnings, folder, started, as_json, log)
     if dashboard and not as_json:
         out.print(f"  fedbbpt dashboard {folder}", highlight=False)
 
@@ -293,6 +304,7 @@ def _finish(
     folder: Path,
     started: float,
     as_json: bool,
+    log: RunLog,
 ) -> None:
     """Measures the result on the test examples, writes the folder and shows the summary."""
     seconds = time.monotonic() - started
@@ -300,6 +312,7 @@ def _finish(
     with progress("measuring on the test examples", total, "queries") as advance:
         finished = finish_run(splits, ptm, result, reports, seconds, advance, warnings)
     finished.write(folder)
+    log.end(finished.summary())
     if as_json:
         show(finished.summary(), as_json=True)
         return

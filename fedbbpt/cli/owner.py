@@ -23,6 +23,7 @@ from fedbbpt.federation.task_completion import with_preset
 from fedbbpt.host.progress import progress
 from fedbbpt.job.config import read_job
 from fedbbpt.types import OWNER, Examples, LabelledExamples
+from fedbbpt.wire import tracing
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def owner_join(
     Example: fedbbpt owner join --coordinator hub.example.org:7000 --model gpt2-xl --data shard.jsonl --tls-ca ca.pem
     """
     logs.start()
+    tracing.start("owner")
     watched = Reloading(access.files())
     keepsake, table = Keepsake(state), read_table(data, names.columns())
     with access.connect() as channel:

@@ -28,6 +28,7 @@ from fedbbpt.ptm.tenants.registry import Tenants
 from fedbbpt.ptm.tenants.tenant import ANYONE
 from fedbbpt.ptm.tenants.tenants_file import read_tenants
 from fedbbpt.types import PrecisionChoice, Runtime
+from fedbbpt.wire import tracing
 from fedbbpt.wire.addresses import parse_address
 
 
@@ -128,6 +129,7 @@ def ptm_serve(
     Example: fedbbpt ptm serve --model all-MiniLM-L6-v2 --port 7001
     """
     logs.start()
+    tracing.start("ptm")
     watched = Reloading([*listening.files(), provider.tenants, provider.tls_crl])
     tenants = _tenants(provider, listening)
     if model.engine is Compute.RAY:

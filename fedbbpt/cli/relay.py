@@ -18,6 +18,7 @@ from fedbbpt.federation.relay.relay import Relay
 from fedbbpt.identity.names import check_name
 from fedbbpt.server.remote import RemoteRun
 from fedbbpt.server.service import serve
+from fedbbpt.wire import tracing
 from fedbbpt.wire.renewed_channel import RenewedChannel
 
 
@@ -46,6 +47,7 @@ def relay_serve(
     Example: fedbbpt relay serve --coordinator hub.example.org:7000 --name north --min-clients 4 --port 7000
     """
     logs.start()
+    tracing.start("relay")
     if name:
         check_name(name, "--name")
     folder = state or Path(".fedbbpt") / (name or "relay")

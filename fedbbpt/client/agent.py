@@ -20,6 +20,7 @@ from fedbbpt.interfaces import ClientHalf, Codec, Link
 from fedbbpt.methods import readout_rounds
 from fedbbpt.secure import fixed_point
 from fedbbpt.types import FINALISTS, Arrays, Measurement, Phase, Receipt, Sampling, Task, TaskId, Truncation, Update
+from fedbbpt.wire.tracing import span
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,15 @@ class Agent:
         """
         counted = 0
         for task in link.tasks():
-            receipt = link.submit(task.id, self._answer_patiently(task, link, wait))
+            own: dict[str, str | int] = {
+                "client": task.id.client_id,
+                "round": task.id.round,
+                "phase": task.id.phase.value,
+            }
+            with span("task", task.traceparent, **own):
+                update = self._answer_patiently(task, link, wait)
+                with span("submit"):
+                    receipt = link.submit(task.id, update)
             log.info("round %d: %s", task.id.round, receipt.value)
             counted += receipt is Receipt.COUNTED
         return counted

@@ -19,8 +19,8 @@ from fedbbpt.federation.run_folder import AUXILIARY, JOB, STORE
 from fedbbpt.federation.splits import Splits
 from fedbbpt.job.config import Job
 from fedbbpt.job.job_file import job_text
-from fedbbpt.server.remote import RemoteRun
-from fedbbpt.types import OWNER, Report, Result, RunStatus
+from fedbbpt.server.remote import RemoteRun, RunNews
+from fedbbpt.types import OWNER, Report, Result
 from fedbbpt.wire.channel import connect
 
 PTM_START_SECONDS = 600.0
@@ -32,9 +32,9 @@ POLL_SECONDS = 0.2
 
 Note: TypeAlias = Callable[[str], None]
 """Receives a line about a step of the launcher."""
-Watch: TypeAlias = Callable[[RunStatus, tuple[Report, ...]], None]
-"""Receives the status of the run, and the reports of the rounds that closed since the last call."""
-Event: TypeAlias = tuple[RunStatus, tuple[Report, ...]] | FedbbptError
+Watch: TypeAlias = Callable[[RunNews], None]
+"""Receives the status of the run, the rounds that closed since the last call, and what else happened."""
+Event: TypeAlias = RunNews | FedbbptError
 
 
 def start_ptm(group: ProcessGroup, job: Job, out: Path, note: Note) -> str:
@@ -88,7 +88,7 @@ def run_federation(
     job = splits.job
     assemble.check_owner_has_data(job, splits.server)
     (out / "data").mkdir(exist_ok=True)
-    (out / JOB).write_text(job_text(job), encoding="utf-8")
+    (out / JOB).write_text(job_text(job.without_log()), encoding="utf-8")
     shard: list[str] = []
     if len(splits.server):
         shard = ["--data", str(write(out / "data" / "server", splits.server, job.task.labels))]
@@ -159,10 +159,10 @@ def _follow(
                         raise error
                     case FedbbptError() as error:
                         raise error
-                    case status, news:
-                        reports += news
-                        watch(status, news)
-                        if status.state.ended:
+                    case RunNews() as news:
+                        reports += news.reports
+                        watch(news)
+                        if news.status.state.ended:
                             return run.result(), tuple(reports)
 
 
@@ -186,7 +186,7 @@ def _check_processes(group: ProcessGroup, names: Sequence[str], quorum: int, kno
 def _watch(run: RemoteRun, events: Queue[Event]) -> None:
     """Passes on the run's events, in a thread of its own, so that the launcher can look after its processes."""
     try:
-        for event in run.watch():
+        for event in run.watch_events():
             events.put(event)
     except FedbbptError as error:
         events.put(error)

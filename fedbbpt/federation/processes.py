@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import BinaryIO
 
 from fedbbpt.errors import ChildFailed
@@ -28,10 +28,13 @@ class ProcessGroup:
     child ends itself (see `end_with_parent`).
     """
 
-    def __init__(self, logs: Path) -> None:
-        """Creates the folder `logs`, in which each child gets a file NAME.log."""
+    def __init__(self, logs: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Creates the folder `logs`, in which each child gets a file NAME.log.
+
+        Children have the variables of `environment` besides those of this process.
+        """
         logs.mkdir(parents=True, exist_ok=True)
-        self._logs = logs
+        self._logs, self._environment = logs, environment
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._files: list[BinaryIO] = []
 
@@ -48,7 +51,7 @@ class ProcessGroup:
                 stderr=log,
                 # Ctrl-C in a terminal reaches only the parent, which then ends its children in order.
                 start_new_session=True,
-                env={**os.environ, LIFELINE: "1"},
+                env={**os.environ, **self._environment, LIFELINE: "1"},
             )
 
     def ended(self) -> dict[str, int]:

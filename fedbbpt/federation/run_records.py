@@ -21,6 +21,7 @@ from fedbbpt.host.files import atomic_write
 from fedbbpt.host.json_text import json_text
 from fedbbpt.job.config import Job
 from fedbbpt.server.coordinator import Coordinator
+from fedbbpt.sinks.run_log import RunLog
 from fedbbpt.types import OWNER, PrecisionChoice, PtmIdentity, Report, Result
 
 log = logging.getLogger(__name__)
@@ -57,12 +58,16 @@ class RunRecords:
         Args:
             folder: The folder to write to.
             job: The run's job, with its task complete.
+
+        Raises InvalidInput if a tool of the job's `[log]` is not installed.
         """
         self._folder, self._job = folder, job
+        self._log = RunLog(job, folder)
         self._metrics, self._summarised = MetricsFile(folder), False
 
     def follow(self, coordinator: Coordinator) -> None:
         """Writes what has happened since the last call."""
+        self._log.follow(coordinator.settings.run_id, coordinator.reports, coordinator.events.since)
         try:
             self._metrics.write(coordinator.reports)
             if coordinator.state.ended and not self._summarised:
@@ -70,6 +75,10 @@ class RunRecords:
                 self._summarised = True
         except OSError as error:
             log.warning("%s: not written, the run goes on: %s", self._folder, error)
+
+    def close(self) -> None:
+        """Lets the tools take what they have not taken yet, for a few seconds."""
+        self._log.close()
 
     def _write_result(self, coordinator: Coordinator) -> None:
         try:
@@ -81,6 +90,7 @@ class RunRecords:
         card = card_of(self._job, coordinator)
         write_prompt(path, result.z, card)
         summary = _summary(self._job, card, coordinator, result)
+        self._log.end(summary)
         atomic_write(self._folder / SUMMARY, json_text(summary, indent=2) + "\n")
         log.info("the prompt is in %s", path)
 

@@ -70,10 +70,16 @@ def complete_job(job: Job, where: str) -> Job:
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run and its store, which must be closed."""
+    """A run, its store and its records, which must be closed."""
 
     live: LiveRun
     store: SqlStore
+    records: RunRecords
+
+    def close(self) -> None:
+        """Closes the store, and lets the tools of the job's `[log]` take the rest."""
+        self.store.close()
+        self.records.close()
 
 
 def open_run(
@@ -103,7 +109,8 @@ def open_run(
 
     Raises:
         StoreError: The store cannot be opened, or holds another run.
-        InvalidInput: The auxiliary model cannot be read, or the run cannot begin at `start`.
+        InvalidInput: The auxiliary model cannot be read, the run cannot begin at `start`, or a tool of the job's
+            `[log]` is not installed.
         InvalidJob: The clip norm does not suit noise in shares.
     """
     # Random, so that a client never mistakes what it kept from an earlier run of the same job for this one's.
@@ -121,6 +128,7 @@ def open_run(
         timed = TimedStore(store)
         first = None if start is None else starting_prompt(start, job)
         coordinator = assemble.coordinator(job, settings, timed, traffic.read, first, of_run(audit, settings.run_id))
+        records = RunRecords(folder, job)
     except BaseException:
         store.close()
         raise
@@ -132,10 +140,10 @@ def open_run(
         backups=BackupFolder(folder / BACKUPS),
         tokens=parse_tokens(request.tokens, "tokens"),
         card=lambda: card_of(job, coordinator).model_dump_json(),
-        follow=partial(RunRecords(folder, job).follow, coordinator),
+        follow=partial(records.follow, coordinator),
         writes=timed.writes,
     )
-    return OpenRun(live, store)
+    return OpenRun(live, store, records)
 
 
 class RunFolders:
@@ -216,12 +224,12 @@ class RunFolders:
         self._write_request(self._read_request(run.name), total)
         (self._folder / run.name / SUMMARY).unlink(missing_ok=True)
         opened.store.commit(replace(snapshot, stopped_after=None))
-        opened.store.close()
+        opened.close()
         return self._reopen(run.name)
 
     def delete(self, run: LiveRun) -> None:
         """Deletes the files of an ended run. Raises StoreError."""
-        self._open.pop(run.name).store.close()
+        self._open.pop(run.name).close()
         path = self._folder / run.name
         try:
             (path / REQUEST).unlink()  # first, so that a crash leaves no half of a run
@@ -232,7 +240,7 @@ class RunFolders:
     def close(self) -> None:
         """Closes all stores."""
         for opened in self._open.values():
-            opened.store.close()
+            opened.close()
         self._lock.close()
 
     def _reopen(self, name: str) -> LiveRun:
@@ -295,6 +303,13 @@ def _checked(new: NewRun) -> tuple[Job, NewRun]:
     if job.definition().white_box:
         what, fix = f"{job.method.name} needs an auxiliary model", "a coordinator of its own, with --auxiliary"
         raise InvalidJob(what, where="method.name", fix=fix)
+    if job.log.anywhere:
+        # Whoever may submit a run may not thereby write files or open connections at the coordinator.
+        what, fix = (
+            "a submitted run is shown in no tool",
+            "an empty [log]; the coordinator's operator has --metrics-port",
+        )
+        raise InvalidJob(what, where="log", fix=fix)
     if new.ptm_address:
         parse_address(new.ptm_address, "ptm_address")
     if len(new.tokens) > MAX_RUN_TOKENS:

@@ -29,7 +29,7 @@ from fedbbpt.methods.replay import Told
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.memory_store import MemoryStore
 from fedbbpt.server.round_store import RoundStore
-from fedbbpt.types import Report, Result, RunState, RunStatus, Snapshot, Task, Update
+from fedbbpt.types import Report, Result, RunEvent, RunState, RunStatus, Snapshot, Task, Update
 
 RUN_ID = "simulation"
 CLIENT_KEY = "simulated"
@@ -159,6 +159,10 @@ class Simulation:
     def _arrival(self, task: Task) -> int:
         """The place of an answer in the order in which a round's answers arrive."""
         return seeds.derive(self._seed, "arrival", task.id.round, task.id.client_id)
+
+    def events_since(self, number: int) -> tuple[RunEvent, ...]:
+        """Returns what happened after the event of this number."""
+        return self._coordinator.events.since(number)
 
     def reports_since(self, round: int) -> tuple[Report, ...]:
         """Returns the reports of the closed rounds from a round on, with those before an interruption."""

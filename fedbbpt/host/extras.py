@@ -30,7 +30,11 @@ def needs_extra(extra: str, *, where: str, alternative: str = "") -> Iterator[No
 
 def require_package(package: str, extra: str, *, where: str, alternative: str = "") -> None:
     """Raises InvalidInput, as `needs_extra` does, if `package` is not installed. Does not import it."""
-    if find_spec(package) is None:
+    try:
+        found = find_spec(package)
+    except ModuleNotFoundError:  # a package around it is missing
+        found = None
+    if found is None:
         raise _missing(package, extra, where, alternative)
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fedbbpt.errors import InvalidJob
+from fedbbpt.job.log_section import LogSection
 from fedbbpt.job.privacy_checks import check_privacy
 from fedbbpt.job.privacy_section import PrivacySection
 from fedbbpt.job.prompt_sections import PROMPTS, DeepPromptSection, NoPromptSection
@@ -71,6 +72,7 @@ class Job(Section):
     cohort: CohortSection = CohortSection()
     codec: CodecSection = CodecSection()
     privacy: PrivacySection = PrivacySection()
+    log: LogSection = LogSection()
     _own_methods: tuple[AnyMethod, ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: Any, /) -> None:
@@ -147,6 +149,10 @@ class Job(Section):
         room = max(len(view.encode()) // BYTES_PER_TOKEN + 2 for view in task.views) if any(task.views) else 0
         return ReadoutSpace(prompt, task.views, room, len(task.labels), len(task.labels) + len(self.columns()))
 
+    def without_log(self) -> "Job":
+        """Returns the job of a process that shows the run in no tool, since another process does."""
+        return self.model_copy(update={"log": LogSection()})
+
     def prompt_tokens(self) -> int:
         """Returns the number of tokens that texts leave free for a prompt and the views, whatever the columns are.
 
@@ -185,7 +191,7 @@ class Job(Section):
 
         A store that was created with another digest belongs to another run.
         """
-        parts = self.model_dump_json(exclude={"ptm": {"address", "threads", "send_labels"}})
+        parts = self.model_dump_json(exclude={"ptm": {"address", "threads", "send_labels"}, "log": True})
         return hashlib.sha256(f"{parts}\n{ptm_revision}".encode()).hexdigest()
 
 

@@ -25,6 +25,7 @@ _SECTIONS = {
     "cohort": "The clients that take part in a round, and how long it waits for them.",
     "codec": "How arrays are encoded on their way.",
     "privacy": "How much the run may reveal about one client, or about one example.",
+    "log": "The tools that the run is shown in, besides its own files. See docs/guides/logging.md.",
 }
 
 
@@ -57,6 +58,7 @@ def tables_of(job: Job) -> list[tuple[str, BaseModel]]:
         ("cohort", job.cohort),
         ("codec", job.codec),
         ("privacy", job.privacy),
+        ("log", job.log),
     ]
 
 

@@ -48,6 +48,7 @@ from fedbbpt.types import (
 from fedbbpt.wire.messages import card_messages, ptm_messages, usage_messages
 from fedbbpt.wire.patience import Patience
 from fedbbpt.wire.peers import line_of
+from fedbbpt.wire.tracing import metadata, span
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,11 @@ class RemotePtm:
         self._revision = self._card.revision
 
     def _call(self, method: Callable[..., M], request: Message) -> M:
-        return self._patience.call(lambda: method(request, timeout=self._call_seconds))
+        return self._patience.call(lambda: self._attempt(method, request))
+
+    def _attempt(self, method: Callable[..., M], request: Message) -> M:
+        with span("ask the PTM", rpc=type(request).__name__.removesuffix("Request")):
+            return method(request, timeout=self._call_seconds, metadata=metadata())
 
     def describe(self) -> ModelCard:
         card = card_messages.model_card(self._call(self._stub.Describe, pb.DescribeRequest()))

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ from fedbbpt.server.hosted_run import HostedRun, Submission
 from fedbbpt.server.timed_store import Durations
 from fedbbpt.types import Arrays, Hello, Receipt, RunSettings, Task
 from fedbbpt.wire.messages.coordinator_messages import Replayed, SharedTask
+from fedbbpt.wire.tracing import RoundSpan, recording
 from fedbbpt.wire.traffic import TrafficMeter
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class LiveRun:
         self._awaiting_tasks: dict[Callable[[], None], None] = {}
         self._broadcast: Arrays = {}
         self._tasks: dict[bytes | None, SharedTask] = {}
+        self._span = RoundSpan(coordinator.settings.run_id)
         self._time: asyncio.Task[None] | None = None
         self._following: asyncio.TimerHandle | None = None
         self._drawn = -1
@@ -107,6 +110,7 @@ class LiveRun:
                 else:
                     self._follow_soon()
                 if ended:
+                    self._span.end()
                     self.ended.set()
                     self._sooner.set()
             due = self.coordinator.next_deadline()
@@ -159,7 +163,7 @@ class LiveRun:
     def _submit_all(self, submissions: Sequence[Submission]) -> Sequence[Receipt | Exception]:
         answers: Sequence[Receipt | Exception]
         try:
-            with self.notifying() as coordinator:
+            with self._span.inside("count", updates=len(submissions)), self.notifying() as coordinator:
                 answers = coordinator.submit_all(submissions, self.now())
         except Exception as error:
             answers = [error] * len(submissions)
@@ -190,7 +194,8 @@ class LiveRun:
         elif held not in (None, told.after) and held not in told.steps:
             held = b""
         if held not in self._tasks:
-            self._tasks[held] = shared_task(task, told, held)
+            traced = replace(task, traceparent=self._span.traceparent(task.id.round)) if recording() else task
+            self._tasks[held] = shared_task(traced, told, held)
         return self._tasks[held].messages(own)
 
     def start(self) -> None:

@@ -54,6 +54,8 @@ class Task:
     """The arrays that the method broadcasts."""
     deadline_seconds: float
     """The time until the round may close without this client."""
+    traceparent: str = ""
+    """The round's place in its trace; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)

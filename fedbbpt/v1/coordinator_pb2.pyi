@@ -1135,8 +1135,13 @@ class TaskHeader(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     ARRAYS_FIELD_NUMBER: _builtins.int
     REPLAY_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     """The same for all clients of a round."""
+    traceparent: _builtins.str
+    """The round's place in its trace, a W3C traceparent of 55 characters; empty if the coordinator records no traces. A
+    client that records spans begins its own inside it; others ignore it.
+    """
     @_builtins.property
     def id(self) -> Global___TaskId: ...
     @_builtins.property
@@ -1161,10 +1166,11 @@ class TaskHeader(_message.Message):
         deadline: _duration_pb2.Duration | None = ...,
         arrays: _tensor_pb2.TensorBundle | None = ...,
         replay: Global___Replay | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "deadline", b"deadline", "id", b"id", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "deadline", b"deadline", "id", b"id", "replay", b"replay", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrays", b"arrays", "deadline", b"deadline", "id", b"id", "replay", b"replay", "seed", b"seed", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

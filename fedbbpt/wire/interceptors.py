@@ -7,6 +7,7 @@ be told from a bug.
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,6 +24,7 @@ from fedbbpt.wire.request_limits import parsed
 from fedbbpt.wire.status import logged, to_status
 from fedbbpt.wire.strangers import STRANGER_LIMITS, StrangerLimits, Strangers
 from fedbbpt.wire.tokens import shown_token
+from fedbbpt.wire.tracing import received, recording, span
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +239,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except Exception as error:
                 await _abort(context, error)
 
-        return _with_behaviour(handler, stream if inspect.isasyncgenfunction(behaviour) else call)
+        async def traced(request: Any, context: Context) -> Any:
+            # A call without a trace around it would only be noise.
+            parent = received(context.invocation_metadata())
+            with span(method.rpartition("/")[2], parent) if parent else nullcontext():
+                return await call(request, context)
+
+        if inspect.isasyncgenfunction(behaviour):
+            return _with_behaviour(handler, stream)
+        return _with_behaviour(handler, traced if recording() else call)
 
     def _begin_call(self, counted: bool) -> None:
         if counted and self._open >= self._limit:

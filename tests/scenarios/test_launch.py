@@ -33,7 +33,7 @@ def test_a_store_of_another_job_ends_the_run_with_the_reason(splits: Splits, tmp
     prepare_folder(tmp_path)
     (tmp_path / "run.db").write_bytes(b"this is not a database at all" * 100)
     with ProcessGroup(tmp_path / "logs") as group, pytest.raises(FedbbptError, match="StoreMismatch"):
-        run_federation(group, splits, tmp_path, "127.0.0.1:1", "", lambda note: None, lambda status, news: None)
+        run_federation(group, splits, tmp_path, "127.0.0.1:1", "", lambda note: None, lambda news: None)
 
 
 def test_a_run_whose_clients_cannot_reach_a_quorum_ends_with_the_reason(splits: Splits, tmp_path: Path) -> None:
@@ -43,5 +43,5 @@ def test_a_run_whose_clients_cannot_reach_a_quorum_ends_with_the_reason(splits: 
     with ProcessGroup(tmp_path / "logs") as group:
         ptm = start_ptm(group, splits.job, tmp_path, notes.append)
         with pytest.raises(ChildFailed, match="RevisionChanged"):
-            run_federation(group, splits, tmp_path, ptm, "another", notes.append, lambda status, news: None)
+            run_federation(group, splits, tmp_path, ptm, "another", notes.append, lambda news: None)
     assert any(note.startswith("ended with an error: client-000") for note in notes)

@@ -310,6 +310,7 @@ class SharedTask:
             deadline=duration(task.deadline_seconds),
             arrays=announced,
             replay=pb.Replay(**asdict(replay)) if replay else None,
+            traceparent=task.traceparent,
         )
         self._id = _task_id_message(replace(task.id, client_id="")).SerializeToString()
         self._header = header.SerializeToString()
@@ -343,7 +344,7 @@ def receipt_part(receipt: Receipt) -> bytes:
 
 def task(header: pb.TaskHeader, arrays: Arrays) -> Task:
     """Reads a task, whose arrays have been read."""
-    return Task(task_id(header.id), header.seed, arrays, seconds_of(header.deadline))
+    return Task(task_id(header.id), header.seed, arrays, seconds_of(header.deadline), header.traceparent)
 
 
 def update_header(

@@ -272,3 +272,10 @@ def test_a_prompt_of_another_space_is_refused(hub: Hub, new: NewRun, splits: Spl
     with pytest.raises(InvalidInput, match="a prompt in another space"):
         hub.runs.submit(replace(new, job=job_text(Job.model_validate(sections)), start=start))
     assert hub.names == []
+
+
+def test_a_submitted_run_is_shown_in_no_tool(hub: Hub, new: NewRun) -> None:
+    text = new.job.replace('otlp = ""', 'otlp = "http://127.0.0.1:1"')
+    with pytest.raises(InvalidJob, match="log: a submitted run is shown in no tool; an empty"):
+        hub.folders.submit(replace(new, job=text))
+    assert hub.names == []
