@@ -57,6 +57,8 @@ def test_a_client_from_protos_passes_all_of_core_and_what_it_implements() -> Non
 def test_our_client_passes() -> None:
     names = ["core/receipt-is-lost", "core/coordinator-restarts-while-working", "core/client-restarts-before-a-receipt"]
     names += ["core/examples-are-forgotten", "fed-cma/expansion", "fed-cma/large-update"]
+    names += ["fed-bpt/limit", "fed-bpt/orders-sent", "fed-bbpt/scalars-sent", "fed-bbpt/theta"]
+    names += ["fed-readout/whole", "fed-readout/with-a-prompt", "codecs/bfloat16", "codecs/rotate-int4"]
     assert failed(outcomes(OURS, names)) == {}
 
 

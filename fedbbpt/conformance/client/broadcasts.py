@@ -62,6 +62,11 @@ def arrays(run: pb.JoinResponse, round: int, asked: Round) -> dict[str, npt.NDAr
     if run.method.WhichOneof("method") == "fed_bpt":
         limit = {"limit": np.array([2.0], np.float32)} if asked.limit else {}
         return {"mean": mean, "sigma": _spread(round, "sigma", (1,), 0.25, 1), **limit}
+    if run.method.WhichOneof("method") == "fed_bbpt":
+        bbpt = run.method.fed_bbpt
+        size = bbpt.hidden * (bbpt.code + 1) + n * (bbpt.hidden + 1)
+        theta = {"theta": _spread(round, "theta", (size,), -1, 1)}
+        return theta | ({"round": np.array([round], np.int32)} if bbpt.scalars_sent else {})
     if run.method.WhichOneof("method") == "fed_readout":
         task = run.task
         views = len(task.views) + asked.prompted

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.conformance.client import numbers
+from fedbbpt.conformance.client import codecs, numbers
 from fedbbpt.conformance.client.methods import ANSWERS
 from fedbbpt.conformance.client.methods.answer import Answer, Asked
 from fedbbpt.conformance.client.updates import Form, Sent
@@ -57,7 +57,7 @@ class Judge:
             raise Broken(f"the weight is {found!r}; expected {wanted if wanted is not None else 'a number above 0'!r}")
 
     def _check_measurements(self, asked: Asked, header: pb.UpdateHeader) -> None:
-        mean = asked.arrays["mean"]
+        mean = asked.point
         every = asked.run.sampling.dev_every
         fits = "readouts" in asked.arrays
         if not fits and asked.task.id.phase == pb.PHASE_UPDATE and every and asked.task.id.round % every:
@@ -108,7 +108,9 @@ def _check_measurement(
 def check_arrays(asked: Asked, sent: Sent, answer: Answer) -> None:
     """Raises Broken if the arrays of an update are not those of the right answer."""
     unit = numbers.unit(answer.weight)
-    forms: dict[str, Form] = {name: ("<f4", array.shape) for name, array in answer.arrays.items()}
+    codec = [*asked.run.codec]
+    forms: dict[str, Form] = {name: codecs.form(codec, array.shape) for name, array in answer.arrays.items()}
+    forms |= {name: codecs.form(codec, shape) for name, shape in answer.free.items()}
     forms |= {name: ("|u1", array.shape) for name, array in answer.indices.items()}
     found: dict[str, npt.NDArray[Any]] = sent.arrays(forms)
     for name, indices in answer.indices.items():
@@ -119,4 +121,4 @@ def check_arrays(asked: Asked, sent: Sent, answer: Answer) -> None:
         if start is not None and start.shape == wanted.shape:
             wanted = wanted - start.astype(np.float64)
         noise = answer.noise.get(name, numbers.NOISE)
-        numbers.require_float32(name, found[name], wanted * answer.weight / unit, noise)
+        codecs.require(codec, name, found[name], wanted * answer.weight / unit, noise)

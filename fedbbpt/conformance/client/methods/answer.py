@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.conformance.client import numbers
+from fedbbpt.conformance.client import draws, numbers
 from fedbbpt.conformance.client.black_box import BlackBox
 from fedbbpt.conformance.client.material import TRAIN
 from fedbbpt.conformance.client.numbers import Vector
@@ -28,6 +28,8 @@ class Answer:
     """The relative difference that is allowed in an array, if it is more than `numbers.NOISE`."""
     indices: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
     """Arrays that are sent as they are."""
+    free: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shapes of arrays whose numbers depend on the client's own draws."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,24 @@ class Asked:
     def offsets(self) -> int:
         """The number of entries of z that are offsets."""
         return self.run.task.latent.offsets
+
+    @property
+    def point(self) -> npt.NDArray[np.float32]:
+        """The broadcast prompt z `[n]`."""
+        if "theta" in self.arrays:
+            return self.generated(self.arrays["theta"].astype(np.float64))
+        mean: npt.NDArray[np.float32] = self.arrays["mean"]
+        return mean
+
+    def generated(self, theta: Vector) -> npt.NDArray[np.float32]:
+        """Returns the z of a generator's weights: z = W2 tanh(W1 e + b1) + b2."""
+        settings = self.run.method.fed_bbpt
+        code, hidden = settings.code, settings.hidden
+        e = draws.normals(draws.derive(settings.generator_seed, "generator", "code"), (code,))
+        sizes = [hidden * code, hidden, self.run.task.latent.dim * hidden]
+        w1, b1, w2, b2 = np.split(theta, np.cumsum(sizes))
+        z = w2.reshape(-1, hidden) @ np.tanh(w1.reshape(hidden, code) @ e + b1) + b2
+        return np.asarray(z.astype(np.float32))
 
     @property
     def fixed_columns(self) -> int:
@@ -124,7 +144,7 @@ class Asked:
         return sorted(self.box.asked[prompt], key=list(self.labels).index)
 
     def _asked_for(self) -> str:
-        known = {array[: len(array) - self.offsets].tobytes() for name, array in self.arrays.items() if array.ndim == 1}
+        known = {self.prompt(self.point)}
         others = [each for each in self.box.order if each not in known]
         return _short(np.frombuffer(others[0], np.float32)) if others else "nothing but the broadcast prompt"
 
