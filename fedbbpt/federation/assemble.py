@@ -32,8 +32,9 @@ from fedbbpt.prompts import space_of
 from fedbbpt.prompts.checks import check_space
 from fedbbpt.server.audit import Audit, no_audit
 from fedbbpt.server.cohort import CohortRules
-from fedbbpt.server.coordinator import Coordinator, Traffic, numbers
+from fedbbpt.server.coordinator import Coordinator, Traffic
 from fedbbpt.server.private_rounds import PrivateRounds
+from fedbbpt.server.reading import numbers
 from fedbbpt.server.robust.defence import RULES, Defence
 from fedbbpt.types import Arrays, Auxiliary, Hello, LabelledExamples, PrivacyBudget, RunSettings
 

@@ -6,11 +6,10 @@ StoreError leaves everything as it was and the same call works again later, and 
 the same round. Not thread-safe: one caller at a time.
 
 Above 300 lines, because clients, rounds and the operator meet here. The rules that each follows are in files of their
-own: `round`, `cohort`, `checks`, `aggregate`.
+own: `round`, `cohort`, `reading`, `absences`, `aggregate`.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -42,24 +41,24 @@ from fedbbpt.host.audit import record_refusal
 from fedbbpt.host.printable import printable
 from fedbbpt.interfaces import Codec, Replay, ServerHalf, Store
 from fedbbpt.limits import MAX_CLIENT_ID_CHARACTERS, MAX_LATE, MAX_STATUS_CHARACTERS
-from fedbbpt.methods import readout_rounds
 from fedbbpt.methods.replay import Told, learnt, opened
 from fedbbpt.methods.stale_updates import check_moves_updates
 from fedbbpt.methods.starting import started
 from fedbbpt.methods.update_rules import UpdateRules
 from fedbbpt.secure import fixed_point
 from fedbbpt.secure.messages import FromClient, Keys, Masked, Waiting
+from fedbbpt.server.absences import Absences
 from fedbbpt.server.aggregate import aggregate, apply_owner_update
 from fedbbpt.server.answers import Answers
 from fedbbpt.server.audit import Audit, no_audit
 from fedbbpt.server.cached_store import CachedStore
-from fedbbpt.server.checks import check_hello, check_name, decode_update, keeps_ranges, updates_add
-from fedbbpt.server.claims import check_claims, known
+from fedbbpt.server.checks import check_hello, check_name, updates_add
 from fedbbpt.server.cohort import CohortRules, Eligible
 from fedbbpt.server.events import RunEvents, names
 from fedbbpt.server.finalists import prompt_entries
 from fedbbpt.server.hosted_run import Submission
 from fedbbpt.server.private_rounds import PrivateRounds
+from fedbbpt.server.reading import Asked, Reader, numbers
 from fedbbpt.server.robust.defence import Defence
 from fedbbpt.server.round import (
     ClientsExcused,
@@ -76,7 +75,7 @@ from fedbbpt.server.round import (
     with_received,
 )
 from fedbbpt.server.sessions import SessionTable
-from fedbbpt.server.staleness import Begun, counted_late, measured
+from fedbbpt.server.staleness import Begun, measured
 from fedbbpt.types import (
     FINALISTS,
     OWNER,
@@ -87,7 +86,6 @@ from fedbbpt.types import (
     Measurement,
     Member,
     MemberStatus,
-    Orders,
     Phase,
     PrivacySpent,
     PtmIdentity,
@@ -171,7 +169,7 @@ class Coordinator:
         """Grows with every change of a client's `task_for`, except the change that the client's own update makes."""
         added = "can" if updates_add(method, codec) else "cannot"
         log.info("%s with codec %s: updates %s be summed before they are decoded", method_name, codec.name, added)
-        self._method_name, self._method, self._codec, self._seed = method_name, method, codec, seed
+        self._method_name, self._method, self._seed = method_name, method, seed
         self._cohort, self._traffic, self._traffic_before = cohort, traffic, (0, 0)
         self._store, self._sessions = CachedStore(store), SessionTable()
         self._replay, self._start, self._privacy, self._rules = replay, start, privacy, rules
@@ -182,14 +180,8 @@ class Coordinator:
         self.told: Told | None = None
         """The open round's broadcast for clients that replay; None if all clients get it whole."""
         self._retry_at: float | None = None
-        self._trouble: dict[str, tuple[str, float]] = {}
-        """What keeps clients from their tasks, and since when, in seconds since 1970."""
-        self._silent: dict[str, float] = {}
-        """Clients that missed a round and have not answered since, with the time to ask them again."""
+        self._absences = Absences()
         self._ptms: dict[str, PtmIdentity] = {}
-        self._relays: set[str] = set()
-        self._dev_examples: dict[str, int] = {}
-        """The number of dev examples that each client has measured since it joined."""
         self._at_work: dict[str, int] = {}
         """The round of the last task of each client whose stream has brought it one, in an asynchronous run."""
         self._begun: dict[int, Begun] = {}
@@ -211,6 +203,9 @@ class Coordinator:
                 "differential privacy: %s; dev examples and the choice of the best round are not covered",
                 privacy.spent(account),
             )
+        self._reader = Reader(
+            method, codec, self.settings, lambda name: self._store.members[name], rules=rules, privacy=privacy
+        )
         self._round: Round
         self._state: Any
         """The method's state before the open round."""
@@ -218,10 +213,6 @@ class Coordinator:
         """The members that the open round may ask."""
         self._decoded: Answers[Key]
         """The decoded updates of the open round; the store holds the same ones, encoded."""
-        self._measured: dict[Key, Measurement]
-        """The measurements of these updates."""
-        self._forms: Forms | None
-        """The encoded arrays of an update of the open round; None until they are asked for."""
         self._opened: float | None
         self._begin(self._store.updates(self._answerable(snapshot)) if snapshot else {})
 
@@ -302,8 +293,7 @@ class Coordinator:
 
     def _introduced(self, hello: Hello) -> None:
         """Remembers what a client that has joined says of itself. It may have other dev examples than before."""
-        self._dev_examples.pop(hello.client_id, None)
-        (self._relays.add if hello.relay else self._relays.discard)(hello.client_id)
+        self._reader.introduced(hello)
         self._answers(hello.client_id)
 
     def client_of(self, session: str) -> str:
@@ -355,16 +345,7 @@ class Coordinator:
     @property
     def forms(self) -> Forms:
         """The types and the shapes of the encoded arrays of an update of the open round."""
-        if self._round.closed or self._round.phase is Phase.EVALUATE:
-            return {}
-        if self._forms is None:  # it is asked for at each update
-            self._forms = self._forms_of(self._method.expected(self._state))
-        return self._forms
-
-    def _forms_of(self, expected: Mapping[str, tuple[int, ...] | Orders]) -> Forms:
-        orders = {name: form for name, form in expected.items() if isinstance(form, Orders)}
-        indices = {name: (np.dtype(np.uint8), (form.rows, form.places)) for name, form in orders.items()}
-        return {**self._codec.forms(_shapes(expected)), **indices}
+        return {} if self._round.closed else self._reader.forms
 
     def submit(self, session: str, task_id: TaskId, update: Update, now: float) -> Receipt:
         """Takes a client's update, encoded as it came. A receipt COUNTED survives a crash of this process.
@@ -392,7 +373,7 @@ class Coordinator:
                 receipt = receipt_for(self._round, UpdateSubmitted(client_id, task_id.round, counted), decoded)
                 if receipt is Receipt.COUNTED:
                     key = client_id, task_id.round
-                    decoded[key] = self._decode(key, submission.update, checked=task_id)
+                    decoded[key] = self._reader.read(key, submission.update, checked=task_id)
                     stored.append((task_id, submission.update))
                 answers.append(receipt)
             except (InvalidUpdate, InvalidTensor) as error:
@@ -523,14 +504,13 @@ class Coordinator:
         client_id = self._sessions.client(session)
         self.events.heard(client_id)
         if not text:
-            if client_id in self._trouble:
+            if self._absences.in_trouble(client_id):
                 self.events.add(EventKind.RECOVERY, client_id, round=self._round.number)
             self._answers(client_id)
             return
-        if client_id not in self._trouble:
+        if not self._absences.in_trouble(client_id):
             self.events.add(EventKind.TROUBLE, client_id, round=self._round.number, text=printable(text))
-        first = self._trouble.get(client_id, ("", since))[1]
-        self._trouble[client_id] = printable(text[:MAX_STATUS_CHARACTERS]), first
+        self._absences.report(client_id, printable(text[:MAX_STATUS_CHARACTERS]), since)
         log.warning("client %s cannot work: %s", client_id, text[:MAX_STATUS_CHARACTERS])
         self._excuse()
         self.status_version += 1
@@ -552,89 +532,41 @@ class Coordinator:
 
     def _answers(self, client_id: str) -> None:
         """Waits for the client again: it has answered, or joined."""
-        if client_id in self._trouble or client_id in self._silent:
-            self._trouble.pop(client_id, None)
-            self._silent.pop(client_id, None)
+        if self._absences.back(client_id):
             self._excuse()
             self.status_version += 1
 
     def _excuse(self) -> None:
-        self._round, _ = step(self._round, ClientsExcused(self._trouble.keys() | self._silent.keys()))
+        self._round, _ = step(self._round, ClientsExcused(self._absences.excused))
 
     def _ask_again(self, now: float) -> None:
         """Lets clients that lapsed but have a stream take part again, each once in the time that a round may take."""
         number, asked = self._entry_round(), list[Member]()
-        for client_id, at in self._silent.items():
+        for client_id in self._absences.due(now):
             member = self._store.members[client_id]
-            free = client_id not in self._trouble and self._sessions.live(client_id)
-            if at <= now and free and not self._takes_part(member):
+            if self._sessions.live(client_id) and not self._takes_part(member):
                 asked.append(replace(member, since=number, until=None))
         if asked:
             self._store.put_members(asked)
             self._enrol(asked)
 
-    def _layout(self) -> fixed_point.Layout:
-        """Returns the form of the open round's vectors in secure aggregation."""
-        searches = self._round.phase is not Phase.EVALUATE
-        expected = self._method.expected(self._state) if searches and self._state is not None else {}
-        return fixed_point.Layout(_shapes(expected), 0 if searches else len(self._broadcast.get(FINALISTS, ())))
-
     def _summed(self, keys: Sequence[Key]) -> Update:
         """Returns the sum of the open round in secure aggregation: that of masked answers, or that of a simulation."""
         assert self.secure is not None, "secure aggregation"
         if (total := self.secure.total) is not None:
-            return fixed_point.decoded(total.values, self._layout())[0]
+            return fixed_point.decoded(total.values, self._reader.layout)[0]
         number = self._round.number
         counted = self._decoded.counted(keys, lambda: self._store.updates(range(number, number + 1)))
         vectors = [each.arrays[fixed_point.VALUES].view(np.uint64) for each in counted]
-        return fixed_point.decoded(fixed_point.summed(vectors), self._layout())[0]
+        return fixed_point.decoded(fixed_point.summed(vectors), self._reader.layout)[0]
 
     def _refused(self, session: str, error: FedbbptError, now: float) -> None:
         """Lets the round go on without a client whose update is invalid, until it sends another one."""
         client_id = self._sessions.client(session)
         log.warning("round %d: an update of client %s is refused: %s", self._round.number, client_id, error)
         record_refusal(self._audit, client_id, error, reason=_reason(error), round=self._round.number)
-        self._silent[client_id] = now + self._cohort.deadline_seconds
+        self._absences.miss([client_id], now + self._cohort.deadline_seconds)
         self._excuse()
-
-    def _check_claims(self, task_id: TaskId, update: Update, broadcast: Arrays) -> None:
-        """Compares a decoded update with what is known of its client. Raises InvalidUpdate."""
-        client_id = task_id.client_id
-        claimed = known(
-            task_id,
-            self._rules(broadcast),
-            self.settings.sampling,
-            fits=readout_rounds.fits(broadcast),
-            examples=self._store.members[client_id].examples,
-            relay=client_id in self._relays,
-            dev_examples=self._dev_examples.get(client_id),
-        )
-        check_claims(update, claimed, in_ranges=keeps_ranges(self.settings))
-        if claimed.measures:
-            self._dev_examples[client_id] = update.measurement.dev_examples
-
-    def _decode(self, key: Key, update: Update, checked: TaskId | None = None) -> Update:
-        """Returns an update as it counts in the open round. `checked` is its task if it has not been stored yet."""
-        client_id, number = key
-        if self.secure is not None:
-            self._measured[key] = update.measurement
-            return replace(update, client_id=client_id)
-        if number < self._round.number:
-            begun, staleness = self._begun[number], self._round.number - number
-            decoded = decode_update(update, self._codec, self._method.expected(begun.state), begun.broadcast)
-            if checked is not None:
-                self._check_claims(checked, decoded, begun.broadcast)
-            self._measured[key] = update.measurement
-            return counted_late(self._method, replace(decoded, client_id=client_id), begun, self._state, staleness)
-        expected = {} if self._round.phase is Phase.EVALUATE else self._method.expected(self._state)
-        finalists = len(self._broadcast.get(FINALISTS, ())) if self._round.phase is Phase.EVALUATE else 0
-        decoded = decode_update(update, self._codec, expected, self._broadcast, finalists)
-        if checked is not None:
-            self._check_claims(checked, decoded, self._broadcast)
-        self._measured[key] = update.measurement
-        if self._privacy is not None and self._round.phase is Phase.UPDATE:
-            decoded = self._privacy.bounded(decoded)
-        return replace(decoded, client_id=client_id)
 
     def _check_task_id(self, task_id: TaskId, client_id: str) -> None:
         if task_id.run_id != self.settings.run_id:
@@ -807,18 +739,17 @@ class Coordinator:
             staleness=len(self._begun),
             stale=frozenset(key for key in answered if key[1] < number),
         )
-        self._forms = None
         self.told = None
         if self._replay is not None and self._state is not None and FINALISTS not in self._broadcast:
             self.told = opened(self._replay, self._state, self._broadcast, self._task_seed)
-        self._measured = {}
+        self._reader.open(Asked(number, phase, self._state, self._broadcast, self._begun))
         counted = ((key, stored[key]) for key in answered if running)
         summed = self._method.linear and self._defence is None
-        self._decoded = Answers(counted, self._decode, linear=summed)
+        self._decoded = Answers(counted, self._reader.read, linear=summed)
         self._opened = None
         self.events.opened()
         if self.secure is not None:
-            self.secure.open(number if running and snapshot else None, self._layout().length)
+            self.secure.open(number if running and snapshot else None, self._reader.layout.length)
         self.status_version += 1
         self.tasks_version += 1
 
@@ -854,8 +785,7 @@ class Coordinator:
             match effects:
                 case (CloseRound() as close,):
                     self._close(close, now - self._opened)
-                    again = now + self._cohort.deadline_seconds
-                    self._silent |= dict.fromkeys(close.missing, again)
+                    self._absences.miss(close.missing, now + self._cohort.deadline_seconds)
                     self._excuse()
                 case (ExtendRound(missing),):
                     if self.secure is not None and self.secure.time_is_up():
@@ -941,7 +871,7 @@ class Coordinator:
         """Returns the snapshot after a round of an asynchronous run, with the rounds that it leaves open."""
         found: dict[int, list[Measurement]] = {}
         for key in keys:
-            found.setdefault(key[1], []).append(self._measured[key])
+            found.setdefault(key[1], []).append(self._reader.measured[key])
         searches = self._phase(after.round, owner=False) is Phase.UPDATE
         ended = state_of(after, self.settings.rounds).ended
         return measured(
@@ -1019,7 +949,7 @@ class Coordinator:
 
     def _member_status(self, member: Member) -> MemberStatus:
         name = member.client_id
-        trouble, since = self._trouble.get(name, ("", 0.0))
+        trouble, since = self._absences.trouble(name)
         live, submitted = self._sessions.live(name), name in self._round.received
         takes_part, (heard, late) = self._takes_part(member), self.events.times_of(name)
         return MemberStatus(name, live, submitted, member.examples, trouble, since, takes_part, heard, late)
@@ -1053,7 +983,7 @@ class Coordinator:
         """Returns the progress of the run, and the clients that take part, or would if they were not in trouble."""
         snapshot, traffic = self._store.snapshot, self._traffic()
         members = sorted(
-            (m for m in self._store.members.values() if self._takes_part(m) or m.client_id in self._trouble),
+            (m for m in self._store.members.values() if self._takes_part(m) or self._absences.in_trouble(m.client_id)),
             key=lambda member: member.client_id,
         )
         return RunStatus(
@@ -1080,7 +1010,7 @@ class Coordinator:
         """Yields the clients that lapsed because they missed a deadline, the first one first."""
         for client_id in self.events.late:
             member = self._store.members.get(client_id)
-            if member is not None and not self._takes_part(member) and client_id not in self._trouble:
+            if member is not None and not self._takes_part(member) and not self._absences.in_trouble(client_id):
                 yield self._member_status(member)
 
     @property
@@ -1108,16 +1038,6 @@ class Coordinator:
     def finalists(self) -> tuple[Result, ...]:
         """The best prompts so far, best first: one, or several if rounds measure on samples of the dev examples."""
         return self._store.snapshot.finalists if self._store.snapshot else ()
-
-
-def _shapes(expected: Mapping[str, tuple[int, ...] | Orders]) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the arrays of an update that hold numbers, and no orders."""
-    return {name: form for name, form in expected.items() if isinstance(form, tuple)}
-
-
-def numbers(expected: Mapping[str, tuple[int, ...] | Orders]) -> int:
-    """Returns how many numbers the arrays of an update hold."""
-    return sum(map(math.prod, _shapes(expected).values()))
 
 
 def _reason(error: Exception) -> str:
