@@ -28,6 +28,9 @@ from fedbbpt.wire.messages.secure_messages import from_server, secure_request
 from fedbbpt.wire.tensors import bundle
 from fedbbpt.wire.tls import channel_credentials
 
+JOINS = 64
+"""How many clients join at a time."""
+
 
 def take_part(connection: Connection, certificate: Certificate, address: str, job: Job, clients: int) -> None:
     """Runs the clients: tells when they are warm, and at the end their CPU seconds and their rounds since then."""
@@ -41,10 +44,15 @@ def take_part(connection: Connection, certificate: Certificate, address: str, jo
         begun, rounds = 0.0, 0
         channels = [grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS) for _ in range(clients)]
         stubs: list[Any] = [CoordinatorServiceStub(channel) for channel in channels]
-        joined = []
-        for index, stub in enumerate(stubs):
+        gate = asyncio.Semaphore(JOINS)
+
+        async def join(index: int, stub: Any) -> pb.JoinResponse:
             hello = assemble.hello(assemble.client_name(index), "key", 8)
-            joined.append(await stub.Join(coordinator_messages.join_request(hello)))
+            async with gate:
+                told: pb.JoinResponse = await stub.Join(coordinator_messages.join_request(hello))
+                return told
+
+        joined = await asyncio.gather(*(join(index, stub) for index, stub in enumerate(stubs)))
 
         async def say(call: Any, messages: Iterable[FromClient]) -> None:
             for message in messages:
