@@ -96,5 +96,10 @@ def test_units_are_valid_for_systemd(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_alert_rules_are_valid_for_prometheus() -> None:
-    subprocess.run(["promtool", "check", "rules", DEPLOY / "prometheus/alerts.yml"], check=True, capture_output=True)
+def test_alerts_and_panels_are_valid_for_prometheus(tmp_path: Path) -> None:
+    shown = [{"record": f"panel:{index}", "expr": text} for index, text in enumerate(expressions())]
+    panels = tmp_path / "panels.yml"
+    panels.write_text(json.dumps({"groups": [{"name": "panels", "rules": shown}]}))
+    command = ["promtool", "check", "rules", DEPLOY / "prometheus/alerts.yml", panels]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
