@@ -100,6 +100,6 @@ def test_alerts_and_panels_are_valid_for_prometheus(tmp_path: Path) -> None:
     shown = [{"record": f"panel:{index}", "expr": text} for index, text in enumerate(expressions())]
     panels = tmp_path / "panels.yml"
     panels.write_text(json.dumps({"groups": [{"name": "panels", "rules": shown}]}))
-    command = ["promtool", "check", "rules", DEPLOY / "prometheus/alerts.yml", panels]
+    command = ["promtool", "check", "rules", str(DEPLOY / "prometheus/alerts.yml"), str(panels)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -74,6 +74,9 @@ def faults(text: str, inherited: set[str]) -> list[str]:
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_names_have_docstrings_of_whole_sentences(path: Path) -> None:
     inherited = set() if path.name == "interfaces.py" else inherited_methods()
+    if path.parent.name == "sinks" and path.name != "sink.py":
+        tree = ast.parse(path.with_name("sink.py").read_text())  # the contract of all sinks
+        inherited |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert faults(path.read_text(), inherited) == []
 
 
