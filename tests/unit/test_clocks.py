@@ -18,6 +18,7 @@ READS_THE_WALL_CLOCK = {
     "identity/authority.py": "invitations and certificates end at a date",
     "identity/revocation.py": "lists of revoked certificates end at a date",
     "report/page.py": "the date of a page",
+    "sinks/mlflow.py": "the time of a figure, for people",
     "identity/issuing.py": "invitations and certificates end at a date",
 }
 
