@@ -26,6 +26,9 @@ from tests.federation import AdvancingLoop, OverGrpc
 from tests.processes import END_SECONDS
 from tests.tiny_run import CLIENTS, Course, fake_ptm, job, undisturbed
 
+PROFILES = ("core", "fed-cma", "fed-bpt", "fed-readout")
+READ = ("../../protos", "../../fedbbpt/conformance/vectors")
+"""What the builds and the unit tests of the clients read besides their own files."""
 BUILD_SECONDS = 900.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(BUILD_SECONDS)]
 
@@ -81,7 +84,7 @@ def checked(words: Sequence[str], folder: Path, seconds: float = END_SECONDS) ->
 def built(pytestconfig: pytest.Config, sources: Path, build: Callable[[Path], None]) -> Path:
     """Returns a folder in which the sources are built: once for all workers, and until a source changes."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", ".", "../../protos"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", ".", *READ],
         cwd=sources, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     digest = hashlib.sha256(b"".join((sources / name).read_bytes() for name in sorted(listed)))
@@ -109,7 +112,7 @@ def typescript(pytestconfig: pytest.Config) -> list[str]:
         direct = ["env", "-u", "http_proxy", "-u", "https_proxy"]
         checked([*direct, "npm", "ci", "--prefer-offline", "--no-audit", "--no-fund"], folder)
         checked(["env", f"PROTOS={ROOT / 'protos'}", "npm", "run", "build"], folder)
-        checked(["npm", "test"], folder)
+        checked(["env", f"VECTORS={ROOT / 'fedbbpt/conformance/vectors'}", "npm", "test"], folder)
 
     return ["node", str(built(pytestconfig, ROOT / "clients/typescript", build) / "dist/main.js")]
 
@@ -150,10 +153,11 @@ def test_a_mixed_federation_ends_with_the_simulated_prompt(
 
 
 def test_a_client_passes_the_conformance_kit(client: list[str], tmp_path: Path) -> None:
-    kit = [sys.executable, "-m", "fedbbpt", "conformance", "client", "--at-once", "4", "--"]
+    kit = [sys.executable, "-m", "fedbbpt", "conformance", "client", "--at-once", "4"]
+    kit += [word for profile in PROFILES for word in ("--profile", profile)]
     names = ("coordinator", "ptm", "data", "dev", "state")
     options = [word for name in names for word in (f"--{name}", f"{{{name}}}")]
-    checked([*kit, *client, *options, "--name", "{client}"], tmp_path)
+    checked([*kit, "--", *client, *options, "--name", "{client}"], tmp_path)
 
 
 def job_of(data: Path, method: dict[str, Any], **sections: dict[str, Any]) -> Job:
