@@ -21,7 +21,7 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def _texts(file: bytes) -> Iterator[bytes]:
-    assert file.startswith(b":W&B")
+    assert not file or file.startswith(b":W&B")
     at, text = 7, b""
     while at + PART.size <= len(file):
         if BLOCK - at % BLOCK < PART.size:

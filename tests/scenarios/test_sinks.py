@@ -124,7 +124,7 @@ class WandbFiles(Backend):
 
     def _records(self) -> Iterator[Any]:
         newest = max(self._folder.glob("wandb/offline-run-*/*.wandb"))  # their names begin with the time
-        until(lambda: [*records(newest)][-1].HasField("exit"))  # another process writes the file
+        until(lambda: any(record.HasField("exit") for record in records(newest)))  # another process writes the file
         return records(newest)
 
     def curve(self, key: str) -> dict[int, float]:
