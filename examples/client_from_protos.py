@@ -395,7 +395,9 @@ def main(address: str, path: str, client_id: str = "", folder: str = "") -> int:
 
 
 if __name__ == "__main__":
+    if not 3 <= len(sys.argv) <= 5:
+        sys.exit(f"usage: python {sys.argv[0]} HOST:PORT DATA.jsonl [ID FOLDER]")
     try:
         print(f"{main(*sys.argv[1:])} updates were counted")
-    except (grpc.RpcError, ValueError) as problem:
+    except (grpc.RpcError, OSError, ValueError) as problem:
         sys.exit(problem.details() if isinstance(problem, grpc.Call) else str(problem))

@@ -95,6 +95,11 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
+def reason(error: Exception) -> str:
+    """Returns an error's message; of an error of the operating system, without its number and the path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class InvalidInput(FedbbptError):
     """The caller sent or wrote something invalid."""
 

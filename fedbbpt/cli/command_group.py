@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from fedbbpt.cli.tree import TREE, Branch, Node
@@ -64,4 +65,7 @@ def _load(name: str, node: Node) -> Any:
     lone.callback()(lambda: None)  # otherwise a single command would take the place of its group
     lone.command(name)(getattr(import_module(f"fedbbpt.cli.{node.module}"), node.name))
     group: Any = typer.main.get_command(lone)
-    return group.commands[name]
+    command = group.commands[name]
+    for described in (command, *command.params):  # typer reads help as rich's markup, which would swallow "[web]"
+        described.help = described.help and escape(described.help)
+    return command

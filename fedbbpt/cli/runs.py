@@ -13,7 +13,7 @@ from fedbbpt.cli.terminal import options
 from fedbbpt.cli.terminal.bundles import CoordinatorAccess, with_bundles
 from fedbbpt.cli.terminal.console import out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, reason
 from fedbbpt.federation.fetched_result import save_result
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.identity.tokens_file import read_tokens
@@ -88,7 +88,7 @@ def _read(job_file: Path) -> str:
     try:
         return job_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error), where=str(job_file), fix="a job file; `fedbbpt init` writes one") from None
+        raise InvalidInput(reason(error), where=str(job_file), fix="a job file; `fedbbpt init` writes one") from None
 
 
 def _lines(tokens: Path | None) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from fedbbpt.cli.terminal.console import out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model import open_job
 from fedbbpt.cli.terminal.model_options import ModelOptions
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, reason
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.federation.wordings import Tried, WordingComparison, compare_wordings
 from fedbbpt.host.files import atomic_write
@@ -135,7 +135,7 @@ def _read(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(str(error), where=str(path), fix=fix) from None
+        raise InvalidInput(reason(error), where=str(path), fix=fix) from None
     if unknown := sorted(table.keys() - {"templates", "classes"}):
         raise InvalidInput(f"unknown key {unknown[0]!r}", where=str(path), fix=fix)
     templates, sets = table.get("templates", []), table.get("classes", [])
@@ -187,8 +187,8 @@ def _print(found: WordingComparison, jobs_own: TaskSpec) -> None:
         mark = " (the job's)" if one.wording == jobs_own else ""
         table.add_row(*_figures(one), f"{one.wording.template!r}{mark}", ", ".join(one.wording.classes))
     out.print(table)
-    for reason, count in _reasons(found).items():
-        out.print(f"left out {count}, which the model cannot score: {reason}", style="dim", soft_wrap=True)
+    for why, count in _reasons(found).items():
+        out.print(f"left out {count}, which the model cannot score: {why}", style="dim", soft_wrap=True)
     error = 1 / (2 * found.examples**0.5)
     lines = (
         f"{found.queries:,} queries: {found.examples} training examples for each of {len(found.tried)} wordings; the "

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, reason
 from fedbbpt.host.files import atomic_write
 from fedbbpt.identity.names import check_name
 from fedbbpt.identity.roles import Role, role_of
@@ -71,7 +71,7 @@ def read_tokens(path: Path) -> list[Token]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error), where=str(path), fix="a file that `fedbbpt admin token` wrote") from None
+        raise InvalidInput(reason(error), where=str(path), fix="a file that `fedbbpt admin token` wrote") from None
     return parse_tokens(lines, str(path))
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fedbbpt.errors import InvalidJob
+from fedbbpt.errors import InvalidJob, reason
 from fedbbpt.job.log_section import LogSection
 from fedbbpt.job.privacy_checks import check_privacy
 from fedbbpt.job.privacy_section import PrivacySection
@@ -200,7 +200,7 @@ def read_job(path: Path, methods: Sequence[AnyMethod] = ()) -> Job:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidJob(str(error), where=str(path), fix="a TOML file; `fedbbpt init` writes one") from None
+        raise InvalidJob(reason(error), where=str(path), fix="a TOML file; `fedbbpt init` writes one") from None
     return parse_job(text, str(path), methods)
 
 

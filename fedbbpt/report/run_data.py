@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbbpt.errors import FedbbptError, InvalidInput
+from fedbbpt.errors import FedbbptError, InvalidInput, reason
 from fedbbpt.federation.prompt_file import PromptCard, read_prompt
 from fedbbpt.federation.run_folder import ANSWERS, JOB, METRICS, PROMPT, SUMMARY, FinishedRun, answer_rows, digest_of
 from fedbbpt.federation.splits import prepare
@@ -81,7 +81,7 @@ class RunData:
             what = f"{Path(error.filename).name} is missing: the run has not ended, or this is another folder"
             raise InvalidInput(what, where=str(folder), fix=fix) from None
         except (OSError, ValueError, TypeError) as error:
-            raise InvalidInput(f"its files cannot be read: {error}", where=str(folder), fix=fix) from None
+            raise InvalidInput(f"its files cannot be read: {reason(error)}", where=str(folder), fix=fix) from None
         z, card = read_prompt(folder / PROMPT)
         _check(summary, answers, card, folder)
         job, toml = None, ""

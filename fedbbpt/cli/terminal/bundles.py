@@ -90,7 +90,7 @@ class Listening:
     ] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 0
     address_file: Annotated[
-        Path | None, typer.Option(help="The file to write HOST:PORT to once the service listens.", show_default=False)
+        Path | None, typer.Option(help="The file to write the address to once the service listens.", show_default=False)
     ] = None
     tls_cert: Annotated[Path | None, _file("The server's certificate chain (PEM).")] = None
     tls_key: Annotated[Path | None, _file("The server's private key (PEM).")] = None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, reason
 
 SECURITY, DATA, MODEL = "Security", "Columns of the data", "The model, where this command loads it"
 """Headings under which help texts list options."""
@@ -46,7 +46,7 @@ def read_token(path: Path | None) -> str:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error), where=str(path), fix="a text file with the token in its first line") from None
+        raise InvalidInput(reason(error), where=str(path), fix="a text file with the token in its first line") from None
     if not lines:
         raise InvalidInput("the file holds no token", where=str(path), fix="one line")
     return lines[0]

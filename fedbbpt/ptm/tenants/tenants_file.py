@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from fedbbpt.errors import InvalidInput
+from fedbbpt.errors import InvalidInput, reason
 from fedbbpt.ptm.tenants.registry import RegisteredTenant, Tenants
 from fedbbpt.ptm.tenants.tenant import Tenant
 from fedbbpt.toml.problems import first_problem, parse_toml, suggestion
@@ -30,7 +30,7 @@ def read_tenants(path: Path) -> Tenants:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fix = "a TOML file with a [[tenant]] table for each tenant"
-        raise InvalidInput(str(error), where=str(path), fix=fix) from None
+        raise InvalidInput(reason(error), where=str(path), fix=fix) from None
     return Tenants(_parse(parse_toml(text, str(path)), str(path)), str(path))
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fedbbpt.errors import InvalidInput, NotFound
+from fedbbpt.errors import InvalidInput, NotFound, reason
 from fedbbpt.federation.run_folder import JOB, METRICS, SUMMARY
 from fedbbpt.types import Report
 from fedbbpt.web.dashboard.records import Record, best_round, control_records, round_records
@@ -193,4 +193,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error), where=str(path), fix="a file of a run that can be read") from None
+        raise InvalidInput(reason(error), where=str(path), fix="a file of a run that can be read") from None

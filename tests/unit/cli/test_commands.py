@@ -135,7 +135,12 @@ def test_a_finished_run_is_not_overwritten(run: CommandLine) -> None:
 
 Words: TypeAlias = tuple[str, ...]
 REFUSED: dict[str, tuple[Words, int, str]] = {
-    "no job": (("run", "gone.toml"), 3, "gone.toml"),
+    "no job": (("run", "gone.toml"), 3, "InvalidJob: gone.toml: No such file or directory"),
+    "a file in place of a run's folder": (
+        ("report", "job.toml"),
+        3,
+        "job.toml: its files cannot be read: Not a directory",
+    ),
     "a key that is not known": (("run", "bad.toml"), 3, "InvalidJob: bad.toml:2: unknown key 'run.round'"),
     "no data": (("run", "job.toml", "--data", "gone.csv"), 3, "gone.csv: cannot be read"),
     "not a method": (("init", "x.toml", "--method", "fed-avg"), 3, "--method: 'fed-avg' is unknown"),
@@ -174,6 +179,10 @@ def test_commands_with_bad_input_say_why_they_fail(case: str, run: CommandLine) 
     assert (ended.code, ended.out) == (code, "")
     assert message in ended.message
     assert "Traceback" not in ended.err
+
+
+def test_square_brackets_in_help_are_printed_unchanged(run: CommandLine) -> None:
+    assert "pip install 'fedbbpt[web]'" in run("dashboard", "--help").out
 
 
 def test_square_brackets_in_a_message_are_printed_unchanged(run: CommandLine) -> None:
