@@ -69,6 +69,9 @@ TREE: Mapping[str, Node] = {
         "predict",
         "Classify texts or images with a tuned prompt, on a PTM service or on the model loaded into this process.",
     ),
+    "export": Leaf(
+        "export", "export", "Write a tuned prompt in the form of PEFT, vLLM, transformers, plain text or ONNX."
+    ),
     "evaluate": Leaf(
         "evaluate", "evaluate", "Measure a tuned prompt, or a model without a prompt, on labelled examples."
     ),

@@ -65,11 +65,19 @@ class ImageSpace(Unshifted, ImageSpaceSettings):
         if (shape := examples.pixels().shape[1:]) != self.image:
             what = f"pictures of shape {list(self.image)} for images of shape {list(shape)}"
             raise UnsupportedPrompt(what, where="task.prompt.image", fix=f"image = {list(shape)}")
-        weights = (self._initial() + z).astype(np.float32)
-        cut = zip(self._cut(weights), self._layout(), strict=True)
-        parts = [part.reshape(-1, *place.shape) for part, place in cut]
+        parts = self.arrays(z)
         drawn = np.float32(self.strength) * _decode(parts, self._source(parts[0], examples.pixels()))
         return ImagePrompts(np.clip(drawn, -1, 1))  # a larger change of a pixel from 0 to 1 has no more effect
+
+    def arrays(self, z: npt.NDArray[np.floating]) -> list[Floats]:
+        """Returns the decoder's arrays under z `[P, dim]`, each `[P, ...]`.
+
+        The first is the trigger. Each stage except the last has five: the depthwise convolution and its bias, the
+        pointwise one, and scale and shift of the normalisation. The last is the last stage's convolution.
+        """
+        weights = (self._initial() + z).astype(np.float32)
+        cut = zip(self._cut(weights), self._layout(), strict=True)
+        return [part.reshape(-1, *place.shape) for part, place in cut]
 
     def _layout(self) -> list[Weights]:
         """Returns the decoder's arrays: the trigger, five for each stage except the last, and one for the last."""

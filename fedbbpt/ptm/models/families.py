@@ -83,7 +83,7 @@ def load_backend(
             precision, the runtime, the device or the length.
     """
     folder = locate(model)
-    family = family or _family(folder)
+    family = family or family_of(folder)
     if family not in FAMILIES:
         raise InvalidInput(f"unknown family {family!r}", where="family", fix=f"one of {', '.join(FAMILIES)}")
     backend, auto_class = FAMILIES[family]
@@ -127,7 +127,7 @@ def _failures_in_words(model: str, folder: Path, family: str) -> Iterator[None]:
         raise InvalidInput(what, where=model, fix="another model, or another --family") from None
 
 
-def _family(folder: Path) -> str:
+def family_of(folder: Path) -> str:
     """Returns the family of a checkpoint by its architecture.
 
     An encoder-decoder that is named as a plain model (`BartModel`) has a head, which shares the weights of the word

@@ -184,6 +184,16 @@ class Transformer(ABC, Generic[C]):
         places = row.front_index, row.prompt_index, str(row.mask_index), bytes(row.segments)
         return digest(np.array(row.ids, "<i8").tobytes(), *places)
 
+    def prompt_vectors(self, prompts: Prompts) -> npt.NDArray[np.float32]:
+        """Returns the vectors `[P, L, D]` with which continuous prompts of one length join an input.
+
+        Raises:
+            UnsupportedPrompt: The model does not take prompts of this kind.
+        """
+        with torch.inference_mode():
+            found: npt.NDArray[np.float32] = torch.stack([*self._injector.prompt_vectors(prompts).each]).cpu().numpy()
+        return found
+
     def columns(self, task: TaskSpec) -> tuple[tuple[str, ...], ...]:
         return tuple((text,) for text in task.classes)
 
