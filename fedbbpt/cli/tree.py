@@ -72,6 +72,11 @@ TREE: Mapping[str, Node] = {
     "export": Leaf(
         "export", "export", "Write a tuned prompt in the form of PEFT, vLLM, transformers, plain text or ONNX."
     ),
+    "serve-prompt": Leaf(
+        "serve_prompt",
+        "serve_prompt",
+        "Classify texts over HTTP with a tuned prompt, on a PTM service or on the model loaded into this process.",
+    ),
     "evaluate": Leaf(
         "evaluate", "evaluate", "Measure a tuned prompt, or a model without a prompt, on labelled examples."
     ),

@@ -1,0 +1,1 @@
+"""Classification with a tuned prompt over HTTP."""
