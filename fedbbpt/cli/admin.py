@@ -108,7 +108,10 @@ def revoke(name: Name, authority: GivenFolder = None, tokens: GivenTokens = None
         if authority is not None:
             result |= {"certificates": str(Authority(authority).revoke(name))}
         if tokens is not None:
-            result |= {"tokens": str(remove_tokens(tokens, name))}
+            removed = remove_tokens(tokens, name)
+            if authority is None and not removed:
+                raise InvalidInput(f"no member {name!r}", where=tokens, fix="a name that `fedbbpt admin list` shows")
+            result |= {"tokens": str(removed)}
     show(result, json, title="revoked")
 
 

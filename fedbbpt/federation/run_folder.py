@@ -46,8 +46,10 @@ def prepare_folder(folder: Path) -> None:
     """Creates the folder of a run, or accepts that of an unfinished run, which then continues.
 
     Raises:
-        StoreMismatch: The folder holds a finished run, which is never overwritten.
+        StoreMismatch: It is a file; or the folder holds a finished run, which is never overwritten.
     """
+    if folder.exists() and not folder.is_dir():
+        raise StoreMismatch("is a file", where=str(folder), fix="the name of a folder as --out")
     if _finished(folder / SUMMARY):
         raise StoreMismatch("holds a finished run", where=str(folder), fix="another --out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,11 @@ from fedbbpt.server.runs import Runs
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+MANIFESTS = [
+    (path, manifest)
+    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for manifest in yaml.safe_load_all(path.read_text())
+]
 BOARD = json.loads((DEPLOY / "grafana/fedbbpt.json").read_text())
 RULES = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
 SUFFIXES = {"counter": ("_total",), "summary": ("_sum", "_count"), "histogram": ("_bucket", "_sum", "_count")}
@@ -78,6 +83,34 @@ def test_commands_of_the_compose_file_parse_and_its_files_are_mounted() -> None:
         assert {word for word in words if word.startswith(("/certificates/", "/config/"))} <= mounted
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
         parse(words)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [found for _, found in MANIFESTS if found["kind"] in ("Deployment", "StatefulSet")],
+    ids=lambda found: f"{found['metadata']['name']}-{found['kind']}",
+)
+def test_pods_have_commands_that_parse_volumes_that_exist_and_no_root(manifest: dict[str, Any]) -> None:
+    pod = manifest["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    parse(list(container["args"]))
+    claimed = [claim["metadata"] for claim in manifest["spec"].get("volumeClaimTemplates", [])]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in [*pod["volumes"], *claimed]}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"--port={ports['grpc']}" in container["args"]
+    assert container["readinessProbe"]["tcpSocket"]["port"] in ports
+    assert pod["securityContext"]["runAsNonRoot"] and container["securityContext"]["readOnlyRootFilesystem"]
+
+
+@pytest.mark.parametrize(("path", "manifest"), MANIFESTS, ids=lambda found: getattr(found, "name", ""))
+def test_services_and_budgets_select_the_pods_of_their_file(path: Path, manifest: dict[str, Any]) -> None:
+    pods = [
+        found["spec"]["template"]["metadata"]["labels"]
+        for at, found in MANIFESTS
+        if at == path and "template" in found["spec"]
+    ]
+    selector = manifest["spec"]["selector"]
+    assert [selector.get("matchLabels", selector)] == pods
 
 
 def test_the_image_has_no_root_and_takes_the_extras_that_exist() -> None:

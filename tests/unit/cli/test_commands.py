@@ -135,6 +135,8 @@ def test_a_finished_run_is_not_overwritten(run: CommandLine) -> None:
 
 Words: TypeAlias = tuple[str, ...]
 REFUSED: dict[str, tuple[Words, int, str]] = {
+    "a file as --out": (("simulate", "job.toml", "--out", "questions.csv"), 6, "questions.csv: is a file"),
+    "nobody to revoke": (("admin", "revoke", "nobody", "--tokens", "empty"), 3, "no member 'nobody'"),
     "no job": (("run", "gone.toml"), 3, "InvalidJob: gone.toml: No such file or directory"),
     "a file in place of a run's folder": (
         ("report", "job.toml"),
