@@ -35,19 +35,19 @@ def owner_auxiliary(
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Examples to distil on. By default the model writes its own texts.")
     ] = "",
-    to: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path(AUXILIARY),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path(AUXILIARY),
 ) -> None:
     """Distil the small model that clients train from the job's full model.
 
-    Example: fedbbpt owner auxiliary job.toml --data shard.jsonl --to auxiliary.safetensors
+    Example: fedbbpt owner auxiliary job.toml --data shard.jsonl --out auxiliary.safetensors
     """
     log_to_stderr(logging.INFO)
     job = with_preset(read_job(job_file))
     nothing = LabelledExamples(Examples(), np.zeros(0, np.int64))
     shard = read(data, job.task.labels, names.columns()) if data else nothing
     with progress(f"distilling {job.ptm.model}"):
-        assemble.make_auxiliary(job, shard, to)
-    print(f"the auxiliary model is in {to}, {to.stat().st_size} bytes", flush=True)
+        assemble.make_auxiliary(job, shard, out)
+    print(f"the auxiliary model is in {out}, {out.stat().st_size} bytes", flush=True)
 
 
 @with_bundles

@@ -23,9 +23,9 @@ PAGE = "report.html"
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a finished run.")],
-    to: Annotated[
+    out_file: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE", help="The file to write. By default report.html in the folder."),
+        typer.Option("--out", metavar="FILE", help="The file to write. By default report.html in the folder."),
     ] = None,
     no_texts: Annotated[
         bool,
@@ -49,7 +49,7 @@ def report(
     Example: fedbbpt report run --open
     """
     log_to_stderr(logging.WARNING)
-    path = to or folder / PAGE
+    path = out_file or folder / PAGE
     with progress("reading the run"):
         run = RunData.of_folder(folder, texts=not no_texts)
     if words:

@@ -109,7 +109,7 @@ def _make_auxiliary(group: ProcessGroup, out: Path, shard: list[str], note: Note
     path = out / AUXILIARY
     if not path.exists():
         note("making the auxiliary model")
-        group.start("auxiliary", ["owner", "auxiliary", str(out / JOB), *shard, "--to", str(path)])
+        group.start("auxiliary", ["owner", "auxiliary", str(out / JOB), *shard, "--out", str(path)])
         if group.wait("auxiliary"):
             group.require("auxiliary")
     return path

@@ -22,7 +22,7 @@ def test_bench_scale_measures_a_coordinator(
     assert 0 < found["memory_joined"] <= found["memory_peak"] and found["joins_per_second"] > 0
 
 
-@pytest.mark.parametrize("option", [("--size", "6000"), ("--method", "fed-sp")])
+@pytest.mark.parametrize("option", [("--size", "6000"), ("--method", "fed-avg")])
 def test_impossible_choices_are_refused(
     option: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
