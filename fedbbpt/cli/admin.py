@@ -110,7 +110,8 @@ def revoke(name: Name, authority: GivenFolder = None, tokens: GivenTokens = None
         if tokens is not None:
             removed = remove_tokens(tokens, name)
             if authority is None and not removed:
-                raise InvalidInput(f"no member {name!r}", where=str(tokens), fix="a name that `fedbbpt admin list` shows")
+                fix = "a name that `fedbbpt admin list` shows"
+                raise InvalidInput(f"no member {name!r}", where=str(tokens), fix=fix)
             result |= {"tokens": str(removed)}
     show(result, json, title="revoked")
 
