@@ -9,7 +9,8 @@
 #include <sstream>
 #include <thread>
 
-#include "error_details.pb.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 
 namespace {
 

@@ -5,9 +5,9 @@ cd "$(dirname "$0")"
 protos="${PROTOS:-../../protos}"
 rm -rf dist src/generated
 mkdir -p dist/protos src/generated
-cp -r "$protos/fedbbpt" dist/protos/
-cp error_details.proto dist/protos/
+cp -r "$protos/fedbbpt" "$protos/google" dist/protos/
 npx proto-loader-gen-types --grpcLib=@grpc/grpc-js --outDir=src/generated --includeDirs=dist/protos \
     --importFileExtension=.js --targetFileExtension=.ts --longs=String --enums=String --defaults --oneofs \
     --inputTemplate=%sInput --outputTemplate=%s \
-    fedbbpt/v1/coordinator.proto fedbbpt/ptm/v1/ptm.proto error_details.proto
+    fedbbpt/v1/coordinator.proto fedbbpt/ptm/v1/ptm.proto \
+    google/rpc/status.proto google/rpc/error_details.proto

@@ -1,6 +1,7 @@
 #include "refusal.h"
 
-#include "error_details.pb.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 
 grpc::Status to_status(const Refusal& refusal) {
   google::rpc::Status status;

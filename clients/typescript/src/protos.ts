@@ -8,8 +8,14 @@ import { loadSync, type MessageTypeDefinition } from "@grpc/proto-loader";
 import type { ProtoGrpcType as CoordinatorPackage } from "./generated/coordinator.js";
 import type { ProtoGrpcType as ErrorPackage } from "./generated/error_details.js";
 import type { ProtoGrpcType as PtmPackage } from "./generated/ptm.js";
+import type { ProtoGrpcType as StatusPackage } from "./generated/status.js";
 
-const files = ["fedbbpt/v1/coordinator.proto", "fedbbpt/ptm/v1/ptm.proto", "error_details.proto"];
+const files = [
+  "fedbbpt/v1/coordinator.proto",
+  "fedbbpt/ptm/v1/ptm.proto",
+  "google/rpc/status.proto",
+  "google/rpc/error_details.proto",
+];
 const definition = loadSync(files, {
   includeDirs: [fileURLToPath(new URL("./protos", import.meta.url))],
   longs: String,
@@ -27,7 +33,7 @@ export const services = {
 
 /** Messages that are read or written outside of a call. */
 export const messages = {
-  Status: loaded.google.rpc.Status,
+  Status: (loaded as unknown as StatusPackage).google.rpc.Status,
   ErrorInfo: loaded.google.rpc.ErrorInfo,
   RetryInfo: loaded.google.rpc.RetryInfo,
   UpdateHeader: loaded.fedbbpt.v1.UpdateHeader,
