@@ -7,6 +7,8 @@ It passes the profile `core` of `fedbbpt conformance client`. Of fed-cma it impl
 With a FOLDER, a client that was killed continues when it is started again.
 """
 
+import atexit
+import gc
 import hashlib
 import json
 import math
@@ -395,6 +397,8 @@ def main(address: str, path: str, client_id: str = "", folder: str = "") -> int:
 
 
 if __name__ == "__main__":
+    # At its end, Python collects streams that are left. Each takes a lock, which a stopped thread may hold for ever.
+    atexit.register(gc.freeze)
     if not 3 <= len(sys.argv) <= 5:
         sys.exit(f"usage: python {sys.argv[0]} HOST:PORT DATA.jsonl [ID FOLDER]")
     try:

@@ -1,6 +1,8 @@
 """The command line: builds objects, starts them, and nothing else."""
 
+import atexit
 import errno
+import gc
 import os
 import sys
 from typing import Annotated
@@ -46,6 +48,9 @@ def main() -> None:
     """Runs a command, and exits with one of the codes in docs/commands.md."""
     exit_on_sigterm()
     end_with_parent()
+    # At its end, Python collects the streams of gRPC that are left. Each takes a lock, which a thread may hold that has
+    # been stopped by then, and the process would wait for ever.
+    atexit.register(gc.freeze)
     try:
         app(prog_name="fedbbpt")
     except FedbbptError as error:

@@ -73,14 +73,14 @@ class FlipInside:
 
 @dataclass
 class CutBefore:
-    """A fault that cuts the connection at the first piece with `pattern`, which is lost."""
+    """A fault that cuts the connection at the first piece with one of the patterns, which is lost."""
 
     way: Way
-    pattern: bytes
+    patterns: tuple[bytes, ...]
     struck: bool = False
 
     def __call__(self, way: Way, position: int, data: bytes) -> tuple[bytes, Then]:
-        if self.struck or way is not self.way or self.pattern not in data:
+        if self.struck or way is not self.way or not any(pattern in data for pattern in self.patterns):
             return data, Then.GO_ON
         self.struck = True
         return b"", Then.CUT
