@@ -154,8 +154,8 @@ class Agent:
         measured = replace(measured, queries=self._dev.queries - queries_before)
         update = Update(found.arrays, found.weight, measured, finalists=found.finalists)
         if self._secure:
-            searches = self._shares is not None and task.id.phase is Phase.UPDATE
-            values = self._shares.noisy(update) if self._shares and searches else fixed_point.encoded(update)
+            shares = self._shares if task.id.phase is Phase.UPDATE else None
+            values = fixed_point.encoded(update) if shares is None else shares.noisy(update)
             update = replace(update, arrays={fixed_point.VALUES: values.view(np.int64)})
         if self._keepsake:
             self._keepsake.save(task.id, update, private, flush=self._shares is not None)

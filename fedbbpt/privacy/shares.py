@@ -10,6 +10,7 @@ two neighbours, and adds it up in 64-bit arithmetic; SLACK covers both errors fo
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -26,7 +27,10 @@ from fedbbpt.types import Arrays, NoiseShare, PrivacyBudget, Update
 SLACK = 2.0**-10
 """By how much the noise exceeds that of the clip norm, relative to it."""
 MOST_EXAMPLES = 2**20
-"""Of one client at the level of examples. An error of 64-bit sums is below n^2 2^-53 clip norms: 2^-12 for two."""
+"""The most examples of one client at the level of examples.
+
+The rounding error of a 64-bit sum over n of them is below n^2 2^-53 clip norms, so those of two sums are below 2^-12.
+"""
 
 
 def share(budget: PrivacyBudget, noise_multiplier: float, clients: int, numbers: int) -> NoiseShare:
@@ -95,7 +99,7 @@ def noisy(
     vector: npt.NDArray[np.uint64],
     numbers: int,
     noise: NoiseShare,
-    read: discrete_gaussian.Read | None = None,
+    read: discrete_gaussian.Read = os.urandom,
 ) -> npt.NDArray[np.uint64]:
     """Returns a vector of fixed point with noise on each of its first numbers, which are those of the arrays.
 
@@ -103,9 +107,8 @@ def noisy(
         vector: The vector `[L]`, in which `fixed_point.encoded` left NOISE_ROOM.
         numbers: The numbers in the arrays of the update, d.
         noise: The noise of the run.
-        read: The stream of random bytes; None: that of the operating system.
+        read: The stream of random bytes.
     """
-    drawn = discrete_gaussian.samples(numbers, noise.deviation, *(() if read is None else (read,)))
     found = vector.copy()
-    found[:numbers] += drawn.view(np.uint64)
+    found[:numbers] += discrete_gaussian.samples(numbers, noise.deviation, read).view(np.uint64)
     return found

@@ -25,8 +25,11 @@ LARGEST = 2**51
 MOST_CLIENTS = 2**63 // LARGEST - 1
 """4095, so that a sum is below 2^63."""
 LEAST_DEVIATION, MOST_DEVIATION = 16, 2**45
-"""Of the noise on a number of one client, in units of 1 / SCALE. Below, the sum of the clients' noise is too unlike a
-discrete Gaussian; above, it could leave the ring."""
+"""The smallest and the largest deviation of the noise on a number of one client, in units of 1 / SCALE.
+
+Below the smallest one, the sum of the clients' noise is too unlike a discrete Gaussian. Above the largest one, it could
+leave the ring.
+"""
 NOISE_ROOM = 32 * MOST_DEVIATION
 """The part of a client's range that is left to noise. Noise exceeds it with a probability below 10^-220."""
 _COUNTS = 5
