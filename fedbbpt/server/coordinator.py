@@ -245,7 +245,7 @@ class Coordinator:
             try:
                 member = self._joining(hello, known, entering)
             except Exception as error:
-                record_refusal(self._audit, hello.client_id[:MAX_CLIENT_ID_CHARACTERS], error, reason=_reason(error))
+                self._record_refusal(hello.client_id[:MAX_CLIENT_ID_CHARACTERS], error)
                 answers.append(error)
             else:
                 joining[hello.client_id] = member
@@ -417,10 +417,14 @@ class Coordinator:
             self.tick(now)
 
     def _blame(self, client_id: str) -> None:
-        """Records that a client has sent wrong shares in secure aggregation, or that another has sealed such for it."""
-        what = "wrong shares in secure aggregation, its own or sealed so for it"
+        """Records that a client has revealed wrong shares, which it changed, or others sealed wrongly for it."""
+        what = "revealed wrong shares in secure aggregation, changed by it or sealed so for it"
         error = InvalidRequest(what, where="reveal.shares", fix="those in its inbox")
-        record_refusal(self._audit, client_id, error, reason=_reason(error), round=self._round.number)
+        self._record_refusal(client_id, error, round=self._round.number)
+
+    def _record_refusal(self, client_id: str, error: Exception, **fields: int) -> None:
+        """Records that a client was refused, and why."""
+        record_refusal(self._audit, client_id, error, reason=str(error)[:MAX_REASON_CHARACTERS], **fields)
 
     def receipt(self, client_id: str, round: int) -> Receipt | None:
         """Returns what became of a client's masked answer to a round; None while the round is open."""
@@ -564,7 +568,7 @@ class Coordinator:
         """Lets the round go on without a client whose update is invalid, until it sends another one."""
         client_id = self._sessions.client(session)
         log.warning("round %d: an update of client %s is refused: %s", self._round.number, client_id, error)
-        record_refusal(self._audit, client_id, error, reason=_reason(error), round=self._round.number)
+        self._record_refusal(client_id, error, round=self._round.number)
         self._absences.miss([client_id], now + self._cohort.deadline_seconds)
         self._excuse()
 
@@ -1038,8 +1042,3 @@ class Coordinator:
     def finalists(self) -> tuple[Result, ...]:
         """The best prompts so far, best first: one, or several if rounds measure on samples of the dev examples."""
         return self._store.snapshot.finalists if self._store.snapshot else ()
-
-
-def _reason(error: Exception) -> str:
-    """Returns why a client was refused, as the audit log keeps it."""
-    return str(error)[:MAX_REASON_CHARACTERS]

@@ -123,25 +123,23 @@ class Reader:
         Raises InvalidUpdate, InvalidTensor.
         """
         client_id, number = key
-        asked, begun = self._asked, self._asked.begun.get(key[1])
         if self._settings.secure_threshold is not None:
             self.measured[key] = update.measurement
             return replace(update, client_id=client_id)
-        if number < asked.number:
-            assert begun is not None, "only answers to open tasks are read"
-            decoded = decode_update(update, self._codec, self._method.expected(begun.state), begun.broadcast)
-            self._check_claims(checked, decoded, begun.broadcast)
-            self.measured[key] = update.measurement
-            late = replace(decoded, client_id=client_id)
-            return counted_late(self._method, late, begun, asked.state, asked.number - number)
-        expected = {} if asked.measures else self._method.expected(asked.state)
-        finalists = self._finalists if asked.measures else 0
-        decoded = decode_update(update, self._codec, expected, asked.broadcast, finalists)
-        self._check_claims(checked, decoded, asked.broadcast)
+        asked = self._asked
+        begun = asked.begun[number] if number < asked.number else None
+        state, broadcast = (asked.state, asked.broadcast) if begun is None else (begun.state, begun.broadcast)
+        measures = asked.measures and begun is None
+        expected, finalists = ({}, self._finalists) if measures else (self._method.expected(state), 0)
+        decoded = decode_update(update, self._codec, expected, broadcast, finalists)
+        self._check_claims(checked, decoded, broadcast)
         self.measured[key] = update.measurement
+        own = replace(decoded, client_id=client_id)
+        if begun is not None:
+            return counted_late(self._method, own, begun, asked.state, asked.number - number)
         if self._privacy is not None and asked.phase is Phase.UPDATE:
-            decoded = self._privacy.bounded(decoded)
-        return replace(decoded, client_id=client_id)
+            return self._privacy.bounded(own)
+        return own
 
     def _check_claims(self, task_id: TaskId | None, update: Update, broadcast: Arrays) -> None:
         """Compares a decoded update with what is known of its client, if it is new. Raises InvalidUpdate."""

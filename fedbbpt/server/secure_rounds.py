@@ -120,10 +120,10 @@ class SecureRounds:
     def _check_total(self) -> None:
         """Drops a sum that was not unmasked as it should: its last number counts the clients."""
         total = self.total
-        if self._server is not None and self._server.blamed is not None and self._blamed != total:
+        if self._server is not None and self._server.blamed is not None and self._blamed is not total:
             self._blamed, name = total, self._server.blamed
             log.error(
-                "round %s: the shares of %s are wrong, its own or sealed so for it; the sum is right without them",
+                "round %s: %s revealed wrong shares, changed by it or sealed so for it; the sum is right without them",
                 self._round,
                 name,
             )
