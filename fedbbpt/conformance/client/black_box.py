@@ -53,9 +53,6 @@ class BlackBox(PtmServiceServicer):
         """The prompts in the order in which they were asked first since the last task."""
         self.pairs = 0
         """Number of pairs that were scored since the last task."""
-        self.calls = 0
-        """Number of calls of Score in all."""
-        self.registered_inline = 0
         self.card = ptm.DescribeResponse(
             model="conformance",
             revision=REVISION,
@@ -151,7 +148,6 @@ class BlackBox(PtmServiceServicer):
         return max(rooms[task.WhichOneof("prompt") or "none"], task.view_tokens)
 
     async def Score(self, request: ptm.ScoreRequest, context: Any) -> ptm.ScoreResponse:
-        self.calls += 1
         await self._meet("score")
         content, key = request.SerializeToString(deterministic=True), request.idempotency_key
         if len(key) > 64:
@@ -163,7 +159,6 @@ class BlackBox(PtmServiceServicer):
                 self._findings.broken("two different calls of Score have the same idempotency key")
             return answer
         if request.WhichOneof("examples") == "inline":
-            self.registered_inline += 1
             name = self._register(request.inline.task, request.inline.examples)
         else:
             name = request.examples_id

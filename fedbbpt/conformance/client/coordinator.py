@@ -58,7 +58,6 @@ class Given:
 class OpenStream:
     """One open TakePart."""
 
-    session: str
     queue: "asyncio.Queue[pb.TakePartResponse | Exception]" = field(default_factory=asyncio.Queue)
     silent: bool = False
 
@@ -78,8 +77,6 @@ class MockCoordinator(CoordinatorServiceServicer):
         """When Join was called, with or without success."""
         self.opened = 0
         self.heartbeats = 0
-        self.troubles: list[str] = []
-        self.left = False
         self.stream: OpenStream | None = None
         self._session = ""
         self._reading: set[asyncio.Task[None]] = set()
@@ -98,7 +95,7 @@ class MockCoordinator(CoordinatorServiceServicer):
             self.stream.queue.put_nowait(pb.TakePartResponse(finished=self.ended))
 
     def forget(self) -> None:
-        """Forgets the session, as a coordinator does that was restarted."""
+        """Ends the session, as an eviction does, or a restart of the coordinator."""
         self._session = ""
 
     def break_stream(self, error: FedbbptError) -> None:
@@ -106,10 +103,6 @@ class MockCoordinator(CoordinatorServiceServicer):
         if self.stream is not None:
             self.stream.queue.put_nowait(error)
             self.stream = None
-
-    def evict(self) -> None:
-        """Ends the session."""
-        self.forget()
 
     # Calls of the client
 
@@ -172,7 +165,7 @@ class MockCoordinator(CoordinatorServiceServicer):
         if self.given is not None:
             await self._meet("open", self.given.faults)
         self._check_session(first.opening.session)
-        stream = self.stream = OpenStream(first.opening.session)
+        stream = self.stream = OpenStream()
         # Not cancelled: it ends with the call.
         reading = asyncio.create_task(self._read(requests, stream))
         self._reading.add(reading)
@@ -273,8 +266,6 @@ class MockCoordinator(CoordinatorServiceServicer):
 
     async def ReportTrouble(self, request: pb.ReportTroubleRequest, context: Any) -> pb.ReportTroubleResponse:
         self._check_session(request.session)
-        self.troubles.append(request.text)
-        self._findings.changed()
         return pb.ReportTroubleResponse()
 
     async def ReportPtm(self, request: pb.ReportPtmRequest, context: Any) -> pb.ReportPtmResponse:
@@ -288,6 +279,4 @@ class MockCoordinator(CoordinatorServiceServicer):
         yield
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
-        self.left = True
-        self._findings.changed()
         return pb.LeaveResponse()

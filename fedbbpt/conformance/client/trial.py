@@ -64,7 +64,6 @@ class Trial:
         self._ports = {"coordinator": 0, "ptm": 0}
         self._client: ClientProcess | None = None
         self._expecting_end = False
-        self._killed = False
 
     async def play(self) -> None:
         """Plays the case. Raises Broken or Skipped."""
@@ -227,7 +226,7 @@ class Trial:
             case "break":
                 coordinator.break_stream(fault.raised())
             case "evict":
-                coordinator.evict()
+                coordinator.forget()
                 if fault.at == "idle":
                     coordinator.break_stream(fault.raised())
                 else:

@@ -7,8 +7,6 @@ from fedbbpt.conformance.client import draws
 from fedbbpt.conformance.client.methods.answer import Answer, Asked
 from fedbbpt.conformance.client.numbers import Vector
 
-WORST = 100.0
-
 
 def candidates(asked: Asked) -> npt.NDArray[np.float32]:
     """Returns the candidates `[P, n]`."""
