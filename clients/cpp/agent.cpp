@@ -77,7 +77,7 @@ UpdateHeader Agent::answer(const Task& task) {
 }
 
 void Agent::evaluate(const Task& task, UpdateHeader& update) {
-  Vector prompt = with_readout(need(task.arrays, "mean").numbers(), task.arrays);
+  Vector prompt = broadcast_prompt(task);
   std::vector<Vector> prompts = finalists_of(task, prompt.size());
   prompts.insert(prompts.begin(), prompt);
   update.set_weight(objectives_.weight);
@@ -88,9 +88,7 @@ void Agent::evaluate(const Task& task, UpdateHeader& update) {
 
 void Agent::search(const Task& task, UpdateHeader& update, Lost& lost) {
   bool measures = task.header.id().round() % std::max(1, sampling_.dev_every()) == 0 || task.arrays.count("readouts");
-  if (measures)
-    *update.mutable_measurement() =
-        objectives_.measure(with_readout(need(task.arrays, "mean").numbers(), task.arrays));
+  if (measures) *update.mutable_measurement() = objectives_.measure(broadcast_prompt(task));
   Found found = half_(task, objectives_);
   uint64_t seed = derive(task.header.seed(), {"codec", task.client_id()});
   int drawn = 0;

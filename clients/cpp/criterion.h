@@ -30,7 +30,7 @@ Vector probabilities(const T* scores, size_t classes);
 // The loss around a prompt to second order in the mixtures of candidates' scores and in offsets.
 struct Expansion {
   Vector losses;    // the mean loss of each of the 1 + P prompts
-  Vector gradient;  // [N], N = P + offsets
+  Vector gradient;  // [Q], Q = P + offsets
   Vector hessian;   // the rows of the upper triangle, one after the other
 };
 

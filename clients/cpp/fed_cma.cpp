@@ -9,7 +9,7 @@ Plain vector_of(Vector numbers) {
   return {{size}, std::move(numbers)};
 }
 
-// Returns candidates mean + scale N, computed in float64 and rounded to float32.
+// Returns candidates mean + scale D, computed in float64 and rounded to float32.
 std::vector<Vector> sample(const Vector& mean, const Vector& scale, uint64_t seed, size_t population) {
   Vector drawn = normals(seed, population * mean.size());
   std::vector<Vector> found(population, Vector(mean.size()));

@@ -1,5 +1,4 @@
 // Rounds that fit a readout: sums over the client's examples, in fed-readout and between the rounds of a search.
-#include <cmath>
 #include <optional>
 
 #include "methods.h"

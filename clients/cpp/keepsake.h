@@ -27,7 +27,7 @@ class Keepsake {
  private:
   std::string once(const std::string& name, const std::string& drawn);
   void write(const std::string& name, const std::string& bytes);
-  // The file holds a StreamUpdateRequest with the update, and after it one update whose arrays are what was lost.
+  // The file holds the update, and after it a TensorBundle of what the codec had not sent. Returns false without one.
   bool read(fedbbpt::v1::UpdateHeader& update, Arrays& lost) const;
 
   std::string folder_;

@@ -35,6 +35,8 @@ bool needs_scores(const JoinResponse& run) {
   return run.method().fed_cma().expansion_sent() || run.method().fed_bpt().perturb_rate() > 0;
 }
 
+Vector broadcast_prompt(const Task& task) { return with_readout(need(task.arrays, "mean").numbers(), task.arrays); }
+
 Vector with_readout(Vector z, const Arrays& arrays) {
   auto readout = arrays.find("readout");
   if (readout == arrays.end()) return z;

@@ -28,6 +28,8 @@ ClientHalf fed_readout(ClientHalf search);
 std::string point_of(const fedbbpt::v1::JoinResponse& run);
 // Returns whether the method asks the PTM for the scores of each class.
 bool needs_scores(const fedbbpt::v1::JoinResponse& run);
+// Returns the prompt z that a task's round begins with, with the readout that belongs to it.
+Vector broadcast_prompt(const Task& task);
 // Returns a candidate followed by the readout of its round, if it has one.
 Vector with_readout(Vector z, const Arrays& arrays);
 std::vector<Vector> with_readouts(std::vector<Vector> candidates, const Arrays& arrays);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <stdexcept>
 
 #include "codecs.h"

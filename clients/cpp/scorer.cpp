@@ -10,10 +10,6 @@ namespace {
 constexpr size_t kEnvelopeBytes = 4096;  // more than a message holds besides its numbers and texts
 constexpr size_t kExampleBytes = 32;
 
-std::vector<Vector> slice(const std::vector<Vector>& all, size_t start, size_t size) {
-  return {all.begin() + long(start), all.begin() + long(std::min(start + size, all.size()))};
-}
-
 // Returns the scores under the views [B, m V], and after them those under each prompt [P, B, V], if there are any.
 Scores side_by_side(const std::vector<float>& fixed, const Scores* prompted, size_t prompts, size_t examples) {
   size_t first = fixed.size() / examples, second = prompted ? prompted->classes : 0;
@@ -90,6 +86,16 @@ size_t Scorer::prompts_per_call(size_t bytes, size_t examples) const {
   return std::max<size_t>(1, most);
 }
 
+std::vector<std::vector<Vector>> Scorer::calls(const Part& part, const std::vector<Vector>& candidates) const {
+  std::vector<std::vector<Vector>> found;
+  size_t size = prompts_per_call(space.prompt_bytes, part.data.size());
+  for (size_t start = 0; start < candidates.size(); start += size) {
+    size_t end = std::min(start + size, candidates.size());
+    found.emplace_back(candidates.begin() + long(start), candidates.begin() + long(end));
+  }
+  return found;
+}
+
 pb::ScoreResponse Scorer::ask(Part& part, const pb::ScoreRequest& request, size_t prompts) {
   pb::ScoreResponse answer = ptm_.score(part.handle, request);
   queries += int64_t(prompts * part.data.size());
@@ -120,9 +126,7 @@ Scores Scorer::scores_of(const pb::ScoreResponse& answer, size_t prompts, const 
 Scores Scorer::scores(Part& part, const std::vector<Vector>& candidates) {
   require_scores("the method");
   Scores found;
-  size_t size = prompts_per_call(space.prompt_bytes, part.data.size());
-  for (size_t start = 0; start < candidates.size(); start += size) {
-    std::vector<Vector> some = slice(candidates, start, size);
+  for (const std::vector<Vector>& some : calls(part, candidates)) {
     bool prompted = space.views.empty();
     for (const Vector& z : some) prompted = prompted || space.uses_prompt(z);
     Scores own = columns(part, some, prompted);
@@ -200,9 +204,8 @@ const std::vector<float>& Scorer::views(Part& part) {
 
 std::vector<std::vector<int>> Scorer::choices(Part& part, const std::vector<Vector>& candidates) {
   std::vector<std::vector<int>> found;
-  size_t size = prompts_per_call(space.prompt_bytes, part.data.size()), examples = part.data.size();
-  for (size_t start = 0; start < candidates.size(); start += size) {
-    std::vector<Vector> some = slice(candidates, start, size);
+  size_t examples = part.data.size();
+  for (const std::vector<Vector>& some : calls(part, candidates)) {
     pb::ScoreRequest request;
     space.write(some, request);
     pb::ScoreResponse answer = ask(part, request, some.size());
@@ -222,9 +225,7 @@ std::vector<std::vector<int>> Scorer::choices(Part& part, const std::vector<Vect
 
 Vector Scorer::losses(Part& part, const std::vector<Vector>& candidates) {
   Vector found;
-  size_t size = prompts_per_call(space.prompt_bytes, part.data.size());
-  for (size_t start = 0; start < candidates.size(); start += size) {
-    std::vector<Vector> some = slice(candidates, start, size);
+  for (const std::vector<Vector>& some : calls(part, candidates)) {
     pb::ScoreRequest request;
     space.write(some, request);
     Vector own = Array::from(ask(part, request, some.size()).losses(), "losses").numbers();

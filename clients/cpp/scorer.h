@@ -1,7 +1,6 @@
 // Scores prompts of a run's space on labelled examples, within the limits of the PTM's card.
 #pragma once
 
-#include <list>
 #include <memory>
 #include <optional>
 
@@ -50,6 +49,8 @@ class Scorer {
   int64_t queries = 0;
 
  private:
+  // Returns candidates in groups, each of which fits one call.
+  std::vector<std::vector<Vector>> calls(const Part& part, const std::vector<Vector>& candidates) const;
   size_t prompts_per_call(size_t bytes, size_t examples) const;
   pb::ScoreResponse ask(Part& part, const pb::ScoreRequest& request, size_t prompts);
   Scores scores_of(const pb::ScoreResponse& answer, size_t prompts, const Part& part, bool pessimistic) const;

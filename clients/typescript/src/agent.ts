@@ -13,7 +13,7 @@ import { log } from "./log.js";
 import { broadcastPrompt, withReadout, type ClientHalf, type Task } from "./methods.js";
 import type { Measurement, Objectives } from "./objectives.js";
 import type { Vector } from "./spaces.js";
-import { bundle, CHUNK_BYTES } from "./tensors.js";
+import { bundle } from "./tensors.js";
 import { travelling, type Lost } from "./travelling.js";
 
 const PAUSE_MILLISECONDS = 2000;
@@ -41,8 +41,7 @@ export class Agent {
       const arrived = await coordinator.nextTask();
       if (!arrived) return counted;
       const update = await this.answerPatiently(arrived, coordinator);
-      const large = (update.arrays?.data?.length ?? 0) > CHUNK_BYTES;
-      const receipt = await coordinator.submit(update, large);
+      const receipt = await coordinator.submit(update);
       log.info(`round ${arrived.header.id?.round}: ${receipt.replace("RECEIPT_", "").toLowerCase()}`);
       counted += Number(receipt === "RECEIPT_COUNTED");
     }
@@ -74,7 +73,6 @@ export class Agent {
       return saved;
     }
     const task: Task = {
-      header,
       clientId: id.clientId,
       round: id.round,
       seed: BigInt(header.seed),

@@ -35,7 +35,7 @@ export class Channel<C extends grpc.Client> {
 
   constructor(
     Client: new (address: string, credentials: grpc.ChannelCredentials, options: grpc.ChannelOptions) => C,
-    private readonly access: Access,
+    access: Access,
     /** The reason of errors for which the service gave none. */
     private readonly unavailable: string,
   ) {
@@ -90,11 +90,6 @@ export class Channel<C extends grpc.Client> {
   /** Ends the connections. */
   close(): void {
     for (const client of this.clients) client.close();
-  }
-
-  /** The address, for messages. */
-  get address(): string {
-    return this.access.address;
   }
 }
 

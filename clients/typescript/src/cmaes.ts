@@ -57,7 +57,7 @@ function constants(n: number, population: number, speed: number): Constants {
   };
 }
 
-/** Returns sqrt(2) Gamma((n + 1) / 2) / Gamma(n / 2), by the recurrence E(n) E(n + 1) = n. */
+/** Returns sqrt(2) Gamma((n + 1) / 2) / Gamma(n / 2), by the recurrence E(n + 2) = E(n) (n + 1) / n. */
 export function expectedLength(n: number): number {
   let found = n % 2 ? Math.sqrt(2 / Math.PI) : Math.sqrt(Math.PI / 2);
   for (let k = n % 2 ? 1 : 2; k < n; k += 2) found *= (k + 1) / k;

@@ -15,7 +15,7 @@ import { patiently, type Patience } from "./patience.js";
 import { services } from "./protos.js";
 import { CannotReplay, type HeldSearch } from "./replay.js";
 import { TaskStream } from "./task_stream.js";
-import { Assembler, type Arrays } from "./tensors.js";
+import { Assembler, CHUNK_BYTES, type Arrays } from "./tensors.js";
 import { streamUpdate } from "./update_chunks.js";
 
 const rpcs = services.Coordinator.service;
@@ -57,8 +57,7 @@ export class Coordinator {
 
   /** Enters the run, or enters it again. */
   async join(): Promise<JoinResponse> {
-    const run = await patiently(this.patience, () =>
-      this.channel.call(rpcs.Join, { ...this.hello, run: this.hello.run ?? "" }, CALL_SECONDS));
+    const run = await patiently(this.patience, () => this.channel.call(rpcs.Join, this.hello, CALL_SECONDS));
     if (this.runId && this.runId !== run.runId) {
       throw new FedbbptError("UnknownRun", `the coordinator now serves ${run.runId}, not ${this.runId}`, "run_id",
         "start the client again");
@@ -179,7 +178,8 @@ export class Coordinator {
   }
 
   /** Sends an update until there is a receipt. */
-  async submit(update: UpdateHeaderInput, large: boolean): Promise<Receipt> {
+  async submit(update: UpdateHeaderInput): Promise<Receipt> {
+    const large = (update.arrays?.data?.length ?? 0) > CHUNK_BYTES;
     for (;;) {
       const { session } = this;
       try {

@@ -61,7 +61,7 @@ export function finite(losses: ArrayLike<number>): Float64Array {
 export interface Expansion {
   /** The mean loss of each of the 1 + P prompts. */
   losses: Float64Array;
-  /** [N], N = P + offsets. */
+  /** [Q], Q = P + offsets. */
   gradient: Float64Array;
   /** The rows of the upper triangle, one after the other. */
   hessian: Float64Array;

@@ -48,7 +48,7 @@ function candidatesOf(settings: FedCmaSettings, task: Task): Vector[] {
   return sample(need(task.arrays, "mean").numbers(), need(task.arrays, "scale").numbers(), task.seed, population);
 }
 
-/** Returns candidates mean + scale N, computed in float64 and rounded to float32. */
+/** Returns candidates mean + scale D, computed in float64 and rounded to float32. */
 export function sample(mean: Vector, scale: Vector, seed: bigint, population: number): Vector[] {
   const drawn = normals(seed, population * mean.length);
   return Array.from({ length: population }, (_, p) =>

@@ -16,7 +16,6 @@ function write(level: Level, text: string): void {
 }
 
 export const log = {
-  debug: (text: string) => write("debug", text),
   info: (text: string) => write("info", text),
   warning: (text: string) => write("warning", text),
 };

@@ -5,7 +5,6 @@ import { fedBpt } from "./fed_bpt.js";
 import { fedCma } from "./fed_cma.js";
 import { fedReadout } from "./fed_readout.js";
 import type { JoinResponse } from "./generated/fedbbpt/v1/JoinResponse.js";
-import type { TaskHeader } from "./generated/fedbbpt/v1/TaskHeader.js";
 import type { Objectives } from "./objectives.js";
 import type { Vector } from "./spaces.js";
 import { need, type Arrays } from "./tensors.js";
@@ -13,7 +12,6 @@ import type { Found } from "./travelling.js";
 
 /** A task with its broadcast. */
 export interface Task {
-  header: TaskHeader;
   /** The id of the client in draws. */
   clientId: string;
   round: number;

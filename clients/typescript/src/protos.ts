@@ -28,7 +28,7 @@ const loaded = grpc.loadPackageDefinition(definition) as unknown as CoordinatorP
 /** The constructors of the services' clients. */
 export const services = {
   Coordinator: loaded.fedbbpt.v1.CoordinatorService,
-  Ptm: (loaded as unknown as PtmPackage).fedbbpt.ptm.v1.PtmService,
+  Ptm: loaded.fedbbpt.ptm.v1.PtmService,
 };
 
 /** Messages that are read or written outside of a call. */

@@ -39,7 +39,7 @@ export class HeldSearch {
   /** Returns the broadcast of a task. Throws CannotReplay. */
   broadcast(replay: Replay, arrays: Arrays, seed: bigint): Arrays {
     try {
-      const held = this.following(replay, arrays, seed);
+      const held = this.following(replay, arrays);
       const after = digest(held, seed);
       if (!after.equals(replay.after)) {
         throw new CannotReplay("this machine computes the search to other bits than the coordinator");
@@ -51,7 +51,7 @@ export class HeldSearch {
     }
   }
 
-  private following(replay: Replay, arrays: Arrays, seed: bigint): Arrays {
+  private following(replay: Replay, arrays: Arrays): Arrays {
     if (!replay.before.length) return arrays;
     if (!this.held || !this.after.equals(replay.before)) {
       throw new CannotReplay("the coordinator continues another search than this client holds");

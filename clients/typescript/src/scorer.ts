@@ -142,10 +142,8 @@ export class Scorer {
   /** Returns the scores [P, B, K] of candidates, with their offsets or readouts. */
   async scores(part: Part, candidates: readonly Vector[]): Promise<Scores> {
     this.requireScores("the method");
-    const size = this.promptsPerCall(this.space.promptBytes, part.data.labels.length);
     const found: Scores[] = [];
-    for (let start = 0; start < candidates.length; start += size) {
-      const some = candidates.slice(start, start + size);
+    for (const some of this.calls(part, candidates)) {
       const columns = await this.columns(part, some);
       found.push(this.readout ? this.readOut(columns, some) : this.shifted(columns, some));
     }
@@ -247,6 +245,7 @@ export class Scorer {
     return found;
   }
 
+  /** Returns candidates in groups, each of which fits one call. */
   private calls(part: Part, candidates: readonly Vector[]): Vector[][] {
     const size = this.promptsPerCall(this.space.promptBytes, part.data.labels.length);
     return Array.from({ length: Math.ceil(candidates.length / size) }, (_, i) =>

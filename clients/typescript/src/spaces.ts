@@ -3,7 +3,7 @@
 import { FedbbptError } from "./errors.js";
 import type { TaskSettings } from "./generated/fedbbpt/v1/TaskSettings.js";
 import type { Prompts } from "./ptm.js";
-import { count, Tensor } from "./tensors.js";
+import { Tensor } from "./tensors.js";
 
 /** The change of a score per unit of an offset's entry of z. */
 export const OFFSET_SCALE = 0.25;
@@ -94,9 +94,4 @@ export function usesPrompt(space: ReadoutSpace, readout: Vector): boolean {
     for (let c = fixed; c < space.width; c += 1) if (readout[k * (space.width + 1) + c] !== 0) return true;
   }
   return false;
-}
-
-/** Returns the length of z with its readout. */
-export function wholeLength(space: PromptSpace, readout: ReadoutSpace | null): number {
-  return space.dim + (readout ? count([readout.classes, readout.width + 1]) : 0);
 }
