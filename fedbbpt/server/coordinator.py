@@ -418,7 +418,7 @@ class Coordinator:
 
     def _blame(self, client_id: str) -> None:
         """Records that a client has revealed wrong shares, which it changed, or others sealed wrongly for it."""
-        what = "revealed wrong shares in secure aggregation, changed by it or sealed so for it"
+        what = "wrong shares in secure aggregation, changed by it or sealed so for it"
         error = InvalidRequest(what, where="reveal.shares", fix="those in its inbox")
         self._record_refusal(client_id, error, round=self._round.number)
 

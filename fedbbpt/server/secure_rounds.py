@@ -123,7 +123,7 @@ class SecureRounds:
         if self._server is not None and self._server.blamed is not None and self._blamed is not total:
             self._blamed, name = total, self._server.blamed
             log.error(
-                "round %s: %s revealed wrong shares, changed by it or sealed so for it; the sum is right without them",
+                "round %s: the shares of %s are wrong, changed by it or sealed so; the sum is right without them",
                 self._round,
                 name,
             )
