@@ -10,7 +10,7 @@ from fedbbpt.federation.comparison import TITLES
 from fedbbpt.host.extras import needs_extra
 from fedbbpt.report.page import fragment, page
 from fedbbpt.report.run_data import RunData
-from fedbbpt.tasks.intervals import accuracy_interval
+from fedbbpt.tasks.intervals import share_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,11 +52,8 @@ class FinishedRun(run_folder.FinishedRun):
         axes.set_xlabel("round")
         if known:
             values = [100 * (report.dev_accuracy or 0.0) for report in known]
-            bounds = [
-                accuracy_interval(round((report.dev_accuracy or 0.0) * report.dev_examples), report.dev_examples)
-                for report in known
-                if report.dev_examples
-            ]
+            intervals = (share_interval(report.dev_accuracy, report.dev_examples) for report in known)
+            bounds = [interval for interval in intervals if interval is not None]
             rounds = [report.round for report in known]
             axes.plot(rounds, values, marker=".")
             if len(bounds) == len(known):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbbpt.client.asking import Progress, PromptScorer
-from fedbbpt.tasks.intervals import accuracy_interval, difference_interval
+from fedbbpt.tasks.intervals import difference_interval, share_interval
 from fedbbpt.tasks.judgement import Judgement, judge
 from fedbbpt.tasks.metrics import Confusion, confusion
 from fedbbpt.types import Array, LabelledExamples, Output, Scores
@@ -66,7 +66,7 @@ class Measured:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the accuracy (Wilson), for examples drawn at random; None without an accuracy."""
-        return None if self.accuracy is None else accuracy_interval(round(self.accuracy * self.examples), self.examples)
+        return share_interval(self.accuracy, self.examples)
 
     @property
     def confusion(self) -> Confusion | None:

@@ -31,6 +31,15 @@ METRICS = "metrics.jsonl"
 """A line of JSON for each round."""
 ANSWERS = "test_answers.jsonl"
 """A line of JSON for each test example: its label, and the label that each condition gave it."""
+ACCURACIES = {
+    "no_prompt": "accuracy_before",
+    "offsets": "accuracy_bias_only",
+    "readout": "accuracy_readout_only",
+    "start": "accuracy_start",
+    "prompt": "accuracy_prompt_only",
+    "result": "accuracy_after",
+}
+"""The key of the summary for the accuracy of each condition of `Comparison.conditions`."""
 PROMPT = "prompt.safetensors"
 STORE = "run.db"
 """The coordinator's database."""
@@ -117,12 +126,7 @@ class FinishedRun:
             "best_round": self.result.measured.round,
             "clients": self.job.cohort.clients,
             "examples": self.examples,
-            "accuracy_before": compared.without.accuracy,
-            "accuracy_bias_only": compared.offsets and compared.offsets.accuracy,
-            "accuracy_readout_only": compared.readout and compared.readout.accuracy,
-            "accuracy_start": compared.start and compared.start.accuracy,
-            "accuracy_prompt_only": compared.prompt and compared.prompt.accuracy,
-            "accuracy_after": compared.tuned.accuracy,
+            **accuracies_record(compared),
             **gains_record(compared),
             "loss_before": compared.without.loss,
             "loss_after": compared.tuned.loss,
@@ -175,6 +179,12 @@ def answer_rows(compared: Comparison, labels: Sequence[str]) -> list[dict[str, s
         {"label": label, **dict(zip(named, given, strict=True))}
         for label, *given in zip(truth, *named.values(), strict=True)
     ]
+
+
+def accuracies_record(compared: Comparison) -> dict[str, float | None]:
+    """Returns the entries of a summary about accuracies. None stands for one that was not measured."""
+    measured = compared.conditions
+    return {key: measured[name].accuracy if name in measured else None for name, key in ACCURACIES.items()}
 
 
 def gains_record(compared: Comparison) -> dict[str, Any]:

@@ -6,24 +6,16 @@ from itertools import accumulate
 import numpy as np
 
 from fedbbpt.federation.comparison import TITLES
+from fedbbpt.federation.run_folder import ACCURACIES
 from fedbbpt.report.charts import Curve, Point, interval_bar, legend, line_chart
 from fedbbpt.report.figures import decimal, percent, percent_range, points, points_range, short
 from fedbbpt.report.html import Html, element, join
 from fedbbpt.report.run_data import RunData
 from fedbbpt.report.tables import table
-from fedbbpt.tasks.intervals import accuracy_interval
+from fedbbpt.tasks.intervals import share_interval
 from fedbbpt.tasks.metrics import Confusion, by_class, confusion
 from fedbbpt.types import Report
 
-ACCURACIES = {
-    "no_prompt": "accuracy_before",
-    "start": "accuracy_start",
-    "offsets": "accuracy_bias_only",
-    "prompt": "accuracy_prompt_only",
-    "readout": "accuracy_readout_only",
-    "result": "accuracy_after",
-}
-"""The keys of a summary that hold the conditions' accuracies."""
 MOST_CLASSES = 40
 """Most classes whose confusion matrix fits the page."""
 MOST_ERRORS = 100
@@ -143,14 +135,11 @@ def _accuracies(reports: Sequence[Report]) -> Iterator[Point]:
     for report in reports:
         if report.dev_accuracy is None:
             continue
-        low = high = None
-        if report.dev_examples:
-            right = round(report.dev_accuracy * report.dev_examples)
-            low, high = accuracy_interval(right, report.dev_examples)
+        interval = share_interval(report.dev_accuracy, report.dev_examples)
         said = f"round {report.round}: {percent(report.dev_accuracy)}"
-        if low is not None:
-            said += f" ({percent_range((low, high or 0.0))}, {report.dev_examples:,} dev examples)"
-        yield Point(report.round, report.dev_accuracy, said, low, high)
+        if interval is not None:
+            said += f" ({percent_range(interval)}, {report.dev_examples:,} dev examples)"
+        yield Point(report.round, report.dev_accuracy, said, *(interval or (None, None)))
 
 
 def _losses(reports: Sequence[Report], name: str) -> Iterator[Point]:

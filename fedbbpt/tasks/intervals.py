@@ -29,6 +29,11 @@ def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def share_interval(accuracy: float | None, n: int) -> tuple[float, float] | None:
+    """Returns `accuracy_interval` of an accuracy on n examples; None if it is unknown, or known of no example."""
+    return None if accuracy is None or not n else accuracy_interval(round(accuracy * n), n)
+
+
 def difference_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
     """Returns the 95 % interval of the first accuracy minus the second, both measured on the same examples.
 

@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fedbbpt.tasks.intervals import accuracy_interval
+from fedbbpt.federation.run_folder import ACCURACIES
+from fedbbpt.tasks.intervals import share_interval
 from fedbbpt.types import FREE, MemberStatus, Price, Report, RunEvent, RunStatus
 
 Record: TypeAlias = dict[str, Any]
@@ -23,15 +24,6 @@ CONTROLS = {
     "result": "the result",
 }
 """The conditions of a summary's intervals, as the page names them."""
-_ACCURACIES = {
-    "no_prompt": "accuracy_before",
-    "start": "accuracy_start",
-    "offsets": "accuracy_bias_only",
-    "prompt": "accuracy_prompt_only",
-    "readout": "accuracy_readout_only",
-    "result": "accuracy_after",
-}
-"""The key of a summary with the accuracy of each condition."""
 
 
 def round_records(reports: Iterable[Report], before: Record | None = None, price: Price = FREE) -> list[Record]:
@@ -58,7 +50,8 @@ def round_records(reports: Iterable[Report], before: Record | None = None, price
 
 def interval(accuracy: float | None, examples: int) -> list[float] | None:
     """Returns the 95 % interval of an accuracy, or None if it was not measured."""
-    return None if accuracy is None or not examples else list(accuracy_interval(round(accuracy * examples), examples))
+    found = share_interval(accuracy, examples)
+    return None if found is None else list(found)
 
 
 def best_round(reports: Sequence[Report]) -> int | None:
@@ -122,11 +115,11 @@ def control_records(summary: Mapping[str, Any]) -> list[Record]:
         {
             "key": key,
             "name": name,
-            "accuracy": summary[_ACCURACIES[key]],
-            "interval_95": intervals.get(key) or interval(summary[_ACCURACIES[key]], n),
+            "accuracy": summary[ACCURACIES[key]],
+            "interval_95": intervals.get(key) or interval(summary[ACCURACIES[key]], n),
             "examples": n,
             "gain": (summary.get("gains") or {}).get(key),
         }
         for key, name in CONTROLS.items()
-        if summary.get(_ACCURACIES[key]) is not None
+        if summary.get(ACCURACIES[key]) is not None
     ]
