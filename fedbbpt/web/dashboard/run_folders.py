@@ -30,7 +30,7 @@ class RunFolders:
 
     def all(self) -> list[Record]:
         """Returns each run without its rounds, the newest first. One that cannot be read says why."""
-        return [self._summary(name, path) for name, path in sorted(self._found(), key=_age)]
+        return [_summary(name, path) for name, path in sorted(self._found(), key=_age)]
 
     def _found(self) -> list[tuple[str, Path]]:
         """Returns the folders with metrics by their names."""
@@ -47,60 +47,67 @@ class RunFolders:
         path = dict(self._found()).get(name)  # never a path that a request made
         if path is None:
             raise NotFound("no run has this name", where=name, fix="one of the list")
-        reports, summary = read_reports(path / METRICS), read_summary(path)
-        settings = read_settings(path / JOB)
-        rounds = round_records(reports)
-        last = rounds[-1] if rounds else {}
-        return {
-            "complete": True,
-            "live": False,
-            "over": True,
-            "problem": None,
-            "run": {
-                "name": name,
-                "run_id": summary.get("run", name),
-                "method": summary.get("method") or settings.get("method.name", ""),
-                "state": "finished" if summary.get("tested") else summary.get("state", "unfinished"),
-                "round": len(reports),
-                "rounds": summary.get("rounds") or settings.get("run.rounds", len(reports)),
-                "clients": summary.get("clients", 0),
-                "queries": last.get("total_queries", 0),
-                "bytes_up": last.get("total_bytes_up"),
-                "bytes_down": last.get("total_bytes_down"),
-                "best_round": summary.get("best_round", best_round(reports)),
-                "privacy": _privacy(summary),
-                "currency": "",
-                "members": None,
-                "ptm": summary.get("ptm", settings.get("ptm.model", "")),
-            },
-            "rounds": rounds,
-            "events": [],
-            "members": [],
-            "left": [],
-            "controls": control_records(summary),
-            "settings": settings,
-            "warnings": summary.get("warnings", []),
-        }
-
-    def _summary(self, name: str, path: Path) -> Record:
-        try:
-            found = self.run(name)
-        except InvalidInput as error:
-            return {"name": name, "broken": str(error)}
-        best: Record = next((one for one in found["rounds"] if one["round"] == found["run"]["best_round"]), {})
-        result = next((one for one in found["controls"] if one["key"] == "result"), None)
-        return {
-            **found["run"],
-            "best": {key: best.get(key) for key in ("dev_accuracy", "dev_loss", "dev_examples", "interval_95")},
-            "result": result,
-            "curve": [one["dev_accuracy"] for one in found["rounds"]],
-            "changed": (path / METRICS).stat().st_mtime,
-        }
+        return _run(name, path)
 
     def compare(self, first: str, second: str) -> Record:
         """Returns two runs with the settings that differ. Raises what `run` does."""
         runs = [self.run(first), self.run(second)]
         return {"runs": runs, "differences": differences(runs[0]["settings"], runs[1]["settings"])}
+
+
+def _run(name: str, path: Path) -> Record:
+    """Returns the run in a folder. Raises InvalidInput if it is broken."""
+    reports, summary = read_reports(path / METRICS), read_summary(path)
+    settings = read_settings(path / JOB)
+    rounds = round_records(reports)
+    last = rounds[-1] if rounds else {}
+    return {
+        "complete": True,
+        "live": False,
+        "over": True,
+        "problem": None,
+        "run": {
+            "name": name,
+            "run_id": summary.get("run", name),
+            "method": summary.get("method") or settings.get("method.name", ""),
+            "state": "finished" if summary.get("tested") else summary.get("state", "unfinished"),
+            "round": len(reports),
+            "rounds": summary.get("rounds") or settings.get("run.rounds", len(reports)),
+            "clients": summary.get("clients", 0),
+            "queries": last.get("total_queries", 0),
+            "bytes_up": last.get("total_bytes_up"),
+            "bytes_down": last.get("total_bytes_down"),
+            "best_round": summary.get("best_round", best_round(reports)),
+            "privacy": _privacy(summary),
+            "currency": "",
+            "members": None,
+            "ptm": summary.get("ptm", settings.get("ptm.model", "")),
+        },
+        "rounds": rounds,
+        "events": [],
+        "members": [],
+        "left": [],
+        "controls": control_records(summary),
+        "settings": settings,
+        "warnings": summary.get("warnings", []),
+    }
+
+
+def _summary(name: str, path: Path) -> Record:
+    """Returns the run in a folder without its rounds. One that cannot be read says why."""
+    try:
+        found = _run(name, path)
+    except InvalidInput as error:
+        return {"name": name, "broken": str(error)}
+    best: Record = next((one for one in found["rounds"] if one["round"] == found["run"]["best_round"]), {})
+    result = next((one for one in found["controls"] if one["key"] == "result"), None)
+    return {
+        **found["run"],
+        "best": {key: best.get(key) for key in ("dev_accuracy", "dev_loss", "dev_examples", "interval_95")},
+        "result": result,
+        "curve": [one["dev_accuracy"] for one in found["rounds"]],
+        "changed": (path / METRICS).stat().st_mtime,
+    }
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
