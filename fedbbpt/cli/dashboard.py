@@ -1,7 +1,6 @@
 """The command `dashboard`: a web page of the runs of a coordinator, and of past runs in a folder."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +10,14 @@ import typer
 from fedbbpt.cli.terminal.bundles import CoordinatorAccess, Listening, PtmAccess, with_bundles
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.reloading import Reloading
+from fedbbpt.cli.terminal.serving import serve_web
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.run_folder import METRICS, STORE
 from fedbbpt.host.extras import needs_extra
-from fedbbpt.host.files import atomic_write
 from fedbbpt.identity.roles import WATCHERS
 from fedbbpt.ptm.remote import RemotePtm
-from fedbbpt.server.remote import RemoteRun, RemoteRuns
-from fedbbpt.types import FREE, Price, RunStatus
+from fedbbpt.server.remote import RemoteRuns
+from fedbbpt.types import FREE, Price
 
 if TYPE_CHECKING:
     from fedbbpt.web.dashboard.app import Sources
@@ -41,21 +40,6 @@ class WatchedCoordinator(CoordinatorAccess):
         """Raises InvalidInput if the address is not one."""
         if self.coordinator:
             CoordinatorAccess.__post_init__(self)
-
-
-class _Coordinator:
-    """The coordinator as the dashboard asks it."""
-
-    def __init__(self, access: CoordinatorAccess) -> None:
-        self._channel = access.connect()
-
-    def list(self) -> Sequence[RunStatus]:
-        """Returns the status of every run."""
-        return RemoteRuns(self._channel).list()
-
-    def run(self, name: str) -> RemoteRun:
-        """Returns the run of this name; "": the only run."""
-        return RemoteRun(self._channel, name)
 
 
 @with_bundles
@@ -96,11 +80,7 @@ def dashboard(
         open_paths=OPEN_PATHS,
         before_end=lambda: end(sources),
     )
-    print(f"dashboard: {server.url}/", flush=True)
-    if listening.address_file is not None:
-        atomic_write(listening.address_file, f"{server.url}/\n")
-    with watched.by(lambda: server.reload(listening.members())):
-        server.run()
+    serve_web("dashboard", server, listening, watched)
 
 
 def _sources(access: CoordinatorAccess, ptm: PtmAccess, folder: Path | None, *, signs_in: bool) -> "Sources":
@@ -109,13 +89,12 @@ def _sources(access: CoordinatorAccess, ptm: PtmAccess, folder: Path | None, *, 
     from fedbbpt.web.dashboard.run_folders import RunFolders
 
     past = None if folder is None else RunFolders(folder)
-    live = LiveRuns(_Coordinator(access), _price(ptm)) if access.coordinator else None
     named = "" if folder is None else str(folder)
+    if not access.coordinator:
+        return Sources(past=past, folder=named, signs_in=signs_in)
     own = folder is not None and any((folder / file).exists() for file in (STORE, METRICS))
-    result = folder if live is not None and own else None
-    if live is not None and result is not None:
-        live.measured_later = True
-    return Sources(live, access.coordinator, past, named, result, signs_in)
+    live = LiveRuns(RemoteRuns(access.connect()), _price(ptm), measured_later=own)
+    return Sources(live, access.coordinator, past, named, folder if own else None, signs_in)
 
 
 def _price(ptm: PtmAccess) -> Price:

@@ -13,12 +13,12 @@ from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.cli.terminal.model import open_card
 from fedbbpt.cli.terminal.model_options import ModelOptions
 from fedbbpt.cli.terminal.reloading import Reloading
+from fedbbpt.cli.terminal.serving import serve_web
 from fedbbpt.client.asking import PromptScorer
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.prediction import probabilities
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.host.extras import needs_extra
-from fedbbpt.host.files import atomic_write
 from fedbbpt.host.progress import progress
 from fedbbpt.identity.roles import Role
 from fedbbpt.tasks.judgement import require_scores
@@ -45,10 +45,8 @@ def serve_prompt(
         from fedbbpt.web.serving import WebAddress, WebServer
     watched = Reloading(listening.files())
     z, card = read_prompt(prompt)
-    address, members = (
-        WebAddress(listening.host, listening.port, listening.tls(), listening.insecure),
-        listening.members(),
-    )
+    address = WebAddress(listening.host, listening.port, listening.tls(), listening.insecure)
+    members = listening.members()
     with ExitStack() as resources:
         with progress("loading the model"):
             ptm = resources.enter_context(open_card(card, service, model, model_name))
@@ -61,8 +59,4 @@ def serve_prompt(
         served = Served(card.labels, scorer.card.model, "{text_pair}" in card.template)
         app, roles = classifier(served, batcher), frozenset(Role) - {Role.OBSERVER}
         server = WebServer(app, address, tokens=members, roles=roles, open_paths=(HEALTH,))
-        print(f"serving the prompt: {server.url}/", flush=True)
-        if listening.address_file is not None:
-            atomic_write(listening.address_file, f"{server.url}/\n")
-        with watched.by(lambda: server.reload(listening.members())):
-            server.run()
+        serve_web("serving the prompt", server, listening, watched)

@@ -128,7 +128,11 @@ class RemoteRuns:
     """The runs of a remote coordinator. Every call may raise CoordinatorUnavailable."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self._stub, self._line = RunServiceStub(channel), line_of(channel)
+        self._channel, self._stub, self._line = channel, RunServiceStub(channel), line_of(channel)
+
+    def run(self, name: str) -> RemoteRun:
+        """Returns the run of this name; empty: the coordinator's only one. It is not asked for yet."""
+        return RemoteRun(self._channel, name)
 
     def list(self) -> tuple[RunStatus, ...]:
         """Returns the status of every run, without members."""

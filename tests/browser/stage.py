@@ -9,7 +9,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, Playwright
 
 from fedbbpt.identity.tokens_file import Token
-from fedbbpt.server.remote import RemoteRun, RemoteRuns
+from fedbbpt.server.remote import RemoteRuns
 from fedbbpt.web.dashboard.app import OPEN_PATHS, SIGN_IN, Sources, dashboard, end
 from fedbbpt.web.dashboard.live_runs import LiveRuns
 from fedbbpt.web.dashboard.run_folders import RunFolders
@@ -18,22 +18,9 @@ from fedbbpt.web.serving import WebAddress, WebServer
 CHROMIUM = Path("/usr/bin/chromium")
 
 
-class ByChannel:
-    """A coordinator at the end of a gRPC channel."""
-
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-
-    def list(self) -> Any:
-        return RemoteRuns(self._channel).list()
-
-    def run(self, name: str) -> RemoteRun:
-        return RemoteRun(self._channel, name)
-
-
 def sources(channel: Any = None, folder: Path | None = None) -> Sources:
     """Returns what a dashboard shows: the runs at the end of a channel, those in a folder, or both."""
-    live = None if channel is None else LiveRuns(ByChannel(channel), retry_seconds=(0.1,))
+    live = None if channel is None else LiveRuns(RemoteRuns(channel), retry_seconds=(0.1,))
     past = None if folder is None else RunFolders(folder)
     return Sources(live, "127.0.0.1:7000", past, "" if folder is None else folder.name)
 

@@ -5,10 +5,16 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fedbbpt.cli.terminal.bundles import Listening
+from fedbbpt.cli.terminal.reloading import Reloading
 from fedbbpt.cli.terminal.signals import TERMINATED
 from fedbbpt.host.files import atomic_write
 from fedbbpt.wire.descriptors import watch_descriptors
+
+if TYPE_CHECKING:  # needs the extra `web`
+    from fedbbpt.web.serving import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +30,15 @@ def announce(role: str, host: str, port: int, address_file: Path | None) -> None
     print(f"{role} listens on {address}", flush=True)
     if address_file is not None:
         atomic_write(address_file, address + "\n")
+
+
+def serve_web(role: str, server: "WebServer", listening: Listening, watched: Reloading) -> None:
+    """Announces a web application, and serves it until a signal comes. Changed files are read again meanwhile."""
+    print(f"{role}: {server.url}/", flush=True)
+    if listening.address_file is not None:
+        atomic_write(listening.address_file, f"{server.url}/\n")
+    with watched.by(lambda: server.reload(listening.members())):
+        server.run()
 
 
 async def until_done(stop: Callable[[float], Awaitable[None]], done: asyncio.Task[None] | None = None) -> None:

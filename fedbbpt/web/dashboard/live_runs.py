@@ -51,7 +51,7 @@ class Watching(Protocol):
 
 
 class Coordinator(Protocol):
-    """The coordinator as the dashboard asks it."""
+    """The coordinator to watch: `server.remote.RemoteRuns`."""
 
     def list(self) -> Sequence[RunStatus]:
         """Returns the status of every run."""
@@ -240,11 +240,12 @@ class LiveRuns:
         coordinator: Coordinator,
         price: Price = FREE,
         retry_seconds: Sequence[float] = RETRY_SECONDS,
+        *,
+        measured_later: bool = False,
     ) -> None:
         """The arguments are those of LiveRun."""
         self._coordinator, self._price, self._retry_seconds = coordinator, price, retry_seconds
-        self.measured_later = False
-        """Whether `conclude` will follow the end of a run."""
+        self._measured_later = measured_later
         self._watched = dict[str, LiveRun]()
         self._stopping = asyncio.Event()
 
@@ -263,7 +264,7 @@ class LiveRuns:
                     raise Overloaded(f"{MAX_WATCHED} runs are watched already", where="run", fix=fix)
                 del self._watched[over]
             found = self._watched[name] = LiveRun(
-                self._coordinator.run(name), self._price, self._retry_seconds, measured_later=self.measured_later
+                self._coordinator.run(name), self._price, self._retry_seconds, measured_later=self._measured_later
             )
             found.start()
         return found

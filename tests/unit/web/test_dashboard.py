@@ -253,8 +253,7 @@ def test_the_folder_may_be_a_run_itself(runs: Path) -> None:
 
 def test_the_measurement_of_a_live_run_comes_from_its_folder(runs: Path) -> None:
     async def look() -> bool:
-        live = LiveRuns(Script([news(report(0), state=RunState.FINISHED)]))
-        live.measured_later = True
+        live = LiveRuns(Script([news(report(0), state=RunState.FINISHED)]), measured_later=True)
         run = live.run("")
         async for item in run.follow():
             if run.awaits_measurement:
