@@ -1,4 +1,4 @@
-"""How the page writes numbers."""
+"""How the page writes numbers, and how tables of results write accuracies."""
 
 from collections.abc import Sequence
 

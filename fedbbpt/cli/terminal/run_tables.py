@@ -9,6 +9,7 @@ from fedbbpt.federation.comparison import TITLES, Comparison
 from fedbbpt.federation.evaluation import Gain
 from fedbbpt.federation.run_folder import FinishedRun
 from fedbbpt.federation.splits import Splits
+from fedbbpt.report.figures import percent, percent_range, points, points_range
 
 _CLIENTS_SHOWN = 10
 
@@ -40,10 +41,10 @@ def accuracies(compared: Comparison) -> Table:
     gains = compared.gains
     for name, measured in compared.conditions.items():
         gain = gains.get(name)
-        cells = (_percent(measured.accuracy), _range(measured.interval))
-        points = ("", "") if gain is None else (_points(gain.difference), _range(gain.interval, signed=True))
+        cells = (percent(measured.accuracy), percent_range(measured.interval))
+        gained = ("", "") if gain is None else (points(gain.difference), points_range(gain.interval))
         style = "bold green" if measured is compared.tuned else ""
-        table.add_row(TITLES.get(name, compared.title), *cells, *points, style=style)
+        table.add_row(TITLES.get(name, compared.title), *cells, *gained, style=style)
     return table
 
 
@@ -70,22 +71,7 @@ def results(finished: FinishedRun) -> Table:
 
 def gain_text(gain: Gain) -> str:
     """Formats a gain for people: points, and their 95 % interval."""
-    return f"{_points(gain.difference)} points (95 % interval {_range(gain.interval, signed=True)})"
-
-
-def _percent(share: float | None) -> str:
-    return decimals(None if share is None else 100 * share, 1, " %")
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
-
-
-def _range(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
-    if interval is None:
-        return ""
-    low, high = (100 * bound for bound in interval)
-    return f"{low:+.1f} to {high:+.1f}" if signed else f"{low:.1f} to {high:.1f}"
+    return f"{points(gain.difference)} points (95 % interval {points_range(gain.interval)})"
 
 
 def _no_worse(compared: Comparison) -> list[str]:
