@@ -89,7 +89,6 @@ def _run(name: str, path: Path) -> Record:
         "left": [],
         "controls": control_records(summary),
         "settings": settings,
-        "warnings": summary.get("warnings", []),
     }
 
 

@@ -3,7 +3,9 @@
 // A model of what to draw:
 //   x            numbers, ascending
 //   xName, xText what x is, and how a value is written
+//   xSteps       the distances that labels of x may have, if not any round number
 //   yText        how a value is written, with the step of the axis
+//   least, most  the ends that the axis of y never goes beyond, if there are any
 //   lines        [{name, values, colour, dashed}], null where nothing was measured
 //   intervals    [{low, high, colour}], for error bars
 //   references   [{value, label, colour}], for horizontal lines

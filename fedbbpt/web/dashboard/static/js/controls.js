@@ -1,7 +1,7 @@
 // What the result has to beat: accuracies on the same examples, each with its 95 % interval.
 
 import { h, prose, svg } from "./dom.js";
-import { count, interval, percent, points } from "./figures.js";
+import { count, interval, percent, points, signed } from "./figures.js";
 
 export class Controls {
   constructor() {
@@ -63,4 +63,3 @@ function row({ key, name, accuracy, interval_95: pair, gain }, at, gains) {
 }
 
 const spread = ([low, high]) => `${signed(low)} to ${signed(high)}`;
-const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;

@@ -7,6 +7,16 @@ const low = (rounds) => rounds.map((round) => round.interval_95?.[0] ?? null);
 const high = (rounds) => rounds.map((round) => round.interval_95?.[1] ?? null);
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
+// The parts that several charts have in common.
+const byRound = (rounds) => ({ x: values(rounds, "round"), xName: "round", xText: count, xSteps: STEPS });
+const accuracies = (rounds) => ({
+  yText: percentAt,
+  least: 0,
+  most: 1,
+  lines: [{ name: "dev accuracy", values: values(rounds, "dev_accuracy"), colour: "accent" }],
+  intervals: [{ low: low(rounds), high: high(rounds), colour: "accent" }],
+});
+
 // Of the controls, those that a search must beat. The others are in the table of results.
 const REFERENCES = { no_prompt: "muted", offsets: "violet", readout: "violet", start: "muted" };
 
@@ -23,15 +33,8 @@ export function accuracy(state) {
   const { rounds } = state, best = state.best();
   const controls = state.controls.length ? " The dashed lines are controls on the test examples." : "";
   return {
-    x: values(rounds, "round"),
-    xName: "round",
-    xText: (v) => count(v),
-    xSteps: STEPS,
-    yText: percentAt,
-    least: 0,
-    most: 1,
-    lines: [{ name: "dev accuracy", values: values(rounds, "dev_accuracy"), colour: "accent" }],
-    intervals: [{ low: low(rounds), high: high(rounds), colour: "accent" }],
+    ...byRound(rounds),
+    ...accuracies(rounds),
     references: references(state),
     best: rounds.indexOf(best),
     point: (k) => {
@@ -56,10 +59,7 @@ export function accuracy(state) {
 export function losses(state) {
   const { rounds } = state, best = state.best(), first = state.first();
   return {
-    x: values(rounds, "round"),
-    xName: "round",
-    xText: (v) => count(v),
-    xSteps: STEPS,
+    ...byRound(rounds),
     yText: lossAt,
     lines: [
       { name: "dev loss", values: values(rounds, "dev_loss"), colour: "accent" },
@@ -93,11 +93,7 @@ export function cost(state, which) {
     x: values(rounds, key),
     xName: name,
     xText: text,
-    yText: percentAt,
-    least: 0,
-    most: 1,
-    lines: [{ name: "dev accuracy", values: values(rounds, "dev_accuracy"), colour: "accent" }],
-    intervals: [{ low: low(rounds), high: high(rounds), colour: "accent" }],
+    ...accuracies(rounds),
     best: rounds.indexOf(best),
     point: (k) => `After ${written(rounds[k][key])}${which === "queries" ? " queries" : ` (${name})`}: ${percent(rounds[k].dev_accuracy)} in round ${rounds[k].round}`,
     summary: best && best[key] != null
@@ -120,7 +116,7 @@ export function overlaid(runs, key, along, { yText, least, most, xText, xName })
     const at = new Map(rounds.map((round) => [round[along], round]));
     return { name: run.name, at, values: xs.map((x) => at.get(x)?.[key] ?? null), colour: ["accent", "amber"][r] };
   });
-  const accuracies = key === "dev_accuracy";
+  const ofAccuracy = key === "dev_accuracy";
   return {
     x: xs,
     xName,
@@ -130,14 +126,14 @@ export function overlaid(runs, key, along, { yText, least, most, xText, xName })
     least,
     most,
     lines,
-    intervals: accuracies
+    intervals: ofAccuracy
       ? lines.map(({ at, colour }) => ({
           low: xs.map((x) => at.get(x)?.interval_95?.[0] ?? null), high: xs.map((x) => at.get(x)?.interval_95?.[1] ?? null), colour,
         }))
       : [],
     best: -1,
-    point: (k) => `${xName} ${xText(xs[k])}: ${lines.filter((line) => line.values[k] !== null).map((line) => `${line.name} ${accuracies ? percent(line.values[k]) : loss(line.values[k])}`).join(", ")}`,
-    summary: `${accuracies ? "Accuracy" : "Loss"} on dev examples of ${runs.map(({ run }) => run.name).join(" and ")} by ${xName}.`,
+    point: (k) => `${xName} ${xText(xs[k])}: ${lines.filter((line) => line.values[k] !== null).map((line) => `${line.name} ${ofAccuracy ? percent(line.values[k]) : loss(line.values[k])}`).join(", ")}`,
+    summary: `${ofAccuracy ? "Accuracy" : "Loss"} on dev examples of ${runs.map(({ run }) => run.name).join(" and ")} by ${xName}.`,
     columns: [{ name: xName, number: true }, ...lines.map((line) => ({ name: line.name, number: true }))],
     rows: () => xs.map((x, k) => [xText(x), ...lines.map((line) => exact(line.values[k]))]),
   };

@@ -36,7 +36,7 @@ export class Events {
     const all = this.state?.events ?? [];
     const shown = this.filter.checked ? all.filter(({ kind }) => ["amber", "red"].includes(KINDS[kind]?.[1])) : all;
     say(this.note, all.length >= 250 ? "The last 250 events." : "");
-    say(this.empty, all.length ? "Nothing needs a look." : this.state?.live === false ? "The folder of a run keeps no events." : "Nothing has happened yet.");
+    say(this.empty, all.length ? "Nothing needs a look." : "Nothing has happened yet.");
     this.empty.hidden = shown.length > 0;
     this.list.hidden = shown.length === 0;
     this.list.replaceChildren(...shown.toReversed().map(item));

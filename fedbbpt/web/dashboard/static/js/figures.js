@@ -9,9 +9,11 @@ export const count = (value) => (known(value) ? whole.format(value) : NONE);
 
 export const percent = (share, digits = 1) => (known(share) ? `${(100 * share).toFixed(digits)} %` : NONE);
 
-export const points = (share) => (known(share) ? `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)} points` : NONE);
+export const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
 
-export const loss = (value, digits = 4) => (known(value) ? value.toFixed(digits) : NONE);
+export const points = (share) => (known(share) ? `${signed(share)} points` : NONE);
+
+export const loss = (value) => (known(value) ? value.toFixed(4) : NONE);
 
 // As many decimals as the step of an axis needs.
 const decimals = (step) => Math.min(6, Math.max(0, -Math.floor(Math.log10(step * 1.0001))));
@@ -38,8 +40,7 @@ export function duration(seconds) {
 export const money = (value, currency) =>
   known(value) ? `${value.toFixed(value < 1 ? 4 : 2)} ${currency}` : NONE;
 
-export const interval = (pair, digits = 1) =>
-  pair ? `${(100 * pair[0]).toFixed(digits)} to ${(100 * pair[1]).toFixed(digits)} %` : NONE;
+export const interval = (pair) => (pair ? `${(100 * pair[0]).toFixed(1)} to ${(100 * pair[1]).toFixed(1)} %` : NONE);
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
@@ -47,7 +48,7 @@ const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", y
 export const time = (seconds) => clock.format(new Date(1000 * seconds));
 export const date = (seconds) => day.format(new Date(1000 * seconds));
 
-export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+export const plural = (n, one) => `${count(n)} ${one}${n === 1 ? "" : "s"}`;
 
 // Names as a sentence has them: "north", "north and east", "north, east and 3 more".
 export function names(list, most = 3) {

@@ -9,9 +9,7 @@ export class RunState {
     this.controls = [];
     this.problem = null;
     this.settings = null;
-    this.warnings = [];
     this.live = false;
-    this.over = false;
     this.measuredLater = false;
     this.ahead = 0; // seconds by which the server's clock is ahead of this one
   }
@@ -24,7 +22,6 @@ export class RunState {
     }
     this.run = item.run ?? this.run;
     this.live = item.live;
-    this.over = item.over;
     this.problem = item.problem;
     this.rounds.push(...item.rounds);
     this.events.push(...item.events);
@@ -33,7 +30,6 @@ export class RunState {
     for (const name of item.left) this.members.delete(name);
     this.controls = item.controls;
     this.settings = item.settings ?? this.settings;
-    this.warnings = item.warnings ?? this.warnings;
     this.measuredLater = item.measured_later ?? false;
     if (item.now) this.ahead = item.now - Date.now() / 1000;
   }
