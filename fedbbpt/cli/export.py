@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from fedbbpt.cli.terminal import options
-from fedbbpt.cli.terminal.console import err, out, show
+from fedbbpt.cli.terminal.console import out, show
 from fedbbpt.cli.terminal.logs import log_to_stderr
 from fedbbpt.export.exporting import Target
 from fedbbpt.export.exporting import export as write
+from fedbbpt.host.progress import progress
 
 
 def export(
@@ -39,7 +40,7 @@ def export(
     Example: fedbbpt export run/prompt.safetensors --to peft --out adapter
     """
     log_to_stderr(logging.WARNING)
-    with err.status(f"exporting to {to}"):
+    with progress(f"exporting to {to}"):
         files = write(prompt, to, folder, model_name, any_revision=any_revision)
     if json:
         show({"out": str(folder), "files": files}, as_json=True)

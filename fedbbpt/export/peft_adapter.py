@@ -57,9 +57,7 @@ def _before(plain: PlainModel, each: PlainInput) -> list[int]:
     """
     if plain.deep:
         return []
-    examples = probes(plain.tuned.card.task())
-    pairs = examples.pairs or ("",) * len(examples)
-    every = [plain.ids(each, text, pair) for text, pair in zip(examples.texts, pairs, strict=True)]
+    every = [plain.ids(each, text, pair) for text, pair in probes(plain.tuned.card.task()).text_pairs]
     if len({tuple(ids[: each.at]) for ids in every}) > 1 or any(plain.position(ids) < each.at for ids in every):
         what = "the prompt stands after a text or after the mask, and PEFT only puts prompts before everything"
         raise UnsupportedPrompt(what, where="task.template", fix="--to hf, or a template that begins with {prompt}")
@@ -71,12 +69,13 @@ def _configuration(plain: PlainModel, before: int) -> Any:
     named: dict[str, Any] = {"task_type": task, "inference_mode": True, "base_model_name_or_path": plain.tuned.card.ptm}
     if not plain.deep:
         config = plain.model.config.get_text_config()
-        shape: dict[str, Any] = {
-            "num_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-        }
-        shape["token_dim"] = plain.prompt.shape[1]
-        return peft.PromptTuningConfig(num_virtual_tokens=before + len(plain.prompt), **named, **shape)
+        return peft.PromptTuningConfig(
+            num_virtual_tokens=before + len(plain.prompt),
+            num_layers=config.num_hidden_layers,
+            token_dim=plain.prompt.shape[1],
+            num_attention_heads=config.num_attention_heads,
+            **named,
+        )
     layers, _, heads, tokens, width = plain.prompt.shape
     return peft.PrefixTuningConfig(
         num_virtual_tokens=tokens, num_layers=layers, token_dim=heads * width, num_attention_heads=heads, **named
@@ -93,9 +92,8 @@ def _as_peft_stores(plain: PlainModel, before: list[int]) -> Tensor:
 
 def _columns(plain: PlainModel, adapted: Any, skip: int) -> list[Tensor]:
     """Returns the scores `[C]` of the probes: those of the prompt by the adapted model, the others without it."""
-    examples = probes(plain.tuned.card.task())
     found = []
-    for text, pair in zip(examples.texts, examples.pairs or ("",) * len(examples), strict=True):
+    for text, pair in probes(plain.tuned.card.task()).text_pairs:
         scores = []
         for each in plain.inputs:
             ids = plain.ids(each, text, pair)

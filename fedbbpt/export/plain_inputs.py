@@ -79,10 +79,9 @@ def find_input(
     if view is None and len(joins) > 1:
         what = "the prompt joins after a text, at another place in each input"
         raise UnsupportedPrompt(what, where="task.template", fix="{prompt} before {text}, or `fedbbpt predict`")
-    pairs = examples.pairs or ("",) * len(examples)
     for word in ("", *STAND_INS) if not view else (view,):
         template = fill(task, word, mask)
-        plain = [tokenise(template.format(text=t, text_pair=p)) for t, p in zip(examples.texts, pairs, strict=True)]
+        plain = [tokenise(template.format(text=text, text_pair=pair)) for text, pair in examples.text_pairs]
         for end in (0, 1):
             found = _compare([ids[: len(ids) - end] for ids in plain], rows, keep=bool(view))
             if found is not None:

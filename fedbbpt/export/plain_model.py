@@ -101,10 +101,9 @@ class PlainModel:
 
 def read_back(plain: PlainModel, prompt: Tensor) -> list[Tensor]:
     """Returns the scores `[C]` of each probe, computed by plain transformers under a prompt read from a file."""
-    examples = probes(plain.tuned.card.task())
     found = []
     with torch.inference_mode():
-        for text, pair in zip(examples.texts, examples.pairs or ("",) * len(examples), strict=True):
+        for text, pair in probes(plain.tuned.card.task()).text_pairs:
             parts = [plain.scores(each, plain.ids(each, text, pair), prompt) for each in plain.inputs]
             found.append(torch.cat(parts))
     return found

@@ -46,10 +46,13 @@ def write_prompt_embeds(plain: PlainModel, folder: Path) -> dict[str, Any]:
         what = "vLLM takes prompts of vectors, and this result has none"
         raise UnsupportedPrompt(what, where=where, fix="--to peft or hf" if plain.deep else "--to text")
     each = plain.inputs[-1]
-    if len({tuple(plain.ids(each, text, text)[: each.at]) for text in probes(plain.tuned.card.task()).texts}) > 1:
+    starts = {
+        tuple(plain.ids(each, text, pair)[: each.at]) for text, pair in probes(plain.tuned.card.task()).text_pairs
+    }
+    if len(starts) > 1:
         raise UnsupportedPrompt("the prompt stands after a text", where="task.template", fix="--to hf")
     with torch.inference_mode():
-        before = plain.word_vectors(plain.ids(each, "x", "x")[: each.at])[0]
+        before = plain.word_vectors(starts.pop())[0]
         whole = torch.cat([before, torch.from_numpy(plain.prompt)])
         save_file({"prompt_embeds": whole.contiguous()}, folder / NAME)
         read = load_file(folder / NAME)["prompt_embeds"]
