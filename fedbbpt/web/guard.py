@@ -1,4 +1,4 @@
-"""What stands before every web application: who may call it, how much one may send, and what a browser may load.
+"""Guards every web application: checks callers and the size of requests, and limits what a browser may load.
 
 It is plain ASGI, so that streams pass through it without being buffered.
 """

@@ -30,7 +30,7 @@ KEEP_ALIVE_SECONDS = 15
 
 @dataclass(frozen=True, slots=True)
 class WebAddress:
-    """Where a web application listens, and how it identifies itself there."""
+    """The address that a web application listens on, and how the application identifies itself there."""
 
     host: str = "127.0.0.1"
     port: int = 0

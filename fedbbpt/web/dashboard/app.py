@@ -41,7 +41,7 @@ _STATUSES = (
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the runs come from: a coordinator, a folder, or both."""
+    """The runs that a dashboard shows: those of a coordinator, those in a folder, or both."""
 
     live: LiveRuns | None = None
     coordinator: str = ""

@@ -94,7 +94,7 @@ def test_queries_are_counted_before_anything_is_asked(data: Path, name: str) -> 
     found, ptm = foreseen(splits), fake_ptm()
     check(found, simulated(splits, ptm))
     used = ptm.usage()
-    # Which words are tried twice depends on the scores, and their tokens are estimated.
+    # The scores decide which words a search tries again, and the tokens of words are estimated.
     assert found.cached_queries == pytest.approx(used.cached_queries, rel=0.3 if name in WORDS else 0)
     assert found.tokens == pytest.approx(used.tokens, rel=0.3 if name in WORDS else 0.1)
     assert found.queries_evaluation == cost(splits.job.space(), compared_data(splits))

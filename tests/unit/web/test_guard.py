@@ -1,4 +1,4 @@
-"""Who may call a web application, what they may send, and what a browser may load."""
+"""The guard checks callers and the size of requests, and limits what a browser may load."""
 
 from collections.abc import AsyncIterator, Iterator
 

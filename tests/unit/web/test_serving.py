@@ -1,4 +1,4 @@
-"""Which addresses a web application may listen on."""
+"""A web application listens beyond loopback only with TLS and credentials, unless `insecure` allows it."""
 
 from pathlib import Path
 
