@@ -1,6 +1,6 @@
 """The clients of a simulation: they answer tasks by function calls."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,7 +12,7 @@ from fedbbpt.federation import assemble
 from fedbbpt.federation.lockstep import advance_together, lockstep
 from fedbbpt.federation.splits import Splits
 from fedbbpt.host.progress import progress
-from fedbbpt.interfaces import Ptm
+from fedbbpt.interfaces import Ptm, WhiteBox
 from fedbbpt.types import OWNER, Arrays, RunSettings, Task, Update
 
 TASKS_AT_A_TIME = 256
@@ -49,6 +49,8 @@ class CrewPlan:
     """The auxiliary model of a white-box method."""
     private: Mapping[str, Arrays]
     """The private arrays of an interrupted run, by client id."""
+    white_box: Callable[[int], WhiteBox] | None = None
+    """Makes what a member with so many examples trains, in place of the models of a white-box method; None: these."""
 
     @property
     def examples(self) -> dict[str, int]:
@@ -73,8 +75,12 @@ class CrewPlan:
 
     def _agent(self, index: int, name: str, ptm: Ptm) -> Agent:
         splits, methods, private = self.splits, [self.splits.job.definition()], self.private.get(name, {})
+        white_box = None if self.white_box is None else self.white_box(self.examples[name])
         if name == OWNER:
-            return assemble.owner(self.settings, splits.server, splits.job.ptm.model, methods=methods, private=private)
+            model = splits.job.ptm.model
+            return assemble.owner(
+                self.settings, splits.server, model, methods=methods, private=private, white_box=white_box
+            )
         return assemble.client(
             self.settings,
             splits.train[index],
@@ -83,6 +89,7 @@ class CrewPlan:
             fetch_auxiliary=None if self.auxiliary is None else self._fetched,
             methods=methods,
             private=private,
+            white_box=white_box,
         )
 
     def _fetched(self, announced: object) -> Path:

@@ -5,9 +5,9 @@ message are counted, not computed by formulas that the code would outgrow.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,14 +16,12 @@ import numpy.typing as npt
 
 from fedbbpt import seeds
 from fedbbpt.errors import UnknownExamples
-from fedbbpt.federation import assemble
-from fedbbpt.federation.crew import Crew, CrewPlan, LocalCrew
+from fedbbpt.federation.crew import CrewPlan, LocalCrew
 from fedbbpt.federation.run_folder import AUXILIARY
 from fedbbpt.federation.simulation import SimulatedRound, Simulation
 from fedbbpt.federation.splits import Splits
 from fedbbpt.interfaces import Ptm
 from fedbbpt.types import (
-    OWNER,
     Array,
     Arrays,
     Examples,
@@ -36,11 +34,9 @@ from fedbbpt.types import (
     Prompts,
     Scored,
     Stage,
-    Task,
     TaskSpec,
     TextPrompts,
     TokenPrompts,
-    Update,
     Usage,
 )
 from fedbbpt.types.digests import digest
@@ -200,43 +196,16 @@ class _Untrained:
         return z, 0.0
 
 
-class _UntrainedCrew:
-    """Implements `crew.Crew` for a method whose clients train a model, without that model."""
-
-    def __init__(self, plan: CrewPlan, ptm: Ptm) -> None:
-        splits, methods = plan.splits, [plan.splits.job.definition()]
-        self._agents = {
-            assemble.client_name(index): assemble.client(
-                plan.settings, train, dev, ptm, methods=methods, white_box=_Untrained(len(train))
-            )
-            for index, (train, dev) in enumerate(zip(splits.train, splits.dev, strict=True))
-        }
-        if OWNER in plan.examples:
-            model, untrained = splits.job.ptm.model, _Untrained(len(splits.server))
-            self._agents[OWNER] = assemble.owner(
-                plan.settings, splits.server, model, methods=methods, white_box=untrained
-            )
-
-    def answers(self, tasks: Sequence[Task]) -> Iterator[Sequence[Update]]:
-        """Yields the updates in order."""
-        for task in tasks:
-            yield [self._agents[task.id.client_id].answer(task)]
-
-    def private(self) -> Mapping[str, Arrays]:
-        """Returns no arrays: a rehearsal is not continued."""
-        return {}
-
-    def close(self) -> None:
-        """Does nothing: there is no resource to release."""
-
-
 def rehearse(splits: Splits, ptm: RehearsalPtm) -> Iterator[SimulatedRound]:
-    """Yields the rounds of a run in which nothing is asked of a real model."""
-    with TemporaryDirectory() as folder:
-        crew: type[Crew] = LocalCrew
+    """Yields the rounds of a run in which nothing is asked of a real model, and none is trained."""
+    with TemporaryDirectory() as name:
+        folder: Path | None = None
         if splits.job.definition().white_box:
-            crew = _UntrainedCrew
-            Path(folder, AUXILIARY).touch()
-        white_box = Path(folder) if crew is _UntrainedCrew else None
-        with closing(Simulation(splits, ptm, white_box, crew)) as simulation:
+            folder = Path(name)
+            (folder / AUXILIARY).touch()
+        with closing(Simulation(splits, ptm, folder, _crew)) as simulation:
             yield from simulation.rounds()
+
+
+def _crew(plan: CrewPlan, ptm: Ptm) -> LocalCrew:
+    return LocalCrew(plan if plan.auxiliary is None else replace(plan, white_box=_Untrained), ptm)
