@@ -81,7 +81,7 @@ class Forecast:
     notes: tuple[str, ...] = ()
     """What the figures leave out."""
     warnings: tuple[str, ...] = ()
-    """Where the forecast exceeds the budget."""
+    """A sentence for each budget that the forecast exceeds."""
 
     @property
     def counted(self) -> bool:
@@ -117,8 +117,6 @@ def forecast(
     left: Budget | None = None,
     rate: Rate | None = None,
     seconds: float = 20.0,
-    clock: Callable[[], float] = time.monotonic,
-    progress: Callable[[int], None] = lambda rounds: None,
 ) -> Forecast:
     """Rehearses a run, and returns what it is expected to use.
 
@@ -128,18 +126,15 @@ def forecast(
         left: What is left of the caller's budget; None: no limits.
         rate: How fast the model answers; None if that is unknown.
         seconds: How long the rehearsal may take. At least two rounds are rehearsed.
-        clock: Returns seconds, from any origin.
-        progress: Receives 1 for each rehearsed round.
 
     Raises:
         FedbbptError: The run could not begin, for the reasons that `Simulation` gives.
     """
-    job, started, tally = splits.job, clock(), _Tally()
+    job, started, tally = splits.job, time.monotonic(), _Tally()
     total = job.run.rounds + 1
     for closed in rehearse(splits, ptm):
         tally.add(closed, ptm.usage())
-        progress(1)
-        if tally.rounds >= 2 and clock() - started > seconds:
+        if tally.rounds >= 2 and time.monotonic() - started > seconds:
             break
     depends = _depends(splits)
     # The rounds that such a run begins with say nothing about those of its search.
@@ -243,16 +238,13 @@ def _warned(found: Forecast) -> Forecast:
     return replace(found, warnings=tuple(warnings))
 
 
-def measured_rate(
-    ptm: Ptm, splits: Splits, clock: Callable[[], float] = time.monotonic, seconds: float = PROBE_SECONDS
-) -> Rate:
+def measured_rate(ptm: Ptm, splits: Splits, clock: Callable[[], float] = time.monotonic) -> Rate:
     """Asks a model of one's own about some training examples without a prompt, and returns how fast it answers.
 
     Args:
         ptm: The model. The queries are real, so it should cost nothing.
         splits: The run's data.
         clock: Returns seconds, from any origin.
-        seconds: About how long to ask.
     """
     job = splits.job
     data = splits.pooled()
@@ -266,7 +258,7 @@ def measured_rate(
         if count:  # the first call also warms the model up
             asked, spent = asked + len(part), spent + took
         count, first = count + len(part), 2 * first
-        if spent + took > seconds and asked:
+        if spent + took > PROBE_SECONDS and asked:
             break
     return (
         Rate(asked / max(spent, 1e-9), "measured now") if asked else Rate(len(data) / max(took, 1e-9), "measured now")
