@@ -57,8 +57,8 @@ class _Subject:
     labels: Sequence[str]
     data: LabelledExamples
     conditions: Sequence[_Condition]
-    train: LabelledExamples | None = None
-    """The examples on which controls are fitted, if the prompt is to be compared with them."""
+    compared: Data | None = None
+    """The examples of the comparison with controls, if the prompt is to be compared with them."""
 
 
 @with_bundles
@@ -133,10 +133,10 @@ def evaluate(
         task = subject.task(ptm)
         for name, space, z in subject.conditions:
             scorer = PromptScorer(ptm, task if name == WITH else task.of_classes(len(subject.labels)), space)
-            if subject.train is None:
+            if subject.compared is None:
                 found[name] = measure(scorer, z, subject.data, len(subject.labels), advance)
             else:
-                compared = compare(ptm, task, space, z, _with_dev(space, subject.train, subject.data), progress=advance)
+                compared = compare(ptm, task, space, z, subject.compared, progress=advance)
                 found = {WITH: compared.tuned, WITHOUT: compared.without}
         truncation = scorer.truncation if compared is None else scorer.truncation_of(subject.data)
         cut = cut_texts(truncation, len(subject.data), scorer.card.max_tokens)
@@ -182,16 +182,16 @@ def _of_prompt(
         conditions.append((WITHOUT, NoPrompt(card.space.prompt_tokens), NoPrompt.Z[0]))
     examples = read(data, card.labels, names.columns())
     opened = open_card(card, service, options, named, send_labels=send_labels)
-    fitted = read(train, card.labels, names.columns()) if train else None
-    return _Subject(opened, lambda ptm: card.task(), card.labels, examples, conditions, fitted)
+    compared = _with_dev(card.space, read(train, card.labels, names.columns()), examples) if train else None
+    return _Subject(opened, lambda ptm: card.task(), card.labels, examples, conditions, compared)
 
 
 def _cost(subject: _Subject) -> int:
     """The number of queries of the measurements."""
-    if subject.train is None:
+    if subject.compared is None:
         return len(subject.data) * len(subject.conditions)
-    space = subject.conditions[0][1]
-    return cost(space, _with_dev(space, subject.train, subject.data))
+    _, space, _ = subject.conditions[0]
+    return cost(space, subject.compared)
 
 
 def _with_dev(space: PromptSpace, train: LabelledExamples, test: LabelledExamples) -> Data:
