@@ -3,7 +3,6 @@
 import logging
 import tomllib
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from fedbbpt.errors import InvalidInput, reason
 from fedbbpt.federation.splits import Splits, prepare
 from fedbbpt.federation.wordings import Tried, WordingComparison, compare_wordings
 from fedbbpt.host.files import atomic_write
-from fedbbpt.host.progress import Advance, progress
+from fedbbpt.host.progress import progress
 from fedbbpt.job.config import Job, parse_job, read_job
 from fedbbpt.job.job_edit import with_wording
 from fedbbpt.job.settings import task_spec
@@ -79,20 +78,7 @@ def wordings(
         listed = [task_spec(splits.job.with_columns(())), *own]
         if not own_only:
             listed += _built_in(kind, ptm.describe(), splits)
-        with ExitStack() as asking:
-            advance: list[Advance] = []
-            found = compare_wordings(
-                ptm,
-                listed,
-                data,
-                room=splits.job.prompt_tokens(),
-                limit=limit,
-                seed=job.run.seed,
-                started=lambda queries: advance.append(
-                    asking.enter_context(progress("asking the model", queries, "queries"))
-                ),
-                progress=lambda queries: advance[0](queries),
-            )
+        found = compare_wordings(ptm, listed, data, room=splits.job.prompt_tokens(), limit=limit, seed=job.run.seed)
     best = found.tried[0].wording
     if write:
         _write(job_file, best, splits.job.task.labels)

@@ -5,7 +5,7 @@ each fold is measured with the offsets (`tasks.offsets`) that were fitted on the
 offsets that it has helped to fit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from fedbbpt import seeds
 from fedbbpt.client.asking import Progress, PromptScorer
 from fedbbpt.errors import InvalidInput, InvalidTask
 from fedbbpt.federation.evaluation import Measured
+from fedbbpt.host.progress import progress
 from fedbbpt.interfaces import Ptm
 from fedbbpt.prompts.none import NoPrompt
 from fedbbpt.tasks.offsets import choose_offsets
@@ -73,10 +74,8 @@ def compare_wordings(
     room: int,
     limit: int,
     seed: int = 0,
-    started: Callable[[int], None] = lambda queries: None,
-    progress: Progress = lambda queries: None,
 ) -> WordingComparison:
-    """Scores wordings on the same labelled examples.
+    """Scores wordings on the same labelled examples, and shows the progress.
 
     Args:
         ptm: The model to query.
@@ -85,8 +84,6 @@ def compare_wordings(
         room: Tokens that texts leave free for the job's prompt.
         limit: The most queries of all wordings together.
         seed: Determines which examples are used, and their folds.
-        started: Receives the number of queries that will be asked.
-        progress: Receives the number of further queries that are done.
 
     Raises:
         InvalidInput: The limit is too low to compare the wordings, or the model can score none of them.
@@ -110,16 +107,16 @@ def compare_wordings(
         fix = f"at least {needed * len(usable)}" if len(data) >= needed else f"at least {needed} training examples"
         raise InvalidInput(what, where="--limit" if len(data) >= needed else "data", fix=fix)
     used = data.take(sample_evenly(data.labels, count, seed))
-    started(count * len(usable))
-    tried = [_try(wording, scorer, used, seed, progress) for wording, scorer in usable]
+    with progress("asking the model", count * len(usable), "queries") as advance:
+        tried = [_try(wording, scorer, used, seed, advance) for wording, scorer in usable]
     queries = sum(scorer.queries for _, scorer in usable)
     return WordingComparison(tuple(sorted(tried, key=lambda one: one.rank)), tuple(refused), count, queries)
 
 
-def _try(wording: TaskSpec, scorer: PromptScorer, data: LabelledExamples, seed: int, progress: Progress) -> Tried:
+def _try(wording: TaskSpec, scorer: PromptScorer, data: LabelledExamples, seed: int, advance: Progress) -> Tried:
     if not scorer.card.output.scores:
-        return Tried(wording, Measured.of(scorer.judge(data, NoPrompt.Z, progress)), None)
-    scores = scorer.scores(data, NoPrompt.Z, progress)
+        return Tried(wording, Measured.of(scorer.judge(data, NoPrompt.Z, advance)), None)
+    scores = scorer.scores(data, NoPrompt.Z, advance)
     return Tried(wording, Measured.of_scores(scores, data), cross_fitted_accuracy(scores[0], data.labels, seed))
 
 

@@ -5,8 +5,10 @@ import pytest
 
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.wordings import compare_wordings, cross_fitted_accuracy, sample_evenly
+from fedbbpt.host.progress import shown_by
 from fedbbpt.ptm.models.fake import Fake
 from fedbbpt.types import Examples, LabelledExamples, TaskSpec
+from tests.progress import Kept
 from tests.tenants import local_ptm
 
 PLACES = tuple(f"in which city is the street number {n}" for n in range(10))
@@ -18,13 +20,14 @@ MASKED = TaskSpec("{prompt} {text} {mask}", RIGHT.classes)
 
 
 def test_the_best_wording_comes_first_with_its_figures() -> None:
-    asked: list[int] = []
-    ptm = local_ptm(Fake())
-    found = compare_wordings(ptm, [WRONG, RIGHT, RIGHT], DATA, room=2, limit=1000, progress=asked.append)
+    ptm, shown = local_ptm(Fake()), Kept()
+    with shown_by(shown):
+        found = compare_wordings(ptm, [WRONG, RIGHT, RIGHT], DATA, room=2, limit=1000)
     best, worst = found.tried
     assert best.wording == RIGHT and best.measured.accuracy == best.fitted == 1.0
     assert worst.measured.accuracy == 0.0 and worst.measured.loss is not None
-    assert found.queries == sum(asked) == 2 * len(DATA) == ptm.usage().queries
+    assert shown.works == [("asking the model", found.queries, "queries")]
+    assert found.queries == shown.done["asking the model"] == 2 * len(DATA) == ptm.usage().queries
 
 
 def test_a_wording_that_the_model_cannot_score_is_left_out_with_its_reason() -> None:
