@@ -8,6 +8,7 @@ import numpy.typing as npt
 from fedbbpt.errors import InvalidInput
 from fedbbpt.federation.prompt_file import read_prompt
 from fedbbpt.job.config import Job
+from fedbbpt.prompts import without_readout
 from fedbbpt.prompts.readout import ReadoutSpace
 
 
@@ -18,9 +19,8 @@ def starting_prompt(path: Path, job: Job) -> npt.NDArray[np.float32]:
         InvalidInput: The file is not a prompt, or its z has another meaning than the job's.
     """
     z, card = read_prompt(path)
-    space, found = job.space(), card.space
-    wanted = space.prompt if isinstance(space, ReadoutSpace) else space
-    given = found.prompt if isinstance(found, ReadoutSpace) else found
+    space = job.space()
+    wanted, given = without_readout(space), without_readout(card.space)
     if given != wanted:
         what, fix = f"a prompt in another space: {given}", f"one that was tuned in the job's, {wanted}"
         raise InvalidInput(what, where=path.name, fix=fix)

@@ -23,6 +23,11 @@ _SPACES: dict[str, type[InnerSpace]] = {
 }
 
 
+def without_readout(space: Space) -> InnerSpace:
+    """Returns the space of the prompt alone, which is `space` itself unless that has a readout."""
+    return space.prompt if isinstance(space, ReadoutSpace) else space
+
+
 def space_of(settings: SpaceSettings) -> Space:
     """Returns the space that the settings describe."""
     if isinstance(settings, ReadoutSpaceSettings):

@@ -4,8 +4,8 @@ from pydantic import BaseModel
 
 from fedbbpt.federation.prompt_file import raising
 from fedbbpt.job.job_file import tables_of
+from fedbbpt.prompts import without_readout
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.prompts.text import TextSpace
 from fedbbpt.report.figures import decimal, duration, number, size
 from fedbbpt.report.html import Html, element, join
@@ -59,7 +59,7 @@ def about(run: RunData) -> Html:
 def prompt(run: RunData) -> Html:
     """Returns what the prompt is, in words as far as there are any."""
     card, space = run.card, run.card.space
-    inner = space.prompt if isinstance(space, ReadoutSpace) else space
+    inner = without_readout(space)
     parts = [facts([("the prompt", str(space)), ("template", element("code", card.template))])]
     z = run.z[: inner.dim][None]
     if isinstance(inner, TextSpace):

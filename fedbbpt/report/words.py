@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from fedbbpt.errors import InvalidInput
+from fedbbpt.prompts import without_readout
 from fedbbpt.prompts.latent import LatentSpace
-from fedbbpt.prompts.readout import ReadoutSpace
 from fedbbpt.ptm.models.loading import load
 from fedbbpt.report.run_data import RunData
 from fedbbpt.types import Examples, Prompts
@@ -34,7 +34,7 @@ def nearest_words(run: RunData, model: str = "") -> Sequence[Sequence[str]]:
         InvalidInput: The prompt has no vectors among words, the model cannot be loaded, or it shows no word vectors.
     """
     space = run.card.space
-    inner = space.prompt if isinstance(space, ReadoutSpace) else space
+    inner = without_readout(space)
     if not isinstance(inner, LatentSpace):
         what = f"the result is no soft prompt: {space}"
         raise InvalidInput(what, where="--words", fix="leave the option out")

@@ -16,20 +16,9 @@ from fedbbpt.report.figures import percent, points, points_range
 from fedbbpt.report.html import element
 from fedbbpt.report.page import page
 from fedbbpt.report.run_data import RunData
-from tests.command_line import CommandLine
+from tests.command_line import JOB, CommandLine
 
 EVIL = '<script>alert("1")</script>'
-JOB = """
-[run]
-rounds = 3
-[ptm]
-model = "fake"
-[data]
-source = "questions.csv"
-shots_per_class = 8
-[cohort]
-clients = 2
-"""
 
 
 class Parsed(HTMLParser):
