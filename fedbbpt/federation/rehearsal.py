@@ -28,11 +28,13 @@ from fedbbpt.types import (
     ExampleSet,
     ExamplesHandle,
     Injection,
+    LatentPrompts,
     ModelCard,
     Output,
     Perturbation,
     Prompts,
     Scored,
+    SoftPrompts,
     Stage,
     TaskSpec,
     TextPrompts,
@@ -174,11 +176,11 @@ def _prompt_tokens(prompts: Prompts) -> float:
         return float(np.mean([1.5 * len(text.split()) for text in prompts.texts]))
     if isinstance(prompts, TokenPrompts):
         return float(prompts.ids.shape[1])
-    adds = prompts.injection in (Injection.PREFIX, Injection.CONCAT)
-    vectors = getattr(prompts, "embeddings", None)
-    projection = getattr(prompts, "projection", None)
-    tokens = vectors.shape[1] if vectors is not None else projection.tokens if projection is not None else 0
-    return float(tokens) if adds else 0.0
+    if prompts.injection not in (Injection.PREFIX, Injection.CONCAT):
+        return 0.0
+    if isinstance(prompts, LatentPrompts):
+        return float(prompts.projection.tokens)
+    return float(prompts.embeddings.shape[1]) if isinstance(prompts, SoftPrompts) else 0.0
 
 
 class _Untrained:
