@@ -51,7 +51,7 @@ class Otlp:
         span = self._tracer.start_span("fedbbpt.event", start_time=at, attributes={"event": figures.of_event(event)})
         span.end(at)
         if isinstance(span, ReadableSpan) and self._spans.export([span]) is not SpanExportResult.SUCCESS:
-            raise Unavailable("the collector did not take an event", where="log.otlp")
+            raise Unavailable("the collector did not take an event")
 
     def end(self, summary: Mapping[str, Any]) -> None:
         self._show("summary", figures.of_summary(summary))
@@ -64,7 +64,7 @@ class Otlp:
             self._gauges[name].set(value, {"run": self._run})
         data = self._reader.get_metrics_data()
         if data is not None and self._exporter.export(data) is not MetricExportResult.SUCCESS:
-            raise Unavailable("the collector did not take the figures", where="log.otlp")
+            raise Unavailable("the collector did not take the figures")
 
     def close(self) -> None:
         self._exporter.shutdown()
