@@ -23,8 +23,8 @@ from fedbbpt.wire.status import RETRY_SECONDS
 
 HOST = "127.0.0.1"
 HEARTBEATS_AWAITED = 2
-LEAST_PAUSE_SECONDS = 0.005
-"""The least time between two attempts, on average. Clients that wait at all wait longer."""
+LEAST_PAUSE_SECONDS = 0.02
+"""The least time between two attempts, on average. The pauses of docs/protocol.md are longer, and calls shorter."""
 OVERLOADED, SHARE_OF_DELAY = ("StoreFull", "Overloaded"), 0.95
 """Errors whose RetryInfo a client must obey, and the share of its delay that must pass, as clocks differ."""
 _RECEIPTS = {
